@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all the set-up there is: both create .venv when it is missing and use it afterwards.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test test-all lint format clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## tune SOAP at nano-65k on real text, to its certificate and report
+	$(BIN)/tuneopt tune --optimizer soap --scale nano-65k --ratio 1 --ledger reports/demo
+
+test: $(READY)  ## the test suite, without the slow set
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(READY)  ## every test, the slow ones included
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)  ## ruff, mypy and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and caches (ledgers stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,245 @@
+"""What a result depends on: scales, regimes and trial specifications, all frozen and hashable.
+
+A `TrialSpec` names one training run completely. Its id is the SHA-256 of a canonical JSON text, so the same
+specification has the same id on every machine and Python version, and a ledger can be asked whether a run exists.
+Units: tokens, steps, sequences, nats per token, FLOPs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+TOKENS_PER_PARAMETER = 20
+"""One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
+
+SEMANTICS = 1
+"""Raised whenever the same specification would train differently, so that old records are never mistaken for new ones."""
+
+Value = float | int | str | bool
+"""A hyperparameter: a number, a word, or on/off."""
+
+
+class InputError(ValueError):
+    """Bad input from a user. Its message is one sentence that says what is wrong and how to mend it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint naming the known word closest to ``word``, or the list of all when nothing is close."""
+    words = list(known)
+    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A Llama-2 style architecture of fixed shape (no biases, SwiGLU, untied embedding and head)."""
+
+    name: str
+    ladder: str
+    layers: int
+    d_model: int
+    d_ff: int
+    heads: int
+    seq_len: int
+
+    @property
+    def parameters(self) -> int:
+        """Non-embedding matrix parameters N = L (3 d f + 4 d d), the N of every scaling law here."""
+        return self.layers * (3 * self.d_model * self.d_ff + 4 * self.d_model**2)
+
+    def total_parameters(self, vocab_size: int) -> int:
+        """All trained parameters: N, the embedding, the head, and the 2L + 1 norm vectors."""
+        return self.parameters + 2 * vocab_size * self.d_model + (2 * self.layers + 1) * self.d_model
+
+    def flops_per_token(self, vocab_size: int) -> int:
+        """Training FLOPs per token, forward and backward: 6N + 6 L T d (causal attention) + 6 d V (head)."""
+        attention = 6 * self.layers * self.seq_len * self.d_model
+        return 6 * self.parameters + attention + 6 * self.d_model * vocab_size
+
+
+def _paper(name: str, d_model: int) -> Scale:
+    return Scale(name, "paper", 32, d_model, 4 * d_model, d_model // 64, 4096)
+
+
+def _nano(name: str, d_model: int) -> Scale:
+    return Scale(name, "nano", 4, d_model, 4 * d_model, max(1, d_model // 32), 128)
+
+
+SCALES: Mapping[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        _nano("nano-65k", 32),
+        _nano("nano-147k", 48),
+        _nano("nano-262k", 64),
+        _nano("nano-590k", 96),
+        _nano("nano-1m", 128),
+        _paper("130m", 512),
+        _paper("300m", 768),
+        _paper("520m", 1024),
+        _paper("1.2b", 1536),
+    )
+}
+"""Both ladders, smallest first. The paper's is that of arXiv 2509.02046; the nano ladder is for CPUs."""
+
+
+def find_scale(name: str) -> Scale:
+    """The scale of that name; raises `InputError` naming the nearest one otherwise."""
+    if name not in SCALES:
+        raise InputError(f"unknown scale {name!r}; {nearest(name, SCALES)}")
+    return SCALES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusId:
+    """A tokenized corpus by content: two corpora with one fingerprint hold the same tokens in the same order."""
+
+    name: str
+    fingerprint: str
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """What optimizers are compared in: a scale, a data-to-model ratio and a corpus."""
+
+    scale: Scale
+    ratio: float
+    corpus: CorpusId
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.ratio) and self.ratio > 0):
+            raise InputError(f"ratio must be a positive number of Chinchilla budgets, not {self.ratio:g}; try 1")
+
+    @property
+    def tokens(self) -> int:
+        """The token budget D = 20 N ratio."""
+        return int(TOKENS_PER_PARAMETER * self.scale.parameters * self.ratio)
+
+    def steps(self, batch: int) -> int:
+        """Optimizer steps of a run with ``batch`` sequences per step; a last partial batch is not run.
+
+        Raises `InputError` when the budget is smaller than one batch.
+        """
+        steps = self.tokens // (batch * self.scale.seq_len)
+        if batch < 1 or steps < 1:
+            raise InputError(
+                f"train_batch_size {batch} does not fit a budget of {self.tokens} tokens "
+                f"({self.tokens // self.scale.seq_len} sequences); choose a value between 1 and that"
+            )
+        return steps
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of one trial, evaluation not counted."""
+        return self.tokens * self.scale.flops_per_token(self.corpus.vocab_size)
+
+    @property
+    def label(self) -> str:
+        """Short text for people, such as ``nano-65k/1x``."""
+        return f"{self.scale.name}/{self.ratio:g}x"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """When and on how much the loss is measured; equal for every trial that is compared."""
+
+    points: int = 20
+    """Curve points over the run, evenly spaced in steps, the end included."""
+    curve_sequences: int = 64
+    """Sequences of each split per curve point."""
+    final_sequences: int = 512
+    """Sequences of each split for the two final losses (fewer where a split holds fewer)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """One training run: everything its final loss depends on, and nothing else.
+
+    ``hyperparameters`` is complete (no hidden defaults) and kept sorted. ``precision`` is the compute precision of
+    the model, ``fp32`` or ``bf16``; ``micro_batch`` counts sequences per forward pass and belongs to the identity
+    because it orders floating-point sums, as does ``compile`` (torch.compile).
+    """
+
+    optimizer: str
+    hyperparameters: tuple[tuple[str, Value], ...]
+    regime: Regime
+    seed: int = 0
+    precision: str = "fp32"
+    compile: bool = False
+    micro_batch: int = 16
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    semantics: int = SEMANTICS
+
+    @staticmethod
+    def freeze(hyperparameters: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+        """The sorted, canonical form of a hyperparameter mapping."""
+        return tuple((name, canonical(hyperparameters[name])) for name in sorted(hyperparameters))
+
+    @property
+    def config(self) -> dict[str, Value]:
+        """The hyperparameters as a mapping."""
+        return dict(self.hyperparameters)
+
+    @property
+    def batch(self) -> int:
+        """Sequences per optimizer step."""
+        return int(self.config["train_batch_size"])
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps to the end of the budget."""
+        return self.regime.steps(self.batch)
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits that identify the run."""
+        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` is its inverse."""
+        plain = asdict(self)
+        plain["hyperparameters"] = self.config
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> TrialSpec:
+        """Rebuild a specification; raises `InputError` for anything that is not one."""
+        try:
+            fields = dict(plain)
+            regime = fields.pop("regime")
+            return cls(
+                hyperparameters=cls.freeze(fields.pop("hyperparameters")),
+                regime=Regime(Scale(**regime["scale"]), regime["ratio"], CorpusId(**regime["corpus"])),
+                evaluation=Evaluation(**fields.pop("evaluation")),
+                **fields,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"not a trial specification: {error}") from None
+
+
+def canonical(value: Value) -> Value:
+    """One form per number, so that 1, 1.0 and 1e0 hash alike; raises `InputError` for NaN and infinities."""
+    if isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    raise InputError(f"a hyperparameter must be a finite number, a word or a switch, not {value!r}")
+
+
+def _canonical_tree(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _canonical_tree(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_canonical_tree(value) for value in tree]
+    return canonical(tree)
+
+
+def canonical_json(tree: Any) -> str:
+    """JSON with sorted keys, no spaces, ASCII only and one spelling per number (shortest round-trip digits)."""
+    return json.dumps(_canonical_tree(tree), sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,1 @@
+"""The training path: model, schedule, loop, evaluation, checkpoints. Runs with torch and pyarrow alone."""

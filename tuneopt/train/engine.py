@@ -1,0 +1,84 @@
+"""Warm models: one module and one compiled loss per shape, used again by every trial of a process.
+
+Building and compiling cost seconds, a nano trial half a minute; so a worker keeps its models and refills their
+weights for each trial. Nothing of a trial survives in them: weights come from the seed, gradients are dropped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuneopt.spec import Scale, TrialSpec
+from tuneopt.train.model import Llama
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """A model with its loss function, ``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
+
+    model: Llama
+    loss: LossFunction
+    device: torch.device
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def can_compile() -> bool:
+    """Whether torch.compile can build kernels for the default device here (on CPUs it needs a C++ compiler)."""
+    return torch.cuda.is_available() or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+class Engine:
+    """Gives a warm model for a specification, freshly initialised from its seed."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or default_device()
+        self._warm: dict[tuple[Scale, int, str, bool], Warm] = {}
+        self._shapes: set[tuple[Scale, int, str, bool, int]] = set()
+        if self.device.type == "cpu":
+            # One thread for each trial: sums keep their order, and neighbours on the machine keep their cores.
+            torch.set_num_threads(1)
+
+    def prepare(self, spec: TrialSpec) -> Warm:
+        """The warm model of ``spec``, compiled for its micro-batch, weights drawn from its seed."""
+        scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
+        key = (scale, vocab_size, spec.precision, spec.compile)
+        if key not in self._warm:
+            model = Llama(scale, vocab_size).to(self.device)
+            self._warm[key] = Warm(model, _loss_function(model, spec, self.device), self.device)
+        warm = self._warm[key]
+        if (*key, spec.micro_batch) not in self._shapes:
+            self._exercise(warm, spec)
+            self._shapes.add((*key, spec.micro_batch))
+        warm.model.initialize(spec.seed)
+        warm.model.zero_grad(set_to_none=True)
+        return warm
+
+    def _exercise(self, warm: Warm, spec: TrialSpec) -> None:
+        """Run forward, backward and an evaluation once, so that compilation is over before a trial's clock starts."""
+        tokens = torch.zeros((spec.micro_batch, spec.regime.scale.seq_len), dtype=torch.int64, device=self.device)
+        warm.loss(tokens, tokens).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            warm.loss(tokens, tokens)
+
+
+def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossFunction:
+    compiled: LossFunction = torch.compile(model.loss, dynamic=False) if spec.compile else model.loss
+    if spec.precision == "fp32":
+        return compiled
+
+    def autocast_loss(tokens: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return compiled(tokens, targets)
+
+    return autocast_loss

@@ -1,0 +1,56 @@
+"""Evaluation on fixed batches of the two held-out splits.
+
+``select`` chooses configurations, ``report`` is what gets published; they share no document. Every trial of a regime
+is measured on the same windows: the first ones of each split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuneopt.data import Corpus
+from tuneopt.spec import InputError, TrialSpec
+from tuneopt.train.engine import LossFunction
+
+SPLITS = ("select", "report")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Fixed windows of both splits, each (sequences, T + 1) int64, and how many of them one forward pass takes."""
+
+    windows: dict[str, Tensor]
+    curve_sequences: int
+    micro_batch: int
+
+    @classmethod
+    def of(cls, corpus: Corpus, spec: TrialSpec, device: torch.device) -> HeldOut:
+        """The windows that ``spec`` is evaluated on; raises `InputError` when a split holds less than one micro-batch."""
+        windows = {}
+        for split in SPLITS:
+            source = corpus.split(split).windows(spec.regime.scale.seq_len)
+            # Whole micro-batches only, so that a compiled loss meets one shape.
+            count = min(len(source), spec.evaluation.final_sequences) // spec.micro_batch * spec.micro_batch
+            if count == 0:
+                raise InputError(
+                    f"the {split} split of corpus {corpus.id.name!r} holds {len(source)} sequences of "
+                    f"{spec.regime.scale.seq_len} tokens, fewer than one micro-batch of {spec.micro_batch}; add text"
+                )
+            windows[split] = torch.from_numpy(source.take(np.arange(count)).astype(np.int64)).to(device)
+        curve = max(spec.micro_batch, spec.evaluation.curve_sequences // spec.micro_batch * spec.micro_batch)
+        return cls(windows, curve, spec.micro_batch)
+
+    def losses(self, loss: LossFunction, *, final: bool) -> tuple[float, float]:
+        """(select, report) loss in nats per token, over the curve's windows or, when ``final``, over all of them."""
+        select, report = (self._mean(loss, self.windows[split], final) for split in SPLITS)
+        return select, report
+
+    @torch.no_grad()
+    def _mean(self, loss: LossFunction, windows: Tensor, final: bool) -> float:
+        parts = (windows if final else windows[: self.curve_sequences]).split(self.micro_batch)
+        total = sum(loss(part[:, :-1], part[:, 1:]).double() for part in parts)
+        return float(total) / len(parts)

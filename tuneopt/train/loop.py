@@ -1,0 +1,207 @@
+"""The training loop of one trial, resumable to the bit.
+
+A `Training` advances from one curve point to the next. Whatever its future depends on is in its checkpoint, so a
+trial that was killed and resumed on the same machine ends with the same loss, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tuneopt.data import Corpus, SampleOrder
+from tuneopt.ledger import CurvePoint, finite
+from tuneopt.optim import create
+from tuneopt.optim.proof import Witness
+from tuneopt.spec import InputError, TrialSpec
+from tuneopt.train.checkpoint import CheckpointStore
+from tuneopt.train.engine import Engine
+from tuneopt.train.evaluate import HeldOut
+from tuneopt.train.schedule import Schedule
+
+LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
+"""What the loop itself takes from a configuration; the rest goes to the optimizer."""
+
+PATIENCE = 5
+"""Curve points in a row whose loss lies above the untrained model's before a trial counts as diverged."""
+
+CHECKPOINT_SECONDS = 10.0
+"""Least time between checkpoints; stretched so that writing them takes at most a twentieth of the run."""
+
+
+class Training:
+    """One trial under way. Call `advance` until `finished`; then read `curve`, `final_losses` and `diverged`."""
+
+    def __init__(self, spec: TrialSpec, corpus: Corpus, checkpoints: Path | None, engine: Engine | None = None) -> None:
+        if corpus.id != spec.regime.corpus:
+            raise InputError(f"corpus {corpus.id} is not the one the trial names, {spec.regime.corpus}")
+        self.spec = spec
+        self.store = CheckpointStore(checkpoints) if checkpoints else None
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        with self._clock("startup"):
+            warm = (engine or Engine()).prepare(spec)
+            self.model, self.loss, self.device = warm.model, warm.loss, warm.device
+            self.held_out = HeldOut.of(corpus, spec, self.device)
+            self.schedule = Schedule.of(spec.config, spec.steps)
+            own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
+            self.optimizer = create(spec.optimizer, self.model, **own)
+            self.windows = corpus.split("train").windows(spec.regime.scale.seq_len)
+            self.order = SampleOrder(len(self.windows), spec.seed)
+            self.witness: Witness | None = Witness(self.optimizer)
+            self.proof: dict[str, Any] | None = None
+            self.step = 0
+            self.resumes = 0
+            self.resumed_seconds: dict[str, float] = {}
+            self.curve: list[CurvePoint] = []
+            self.final_losses: tuple[float, float] | None = None
+            self.diverged = False
+            self._train_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+            self._resume()
+        self._saved_at = time.perf_counter()
+        if not self.curve:
+            self._measure()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.spec.steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached the end of its budget or diverged."""
+        return self.diverged or self.step >= self.steps
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        return self.step * self.spec.batch * self.spec.regime.scale.seq_len
+
+    def advance(self) -> CurvePoint:
+        """Train to the next curve point and measure there."""
+        target = next(point for point in curve_steps(self.steps, self.spec.evaluation.points) if point > self.step)
+        while self.step < target:
+            with self._clock("train"):
+                self._train_step()
+            self._checkpoint_when_due()
+        return self._measure()
+
+    def _train_step(self) -> None:
+        rate = self.schedule(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        first = self.step * self.spec.batch
+        parts = self.spec.batch // self.spec.micro_batch
+        for part in range(parts):
+            indices = self.order.indices(first + part * self.spec.micro_batch, self.spec.micro_batch)
+            window = torch.from_numpy(self.windows.take(indices).astype(np.int64)).to(self.device, non_blocking=True)
+            loss = self.loss(window[:, :-1], window[:, 1:]) / parts
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._train_loss += loss.detach()
+        watched = self.witness is not None and rate > 0
+        if watched and self.witness:
+            self.witness.before_step()
+        self.optimizer.step()
+        if watched and self.witness:
+            self.witness.after_step()
+            if self.witness.complete:
+                self.proof = self.witness.proof().to_dict()
+                self.witness = None
+        self.step += 1
+
+    def _measure(self) -> CurvePoint:
+        """Evaluate, append a curve point, and judge divergence."""
+        with self._clock("eval"):
+            self.model.eval()
+            select, report = self.held_out.losses(self.loss, final=False)
+            self.model.train()
+            train = float(self._train_loss) / (self.step - self.curve[-1].step) if self.curve else select
+            self._train_loss.zero_()
+            rate = float(self.optimizer.param_groups[0]["initial_lr"]) * self.schedule(max(0, self.step - 1))
+            elapsed = sum(self.seconds.values())
+            point = CurvePoint(self.step, self.tokens, rate, finite(train), finite(select), finite(report), elapsed)
+            self.curve.append(point)
+            at_end = self.step >= self.steps
+            self.diverged = stays_above_start([earlier.select_loss for earlier in self.curve], at_end=at_end)
+            self.diverged |= None in (point.train_loss, point.select_loss, point.report_loss)
+            if at_end and not self.diverged:
+                self.final_losses = self.held_out.losses(self.loss, final=True)
+                self.diverged = not all(math.isfinite(value) for value in self.final_losses)
+            if at_end and self.witness is not None:
+                self.proof, self.witness = self.witness.proof().to_dict(), None
+        return point
+
+    def _checkpoint_when_due(self) -> None:
+        """Write a checkpoint when enough time went by; not while the proof is still being taken, which a resume redoes."""
+        if self.store is None or self.witness is not None or self.step >= self.steps:
+            return
+        pause = max(CHECKPOINT_SECONDS, 20 * self.store.last_seconds)
+        if time.perf_counter() - self._saved_at >= pause:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint now (nothing where the trial has no checkpoint folder)."""
+        if self.store is None:
+            return
+        with self._clock("checkpoint"):
+            self.store.save(
+                self.step,
+                {
+                    "trial": self.spec.id,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "train_loss": self._train_loss,
+                    "curve": [astuple(point) for point in self.curve],
+                    "proof": self.proof,
+                    "seconds": dict(self.seconds),
+                    "resumes": self.resumes,
+                },
+            )
+        self._saved_at = time.perf_counter()
+
+    def _resume(self) -> None:
+        newest = self.store.load_newest(self.device) if self.store else None
+        if newest is None or newest[1]["trial"] != self.spec.id:
+            return
+        self.step, state = newest
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._train_loss = state["train_loss"]
+        self.curve = [CurvePoint(*row) for row in state["curve"]]
+        self.proof, self.witness = state["proof"], None
+        self.resumes = state["resumes"] + 1
+        for name, value in state["seconds"].items():
+            self.seconds[name] += value
+        self.resumed_seconds = dict(state["seconds"])
+
+    @contextmanager
+    def _clock(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+
+def curve_steps(steps: int, points: int) -> list[int]:
+    """The steps after which the loss is measured: ``points`` of them, evenly spaced, the last at the end."""
+    return sorted({max(1, round(steps * number / points)) for number in range(1, points + 1)})
+
+
+def stays_above_start(losses: Sequence[float | None], *, at_end: bool) -> bool:
+    """Whether a run counts as diverged: its last `PATIENCE` losses, or at the end its last, all exceed ``losses[0]``.
+
+    The untrained model's loss is ``losses[0]``; a run that never gets below it learns nothing.
+    """
+    needed = 1 if at_end else PATIENCE
+    first, recent = losses[0], losses[1:][-needed:]
+    return len(recent) == needed and all(loss is None or first is None or loss > first for loss in recent)

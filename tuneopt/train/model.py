@@ -1,0 +1,136 @@
+"""The Llama-2 style decoder of the study: RMSNorm, rotary embeddings, SwiGLU, no biases, untied head.
+
+Parameter names follow transformers' Llama without its ``model.`` prefix, so weights convert by renaming alone.
+Shape letters used below: B sequences, T tokens per sequence, D model width, H heads, K head width, V vocabulary.
+
+Source: Touvron et al., arXiv 2307.09288; sizes and initializer of Wen et al., arXiv 2509.02046, appendix on setup.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tuneopt.spec import Scale
+
+RMS_NORM_EPS = 1e-5
+ROPE_BASE = 10_000.0
+INITIALIZER_RANGE = 0.02
+
+
+class RMSNorm(nn.Module):
+    """Scale each vector to unit root mean square, then by a learned weight of shape (D,)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, RMS_NORM_EPS)
+
+
+def rotary_table(seq_len: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine tables of shape (T, K), laid out for the half-split rotation."""
+    frequencies = 1.0 / ROPE_BASE ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.outer(torch.arange(seq_len, dtype=torch.float64), frequencies)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate queries or keys of shape (B, H, T, K) by their position."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention; every head has its own keys and values."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.heads = scale.heads
+        self.q_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
+        self.k_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
+        self.v_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
+        self.o_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, seq_len, width = x.shape
+        q, k, v = (
+            projection(x).view(batch, seq_len, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, seq_len, width))
+        return out
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(scale.d_model, scale.d_ff, bias=False)
+        self.up_proj = nn.Linear(scale.d_model, scale.d_ff, bias=False)
+        self.down_proj = nn.Linear(scale.d_ff, scale.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm decoder layer."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(scale.d_model)
+        self.self_attn = Attention(scale)
+        self.post_attention_layernorm = RMSNorm(scale.d_model)
+        self.mlp = MLP(scale)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Llama(nn.Module):
+    """The whole model. ``forward(tokens)`` gives logits; ``loss(tokens, targets)`` the mean nats per token."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, scale: Scale, vocab_size: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab_size, scale.d_model)
+        self.layers = nn.ModuleList(Block(scale) for _ in range(scale.layers))
+        self.norm = RMSNorm(scale.d_model)
+        self.lm_head = nn.Linear(scale.d_model, vocab_size, bias=False)
+        cos, sin = rotary_table(scale.seq_len, scale.d_model // scale.heads)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def initialize(self, seed: int) -> None:
+        """Fill every matrix from N(0, 0.02^2), one generator in parameter order: equal for every optimizer."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                if parameter.ndim >= 2:
+                    values = torch.empty(parameter.shape).normal_(0.0, INITIALIZER_RANGE, generator=generator)
+                    parameter.copy_(values)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of shape (B, T, V) for token ids of shape (B, T)."""
+        x = self.embed_tokens(tokens)
+        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        logits: Tensor = self.lm_head(self.norm(x))
+        return logits
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross entropy in nats per token, computed in fp32; both inputs have shape (B, T)."""
+        logits = self(tokens)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())

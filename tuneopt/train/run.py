@@ -1,0 +1,147 @@
+"""From a specification to its record in a ledger: look it up, train what is missing, write, tidy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuneopt.data import Corpus
+from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+from tuneopt.spec import TrialSpec
+from tuneopt.train.engine import Engine
+from tuneopt.train.environment import environment
+from tuneopt.train.loop import Training
+
+
+class TrialRun:
+    """One trial under way for a ledger: `advance` until `record` is there.
+
+    A trial that the ledger already holds has its record from the start and trains nothing. The record is written by
+    `advance` itself, in the process that trained, before anybody else hears of the result.
+    """
+
+    def __init__(self, spec: TrialSpec, corpus: Corpus, ledger: Ledger, engine: Engine | None = None) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.started = _now()
+        self.corpus = corpus
+        self.record = ledger.get(spec.id)
+        self.reused = self.record is not None
+        self.training: Training | None = None
+        if self.record is None:
+            reset_peak_memory()
+            checkpoints = ledger.checkpoint_dir(spec.id)
+            self.training = Training(spec, corpus, Path(checkpoints) if checkpoints else None, engine)
+        self._before = dict(self.training.resumed_seconds) if self.training else {}
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that this process spent inside training and evaluation of the trial."""
+        if self.training is None:
+            return 0.0
+        return sum(self.training.seconds[name] - self._before.get(name, 0.0) for name in ("train", "eval"))
+
+    def advance(self) -> CurvePoint:
+        """Train to the next curve point; at the last one, write the record and remove the checkpoints."""
+        assert self.training is not None and self.record is None, "the trial already has its record"
+        point = self.training.advance()
+        if self.training.finished:
+            self.record = self._describe(self.training)
+            self.ledger.put(self.record)
+            if self.training.store:
+                self.training.store.clear()
+        return point
+
+    def _describe(self, training: Training) -> TrialRecord:
+        spec = self.spec
+        select, report = training.final_losses if training.final_losses and not training.diverged else (None, None)
+        seconds = {name: training.seconds[name] for name in ("train", "eval", "startup", "checkpoint")}
+        return TrialRecord(
+            trial=spec.id,
+            status="diverged" if training.diverged else "completed",
+            spec=spec,
+            select_loss=select,
+            report_loss=report,
+            initial_loss=training.curve[0].select_loss if training.curve else None,
+            curve=tuple(training.curve),
+            tokens=training.tokens,
+            steps=training.step,
+            epochs=training.step * spec.batch / len(training.windows),
+            flops=training.tokens * spec.regime.scale.flops_per_token(spec.regime.corpus.vocab_size),
+            seconds=seconds,
+            peak_bytes=peak_memory(training.device),
+            checkpoint_bytes=training.store.last_bytes or None if training.store else None,
+            optimizer_state_bytes=state_bytes(training.optimizer),
+            proof=training.proof,
+            routing=tuple(route.to_dict() for route in training.optimizer.routing),
+            environment=environment(),
+            started=self.started,
+            ended=_now(),
+            resumes=training.resumes,
+            tokens_per_second=training.tokens / seconds["train"] if seconds["train"] > 0 else 0.0,
+            notes=(f"diverged at step {training.step} of {training.steps}",) if training.diverged else (),
+        )
+
+
+def run_trial(
+    spec: TrialSpec,
+    corpus: Corpus,
+    ledger: Ledger,
+    *,
+    engine: Engine | None = None,
+    on_point: Callable[[CurvePoint], Any] = lambda point: None,
+) -> TrialRecord:
+    """Train one trial in this process to its end, or return the record that the ledger already holds."""
+    run = TrialRun(spec, corpus, ledger, engine)
+    while run.record is None:
+        on_point(run.advance())
+    return run.record
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of all tensors in the optimizer's state, each storage counted once."""
+    storages: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, dict):
+            for inner in value.values():
+                visit(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                visit(inner)
+
+    visit(list(optimizer.state.values()))
+    return sum(storages.values())
+
+
+def reset_peak_memory() -> None:
+    """Start peak memory counting afresh, so that a warm worker reports each trial's own peak."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux, or not allowed: the peak is then that of the whole process
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes since `reset_peak_memory`: of the GPU's allocator, or the resident set of this process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    kilobytes = lines.get("VmHWM", "").split()
+    return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
