@@ -126,8 +126,8 @@ class Regime:
 
         Raises `InputError` when the budget is smaller than one batch.
         """
-        steps = self.tokens // (batch * self.scale.seq_len)
-        if batch < 1 or steps < 1:
+        steps = self.tokens // (batch * self.scale.seq_len) if batch > 0 else 0
+        if steps < 1:
             raise InputError(
                 f"train_batch_size {batch} does not fit a budget of {self.tokens} tokens "
                 f"({self.tokens // self.scale.seq_len} sequences); choose a value between 1 and that"

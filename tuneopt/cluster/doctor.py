@@ -1,0 +1,97 @@
+"""What this machine or cluster can run, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+NEEDED_BYTES = 2 * 2**30
+"""Free disk below which a sweep is likely to stop half-way (records, checkpoints, Ray's session folder)."""
+
+_PACKAGES = ("torch", "ray", "deepspeed", "optuna", "pyarrow", "datasets", "plotly", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: ``ok``, ``note`` (works, with less) or ``missing`` (something will not work)."""
+
+    subject: str
+    status: str
+    detail: str
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def examine(address: str | None = None) -> Iterator[Finding]:
+    """Look at Python, packages, compiler, devices, disk and, with an address, the cluster there; yields as it goes."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    fine = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if fine else "missing", version, "" if fine else "install Python 3.11 or newer")
+    yield from _packages()
+    yield from _devices()
+    yield from _compiler()
+    yield from _disk()
+    if address:
+        yield _cluster(address)
+
+
+def _packages() -> Iterator[Finding]:
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, "ok", metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield Finding(package, "missing", "not installed", f"pip install {package}")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("cpu", "ok", f"{os.cpu_count()} cores; nano trials take one core each")
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        yield Finding("gpu", "ok", names)
+    else:
+        yield Finding("gpu", "note", "none", "the nano ladder runs on CPUs; the paper's scales need CUDA GPUs")
+    if hasattr(torch.backends, "cpu"):
+        yield Finding("cpu kernels", "ok", torch.backends.cpu.get_cpu_capability())
+
+
+def _compiler() -> Iterator[Finding]:
+    from tuneopt.train.engine import can_compile
+
+    if can_compile():
+        yield Finding("torch.compile", "ok", "a compiler is here; nano trials run compiled")
+    else:
+        yield Finding(
+            "torch.compile", "note", "no C++ compiler; trials run eagerly, about a third slower", "apt install g++"
+        )
+
+
+def _disk() -> Iterator[Finding]:
+    for subject, folder in (("disk, working folder", "."), ("disk, temporary files", tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free
+        detail = f"{free / 2**30:.1f} GiB free"
+        if free < NEEDED_BYTES:
+            yield Finding(subject, "missing", detail, f"free at least {NEEDED_BYTES / 2**30:.0f} GiB")
+        else:
+            yield Finding(subject, "ok", detail)
+
+
+def _cluster(address: str) -> Finding:
+    from tuneopt.cluster.session import connect
+    from tuneopt.spec import InputError
+
+    try:
+        with connect(address) as session:
+            return Finding("cluster", "ok", f"{session.cpus:g} CPUs, {session.gpus:g} GPUs at {address}")
+    except InputError as error:
+        return Finding("cluster", "missing", str(error), "ray up cluster.yaml, or leave --address out")

@@ -1,0 +1,68 @@
+"""The Ray Tune trainable: one trial of a sweep in a warm worker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ray import tune
+
+from tuneopt.data import load_corpus
+from tuneopt.ledger import TrialRecord, open_ledger
+from tuneopt.spec import TrialSpec
+from tuneopt.train.engine import Engine
+from tuneopt.train.run import TrialRun
+
+
+class TrialTrainable(tune.Trainable):  # type: ignore[misc]
+    """Trains one specification, a curve point for each step, and writes its own record.
+
+    The configuration is {"spec": JSON of a TrialSpec, "corpus": name or path, "ledger": address}. The worker is used
+    again for trial after trial: its torch import, corpus, models and compiled kernels stay.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Keep the engine for all trials of this worker, and take up the first."""
+        self.engine = Engine()
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another trial in this warm worker."""
+        self.spec = TrialSpec.from_dict(json.loads(new_config["spec"]))
+        self.corpus = load_corpus(new_config["corpus"], vocab_size=self.spec.regime.corpus.vocab_size)
+        self.ledger = open_ledger(new_config["ledger"])
+        self.run: TrialRun | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next curve point; the last one carries the outcome, already in the ledger."""
+        if self.run is None:
+            self.run = TrialRun(self.spec, self.corpus, self.ledger, self.engine)
+        if self.run.record is None:
+            self.run.advance()
+        if self.run.record is not None:
+            return {
+                **_outcome(self.run.record),
+                "busy_seconds": self.run.busy_seconds,
+                "reused": self.run.reused,
+                "done": True,
+            }
+        assert self.run.training is not None
+        return {
+            "trial": self.spec.id,
+            "fraction": self.run.training.step / self.run.training.steps,
+            "select_loss": self.run.training.curve[-1].select_loss,
+            "busy_seconds": self.run.busy_seconds,
+            "done": False,
+        }
+
+
+def _outcome(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial": record.trial,
+        "fraction": 1.0,
+        "status": record.status,
+        "select_loss": record.select_loss,
+        "report_loss": record.report_loss,
+        "proof_passed": record.proof_passed,
+    }
