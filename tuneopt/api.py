@@ -1,17 +1,18 @@
 """The public Python API: the same steps that the command line takes, as functions.
 
-    from tuneopt import api
-    sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
-    result = api.tune(sweep, corpus, ledger="ledger")
+from tuneopt import api
+sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
+result = api.tune(sweep, "ledger")
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.spec import InputError, Regime, TrialSpec, Value, find_scale, nearest
+from tuneopt.spec import InputError, Regime, TrialSpec, Value, find_scale
 
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import Progress, SweepResult
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
     from tuneopt.search.sweep import Sweep
 
-VOCAB_SIZES = {"nano": 512, "paper": 32_768}
-"""Entries of the tokenizer trained for a corpus that brings none. Nano: the head must not outweigh the body."""
-
-POLICIES = ("joint", "single", "cyclic")
+VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
+"""Entries of the tokenizer trained for a corpus that brings none; 1024 was measured (docs/lab-notebook.md)."""
 
 
 def parse_value(text: str) -> Value:
@@ -59,7 +58,7 @@ def plan(
     overrides: Mapping[str, Value] | None = None,
     grids: Mapping[str, Sequence[Value]] | None = None,
     seed: int = 0,
-    replicates: int = 3,
+    replicates: int = 2,
     policy: str = "joint",
     compile: bool | None = None,
 ) -> tuple[Sweep, Corpus]:
@@ -71,17 +70,10 @@ def plan(
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
 
-    shape = find_scale(scale)
-    space = load_space(optimizer).on(shape.ladder, overrides or {}, grids or {})
-    if policy not in POLICIES:
-        raise InputError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}")
+    ladder = find_scale(scale).ladder
+    space = load_space(optimizer).on(ladder, overrides or {}, grids or {})
     regime, loaded = _regime(scale, ratio, corpus)
-    sweep = Sweep(space, regime, seed=seed, replicates=replicates, policy=policy, compile=_compile(compile))
-    for name, value in sweep.space.grid.items():
-        if name == "train_batch_size":
-            for batch in value:
-                regime.steps(int(batch))
-    return sweep, loaded
+    return Sweep(space, regime, seed, replicates, policy, compile=_compile(compile)), loaded
 
 
 def single_trial(
@@ -98,20 +90,23 @@ def single_trial(
     sweep, loaded = plan(
         optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, seed=seed, compile=compile
     )
-    return sweep.spec(sweep.space.start_config, seed), loaded
+    return sweep.spec(sweep.space.start), loaded
 
 
 def tune(
     sweep: Sweep,
-    corpus: Corpus,
     ledger: Ledger | str,
     *,
+    corpus: str = "embedded",
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
     listener: Callable[[Progress], None] = lambda progress: None,
 ) -> SweepResult:
-    """Run a sweep to its certificate on Ray Tune, and keep an account of this run in the ledger."""
+    """Run a sweep to its certificate on Ray Tune, and keep an account of this run in the ledger.
+
+    ``corpus`` is what `plan` was given: workers load it by that name or path.
+    """
     from tuneopt.cluster.driver import run_sweep
     from tuneopt.ledger import open_ledger
 
@@ -119,7 +114,7 @@ def tune(
     result = run_sweep(
         sweep,
         opened,
-        corpus.source,
+        str(Path(corpus).resolve()) if Path(corpus).exists() else corpus,
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,
@@ -162,6 +157,106 @@ def report(ledger: Ledger | str, path: Path | str, sweeps: Sequence[str] | None 
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
     return write_report(opened, Path(path), sweeps)
+
+
+def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
+    """What a sweep will cost, before it starts: trials, tokens, FLOPs, and the time on this machine's cores.
+
+    The time rests on trials of the same optimizer and scale in the ledger, or else on a few steps trained now.
+    """
+    from tuneopt.data import describe
+    from tuneopt.search.replay import replay
+    from tuneopt.train.measure import recorded_throughput, trained_throughput
+
+    state, outcomes = replay(sweep, ledger)
+    start = sweep.spec(sweep.space.start)
+    epochs = describe(corpus, sweep.regime.tokens)
+    rate, origin = recorded_throughput(ledger, start), "from trials in the ledger"
+    if rate is None:
+        rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
+    slots = os.cpu_count() or 1
+    remaining = state.progress.remaining
+    return {
+        "sweep": sweep.id,
+        "optimizer": sweep.space.optimizer,
+        "regime": regime_dict(sweep.regime),
+        "trials": {
+            "first_wave": len(sweep.state({}).pending),
+            "in_ledger": len(outcomes),
+            "expected": len(outcomes) + remaining,
+        },
+        "per_trial": {
+            "tokens": sweep.regime.tokens,
+            "steps": start.steps,
+            "flops": sweep.regime.flops,
+            "epochs": epochs.epochs,
+        },
+        "tokens_per_second": rate,
+        "throughput_from": origin,
+        "slots": slots,
+        "seconds": remaining * sweep.regime.tokens / rate / slots if rate else None,
+        "warnings": [epochs.warning] if epochs.warning else [],
+    }
+
+
+def summary(sweep: Sweep, result: SweepResult, report: Path) -> dict[str, Any]:
+    """How a sweep ended: what ``tune --json`` prints."""
+    best, certificate = result.state.best, result.state.descent.certificate
+    return {
+        "sweep": sweep.id,
+        "optimizer": sweep.space.optimizer,
+        "regime": regime_dict(sweep.regime),
+        "certificate": {
+            "complete": certificate.complete,
+            "tolerance": certificate.tolerance,
+            "edges": list(certificate.edges),
+        },
+        "best": {
+            "config": best.spec.config if best else None,
+            "select_loss": best.select_loss if best else None,
+            "report_loss": best.report_loss if best else None,
+            "report_error": best.report_error if best else None,
+            "trial": best.trial if best else None,
+        },
+        "trials": {
+            "run": len(result.run),
+            "reused": len(result.reused),
+            "diverged": len(result.diverged),
+            "failed": len(result.failed),
+        },
+        "errors": result.failed,
+        "waves": result.state.progress.waves,
+        "utilisation": result.utilisation,
+        "seconds": result.wall_seconds,
+        "report": str(report),
+    }
+
+
+def regime_dict(regime: Regime) -> dict[str, Any]:
+    """A regime as the JSON shapes name it."""
+    return {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name}
+
+
+def inspect_corpus(corpus: str, scale: str, ratio: float) -> dict[str, Any]:
+    """Counts of a corpus and its splits, and the epochs that the budget of a regime takes."""
+    from tuneopt.data import describe
+
+    regime, loaded = _regime(scale, ratio, corpus)
+    epochs = describe(loaded, regime.tokens)
+    return {
+        "corpus": loaded.id.name,
+        "fingerprint": loaded.id.fingerprint,
+        "vocabulary": loaded.id.vocab_size,
+        "bytes_per_token": round(loaded.bytes_per_token, 4),
+        "folder": str(loaded.folder),
+        "budget_tokens": epochs.budget_tokens,
+        "epochs": round(epochs.epochs, 4),
+        "warning": epochs.warning,
+        "splits": [
+            {"split": split.name, "documents": split.documents, "tokens": split.tokens, "bytes": split.bytes}
+            for split in map(loaded.split, ("train", "select", "report"))
+        ],
+    }
 
 
 def _regime(scale: str, ratio: float, corpus: str) -> tuple[Regime, Corpus]:

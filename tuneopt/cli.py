@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from tuneopt.spec import InputError
@@ -49,7 +48,7 @@ def tune(
     set_: Set = None,
     grid: Grid = None,
     policy: Annotated[str, typer.Option("--policy", help="Descent policy: joint, single or cyclic.")] = "joint",
-    replicates: Annotated[int, typer.Option("--replicates", min=1, help="Seeds of the start; they give sigma.")] = 3,
+    replicates: Annotated[int, typer.Option("--replicates", min=0, help="Further seeds of start and winner.")] = 2,
     seed: Seed = 0,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
@@ -61,6 +60,7 @@ def tune(
 ) -> int:
     """Tune one optimizer in one regime to a certified local optimum, and write its report."""
     from tuneopt import api, console
+    from tuneopt.display import SweepDisplay, resume_hint
 
     overrides = {name: api.parse_value(text) for name, text in api.parse_assignments(set_ or [], "--set").items()}
     grids = {
@@ -73,14 +73,14 @@ def tune(
     )  # fmt: skip
     opened = _ledger(ledger)
     if dry_run:
-        return _print(api.cost(sweep, opened), json_, console.cost)
-    with console.SweepDisplay(sweep, quiet=json_) as display:
+        return _print(api.cost(sweep, loaded, opened), json_, console.cost)
+    with SweepDisplay(sweep, quiet=json_) as display:
         result = api.tune(
-            sweep, loaded, opened, address=address, max_concurrent=max_concurrent,
+            sweep, opened, corpus=corpus, address=address, max_concurrent=max_concurrent,
             gpus_per_trial=gpus_per_trial, listener=display.update,
         )  # fmt: skip
     if result.interrupted:
-        console.say(console.resume_hint(sys.argv, result))
+        console.say(resume_hint(sys.argv, result))
         return INTERRUPTED
     path = output or Path("reports") / f"{optimizer}-{scale}-{ratio:g}x.html".replace("/", "-")
     api.report(opened, path, [sweep.id])
@@ -102,13 +102,14 @@ def train(
 ) -> int:
     """Train one trial in this process, without Ray."""
     from tuneopt import api, console
+    from tuneopt.display import TrialDisplay
 
     overrides = {name: api.parse_value(text) for name, text in api.parse_assignments(set_ or [], "--set").items()}
     spec, loaded = api.single_trial(
         optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, seed=seed, compile=compile
     )
     opened = _ledger(ledger)
-    with console.TrialDisplay(spec, quiet=json_) as display:
+    with TrialDisplay(spec, quiet=json_) as display:
         try:
             record = api.train(spec, loaded, opened, display.update)
         except KeyboardInterrupt:
@@ -141,12 +142,14 @@ def optimizers(json_: Json = False) -> int:
 
 
 @app.command()
-def space(name: Annotated[str, typer.Argument(help="Optimizer, or a path to a search-space module.")], json_: Json = False) -> int:
+def space(
+    name: Annotated[str, typer.Argument(help="Optimizer, or a path to a search-space module.")], json_: Json = False
+) -> int:
     """Print a search space: grids and starts of both ladders, and the published tuned points."""
     from tuneopt import console
-    from tuneopt.search.space import describe, load_space
+    from tuneopt.search import load_space
 
-    return _print(describe(load_space(name)), json_, console.space)
+    return _print(load_space(name).describe(), json_, console.space)
 
 
 @app.command()
@@ -242,11 +245,10 @@ def main() -> None:
         code = app(standalone_mode=False)
     except InputError as error:
         code = _refuse(str(error))
-    except click.exceptions.Abort:
-        code = INTERRUPTED
-    except click.ClickException as error:
-        code = _refuse(error.format_message().rstrip(".") + "; see `tuneopt --help`")
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        code = _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
+    except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else DONE)
 

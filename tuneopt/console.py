@@ -10,6 +10,7 @@ from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+_wide = Console(highlight=False, width=10_000)  # never cuts a cell; a narrow terminal wraps the lines itself
 
 
 def say(text: str) -> None:
@@ -39,11 +40,11 @@ def loss(value: float | None) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a plain table."""
+    """Print a plain table at its full width: nothing is cut, a narrow terminal wraps the lines."""
     grid = Table(*headings, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         grid.add_row(*("" if cell is None else str(cell) for cell in row))
-    out.print(grid, markup=False)
+    _wide.print(grid, markup=False)
 
 
 def pairs(mapping: Mapping[str, Any]) -> None:
@@ -51,7 +52,7 @@ def pairs(mapping: Mapping[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in mapping.items():
         grid.add_row(name, str(value))
-    out.print(grid, markup=False)
+    _wide.print(grid, markup=False)
 
 
 def cost(plan: Mapping[str, Any]) -> None:
@@ -108,11 +109,16 @@ def report_summary(summary: Mapping[str, Any], path: Any) -> None:
     table(
         ("optimizer", "scale", "ratio", "speedup", "low", "high", "tie group"),
         [
-            (row["optimizer"], row["scale"], f"{row['ratio']:g}", *(_times(row[key]) for key in ("speedup", "low", "high")),
-             row["tie_group"])
+            (
+                row["optimizer"],
+                row["scale"],
+                f"{row['ratio']:g}",
+                *(_times(row[key]) for key in ("speedup", "low", "high")),
+                row["tie_group"],
+            )
             for row in summary["speedups"]
         ],
-    )  # fmt: skip
+    )
     for warning in summary["warnings"]:
         say(f"warning: {warning}")
     out.print(f"report: {path}", markup=False)
@@ -127,7 +133,7 @@ def optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
     table(
         ("optimizer", "family", "fallback", "state bytes/parameter", "source"),
         [
-            (entry["name"], entry["family"], entry["fallback"] or "-", entry["state_bytes_per_parameter"], entry["source"])
+            tuple(entry[key] for key in ("name", "family", "fallback", "state_bytes_per_parameter", "source"))
             for entry in entries
         ],
     )
@@ -135,28 +141,39 @@ def optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def space(plain: Mapping[str, Any]) -> None:
     """Show a search space with the grids of both ladders and the published tuned values."""
-    for ladder in plain["ladders"]:
-        rows = []
-        for entry in plain["coordinates"]:
-            if ladder not in entry["grid"]:
-                continue
-            start = entry["start"][ladder]
-            grid = " ".join(f"[{value}]" if value == start else f"{value}" for value in entry["grid"][ladder])
-            rows.append((entry["name"], grid, entry["unit"], entry["kind"], entry["meaning"]))
-        table(("coordinate", "grid, start in brackets", "unit", "kind", "meaning"), rows, f"{plain['optimizer']}, {ladder} ladder")
-        fixed = plain["fixed"].get(ladder, {})
-        if fixed:
-            out.print("fixed: " + ", ".join(f"{name}={value}" for name, value in fixed.items()), markup=False)
+    for ladder, fixed in plain["fixed"].items():
+        table(
+            ("coordinate", "start", "grid", "unit", "kind"),
+            [
+                (
+                    entry["name"],
+                    entry["start"][ladder],
+                    " ".join(map(str, entry["grid"][ladder])),
+                    entry["unit"],
+                    entry["kind"],
+                )
+                for entry in plain["coordinates"]
+                if ladder in entry["grid"]
+            ],
+            f"{plain['optimizer']}, {ladder} ladder",
+        )
+        held = ", ".join(f"{name}={value}" for name, value in fixed.items())
+        out.print(f"fixed: {held or 'nothing'}", markup=False)
         out.print()
-    varying = [entry["name"] for entry in plain["coordinates"]]
     table(
-        ("scale", "ratio", "loss", *varying),
+        ("published tuned points", *(f"{point['scale']}/{point['ratio']:g}x" for point in plain["published"])),
         [
-            (point["scale"], f"{point['ratio']:g}", loss(point["loss"]), *(point["config"].get(name) for name in varying))
-            for point in plain["published"]
+            ("loss, nats/token", *(loss(point["loss"]) for point in plain["published"])),
+            *(
+                (entry["name"], *(point["config"].get(entry["name"], "-") for point in plain["published"]))
+                for entry in plain["coordinates"]
+            ),
         ],
-        f"published tuned points: {plain['source']}",
     )
+    out.print()
+    pairs({entry["name"]: entry["meaning"] for entry in plain["coordinates"]})
+    out.print()
+    pairs({"source": plain["source"], "nano ladder": plain["found"]})
 
 
 def findings(found: Sequence[Mapping[str, Any]]) -> None:
@@ -210,7 +227,10 @@ def record(plain: Mapping[str, Any]) -> None:
         )
     table(
         ("parameter", "shape", "rule", "decay", "reason"),
-        [(r["parameter"], "x".join(map(str, r["shape"])), r["rule"], r["decay"], r["reason"]) for r in plain["routing"]],
+        [
+            (route["parameter"], "x".join(map(str, route["shape"])), route["rule"], route["decay"], route["reason"])
+            for route in plain["routing"]
+        ],
     )
 
 

@@ -19,7 +19,7 @@ TOKENS_PER_PARAMETER = 20
 """One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
 
 SEMANTICS = 1
-"""Raised whenever the same specification would train differently, so that old records are never mistaken for new ones."""
+"""Raised whenever the same specification would train differently, so that no old record passes for a new one."""
 
 Value = float | int | str | bool
 """A hyperparameter: a number, a word, or on/off."""

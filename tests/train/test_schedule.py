@@ -1,5 +1,6 @@
 """Schedules against optax's definitions, restated here as plain arithmetic."""
 
+import itertools
 import math
 
 import pytest
@@ -71,13 +72,11 @@ def test_impossible_schedules_are_refused(config: dict) -> None:
     st.floats(0, 1),
 )
 def test_every_schedule_rises_to_one_and_then_only_falls(kind, steps, warmup, floor, decay) -> None:
-    schedule = Schedule.of(
-        {"lr_schedule": kind, "warmup": warmup, "min_lr_ratio": floor, "decay": decay}, steps
-    )
+    schedule = Schedule.of({"lr_schedule": kind, "warmup": warmup, "min_lr_ratio": floor, "decay": decay}, steps)
     rates = [schedule(step) for step in range(steps)]
     assert all(0 <= rate <= 1 for rate in rates)
     rising, falling = rates[: schedule.warmup + 1], rates[schedule.warmup :]
     assert rising == sorted(rising)
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(falling, falling[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(falling))
     if schedule.warmup < steps:
         assert rates[schedule.warmup] == 1

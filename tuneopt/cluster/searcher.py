@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from tuneopt.ledger import Ledger
+from tuneopt.search.lookahead import lookahead
 from tuneopt.search.replay import Replay
 from tuneopt.search.sweep import Outcome, Sweep
 from tuneopt.spec import TrialSpec
@@ -68,7 +69,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         for spec in self.state.pending:
             if spec.id not in busy:
                 return spec
-        for spec in self.sweep.lookahead(self.outcomes, self.failed):
+        for spec in lookahead(self.sweep, self.outcomes, self.failed):
             if spec.id in busy:
                 continue
             if self._replay.look_up(spec):

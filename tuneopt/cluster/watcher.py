@@ -27,12 +27,12 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         """Seconds inside training and evaluation, over all trials of this run."""
         return sum(self.busy.values())
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, *, trial: Any, **info: Any) -> None:
         """A trial got its slot."""
         self.running[self._name(trial)] = (0.0, None)
         self.tell()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(self, *, result: dict[str, Any], **info: Any) -> None:
         """A trial reached a curve point, or its end."""
         name = result["trial"]
         self.busy[name] = result["busy_seconds"]
@@ -43,16 +43,16 @@ class Watcher(tune.Callback):  # type: ignore[misc]
                 self.done.add(name)
         self.tell()
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, **info: Any) -> None:
         """A trial gave its slot back."""
         self.tell()
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_recover(self, *, trial: Any, **info: Any) -> None:
         """A trial's worker died and the trial is started again."""
         self.running.pop(self._name(trial), None)
         self.tell()
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, *, trial: Any, **info: Any) -> None:
         """A trial failed for the last time."""
         name = self._name(trial)
         self.running.pop(name, None)

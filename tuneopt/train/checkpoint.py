@@ -52,7 +52,7 @@ class CheckpointStore:
         return final
 
     def load_newest(self, device: torch.device) -> tuple[int, dict[str, Any]] | None:
-        """The newest readable checkpoint as (step, state), or None; a damaged file is passed over for its predecessor."""
+        """The newest readable checkpoint as (step, state), or None; a damaged one is passed over."""
         for step in reversed(self.steps()):
             with contextlib.suppress(Exception):  # torch raises many types for damaged archives
                 return step, torch.load(self._path(step), map_location=device, weights_only=True)

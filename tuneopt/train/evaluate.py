@@ -29,7 +29,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, corpus: Corpus, spec: TrialSpec, device: torch.device) -> HeldOut:
-        """The windows that ``spec`` is evaluated on; raises `InputError` when a split holds less than one micro-batch."""
+        """The windows that ``spec`` is evaluated on; `InputError` when a split holds less than one micro-batch."""
         windows = {}
         for split in SPLITS:
             source = corpus.split(split).windows(spec.regime.scale.seq_len)

@@ -90,11 +90,12 @@ class Training:
         target = next(point for point in curve_steps(self.steps, self.spec.evaluation.points) if point > self.step)
         while self.step < target:
             with self._clock("train"):
-                self._train_step()
+                self.train_step()
             self._checkpoint_when_due()
         return self._measure()
 
-    def _train_step(self) -> None:
+    def train_step(self) -> None:
+        """One optimizer step at the schedule's rate, over as many micro-batches as the batch holds."""
         rate = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate
@@ -141,7 +142,7 @@ class Training:
         return point
 
     def _checkpoint_when_due(self) -> None:
-        """Write a checkpoint when enough time went by; not while the proof is still being taken, which a resume redoes."""
+        """Write a checkpoint when enough time went by, but none before the proof is taken: a resume takes it anew."""
         if self.store is None or self.witness is not None or self.step >= self.steps:
             return
         pause = max(CHECKPOINT_SECONDS, 20 * self.store.last_seconds)

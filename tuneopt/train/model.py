@@ -27,6 +27,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) in and out."""
         return F.rms_norm(x, self.weight.shape, self.weight, RMS_NORM_EPS)
 
 
@@ -56,6 +57,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, T, D) in and out; the tables are (T, K)."""
         batch, seq_len, width = x.shape
         q, k, v = (
             projection(x).view(batch, seq_len, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
@@ -76,6 +78,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(scale.d_ff, scale.d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) in and out."""
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
@@ -91,6 +94,7 @@ class Block(nn.Module):
         self.mlp = MLP(scale)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, T, D) in and out; the tables are (T, K)."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -113,11 +117,13 @@ class Llama(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def initialize(self, seed: int) -> None:
-        """Fill every matrix from N(0, 0.02^2), one generator in parameter order: equal for every optimizer."""
+        """Fill every matrix from N(0, 0.02^2), one generator in parameter order, and every norm with ones."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.parameters():
-                if parameter.ndim >= 2:
+                if parameter.ndim == 1:
+                    parameter.fill_(1.0)
+                else:
                     values = torch.empty(parameter.shape).normal_(0.0, INITIALIZER_RANGE, generator=generator)
                     parameter.copy_(values)
 

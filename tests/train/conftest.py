@@ -1,0 +1,72 @@
+"""A corpus small enough to prepare in a second, and trials that end in one."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tuneopt.data import Corpus, load_corpus
+from tuneopt.spec import Evaluation, Regime, Scale, TrialSpec
+
+WORDS = (
+    "the",
+    "sea",
+    "ship",
+    "storm",
+    "captain",
+    "sailed",
+    "great",
+    "white",
+    "whale",
+    "over",
+    "dark",
+    "night",
+    "never",
+)
+TINY = Scale("tiny", "nano", layers=2, d_model=16, d_ff=64, heads=1, seq_len=32)
+VOCAB = 272
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    folder = tmp_path_factory.mktemp("text")
+    generator = random.Random(0)
+    for number in range(300):
+        text = " ".join(generator.choice(WORDS) for _ in range(120))
+        (folder / f"{number:03d}.txt").write_text(f"Chapter {number}. {text}.")
+    yield load_corpus(str(folder), vocab_size=VOCAB, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+CONFIG = {
+    "learning_rate": 0.01,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "train_batch_size": 8,
+    "warmup": 0.1,
+    "min_lr_ratio": 0.0,
+    "lr_schedule": "cosine",
+}
+
+
+@pytest.fixture
+def make_spec(corpus: Corpus) -> Callable[..., TrialSpec]:
+    def make(optimizer: str = "adamw", ratio: float = 0.1, seed: int = 0, micro_batch: int = 8, **changes) -> TrialSpec:
+        return TrialSpec(
+            optimizer,
+            TrialSpec.freeze({**CONFIG, **changes}),
+            Regime(TINY, ratio, corpus.id),
+            seed=seed,
+            micro_batch=micro_batch,
+            evaluation=Evaluation(points=4, curve_sequences=16, final_sequences=32),
+        )
+
+    return make
+
+
+@pytest.fixture
+def ledger_folder(tmp_path: Path) -> Path:
+    return tmp_path / "ledger"

@@ -1,0 +1,122 @@
+"""Live progress on stderr: a bar and the running trials on a terminal, one line for each finished trial elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuneopt.console import err, loss, span
+
+if TYPE_CHECKING:
+    from tuneopt.cluster.progress import Progress, SweepResult
+    from tuneopt.ledger import CurvePoint
+    from tuneopt.search.sweep import Sweep
+    from tuneopt.spec import TrialSpec
+
+REFRESH_SECONDS = 0.5
+
+
+class SweepDisplay:
+    """Shows a sweep under way: trials done, running, reused, diverged, best loss, time left."""
+
+    def __init__(self, sweep: Sweep, quiet: bool = False) -> None:
+        self.title = f"{sweep.space.optimizer} at {sweep.regime.label} on {sweep.regime.corpus.name}"
+        self.quiet = quiet
+        self.live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal and not quiet else None
+        self._lines = -1
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        if not self.quiet:
+            err.print(f"tuning {self.title}", markup=False)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Draw the moment; on a terminal at most twice a second, elsewhere when another trial is done."""
+        if self.quiet:
+            return
+        if self.live:
+            if time.perf_counter() - self._drawn > REFRESH_SECONDS:
+                self._drawn = time.perf_counter()
+                self.live.update(self._picture(progress))
+        elif progress.done + progress.failed > self._lines >= 0:
+            self._lines = progress.done + progress.failed
+            err.print(status_line(progress), markup=False)
+        else:
+            self._lines = max(self._lines, progress.done + progress.failed)
+
+    def _picture(self, progress: Progress) -> Group:
+        ended = progress.state.progress.done
+        expected = max(1, ended + progress.state.progress.remaining)
+        running = Table.grid(padding=(0, 2))
+        for trial, (fraction, at) in progress.running.items():
+            running.add_row(Text(trial), ProgressBar(1.0, fraction, width=20), f"{fraction:4.0%}", f"loss {loss(at)}")
+        return Group(
+            Text(self.title, style="bold"), ProgressBar(expected, ended, width=60), Text(status_line(progress)), running
+        )
+
+
+def status_line(progress: Progress) -> str:
+    """One line: trials done of those expected, running, reused, diverged, best loss, time gone and left."""
+    figures = progress.state.progress
+    parts = [
+        f"wave {figures.waves}",
+        f"{figures.done} of about {figures.done + figures.remaining} trials",
+        f"{len(progress.running)} running",
+        f"{progress.reused} reused",
+        f"{figures.diverged} diverged",
+        *([f"{progress.failed} failed"] if progress.failed else []),
+        f"best {loss(figures.best_loss)} nats/token",
+        f"{span(progress.elapsed)} gone",
+    ]
+    if progress.done:
+        left = figures.remaining * progress.elapsed / progress.done
+        parts.append(f"about {span(left)} left")
+    return ", ".join(parts)
+
+
+class TrialDisplay:
+    """Shows one trial under way, a line for each curve point."""
+
+    def __init__(self, spec: TrialSpec, quiet: bool = False) -> None:
+        self.spec, self.quiet = spec, quiet
+
+    def __enter__(self) -> Self:
+        if not self.quiet:
+            err.print(f"training {self.spec.optimizer} at {self.spec.regime.label}, trial {self.spec.id}", markup=False)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to take down."""
+
+    def update(self, point: CurvePoint) -> None:
+        """Print the curve point."""
+        if not self.quiet:
+            err.print(
+                f"step {point.step} of {self.spec.steps}, train {loss(point.train_loss)}, "
+                f"select {loss(point.select_loss)} nats/token, {span(point.seconds)}",
+                markup=False,
+            )
+
+
+def resume_hint(command: Sequence[str], result: SweepResult) -> str:
+    """What to tell a user whose sweep was interrupted."""
+    again = shlex.join(["tuneopt", *command[1:]])
+    return (
+        f"interrupted after {len(result.run)} trials; every finished trial is in the ledger and running ones have "
+        f"checkpoints. Go on with: {again}"
+    )
