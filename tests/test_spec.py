@@ -116,7 +116,7 @@ def test_the_id_of_a_fixed_specification_never_changes() -> None:
     assert spec().id == GOLDEN
 
 
-GOLDEN = "30dbbcc9ceee9dd8"
+GOLDEN = "be4a8257ca9fa164"
 
 
 def test_the_id_is_the_same_in_another_process() -> None:
@@ -145,6 +145,11 @@ def test_the_id_is_the_same_in_another_process() -> None:
 )
 def test_everything_a_result_depends_on_changes_the_id(change: dict) -> None:
     assert spec(**change).id != spec().id
+
+
+def test_the_name_of_a_corpus_is_no_part_of_its_identity() -> None:
+    renamed = Regime(SCALES["nano-65k"], 1, replace(CORPUS, name="moved elsewhere"))
+    assert spec(regime=renamed).id == spec().id
 
 
 def test_one_number_has_one_spelling() -> None:

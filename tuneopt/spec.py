@@ -151,7 +151,7 @@ class Evaluation:
 
     points: int = 20
     """Curve points over the run, evenly spaced in steps, the end included."""
-    curve_sequences: int = 64
+    curve_sequences: int = 32
     """Sequences of each split per curve point."""
     final_sequences: int = 512
     """Sequences of each split for the two final losses (fewer where a split holds fewer)."""
@@ -199,7 +199,7 @@ class TrialSpec:
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
-        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:16]
+        return identity(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse."""
@@ -221,6 +221,13 @@ class TrialSpec:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a trial specification: {error}") from None
+
+
+def identity(plain: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of plain data with a ``regime``; a corpus counts by content, not name."""
+    regime = dict(plain["regime"])
+    regime["corpus"] = {key: value for key, value in regime["corpus"].items() if key != "name"}
+    return hashlib.sha256(canonical_json({**plain, "regime": regime}).encode()).hexdigest()[:16]
 
 
 def canonical(value: Value) -> Value:

@@ -64,12 +64,17 @@ def _tune(
         tuner = tune.Tuner(
             tune.with_resources(TrialTrainable, {"cpu": 1, "gpu": gpus_per_trial}),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=slots
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=slots,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
                 name=sweep.id,
                 storage_path=scratch,
                 callbacks=[watcher],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 verbose=0,
             ),

@@ -34,6 +34,12 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         self.run: TrialRun | None = None
         return True
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial's checkpoints are its own, in the ledger, and outlive Tune's experiment."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: `TrialRun` finds the newest checkpoint by the trial's id."""
+
     def step(self) -> dict[str, Any]:
         """Train to the next curve point; the last one carries the outcome, already in the ledger."""
         if self.run is None:

@@ -1,7 +1,7 @@
 """Evaluation on fixed batches of the two held-out splits.
 
 ``select`` chooses configurations, ``report`` is what gets published; they share no document. Every trial of a regime
-is measured on the same windows: the first ones of each split.
+is measured on the same windows, spread evenly over each split, so that no source of a mixed corpus is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class HeldOut:
                     f"the {split} split of corpus {corpus.id.name!r} holds {len(source)} sequences of "
                     f"{spec.regime.scale.seq_len} tokens, fewer than one micro-batch of {spec.micro_batch}; add text"
                 )
-            windows[split] = torch.from_numpy(source.take(np.arange(count)).astype(np.int64)).to(device)
+            spread = np.arange(count) * len(source) // count
+            windows[split] = torch.from_numpy(source.take(spread).astype(np.int64)).to(device)
         curve = max(spec.micro_batch, spec.evaluation.curve_sequences // spec.micro_batch * spec.micro_batch)
         return cls(windows, curve, spec.micro_batch)
 
@@ -51,6 +52,8 @@ class HeldOut:
 
     @torch.no_grad()
     def _mean(self, loss: LossFunction, windows: Tensor, final: bool) -> float:
-        parts = (windows if final else windows[: self.curve_sequences]).split(self.micro_batch)
+        count = min(len(windows), self.curve_sequences)
+        chosen = windows if final else windows[torch.arange(count, device=windows.device) * len(windows) // count]
+        parts = chosen.split(self.micro_batch)
         total = sum(loss(part[:, :-1], part[:, 1:]).double() for part in parts)
         return float(total) / len(parts)

@@ -1,0 +1,47 @@
+"""Synthetic studies whose truth is known, and the published results where they lie beside the clone."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tuneopt.analysis.best import Result
+from tuneopt.analysis.noise import Noise, NoiseModel
+from tuneopt.analysis.runs import RegimeKey
+
+PARAMETERS = 134_217_728
+RATIOS = (1, 2, 4, 8)
+ALPHA, EXPONENT, BETA = 19421.6, 0.495, 3.1113
+"""A law close to that of AdamW at the study's smallest scale; D in tokens."""
+
+
+def law(tokens: float | np.ndarray) -> float | np.ndarray:
+    return ALPHA * tokens**-EXPONENT + BETA
+
+
+def result(name: str, ratio: float, loss: float, runs: int = 1, scale: str = "130m", n: int = PARAMETERS) -> Result:
+    regime = RegimeKey("", scale, float(ratio))
+    return Result(name, regime, n, 20.0 * n * ratio, loss, loss, runs, (), (f"{name}-{scale}-{ratio:g}",))
+
+
+def study(speeds: dict[str, float], ratios: Iterable[float] = RATIOS, noise: Any = None) -> list[Result]:
+    """Results of optimizers that are exactly ``speeds`` times as fast as the law, plus ``noise()`` nats each."""
+    return [
+        result(name, ratio, float(law(20 * PARAMETERS * ratio * speed)) + (noise() if noise else 0.0))
+        for ratio in ratios
+        for name, speed in speeds.items()
+    ]
+
+
+def known_noise(sigma: float, results: Iterable[Result], freedom: int | None = None) -> NoiseModel:
+    return NoiseModel({item.regime: Noise(sigma, freedom, "given", "everywhere") for item in results})
+
+
+def published(name: str) -> Any:
+    path = Path(__file__).resolve().parents[3] / "shared" / "paper" / name
+    if not path.exists():
+        pytest.skip(f"the published figures ({path.name}) do not lie beside this clone")
+    return json.loads(path.read_text())

@@ -1,0 +1,76 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from analysis_samples import known_noise, result
+
+from tuneopt.analysis import agreement, align, training_flips
+from tuneopt.analysis.curves import FRACTIONS
+from tuneopt.analysis.flips import Flip
+
+DENSE = np.linspace(0.05, 1, 20)
+
+
+def table(curves: dict[str, np.ndarray], fractions: np.ndarray = DENSE) -> pa.Table:
+    rows = [
+        {"trial": trial, "fraction": float(at), "select_loss": float(loss), "report_loss": float(loss)}
+        for trial, losses in curves.items()
+        for at, loss in zip(fractions, losses, strict=True)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_curves_line_up_by_interpolation_and_never_beyond_their_ends() -> None:
+    curves = table({"a": 5 - DENSE, "b": 4 - DENSE})
+    aligned = align(curves, ["b", "a", "absent"], (0.01, 0.125, 0.5, 1.0))
+    assert np.isnan(aligned[:, 0]).all() and np.isnan(aligned[2]).all()
+    assert aligned[0, 1:] == pytest.approx([3.875, 3.5, 3.0])
+    assert aligned[1, 1:] == pytest.approx([4.875, 4.5, 4.0])
+
+
+def test_a_point_without_a_loss_is_bridged() -> None:
+    rows = [{"trial": "a", "fraction": at, "select_loss": loss} for at, loss in ((0.2, 4.0), (0.4, None), (0.6, 3.0))]
+    assert align(pa.Table.from_pylist(rows), ["a"], (0.4,))[0, 0] == pytest.approx(3.5)
+
+
+def test_agreement_goes_from_reversed_to_equal() -> None:
+    final = [1.0, 2.0, 3.0]
+    aligned = np.array([[9.0, 1.0, 1.0], [8.0, 3.0, 2.0], [7.0, 2.0, np.nan]])
+    found = agreement(aligned, final, (0.2, 0.6, 1.0))
+    assert found.tau == pytest.approx((-1.0, 1 / 3, 1.0))
+    assert found.winner_rank == (3, 1, 1)
+    empty = agreement(np.full((2, 1), np.nan), [1.0, 2.0], (0.5,))
+    assert empty.tau == (None,) and empty.winner_rank == (None,)
+
+
+def planted(gap_early: float, gap_late: float, cross: float) -> tuple[Flip, ...]:
+    """b is behind a by ``gap_early`` until ``cross`` of the run, and by ``gap_late`` after it."""
+    base = 4 - DENSE
+    lifted = base + np.where(cross - 1e-9 > DENSE, gap_early, gap_late)
+    results = [result("a", 1, float(base[-1])), result("b", 1, float(lifted[-1]))]
+    curves = table({results[0].trials[0]: base, results[1].trials[0]: lifted})
+    return training_flips(results, curves, known_noise(0.01, results))
+
+
+def test_planted_crossings_are_found_at_their_place() -> None:
+    (flip,) = planted(0.1, -0.1, 0.75)
+    assert flip == Flip("training", ("a", "b"), "130m/1x at 70% of training", True)
+    (other,) = planted(-0.1, 0.1, 0.35)
+    assert other.pair == ("b", "a") and other.where.endswith("at 30% of training")
+
+
+@pytest.mark.parametrize(("early", "late"), [(0.1, 0.1), (0.1, 0.001), (-0.1, -0.2), (0.0, 0.1)])
+def test_none_is_invented(early: float, late: float) -> None:
+    assert planted(early, late, 0.5) == ()
+
+
+def test_small_gaps_are_flips_within_noise() -> None:
+    assert [flip.significant for flip in planted(0.1, -0.001, 0.5)] == [False]
+    assert [flip.significant for flip in planted(0.001, -0.1, 0.5)] == [False]
+
+
+def test_no_curves_no_flips() -> None:
+    results = [result("a", 1, 3.0), result("b", 1, 3.1)]
+    empty = table({"other": 4 - DENSE})
+    assert training_flips(results, empty, known_noise(0.01, results)) == ()
+    assert training_flips([], empty, known_noise(0.01, results)) == ()
+    assert FRACTIONS[-1] == 1.0

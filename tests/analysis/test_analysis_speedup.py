@@ -1,0 +1,157 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from analysis_samples import BETA, PARAMETERS, RATIOS, known_noise, law, published, result, study
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuneopt.analysis import as_table, baseline_laws, speedups, summary
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.speedup import Speedup
+from tuneopt.spec import SCALES, InputError
+
+SILENT = NoiseModel({})
+
+
+def by_name(found: tuple[Speedup, ...], name: str) -> list[Speedup]:
+    return [item for item in found if item.optimizer == name]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.6, 3.0))
+def test_a_true_speedup_is_recovered_at_every_ratio(speed: float) -> None:
+    found = by_name(speedups(study({"adamw": 1.0, "muon": speed}), SILENT), "muon")
+    assert [item.speedup for item in found] == pytest.approx([speed] * 4, rel=1e-4)
+    assert all(item.low is None and item.high is None for item in found)
+    beyond = [item.regime.ratio for item in found if "extrapolated" in item.flags]
+    inside = [ratio for ratio in RATIOS if 1 / 1.02 <= ratio * speed <= 8 * 1.02]
+    assert beyond == [ratio for ratio in RATIOS if ratio not in inside]
+
+
+def test_intervals_hold_the_estimate_and_grow_with_noise_and_extrapolation() -> None:
+    results = study({"adamw": 1.0, "muon": 1.3})
+    narrow = by_name(speedups(results, known_noise(0.001, results)), "muon")
+    wide = by_name(speedups(results, known_noise(0.002, results)), "muon")
+    for one, other in zip(narrow, wide, strict=True):
+        assert one.low is not None and one.high is not None and other.low is not None and other.high is not None
+        assert one.low < one.speedup < one.high
+        assert other.high - other.low > 1.5 * (one.high - one.low)
+    widths = [item.high - item.low for item in narrow]  # type: ignore[operator]
+    assert widths[-1] > 2 * widths[0]
+
+
+def test_more_seeds_narrow_and_few_replicates_widen_an_interval() -> None:
+    results = study({"adamw": 1.0, "muon": 1.3})
+    more = [dataclasses.replace(item, runs=4) for item in results]
+
+    def width(items: list, freedom: int | None = None) -> float:
+        item = by_name(speedups(items, known_noise(0.001, items, freedom)), "muon")[0]
+        assert item.low is not None and item.high is not None
+        return item.high - item.low
+
+    assert width(more) == pytest.approx(width(results) / 2, rel=0.15)
+    assert width(results, freedom=3) > 1.25 * width(results)
+    assert width(results, freedom=500) == pytest.approx(width(results), rel=0.1)
+
+
+def test_a_seed_fixes_the_intervals_whatever_else_is_in_the_table() -> None:
+    results = study({"adamw": 1.0, "muon": 1.3})
+    other = [result(item.optimizer, item.regime.ratio, item.loss, scale="300m") for item in results]
+    alone = speedups(results, known_noise(0.001, results), seed=3)
+    assert alone == speedups(results, known_noise(0.001, results), seed=3)
+    assert alone != speedups(results, known_noise(0.001, results), seed=4)
+    both = speedups([*other, *results], known_noise(0.001, [*other, *results]), seed=3)
+    assert tuple(item for item in both if item.regime.scale == "130m") == alone
+
+
+def test_under_the_floor_the_speedup_is_a_lower_bound() -> None:
+    results = [*study({"adamw": 1.0}), result("magic", 2, BETA - 0.01)]
+    for noise in (SILENT, known_noise(0.001, results)):
+        (item,) = by_name(speedups(results, noise), "magic")
+        assert "lower bound" in item.flags and item.effective_tokens is None
+        assert item.speedup >= 4.0  # the baseline's longest run, 8x, is worse than this run at 2x
+        assert np.isfinite(item.speedup) and item.high is None
+        assert item.low is None or item.low <= item.speedup
+    assert "open above" in item.flags
+
+
+def test_near_the_floor_the_interval_is_open_above() -> None:
+    results = [*study({"adamw": 1.0}), result("fast", 8, BETA + 0.0015)]
+    (item,) = by_name(speedups(results, known_noise(0.001, results)), "fast")
+    assert item.low is not None and item.low > 1 and item.high is None and "open above" in item.flags
+
+
+def test_two_ratios_interpolate_and_one_gives_nothing() -> None:
+    two = speedups(study({"adamw": 1.0, "muon": 1.2}, ratios=(1, 2)), SILENT)
+    assert all("interpolated" in item.flags for item in two)
+    between = result("muon", 1, (float(law(20 * PARAMETERS)) + float(law(40 * PARAMETERS))) / 2)
+    found = by_name(speedups([*study({"adamw": 1.0}, ratios=(1, 2)), between], SILENT), "muon")
+    assert found[0].speedup == pytest.approx(np.sqrt(2))
+    assert speedups(study({"adamw": 1.0, "muon": 1.2}, ratios=(1,)), SILENT) == ()
+    assert speedups(study({"muon": 1.2}), SILENT) == ()
+
+
+def test_another_baseline_and_corpora_apart() -> None:
+    results = study({"adamw": 1.0, "muon": 1.25})
+    found = by_name(speedups(results, SILENT, baseline="muon"), "adamw")
+    assert [item.speedup for item in found] == pytest.approx([0.8] * 4, rel=1e-4)
+    moved = [dataclasses.replace(item, regime=item.regime._replace(corpus="other")) for item in results]
+    assert len(baseline_laws([*results, *moved])) == 2
+    assert len(speedups([*results, *moved], SILENT)) == 16
+
+
+@pytest.mark.parametrize("level", [0, 1, 1.5, float("nan")])
+def test_a_level_is_a_share(level: float) -> None:
+    with pytest.raises(InputError, match="level"):
+        speedups(study({"adamw": 1.0}), SILENT, level=level)
+
+
+def test_tables_of_values() -> None:
+    table = as_table(speedups(study({"adamw": 1.0, "muon": 1.2}), SILENT))
+    assert table.num_rows == 8
+    assert {"optimizer", "scale", "ratio", "speedup", "low", "high", "flags"} <= set(table.column_names)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(7)
+    speeds = {"adamw": 1.0, "soap": 1.15, "muon": 1.3}
+    hits: dict[tuple[str, float], int] = {}
+    studies = 400
+    for number in range(studies):
+        results = study(speeds, noise=lambda: 0.0012 * rng.standard_normal())
+        for item in speedups(results, known_noise(0.0012, results), draws=400, seed=number):
+            low, high = item.low or 0.0, item.high or np.inf
+            key = (item.optimizer, item.regime.ratio)
+            hits[key] = hits.get(key, 0) + (low <= speeds[item.optimizer] <= high)
+    shares = {key: count / studies for key, count in hits.items()}
+    assert len(shares) == 12
+    assert all(0.85 <= share <= 0.95 for share in shares.values()), shares
+    assert 0.88 <= sum(shares.values()) / len(shares) <= 0.92
+
+
+def test_the_published_study() -> None:
+    document = summary(published("results.json"))
+    found = {(item["optimizer"], item["scale"], item["ratio"]): item for item in document["speedups"]}
+    assert len(found) == 126
+    expected = {1: 1.419, 2: 1.327, 4: 1.320, 8: 1.408}
+    for ratio, speed in expected.items():
+        assert found["muon", "130m", ratio]["speedup"] == pytest.approx(speed, abs=0.01)
+    assert found["soap", "520m", 8]["speedup"] == pytest.approx(1.267, abs=0.01)
+    assert found["nadamw", "300m", 1]["speedup"] == pytest.approx(1.097, abs=0.01)
+    assert found["muon", "130m", 8]["low"] == pytest.approx(1.34, abs=0.015)
+    assert found["muon", "130m", 8]["high"] == pytest.approx(1.49, abs=0.015)
+    assert found["muon", "520m", 8]["low"] == pytest.approx(1.17, abs=0.015)
+    assert found["muon", "520m", 8]["high"] == pytest.approx(1.31, abs=0.015)
+    assert all(0.8 <= item["speedup"] <= 1.6 for item in found.values() if item["scale"] == "130m")
+    for name in ("muon", "soap", "kron", "scion"):  # matrix optimizers lead, and by less at larger scales
+        means = [np.mean([found[name, scale, ratio]["speedup"] for ratio in RATIOS]) for scale in ("130m", "520m")]
+        assert 1.4 > means[0] > means[1] > 1.1
+    assert all(0.98 < found["adamw", scale, ratio]["speedup"] < 1.02 for scale in ("130m", "300m") for ratio in RATIOS)
+    assert all(law["kind"] == "power" and 0.3 < law["exponent"] < 0.6 for law in document["laws"])
+    floors = {law["scale"]: law["beta"] for law in document["laws"]}
+    assert 3.2 > floors["130m"] > floors["300m"] > floors["520m"] > 2.6
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert set(floors) <= set(SCALES)

@@ -1,0 +1,107 @@
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ledger_samples import make_record, make_spec
+
+from tuneopt.ledger import Ledger
+from tuneopt.spec import InputError
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path)
+    for seed in range(3):
+        ledger.put(make_record(make_spec(seed)))
+    ledger.put_sweep("sweep", {"a": 1})
+    ledger.put_run({"a": 1})
+    ledger.compact()
+    assert ledger.verify() == []
+    return ledger
+
+
+def rewrite(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+    def act(path: Path) -> None:
+        tree = json.loads(path.read_text())
+        change(tree)
+        path.write_text(json.dumps(tree))
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda path: path.write_text(path.read_text()[:-30]), "truncated"),
+        (lambda path: path.write_text(""), "truncated"),
+        (lambda path: path.write_bytes(b"\x00" * 900), "truncated"),
+        (rewrite(lambda tree: tree.pop("curve")), "lacks the field curve"),
+        (rewrite(lambda tree: tree.update(extra=1)), "no field 'extra'"),
+        (rewrite(lambda tree: tree.update(schema=7)), "upgrade"),
+        (rewrite(lambda tree: tree.update(schema=None)), "no known schema"),
+        (rewrite(lambda tree: tree.update(select_loss=float("nan"))), "NaN"),
+        (rewrite(lambda tree: tree.update(report_loss=float("inf"))), "Infinity"),
+        (rewrite(lambda tree: tree["spec"].update(seed=99)), "hash"),
+        (rewrite(lambda tree: tree["spec"]["hyperparameters"].update(learning_rate=0.1)), "hash"),
+    ],
+)
+def test_a_damaged_record_is_found_and_stops_reading(ledger: Ledger, damage: Callable[[Path], None], word: str) -> None:
+    trial = ledger.ids()[1]
+    path = Path(ledger.uri) / "trials" / f"{trial}.json"
+    damage(path)
+    before = path.read_bytes()
+    problems = ledger.verify()
+    assert any(problem.startswith(f"trials/{trial}.json: ") and word in problem for problem in problems)
+    assert all("\n" not in problem for problem in problems)
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match=r"damaged.*move it away"):
+        ledger.get(trial)
+    with pytest.raises(InputError, match="damaged"):
+        ledger.compact()
+
+
+def test_a_record_under_another_name_is_found(ledger: Ledger) -> None:
+    folder, (first, second, _) = Path(ledger.uri) / "trials", ledger.ids()
+    (folder / f"{second}.json").write_bytes((folder / f"{first}.json").read_bytes())
+    assert f"trials/{second}.json: holds the record of trial {first}" in ledger.verify()
+    with pytest.raises(InputError, match="holds the record"):
+        ledger.get(second)
+
+
+def test_a_changed_number_that_is_still_plausible_disagrees_with_the_compaction(ledger: Ledger) -> None:
+    trial = ledger.ids()[0]
+    rewrite(lambda tree: tree.update(select_loss=1.0))(Path(ledger.uri) / "trials" / f"{trial}.json")
+    (problem,) = ledger.verify()
+    assert f"disagrees with trials/{trial}.json" in problem
+
+
+def test_left_over_and_foreign_files_are_found_and_kept(ledger: Ledger) -> None:
+    folder = Path(ledger.uri) / "trials"
+    dead = folder / ".a.json~elsewhere~12~ab.tmp"
+    dead.write_text("{")
+    os.utime(dead, (time.time() - 7200,) * 2)
+    young = folder / ".b.json~elsewhere~12~ab.tmp"
+    young.write_text("{")
+    (folder / "notes.txt").write_text("mine")
+    problems = ledger.verify()
+    assert len(problems) == 2
+    assert any("notes.txt: not a record" in problem for problem in problems)
+    assert any(dead.name in problem and "left behind" in problem for problem in problems)
+    assert dead.exists() and young.exists()
+    assert len(ledger.ids()) == 3
+
+
+def test_damaged_sweeps_runs_and_markers_are_found(ledger: Ledger) -> None:
+    root = Path(ledger.uri)
+    (root / "sweeps" / "sweep.json").write_text("{")
+    next((root / "runs").iterdir()).write_text("[]")
+    (root / "ledger.json").write_text("{}")
+    problems = "\n".join(ledger.verify())
+    assert "sweeps/sweep.json: " in problems and "runs/" in problems and "another program" in problems
+    with pytest.raises(InputError, match=r"sweeps/sweep.json .* damaged"):
+        ledger.sweeps()
+    (root / "ledger.json").unlink()
+    assert any("ledger.json: missing" in problem for problem in ledger.verify())

@@ -1,0 +1,45 @@
+"""Corpora to tokens: read text, split it by document, train a tokenizer, store token shards, hand out batches.
+
+Names load on first use, so importing this package costs nothing and drags neither pyarrow nor tokenizers in.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuneopt.data.batches import Windows, batch
+    from tuneopt.data.corpus import Corpus, TokenSplit, load_corpus, open_corpus
+    from tuneopt.data.epochs import Epochs, describe
+    from tuneopt.data.order import SampleOrder
+
+__all__ = [
+    "Corpus",
+    "Epochs",
+    "SampleOrder",
+    "TokenSplit",
+    "Windows",
+    "batch",
+    "describe",
+    "load_corpus",
+    "open_corpus",
+]
+
+_HOME = {
+    "Corpus": "corpus",
+    "Epochs": "epochs",
+    "SampleOrder": "order",
+    "TokenSplit": "corpus",
+    "Windows": "batches",
+    "batch": "batches",
+    "describe": "epochs",
+    "load_corpus": "corpus",
+    "open_corpus": "corpus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,147 @@
+"""A prepared corpus: three splits of tokens in memory-mapped shards, with a content fingerprint.
+
+`load_corpus` prepares a corpus once per cache and opens it afterwards. `open_corpus` opens a prepared folder as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneopt.data.batches import Windows
+from tuneopt.data.cache import CACHE_VARIABLE, cache_folder, discard, only_process, publish, remove_leftovers
+from tuneopt.data.manifest import SCHEMA, TOKENIZER_FILE, DamagedCorpusError, Manifest, file_sha256
+from tuneopt.data.shards import map_shard
+from tuneopt.data.sources import EMBEDDED, Source, find_source
+from tuneopt.data.splits import SPLITS
+from tuneopt.spec import CorpusId, InputError, canonical_json, nearest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+class TokenSplit:
+    """The tokens of one split, memory-mapped. ``bytes`` counts the text in UTF-8, separators not included."""
+
+    def __init__(self, folder: Path, manifest: Manifest, name: str) -> None:
+        entry = manifest.splits[name]
+        self.name = name
+        self.corpus = manifest.corpus
+        self.documents: int = entry.documents
+        self.tokens: int = entry.tokens
+        self.bytes: int = entry.bytes
+        self._views = [view for shard in entry.shards for view in map_shard(folder, shard)]
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of text per token; divides a loss per token into one per byte."""
+        return self.bytes / self.tokens
+
+    def windows(self, seq_len: int) -> Windows:
+        """Non-overlapping windows of ``seq_len`` tokens and the one after; raises `InputError` when none fits."""
+        windows = Windows(self._views, seq_len)
+        if not len(windows):
+            raise InputError(
+                f"split {self.name!r} of corpus {self.corpus!r} holds {self.tokens} tokens, fewer than one window of "
+                f"{seq_len + 1}; give more text or a scale with shorter sequences"
+            )
+        return windows
+
+
+class Corpus:
+    """A prepared corpus in a folder. Pickles as its path, so a copy in another process maps the same files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = Manifest.read(folder)
+        self.manifest.check_sizes(folder)
+        self._splits = {name: TokenSplit(folder, self.manifest, name) for name in SPLITS}
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        return Corpus, (self.folder,)
+
+    @property
+    def id(self) -> CorpusId:
+        """Name, content fingerprint and vocabulary size."""
+        return CorpusId(self.manifest.corpus, self.manifest.fingerprint, self.manifest.vocab_size)
+
+    def split(self, name: str) -> TokenSplit:
+        """The split of that name: ``train``, ``select`` or ``report``; raises `InputError` for another."""
+        if name not in self._splits:
+            raise InputError(f"unknown split {name!r}; {nearest(name, SPLITS)}")
+        return self._splits[name]
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of text per token over all splits."""
+        splits = self._splits.values()
+        return sum(split.bytes for split in splits) / sum(split.tokens for split in splits)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, read from the folder."""
+        from tuneopt.data.tokenizer import load_tokenizer  # opening a corpus should not cost the tokenizers import
+
+        return load_tokenizer(self.folder / TOKENIZER_FILE)
+
+    def verify(self) -> list[str]:
+        """Read every file in full; one sentence per file that does not match its checksum, none when all is well."""
+        expected = {shard.file: shard.sha256 for shard in self.manifest.shards}
+        expected[TOKENIZER_FILE] = self.manifest.tokenizer.sha256
+        return [
+            f"{self.folder / name} does not match its checksum; delete the folder and prepare the corpus again"
+            for name, sha256 in expected.items()
+            if file_sha256(self.folder / name) != sha256
+        ]
+
+
+def open_corpus(folder: Path) -> Corpus:
+    """Open a prepared corpus; raises `DamagedCorpusError` (an `InputError`) when files are missing or not whole."""
+    return Corpus(folder)
+
+
+def load_corpus(name_or_path: str = EMBEDDED, *, vocab_size: int, cache_dir: Path | None = None) -> Corpus:
+    """The corpus of that name or path, prepared in the cache if it is not there, or is there but not whole.
+
+    Several processes may ask at once: one prepares, the others wait for it. Raises `InputError` for a corpus that
+    cannot be found, read or split, and for a cache that cannot be written.
+    """
+    source = find_source(name_or_path)
+    folder = cache_folder(cache_dir) / "corpora" / _folder_name(source, vocab_size)
+    try:
+        return Corpus(folder)
+    except DamagedCorpusError:
+        pass
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with only_process(folder) as locked:
+            return _build(source, vocab_size, folder, locked)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the corpus cache {folder.parent}: {error.strerror or error}; "
+            f"set {CACHE_VARIABLE} to a folder with space that you may write to"
+        ) from None
+
+
+def _build(source: Source, vocab_size: int, folder: Path, locked: bool) -> Corpus:
+    from tuneopt.data.prepare import prepare  # only here: a cached corpus should not cost the tokenizers import
+
+    if locked:
+        remove_leftovers(folder)
+    try:
+        return Corpus(folder)  # another process may have prepared it while this one waited
+    except DamagedCorpusError as damage:
+        if folder.exists():
+            _log.warning("preparing the corpus in %s again, because it is damaged: %s", folder, damage.why)
+        discard(folder)
+    publish(folder, lambda temporary: prepare(source, vocab_size, temporary))
+    return Corpus(folder)
+
+
+def _folder_name(source: Source, vocab_size: int) -> str:
+    key = canonical_json([SCHEMA, source.name, vocab_size, source.stamp()])
+    return f"{source.name}-{vocab_size}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

@@ -1,0 +1,129 @@
+"""Where a corpus comes from: the embedded text, or a folder or file of the user's.
+
+A source knows its name, a stamp that changes when its text may have changed, and how to stream its documents as often
+as they are wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+from tuneopt.data.readers import READERS, text_documents
+from tuneopt.spec import InputError, canonical_json, nearest
+
+EMBEDDED = "embedded"
+"""Name of the corpus that ships with the package; its sources and licences are in ``embedded/SOURCES.md``."""
+
+EMBEDDED_SHA256 = "a741adb916a436fd7cb461257599a4a2471577d77e151f735a9ffc1f73f3bf82"
+_EMBEDDED_FILE = "public-domain-mix.txt.xz"
+_ENDINGS = ", ".join(READERS)
+
+
+class Source(Protocol):
+    """Text documents that can be streamed several times."""
+
+    @property
+    def name(self) -> str:
+        """Short name for people and file names: letters, digits, ``.``, ``_`` and ``-``."""
+
+    def stamp(self) -> str:
+        """SHA-256 that changes whenever the text may have changed."""
+
+    def documents(self) -> Iterator[str]:
+        """The documents, always in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSource:
+    """The text that ships with the package, checked against its known SHA-256."""
+
+    name: str = EMBEDDED
+
+    def stamp(self) -> str:
+        """The known SHA-256; `documents` checks that the installed file has it."""
+        return EMBEDDED_SHA256
+
+    def documents(self) -> Iterator[str]:
+        """The documents; raises `InputError` when the installed file is not the one that was shipped."""
+        resource = files("tuneopt.data").joinpath("embedded", _EMBEDDED_FILE)
+        if hashlib.sha256(resource.read_bytes()).hexdigest() != EMBEDDED_SHA256:
+            raise InputError(f"the embedded corpus {_EMBEDDED_FILE} is damaged; install tuneopt again")
+        with resource.open("rb") as stream, lzma.open(stream) as text:
+            yield from text_documents(text, _EMBEDDED_FILE)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """Text files below ``root`` (a folder, or one file), in the order of their relative paths."""
+
+    root: Path
+    paths: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or the file's without its ending."""
+        name = self.root.name if self.root.is_dir() else self.root.stem
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "corpus"
+
+    def stamp(self) -> str:
+        """Covers paths, sizes and times of all files. Reading every byte would cost minutes for a large corpus."""
+        listing = []
+        for path in self.paths:
+            with _readable(path):
+                status = path.stat()
+            # The change time also tells a file that was replaced by one of equal size and restored modification time.
+            listing.append([str(path), status.st_size, str(status.st_mtime_ns), str(status.st_ctime_ns)])
+        return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
+
+    def documents(self) -> Iterator[str]:
+        """The documents of all files; raises `InputError` for a file that cannot be read."""
+        for path in self.paths:
+            with _readable(path):
+                yield from READERS[path.suffix.lower()](path)
+
+
+def find_source(name_or_path: str) -> EmbeddedSource | FileSource:
+    """The corpus of that name, else the one at that path.
+
+    Raises `InputError` when there is no such path, or nothing in it that can be read.
+    """
+    if name_or_path == EMBEDDED:
+        return EmbeddedSource()
+    try:
+        root = Path(name_or_path).expanduser().resolve()
+        found = bool(name_or_path) and root.exists()
+        paths = tuple(sorted(_text_files(root), key=lambda path: path.relative_to(root).parts)) if found else ()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot read corpus {name_or_path!r}: {error}; give a folder of {_ENDINGS} files") from None
+    if not found:
+        raise InputError(
+            f"no corpus {name_or_path!r}, neither a known name ({nearest(name_or_path, [EMBEDDED])}) nor a path; "
+            f"give a folder or file of {_ENDINGS} text"
+        )
+    if not paths:
+        raise InputError(f"no {_ENDINGS} file in corpus {str(root)!r}; bring its text into one of these forms")
+    return FileSource(root, paths)
+
+
+def _text_files(root: Path) -> Iterator[Path]:
+    """Readable files at or below ``root``; hidden files and folders are left out."""
+    for path in root.rglob("*") if root.is_dir() else (root,):
+        shown = not any(part.startswith(".") for part in path.relative_to(root).parts)
+        if shown and path.suffix.lower() in READERS and path.is_file():
+            yield path

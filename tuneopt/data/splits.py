@@ -1,0 +1,81 @@
+"""Which documents train, which choose a configuration (``select``) and which report its loss (``report``).
+
+The text of a document alone decides: the first two bytes of its SHA-256 name one of 65,536 buckets, and a split is a
+range of buckets. Identical documents share a bucket, so none can land in two splits, and neither the order of the
+documents nor their files matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneopt.spec import InputError
+
+SPLITS = ("train", "select", "report")
+BUCKETS = 1 << 16
+
+EVALUATION_SHARE = 50
+"""One part in 50 (2%) of the bytes goes to each evaluation split, or more where that is too little."""
+
+ENOUGH_BYTES = 512 * 129 * 4
+"""What an evaluation split should hold: 512 windows of 129 tokens at 4 bytes a token."""
+
+LARGEST_SHARE = 10
+"""No more than one part in 10 is asked for an evaluation split, however small the corpus."""
+
+SMALLEST_BYTES = 1 << 16
+"""A corpus below this many bytes gives no evaluation that means anything."""
+
+
+def bucket(text: str) -> int:
+    """Bucket of a document, 0 to 65,535, from its SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:2], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """Buckets below ``select_end`` are select, those from there to below ``report_end`` report, the others train."""
+
+    select_end: int
+    report_end: int
+
+    def split(self, text: str) -> str:
+        """Name of the split that a document belongs to."""
+        number = bucket(text)
+        return "select" if number < self.select_end else "report" if number < self.report_end else "train"
+
+    def describe(self) -> str:
+        """The rule as a sentence."""
+        return (
+            "a document's bucket is the first two bytes of the SHA-256 of its UTF-8 text (big-endian); "
+            f"select: below {self.select_end}, report: from there to below {self.report_end}, train: all others"
+        )
+
+
+def choose_rule(bytes_per_bucket: NDArray[np.int64], name: str) -> SplitRule:
+    """The narrowest bucket ranges that give both evaluation splits their share of the bytes.
+
+    ``bytes_per_bucket`` has shape (65536,). Raises `InputError`, naming the corpus ``name``, when the text is too
+    little, or comes in too few documents to leave at least half of it for training.
+    """
+    total = int(bytes_per_bucket.sum())
+    if total < SMALLEST_BYTES:
+        raise InputError(
+            f"corpus {name!r} holds {total} bytes of text, too little for its train, select and report splits; "
+            f"give at least {SMALLEST_BYTES} bytes"
+        )
+    target = max(-(-total // EVALUATION_SHARE), min(ENOUGH_BYTES, total // LARGEST_SHARE))
+    up_to = np.cumsum(bytes_per_bucket)
+    select_end = int(np.searchsorted(up_to, target)) + 1
+    taken = int(up_to[select_end - 1])
+    report_end = int(np.searchsorted(up_to, taken + target)) + 1
+    if report_end > BUCKETS or 2 * int(up_to[report_end - 1]) > total:
+        raise InputError(
+            f"corpus {name!r} has too few documents to split into train, select and report; "
+            "put a line <|endoftext|> between the documents of a text file, or give more files"
+        )
+    return SplitRule(select_end, report_end)

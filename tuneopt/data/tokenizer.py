@@ -1,0 +1,122 @@
+"""Byte-level BPE: trained on the train split alone, deterministic, and applied in bounded memory.
+
+Every byte is an entry, so any text can be encoded and nothing is unknown. Entry 0 is ``<|endoftext|>``, which follows
+every document. A document that spells this word out gets ordinary entries for it: text cannot forge a separator.
+
+Source: Sennrich et al., arXiv 1508.07909; bytes as the base alphabet after Radford et al., 2019 (GPT-2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from tuneopt.data.readers import END_OF_TEXT
+from tuneopt.spec import InputError, canonical_json
+
+SMALLEST_VOCABULARY = 257
+"""256 bytes and the end of text."""
+
+PIECE_CHARACTERS = 1 << 18
+"""A longer document is cut after a line break before it is encoded: an encoding takes about 100 bytes a token."""
+
+BATCH_CHARACTERS = 1 << 20
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raise `InputError` for a vocabulary that cannot hold every byte."""
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise InputError(
+            f"vocab_size {vocab_size} is too small for a byte-level vocabulary; give at least {SMALLEST_VOCABULARY}"
+        )
+
+
+def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a tokenizer of exactly ``vocab_size`` entries; the order of the documents does not matter.
+
+    Raises `InputError` when the text has too few different pairs for so many entries.
+    """
+    check_vocab_size(vocab_size)
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((piece for text in documents for piece in pieces(text)), trainer)
+    size = tokenizer.get_vocab_size()
+    if size < vocab_size:
+        raise InputError(f"the text gives a vocabulary of only {size} entries; set vocab_size to {size} or less")
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer file; special tokens inside a text stay text."""
+    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def content_sha256(tokenizer: Tokenizer) -> str:
+    """SHA-256 of entries and merges: equal for equal tokenizers, however a library version writes its file."""
+    model = json.loads(tokenizer.to_str())["model"]
+    entries = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    return hashlib.sha256(canonical_json({"entries": entries, "merges": merges}).encode()).hexdigest()
+
+
+def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
+    """Narrowest stored type: uint16 up to 65,536 entries, else uint32."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+def pieces(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
+    """Cut a text into parts of at most ``limit`` characters, after a line break where there is one."""
+    start = 0
+    while len(text) - start > limit:
+        end = text.rfind("\n", start, start + limit) + 1 or start + limit
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def encode(
+    tokenizer: Tokenizer, documents: Iterable[tuple[str, str]], dtype: DTypeLike
+) -> Iterator[tuple[str, NDArray[np.unsignedinteger]]]:
+    """Encode keyed documents in order, the end-of-text token after each; a long one arrives in several arrays."""
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    if end is None:
+        raise ValueError(f"the tokenizer has no {END_OF_TEXT}")
+    waiting: list[tuple[str, str, bool]] = []
+    characters = 0
+    for key, text in documents:
+        parts = list(pieces(text))
+        for number, part in enumerate(parts, 1):
+            waiting.append((key, part, number == len(parts)))
+            characters += len(part)
+            if characters >= BATCH_CHARACTERS:
+                yield from _encode_batch(tokenizer, waiting, end, dtype)
+                waiting, characters = [], 0
+    yield from _encode_batch(tokenizer, waiting, end, dtype)
+
+
+def _encode_batch(
+    tokenizer: Tokenizer, waiting: list[tuple[str, str, bool]], end: int, dtype: DTypeLike
+) -> Iterator[tuple[str, NDArray[np.unsignedinteger]]]:
+    encodings = tokenizer.encode_batch([part for _, part, _ in waiting], add_special_tokens=False)
+    for (key, _, last), encoding in zip(waiting, encodings, strict=True):
+        yield key, np.array([*encoding.ids, end] if last else encoding.ids, dtype=dtype)

@@ -1,0 +1,246 @@
+"""Where a ledger's files live: a local folder, or a prefix of an object store through pyarrow's file systems.
+
+Both places offer the same few operations on names relative to the ledger's root. What is written is either there
+whole or not there at all. Local writes are also durable: the file's bytes and then its folder entry are flushed to
+disk before a write reports success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+_STRAY_AFTER = 3600.0
+"""Seconds after which a temporary file of another machine counts as left behind."""
+
+
+class Files(Protocol):
+    """The operations that a ledger needs; names are relative and use forward slashes."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; raises FileNotFoundError."""
+
+    def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Each name with its bytes, in the order asked for; a file that vanished meanwhile is left out."""
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file that must not exist yet, atomically; False, and no change, when it was there."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write or overwrite a file atomically."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the finished files right inside ``folder``, sorted; empty when the folder is not there."""
+
+    def stray(self, folder: str) -> list[str]:
+        """Names of temporary files in ``folder`` that no live writer owns."""
+
+
+class LocalFiles:
+    """Files under a local folder. Temporary names start with a dot and carry their writer's host and process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; raises FileNotFoundError."""
+        return (self.root / name).read_bytes()
+
+    def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Each name with its bytes, one after the other."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield name, self.read(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        return (self.root / name).is_file()
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a new file; of several writers at once exactly one gets True. A hard link is the arbiter."""
+        target = self.root / name
+        if target.exists():
+            return False
+        temporary = self._write_temporary(target, data)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not _rename_if_absent(temporary, target):
+                return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _flush_folder(target.parent)
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write or overwrite a file: temporary name, flush, rename, flush the folder."""
+        target = self.root / name
+        temporary = self._write_temporary(target, data)
+        try:
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _flush_folder(target.parent)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the finished files right inside ``folder``, sorted."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+        except FileNotFoundError:
+            return []
+
+    def stray(self, folder: str) -> list[str]:
+        """Temporary files whose writer is dead, or that another machine left over an hour ago."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in sorted((self.root / folder).iterdir()):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.name.endswith(".tmp") and _abandoned(path):
+                        found.append(path.name)
+        return found
+
+    def _write_temporary(self, target: Path, data: bytes) -> Path:
+        _make_folder(target.parent)
+        owner = f"{socket.gethostname()}~{os.getpid()}~{secrets.token_hex(6)}"
+        temporary = target.parent / f".{target.name}~{owner}.tmp"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+
+class RemoteFiles:
+    """Files under a prefix of any pyarrow file system, such as S3; a put of an object is atomic there.
+
+    ``create`` asks first and puts then: where two writers put one name within that moment, the later one stays.
+    Records of one trial are interchangeable (the name is a hash of all that the result depends on), and each is whole.
+    """
+
+    def __init__(self, filesystem: FileSystem, prefix: str) -> None:
+        self.filesystem = filesystem
+        self.prefix = prefix.rstrip("/")
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; raises FileNotFoundError."""
+        with self.filesystem.open_input_stream(self._path(name), compression=None) as stream:
+            return bytes(stream.read())
+
+    def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Each name with its bytes; 16 requests run at once, because each one waits for the network."""
+
+        def fetch(name: str) -> bytes | None:
+            try:
+                return self.read(name)
+            except FileNotFoundError:
+                return None
+
+        with ThreadPoolExecutor(16) as pool:
+            for name, data in zip(names, pool.map(fetch, names), strict=True):
+                if data is not None:
+                    yield name, data
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        return bool(self.filesystem.get_file_info(self._path(name)).is_file)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put a new object unless one is there."""
+        if self.exists(name):
+            return False
+        self.replace(name, data)
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object in a single request."""
+        path = self._path(name)
+        try:
+            stream = self.filesystem.open_output_stream(path, compression=None)
+        except FileNotFoundError:  # a file system with real folders
+            self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+            stream = self.filesystem.open_output_stream(path, compression=None)
+        with stream:
+            stream.write(data)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects right under ``folder``, sorted."""
+        from pyarrow.fs import FileSelector
+
+        found = self.filesystem.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
+        return sorted(info.base_name for info in found if info.is_file and not info.base_name.startswith("."))
+
+    def stray(self, folder: str) -> list[str]:
+        """Object stores keep no temporary files."""
+        return []
+
+    def _path(self, name: str) -> str:
+        return f"{self.prefix}/{name}"
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    missing = [folder]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):  # a new folder's own entry must reach the disk as well
+        _flush_folder(made.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse to flush a folder
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rename_if_absent(temporary: Path, target: Path) -> bool:
+    """First writer wins where hard links are not supported: check and rename under a lock that dies with its holder."""
+    import fcntl
+
+    with (target.parent / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return False
+        temporary.rename(target)
+        return True
+
+
+def _abandoned(path: Path) -> bool:
+    host, process = [*path.name.split("~"), "", ""][1:3]
+    if host == socket.gethostname() and process.isdigit():
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+    return time.time() - path.stat().st_mtime > _STRAY_AFTER

@@ -1,0 +1,99 @@
+"""From what a user calls a ledger (a path or an address) to the files behind it, with errors that say the mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tuneopt.ledger import checks
+from tuneopt.ledger.files import Files, LocalFiles, RemoteFiles
+from tuneopt.spec import InputError, nearest
+
+SCHEMES = ("file", "s3", "gs")
+MARKER = "ledger.json"
+MARKER_SCHEMA = 1
+
+
+def resolve(uri: str | Path) -> tuple[str, Files]:
+    """The absolute address of a ledger and its files; raises `InputError` for an address that cannot be one."""
+    text = str(uri)
+    if not text.strip():
+        raise InputError("the ledger's address is empty; give a folder or an address such as s3://bucket/prefix")
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return _local(Path(text))
+    if scheme not in SCHEMES:
+        raise InputError(f"a ledger cannot live at a {scheme}:// address; {nearest(scheme, SCHEMES)}")
+    if scheme == "file":
+        if not rest.startswith("/"):
+            raise InputError(f"{text!r} names another host; write file:///absolute/path or a plain path")
+        return _local(Path(rest))
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem
+
+    try:
+        filesystem, prefix = FileSystem.from_uri(text)
+    except (ArrowException, OSError, ValueError) as error:
+        raise InputError(f"cannot reach the ledger {text!r} ({_one_line(error)}); check the address") from None
+    return text.rstrip("/"), RemoteFiles(filesystem, prefix)
+
+
+def _local(path: Path) -> tuple[str, Files]:
+    root = path.expanduser().absolute()
+    return str(root), LocalFiles(root)
+
+
+def marker_text() -> bytes:
+    """What a new ledger's marker file holds."""
+    return json.dumps({"kind": "tuneopt ledger", "schema": MARKER_SCHEMA}).encode() + b"\n"
+
+
+def check_marker(data: bytes, uri: str) -> None:
+    """Raises `InputError` unless ``data`` marks a ledger that this release reads."""
+    try:
+        plain = checks.parse_object(data, "a ledger's marker")
+    except InputError as error:
+        raise InputError(f"{uri}/{MARKER} is damaged ({error}); restore it or give another ledger") from None
+    if plain.get("kind") != "tuneopt ledger":
+        raise InputError(f"{uri}/{MARKER} belongs to another program; give another folder")
+    schema = plain.get("schema")
+    if isinstance(schema, int) and schema > MARKER_SCHEMA:
+        raise InputError(
+            f"the ledger {uri} has schema {schema} and this tuneopt reads up to {MARKER_SCHEMA}; upgrade tuneopt"
+        )
+    if schema != MARKER_SCHEMA or isinstance(schema, bool):
+        raise InputError(f"{uri}/{MARKER} names no known schema ({schema!r}); restore it or give another ledger")
+
+
+def inspect(uri: str, files: Files, must_exist: bool) -> None:
+    """Raises `InputError` unless a ledger is at ``uri``, or (without ``must_exist``) can be made there."""
+    try:
+        _inspect(uri, files, must_exist)
+    except PermissionError:
+        raise InputError(f"the ledger {uri} cannot be read by this user; change its permissions") from None
+    except OSError as error:
+        raise InputError(f"the ledger {uri} cannot be read ({_one_line(error)}); check the address") from None
+
+
+def _inspect(uri: str, files: Files, must_exist: bool) -> None:
+    if isinstance(files, LocalFiles):
+        root = files.root
+        for folder in (root, *root.parents):
+            if folder.exists():
+                if not folder.is_dir():
+                    what = "is a file" if folder == root else f"lies inside {folder}, which is a file"
+                    raise InputError(f"the ledger {uri} {what}; give a folder")
+                break
+        if not root.exists():
+            if must_exist:
+                raise InputError(f"there is no ledger at {uri}; check the path, or tune something into it first")
+            return
+        next(root.iterdir(), None)  # an unreadable folder shows itself here
+    if files.exists(MARKER):
+        check_marker(files.read(MARKER), uri)
+    elif must_exist:
+        raise InputError(f"{uri} is not a ledger (it has no {MARKER}); check the address")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

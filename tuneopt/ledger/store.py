@@ -1,0 +1,180 @@
+"""The durable store of trial records, sweeps and runs.
+
+Layout under the root: ``ledger.json`` (marker with the schema), ``trials/<id>.json`` (one immutable file per
+finished trial), ``sweeps/<id>.json``, ``runs/<time>-<word>.json``, ``compacted/trials.parquet`` (derived, for fast
+reading) and ``checkpoints/`` (owned by training). The files in ``trials`` are the only truth: a compacted row whose
+file is gone does not exist, and a file that is not compacted yet is read as it is. No operation deletes a record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneopt.ledger import checks, place
+from tuneopt.ledger.files import LocalFiles
+from tuneopt.ledger.record import TrialRecord
+from tuneopt.spec import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+class Ledger:
+    """All records at one address: a folder, ``file://``, ``s3://`` or ``gs://``.
+
+    Safe for many processes at once. Cheap to construct, holds no open files, and can be pickled to workers. Use
+    `open_ledger` for an address that a user typed: it checks that a ledger can be there.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri, self.files = place.resolve(uri)
+        self._marked = False
+
+    def __reduce__(self) -> tuple[type[Ledger], tuple[str]]:
+        return Ledger, (self.uri,)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.uri!r})"
+
+    def ids(self) -> list[str]:
+        """Ids of all trials that have a record, sorted; one listing, no file is opened."""
+        return [name.removesuffix(".json") for name in self.files.names("trials") if name.endswith(".json")]
+
+    def has(self, trial: str) -> bool:
+        """Whether a trial has a record."""
+        return self.files.exists(f"trials/{_safe(trial)}.json")
+
+    def get(self, trial: str) -> TrialRecord | None:
+        """The record of a trial, or None; raises `InputError` when its file is damaged."""
+        try:
+            data = self.files.read(f"trials/{_safe(trial)}.json")
+        except FileNotFoundError:
+            return None
+        return self.decode(trial, data)
+
+    def put(self, record: TrialRecord) -> bool:
+        """Store a record, durably and whole. The first writer wins: False, and no change, when one was there."""
+        self._mark()
+        return self.files.create(f"trials/{record.trial}.json", record.to_json().encode() + b"\n")
+
+    def records(self) -> Iterator[TrialRecord]:
+        """All records in the order of their ids; raises `InputError` at a damaged one."""
+        from tuneopt.ledger.compaction import texts
+
+        for trial, data in texts(self):
+            yield self.decode(trial, data)
+
+    def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
+        """Store what describes a sweep, over an older description of the same id."""
+        self._put_plain(f"sweeps/{_safe(sweep)}.json", plain, f"sweep {sweep}")
+
+    def sweeps(self) -> dict[str, dict[str, Any]]:
+        """Every sweep's description by its id."""
+        return self._plain("sweeps")
+
+    def put_run(self, plain: Mapping[str, Any]) -> str:
+        """Store the account of one invocation (what was asked, reused, run); returns its name, which sorts by time."""
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(3)}"
+        self._put_plain(f"runs/{name}.json", plain, "run")
+        return name
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Every invocation's account by its name, oldest first."""
+        return self._plain("runs")
+
+    def checkpoint_dir(self, trial: str) -> Path:
+        """The folder for a trial's checkpoints, not yet made; raises `InputError` on an object store."""
+        if not isinstance(self.files, LocalFiles):
+            raise InputError(f"checkpoints need a local folder, and {self.uri} is none; name a checkpoint folder")
+        return self.files.root / "checkpoints" / _safe(trial)
+
+    def table(self) -> pa.Table:
+        """One row per trial, ordered by id, flat columns (`tuneopt.ledger.table` lists them)."""
+        from tuneopt.ledger.compaction import table
+
+        return table(self)
+
+    def curves(self) -> pa.Table:
+        """One row per curve point: trial, step, tokens, fraction of the run, learning rate, losses, seconds."""
+        from tuneopt.ledger.compaction import curves
+
+        return curves(self)
+
+    def compact(self) -> int:
+        """Fold all records into one Parquet file for fast reading; returns how many. Safe beside running workers."""
+        from tuneopt.ledger.compaction import compact
+
+        return compact(self)
+
+    def export(self, path: str | Path) -> int:
+        """Write `table` to a ``.parquet`` or ``.csv`` file; returns the rows; `InputError` for another suffix."""
+        from tuneopt.ledger.table import export
+
+        return export(self.table(), Path(path))
+
+    def verify(self) -> list[str]:
+        """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""
+        from tuneopt.ledger.verify import problems
+
+        return problems(self)
+
+    def decode(self, trial: str, data: bytes) -> TrialRecord:
+        """The record in the file of ``trial``; raises `InputError` when it is damaged or another trial's."""
+        try:
+            record = TrialRecord.from_json(data)
+        except InputError as error:
+            raise InputError(
+                f"the record trials/{trial}.json in {self.uri} is damaged ({error}); move it away and train it again"
+            ) from None
+        if record.trial != trial:
+            raise InputError(
+                f"the file trials/{trial}.json in {self.uri} holds the record of trial {record.trial}; move it away"
+            )
+        return record
+
+    def _mark(self) -> None:
+        """Make the marker before the first write, and never write into a ledger of a newer release."""
+        if not self._marked:
+            if not self.files.create(place.MARKER, place.marker_text()):
+                place.check_marker(self.files.read(place.MARKER), self.uri)
+            self._marked = True
+
+    def _put_plain(self, name: str, plain: Mapping[str, Any], what: str) -> None:
+        self._mark()
+        text = json.dumps(checks.plain_tree(plain, what), sort_keys=True, allow_nan=False)
+        self.files.replace(name, text.encode() + b"\n")
+
+    def _plain(self, folder: str) -> dict[str, dict[str, Any]]:
+        names = [f"{folder}/{name}" for name in self.files.names(folder) if name.endswith(".json")]
+        found = {}
+        for name, data in self.files.read_all(names):
+            try:
+                found[name.removeprefix(f"{folder}/").removesuffix(".json")] = checks.parse_object(data, "JSON")
+            except InputError as error:
+                raise InputError(f"{name} in {self.uri} is damaged ({error}); move it away") from None
+        return found
+
+
+def open_ledger(uri: str | Path, must_exist: bool = False) -> Ledger:
+    """A ledger at a folder, ``file://``, ``s3://`` or ``gs://`` address.
+
+    Nothing is written before the first record is put. Raises `InputError` for a file, a folder that cannot be read,
+    a marker that is damaged or newer than this release, and with ``must_exist`` for a place that holds no ledger.
+    """
+    ledger = Ledger(uri)
+    place.inspect(ledger.uri, ledger.files, must_exist)
+    return ledger
+
+
+def _safe(name: str) -> str:
+    if not _SAFE.fullmatch(name):
+        raise InputError(f"{name!r} is no id of a trial or sweep; use letters, digits, '-', '_' and '.'")
+    return name

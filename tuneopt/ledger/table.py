@@ -1,0 +1,217 @@
+"""Trial records as one flat table: a row per trial, a column per fact, ``hp_<name>`` per hyperparameter.
+
+A hyperparameter column is float64 where all its values are numbers, bool where all are switches, else string.
+Counts of FLOPs are float64, because they exceed 64-bit integers at the largest scales.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tuneopt.ledger.checks import SECONDS
+from tuneopt.ledger.record import TrialRecord
+from tuneopt.spec import InputError, Value
+
+FIXED = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("status", pa.string()),
+        ("optimizer", pa.string()),
+        ("scale", pa.string()),
+        ("ladder", pa.string()),
+        ("parameters", pa.int64()),
+        ("ratio", pa.float64()),
+        ("corpus", pa.string()),
+        ("corpus_fingerprint", pa.string()),
+        ("vocab_size", pa.int64()),
+        ("seed", pa.int64()),
+        ("precision", pa.string()),
+        ("compile", pa.bool_()),
+        ("micro_batch", pa.int64()),
+        ("semantics", pa.int64()),
+        ("budget_tokens", pa.int64()),
+        ("tokens", pa.int64()),
+        ("steps", pa.int64()),
+        ("epochs", pa.float64()),
+        ("flops", pa.float64()),
+        ("select_loss", pa.float64()),
+        ("report_loss", pa.float64()),
+        ("initial_loss", pa.float64()),
+        *((f"seconds_{part}", pa.float64()) for part in SECONDS),
+        ("tokens_per_second", pa.float64()),
+        ("devices", pa.int64()),
+        ("peak_bytes", pa.int64()),
+        ("checkpoint_bytes", pa.int64()),
+        ("optimizer_state_bytes", pa.int64()),
+        ("proof_passed", pa.bool_()),
+        ("comparable", pa.bool_()),
+        ("resumes", pa.int64()),
+        ("started", pa.string()),
+        ("ended", pa.string()),
+        ("notes", pa.string()),
+    ]
+)
+"""The columns that every table has, before the hyperparameters; null where a fact was not measured."""
+
+POINT = pa.struct(
+    [
+        ("step", pa.int64()),
+        ("tokens", pa.int64()),
+        ("fraction", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("train_loss", pa.float64()),
+        ("select_loss", pa.float64()),
+        ("report_loss", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""One curve point; ``fraction`` is the step over all steps of the budget, also for a diverged trial."""
+
+CURVES = pa.schema([("trial", pa.string()), *((field.name, field.type) for field in POINT)])
+"""Columns of `Ledger.curves`."""
+
+
+def row(record: TrialRecord) -> dict[str, Any]:
+    """A record as one row: the columns of `FIXED` and ``hp_<name>`` for each hyperparameter."""
+    spec, regime = record.spec, record.spec.regime
+    return {
+        "trial": record.trial,
+        "status": record.status,
+        "optimizer": spec.optimizer,
+        "scale": regime.scale.name,
+        "ladder": regime.scale.ladder,
+        "parameters": regime.scale.parameters,
+        "ratio": regime.ratio,
+        "corpus": regime.corpus.name,
+        "corpus_fingerprint": regime.corpus.fingerprint,
+        "vocab_size": regime.corpus.vocab_size,
+        "seed": spec.seed,
+        "precision": spec.precision,
+        "compile": spec.compile,
+        "micro_batch": spec.micro_batch,
+        "semantics": spec.semantics,
+        "budget_tokens": regime.tokens,
+        "tokens": record.tokens,
+        "steps": record.steps,
+        "epochs": record.epochs,
+        "flops": record.flops,
+        "select_loss": record.select_loss,
+        "report_loss": record.report_loss,
+        "initial_loss": record.initial_loss,
+        **{f"seconds_{part}": record.seconds[part] for part in SECONDS},
+        "tokens_per_second": record.tokens_per_second,
+        "devices": devices(record),
+        "peak_bytes": record.peak_bytes,
+        "checkpoint_bytes": record.checkpoint_bytes,
+        "optimizer_state_bytes": record.optimizer_state_bytes,
+        "proof_passed": record.proof_passed,
+        "comparable": record.comparable,
+        "resumes": record.resumes,
+        "started": record.started,
+        "ended": record.ended,
+        "notes": "; ".join(record.notes),
+        **{f"hp_{name}": value for name, value in spec.hyperparameters},
+    }
+
+
+def devices(record: TrialRecord) -> int:
+    """How many devices the trial held, by its environment's ``devices``; 1 where that says nothing."""
+    count = record.environment.get("devices", 1)
+    return count if isinstance(count, int) and count >= 1 else 1
+
+
+def points(record: TrialRecord) -> list[dict[str, Any]]:
+    """A record's curve as `POINT` values."""
+    steps = record.spec.steps
+    return [
+        {field.name: point.step / steps if field.name == "fraction" else getattr(point, field.name) for field in POINT}
+        for point in record.curve
+    ]
+
+
+def build(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table of rows, ordered as they come; hyperparameter columns are sorted by name."""
+    columns = [pa.array([row[field.name] for row in rows], field.type) for field in FIXED]
+    fields = list(FIXED)
+    for name in sorted({name for row in rows for name in row if name.startswith("hp_")}):
+        column = hyperparameter_column([row.get(name) for row in rows])
+        columns.append(column)
+        fields.append(pa.field(name, column.type))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def hyperparameter_column(values: Sequence[Value | None]) -> pa.Array:
+    """The narrowest of bool, float64 and string that holds all values; None becomes null."""
+    kinds = {_kind(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds <= {float}:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    return pa.array([None if value is None else word(value) for value in values], pa.string())
+
+
+def _kind(value: Value) -> type:
+    return bool if isinstance(value, bool) else str if isinstance(value, str) else float
+
+
+def word(value: Value) -> str:
+    """A hyperparameter's value as text: ``true``, ``0.001``, ``cosine``."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
+
+
+def join(tables: Iterable[pa.Table]) -> pa.Table:
+    """Tables of `build` on top of each other; a column missing in one is null there, differing kinds become text."""
+    parts = list(tables)
+    kinds: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for field in part.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    mixed = [name for name, found in kinds.items() if len(found) > 1]
+    for name in mixed:
+        for index, part in enumerate(parts):
+            at = part.schema.get_field_index(name)
+            if at >= 0:
+                values = part.column(at).to_pylist()
+                texts = pa.array([None if value is None else word(value) for value in values], pa.string())
+                parts[index] = part.set_column(at, name, texts)
+    joined = pa.concat_tables(parts, promote_options="default")
+    tuned = sorted(name for name in joined.column_names if name.startswith("hp_"))
+    return joined.select([*FIXED.names, *tuned])
+
+
+def flatten_curves(trials: pa.Array, curves: pa.Array) -> pa.Table:
+    """`CURVES` from one list of `POINT` values per trial."""
+    parents = pc.list_parent_indices(curves)
+    values = pc.list_flatten(curves)
+    columns = [trials.take(parents), *(pc.struct_field(values, field.name) for field in POINT)]
+    return pa.Table.from_arrays(columns, schema=CURVES)
+
+
+def export(table: pa.Table, path: Path) -> int:
+    """Write a table to ``.parquet`` or ``.csv`` by the suffix, whole or not at all; returns the number of rows."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    writers = {
+        ".parquet": lambda target: pyarrow.parquet.write_table(table, target, compression="zstd"),
+        ".csv": lambda target: pyarrow.csv.write_csv(table, target),
+    }
+    if path.suffix.lower() not in writers:
+        raise InputError(f"cannot export to {path.name!r}: name a file that ends in {' or '.join(writers)}")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
+    if path.is_dir():
+        raise InputError(f"cannot export to {path}: it is a folder; name a file")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        temporary = Path(folder) / path.name
+        writers[path.suffix.lower()](str(temporary))
+        temporary.replace(path)
+    return int(table.num_rows)
