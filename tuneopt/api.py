@@ -49,6 +49,11 @@ def parse_assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
     return parsed
 
 
+def parse_values(pairs: Sequence[str], option: str) -> dict[str, Value]:
+    """``["a=1", "b=cosine"]`` as a mapping of values; raises `InputError` as `parse_assignments` does."""
+    return {name: parse_value(text) for name, text in parse_assignments(pairs, option).items()}
+
+
 def plan(
     optimizer: str,
     *,
@@ -57,6 +62,7 @@ def plan(
     corpus: str = "embedded",
     overrides: Mapping[str, Value] | None = None,
     grids: Mapping[str, Sequence[Value]] | None = None,
+    starts: Mapping[str, Value] | None = None,
     seed: int = 0,
     replicates: int = 2,
     policy: str = "joint",
@@ -64,14 +70,14 @@ def plan(
 ) -> tuple[Sweep, Corpus]:
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
-    ``overrides`` pins coordinates to one value, ``grids`` replaces their grids. ``compile=None`` compiles wherever a
+    ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins. ``compile=None`` compiles wherever a
     compiler is found. Raises `InputError` for anything that cannot be run.
     """
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
 
     ladder = find_scale(scale).ladder
-    space = load_space(optimizer).on(ladder, overrides or {}, grids or {})
+    space = load_space(optimizer).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
     regime, loaded = _regime(scale, ratio, corpus)
     return Sweep(space, regime, seed, replicates, policy, compile=_compile(compile)), loaded
 

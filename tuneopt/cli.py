@@ -33,6 +33,7 @@ CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, or a fold
 LedgerUri = Annotated[str, typer.Option("--ledger", help="Where trial records are kept: a folder, s3:// or gs://.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Pin a coordinate; repeatable.")]
 Grid = Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=V1,V2", help="Replace a grid; repeatable.")]
+Start = Annotated[list[str] | None, typer.Option("--start", metavar="NAME=VALUE", help="Begin there; repeatable.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of weights and data order.")]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: if possible.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
@@ -47,6 +48,7 @@ def tune(
     ledger: LedgerUri = "ledger",
     set_: Set = None,
     grid: Grid = None,
+    start: Start = None,
     policy: Annotated[str, typer.Option("--policy", help="Descent policy: joint, single or cyclic.")] = "joint",
     replicates: Annotated[int, typer.Option("--replicates", min=0, help="Further seeds of start and winner.")] = 2,
     seed: Seed = 0,
@@ -62,14 +64,14 @@ def tune(
     from tuneopt import api, console
     from tuneopt.display import SweepDisplay, resume_hint
 
-    overrides = {name: api.parse_value(text) for name, text in api.parse_assignments(set_ or [], "--set").items()}
+    overrides, starts = api.parse_values(set_ or [], "--set"), api.parse_values(start or [], "--start")
     grids = {
         name: [api.parse_value(word) for word in text.split(",")]
         for name, text in api.parse_assignments(grid or [], "--grid").items()
     }
     sweep, loaded = api.plan(
-        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, grids=grids, seed=seed,
-        replicates=replicates, policy=policy, compile=compile,
+        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, grids=grids, starts=starts,
+        seed=seed, replicates=replicates, policy=policy, compile=compile,
     )  # fmt: skip
     opened = _ledger(ledger)
     if dry_run:
@@ -104,10 +106,10 @@ def train(
     from tuneopt import api, console
     from tuneopt.display import TrialDisplay
 
-    overrides = {name: api.parse_value(text) for name, text in api.parse_assignments(set_ or [], "--set").items()}
     spec, loaded = api.single_trial(
-        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, seed=seed, compile=compile
-    )
+        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=api.parse_values(set_ or [], "--set"),
+        seed=seed, compile=compile,
+    )  # fmt: skip
     opened = _ledger(ledger)
     with TrialDisplay(spec, quiet=json_) as display:
         try:

@@ -83,10 +83,17 @@ def status_line(progress: Progress) -> str:
         f"best {loss(figures.best_loss)} nats/token",
         f"{span(progress.elapsed)} gone",
     ]
-    if progress.done:
-        left = figures.remaining * progress.elapsed / progress.done
-        parts.append(f"about {span(left)} left")
-    return ", ".join(parts)
+    left = seconds_left(progress)
+    return ", ".join([*parts, f"about {span(left)} left"] if left is not None else parts)
+
+
+def seconds_left(progress: Progress) -> float | None:
+    """Seconds to the expected end, from the seconds that this run's trials took so far; None before there are any."""
+    under_way = sum(fraction for fraction, _ in progress.running.values())
+    trained = progress.done + under_way
+    if trained < 0.5 or progress.busy <= 0:
+        return None
+    return max(0.0, progress.state.progress.remaining - under_way) * progress.busy / trained / progress.slots
 
 
 class TrialDisplay:

@@ -51,7 +51,7 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
         os.environ.setdefault(name, value)
     import ray
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address or "local",

@@ -54,6 +54,6 @@ class HeldOut:
     def _mean(self, loss: LossFunction, windows: Tensor, final: bool) -> float:
         count = min(len(windows), self.curve_sequences)
         chosen = windows if final else windows[torch.arange(count, device=windows.device) * len(windows) // count]
-        parts = chosen.split(self.micro_batch)
+        parts = torch.split(chosen, self.micro_batch)
         total = sum(loss(part[:, :-1], part[:, 1:]).double() for part in parts)
         return float(total) / len(parts)
