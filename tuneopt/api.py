@@ -64,7 +64,7 @@ def plan(
     grids: Mapping[str, Sequence[Value]] | None = None,
     starts: Mapping[str, Value] | None = None,
     seed: int = 0,
-    replicates: int = 2,
+    replicates: int = 3,
     policy: str = "joint",
     compile: bool | None = None,
 ) -> tuple[Sweep, Corpus]:

@@ -50,7 +50,7 @@ def tune(
     grid: Grid = None,
     start: Start = None,
     policy: Annotated[str, typer.Option("--policy", help="Descent policy: joint, single or cyclic.")] = "joint",
-    replicates: Annotated[int, typer.Option("--replicates", min=0, help="Further seeds of start and winner.")] = 2,
+    replicates: Annotated[int, typer.Option("--replicates", min=1, help="Seeds of the start and the winner.")] = 3,
     seed: Seed = 0,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,

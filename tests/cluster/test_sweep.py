@@ -31,7 +31,7 @@ WORDS = (
     "never",
 )
 SWEEP = [
-    "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.05", "--no-compile", "--replicates", "1",
+    "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.05", "--no-compile", "--replicates", "2",
     "--grid", "learning_rate=0.004,0.016", "--grid", "weight_decay=0,0.1", "--grid", "beta1=0.9",
     "--grid", "beta2=0.95,0.98", "--grid", "epsilon=1e-10", "--grid", "max_grad_norm=1", "--grid", "warmup=0.1",
     "--grid", "train_batch_size=16",

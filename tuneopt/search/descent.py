@@ -1,0 +1,290 @@
+"""Coordinate descent as a pure function of the finished trials.
+
+`descend` keeps no state: it replays the whole search from the start over the outcomes it is given and stops where one
+is missing. So a sweep can be killed at any moment, trials may finish in any order, and what is asked next depends on
+the space, the start and the outcomes alone.
+
+Policies. `single` is the published scheme (Wen et al., arXiv 2509.02046, section 3): evaluate the star around the
+incumbent, move to the best change. `joint` first tries the one configuration that takes the best value of every
+coordinate that improved, and keeps it if it beats the best single change. `cyclic` searches one coordinate at a time.
+All of them stop at the same certificate. Each move lowers the loss by more than the tolerance over a set of values
+that extensions keep finite, so every policy terminates. Losses are nats per token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Container, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuneopt.search.ladder import Config, LadderSpace
+from tuneopt.spec import InputError, Value, nearest
+
+
+class Losses(Protocol):
+    """The outcomes by configuration, such as a dict: a loss in nats per token, or None if it diverged."""
+
+    def __contains__(self, config: object, /) -> bool:
+        """Whether the trial of ``config`` has ended."""
+
+    def get(self, config: Config, /) -> float | None:
+        """Its loss; None when it has not ended, and when it cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One point of a star; ``loss`` is None unless ``status`` is completed.
+
+    The others are diverged, pending, missing (given up) and, in a sweep, unproven.
+    """
+
+    coordinate: str
+    value: Value
+    config: Config
+    loss: float | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of the incumbent; ``changes`` holds (coordinate, value before, value after)."""
+
+    kind: str
+    changes: tuple[tuple[str, Value, Value], ...]
+    config: Config
+    loss_before: float | None
+    loss: float
+    wave: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a finished sweep can claim.
+
+    ``complete``: every change around the incumbent was evaluated, none beats it by more than ``tolerance``, and no
+    coordinate stands on an edge that could still be extended. ``edges`` flags the coordinates that stand on an edge
+    all the same, ``missing`` counts the trials of the star that were given up.
+    """
+
+    complete: bool
+    tolerance: float
+    edges: tuple[str, ...]
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Where the search stands: ``pending`` is the current wave's unfinished configurations, empty at the end.
+
+    ``star`` is the star around the incumbent, ``waves`` the number of waves begun, ``asked`` every configuration that
+    the search has needed so far, in order.
+    """
+
+    incumbent: Config
+    incumbent_loss: float | None
+    pending: tuple[Config, ...]
+    star: tuple[Change, ...]
+    path: tuple[Move, ...]
+    waves: int
+    asked: tuple[Config, ...]
+    certificate: Certificate
+
+
+class _Replay:
+    """One replay: looks outcomes up, counts waves, and remembers what is waited for."""
+
+    def __init__(
+        self,
+        space: LadderSpace,
+        outcomes: Losses,
+        tolerance: float,
+        feasible: Callable[[Config], bool],
+        missing: Container[Config],
+        decide: bool,
+    ) -> None:
+        self.space, self.outcomes, self.tolerance = space, outcomes, tolerance
+        self.feasible, self.missing, self.decide = feasible, missing, decide
+        self.incumbent = space.start
+        self.asked: dict[Config, None] = {}
+        self.pending: tuple[Config, ...] = ()
+        self.path: list[Move] = []
+        self.waves = 0
+
+    def loss(self, config: Config) -> float | None:
+        """The loss of a finished trial; None for one that diverged, was given up, or is not there."""
+        loss = self.outcomes.get(config)
+        return loss if loss is not None and math.isfinite(loss) else None
+
+    def settled(self, config: Config) -> bool:
+        return config in self.outcomes or config in self.missing
+
+    def ask(self, configs: list[Config]) -> bool:
+        """Require a wave; true when all of it is settled and may be decided on."""
+        fresh = [config for config in configs if config not in self.asked]
+        self.waves += bool(fresh)
+        self.asked.update(dict.fromkeys(fresh))
+        self.pending = tuple(config for config in configs if not self.settled(config))
+        return self.decide and not self.pending
+
+    def around(self, names: Collection[str] | None = None) -> list[tuple[str, Value, Config]]:
+        """The feasible changes around the incumbent, of all coordinates or of some."""
+        star = self.space.star(self.incumbent)
+        return [each for each in star if (names is None or each[0] in names) and self.feasible(each[2])]
+
+    def improving(self, changes: list[tuple[str, Value, Config]]) -> list[tuple[float, str, Value, Config]]:
+        """The changes that beat the incumbent by more than the tolerance; any finished one beats one that diverged."""
+        now = self.loss(self.incumbent)
+        bar = math.inf if now is None else now - self.tolerance
+        found = [(self.loss(config), name, value, config) for name, value, config in changes]
+        return [(loss, name, value, config) for loss, name, value, config in found if loss is not None and loss < bar]
+
+    def move(self, kind: str, config: Config) -> None:
+        """Make ``config`` the incumbent."""
+        before, loss = self.incumbent, self.loss(config)
+        assert loss is not None, "only a finished trial is moved to"
+        changes = tuple((old[0], old[1], new[1]) for old, new in zip(before, config, strict=True) if old != new)
+        self.path.append(Move(kind, changes, config, self.loss(before), loss, self.waves))
+        self.incumbent = config
+
+
+def _lowest(changes: list[tuple[float, str, Value, Config]]) -> tuple[float, str, Value, Config]:
+    """The lowest loss; of equals, the first in star order."""
+    return min(changes, key=lambda change: change[0])
+
+
+def _single(replay: _Replay) -> None:
+    while True:
+        star = replay.around()
+        if not replay.ask([replay.incumbent, *(config for _, _, config in star)]):
+            return
+        better = replay.improving(star)
+        if not better:
+            return
+        replay.move("single", _lowest(better)[3])
+
+
+def _joint(replay: _Replay) -> None:
+    while True:
+        star = replay.around()
+        if not replay.ask([replay.incumbent, *(config for _, _, config in star)]):
+            return
+        better = replay.improving(star)
+        if not better:
+            return
+        single = _lowest(better)
+        together = _together(replay, better)
+        if together is not None:
+            if not replay.ask([together]):
+                return
+            loss = replay.loss(together)
+            if loss is not None and loss < single[0]:
+                replay.move("joint", together)
+                continue
+        replay.move("single", single[3])
+
+
+def _together(replay: _Replay, better: list[tuple[float, str, Value, Config]]) -> Config | None:
+    """The incumbent with the best value of every coordinate that improved, or None when that is a single change.
+
+    Where the combination cannot run in the regime, the coordinates that gained least stay as they are.
+    """
+    names = dict.fromkeys(change[1] for change in better)
+    bests = sorted(
+        (_lowest([change for change in better if change[1] == name]) for name in names), key=lambda best: best[0]
+    )
+    while len(bests) > 1:
+        config = replay.incumbent
+        for _, name, value, _ in bests:
+            config = replay.space.change(config, name, value)
+        if replay.feasible(config):
+            return config
+        bests.pop()
+    return None
+
+
+def _cyclic(replay: _Replay) -> None:
+    names = [axis.name for axis in replay.space.axes]
+    place = quiet = 0
+    while quiet < max(len(names), 1):
+        line = replay.around(names[place : place + 1])
+        if not replay.ask([replay.incumbent, *(config for _, _, config in line)]):
+            return
+        better = replay.improving(line)
+        if better:
+            # The same coordinate again: a move to an edge opens a further value there.
+            replay.move("single", _lowest(better)[3])
+            quiet = 0
+        else:
+            quiet += 1
+            place = (place + 1) % max(len(names), 1)
+
+
+POLICIES: Mapping[str, Callable[[_Replay], None]] = {"joint": _joint, "single": _single, "cyclic": _cyclic}
+"""The ways to search; every one ends with the same certificate."""
+
+
+def descend(
+    space: LadderSpace,
+    outcomes: Losses,
+    tolerance: float,
+    policy: str = "joint",
+    *,
+    feasible: Callable[[Config], bool] = lambda config: True,
+    missing: Container[Config] = frozenset(),
+    decide: bool = True,
+) -> Descent:
+    """Replay the search from the start over ``outcomes``, and say where it stands and what it needs next.
+
+    ``outcomes`` maps a configuration to its loss in nats per token, None if it diverged; it is only looked up, never
+    walked, so its size does not matter. ``feasible`` tells which configurations can run at all: others are never asked
+    for. ``missing`` names configurations that were given up: they never win, and a star that lacks one is not
+    complete. ``decide=False`` asks for the first wave and goes no further. Raises `InputError` for an unknown policy
+    and a tolerance that is not a number from 0 up.
+    """
+    if not tolerance >= 0:
+        raise InputError(f"the tolerance must be 0 nats or more, not {tolerance:g}; try 0.003")
+    if policy not in POLICIES:
+        raise InputError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}")
+    replay = _Replay(space, outcomes, tolerance, feasible, missing, decide)
+    POLICIES[policy](replay)
+    star = tuple(_change(replay, *change) for change in replay.around())
+    edges, extendable = _edges(replay)
+    loss = replay.loss(replay.incumbent)
+    lacking = sum(change.status == "missing" for change in star)
+    done = decide and not replay.pending and loss is not None
+    return Descent(
+        incumbent=replay.incumbent,
+        incumbent_loss=loss,
+        pending=replay.pending,
+        star=star,
+        path=tuple(replay.path),
+        waves=replay.waves,
+        asked=tuple(replay.asked),
+        certificate=Certificate(done and not lacking and not extendable, tolerance, edges, lacking),
+    )
+
+
+def _change(replay: _Replay, name: str, value: Value, config: Config) -> Change:
+    loss = replay.loss(config)
+    if loss is not None:
+        return Change(name, value, config, loss, "completed")
+    status = "diverged" if config in replay.outcomes else "missing" if config in replay.missing else "pending"
+    return Change(name, value, config, None, status)
+
+
+def _edges(replay: _Replay) -> tuple[tuple[str, ...], bool]:
+    """The coordinates on an edge whose further values are not in the star, and whether one could still be extended."""
+    found, extendable = [], False
+    for axis in replay.space.axes:
+        value = replay.space.value(replay.incumbent, axis.name)
+        edge = axis.edge(value)
+        if edge == "extended":
+            further = axis.extension(value)
+            assert further is not None, "an extended edge has a further value"
+            if replay.feasible(replay.space.change(replay.incumbent, axis.name, further)):
+                continue
+        if edge:
+            found.append(axis.name)
+            extendable = extendable or edge == "limit"
+    return tuple(found), extendable
