@@ -108,11 +108,10 @@ class Training:
             loss = self.loss(window[:, :-1], window[:, 1:]) / parts
             loss.backward()  # type: ignore[no-untyped-call]
             self._train_loss += loss.detach()
-        watched = self.witness is not None and rate > 0
-        if watched and self.witness:
+        if self.witness:
             self.witness.before_step()
         self.optimizer.step()
-        if watched and self.witness:
+        if self.witness:
             self.witness.after_step()
             if self.witness.complete:
                 self.proof = self.witness.proof().to_dict()

@@ -1,0 +1,71 @@
+"""Building an optimizer from the words of its search space."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.info import info
+from tuneopt.spec import InputError, Value, nearest
+
+LOOP = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
+"""Hyperparameters that belong to the training loop."""
+
+RENAMED = {"learning_rate": "lr", "epsilon": "eps"}
+
+BETAS = ("beta1", "beta2")
+
+
+def create(
+    name: str,
+    model_or_named_parameters: nn.Module | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]],
+    **hyperparameters: Value | Any,
+) -> Optimizer:
+    """The optimizer ``name`` with search-space hyperparameters (``learning_rate``, ``beta1``, ``epsilon``, ...).
+
+    What is left out takes the default of the class; ``rules`` replaces the routing rules. Hyperparameters that
+    published configurations carry with one value (``nesterov``, ``partition_grads_into_blocks``) are accepted and
+    checked. Raises `InputError` for an unknown name or hyperparameter, naming the nearest known one, and for values
+    out of their bounds.
+    """
+    kind = implementation(name)
+    known = hyperparameter_names(kind)
+    arguments: dict[str, Any] = {}
+    for word, value in hyperparameters.items():
+        if word in kind.fixed:
+            if value != kind.fixed[word]:
+                raise InputError(f"{word} is always {kind.fixed[word]} for {name}, not {value!r}; leave it out")
+        elif word in LOOP:
+            raise InputError(f"{word} belongs to the training loop, not to the optimizer {name}; leave it out")
+        elif word not in known and word != "rules":
+            raise InputError(f"{name} has no hyperparameter {word!r}; {nearest(word, known)}")
+        elif word not in BETAS:
+            arguments[RENAMED.get(word, word)] = value
+    if "betas" in inspect.signature(kind).parameters:
+        defaults = inspect.signature(kind).parameters["betas"].default
+        arguments["betas"] = tuple(hyperparameters.get(word, defaults[i]) for i, word in enumerate(BETAS))
+    return kind(model_or_named_parameters, **arguments)
+
+
+def implementation(name: str) -> type[Optimizer]:
+    """The class behind a name; raises `InputError` naming the nearest one otherwise."""
+    homes = {entry.name: entry.implementation for entry in info()}
+    if name not in homes:
+        raise InputError(f"unknown optimizer {name!r}; {nearest(name, homes)}")
+    module, _, attribute = homes[name].partition(":")
+    kind: type[Optimizer] = getattr(importlib.import_module(module), attribute)
+    return kind
+
+
+def hyperparameter_names(kind: type[Optimizer]) -> tuple[str, ...]:
+    """The hyperparameters of a class in search-space words, from its signature; fixed ones are not among them."""
+    back = {argument: word for word, argument in RENAMED.items()}
+    names: list[str] = []
+    for argument in list(inspect.signature(kind).parameters)[1:]:
+        names.extend(BETAS if argument == "betas" else (back.get(argument, argument),))
+    return tuple(name for name in names if name != "rules")

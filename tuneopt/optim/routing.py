@@ -1,0 +1,134 @@
+"""Which parameter goes to which rule: ordered patterns over full parameter names, the first match wins.
+
+Embeddings, the output head, norms, biases and other vectors go to the ``fallback`` rule of an optimizer, every other
+matrix to its ``main`` rule. Weight decay acts on matrices and the head, not on norms, vectors and embeddings
+(arXiv 2509.02046; the weight-decay mask that the study ran).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tuneopt.spec import InputError
+
+MAIN = "main"
+FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRule:
+    """One line of a routing table; every condition that is given must hold.
+
+    ``pattern`` is searched in the full parameter name (case ignored), ``module`` in the class name of the module that
+    owns the parameter (known when the optimizer is built from a model), ``min_ndim`` and ``max_ndim`` bound the
+    number of dimensions. ``rule`` is ``main``, ``fallback`` or the name of one of the optimizer's rules. ``pieces``
+    declares a fused weight, such as query, key and value in one matrix, as that many equal logical matrices, cut along
+    the output features.
+    """
+
+    pattern: str
+    rule: str
+    decay: bool
+    reason: str
+    module: str = ""
+    min_ndim: int = 0
+    max_ndim: int = 99
+    pieces: int = 1
+
+    def matches(self, name: str, shape: tuple[int, ...], module: str) -> bool:
+        """Whether the rule takes this parameter."""
+        return (
+            self.min_ndim <= len(shape) <= self.max_ndim
+            and re.search(self.pattern, name, re.IGNORECASE) is not None
+            and (not self.module or re.search(self.module, module) is not None)
+        )
+
+
+DEFAULT_RULES: tuple[RouteRule, ...] = (
+    RouteRule(r"(^|[._])bias$", FALLBACK, False, "bias"),
+    RouteRule(r"(^|[._])(\w*norm\d*|ln(_?\w+)?)\.[^.]+$", FALLBACK, False, "norm"),
+    RouteRule("", FALLBACK, False, "norm", module=r"Norm"),
+    RouteRule("", FALLBACK, False, "vector", max_ndim=1),
+    RouteRule(r"(^|\.)(lm_head|embed_out|unembed)\.weight$", FALLBACK, True, "output head"),
+    RouteRule(r"^(\w+\.)?(head|output|score|classifier)\.weight$", FALLBACK, True, "output head"),
+    RouteRule(r"(^|[._])(\w*embed\w*|wte|wpe|(tok|pos)\w*_emb)(\.[^.]+)?$", FALLBACK, False, "embedding"),
+    RouteRule("", FALLBACK, False, "embedding", module=r"Embedding"),
+    RouteRule("", FALLBACK, True, "more than two dimensions", min_ndim=3),
+    RouteRule("", MAIN, True, "matrix"),
+)
+"""Names of Llama, GPT-2, GPT-NeoX and kin. Own rules go in front: ``rules=(RouteRule(...), *DEFAULT_RULES)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one parameter went, and why. ``rule`` names the update rule, or ``frozen`` for what is not trained."""
+
+    parameter: str
+    shape: tuple[int, ...]
+    rule: str
+    decay: bool
+    reason: str
+    pieces: int = 1
+    transposed: bool = False
+    """Stored as (in, out) instead of torch's (out, in), as transformers' Conv1D does."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+
+def owners(model: nn.Module) -> dict[str, str]:
+    """Parameter name to the class name of the module that owns it."""
+    return {
+        f"{prefix}.{name}" if prefix else name: type(module).__name__
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def route(
+    named_parameters: Iterable[tuple[str, Tensor]],
+    rules: Sequence[RouteRule] = DEFAULT_RULES,
+    aliases: Mapping[str, str] | None = None,
+    modules: Mapping[str, str] | None = None,
+) -> tuple[Route, ...]:
+    """Route every parameter; ``aliases`` turns ``main`` and ``fallback`` into names of update rules.
+
+    A matrix with a side of length 1 is a vector in disguise and never goes to the main rule. Raises `InputError` for
+    a parameter that no rule takes, and for a fused weight that does not divide into its pieces.
+    """
+    aliases, modules = aliases or {}, modules or {}
+    table = []
+    for name, parameter in named_parameters:
+        shape, module = tuple(parameter.shape), modules.get(name, "")
+        if not parameter.requires_grad:
+            table.append(Route(name, shape, "frozen", False, "requires no gradient"))
+            continue
+        found = next((rule for rule in rules if rule.matches(name, shape, module)), None)
+        if found is None:
+            raise InputError(f"no routing rule takes parameter {name!r}; end your rules with *DEFAULT_RULES")
+        if found.rule == MAIN and len(shape) == 2 and min(shape) < 2:
+            found = RouteRule("", FALLBACK, False, "vector")
+        transposed = module == "Conv1D" and len(shape) == 2
+        if shape and shape[1 if transposed else 0] % found.pieces:
+            raise InputError(f"{name!r} of shape {shape} cannot be cut into {found.pieces} logical matrices")
+        rule = aliases.get(found.rule, found.rule)
+        table.append(Route(name, shape, rule, found.decay, found.reason, found.pieces, transposed))
+    return tuple(table)
+
+
+def route_table(routes: Iterable[Route]) -> str:
+    """The routes as aligned text, one line per parameter under a header."""
+    rows = [("parameter", "shape", "rule", "decay", "reason")]
+    for entry in routes:
+        rule = entry.rule if entry.pieces == 1 else f"{entry.rule} (as {entry.pieces} matrices)"
+        shape = "x".join(map(str, entry.shape)) or "scalar"
+        rows.append((entry.parameter, shape, rule, "yes" if entry.decay else "no", entry.reason))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,93 @@
+"""What an update rule is: a direction computed from gradients and state, then one elementwise apply.
+
+The two parts are separate because a direction may need whole matrices while the apply never does, so that sharded
+training can compute the direction where the state lives and apply it anywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from tuneopt.optim.settings import Settings
+
+if TYPE_CHECKING:
+    from tuneopt.optim.invariants.base import Invariant
+
+Shape = tuple[int, ...]
+
+
+class Rule(ABC):
+    """How the parameters of one group move. Rules hold no data; all state lives in the optimizer."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """State tensors (all start at zero) of one parameter or logical matrix of ``shape``; fp32, 4 bytes each."""
+
+    @abstractmethod
+    def invariant(self) -> Invariant:
+        """A fresh check of what this rule alone does to parameters."""
+
+
+class ElementwiseRule(Rule):
+    """A rule over lists of tensors of any shape."""
+
+    @abstractmethod
+    def direction(
+        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
+    ) -> list[Tensor]:
+        """Update ``state`` in place and return fresh tensors u, to be applied as p <- p - lr (u + wd p).
+
+        ``step`` counts from 1. Neither gradients nor parameters may be changed.
+        """
+
+    def advance(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: dict[str, list[Tensor]],
+        settings: Settings,
+        step: int,
+        divisor: Tensor | None,
+    ) -> None:
+        """Move the parameters by one step; gradients are first divided by ``divisor``, the clip by norm."""
+        if divisor is not None:
+            gradients = list(torch._foreach_div(gradients, divisor))
+        apply(parameters, self.direction(gradients, state, settings, step), settings)
+
+
+class MatrixRule(Rule):
+    """A rule over stacks of equal matrices, each with its short side first."""
+
+    def constants(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
+        """Tensors with one entry per matrix that the rule needs at each step, made once and not saved.
+
+        ``shapes`` are the (out, in) features of the matrices; ``like`` gives dtype and device.
+        """
+        return {}
+
+    @abstractmethod
+    def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
+        """Update ``state`` in place and return u of shape (n, a, b), a <= b, to be applied as p <- p - lr (u + wd p).
+
+        ``gradients`` (n, a, b) may be overwritten; ``state`` holds tensors of shape (n, ...) and the constants;
+        ``step`` counts from 1.
+        """
+
+
+def apply(parameters: list[Tensor], direction: list[Tensor], settings: Settings) -> None:
+    """p <- p - lr (u + wd p), elementwise, one rounding for low-precision parameters; ``direction`` is overwritten."""
+    if settings["weight_decay"]:
+        torch._foreach_add_(direction, parameters, alpha=settings["weight_decay"])
+    torch._foreach_add_(parameters, direction, alpha=-settings["lr"])
+
+
+def state_dtype(parameter: Tensor) -> torch.dtype:
+    """fp32 state for every parameter but float64 ones."""
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32

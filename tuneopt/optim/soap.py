@@ -1,0 +1,195 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's factors. Source: Vyas et al., arXiv 2409.11321, run as in 2509.02046."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tuneopt.optim.adamw import AdamWRule
+from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.invariants.soap import SOAPInvariant
+from tuneopt.optim.routing import RouteRule
+from tuneopt.optim.rule import MatrixRule, Shape
+from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
+from tuneopt.optim.tiles import cut, paste, tiles
+from tuneopt.spec import InputError, nearest
+
+BIAS_CORRECTIONS = ("steps", "updates")
+
+
+def eigenbasis(factor: Tensor, eps: float) -> Tensor:
+    """Eigenvectors of a stack of factors (n, r, r) as columns, largest eigenvalue first.
+
+    Entries that are not finite count as 0, so that a diverged gradient shows in the parameters and not as an error.
+    """
+    shift = eps * torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    vectors: Tensor = torch.linalg.eigh(torch.nan_to_num(factor, 0.0, 0.0, 0.0) + shift).eigenvectors
+    return vectors.flip(-1)
+
+
+def refresh_basis(factor: Tensor, basis: Tensor, exp_avg_sq: Tensor, dim: int) -> Tensor:
+    """One orthogonal iteration from the present basis (n, r, r): Q <- qr(F Q), columns sorted by their eigenvalue.
+
+    Permutes ``exp_avg_sq`` along ``dim`` in the same order, in place, and returns the new basis.
+    """
+    product = torch.bmm(factor, basis)
+    order = torch.linalg.vecdot(basis, product, dim=1).argsort(dim=-1, descending=True)  # diag(Q^T F Q), (n, r)
+    index = order.unsqueeze(3 - dim)
+    exp_avg_sq.copy_(exp_avg_sq.gather(dim, index.expand_as(exp_avg_sq)))
+    sorted_product = product.gather(2, order.unsqueeze(1).expand_as(product))
+    refreshed: Tensor = torch.linalg.qr(sorted_product).Q
+    return refreshed
+
+
+def soap_update(
+    gradients: Tensor,
+    left: Tensor,
+    right: Tensor,
+    left_basis: Tensor,
+    right_basis: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    step: int,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shampoo_beta: float,
+    frequency: int,
+    correction_step: int,
+) -> Tensor:
+    """The direction u of SOAP for blocks G (n, r, c); factors, bases and moments are updated in place.
+
+    Step 1 only initialises, u = 0:   L = (1 - s) G G^T,  R = (1 - s) G^T G,  Q_L, Q_R = their eigenvectors.
+    From step 2 on, with G' = Q_L^T G Q_R and moments m, v that live in the bases:
+    m <- beta1 m + (1 - beta1) G';    v <- beta2 v + (1 - beta2) G'^2
+    u = Q_L [ m / (sqrt(v) + eps) ] Q_R^T sqrt(1 - beta2^k) / (1 - beta1^k)           (k = ``correction_step``)
+    every ``frequency`` steps:  Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R),  m and v carried over to the new bases
+    L <- s L + (1 - s) G G^T;  R <- s R + (1 - s) G^T G
+    """
+    if step == 1:
+        left.baddbmm_(gradients, gradients.mT, beta=shampoo_beta, alpha=1 - shampoo_beta)
+        right.baddbmm_(gradients.mT, gradients, beta=shampoo_beta, alpha=1 - shampoo_beta)
+        left_basis.copy_(eigenbasis(left, eps))
+        right_basis.copy_(eigenbasis(right, eps))
+        return torch.zeros_like(gradients)
+    rotated = torch.bmm(torch.bmm(left_basis.mT, gradients), right_basis)
+    exp_avg.lerp_(rotated, 1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
+    ratio = exp_avg / exp_avg_sq.sqrt().add_(eps)
+    ratio.mul_((1 - beta2**correction_step) ** 0.5 / (1 - beta1**correction_step))
+    direction = torch.bmm(torch.bmm(left_basis, ratio), right_basis.mT)
+    if step % frequency == 0:
+        new_left = refresh_basis(left, left_basis, exp_avg_sq, 1)
+        new_right = refresh_basis(right, right_basis, exp_avg_sq, 2)
+        turn_left, turn_right = torch.bmm(new_left.mT, left_basis), torch.bmm(right_basis.mT, new_right)
+        exp_avg.copy_(torch.bmm(torch.bmm(turn_left, exp_avg), turn_right))
+        left_basis.copy_(new_left)
+        right_basis.copy_(new_right)
+    left.baddbmm_(gradients, gradients.mT, beta=shampoo_beta, alpha=1 - shampoo_beta)
+    right.baddbmm_(gradients.mT, gradients, beta=shampoo_beta, alpha=1 - shampoo_beta)
+    return direction
+
+
+class SOAPRule(MatrixRule):
+    """SOAP for hidden matrices, cut into blocks without padding."""
+
+    name = "soap"
+
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """Per tile (see `tiles`): left and right factor and basis, and both moments in the rotated basis."""
+        shapes: dict[str, Shape] = {}
+        for tile in tiles(shape, settings["block_size"]):
+            k, r, c = tile.count, tile.height, tile.width
+            shapes |= {
+                f"left_{tile.index}": (k, r, r),
+                f"right_{tile.index}": (k, c, c),
+                f"left_basis_{tile.index}": (k, r, r),
+                f"right_basis_{tile.index}": (k, c, c),
+                f"exp_avg_{tile.index}": (k, r, c),
+                f"exp_avg_sq_{tile.index}": (k, r, c),
+            }
+        return shapes
+
+    def invariant(self) -> SOAPInvariant:
+        """Orthogonal eigenbases, and Adam in them."""
+        return SOAPInvariant()
+
+    def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
+        """See `soap_update`, applied to the blocks of each tile."""
+        beta1, beta2 = settings["betas"]
+        parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
+        whole = len(parts) == 1 and parts[0].count == 1
+        direction = gradients if whole else torch.empty_like(gradients)
+        for tile in parts:
+            blocks = (
+                state[f"{key}_{tile.index}"].flatten(0, 1)
+                for key in ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
+            )
+            update = soap_update(
+                gradients if whole else cut(gradients, tile),
+                *blocks,
+                step=step,
+                beta1=beta1,
+                beta2=beta2,
+                eps=settings["eps"],
+                shampoo_beta=settings["shampoo_beta"],
+                frequency=settings["precondition_frequency"],
+                correction_step=step if settings["bias_correction"] == "steps" else step - 1,
+            )
+            if whole:
+                return update
+            paste(direction, tile, update)
+        return direction
+
+
+class SOAP(Optimizer):
+    """SOAP for hidden matrices; AdamW at the same rate for embeddings, head, norms and vectors; one joint clip.
+
+    ``shampoo_beta`` averages the factors, ``precondition_frequency`` counts steps between refreshes of the bases,
+    ``block_size`` is the largest side of a block. ``bias_correction`` counts ``steps``, the initialising first one
+    included (the study's rule), or moment ``updates``.
+    """
+
+    rules = (SOAPRule(), AdamWRule())
+    bounds: ClassVar = {
+        "shampoo_beta": DECAY_RATE,
+        "precondition_frequency": Bounds(low=1, whole=True),
+        "block_size": Bounds(low=1, whole=True),
+    }
+    fixed: ClassVar = {"partition_grads_into_blocks": True}
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.008,
+        betas: tuple[float, float] = (0.95, 0.95),
+        eps: float = 1e-15,
+        weight_decay: float = 0.1,
+        *,
+        shampoo_beta: float = 0.95,
+        precondition_frequency: int = 10,
+        block_size: int = 256,
+        max_grad_norm: float = 1.0,
+        bias_correction: str = "steps",
+        rules: Sequence[RouteRule] | None = None,
+    ) -> None:
+        if bias_correction not in BIAS_CORRECTIONS:
+            raise InputError(
+                f"unknown bias_correction {bias_correction!r}; {nearest(str(bias_correction), BIAS_CORRECTIONS)}"
+            )
+        settings = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "shampoo_beta": shampoo_beta,
+            "precondition_frequency": precondition_frequency,
+            "block_size": block_size,
+            "max_grad_norm": max_grad_norm,
+            "bias_correction": bias_correction,
+        }
+        super().__init__(params, settings, rules)

@@ -1,0 +1,66 @@
+"""Cutting matrices into blocks of a largest size, equal blocks together, without padding.
+
+A matrix (a, b) cut every ``block`` rows and columns has at most four kinds of blocks: the full ones, those at the
+right edge, those at the lower edge, and the one in the corner. Each kind is a tile: a rectangle of the matrix that
+holds ``count`` equal blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """``down`` x ``across`` blocks of height x width each, from row ``top`` and column ``left`` of the matrix."""
+
+    index: int
+    top: int
+    left: int
+    down: int
+    across: int
+    height: int
+    width: int
+
+    @property
+    def count(self) -> int:
+        """Blocks in the tile, in row order."""
+        return self.down * self.across
+
+    def of(self, stack: Tensor) -> Tensor:
+        """The tile's rectangle as a view of a stack (n, a, b)."""
+        return stack[:, self.top : self.top + self.down * self.height, self.left : self.left + self.across * self.width]
+
+
+def _cuts(length: int, block: int) -> list[tuple[int, int, int]]:
+    """(start, blocks, size): the full blocks, then the rest."""
+    full, rest = divmod(length, block)
+    return [(0, full, block)] * (full > 0) + [(full * block, 1, rest)] * (rest > 0)
+
+
+@lru_cache(maxsize=1024)
+def tiles(shape: tuple[int, ...], block: int) -> tuple[Tile, ...]:
+    """The tiles of a matrix of this shape; together they cover each element once."""
+    pairs = [(rows, columns) for rows in _cuts(shape[0], block) for columns in _cuts(shape[1], block)]
+    return tuple(
+        Tile(index, top, left, down, across, height, width)
+        for index, ((top, down, height), (left, across, width)) in enumerate(pairs)
+    )
+
+
+def cut(stack: Tensor, tile: Tile) -> Tensor:
+    """The blocks of one tile of each matrix, (n * count, height, width), as a copy."""
+    return _grid(stack, tile).reshape(-1, tile.height, tile.width)
+
+
+def paste(stack: Tensor, tile: Tile, blocks: Tensor) -> None:
+    """Put blocks, ordered as `cut` gives them, back into their places."""
+    _grid(stack, tile).copy_(blocks.view(-1, tile.down, tile.across, tile.height, tile.width))
+
+
+def _grid(stack: Tensor, tile: Tile) -> Tensor:
+    """The tile's rectangle as a view of shape (n, down, across, height, width)."""
+    return tile.of(stack).view(-1, tile.down, tile.height, tile.across, tile.width).transpose(2, 3)
