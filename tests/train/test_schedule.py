@@ -67,9 +67,9 @@ def test_impossible_schedules_are_refused(config: dict) -> None:
 @given(
     st.sampled_from(["cosine", "linear"]),
     st.integers(2, 500),
-    st.floats(0, 0.99),
-    st.floats(0, 1),
-    st.floats(0, 1),
+    st.floats(0, 0.99, allow_subnormal=False),
+    st.floats(0, 1, allow_subnormal=False),
+    st.floats(0, 1, allow_subnormal=False),
 )
 def test_every_schedule_rises_to_one_and_then_only_falls(kind, steps, warmup, floor, decay) -> None:
     schedule = Schedule.of({"lr_schedule": kind, "warmup": warmup, "min_lr_ratio": floor, "decay": decay}, steps)

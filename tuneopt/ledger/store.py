@@ -90,6 +90,11 @@ class Ledger:
         """Every invocation's account by its name, oldest first."""
         return self._plain("runs")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the ledger is a folder of this machine, and no object store."""
+        return isinstance(self.files, LocalFiles)
+
     def checkpoint_dir(self, trial: str) -> Path:
         """The folder for a trial's checkpoints, not yet made; raises `InputError` on an object store."""
         if not isinstance(self.files, LocalFiles):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tuneopt.data import Corpus
+from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
 from tuneopt.spec import TrialSpec
 from tuneopt.train.engine import Engine
@@ -34,8 +35,7 @@ class TrialRun:
         self.training: Training | None = None
         if self.record is None:
             reset_peak_memory()
-            checkpoints = ledger.checkpoint_dir(spec.id)
-            self.training = Training(spec, corpus, Path(checkpoints) if checkpoints else None, engine)
+            self.training = Training(spec, corpus, checkpoint_folder(ledger, spec.id), engine)
         self._before = dict(self.training.resumed_seconds) if self.training else {}
 
     @property
@@ -100,6 +100,11 @@ def run_trial(
     while run.record is None:
         on_point(run.advance())
     return run.record
+
+
+def checkpoint_folder(ledger: Ledger, trial: str) -> Path:
+    """Where a trial keeps its checkpoints: beside its ledger, or in this machine's cache when the ledger is remote."""
+    return ledger.checkpoint_dir(trial) if ledger.is_local else cache_folder() / "checkpoints" / trial
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

@@ -1,0 +1,180 @@
+"""What holds for every figure: texts, axes with units, data, drawings that plotly accepts, names that stay names."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneopt.report.compare import compare
+from tuneopt.report.curves import curves_info, draw_curves, spread
+from tuneopt.report.figure import Figure, csv_text
+from tuneopt.report.losses import LossesInfo, LossLane, LossPoint, draw_losses, losses_info
+from tuneopt.report.path import draw_path, path_info
+from tuneopt.report.seeds import draw_seeds, seeds_info
+from tuneopt.report.sensitivity import draw_sensitivity, sensitivity_info
+from tuneopt.report.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups, speedups_info
+from tuneopt.report.star import draw_star, star_info
+
+UNITS = ("nats/token", "tokens", "configurations tried")
+NAMES = ("star", "path", "curves", "sensitivity", "seeds", "losses", "speedups")
+
+
+@pytest.fixture(scope="module")
+def drawn(view, study):
+    comparison = compare(study)
+    pairs = {
+        "star": (star_info(view), draw_star),
+        "path": (path_info(view), draw_path),
+        "curves": (curves_info(view, 50), draw_curves),
+        "sensitivity": (sensitivity_info(view), draw_sensitivity),
+        "seeds": (seeds_info(view), draw_seeds),
+        "losses": (losses_info(study, comparison), draw_losses),
+        "speedups": (speedups_info(comparison), draw_speedups),
+    }
+    return {name: (info, draw(info)) for name, (info, draw) in pairs.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_title_and_one_sentence_on_how_to_read_it(drawn, name):
+    info, _ = drawn[name]
+    assert info.title[0].isupper()
+    assert not info.title.endswith(".")
+    assert info.reading.endswith(".")
+    assert len(re.findall(r"[.!?](?:\s|$)", info.reading.replace("et al.", ""))) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_axis_has_a_title_with_its_unit_or_labels_of_its_own(drawn, name):
+    layout = drawn[name][1].plain()["layout"]
+    assert any(unit in layout["xaxis"]["title"]["text"] for unit in UNITS)
+    rows = "ticktext" in layout["yaxis"] or layout["yaxis"].get("showticklabels") is False
+    assert rows or any(unit in layout["yaxis"]["title"]["text"] for unit in UNITS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plotly_knows_every_property_that_is_drawn(drawn, name):
+    figure = drawn[name][1].figure()
+    assert len(figure.data) == len(drawn[name][1].traces) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_data_is_whole_csv(drawn, name):
+    info, drawing = drawn[name]
+    figure = Figure.of(name, info, drawing)
+    rows = list(csv.reader(io.StringIO(figure.csv)))
+    columns, data = info.data()
+    assert tuple(rows[0]) == columns
+    assert len(rows) == len(data) + 1 > 1
+    assert all(len(row) == len(columns) for row in rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_drawing_is_plain_json_that_leaves_text_colours_to_the_page(drawn, name):
+    plain = drawn[name][1].plain()
+    json.dumps(plain, allow_nan=False)
+    assert "color" not in plain["layout"]["font"]
+    assert plain["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
+
+
+def test_the_path_starts_at_the_start_and_ends_at_the_incumbent(view):
+    info = path_info(view)
+    assert info.tried[0].changes == ()
+    assert [each.place for each in info.tried] == list(range(1, len(view.state.descent.asked) + 1))
+    assert info.stands[0].kind == "start"
+    assert info.stands[-1].loss == view.state.descent.incumbent_loss
+    places = [stand.place for stand in info.stands]
+    assert places == sorted(places)
+    for earlier, later in zip(info.stands, info.stands[1:], strict=False):
+        assert earlier.loss - later.loss > info.tolerance
+
+
+def test_curves_tell_start_best_and_seeds_from_the_rest(view):
+    info = curves_info(view, 10_000)
+    roles = [curve.role for curve in info.curves]
+    assert roles.count("best") == roles.count("start") == 1
+    assert roles.count("seed") == len(view.sweep.seeds) - 1
+    assert len(roles) == len(view.every)
+    assert info.left_out == 0
+    best = next(curve for curve in info.curves if curve.role == "best")
+    assert info.bottom <= best.losses[-1] < info.top
+
+
+def test_what_is_not_drawn_is_said(view):
+    info = curves_info(view, 5)
+    assert sum(curve.role == "other" for curve in info.curves) == 5
+    assert f"{info.left_out} more trials are not drawn" in info.reading
+    assert info.left_out > 0
+
+
+@given(st.integers(0, 500), st.integers(0, 60))
+def test_an_even_selection_keeps_to_its_limit_and_its_ends(count, limit):
+    places = spread(count, limit)
+    assert len(places) == min(count, limit)
+    assert places == sorted(set(places))
+    if limit > 1 and count:
+        assert places[0] == 0
+        assert places[-1] == count - 1
+
+
+def test_sensitivity_uses_one_step_to_each_side_and_sorts_by_spread(view):
+    info = sensitivity_info(view)
+    assert all(2 <= len(each.values) + len(each.diverged) <= 3 for each in info.coordinates)
+    spreads = [each.spread for each in info.coordinates]
+    assert spreads == sorted(spreads, reverse=True)
+    assert info.coordinates[0].coordinate == "learning_rate"
+
+
+def test_the_confirmation_means_are_the_seeds_means(view):
+    start, best = seeds_info(view).groups
+    assert (start.name, best.name) == ("start", "best")
+    assert best.mean == pytest.approx(view.state.best.report_loss)
+    assert best.error == pytest.approx(view.state.best.report_error)
+    assert start.mean > best.mean
+
+
+def test_losses_follow_the_ranking_with_its_tie_groups(study):
+    comparison = compare(study)
+    info = losses_info(study, comparison)
+    assert [lane.label for lane in info.lanes] == ["nano-65k/1x", "nano-65k/2x", "nano-65k/4x"]
+    for lane, ranking in zip(info.lanes, comparison.rankings.values(), strict=True):
+        assert [point.optimizer for point in lane.points] == ranking["order"]
+        assert [point.group for point in lane.points] == ranking["tie_groups"]
+        assert all(point.error == pytest.approx(ranking["sigma"] / 3**0.5) for point in lane.points)
+
+
+def test_speedups_leave_the_baseline_out_and_mark_what_is_doubtful():
+    points = (
+        SpeedupPoint("soap", 1.3, 1.2, 1.4, ()),
+        SpeedupPoint("muon", 1.2, 1.1, None, ("extrapolated", "open above")),
+        SpeedupPoint("kron", 1.1, None, None, ("interpolated",)),
+    )
+    drawing = draw_speedups(SpeedupsInfo("adamw", 0.9, (("130m/1x", points),))).plain()
+    texts = [note["text"] for note in drawing["layout"]["annotations"]]
+    assert "1.30 [1.20, 1.40]" in texts
+    assert "1.20* [1.10, open]" in texts
+    assert "1.10*" in texts
+    right = drawing["layout"]["xaxis"]["range"][1]
+    assert max(x for trace in drawing["data"] for x in trace["x"]) <= right
+
+
+def test_there_are_no_speedups_without_a_law(view, single):
+    from tuneopt.report.study import read_study
+
+    assert speedups_info(compare(read_study(single))) is None
+
+
+def test_names_in_figures_cannot_become_markup():
+    hostile = "<a href='javascript:alert(1)'>x</a>"
+    info = LossesInfo((LossLane(hostile, (LossPoint(hostile, 3.0, None, 1, None),)),))
+    assert "<a" not in json.dumps(draw_losses(info).plain())
+
+
+def test_csv_disarms_formulas_and_keeps_numbers():
+    text = csv_text(("name", "x", "on"), [("=1+1", -2.5, True), ("@cmd", 3, False), ("a,b\n", None, "")])
+    assert list(csv.reader(io.StringIO(text)))[1:] == [
+        ["'=1+1", "-2.5", "true"], ["'@cmd", "3", "false"], ["a,b\n", "", ""]
+    ]  # fmt: skip

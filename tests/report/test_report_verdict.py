@@ -1,0 +1,111 @@
+import pytest
+from report_samples import make_sweep, run_sweep, smooth_loss
+
+from tuneopt.ledger import Ledger
+from tuneopt.report.study import read_study
+from tuneopt.report.verdict import certificate_sentence, certificate_state, mean, sweep_verdict, tiles
+
+
+def the_view(path, sweep=None, loss=smooth_loss, **rest):
+    ledger = Ledger(path)
+    run_sweep(ledger, sweep or make_sweep("adamw"), loss, **rest)
+    return read_study(ledger).views[0]
+
+
+def test_the_verdict_gives_the_loss_with_its_error_and_the_gain(view):
+    verdict = sweep_verdict(view)
+    assert verdict.state == "complete"
+    assert verdict.report.value == pytest.approx(view.state.best.report_loss)
+    assert verdict.report.error == pytest.approx(view.state.best.report_error)
+    assert verdict.gain.value > 0
+    first, second = verdict.sentences
+    assert verdict.report.text in first
+    assert "more than noise explains" in first
+    assert "no more than noise explains" not in first
+    assert "The certificate is complete" in second
+    assert f"{view.state.tolerance:.4f}" in second
+    assert verdict.warnings == ()
+
+
+def test_the_tiles_show_losses_with_errors_certificate_and_cost(view):
+    shown = {tile.name: tile for tile in tiles(view, sweep_verdict(view))}
+    assert shown["Certificate"].value == "complete"
+    assert shown["Report loss"].value == f"{view.state.best.report_loss:.4f}"
+    assert shown["Report loss"].error == f"\u00b1\u00a0{view.state.best.report_error:.4f}"
+    assert shown["Tolerance"].value == f"{view.state.tolerance:.4f}"
+    assert f"noise {view.state.sigma:.4f}" in shown["Tolerance"].note
+    assert shown["Trials"].value == str(len(view.records))
+
+
+def test_a_start_that_is_best_has_no_gain(tmp_path):
+    sweep = make_sweep("adamw")
+    start = dict(sweep.space.start)
+    view = the_view(tmp_path, sweep, lambda spec: 3.0 + 0.1 * sum(spec.config[n] != start[n] for n in start))
+    verdict = sweep_verdict(view)
+    assert verdict.gain is None
+    assert "no change of the starting configuration won" in verdict.sentences[0]
+    assert {tile.name: tile.value for tile in tiles(view, verdict)}["Gain over the start"] == "none"
+
+
+def test_a_gain_on_the_select_split_alone_is_called_noise(tmp_path):
+    def loss(spec):
+        rate = spec.config["learning_rate"]
+        chosen = spec.seed == 0
+        return 3.0 + 0.003 * spec.seed - 0.05 * (chosen and rate == 0.016) + 0.2 * (rate > 0.016)
+
+    ledger = Ledger(tmp_path)
+    sweep = make_sweep("adamw", grids={"learning_rate": [0.004, 0.008, 0.016, 0.032]})
+    run_sweep(ledger, sweep, loss)
+    view = read_study(ledger).views[0]
+    assert view.moved
+    assert "no more than noise explains" in sweep_verdict(view).sentences[0]
+
+
+def test_an_unfinished_sweep_says_so_first(tmp_path):
+    view = the_view(tmp_path, waves=1)
+    verdict = sweep_verdict(view)
+    assert certificate_state(view) == verdict.state == "running"
+    assert f"{len(view.state.pending)} trial" in certificate_sentence(view)
+    assert any("not finished" in warning for warning in verdict.warnings)
+
+
+def test_a_sweep_in_which_everything_diverged_reports_no_loss(tmp_path):
+    view = the_view(tmp_path, loss=lambda spec: None)
+    verdict = sweep_verdict(view)
+    assert verdict.report is None
+    assert "no loss to report" in verdict.sentences[0]
+    assert any("diverged" in warning for warning in verdict.warnings)
+    assert {tile.name: tile.value for tile in tiles(view, verdict)}["Report loss"] == "\u2013"
+
+
+def test_one_seed_says_nothing_about_noise(tmp_path):
+    view = the_view(tmp_path, make_sweep("adamw", replicates=1))
+    verdict = sweep_verdict(view)
+    assert "one seed only" in verdict.sentences[0]
+    assert any("knows nothing of the noise" in warning for warning in verdict.warnings)
+
+
+def test_doubts_about_where_and_on_what_it_ran_are_told(tmp_path):
+    ledger = Ledger(tmp_path)
+    sweep = make_sweep("adamw", ratio=8)
+    run_sweep(ledger, sweep, waves=1, environment={"torch": "2.12.0", "commit": "abc+"})
+    run_sweep(ledger, sweep, environment={"torch": "2.13.0", "commit": "abc+"})
+    warnings = " / ".join(sweep_verdict(read_study(ledger).views[0]).warnings)
+    assert "2 versions of torch (2.12.0 and 2.13.0)" in warnings
+    assert "uncommitted changes" in warnings
+    assert "passes 2.6 times over the training text" in warnings
+
+
+def test_unproven_trials_are_told_and_never_win(tmp_path):
+    failed = {"passed": False, "checks": []}
+    view = the_view(tmp_path, proof=failed)
+    verdict = sweep_verdict(view)
+    assert verdict.report is None
+    assert any("lacked a passed proof" in warning for warning in verdict.warnings)
+
+
+def test_a_mean_needs_two_values_for_an_error():
+    assert mean([]) is None
+    assert mean([2.0]).error is None
+    pair = mean([1.0, 3.0])
+    assert (pair.value, pair.error, pair.seeds) == (2.0, pytest.approx(1.0), 2)

@@ -1,0 +1,139 @@
+"""Looking ahead fills idle slots and never changes where a sweep ends; replaying a ledger is resuming."""
+
+from typing import Any
+
+import pytest
+from search_helpers import bowl, small_sweep
+
+from tuneopt.search.lookahead import lookahead
+from tuneopt.search.outcome import Outcome
+from tuneopt.search.replay import Replay, outcome_of
+from tuneopt.spec import TrialSpec
+
+
+BOWL = bowl(learning_rate=0.08, momentum=0.9)
+
+
+def on_bowl(spec: TrialSpec) -> float | None:
+    """A loss that is lowest away from the start, with a little seed noise."""
+    loss = BOWL(spec.hyperparameters)
+    return None if loss is None else 3 + loss + 1e-4 * spec.seed
+
+
+def run(spec: TrialSpec) -> Outcome:
+    loss = on_bowl(spec)
+    return Outcome("diverged") if loss is None else Outcome("completed", loss, loss + 0.01)
+
+
+def finished(sweep: Any) -> tuple[Any, dict[str, Outcome]]:
+    """The sweep run to its end one wave at a time, nothing ahead."""
+    outcomes: dict[str, Outcome] = {}
+    while not (state := sweep.state(outcomes)).finished:
+        outcomes |= {spec.id: run(spec) for spec in state.pending}
+    return state, outcomes
+
+
+def test_nothing_is_guessed_before_the_start_is_in() -> None:
+    assert list(lookahead(small_sweep(), {})) == []
+
+
+def test_what_comes_next_is_never_what_is_pending_or_known() -> None:
+    sweep = small_sweep()
+    first = sweep.state({}).pending
+    outcomes = {spec.id: run(spec) for spec in first[:-1]}
+    ahead = [spec.id for spec in lookahead(sweep, outcomes)]
+    assert ahead, "a wave that is nearly over has a next one"
+    assert not set(ahead) & ({spec.id for spec in first} | set(outcomes))
+    assert len(ahead) == len(set(ahead))
+
+
+def test_a_right_guess_is_needed_later() -> None:
+    sweep = small_sweep()
+    _, needed = finished(sweep)
+    first = sweep.state({}).pending
+    outcomes = {spec.id: run(spec) for spec in first}
+    for spec in lookahead(sweep, outcomes):
+        assert spec.id in needed
+        break
+    else:
+        pytest.fail("the bowl's start is not its bottom, so there is a next wave to guess")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_running_ahead_ends_where_waiting_ends(seed: int) -> None:
+    """Trials launched on guesses, right or wrong, leave incumbent, path and certificate as they are."""
+    import random
+
+    sweep = small_sweep(seed=seed)
+    patient, _ = finished(sweep)
+    order = random.Random(seed)
+    outcomes: dict[str, Outcome] = {}
+    running: list[TrialSpec] = []
+    while not (state := sweep.state(outcomes)).finished:
+        busy = {spec.id for spec in running}
+        wanted = [spec for spec in (*state.pending, *lookahead(sweep, outcomes)) if spec.id not in busy]
+        while wanted and len(running) < 3:
+            running.append(wanted.pop(0))
+        done = running.pop(order.randrange(len(running)))
+        outcomes[done.id] = run(done)
+    assert state.descent == patient.descent
+    assert state.best == patient.best
+
+
+def test_a_diverged_start_stops_guessing_but_not_the_sweep() -> None:
+    sweep = small_sweep()
+    start = sweep.trial_id(sweep.space.start)
+    assert list(lookahead(sweep, {start: Outcome("diverged")})) == []
+    assert sweep.state({start: Outcome("diverged")}).pending
+
+
+class Shelf:
+    """What `Replay` needs of a ledger, counting how often it is asked."""
+
+    def __init__(self, records: dict[str, Any]) -> None:
+        self.records, self.asked = records, []
+
+    def get(self, trial: str) -> Any:
+        self.asked.append(trial)
+        return self.records.get(trial)
+
+
+class Record:
+    """What `outcome_of` needs of a record."""
+
+    def __init__(self, status: str, loss: float | None, proven: bool) -> None:
+        self.status, self.select_loss, self.report_loss = status, loss, loss
+        self.comparable = status == "completed" and proven
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "counts"),
+    [
+        (Record("completed", 3.0, True), "completed", True),
+        (Record("completed", 3.0, False), "unproven", False),
+        (Record("diverged", None, False), "diverged", False),
+    ],
+)
+def test_only_proven_trials_count(record: Any, status: str, counts: bool) -> None:
+    outcome = outcome_of(record)
+    assert outcome.status == status
+    assert (outcome.loss is not None) is counts
+
+
+def test_replaying_a_ledger_is_where_the_sweep_was() -> None:
+    sweep = small_sweep()
+    state, outcomes = finished(sweep)
+    shelf = Shelf({trial: Record(o.status, o.select_loss, True) for trial, o in outcomes.items()})
+    replay = Replay(sweep, shelf)  # type: ignore[arg-type]
+    assert replay.state().descent == state.descent
+    assert sorted(shelf.asked) == sorted(outcomes), "each trial is asked for once"
+    asked = len(shelf.asked)
+    assert replay.state().finished and len(shelf.asked) == asked
+
+
+def test_a_half_filled_ledger_leaves_the_rest_pending() -> None:
+    sweep = small_sweep()
+    first = sweep.state({}).pending
+    shelf = Shelf({spec.id: Record("completed", on_bowl(spec), True) for spec in first[::2]})
+    state = Replay(sweep, shelf).state()  # type: ignore[arg-type]
+    assert [spec.id for spec in state.pending] == [spec.id for spec in first[1::2]]

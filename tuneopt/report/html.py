@@ -1,0 +1,73 @@
+"""The page as one HTML text: styles, scripts and plotly.js are inlined, and nothing is fetched.
+
+Text reaches the page through Jinja2's autoescape, and data through JSON in which ``<``, ``>`` and ``&`` are spelt as
+escapes, so that no text can end a script. Besides, a content security policy allows this page's own two scripts by
+their hashes, no other script and no connection: markup that slipped through would still not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tuneopt.report.page import Page
+from tuneopt.report.palette import DARK_PAGE, LIGHT_PAGE
+
+
+def render(page: Page) -> str:
+    """The HTML of a page."""
+    return _environment().get_template("report.html.j2").render(page=page, policy=content_policy())
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        loader=PackageLoader("tuneopt.report", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.globals.update(
+        styles=Markup(_template("report.css")),
+        script=Markup(page_script()),
+        plotly=Markup(plotly_script()),
+        light=LIGHT_PAGE,
+        dark=DARK_PAGE,
+    )
+    return environment
+
+
+@cache
+def plotly_script() -> str:
+    """The whole of plotly.js, as the installed plotly brings it."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+@cache
+def page_script() -> str:
+    """The page's own script."""
+    return _template("report.js")
+
+
+def content_policy() -> str:
+    """The content security policy: the two scripts by hash, inline styles, images made by the page itself."""
+    scripts = " ".join(_hash(text) for text in (plotly_script(), page_script()))
+    return f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _template(name: str) -> str:
+    return (files("tuneopt.report") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,133 @@
+"""Where the numbers come from: text, environment, the optimizer's proof and routing, and every trial."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuneopt.report.curves import spread
+from tuneopt.report.path import differences
+from tuneopt.report.study import SweepView
+from tuneopt.report.tables import Facts, Table
+from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural
+
+
+def corpus(view: SweepView) -> Facts:
+    """The text that was trained on."""
+    regime = view.sweep.regime
+    epochs = max((record.epochs for record in view.records.values()), default=None)
+    seeds = view.sweep.seeds
+    return Facts(
+        "Regime and corpus",
+        (
+            ("scale", f"{regime.scale.name}: {regime.scale.layers} layers, width {regime.scale.d_model}, "
+                      f"{regime.scale.heads} heads, sequence {regime.scale.seq_len}"),
+            ("parameters", f"{regime.scale.parameters:,} without embeddings, "
+                           f"{regime.scale.total_parameters(regime.corpus.vocab_size):,} in all"),
+            ("budget", f"{regime.tokens:,} tokens a trial (ratio {regime.ratio:g})"),
+            ("corpus", regime.corpus.name),
+            ("fingerprint", regime.corpus.fingerprint),
+            ("vocabulary", f"{regime.corpus.vocab_size:,} entries"),
+            ("passes over the training text", NONE if epochs is None else f"{epochs:.3g}"),
+            ("precision, compiled", f"{view.sweep.precision}, {'yes' if view.sweep.compile else 'no'}"),
+            ("seeds", f"{view.sweep.seed}; start and winner also {listed(str(s) for s in seeds[1:])}" if len(seeds) > 1
+             else str(view.sweep.seed)),
+            ("evaluation", f"{view.sweep.evaluation.final_sequences} sequences of each split at the end, "
+                           f"{view.sweep.evaluation.curve_sequences} at each of {view.sweep.evaluation.points} points"),
+        ),
+    )  # fmt: skip
+
+
+def environment(views: Sequence[SweepView]) -> Facts:
+    """Versions and hardware of the trials; what differs between them is counted."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for view in views:
+        for record in view.every.values():
+            for name, value in record.environment.items():
+                found[name][str(value)] += 1
+    facts = [
+        (name, next(iter(values)) if len(values) == 1 else
+         ", ".join(f"{value} ({plural(count, 'trial')})" for value, count in sorted(values.items())[:8]))
+        for name, values in sorted(found.items())
+    ]  # fmt: skip
+    times = [moment for view in views for record in view.every.values() for moment in (record.started, record.ended)]
+    if times:
+        facts.append(("first start, last end", f"{min(times)[:19]}Z, {max(times)[:19]}Z"))
+    return Facts("Environment and versions", tuple(facts))
+
+
+def proof(view: SweepView) -> Table:
+    """The checks that proved the winner's optimizer."""
+    record = next(iter(view.winner), None)
+    checks = record.proof.get("checks", []) if record is not None and record.proof else []
+    passed = sum(each.proof_passed is True for each in view.records.values())
+    rows = tuple(
+        (str(check.get("name", "")), "passed" if check.get("passed") else "FAILED", _number(check.get("measured")),
+         str(check.get("expected", "")), str(check.get("detail", "")))
+        for check in checks
+    )  # fmt: skip
+    note = (
+        f"Shown for the winner; {passed} of {plural(len(view.records), 'trial')} passed. "
+        "A trial without its proof cannot win."
+    )
+    return Table(
+        "Proof that the optimizer ran",
+        ("check", "result", "measured", "expected", "detail"),
+        rows,
+        frozenset({2}),
+        note,
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value or NONE)
+
+
+def routing(view: SweepView) -> Table:
+    """Which parameters went to which rule: like ones together."""
+    record = next(iter(view.winner), None)
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for route in record.routing if record is not None else ():
+        decay = "yes" if route.get("decay") else "no"
+        groups[str(route.get("rule", "")), decay, str(route.get("reason", ""))].append(route)
+    rows = tuple(
+        (rule, decay, str(len(routes)), _example(routes), reason) for (rule, decay, reason), routes in groups.items()
+    )
+    heads = ("rule", "weight decay", "parameters", "such as", "why")
+    return Table("Routing of the parameters", heads, rows, frozenset({2}), "Shown for the winner.")
+
+
+def _example(routes: Sequence[Mapping[str, Any]]) -> str:
+    shown = [str(route.get("parameter", "")) for route in routes[:3]]
+    return ", ".join(shown) + (", \u2026" if len(routes) > len(shown) else "")
+
+
+def trials(view: SweepView, limit: int) -> Table:
+    """Every trial, lowest loss first; above ``limit`` rows an even selection, which the remark says."""
+    best = view.state.descent.incumbent
+    records = sorted(
+        view.every.values(), key=lambda each: (each.select_loss is None, each.select_loss or 0.0, each.trial)
+    )
+    shown = [records[index] for index in spread(len(records), limit)]
+    rows = tuple(
+        (
+            record.trial,
+            changes_text(differences(best, record.spec.hyperparameters)) or "the best configuration",
+            str(record.spec.seed),
+            record.status if record.comparable or record.status == "diverged" else "unproven",
+            loss_text(record.select_loss),
+            loss_text(record.report_loss),
+            f"{record.steps:,}",
+            duration_text(sum(record.seconds.values())),
+        )
+        for record in shown
+    )
+    note = "What each trial changes of the best configuration; losses in nats per token."
+    if len(shown) < len(records):
+        note += (
+            f" {len(shown):,} of {len(records):,} trials are shown, spread evenly over their losses; "
+            "`tuneopt ledger export trials.csv` writes all."
+        )
+    heads = ("trial", "changes", "seed", "status", "select loss", "report loss", "steps", "device time")
+    return Table(f"All {len(records):,} trials", heads, rows, frozenset({2, 4, 5, 6, 7}), note)

@@ -1,0 +1,203 @@
+"""What a report is about: the sweeps of a ledger, replayed, with the records of their trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.ledger.table import devices
+from tuneopt.report.palette import position
+from tuneopt.search.ladder import Config
+from tuneopt.search.replay import replay
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import InputError, nearest
+
+_SWEEP_FIELDS = frozenset(field.name for field in fields(Sweep) if field.init)
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """One sweep as the ledger leaves it.
+
+    ``records`` holds the finished trials that the sweep needed, in the order it asked for them, ``ahead`` those that
+    its runs launched on a guess and that it did not need in the end: they cost as much. ``runs`` are the accounts of
+    the invocations that worked on it, oldest first. ``source`` is the name or path its corpus was read by.
+    """
+
+    id: str
+    sweep: Sweep
+    state: SweepState
+    records: Mapping[str, TrialRecord]
+    ahead: Mapping[str, TrialRecord]
+    runs: tuple[Mapping[str, Any], ...]
+    source: str
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return self.sweep.space.optimizer
+
+    @property
+    def label(self) -> str:
+        """The regime in short, such as ``nano-65k/1x``."""
+        return self.sweep.regime.label
+
+    @property
+    def anchor(self) -> str:
+        """The id of the sweep's section in the page."""
+        return f"sweep-{self.id}"
+
+    @cached_property
+    def every(self) -> Mapping[str, TrialRecord]:
+        """All finished trials that this sweep's budget was spent on or that it reused."""
+        return {**self.records, **self.ahead}
+
+    @cached_property
+    def launched(self) -> tuple[str, ...]:
+        """The trials that this sweep's own runs have run, as their accounts tell."""
+        return tuple(dict.fromkeys(name for run in self.runs for name in names_in(run.get("run"))))
+
+    def device_seconds(self, *parts: str) -> float:
+        """Seconds of all trials times their devices: of ``parts`` of a trial's time, or of all of it."""
+        return sum(
+            devices(record) * sum(record.seconds[part] for part in parts or record.seconds)
+            for record in self.every.values()
+        )
+
+    @property
+    def moved(self) -> bool:
+        """Whether the descent left its start."""
+        return bool(self.state.descent.path)
+
+    def record(self, config: Config, seed: int | None = None) -> TrialRecord | None:
+        """The record of a configuration, with the sweep's own seed unless another is given."""
+        return self.records.get(self.sweep.trial_id(config, seed))
+
+    def seeds(self, config: Config) -> tuple[TrialRecord, ...]:
+        """The comparable records of a configuration over the sweep's seeds."""
+        found = [self.record(config, seed) for seed in self.sweep.seeds]
+        return tuple(record for record in found if record is not None and record.comparable)
+
+    @cached_property
+    def start(self) -> tuple[TrialRecord, ...]:
+        """The comparable records of the start, over seeds."""
+        return self.seeds(self.sweep.space.start)
+
+    @cached_property
+    def winner(self) -> tuple[TrialRecord, ...]:
+        """The comparable records of the incumbent, over seeds."""
+        return self.seeds(self.state.descent.incumbent)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The sweeps of a report, smallest regime first, and how many trials of the ledger belong to none of them."""
+
+    views: tuple[SweepView, ...]
+    other_trials: int
+
+    @cached_property
+    def optimizers(self) -> tuple[str, ...]:
+        """The optimizers compared, in the palette's order."""
+        return tuple(sorted({view.optimizer for view in self.views}, key=position))
+
+    @cached_property
+    def regimes(self) -> tuple[str, ...]:
+        """The regimes' labels, smallest first."""
+        return tuple(dict.fromkeys(view.label for view in self.views))
+
+    @cached_property
+    def corpora(self) -> tuple[tuple[str, str], ...]:
+        """Name and fingerprint of each corpus."""
+        corpora = (view.sweep.regime.corpus for view in self.views)
+        return tuple(dict.fromkeys((corpus.name, corpus.fingerprint) for corpus in corpora))
+
+
+class _ReadOnce(Ledger):
+    """A ledger that opens each record's file once."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.held: dict[str, TrialRecord | None] = {}
+
+    def get(self, trial: str) -> TrialRecord | None:
+        if trial not in self.held:
+            self.held[trial] = super().get(trial)
+        return self.held[trial]
+
+
+def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> Study:
+    """Replay the sweeps of a ledger, or those whose ids (or their beginnings) are given.
+
+    Raises `InputError` for a ledger without sweeps and an id that no sweep has.
+    """
+    stored = ledger.sweeps()
+    chosen = _choose(stored, sweeps, ledger.uri)
+    reader = _ReadOnce(ledger.uri)
+    if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
+        reader.held.update({record.trial: record for record in ledger.records()})
+    runs = list(ledger.runs().values())
+    views = [_view(sweep, stored[sweep], reader, runs) for sweep in chosen]
+    views.sort(key=_order)
+    ours = {trial for view in views for trial in view.every}
+    return Study(tuple(views), len(set(ledger.ids()) - ours))
+
+
+def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -> list[str]:
+    if not stored:
+        raise InputError(f"the ledger {uri} holds no sweep yet; run `tuneopt tune` on it first")
+    if sweeps is None:
+        return sorted(stored)
+    chosen: dict[str, None] = {}
+    for wanted in sweeps:
+        found = [sweep for sweep in stored if sweep.startswith(wanted)] if wanted else []
+        if len(found) != 1:
+            fault = f"{len(found)} sweeps begin with" if found else "the ledger has no sweep"
+            raise InputError(f"{fault} {wanted!r}; {nearest(wanted, stored)}")
+        chosen[found[0]] = None
+    if not chosen:
+        raise InputError(f"no sweep was named; known: {', '.join(sorted(stored))}")
+    return list(chosen)
+
+
+def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
+    sweep = Sweep.from_dict({key: value for key, value in plain.items() if key in _SWEEP_FIELDS})
+    state, _ = replay(sweep, ledger)
+    found = ((spec.id, ledger.get(spec.id)) for spec in state.needed)
+    records = {trial: record for trial, record in found if record is not None}
+    ours = tuple(run for run in runs if run.get("sweep") == name)
+    launched = dict.fromkeys(trial for run in ours for trial in names_in(run.get("run")) if trial not in records)
+    ahead = ((trial, ledger.get(trial)) for trial in launched)
+    return SweepView(
+        id=name,
+        sweep=sweep,
+        state=state,
+        records=records,
+        ahead={trial: record for trial, record in ahead if record is not None},
+        runs=ours,
+        source=str(plain.get("corpus_source", sweep.regime.corpus.name)),
+    )
+
+
+def names_in(run: object) -> list[str]:
+    """The trial ids in an account of a run, which may be of another release."""
+    return [name for name in run if isinstance(name, str)] if isinstance(run, list) else []
+
+
+def _order(view: SweepView) -> tuple[Any, ...]:
+    regime = view.sweep.regime
+    corpus = regime.corpus
+    return (
+        regime.scale.ladder != "nano",
+        regime.scale.parameters,
+        regime.scale.name,
+        regime.ratio,
+        corpus.name,
+        corpus.fingerprint,
+        position(view.optimizer),
+        view.id,
+    )

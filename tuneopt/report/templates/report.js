@@ -1,0 +1,97 @@
+(() => {
+  "use strict";
+  const config = { displayModeBar: false };
+  const coarse = matchMedia("(pointer: coarse)").matches;
+  const plots = Array.from(document.querySelectorAll(".plot"));
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  const colours = () => ({
+    "font.color": tone("--ink"),
+    "hoverlabel.bgcolor": tone("--card"),
+    "hoverlabel.bordercolor": tone("--rule"),
+    "hoverlabel.font.color": tone("--ink"),
+  });
+
+  // The width of a figure changes with more than the window: folding, print, a scroll bar that comes.
+  const resizes = window.ResizeObserver && new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      if (contentRect.width && Math.abs(contentRect.width - target.offsetWidth) < 2) Plotly.Plots.resize(target);
+    }
+  });
+
+  const drawn = new Map();
+  const draw = (div) => {
+    if (!drawn.has(div)) drawn.set(div, make(div));
+    return drawn.get(div);
+  };
+  const make = (div) => {
+    const plot = read(div.dataset.figure + "-plot");
+    // A finger must scroll the page, not zoom the figure that it happens to start on.
+    if (coarse) plot.layout.dragmode = false;
+    return Plotly.newPlot(div, plot.data, plot.layout, config).then(() => {
+      resizes?.observe(div);
+      return Plotly.relayout(div, colours());
+    });
+  };
+
+  const repaint = () => {
+    for (const div of drawn.keys()) Plotly.relayout(div, colours());
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+
+  if ("IntersectionObserver" in window) {
+    const observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting) {
+          observer.unobserve(entry.target);
+          draw(entry.target);
+        }
+      }
+    }, { rootMargin: "800px 0px" });
+    plots.forEach((div) => observer.observe(div));
+  } else {
+    plots.forEach(draw);
+  }
+
+  // What is out of sight is drawn while nothing else happens, so that printing finds it there.
+  const waiting = plots.slice(0, 60);
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
+  const drawNext = () => {
+    const div = waiting.find((each) => !drawn.has(each) && each.offsetParent);
+    if (div) draw(div).then(() => idle(drawNext));
+  };
+  addEventListener("load", () => idle(drawNext));
+
+  // On paper: every visible figure, dark ink, the width of the page.
+  const paper = { "font.color": "#1b1f24", width: 680 };
+  addEventListener("beforeprint", () => {
+    for (const div of plots) {
+      if (!div.offsetParent) continue;
+      draw(div).then(() => Plotly.relayout(div, paper));
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const div of drawn.keys()) Plotly.relayout(div, { width: null, autosize: true, ...colours() });
+  });
+
+  const save = (url, name) => {
+    const link = document.createElement("a");
+    link.href = url;
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  };
+  document.addEventListener("click", (event) => {
+    const { csv, image } = event.target.closest("button")?.dataset ?? {};
+    if (csv) save(URL.createObjectURL(new Blob([read(csv + "-csv")], { type: "text/csv;charset=utf-8" })), csv + ".csv");
+    if (image) {
+      const div = plots.find((plot) => plot.dataset.figure === image);
+      draw(div).then(() => {
+        const font = { ...div.layout.font, color: "#1b1f24" };
+        const figure = { data: div.data, layout: { ...div.layout, font, paper_bgcolor: "#ffffff" } };
+        return Plotly.downloadImage(figure, { format: "svg", filename: image, width: 900, height: div.layout.height });
+      });
+    }
+  });
+})();

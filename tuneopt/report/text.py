@@ -1,0 +1,101 @@
+"""Numbers as people read them: losses with their error, values as they were typed, large counts, durations."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from tuneopt.spec import Value
+
+MINUS = "\u2212"
+NONE = "\u2013"
+"""Stands where there is no number."""
+
+_COUNTS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def value_text(value: Value) -> str:
+    """A hyperparameter as a user would type it: ``0.016``, ``1e-15``, ``true``, ``cosine``."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def loss_text(loss: float | None, error: float | None = None) -> str:
+    """A loss in nats with four decimals, and its standard error where there is one."""
+    if loss is None:
+        return NONE
+    return f"{loss:.4f}" if error is None else f"{loss:.4f}\u00a0\u00b1\u00a0{error:.4f}"
+
+
+def change_text(difference: float | None) -> str:
+    """A difference in nats with its sign; zero carries none."""
+    if difference is None:
+        return NONE
+    digits = f"{abs(difference):.4f}"
+    if float(digits) == 0:
+        return digits
+    return f"{'+' if difference > 0 else MINUS}{digits}"
+
+
+def count_text(count: float | None) -> str:
+    """A count with three significant digits and a prefix: ``1.31 M``; whole numbers below 10,000 are spelt out."""
+    if count is None:
+        return NONE
+    if abs(count) < 1e4 and float(count).is_integer():
+        return f"{int(count):,}"
+    for size, prefix in _COUNTS:
+        if abs(count) >= size:
+            return f"{_three(count / size)} {prefix}"
+    return f"{count:.3g}"
+
+
+def _three(number: float) -> str:
+    """Three significant digits without an exponent."""
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """A span of time in the unit that suits it."""
+    if seconds is None:
+        return NONE
+    for size, unit in ((172_800, "days"), (7200, "h"), (120, "min")):
+        if seconds >= size:
+            return f"{_three(seconds / {'days': 86_400, 'h': 3600, 'min': 60}[unit])} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in binary units."""
+    if count is None:
+        return NONE
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if count >= 1024**power:
+            return f"{_three(count / 1024**power)} {unit}"
+    return f"{count:.0f} B"
+
+
+def percent_text(share: float | None) -> str:
+    """A share as a percentage without decimals."""
+    return NONE if share is None else f"{100 * share:.0f}%"
+
+
+def plural(count: int, word: str, words: str | None = None) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    items = list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}" if items else ""
+
+
+def changes_text(changes: Sequence[tuple[str, Value, Value]]) -> str:
+    """What a move changed: ``beta1 0.9 to 0.95, warmup 0.1 to 0.2``."""
+    return ", ".join(f"{name} {value_text(before)} \u2192 {value_text(after)}" for name, before, after in changes)
+
+
+def plain(text: object) -> str:
+    """Text for a plotly label, which reads a few HTML tags: what looks like one is spelt out."""
+    return html.escape(str(text), quote=False)
