@@ -8,8 +8,8 @@ COORDINATES = (
         kind="scale-free",
         unit="weight per unit update",
         meaning="peak of the schedule",
-        grids={"paper": (0.004, 0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016, 0.032)},
-        starts={"paper": 0.016, "nano": 0.016},
+        grids={"paper": (0.004, 0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016)},
+        starts={"paper": 0.016, "nano": 0.008},
         low=1e-6,
         high=10.0,
     ),
@@ -75,8 +75,8 @@ COORDINATES = (
         unit="sequences",
         meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
         grids={"paper": (128, 256, 512, 1024), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 16},
-        low={"paper": 16, "nano": 4},
+        starts={"paper": 128, "nano": 8},
+        low={"paper": 16, "nano": 8},
         high={"paper": 8192, "nano": 512},
     ),
     Coordinate(
@@ -128,6 +128,7 @@ SPACE = SearchSpace(
     fixed={"paper": FIXED, "nano": FIXED},
     source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
     "start: its 130m, ratio 1",
-    found="nano ladder: cut from the paper's grid around its tuned points, with batches for the smaller budget",
+    found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
+    "start from a sweep at nano-65k, ratio 1, that began at batch 16 and learning rate 0.016 (docs/lab-notebook.md)",
     published=PUBLISHED,
 )

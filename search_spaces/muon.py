@@ -117,8 +117,8 @@ COORDINATES = (
         unit="sequences",
         meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
         grids={"paper": (128, 256, 512, 1024), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 16},
-        low={"paper": 16, "nano": 4},
+        starts={"paper": 128, "nano": 8},
+        low={"paper": 16, "nano": 8},
         high={"paper": 8192, "nano": 512},
     ),
 )
@@ -162,6 +162,7 @@ SPACE = SearchSpace(
     fixed={"paper": FIXED, "nano": FIXED},
     source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
     "start: its 130m, ratio 1",
-    found="nano ladder: cut from the paper's grid around its tuned points, with batches for the smaller budget",
+    found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
+    "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
 )

@@ -8,8 +8,8 @@ COORDINATES = (
         kind="scale-free",
         unit="weight per unit update",
         meaning="peak of the schedule",
-        grids={"paper": (0.004, 0.008, 0.016), "nano": (0.008, 0.016, 0.032)},
-        starts={"paper": 0.008, "nano": 0.016},
+        grids={"paper": (0.004, 0.008, 0.016), "nano": (0.004, 0.008, 0.016)},
+        starts={"paper": 0.008, "nano": 0.008},
         low=1e-6,
         high=10.0,
     ),
@@ -65,7 +65,7 @@ COORDINATES = (
         kind="steps",
         unit="steps",
         meaning="steps between two refreshes of the eigenbasis; 1 is every step",
-        grids={"paper": (1, 5), "nano": (1, 5, 10)},
+        grids={"paper": (1, 5), "nano": (5, 10, 20)},
         starts={"paper": 10, "nano": 10},
         low=1,
         high=1000,
@@ -96,8 +96,8 @@ COORDINATES = (
         unit="sequences",
         meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
         grids={"paper": (128, 256, 512), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 16},
-        low={"paper": 16, "nano": 4},
+        starts={"paper": 128, "nano": 8},
+        low={"paper": 16, "nano": 8},
         high={"paper": 8192, "nano": 512},
     ),
     Coordinate(
@@ -167,6 +167,7 @@ SPACE = SearchSpace(
     fixed={"paper": FIXED, "nano": FIXED},
     source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
     "start: its 130m, ratio 1",
-    found="nano ladder: cut from the paper's grid around its tuned points, with batches and blocks for smaller models",
+    found="nano ladder: grid cut from the paper's around its tuned points, with batches and blocks for smaller models; "
+    "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
 )

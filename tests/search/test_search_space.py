@@ -45,10 +45,10 @@ def test_overrides_pin_coordinates_and_change_fixed_numbers():
 
 
 def test_a_grid_is_replaced_and_still_extended():
-    space = load_space("adamw").on("nano", grids={"learning_rate": "0.001,0.002", "train_batch_size": [4, 8]})
+    space = load_space("adamw").on("nano", grids={"learning_rate": "0.001,0.002", "train_batch_size": [8, 64]})
     rate = space.by_name["learning_rate"]
     assert (rate.values, rate.start, rate.line(0.002)) == ((0.001, 0.002), 0.002, (0.001, 0.004))
-    assert space.by_name["train_batch_size"].values == (4, 8)
+    assert space.by_name["train_batch_size"].values == (8, 64)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_grid_is_replaced_and_still_extended():
     [
         ({"learning_rat": 0.1}, {}, "did you mean 'learning_rate'"),
         ({}, {"weigth_decay": (0, 1)}, "did you mean 'weight_decay'"),
-        ({"learning_rate": "fast"}, {}, "learning_rate must be a finite number, not 'fast'; try learning_rate=0.016"),
+        ({"learning_rate": "fast"}, {}, "learning_rate must be a finite number, not 'fast'; try learning_rate=0.008"),
         ({"learning_rate": -1}, {}, "between 1e-06 and 10, not -1"),
         ({}, {"warmup": (0.1, 0.9)}, "between 0 and 0.5, not 0.9"),
         ({"train_batch_size": 8.5}, {}, "whole number"),

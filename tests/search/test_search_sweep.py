@@ -178,8 +178,8 @@ def test_changes_that_cannot_run_in_the_regime_are_not_asked_for():
     assert all(spec.config["warmup"] < spec.steps for spec in star)
     with pytest.raises(InputError, match="warmup of 2000 steps does not end within the 512 steps"):
         Sweep(paper, Regime(SCALES["130m"], 0.1, regime.corpus))
-    with pytest.raises(InputError, match="train_batch_size 16 does not fit"):
-        Sweep(load_space("adamw").on("nano"), Regime(SCALES["nano-65k"], 0.001, NANO.corpus))
+    with pytest.raises(InputError, match="train_batch_size 8 does not fit"):
+        Sweep(load_space("adamw").on("nano"), Regime(SCALES["nano-65k"], 0.0005, NANO.corpus))
 
 
 def test_micro_batches_divide_the_batch_and_fit_the_ladder():
