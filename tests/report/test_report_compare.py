@@ -83,7 +83,10 @@ def test_tables_agree_with_the_document(study, comparison):
     [
         ({"speedup": 1.234, "low": 1.1, "high": 1.3, "flags": []}, "1.23 [1.10, 1.30]"),
         ({"speedup": 1.2, "low": None, "high": None, "flags": []}, "1.20"),
-        ({"speedup": 2.0, "low": 1.5, "high": None, "flags": ["lower bound", "open above"]}, "\u2265 2.00 [1.50, open]"),
+        (
+            {"speedup": 2.0, "low": 1.5, "high": None, "flags": ["lower bound", "open above"]},
+            "\u2265 2.00 [1.50, open]",
+        ),
     ],
 )
 def test_speedups_read_with_their_interval(row, shown):

@@ -10,8 +10,10 @@ from tuneopt.report.palette import DARK_PAGE, LIGHT_PAGE, LOOKS, look, position
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 VIEWS = {
     "normal": np.eye(3),
-    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]),
+    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                            [-0.003882, -0.048116, 1.051998]]),
+    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                              [-0.01182, 0.04294, 0.968881]]),
 }  # fmt: skip
 
 

@@ -94,8 +94,10 @@ def options(command):
     return words[2:]
 
 
-def test_the_command_repeats_the_sweep(view):
-    words = options(tune_command(view))
+def test_the_command_repeats_the_sweep(tmp_path):
+    ledger = Ledger(tmp_path)
+    run_sweep(ledger, make_sweep("soap", grids={}), waves=0)
+    words = options(tune_command(read_study(ledger).views[0]))
     assert words[: words.index("--no-compile")] == [
         "--optimizer", "soap", "--scale", "nano-65k", "--ratio", "1", "--corpus", "embedded",
         "--seed", "0", "--replicates", "3", "--policy", "joint",

@@ -7,7 +7,15 @@ from tuneopt.report import text
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.016, "0.016"), (1e-15, "1e-15"), (128, "128"), (True, "true"), (False, "false"), ("cosine", "cosine"), (0, "0")],
+    [
+        (0.016, "0.016"),
+        (1e-15, "1e-15"),
+        (128, "128"),
+        (True, "true"),
+        (False, "false"),
+        ("cosine", "cosine"),
+        (0, "0"),
+    ],
 )
 def test_values_read_as_they_are_typed(value, shown):
     assert text.value_text(value) == shown
@@ -29,7 +37,15 @@ def test_differences_carry_a_sign_unless_they_round_to_zero(difference, shown):
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0"), (46, "46"), (9999, "9,999"), (1_310_720, "1.31 M"), (4.15e13, "41.5 T"), (123456, "123 k"), (None, "\u2013")],
+    [
+        (0, "0"),
+        (46, "46"),
+        (9999, "9,999"),
+        (1_310_720, "1.31 M"),
+        (4.15e13, "41.5 T"),
+        (123456, "123 k"),
+        (None, "\u2013"),
+    ],
 )
 def test_counts_keep_three_digits(count, shown):
     assert text.count_text(count) == shown

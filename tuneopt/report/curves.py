@@ -177,6 +177,6 @@ def draw_curves(info: CurvesInfo) -> Drawing:
         for number in range(1, passes + 1) if passes <= 12 else ():
             drawing.rule(number * info.epoch, FAINT, "dot")
     pad = 0.04 * (info.top - info.bottom)
-    drawing.across.update(range=[0, 1.01 * info.budget], tickformat="~s", nticks=7)
+    drawing.across.update(range=[0, 1.01 * info.budget], tickformat="~s", nticks=7, tickangle=0)
     drawing.up.update(range=[info.bottom - pad, info.top + pad])
     return drawing

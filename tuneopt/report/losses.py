@@ -102,7 +102,7 @@ def draw_losses(info: LossesInfo) -> Drawing:
             )
         column(drawing, places, [_beside(point) for point in lane.points])
     heads(drawing, every, "loss \u00b7 tie group", COLUMN)
-    drawing.across.update(range=[-0.1 * widest, 1.06 * widest], tickformat="+.4~g", nticks=7)
+    drawing.across.update(range=[-0.1 * widest, 1.06 * widest], tickformat="+.4~g", nticks=5, tickangle=0)
     return drawing
 
 

@@ -100,6 +100,6 @@ def draw_seeds(info: SeedsInfo) -> Drawing:
         )  # fmt: skip
     losses = [loss for group in info.groups for loss in group.losses]
     pad = 0.12 * max(max(losses) - min(losses), 1e-3)
-    drawing.across.update(range=[min(losses) - pad, max(losses) + pad], tickformat=".4~f", nticks=7)
+    drawing.across.update(range=[min(losses) - pad, max(losses) + pad], tickformat=".4~f", nticks=5, tickangle=0)
     drawing.up.update(range=[len(info.groups) - 0.45, -0.65], showticklabels=False)
     return drawing

@@ -110,7 +110,9 @@ def draw_sensitivity(info: SensitivityInfo) -> Drawing:
             cliponaxis=False,
         )  # fmt: skip
     lowest = min([0.0, *worst])
-    drawing.across.update(range=[min(-1.8 * info.tolerance, 1.25 * lowest), 1.06 * edge], tickformat="+.4~g", nticks=7)
+    drawing.across.update(
+        range=[min(-1.8 * info.tolerance, 1.25 * lowest), 1.06 * edge], tickformat="+.4~g", nticks=5, tickangle=0
+    )
     drawing.up.update(range=[max(len(info.coordinates), 2) - 0.4, -0.7], showticklabels=False)
     return drawing
 

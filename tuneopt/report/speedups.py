@@ -122,7 +122,7 @@ def draw_speedups(info: SpeedupsInfo) -> Drawing:
             )
         column(drawing, places, [_beside(point) for point in points])
     heads(drawing, every, f"speedup [{percent_text(info.level)}]", COLUMN)
-    drawing.across.update(range=[left, right], tickformat=".2~f", nticks=7)
+    drawing.across.update(range=[left, right], tickformat=".2~f", nticks=5, tickangle=0)
     return drawing
 
 

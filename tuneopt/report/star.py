@@ -157,7 +157,7 @@ def draw_star(info: StarInfo) -> Drawing:
             cliponaxis=False,
         )
         column(drawing, places, [spot.label for spot in spots])
-    drawing.across.update(range=[left, 1.04 * info.edge], tickformat="+.4~g", nticks=7)
+    drawing.across.update(range=[left, 1.04 * info.edge], tickformat="+.4~g", nticks=5, tickangle=0)
     return drawing
 
 
