@@ -224,7 +224,7 @@ class TrialSpec:
 
 
 def identity(plain: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of plain data with a ``regime``; a corpus counts by content, not name."""
+    """Sixteen hexadecimal digits of the SHA-256 of plain data with a ``regime``; a corpus counts by content alone."""
     regime = dict(plain["regime"])
     regime["corpus"] = {key: value for key, value in regime["corpus"].items() if key != "name"}
     return hashlib.sha256(canonical_json({**plain, "regime": regime}).encode()).hexdigest()[:16]

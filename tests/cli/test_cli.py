@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TUNEOPT = [sys.executable, "-m", "tuneopt.cli"]
+TUNEOPT = [sys.executable, "-m", "tuneopt"]
 
 
 def tuneopt(*arguments: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:

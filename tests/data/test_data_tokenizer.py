@@ -91,7 +91,7 @@ def test_a_vocabulary_below_the_bytes_is_refused(size: int) -> None:
 
 
 def test_a_text_too_poor_for_the_vocabulary_says_what_it_gives() -> None:
-    with pytest.raises(InputError, match="only 259 entries; set vocab_size to 259"):
+    with pytest.raises(InputError, match="only 259 entries of 5000; give more varied text"):
         train_tokenizer(["aa aa aa aa"], 5000)
 
 

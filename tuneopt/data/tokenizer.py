@@ -59,7 +59,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer.train_from_iterator((piece for text in documents for piece in pieces(text)), trainer)
     size = tokenizer.get_vocab_size()
     if size < vocab_size:
-        raise InputError(f"the text gives a vocabulary of only {size} entries; set vocab_size to {size} or less")
+        raise InputError(f"the text gives a vocabulary of only {size} entries of {vocab_size}; give more varied text")
     tokenizer.encode_special_tokens = True
     return tokenizer
 

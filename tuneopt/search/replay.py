@@ -29,7 +29,8 @@ class Replay:
         """Where the sweep stands, after feeding in whatever the ledger holds of the trials that it asks for."""
         while True:
             state = self.sweep.state(self.outcomes, gave_up)
-            if not any([self.look_up(spec) for spec in state.pending]):
+            found = [self.look_up(spec) for spec in state.pending]
+            if not any(found):
                 return state
 
     def look_up(self, spec: TrialSpec) -> bool:

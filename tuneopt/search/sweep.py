@@ -46,8 +46,8 @@ def micro_batch(batch: int, scale: Scale) -> int:
 class Sweep:
     """Everything a sweep depends on. Two equal sweeps have one `id` and ask for the same trials.
 
-    The start and the winner run with ``replicates`` seeds (``seed``, ``seed`` + 1, and so on). ``tolerance_floor`` is in nats
-    per token. ``precision``, ``compile`` and ``evaluation`` go into every trial as they are. Raises `InputError` for
+    The start and the winner run with ``replicates`` seeds (``seed``, ``seed`` + 1, and so on). ``tolerance_floor`` is
+    in nats per token. ``precision``, ``compile`` and ``evaluation`` go into every trial as they are. Raises `InputError` for
     settings out of range, and for a start that cannot run in the regime.
     """
 

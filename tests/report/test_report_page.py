@@ -1,0 +1,269 @@
+"""The whole file: what it holds, that it fetches nothing, and that text from a ledger stays text."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_samples import make_sweep, run_sweep
+
+from tuneopt.ledger import Ledger
+from tuneopt.report import write_report
+from tuneopt.report.figure import Figure
+from tuneopt.report.html import _environment, bundle, page_script, plotly_script
+from tuneopt.report.study import read_study
+from tuneopt.spec import CorpusId, InputError
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text of each script by its id."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.words, self.inside = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append([dict(attrs), ""])
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1][1] += data
+        elif self.inside != "style":
+            self.words.append(data)
+
+
+def unpack(page):
+    """The figures' data, as the page's own script reads it."""
+    packed = next(text for attributes, text in page.scripts if attributes.get("id") == "figures")
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+@pytest.fixture(scope="module")
+def written(several, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "new" / "report.html"
+    summary = write_report(several, path)
+    text = path.read_text(encoding="utf-8")
+    return summary, text, Reader(text)
+
+
+def test_the_document_has_the_shape_that_others_build_on(written, several):
+    summary, _, _ = written
+    assert {"speedups", "rankings", "flips", "warnings", "sweeps", "path"} <= set(summary)
+    assert {"optimizer", "scale", "ratio", "speedup", "low", "high", "tie_group"} <= set(summary["speedups"][0])
+    assert {"scale", "ratio", "order"} <= set(summary["rankings"][0])
+    assert {sweep["id"] for sweep in summary["sweeps"]} == set(several.sweeps())
+    first = summary["sweeps"][0]
+    assert first["regime"] == {"scale": "nano-65k", "ratio": 1, "corpus": "embedded"}
+    assert first["certificate"]["complete"] is True
+    assert first["best"]["config"]["train_batch_size"] == 8
+    json.dumps(summary, allow_nan=False)
+
+
+def test_the_same_ledger_gives_the_same_file(single, tmp_path):
+    write_report(single, tmp_path / "a.html")
+    write_report(single, tmp_path / "b.html")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_nothing_is_fetched(written):
+    _, text, page = written
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base")
+        assert "src" not in attributes
+        if tag == "a":
+            assert attributes["href"].startswith("#")
+    own = text.replace(plotly_script(), "")
+    assert "http://" not in own
+    assert "https://" not in own
+    assert "@import" not in own
+    assert "url(" not in own
+
+
+def test_the_policy_allows_the_two_scripts_and_no_connection(written):
+    _, _, page = written
+    policy = next(tag[1]["content"] for tag in page.tags if tag[1].get("http-equiv"))
+    running = [text for attributes, text in page.scripts if "type" not in attributes]
+    assert running == [plotly_script(), page_script()]
+    for text in running:
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe-eval" not in policy
+    assert "connect-src" not in policy
+    assert "\r" not in plotly_script() + page_script()
+
+
+def test_every_figure_has_its_texts_its_plot_and_its_data(written):
+    _, _, page = written
+    figures = [attributes for tag, attributes in page.tags if tag == "figure"]
+    assert len(figures) == 2 + 5 * 6
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    data = unpack(page)
+    assert set(data) == {figure["id"] for figure in figures}
+    for figure in figures:
+        assert figure["aria-labelledby"] in ids
+        assert figure["aria-describedby"] in ids
+        plot = data[figure["id"]]["plot"]
+        assert plot["data"]
+        assert plot["layout"]["xaxis"]["title"]["text"]
+        assert data[figure["id"]]["csv"].count("\n") > 1
+    labelled = [attributes["aria-label"] for tag, attributes in page.tags if attributes.get("role") == "img"]
+    assert len(labelled) == len(figures)
+    assert all(len(label) > 40 for label in labelled)
+
+
+def test_the_first_screen_says_what_the_document_says(written):
+    summary, _, page = written
+    words = " ".join(page.words)
+    first = words[: words.index("Results")]
+    best = min(summary["rankings"][-1]["losses"])
+    assert f"{best:.4f}" in first
+    soap = next(row for row in summary["speedups"] if row["optimizer"] == "soap" and row["ratio"] == 4)
+    assert f"soap {soap['speedup']:.2f} [{soap['low']:.2f}, {soap['high']:.2f}]" in first
+    for warning in summary["warnings"]:
+        assert warning in first
+
+
+def test_a_single_sweep_is_the_page(single, tmp_path):
+    summary = write_report(single, tmp_path / "one.html")
+    page = Reader((tmp_path / "one.html").read_text())
+    words = " ".join(" ".join(page.words).split())
+    best = summary["sweeps"][0]["best"]
+    assert f"soap at nano-65k/1x: {best['report_loss']:.4f}" in words.replace("\u00a0", " ")
+    assert "The certificate is complete" in words
+    assert "tuneopt tune --optimizer soap" in words
+    for heading in ("Best configuration", "Certificate", "Budget", "Regime and corpus", "How to repeat this sweep"):
+        assert heading in words
+    assert sum(tag == "h1" for tag, _ in page.tags) == 1
+
+
+def test_repeated_warnings_are_told_once(several, tmp_path):
+    summary = write_report(several, tmp_path / "x.html")
+    memory = [warning for warning in summary["warnings"] if "training text" in warning]
+    assert len(memory) == 1
+    assert "soap at nano-65k/4x" in memory[0]
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    ledger = Ledger(folder / "ledger")
+    for optimizer, ratio in ((HOSTILE, 1), ("adamw", 1)):
+        sweep = make_sweep("adamw", ratio=ratio, corpus=CorpusId(HOSTILE, "0" * 16, 1024))
+        sweep = replace(sweep, space=replace(sweep.space, optimizer=optimizer))
+        run_sweep(ledger, sweep, environment={"cpu": HOSTILE}, notes=(HOSTILE,),
+                  proof={"passed": True, "checks": [{"name": HOSTILE, "passed": True, "detail": HOSTILE}]},
+                  routing=({"parameter": HOSTILE, "rule": HOSTILE, "reason": HOSTILE},))  # fmt: skip
+    write_report(ledger, folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+def test_hostile_text_stays_text(hostile):
+    page = Reader(hostile)
+    assert not any(tag == "img" for tag, _ in page.tags)
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    running = [text for attributes, text in page.scripts if "type" not in attributes]
+    assert running == [plotly_script(), page_script()]
+    assert "49" not in re.sub(r"[\d.,]{3,}", "", " ".join(page.words).split("optimizer")[0])
+    assert any(HOSTILE in word for word in page.words)
+    assert len(page.scripts) == 3
+
+
+def test_hostile_names_reach_plotly_without_tags(hostile):
+    page = Reader(hostile)
+    plots = [figure["plot"] for figure in unpack(page).values()]
+
+    def strings(tree):
+        if isinstance(tree, str):
+            yield tree
+        elif isinstance(tree, dict | list):
+            for value in tree.values() if isinstance(tree, dict) else tree:
+                yield from strings(value)
+
+    tags = {tag for plot in plots for word in strings(plot) for tag in re.findall(r"<(/?\w+)", word)}
+    assert tags <= {"b", "/b", "br", "extra", "/extra"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_survives_a_figure_unchanged(words):
+    figure = Figure("key", words, words, {"data": [], "layout": {"title": words}}, 100, words)
+    template = _environment().from_string(
+        '{% import "macros.html.j2" as m %}{{ m.figure(f) }}<script id="figures">{{ bundle }}</script>'
+    )
+    page = Reader(template.render(f=figure, bundle=bundle([figure])))
+    assert unpack(page) == {"key": {"plot": figure.plot, "csv": words}}
+    assert [tag for tag, _ in page.tags] == [
+        "figure", "figcaption", "h3", "p", "div", "p", "button", "button", "script"
+    ]  # fmt: skip
+    plot = next(attributes for tag, attributes in page.tags if tag == "div")
+    assert plot["aria-label"] == f"{words}. {words}"
+
+
+@pytest.mark.parametrize("waves", [0, 1, 2])
+def test_a_sweep_at_any_moment_makes_a_page(tmp_path, waves):
+    ledger = Ledger(tmp_path / "ledger")
+    run_sweep(ledger, make_sweep("soap"), waves=waves)
+    summary = write_report(ledger, tmp_path / "r.html")
+    assert summary["sweeps"][0]["state"] == "running"
+    assert summary["sweeps"][0]["trials"]["pending"] > 0
+    assert "not finished" in (tmp_path / "r.html").read_text()
+
+
+def test_a_sweep_in_which_everything_diverged_makes_a_page(tmp_path):
+    ledger = Ledger(tmp_path / "ledger")
+    run_sweep(ledger, make_sweep("adamw"), lambda spec: None)
+    run_sweep(ledger, make_sweep("soap"))
+    summary = write_report(ledger, tmp_path / "r.html")
+    assert {sweep["state"] for sweep in summary["sweeps"]} == {"complete", "incomplete"}
+    assert [ranking["order"] for ranking in summary["rankings"]] == [["soap"]]
+
+
+def test_only_the_named_sweeps_are_reported(several, tmp_path):
+    wanted = read_study(several).views[1].id
+    summary = write_report(several, tmp_path / "r.html", [wanted])
+    assert [sweep["id"] for sweep in summary["sweeps"]] == [wanted]
+    assert "further trials outside this sweep" in (tmp_path / "r.html").read_text()
+
+
+def test_a_path_that_cannot_be_written_is_bad_input(single, tmp_path):
+    with pytest.raises(InputError, match="it is a folder"):
+        write_report(single, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="name another file"):
+        write_report(single, tmp_path / "file" / "r.html")
+
+
+def test_importing_the_report_is_light():
+    code = (
+        "import sys, tuneopt.report as report; assert callable(getattr(report, '__getattr__')); "
+        "heavy = {'plotly', 'jinja2', 'torch', 'ray', 'scipy', 'pyarrow'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_unknown_name_of_the_package_is_an_error():
+    import tuneopt.report as report
+
+    with pytest.raises(AttributeError):
+        _ = report.nothing

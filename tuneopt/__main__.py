@@ -1,0 +1,5 @@
+"""``python -m tuneopt`` is the ``tuneopt`` command."""
+
+from tuneopt.cli import main
+
+main()
