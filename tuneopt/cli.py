@@ -76,7 +76,7 @@ def tune(
     opened = _ledger(ledger)
     if dry_run:
         return _print(api.cost(sweep, loaded, opened), json_, console.cost)
-    with SweepDisplay(sweep, quiet=json_) as display:
+    with SweepDisplay(f"{optimizer} at {sweep.regime.label} on {loaded.id.name}", quiet=json_) as display:
         result = api.tune(
             sweep, opened, corpus=corpus, address=address, max_concurrent=max_concurrent,
             gpus_per_trial=gpus_per_trial, listener=display.update,

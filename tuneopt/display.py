@@ -18,7 +18,6 @@ from tuneopt.console import err, loss, span
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import Progress, SweepResult
     from tuneopt.ledger import CurvePoint
-    from tuneopt.search.sweep import Sweep
     from tuneopt.spec import TrialSpec
 
 REFRESH_SECONDS = 0.5
@@ -27,9 +26,8 @@ REFRESH_SECONDS = 0.5
 class SweepDisplay:
     """Shows a sweep under way: trials done, running, reused, diverged, best loss, time left."""
 
-    def __init__(self, sweep: Sweep, quiet: bool = False) -> None:
-        self.title = f"{sweep.space.optimizer} at {sweep.regime.label} on {sweep.regime.corpus.name}"
-        self.quiet = quiet
+    def __init__(self, title: str, quiet: bool = False) -> None:
+        self.title, self.quiet = title, quiet
         self.live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal and not quiet else None
         self._lines = -1
         self._drawn = 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from tuneopt.spec import InputError
 
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread for each trial: OpenMP's spinning collapses when two processes want the same cores."""
+
+CONNECT_SECONDS = 5.0
+"""How long a cluster may take to answer a connection."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -49,6 +54,8 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if address:
+        _answers(address)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -75,3 +82,16 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
         yield session
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Raise `InputError` at once when nothing listens at ``host:port``; Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+|\[[^]]+\]):(?P<port>\d{1,5})", address)
+    if match is None:
+        if address not in ("auto", "local"):
+            raise InputError(f"--address {address!r} is no Ray cluster; give host:port, ray://host:port or auto")
+        return
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster at {address!r} ({error}); start one, or leave --address out") from None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIGMAS = 1.645 * math.sqrt(2)
 """Standard deviations that a change must win by: one-sided 95% for the difference of two single runs."""
 
-TYPICAL_MOVES = 2
+TYPICAL_MOVES = 1
 """Moves that a sweep usually makes; only the estimate of the remaining trials rests on it."""
 
 

@@ -47,8 +47,8 @@ class Sweep:
     """Everything a sweep depends on. Two equal sweeps have one `id` and ask for the same trials.
 
     The start and the winner run with ``replicates`` seeds (``seed``, ``seed`` + 1, and so on). ``tolerance_floor`` is
-    in nats per token. ``precision``, ``compile`` and ``evaluation`` go into every trial as they are. Raises `InputError` for
-    settings out of range, and for a start that cannot run in the regime.
+    in nats per token. ``precision``, ``compile`` and ``evaluation`` go into every trial as they are. Raises
+    `InputError` for settings out of range, and for a start that cannot run in the regime.
     """
 
     space: LadderSpace
