@@ -70,8 +70,8 @@ def plan(
 ) -> tuple[Sweep, Corpus]:
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
-    ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins. ``compile=None`` compiles wherever a
-    compiler is found. Raises `InputError` for anything that cannot be run.
+    ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
+    ``compile=None`` compiles wherever a compiler is found. Raises `InputError` for anything that cannot be run.
     """
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep

@@ -142,5 +142,5 @@ def test_idle_slots_look_ahead_and_full_ones_do_not(tmp_path: Path, record) -> N
 def test_no_cluster_at_the_address_is_bad_input_at_once(address: str) -> None:
     from tuneopt.cluster.session import connect
 
-    with pytest.raises(InputError, match="no Ray cluster|is no Ray cluster"), connect(address):
+    with pytest.raises(InputError, match="no Ray cluster"), connect(address):
         pass

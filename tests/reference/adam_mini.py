@@ -1,4 +1,4 @@
-"""Adam-mini after Zhang et al. (arXiv 2406.16793, algorithm 1) with the study's blocks, one block at a time, float64."""
+"""Adam-mini after Zhang et al. (arXiv 2406.16793, algorithm 1) with the study's blocks, one at a time, float64."""
 
 import numpy as np
 from reference.adamw import clip

@@ -134,6 +134,4 @@ def places(shape, block_size):
     if block_size is None:
         return [tuple(slice(0, size) for size in shape)]
     corners = [range(0, size, block_size) for size in shape]
-    return [
-        (slice(top, top + block_size), slice(left, left + block_size)) for top in corners[0] for left in corners[1]
-    ]
+    return [(slice(top, top + block_size), slice(left, left + block_size)) for top in corners[0] for left in corners[1]]

@@ -6,7 +6,6 @@ Matrices through an SVD, as in the twin of Muon; everything else by the sign of 
 import math
 
 import numpy as np
-
 from reference.adamw import clip
 from reference.muon import orthogonalize
 

@@ -4,7 +4,6 @@
 """
 
 import numpy as np
-
 from reference.adamw import clip
 
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneopt.report.compare import compare
-from tuneopt.report.curves import curves_info, draw_curves, spread
+from tuneopt.report.curves import curves_info, draw_curves
 from tuneopt.report.figure import Figure, csv_text
 from tuneopt.report.losses import LossesInfo, LossLane, LossPoint, draw_losses, losses_info
 from tuneopt.report.path import draw_path, path_info
+from tuneopt.report.rows import MOST_ROWS, fitting, spread
 from tuneopt.report.seeds import draw_seeds, seeds_info
 from tuneopt.report.sensitivity import draw_sensitivity, sensitivity_info
 from tuneopt.report.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups, speedups_info
@@ -120,6 +121,21 @@ def test_an_even_selection_keeps_to_its_limit_and_its_ends(count, limit):
         assert places[-1] == count - 1
 
 
+@given(st.lists(st.integers(1, 12), max_size=80))
+def test_a_figure_of_rows_stays_readable(sizes):
+    chosen = fitting(sizes)
+    assert sum(sizes[place] for place in chosen) <= MOST_ROWS
+    assert bool(chosen) == bool(sizes)
+    if sum(sizes) <= MOST_ROWS:
+        assert chosen == list(range(len(sizes)))
+
+
+def test_regimes_that_a_figure_leaves_out_are_said():
+    lane = LossLane("130m/1x", (LossPoint("soap", 3.0, None, 1, None),))
+    assert "(1 of 9 regimes are drawn)" in LossesInfo((lane,), 9).reading
+    assert "are drawn" not in LossesInfo((lane,), 1).reading
+
+
 def test_sensitivity_uses_one_step_to_each_side_and_sorts_by_spread(view):
     info = sensitivity_info(view)
     assert all(2 <= len(each.values) + len(each.diverged) <= 3 for each in info.coordinates)
@@ -152,13 +168,14 @@ def test_speedups_leave_the_baseline_out_and_mark_what_is_doubtful():
         SpeedupPoint("muon", 1.2, 1.1, None, ("extrapolated", "open above")),
         SpeedupPoint("kron", 1.1, None, None, ("interpolated",)),
     )
-    drawing = draw_speedups(SpeedupsInfo("adamw", 0.9, (("130m/1x", points),))).plain()
-    texts = [note["text"] for note in drawing["layout"]["annotations"]]
+    drawing = draw_speedups(SpeedupsInfo("adamw", 0.9, (("130m/1x", points),), 1)).plain()
+    texts = drawing["layout"]["yaxis2"]["ticktext"]
+    assert "speedup [90%]" in texts
     assert "1.30 [1.20, 1.40]" in texts
     assert "1.20* [1.10, open]" in texts
     assert "1.10*" in texts
     right = drawing["layout"]["xaxis"]["range"][1]
-    assert max(x for trace in drawing["data"] for x in trace["x"]) <= right
+    assert max(x for trace in drawing["data"] for x in trace["x"] if x is not None) <= right
 
 
 def test_there_are_no_speedups_without_a_law(view, single):
@@ -169,7 +186,7 @@ def test_there_are_no_speedups_without_a_law(view, single):
 
 def test_names_in_figures_cannot_become_markup():
     hostile = "<a href='javascript:alert(1)'>x</a>"
-    info = LossesInfo((LossLane(hostile, (LossPoint(hostile, 3.0, None, 1, None),)),))
+    info = LossesInfo((LossLane(hostile, (LossPoint(hostile, 3.0, None, 1, None),)),), 1)
     assert "<a" not in json.dumps(draw_losses(info).plain())
 
 

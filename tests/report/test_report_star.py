@@ -47,10 +47,10 @@ def test_diverged_and_pending_changes_stand_at_the_edge_with_their_status(tmp_pa
     assert statuses["learning_rate", 0.128].difference is None
     assert statuses["beta1", 0.8].status == "pending"
     drawn = draw_star(info).plain()
-    texts = [note["text"] for note in drawn["layout"]["annotations"]]
+    texts = drawn["layout"]["yaxis2"]["ticktext"]
     assert "diverged" in texts
     assert "pending" in texts
-    marks = {trace["customdata"][0][0]: trace for trace in drawn["data"] if trace["mode"] == "markers"}
+    marks = {trace["customdata"][0][0]: trace for trace in drawn["data"] if "customdata" in trace}
     rates = marks["learning_rate"]
     place = [row[1] for row in rates["customdata"]].index("0.128")
     assert rates["x"][place] == info.edge
@@ -69,7 +69,7 @@ def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(view):
     drawn = draw_star(info).plain()
     right = drawn["layout"]["xaxis"]["range"][1]
     for trace in drawn["data"]:
-        if trace["mode"] == "markers":
+        if "customdata" in trace:
             assert max(trace["x"]) <= right
             beyond = [symbol == "triangle-right" for symbol in trace["marker"]["symbol"]]
             assert [x == info.edge for x, over in zip(trace["x"], beyond, strict=True) if over] == [True] * sum(beyond)

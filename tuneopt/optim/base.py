@@ -40,6 +40,11 @@ class Optimizer(torch.optim.Optimizer):
     """Where the settings that are special to this optimizer may lie."""
     fixed: ClassVar[Mapping[str, Value]] = {}
     """Hyperparameters of published configurations that have one value here."""
+    model_facts: ClassVar[tuple[str, ...]] = ()
+    """Arguments that describe the model and are no hyperparameters, in the words of `tuneopt.spec.Scale`.
+
+    Whoever knows the model should pass them, as the training loop does.
+    """
 
     def __init__(self, params: Parameters, settings: Settings, rules: Sequence[RouteRule] | None = None) -> None:
         settings = checked(settings, self.bounds)
@@ -135,8 +140,19 @@ class Optimizer(torch.optim.Optimizer):
             ]
         return self._pools
 
+    @property
+    def hessian_interval(self) -> int:
+        """Steps between the estimates of the Hessian's diagonal that training owes to `update_hessian`; 0 for none."""
+        return 0
+
+    def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
+        """Take in an estimate, by parameter, after each of these steps; most optimizers want none and ignore it."""
+
     def prepare(self, batches: list[Batch]) -> None:
         """Hook between gradients and clipping, for rules that clip something else than the gradient."""
+
+    def finish(self, batches: list[Batch]) -> None:
+        """Hook after the parameters have moved, for what a rule keeps for its next step."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -152,6 +168,7 @@ class Optimizer(torch.optim.Optimizer):
         self.prepare(batches)
         for batch, divisor in zip(batches, norm_divisors(batches), strict=True):
             batch.pool.advance(batch, divisor)
+        self.finish(batches)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def create(
     out of their bounds.
     """
     kind = implementation(name)
-    known = hyperparameter_names(kind)
+    known, accepted = hyperparameter_names(kind), inspect.signature(kind).parameters
     arguments: dict[str, Any] = {}
     for word, value in hyperparameters.items():
         if word in kind.fixed:
@@ -44,10 +44,10 @@ def create(
             raise InputError(f"{word} belongs to the training loop, not to the optimizer {name}; leave it out")
         elif word not in known and word != "rules":
             raise InputError(f"{name} has no hyperparameter {word!r}; {nearest(word, known)}")
-        elif word not in BETAS:
+        elif word not in BETAS or word in accepted:
             arguments[RENAMED.get(word, word)] = value
-    if "betas" in inspect.signature(kind).parameters:
-        defaults = inspect.signature(kind).parameters["betas"].default
+    if "betas" in accepted:
+        defaults = accepted["betas"].default
         arguments["betas"] = tuple(hyperparameters.get(word, defaults[i]) for i, word in enumerate(BETAS))
     return kind(model_or_named_parameters, **arguments)
 

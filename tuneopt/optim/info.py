@@ -35,12 +35,76 @@ _TABLE = (
         implementation="tuneopt.optim.adamw:AdamW",
     ),
     OptimizerInfo(
+        name="nadamw",
+        family="scalar",
+        fallback=None,
+        source="Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; as in arXiv 2509.02046",
+        state_bytes_per_parameter=8.0,  # two moments
+        implementation="tuneopt.optim.nadamw:NAdamW",
+    ),
+    OptimizerInfo(
+        name="mars",
+        family="scalar",
+        fallback=None,
+        source="Yuan et al., arXiv 2411.10438 (approximate MARS-AdamW); as in arXiv 2509.02046",
+        state_bytes_per_parameter=12.0,  # two moments and the gradient of the step before
+        implementation="tuneopt.optim.mars:MARS",
+    ),
+    OptimizerInfo(
+        name="cautious",
+        family="scalar",
+        fallback=None,
+        source="Liang et al., arXiv 2411.16085; as in arXiv 2509.02046",
+        state_bytes_per_parameter=8.0,  # two moments
+        implementation="tuneopt.optim.cautious:Cautious",
+    ),
+    OptimizerInfo(
+        name="lion",
+        family="scalar",
+        fallback=None,
+        source="Chen et al., arXiv 2302.06675; as in arXiv 2509.02046",
+        state_bytes_per_parameter=4.0,  # one momentum
+        implementation="tuneopt.optim.lion:Lion",
+    ),
+    OptimizerInfo(
+        name="adam_mini",
+        family="scalar",
+        fallback="adamw at the same learning rate (norms and other vectors)",
+        source="Zhang et al., arXiv 2406.16793; as in arXiv 2509.02046",
+        state_bytes_per_parameter=4.0 + 4.0 * 13_312 / 2**24,  # one moment, and one number per row: 13,312 of a layer
+        implementation="tuneopt.optim.adam_mini:AdamMini",
+    ),
+    OptimizerInfo(
+        name="sophia",
+        family="scalar",
+        fallback=None,
+        source="Liu et al., arXiv 2305.14342 (Sophia-H); as in arXiv 2509.02046",
+        state_bytes_per_parameter=8.0,  # one momentum, one average of the Hessian's diagonal
+        implementation="tuneopt.optim.sophia:Sophia",
+    ),
+    OptimizerInfo(
         name="muon",
         family="matrix",
         fallback="adamw at muon_to_adam_lr times the learning rate",
         source="Jordan et al. 2024, kellerjordan.github.io/posts/muon; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.muon:Muon",
+    ),
+    OptimizerInfo(
+        name="scion",
+        family="matrix",
+        fallback="sign of the averaged gradient at scion_to_signum_lr times the learning rate",
+        source="Pethick et al., arXiv 2502.07529; as in arXiv 2509.02046",
+        state_bytes_per_parameter=4.0,  # one momentum
+        implementation="tuneopt.optim.scion:Scion",
+    ),
+    OptimizerInfo(
+        name="kron",
+        family="matrix",
+        fallback="the same rule with diagonal factors, at the same learning rate",
+        source="Li, arXiv 1512.04202 and 2211.04422 (PSGD, Kronecker-factored); as in arXiv 2509.02046",
+        state_bytes_per_parameter=12.0,  # one momentum, and per square block two factors of its size
+        implementation="tuneopt.optim.kron:Kron",
     ),
     OptimizerInfo(
         name="soap",

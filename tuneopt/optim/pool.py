@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from tuneopt.optim.probes import gaussian
 from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, apply, state_dtype
 from tuneopt.optim.settings import Settings, check_gradient
 
@@ -37,6 +38,12 @@ class Batch:
     def parameters(self) -> list[Tensor]:
         """The parameters that step, in the order of ``gradients`` where those are one per parameter."""
         every = self.pool.parameters
+        return every if self.rows is None else [every[row] for row in self.rows]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of `parameters`."""
+        every = self.pool.names
         return every if self.rows is None else [every[row] for row in self.rows]
 
 
@@ -116,6 +123,10 @@ class ListPool(Pool[ElementwiseRule]):
     def _move(self, batch: Batch, parameters: list[Tensor], divisor: Tensor | None) -> None:
         state = {key: [self._state[parameter][key] for parameter in parameters] for key in self.keys}
         settings, dtype = self.settings, state_dtype(parameters[0])
+        if self.rule.draws(settings, batch.step):
+            words = (settings["probe_seed"], batch.step)
+            likes = (torch.empty_like(parameter, dtype=dtype) for parameter in parameters)
+            state["probe"] = [gaussian(like, *words, name) for name, like in zip(batch.names, likes, strict=True)]
         if parameters[0].dtype == dtype:
             self.rule.advance(parameters, batch.gradients, state, settings, batch.step, divisor)
             return
@@ -159,6 +170,11 @@ class MatrixPool(Pool[MatrixRule]):
             gradients.div_(divisor)
         every = {**self.stacks, **self.constants}
         chosen = {key: (stack if rows is None else stack[rows]).flatten(0, 1) for key, stack in every.items()}
+        if self.rule.draws(self.settings, batch.step):
+            words = (self.settings["probe_seed"], batch.step)
+            names = [(name, piece) for name in batch.names for piece in range(self.pieces)]
+            probes = [gaussian(gradients[row], *words, *which) for row, which in enumerate(names)]
+            chosen["probe"] = torch.stack(probes)
         direction = self.rule.direction(gradients, chosen, self.settings, batch.step)
         if rows is not None:
             for key, stack in self.stacks.items():

@@ -94,11 +94,14 @@ class Witness:
 
     def _divisors(self) -> dict[float, float]:
         squares: dict[float, float] = {}
+        invariants = {watch.rule: watch.invariant for watch in self._watches}
         for group in self._optimizer.param_groups:
             limit = group["max_grad_norm"]
             for parameter in group["params"]:
                 if limit > 0 and parameter.grad is not None:
-                    norm = float(torch.linalg.vector_norm(parameter.grad, dtype=torch.float64))
+                    state = self._optimizer.state.get(parameter, {})
+                    clipped = invariants[group["rule"]].limited(parameter, group, state)
+                    norm = float(torch.linalg.vector_norm(clipped, dtype=torch.float64))
                     squares[limit] = squares.get(limit, 0.0) + norm**2
         return {limit: max(1.0, square**0.5 / limit) for limit, square in squares.items()}
 

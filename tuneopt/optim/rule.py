@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from tuneopt.optim.blocks import blocks
 from tuneopt.optim.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,9 +35,19 @@ class Rule(ABC):
     def invariant(self) -> Invariant:
         """A fresh check of what this rule alone does to parameters."""
 
+    def draws(self, settings: Settings, step: int) -> bool:
+        """Whether `direction` needs standard normal numbers at this step, as ``state["probe"]``, shaped as gradients.
+
+        They follow from the setting ``probe_seed``, the parameter's name and the step, so they have no state.
+        """
+        return False
+
 
 class ElementwiseRule(Rule):
     """A rule over lists of tensors of any shape."""
+
+    separable: ClassVar[bool] = False
+    """Whether rows move independently of each other, so that a step may be taken portion by portion, in cache."""
 
     @abstractmethod
     def direction(
@@ -57,9 +68,11 @@ class ElementwiseRule(Rule):
         divisor: Tensor | None,
     ) -> None:
         """Move the parameters by one step; gradients are first divided by ``divisor``, the clip by norm."""
-        if divisor is not None:
-            gradients = list(torch._foreach_div(gradients, divisor))
-        apply(parameters, self.direction(gradients, state, settings, step), settings)
+        columns = [parameters, gradients, *state.values()]
+        for _, (own, grads, *held) in blocks(columns) if self.separable else ((None, columns),):
+            if divisor is not None:
+                grads = list(torch._foreach_div(grads, divisor))
+            apply_in_one_pass(own, self.direction(grads, dict(zip(state, held, strict=True)), settings, step), settings)
 
 
 class MatrixRule(Rule):
@@ -86,6 +99,28 @@ def apply(parameters: list[Tensor], direction: list[Tensor], settings: Settings)
     if settings["weight_decay"]:
         torch._foreach_add_(direction, parameters, alpha=settings["weight_decay"])
     torch._foreach_add_(parameters, direction, alpha=-settings["lr"])
+
+
+def apply_in_one_pass(parameters: list[Tensor], direction: list[Tensor], settings: Settings) -> None:
+    """`apply` through the kernel of ``torch.optim.SGD(fused=True)``, which reads and writes each parameter once.
+
+    The kernel goes through memory and not through strides, so it takes dense tensors alone; others are applied plainly.
+    """
+    if not all(tensor.is_contiguous() for tensor in (*parameters, *direction)):
+        apply(parameters, direction, settings)
+        return
+    torch._fused_sgd_(
+        parameters,
+        direction,
+        [],
+        weight_decay=settings["weight_decay"],
+        momentum=0.0,
+        lr=settings["lr"],
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
 
 
 def state_dtype(parameter: Tensor) -> torch.dtype:

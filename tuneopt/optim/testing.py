@@ -55,6 +55,14 @@ def seed_gradients(model: nn.Module, seed: int, scale: float = 0.01) -> None:
         parameter.grad = (scale * torch.randn(parameter.shape, generator=generator)).to(parameter)
 
 
+def seed_hessian(model: nn.Module, optimizer: Optimizer, seed: int, scale: float = 0.01) -> None:
+    """Give an optimizer that asks for the Hessian's diagonal one made of ``seed``, the step done, where it is due."""
+    if optimizer.hessian_interval and (seed + 1) % optimizer.hessian_interval == 0:
+        generator = torch.Generator().manual_seed(seed)
+        numbers = {p: scale * torch.randn(p.shape, generator=generator) for p in model.parameters()}
+        optimizer.update_hessian({p: number.to(p) for p, number in numbers.items()})
+
+
 class OptimizerConformance:
     """Checks that every optimizer here passes; `make` is the one thing to fill in."""
 
@@ -74,6 +82,7 @@ class OptimizerConformance:
         for seed in seeds:
             seed_gradients(model, seed)
             optimizer.step()
+            seed_hessian(model, optimizer, seed)
 
     def test_every_parameter_with_a_gradient_moves(self) -> None:
         """Nothing stays in place, nothing becomes infinite."""
@@ -158,6 +167,7 @@ class OptimizerConformance:
             seed_gradients(model, seed)
             late.grad = None
             optimizer.step()
+            seed_hessian(model, optimizer, seed)
         assert torch.equal(late, before)
         self.advance(model, optimizer, range(4, 8))
         full = TinyModel()
@@ -277,6 +287,7 @@ class OptimizerConformance:
             witness.before_step()
             optimizer.step()
             witness.after_step()
+            seed_hessian(model, optimizer, seed)
         proof = witness.proof()
         assert proof.passed, [check for check in proof.checks if not check.passed]
         assert_equal_models(model, self.run(14)[0])

@@ -10,11 +10,15 @@ from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.palette import BAD, FAINT, PLAIN, look
 from tuneopt.report.path import differences
+from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import changes_text, count_text, plain
 
 SETTLED = 0.25
 """The vertical scale leaves out what the best curve covers in this first part of its run."""
+
+
+_HOVER = "%{y:.4f} nats per token at %{x:.3s} tokens<extra></extra>"
 
 
 @dataclass(frozen=True)
@@ -96,15 +100,6 @@ def curves_info(view: SweepView, limit: int) -> CurvesInfo:
     )
 
 
-def spread(count: int, limit: int) -> list[int]:
-    """At most ``limit`` of ``count`` places, evenly spaced, both ends among them."""
-    if count <= limit:
-        return list(range(count))
-    if limit < 2:
-        return list(range(limit))
-    return sorted({round(index * (count - 1) / (limit - 1)) for index in range(limit)})
-
-
 def _curve(record: TrialRecord, role: str, label: str) -> Curve:
     points = [(point.tokens, point.select_loss) for point in record.curve if point.select_loss is not None]
     return Curve(
@@ -157,21 +152,32 @@ def draw_curves(info: CurvesInfo) -> Drawing:
             continue
         x: list[int | None] = []
         y: list[float | None] = []
-        text: list[str | None] = []
         for curve in curves:
             x += [*curve.tokens, None]
             y += [*curve.losses, None]
-            text += [plain(curve.label)] * len(curve.tokens) + [None]
+        front = role not in ("other", "diverged")
         drawing.scatter(
             x=x,
             y=y,
-            mode="lines+markers" if role == "diverged" else "lines",
-            marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": BAD}},
+            mode="lines",
             line={"color": tone, "width": width, "dash": dash},
             name=name,
-            text=text,
-            hovertemplate="%{text}<br>%{y:.4f} nats per token at %{x:.3s} tokens<extra></extra>",
+            **({"hovertemplate": _HOVER} if front else {"hoverinfo": "skip"}),
         )
+        if not front:
+            # The ends alone answer to a pointer: what a faint line belongs to is asked where it is compared.
+            drawing.scatter(
+                x=[curve.tokens[-1] for curve in curves],
+                y=[curve.losses[-1] for curve in curves],
+                mode="markers",
+                marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": tone}}
+                if role == "diverged"
+                else {"size": 4, "color": tone},
+                text=[plain(curve.label) for curve in curves],
+                hovertemplate="%{text}<br>" + _HOVER,
+                showlegend=False,
+                cliponaxis=role == "diverged",
+            )
     if info.epoch is not None:
         passes = int(info.budget // info.epoch)
         for number in range(1, passes + 1) if passes <= 12 else ():

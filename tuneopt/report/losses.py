@@ -9,12 +9,9 @@ from tuneopt.report.compare import Comparison, winner_of
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.palette import look
-from tuneopt.report.rows import column, heads, height, lay_out
+from tuneopt.report.rows import fitting, height, lay_out
 from tuneopt.report.study import Study
 from tuneopt.report.text import loss_text, plural
-
-COLUMN = 68
-"""Pixels of the column of numbers beside the rows."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +35,21 @@ class LossLane:
 
 @dataclass(frozen=True)
 class LossesInfo:
-    """The losses of every regime that has a result."""
+    """The losses of every regime that has a result; ``regimes`` counts those that a figure cannot hold as well."""
 
     lanes: tuple[LossLane, ...]
+    regimes: int
 
     title = "Loss by optimizer and regime"
-    reading = (
-        "Each row is an optimizer's distance to the lowest report loss of its regime, with one standard error to each "
-        "side; optimizers of one tie group cannot be told apart."
-    )
+
+    @property
+    def reading(self) -> str:
+        """How to read the figure."""
+        hidden = f" ({len(self.lanes)} of {self.regimes} regimes are drawn)" if len(self.lanes) < self.regimes else ""
+        return (
+            "Each row is an optimizer's distance to the lowest report loss of its regime, with one standard error to "
+            f"each side; optimizers of one tie group cannot be told apart{hidden}."
+        )
 
     def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
         """One row per optimizer and regime."""
@@ -70,38 +73,35 @@ def losses_info(study: Study, comparison: Comparison) -> LossesInfo:
             sigma = ranking["sigma"]
             points.append(LossPoint(optimizer, loss, None if sigma is None else sigma / math.sqrt(runs), runs, group))
         lanes.append(LossLane(comparison.label(regime), tuple(points)))
-    return LossesInfo(tuple(lanes))
+    chosen = fitting([len(lane.points) for lane in lanes])
+    return LossesInfo(tuple(lanes[place] for place in chosen), len(lanes))
 
 
 def draw_losses(info: LossesInfo) -> Drawing:
     """A lane per regime, a row per optimizer in its colour."""
     lanes = [(lane.label, [point.optimizer for point in lane.points]) for lane in info.lanes]
-    drawing = Drawing(height(lanes), "report loss above the lowest (nats/token)", right=COLUMN)
+    drawing = Drawing(height(lanes), "report loss above the lowest (nats/token)")
     drawing.rule(0)
-    spans = [point.loss - lane.points[0].loss + (point.error or 0.0) for lane in info.lanes for point in lane.points]
-    widest = max([*spans, 1e-3])
-    every = lay_out(drawing, lanes)
-    for lane, places in zip(info.lanes, every, strict=True):
+    beside = [[_beside(point) for point in lane.points] for lane in info.lanes]
+    placed = lay_out(drawing, lanes, beside, "loss \u00b7 tie group")
+    rows: dict[str, list[tuple[float, int, LossPoint]]] = {}
+    for lane, places in zip(info.lanes, placed, strict=True):
         for point, place in zip(lane.points, places, strict=True):
-            seen = look(point.optimizer)
-            hover = f"{loss_text(point.loss, point.error)} nats per token, {plural(point.runs, 'seed')}"
-            drawing.scatter(
-                x=[point.loss - lane.points[0].loss],
-                y=[place],
-                mode="markers",
-                error_x={
-                    "type": "data",
-                    "array": [point.error or 0.0],
-                    "thickness": 2,
-                    "width": 5,
-                    "color": seen.colour,
-                },
-                marker={"symbol": seen.symbol, "size": 11, "color": seen.colour},
-                hovertemplate=f"{hover}<extra></extra>",
-                cliponaxis=False,
-            )
-        column(drawing, places, [_beside(point) for point in lane.points])
-    heads(drawing, every, "loss \u00b7 tie group", COLUMN)
+            rows.setdefault(point.optimizer, []).append((point.loss - lane.points[0].loss, place, point))
+    for optimizer, found in rows.items():
+        seen = look(optimizer)
+        errors = [point.error or 0.0 for _, _, point in found]
+        drawing.scatter(
+            x=[x for x, _, _ in found],
+            y=[place for _, place, _ in found],
+            mode="markers",
+            error_x={"type": "data", "array": errors, "thickness": 2, "width": 5, "color": seen.colour},
+            marker={"symbol": seen.symbol, "size": 11, "color": seen.colour},
+            text=[f"{loss_text(p.loss, p.error)} nats per token, {plural(p.runs, 'seed')}" for _, _, p in found],
+            hovertemplate="%{text}<extra></extra>",
+            cliponaxis=False,
+        )
+    widest = max([1e-3, *(x + (point.error or 0.0) for found in rows.values() for x, _, point in found)])
     drawing.across.update(range=[-0.1 * widest, 1.06 * widest], tickformat="+.4~g", nticks=5, tickangle=0)
     return drawing
 

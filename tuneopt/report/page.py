@@ -155,7 +155,7 @@ def _section(study: Study, view: SweepView, verdict: SweepVerdict) -> Section:
         return Figure.of(f"{name}-{view.id}", info, draw(info))
 
     star, seeds, path = star_info(view), seeds_info(view), path_info(view)
-    curves = curves_info(view, max(20, CURVES // len(study.views)))
+    curves = curves_info(view, CURVES // len(study.views))
     sensitivity = sensitivity_info(view)
     corpora = {corpus for corpus, _ in study.corpora}
     where = f"{view.label} on {view.sweep.regime.corpus.name}" if len(corpora) > 1 else view.label
@@ -177,6 +177,6 @@ def _section(study: Study, view: SweepView, verdict: SweepVerdict) -> Section:
         corpus=provenance.corpus(view),
         proof=provenance.proof(view),
         routing=provenance.routing(view),
-        trials=provenance.trials(view, max(50, ROWS // len(study.views))),
+        trials=provenance.trials(view, max(20, ROWS // len(study.views))),
         command=tune_command(view),
     )

@@ -20,7 +20,7 @@ Changes = tuple[tuple[str, Value, Value], ...]
 class Tried:
     """A configuration: its place in the order asked (1 is the start), status, select loss in nats, and its changes.
 
-    ``changes`` is what sets it apart from the incumbent of its time, so far as one or several moves tell.
+    ``changes`` is what sets it apart from the incumbent that it is nearest to.
     """
 
     place: int
@@ -59,7 +59,7 @@ class PathInfo:
 
     def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
         """One row per configuration."""
-        columns = ("order", "trial", "status", "select_loss_nats", "differs_from_start")
+        columns = ("order", "trial", "status", "select_loss_nats", "differs_from_incumbent")
         return columns, [
             (each.place, each.trial, each.status, each.loss, "; ".join(f"{n}: {value_text(a)} to {value_text(b)}"
                                                                       for n, a, b in each.changes))
@@ -76,6 +76,7 @@ def path_info(view: SweepView) -> PathInfo:
     """The path of a sweep as its outcomes tell it."""
     descent, start = view.state.descent, view.sweep.space.start
     places = {config: number for number, config in enumerate(descent.asked, start=1)}
+    incumbents = [move.config for move in reversed(descent.path)] + [start]
     tried = []
     for config, place in places.items():
         record = view.record(config)
@@ -83,7 +84,8 @@ def path_info(view: SweepView) -> PathInfo:
         if record is not None and record.status == "completed" and not record.comparable:
             status = "unproven"
         loss = record.select_loss if record is not None and status == "completed" else None
-        tried.append(Tried(place, view.sweep.trial_id(config), status, loss, differences(start, config)))
+        changes = min((differences(incumbent, config) for incumbent in incumbents), key=len)
+        tried.append(Tried(place, view.sweep.trial_id(config), status, loss, changes))
     stands = [Stand(1, 1, "start", tried[0].loss if tried else None, None, ())]
     for move in descent.path:
         # A move may lead to a configuration that an earlier star asked for: it cannot stand before its predecessor.
@@ -157,5 +159,5 @@ def _place(each: Tried, top: float) -> str:
 
 
 def _hover(each: Tried) -> str:
-    what = changes_text(each.changes) or "the start"
+    what = changes_text(each.changes) or "an incumbent"
     return f"{what}: {each.status if each.loss is None else f'{each.loss:.4f} nats per token'}"

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneopt.report.curves import spread
 from tuneopt.report.path import differences
+from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.tables import Facts, Table
 from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural
@@ -22,7 +22,7 @@ def corpus(view: SweepView) -> Facts:
         "Regime and corpus",
         (
             ("scale", f"{regime.scale.name}: {regime.scale.layers} layers, width {regime.scale.d_model}, "
-                      f"{regime.scale.heads} heads, sequence {regime.scale.seq_len}"),
+                      f"{plural(regime.scale.heads, 'head')}, sequence {regime.scale.seq_len}"),
             ("parameters", f"{regime.scale.parameters:,} without embeddings, "
                            f"{regime.scale.total_parameters(regime.corpus.vocab_size):,} in all"),
             ("budget", f"{regime.tokens:,} tokens a trial (ratio {regime.ratio:g})"),

@@ -14,41 +14,64 @@ ROW = 19
 """Pixels of a row: a line of text with air around it."""
 
 
+MOST_ROWS = 120
+"""Rows that one figure draws: more are unreadable, and drawing them takes a browser seconds."""
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most ``limit`` of ``count`` places, evenly spaced, both ends among them."""
+    if count <= limit:
+        return list(range(count))
+    if limit < 2:
+        return list(range(limit))
+    return sorted({round(index * (count - 1) / (limit - 1)) for index in range(limit)})
+
+
+def fitting(sizes: Sequence[int]) -> list[int]:
+    """The lanes to draw, evenly spaced, so that their rows stay within `MOST_ROWS`; ``sizes`` counts each lane's rows."""
+    for count in range(len(sizes), 1, -1):
+        chosen = spread(len(sizes), count)
+        if sum(sizes[place] for place in chosen) <= MOST_ROWS:
+            return chosen
+    return list(range(min(len(sizes), 1)))
+
+
 def height(lanes: Sequence[tuple[str, Sequence[str]]]) -> int:
     """Pixels that the lanes need, axis and its title included."""
     return ROW * max(sum(len(labels) + 1 for _, labels in lanes), 3) + 58
 
 
-def lay_out(drawing: Drawing, lanes: Sequence[tuple[str, Sequence[str]]]) -> list[list[int]]:
-    """Draw headings, stripes and row labels for (heading, row labels) lanes; returns each lane's vertical places."""
+def lay_out(
+    drawing: Drawing,
+    lanes: Sequence[tuple[str, Sequence[str]]],
+    beside: Sequence[Sequence[str]] = (),
+    head: str = "",
+) -> list[list[int]]:
+    """Draw headings, stripes and labels for (heading, row labels) lanes; returns the vertical places of each lane.
+
+    ``beside`` holds a text for the right end of each row, lane by lane, and ``head`` what stands above them.
+    """
     places: list[list[int]] = []
-    ticks: dict[int, str] = {}
     row = 0
     for number, (heading, labels) in enumerate(lanes):
         if number % 2 == 0:
-            bottom = row + len(labels) + 0.5
-            drawing.stripe(row - 0.5, bottom)
-        drawing.note(x=0, xref="paper", xanchor="left", xshift=4, y=row, text=f"<b>{plain(heading)}</b>")
-        own = [row + 1 + index for index in range(len(labels))]
-        ticks |= {place: plain(label) for place, label in zip(own, labels, strict=True)}
-        places.append(own)
+            drawing.stripe(row - 0.5, row + len(labels) + 0.5)
+        drawing.note(f"<b>{plain(heading)}</b>", x=0, xref="paper", xanchor="left", xshift=4, y=row)
+        places.append([row + 1 + index for index in range(len(labels))])
         row += len(labels) + 1
-    drawing.up.update(
-        range=[max(row, 3) - 0.5, -0.6], tickmode="array", tickvals=list(ticks), ticktext=list(ticks.values())
-    )
+    own = _labels(places, [labels for _, labels in lanes])
+    end = max(row, 3) - 0.5
+    drawing.up.update(range=[end, -0.6], tickmode="array", tickvals=list(own), ticktext=list(own.values()))
+    if beside:
+        heads = {each[0] - 1: plain(head) for each in places if head}
+        drawing.column(heads | _labels(places, beside))
     return places
 
 
-def column(drawing: Drawing, places: Sequence[int], texts: Sequence[str]) -> None:
-    """Write a text to the right of each row, outside the plot, where no mark can be under it."""
-    for place, text in zip(places, texts, strict=True):
-        drawing.note(x=1, xref="paper", xanchor="left", xshift=5, y=place, text=plain(text), font={"size": 11})
-
-
-def heads(drawing: Drawing, places: Sequence[Sequence[int]], text: str, right: int) -> None:
-    """Write what the column holds at the right end of every heading row; ``right`` is the column's width in pixels."""
-    for own in places:
-        drawing.note(
-            x=1, xref="paper", xanchor="right", xshift=right, y=own[0] - 1, text=plain(text),
-            font={"size": 11},
-        )  # fmt: skip
+def _labels(places: Sequence[Sequence[int]], texts: Sequence[Sequence[str]]) -> dict[int, str]:
+    """The texts by place."""
+    return {
+        place: plain(text)
+        for own, lane in zip(places, texts, strict=True)
+        for place, text in zip(own, lane, strict=True)
+    }

@@ -8,11 +8,8 @@ from tuneopt.report.compare import Comparison
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.palette import look
-from tuneopt.report.rows import column, heads, height, lay_out
+from tuneopt.report.rows import fitting, height, lay_out
 from tuneopt.report.text import percent_text
-
-COLUMN = 118
-"""Pixels of the column of numbers beside the rows."""
 
 PUBLISHED_BAND = (1.0, 1.4)
 """Where the study of arXiv 2509.02046 found every optimizer's speedup over a well-tuned AdamW."""
@@ -31,11 +28,15 @@ class SpeedupPoint:
 
 @dataclass(frozen=True)
 class SpeedupsInfo:
-    """The speedups of every regime where the baseline has a law; ``level`` is the intervals' coverage."""
+    """The speedups of every regime where the baseline has a law; ``level`` is the intervals' coverage.
+
+    ``regimes`` counts those that a figure cannot hold as well.
+    """
 
     baseline: str
     level: float
     lanes: tuple[tuple[str, tuple[SpeedupPoint, ...]], ...]
+    regimes: int
 
     @property
     def title(self) -> str:
@@ -45,10 +46,12 @@ class SpeedupsInfo:
     @property
     def reading(self) -> str:
         """How to read the figure."""
+        hidden = f" ({len(self.lanes)} of {self.regimes} regimes are drawn)" if len(self.lanes) < self.regimes else ""
         return (
             f"At a speedup of 1.2, {self.baseline} needs 1.2 times the tokens for the same loss; bars are "
             f"{percent_text(self.level)} intervals, the shaded band is the 1.0 to 1.4 that Wen et al. "
-            "(arXiv 2509.02046) found, and an asterisk marks what rests on less than the law within its budgets."
+            "(arXiv 2509.02046) found, and an asterisk marks what rests on less than the law within its budgets"
+            f"{hidden}."
         )
 
     def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
@@ -74,54 +77,60 @@ def speedups_info(comparison: Comparison) -> SpeedupsInfo | None:
             lanes.append(
                 (comparison.label(regime), tuple(sorted(points, key=lambda point: (-point.speedup, point.optimizer))))
             )
-    return SpeedupsInfo(document["baseline"], document["level"], tuple(lanes)) if lanes else None
+    chosen = fitting([len(points) for _, points in lanes])
+    drawn = tuple(lanes[place] for place in chosen)
+    return SpeedupsInfo(document["baseline"], document["level"], drawn, len(lanes)) if lanes else None
 
 
 def draw_speedups(info: SpeedupsInfo) -> Drawing:
     """A lane per regime, a row per optimizer; an interval that is open above ends in an arrow."""
     lanes = [(label, [point.optimizer for point in points]) for label, points in info.lanes]
-    drawing = Drawing(height(lanes), f"speedup over {info.baseline} (tokens/tokens)", right=COLUMN)
-    drawing.band(PUBLISHED_BAND[0], PUBLISHED_BAND[1])
+    drawing = Drawing(height(lanes), f"speedup over {info.baseline} (tokens/tokens)")
+    drawing.band(*PUBLISHED_BAND)
     drawing.rule(1)
     left, right = _range(info)
-    every = lay_out(drawing, lanes)
-    for (_, points), places in zip(info.lanes, every, strict=True):
+    beside = [[_beside(point) for point in points] for _, points in info.lanes]
+    placed = lay_out(drawing, lanes, beside, f"speedup [{percent_text(info.level)}]")
+    rows: dict[str, list[tuple[int, SpeedupPoint]]] = {}
+    for (_, points), places in zip(info.lanes, placed, strict=True):
         for point, place in zip(points, places, strict=True):
-            seen = look(point.optimizer)
-            if point.low is not None:
-                opens = point.high is None or point.high > right
-                drawing.scatter(
-                    x=[point.low, right if opens else point.high],
-                    y=[place] * 2,
-                    mode="lines+markers",
-                    hoverinfo="skip",
-                    opacity=0.6,
-                    line={"color": seen.colour, "width": 3},
-                    marker={
-                        "symbol": ["line-ns", "triangle-right" if opens else "line-ns"],
-                        "size": 9,
-                        "color": seen.colour,
-                        "line": {"width": 2, "color": seen.colour},
-                    },
-                    cliponaxis=False,
-                )
-            hollow = "interpolated" in point.flags
-            drawing.scatter(
-                x=[min(point.speedup, right)],
-                y=[place],
-                mode="markers",
-                marker={
-                    "symbol": seen.symbol + ("-open" if hollow else ""),
-                    "size": 11,
-                    "color": seen.colour,
-                    "opacity": 1,
-                    "line": {"width": 2 if hollow else 0},
-                },
-                hovertemplate=f"{_beside(point)} {', '.join(point.flags)}<extra></extra>",
-                cliponaxis=False,
-            )
-        column(drawing, places, [_beside(point) for point in points])
-    heads(drawing, every, f"speedup [{percent_text(info.level)}]", COLUMN)
+            rows.setdefault(point.optimizer, []).append((place, point))
+    for optimizer, found in rows.items():
+        seen = look(optimizer)
+        known = [(place, point.low, point.high) for place, point in found if point.low is not None]
+        ends = [(place, low, right if high is None or high > right else high, high) for place, low, high in known]
+        drawing.scatter(
+            x=[x for _, low, end, _ in ends for x in (low, end, None)],
+            y=[y for place, *_ in ends for y in (place, place, None)],
+            mode="lines+markers",
+            hoverinfo="skip",
+            opacity=0.6,
+            line={"color": seen.colour, "width": 3},
+            marker={
+                "symbol": [mark for *_, end, high in ends
+                           for mark in ("line-ns", "line-ns" if high == end else "triangle-right", "line-ns")],
+                "size": 9,
+                "color": seen.colour,
+                "line": {"width": 2, "color": seen.colour},
+            },
+            cliponaxis=False,
+        )  # fmt: skip
+        hollow = ["interpolated" in point.flags for _, point in found]
+        drawing.scatter(
+            x=[min(point.speedup, right) for _, point in found],
+            y=[place for place, _ in found],
+            mode="markers",
+            marker={
+                "symbol": [seen.symbol + "-open" * open_ for open_ in hollow],
+                "size": 11,
+                "color": seen.colour,
+                "opacity": 1,
+                "line": {"width": [2 * open_ for open_ in hollow]},
+            },
+            text=[f"{_beside(point)} {', '.join(point.flags)}" for _, point in found],
+            hovertemplate="%{text}<extra></extra>",
+            cliponaxis=False,
+        )
     drawing.across.update(range=[left, right], tickformat=".2~f", nticks=5, tickangle=0)
     return drawing
 

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.palette import BAD, look
-from tuneopt.report.rows import column, height, lay_out
+from tuneopt.report.rows import height, lay_out
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import change_text, plain, value_text
 from tuneopt.spec import Value
-
-COLUMN = 62
-"""Pixels of the column of numbers beside the rows."""
 
 EDGE_TOLERANCES = 6.0
 """The scale shows at least this many tolerances to the right, however small the differences are."""
@@ -124,11 +121,12 @@ def draw_star(info: StarInfo) -> Drawing:
     differences = [point.difference for lane in info.lanes for point in lane.points if point.difference is not None]
     left = min(-1.8 * info.tolerance, 1.25 * min(differences, default=0.0))
     lanes = [(lane.coordinate, [value_text(point.value) for point in lane.points]) for lane in info.lanes]
-    drawing = Drawing(height(lanes), "select loss above the best (nats/token)", right=COLUMN)
+    drawing = Drawing(height(lanes), "select loss above the best (nats/token)")
     drawing.band(-info.tolerance, info.tolerance)
     drawing.rule(0)
-    for lane, places in zip(info.lanes, lay_out(drawing, lanes), strict=True):
-        spots = [_spot(point, info.edge) for point in lane.points]
+    every = [[_spot(point, info.edge) for point in lane.points] for lane in info.lanes]
+    placed = lay_out(drawing, lanes, [[spot.label for spot in spots] for spots in every])
+    for lane, spots, places in zip(info.lanes, every, placed, strict=True):
         tones = [BAD if point.status == "diverged" else colour for point in lane.points]
         drawing.scatter(
             x=[end for spot in spots for end in (0, spot.x, None)],
@@ -156,7 +154,6 @@ def draw_star(info: StarInfo) -> Drawing:
             hovertemplate="%{customdata[0]} = %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
             cliponaxis=False,
         )
-        column(drawing, places, [spot.label for spot in spots])
     drawing.across.update(range=[left, 1.04 * info.edge], tickformat="+.4~g", nticks=5, tickangle=0)
     return drawing
 

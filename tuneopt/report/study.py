@@ -167,7 +167,8 @@ def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -
 def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
     sweep = Sweep.from_dict({key: value for key, value in plain.items() if key in _SWEEP_FIELDS})
     state, _ = replay(sweep, ledger)
-    found = ((spec.id, ledger.get(spec.id)) for spec in state.needed)
+    needed = (sweep.trial_id(spec.hyperparameters, spec.seed) for spec in state.needed)
+    found = ((trial, ledger.get(trial)) for trial in needed)
     records = {trial: record for trial, record in found if record is not None}
     ours = tuple(run for run in runs if run.get("sweep") == name)
     launched = dict.fromkeys(trial for run in ours for trial in names_in(run.get("run")) if trial not in records)

@@ -195,8 +195,8 @@ def tiles(view: SweepView, verdict: SweepVerdict) -> tuple[Tile, ...]:
     noise = "not measured" if view.state.sigma is None else f"{view.state.sigma:.4f}"
     edges = f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"
     return (
-        _loss_tile("Report loss", verdict.report, f"nats per token, {seeds}"),
-        _loss_tile("Select loss", verdict.select, f"nats per token, {seeds}"),
+        _loss_tile("Report loss", verdict.report, f"nats/token, {seeds}"),
+        _loss_tile("Select loss", verdict.select, f"nats/token, {seeds}"),
         _loss_tile("Gain over the start", gain, "nats per token")
         if gain
         else Tile("Gain over the start", "none", "the start is best" if verdict.report else "not measured"),

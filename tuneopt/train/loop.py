@@ -21,11 +21,13 @@ import torch
 from tuneopt.data import Corpus, SampleOrder
 from tuneopt.ledger import CurvePoint, finite
 from tuneopt.optim import create
+from tuneopt.optim.factory import implementation
 from tuneopt.optim.proof import Witness
 from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.checkpoint import CheckpointStore
 from tuneopt.train.engine import Engine
 from tuneopt.train.evaluate import HeldOut
+from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.schedule import Schedule
 
 LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
@@ -53,7 +55,8 @@ class Training:
             self.held_out = HeldOut.of(corpus, spec, self.device)
             self.schedule = Schedule.of(spec.config, spec.steps)
             own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
-            self.optimizer = create(spec.optimizer, self.model, **own)
+            facts = {fact: getattr(spec.regime.scale, fact) for fact in implementation(spec.optimizer).model_facts}
+            self.optimizer = create(spec.optimizer, self.model, **{**facts, **own})
             self.windows = corpus.split("train").windows(spec.regime.scale.seq_len)
             self.order = SampleOrder(len(self.windows), spec.seed)
             self.witness: Witness | None = Witness(self.optimizer)
@@ -85,6 +88,13 @@ class Training:
         """Tokens trained on so far."""
         return self.step * self.spec.batch * self.spec.regime.scale.seq_len
 
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens, beside `tokens`, that went through passes for the Hessian; each pass takes one micro-batch."""
+        interval = self.optimizer.hessian_interval
+        passes = self.step // interval if interval else 0
+        return passes * self.spec.micro_batch * self.spec.regime.scale.seq_len
+
     def advance(self) -> CurvePoint:
         """Train to the next curve point and measure there."""
         target = next(point for point in curve_steps(self.steps, self.spec.evaluation.points) if point > self.step)
@@ -108,6 +118,10 @@ class Training:
             loss = self.loss(window[:, :-1], window[:, 1:]) / parts
             loss.backward()  # type: ignore[no-untyped-call]
             self._train_loss += loss.detach()
+        interval, diagonal = self.optimizer.hessian_interval, None
+        if interval and (self.step + 1) % interval == 0:
+            # At the weights that the gradient was taken at, on the last of its micro-batches.
+            diagonal = hessian_diagonal(self.model, window[:, :-1], window[:, 1:], self.spec.seed, self.step)
         if self.witness:
             self.witness.before_step()
         self.optimizer.step()
@@ -116,6 +130,8 @@ class Training:
             if self.witness.complete:
                 self.proof = self.witness.proof().to_dict()
                 self.witness = None
+        if diagonal is not None:
+            self.optimizer.update_hessian(diagonal)
         self.step += 1
 
     def _measure(self) -> CurvePoint:

@@ -15,6 +15,7 @@ from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
 from tuneopt.spec import TrialSpec
 from tuneopt.train.engine import Engine
 from tuneopt.train.environment import environment
+from tuneopt.train.hessian import PASS_COST
 from tuneopt.train.loop import Training
 
 
@@ -71,7 +72,8 @@ class TrialRun:
             tokens=training.tokens,
             steps=training.step,
             epochs=training.step * spec.batch / len(training.windows),
-            flops=training.tokens * spec.regime.scale.flops_per_token(spec.regime.corpus.vocab_size),
+            flops=(training.tokens + PASS_COST * training.extra_tokens)
+            * spec.regime.scale.flops_per_token(spec.regime.corpus.vocab_size),
             seconds=seconds,
             peak_bytes=peak_memory(training.device),
             checkpoint_bytes=training.store.last_bytes or None if training.store else None,
@@ -83,8 +85,18 @@ class TrialRun:
             ended=_now(),
             resumes=training.resumes,
             tokens_per_second=training.tokens / seconds["train"] if seconds["train"] > 0 else 0.0,
-            notes=(f"diverged at step {training.step} of {training.steps}",) if training.diverged else (),
+            notes=notes(training),
         )
+
+
+def notes(training: Training) -> tuple[str, ...]:
+    """What a reader of the record should know beside its figures."""
+    lines = []
+    if training.diverged:
+        lines.append(f"diverged at step {training.step} of {training.steps}")
+    if training.extra_tokens:
+        lines.append(f"{training.extra_tokens} tokens beside the budget went through passes for the Hessian")
+    return tuple(lines)
 
 
 def run_trial(

@@ -121,6 +121,11 @@ class Invariant(ABC):
         """Rough work of one measurement, to limit how many parameters are watched."""
         return min(parameter.numel(), SAMPLE)
 
+    def limited(self, parameter: Tensor, settings: Settings, state: dict[str, Any]) -> Tensor:
+        """What clipping takes the norm of, for a parameter with a gradient; ``state`` is from before the step."""
+        assert parameter.grad is not None
+        return parameter.grad
+
     def remember(self, subject: Subject) -> Any:
         """Copies of state that `measure` needs from before the step."""
         return None

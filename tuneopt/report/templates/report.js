@@ -3,7 +3,16 @@
   const config = { displayModeBar: false };
   const coarse = matchMedia("(pointer: coarse)").matches;
   const plots = Array.from(document.querySelectorAll(".plot"));
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  // Drawings and CSV texts by figure: gzipped JSON in base64.
+  const unpack = async () => {
+    const bytes = Uint8Array.from(atob(document.getElementById("figures").textContent), (each) => each.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  };
+  const figures = unpack();
+  figures.catch(() => plots.forEach((div) => {
+    div.textContent = "This figure needs a browser of 2023 or later.";
+    div.style.height = "auto";
+  }));
   const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const colours = () => ({
@@ -25,14 +34,13 @@
     if (!drawn.has(div)) drawn.set(div, make(div));
     return drawn.get(div);
   };
-  const make = (div) => {
-    const plot = read(div.dataset.figure + "-plot");
+  const make = async (div) => {
+    const { plot } = (await figures)[div.dataset.figure];
     // A finger must scroll the page, not zoom the figure that it happens to start on.
     if (coarse) plot.layout.dragmode = false;
-    return Plotly.newPlot(div, plot.data, plot.layout, config).then(() => {
-      resizes?.observe(div);
-      return Plotly.relayout(div, colours());
-    });
+    await Plotly.newPlot(div, plot.data, plot.layout, config);
+    resizes?.observe(div);
+    return Plotly.relayout(div, colours());
   };
 
   const repaint = () => {
@@ -57,8 +65,9 @@
   // What is out of sight is drawn while nothing else happens, so that printing finds it there.
   const waiting = plots.slice(0, 60);
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
+  const visible = (div) => (div.checkVisibility ? div.checkVisibility() : div.offsetParent !== null);
   const drawNext = () => {
-    const div = waiting.find((each) => !drawn.has(each) && each.offsetParent);
+    const div = waiting.find((each) => !drawn.has(each) && visible(each));
     if (div) draw(div).then(() => idle(drawNext));
   };
   addEventListener("load", () => idle(drawNext));
@@ -67,7 +76,7 @@
   const paper = { "font.color": "#1b1f24", width: 680 };
   addEventListener("beforeprint", () => {
     for (const div of plots) {
-      if (!div.offsetParent) continue;
+      if (!visible(div)) continue;
       draw(div).then(() => Plotly.relayout(div, paper));
     }
   });
@@ -84,7 +93,12 @@
   };
   document.addEventListener("click", (event) => {
     const { csv, image } = event.target.closest("button")?.dataset ?? {};
-    if (csv) save(URL.createObjectURL(new Blob([read(csv + "-csv")], { type: "text/csv;charset=utf-8" })), csv + ".csv");
+    if (csv) {
+      figures.then((all) => {
+        const data = new Blob([all[csv].csv], { type: "text/csv;charset=utf-8" });
+        save(URL.createObjectURL(data), csv + ".csv");
+      });
+    }
     if (image) {
       const div = plots.find((plot) => plot.dataset.figure === image);
       draw(div).then(() => {
