@@ -173,8 +173,9 @@ class MatrixPool(Pool[MatrixRule]):
         if self.rule.draws(self.settings, batch.step):
             words = (self.settings["probe_seed"], batch.step)
             names = [(name, piece) for name in batch.names for piece in range(self.pieces)]
-            probes = [gaussian(gradients[row], *words, *which) for row, which in enumerate(names)]
-            chosen["probe"] = torch.stack(probes)
+            chosen["probe"] = torch.empty_like(gradients)
+            for matrix, which in zip(chosen["probe"], names, strict=True):
+                matrix.copy_(gaussian(matrix, *words, *which))
         direction = self.rule.direction(gradients, chosen, self.settings, batch.step)
         if rows is not None:
             for key, stack in self.stacks.items():

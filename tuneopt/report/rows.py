@@ -28,7 +28,7 @@ def spread(count: int, limit: int) -> list[int]:
 
 
 def fitting(sizes: Sequence[int]) -> list[int]:
-    """The lanes to draw, evenly spaced, so that their rows stay within `MOST_ROWS`; ``sizes`` counts each lane's rows."""
+    """The lanes to draw, evenly spaced, so that their rows (``sizes``) stay within `MOST_ROWS`."""
     for count in range(len(sizes), 1, -1):
         chosen = spread(len(sizes), count)
         if sum(sizes[place] for place in chosen) <= MOST_ROWS:

@@ -23,9 +23,13 @@
   });
 
   // The width of a figure changes with more than the window: folding, print, a scroll bar that comes.
+  const widths = new Map();
   const resizes = window.ResizeObserver && new ResizeObserver((entries) => {
-    for (const { target, contentRect } of entries) {
-      if (contentRect.width && Math.abs(contentRect.width - target.offsetWidth) < 2) Plotly.Plots.resize(target);
+    for (const { target } of entries) {
+      if (target.offsetWidth && target.offsetWidth !== widths.get(target)) {
+        widths.set(target, target.offsetWidth);
+        Plotly.Plots.resize(target);
+      }
     }
   });
 
@@ -38,13 +42,17 @@
     const { plot } = (await figures)[div.dataset.figure];
     // A finger must scroll the page, not zoom the figure that it happens to start on.
     if (coarse) plot.layout.dragmode = false;
+    for (const [path, colour] of Object.entries(colours())) {
+      const last = path.lastIndexOf(".");
+      path.slice(0, last).split(".").reduce((at, key) => (at[key] ??= {}), plot.layout)[path.slice(last + 1)] = colour;
+    }
+    widths.set(div, div.offsetWidth);
     await Plotly.newPlot(div, plot.data, plot.layout, config);
     resizes?.observe(div);
-    return Plotly.relayout(div, colours());
   };
 
   const repaint = () => {
-    for (const div of drawn.keys()) Plotly.relayout(div, colours());
+    drawn.forEach((done, div) => done.then(() => Plotly.relayout(div, colours())));
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 
@@ -81,7 +89,7 @@
     }
   });
   addEventListener("afterprint", () => {
-    for (const div of drawn.keys()) Plotly.relayout(div, { width: null, autosize: true, ...colours() });
+    drawn.forEach((done, div) => done.then(() => Plotly.relayout(div, { width: null, autosize: true, ...colours() })));
   });
 
   const save = (url, name) => {
