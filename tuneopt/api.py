@@ -120,7 +120,7 @@ def tune(
     result = run_sweep(
         sweep,
         opened,
-        str(Path(corpus).resolve()) if Path(corpus).exists() else corpus,
+        corpus,
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,

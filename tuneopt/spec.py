@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 TOKENS_PER_PARAMETER = 20
@@ -157,7 +158,7 @@ class Evaluation:
     """Sequences of each split for the two final losses (fewer where a split holds fewer)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrialSpec:
     """One training run: everything its final loss depends on, and nothing else.
 
@@ -196,7 +197,7 @@ class TrialSpec:
         """Optimizer steps to the end of the budget."""
         return self.regime.steps(self.batch)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
         return identity(self.to_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tuneopt.cluster.progress import Progress, SweepResult
 from tuneopt.cluster.session import connect
@@ -57,7 +58,8 @@ def _tune(
     from tuneopt.cluster.trainable import TrialTrainable
     from tuneopt.cluster.watcher import Watcher
 
-    searcher = SweepSearcher(sweep, ledger, corpus)
+    # Workers run elsewhere, so they get the whole path; the ledger keeps what the user typed.
+    searcher = SweepSearcher(sweep, ledger, str(Path(corpus).resolve()) if Path(corpus).exists() else corpus)
     watcher = Watcher(searcher, slots, began, listener)
     interrupted = False
     with tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch:

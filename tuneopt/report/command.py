@@ -29,7 +29,7 @@ def tune_command(view: SweepView) -> str:
 
 
 def changed(space: LadderSpace) -> list[tuple[str, str, tuple[Value, ...]]]:
-    """What a sweep's space has changed of the declared one, as (--set or --grid, name, values).
+    """What a sweep's space has changed of the declared one, as (--set, --grid or --start, name, values).
 
     Empty where the declared space is not known here, such as one from a file.
     """
@@ -42,6 +42,8 @@ def changed(space: LadderSpace) -> list[tuple[str, str, tuple[Value, ...]]]:
         known = declared.by_name.get(axis.name)
         if known is None or known.values != axis.values:
             found.append(("--set" if axis.held else "--grid", axis.name, axis.values))
+        if not axis.held and (known is None or known.start != axis.start):
+            found.append(("--start", axis.name, (axis.start,)))
     fixed = dict(declared.fixed)
     found += [("--set", name, (value,)) for name, value in space.fixed if fixed.get(name) != value]
     return found
