@@ -10,7 +10,7 @@ from search_helpers import published
 from tuneopt.search.space import load_space
 from tuneopt.spec import SCALES
 
-NAMES = ("adamw", "muon", "soap")
+NAMES = ("adamw", "nadamw", "mars", "cautious", "lion", "adam_mini", "muon", "soap")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,7 +44,7 @@ class Training:
     """One trial under way. Call `advance` until `finished`; then read `curve`, `final_losses` and `diverged`."""
 
     def __init__(self, spec: TrialSpec, corpus: Corpus, checkpoints: Path | None, engine: Engine | None = None) -> None:
-        if corpus.id != spec.regime.corpus:
+        if corpus.id.fingerprint != spec.regime.corpus.fingerprint:
             raise InputError(f"corpus {corpus.id} is not the one the trial names, {spec.regime.corpus}")
         self.spec = spec
         self.store = CheckpointStore(checkpoints) if checkpoints else None
