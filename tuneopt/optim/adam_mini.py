@@ -1,0 +1,182 @@
+"""Adam-mini: one second moment per block. Source: Zhang et al., arXiv 2406.16793; as run in arXiv 2509.02046."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tuneopt.optim.adamw import AdamWRule
+from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.blocks import blocks
+from tuneopt.optim.invariants.adam_mini import AdamMiniInvariant
+from tuneopt.optim.partition import QUERY_OR_KEY, block_count, by_block, heads_of
+from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
+from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass
+from tuneopt.optim.settings import Bounds, Settings
+from tuneopt.spec import InputError, nearest
+
+CLIPPED = ("vectors", "all")
+
+PER_HEAD = RouteRule(QUERY_OR_KEY, "adam_mini_heads", True, "query or key: one block per head", min_ndim=2, max_ndim=2)
+HEADS_UNKNOWN = replace(PER_HEAD, rule=MAIN, reason="query or key: one block per row, the number of heads is unknown")
+
+
+def adam_mini_update(
+    gradients: list[Tensor],
+    exp_avg: list[Tensor],
+    exp_avg_sq: list[Tensor],
+    *,
+    step: int,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> list[Tensor]:
+    """The direction u of Adam-mini for stacks of blocks (n, a, b) with ``exp_avg_sq`` (n, 1, 1); updates the moments.
+
+    m <- beta1 m + (1 - beta1) g
+    v <- beta2 v + (1 - beta2) mean(g^2)              (mean over a block)
+    u  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    The parameter then moves by p <- p - lr (u + wd p).
+    """
+    torch._foreach_lerp_(exp_avg, gradients, 1 - beta1)
+    norms = [torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True) for gradient in gradients]
+    squares = torch._foreach_mul(norms, norms)
+    torch._foreach_div_(squares, [float(gradient[0].numel()) for gradient in gradients])
+    torch._foreach_lerp_(exp_avg_sq, squares, 1 - beta2)
+    scale = torch._foreach_div(exp_avg_sq, 1 - beta2**step)
+    torch._foreach_sqrt_(scale)
+    torch._foreach_add_(scale, eps)
+    torch._foreach_mul_(scale, 1 - beta1**step)
+    torch._foreach_reciprocal_(scale)
+    return list(torch._foreach_mul(exp_avg, scale))
+
+
+class AdamMiniRule(ElementwiseRule):
+    """Adam-mini for matrices, embeddings and the head; the group's ``heads`` cuts blocks, or 0 for one per row."""
+
+    name = "adam_mini"
+
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """The first moment, and one second moment per block."""
+        return {"exp_avg": shape, "exp_avg_sq": (block_count(shape, settings), 1, 1)}
+
+    def invariant(self) -> AdamMiniInvariant:
+        """One denominator per block, and the step of an independent Adam-mini."""
+        return AdamMiniInvariant()
+
+    def direction(
+        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
+    ) -> list[Tensor]:
+        """See `adam_mini_update`; gradients and result are shaped as parameters."""
+        grads, exp_avg = ([by_block(t, settings) for t in column] for column in (gradients, state["exp_avg"]))
+        update = self._update(grads, exp_avg, state["exp_avg_sq"], settings, step)
+        matrices = [stack.flatten(0, 1) for stack in update]
+        return [matrix.mT for matrix in matrices] if settings["transposed"] else matrices
+
+    def advance(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: dict[str, list[Tensor]],
+        settings: Settings,
+        step: int,
+        divisor: Tensor | None,
+    ) -> None:
+        """Direction and apply on views (blocks, rows, in), so that a portion holds whole blocks."""
+        whole = (parameters, gradients, state["exp_avg"])
+        stacks = [[by_block(tensor, settings) for tensor in column] for column in whole]
+        for _, (own, grads, exp_avg, exp_avg_sq) in blocks([*stacks, state["exp_avg_sq"]]):
+            if divisor is not None:
+                grads = list(torch._foreach_div(grads, divisor))
+            apply_in_one_pass(own, self._update(grads, exp_avg, exp_avg_sq, settings, step), settings)
+
+    def _update(
+        self,
+        gradients: list[Tensor],
+        exp_avg: list[Tensor],
+        exp_avg_sq: list[Tensor],
+        settings: Settings,
+        step: int,
+    ) -> list[Tensor]:
+        beta1, beta2 = settings["betas"]
+        eps = settings["eps"]
+        return adam_mini_update(gradients, exp_avg, exp_avg_sq, step=step, beta1=beta1, beta2=beta2, eps=eps)
+
+
+class AdamMiniHeadsRule(AdamMiniRule):
+    """Adam-mini for query and key projections: a block is what belongs to one key and value head."""
+
+    name = "adam_mini_heads"
+
+
+class AdamMini(Optimizer):
+    """Adam-mini for matrices, embeddings and the head; AdamW at the same rate for norms and other vectors.
+
+    ``heads`` is the number of key and value heads: query and key weights have one second moment per head, all other
+    rows one each. Left out, it is read from the attention modules of a model that is passed; where it stays unknown,
+    query and key weights have one per row too, and `routing` says so. ``max_grad_norm`` (0 = off) is the joint norm
+    of the ``clipped`` gradients: those of the ``vectors`` alone (the study's rule) or of ``all`` parameters.
+    Raises `InputError` where the heads do not divide the rows.
+    """
+
+    rules = (AdamMiniRule(), AdamMiniHeadsRule(), AdamWRule())
+    routing_rules = (
+        *(replace(r, rule=MAIN) if r.reason in ("embedding", "output head") else r for r in DEFAULT_RULES[:-1]),
+        PER_HEAD,
+        DEFAULT_RULES[-1],
+    )
+    model_facts = ("heads",)
+    bounds: ClassVar = {"heads": Bounds(whole=True)}
+    fixed: ClassVar = {"nesterov": False}
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.004,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-10,
+        weight_decay: float = 0.1,
+        *,
+        heads: int | None = None,
+        max_grad_norm: float = 1.0,
+        clipped: str = "vectors",
+        rules: Sequence[RouteRule] | None = None,
+    ) -> None:
+        if clipped not in CLIPPED:
+            raise InputError(f"unknown clipped {clipped!r}; {nearest(str(clipped), CLIPPED)}")
+        settings = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "heads": heads_of(params) if heads is None else heads,
+            "max_grad_norm": max_grad_norm,
+            "clipped": clipped,
+        }
+        if rules is None and settings["heads"] == 0:
+            rules = [HEADS_UNKNOWN if rule is PER_HEAD else rule for rule in self.routing_rules]
+        super().__init__(params, settings, rules)
+
+    def rule_settings(self, rule: str, settings: Settings) -> Settings:
+        """Only query and key weights have blocks of heads; vectors alone are clipped unless ``clipped`` says all."""
+        own = dict(settings)
+        if rule != "adam_mini_heads":
+            own["heads"] = 0
+        if rule != "adamw" and settings["clipped"] == "vectors":
+            own["max_grad_norm"] = 0.0
+        return own
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """See `Optimizer.add_param_group`; raises `InputError` too where heads do not divide the rows."""
+        known = len(self.param_groups)
+        super().add_param_group(param_group)
+        for group in self.param_groups[known:]:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                shape = tuple(parameter.shape)
+                if group["heads"] and shape[group["transposed"]] % block_count(shape, group):
+                    raise InputError(f"{name!r} of shape {shape} cannot be cut into {group['heads']} heads")

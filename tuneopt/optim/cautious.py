@@ -1,0 +1,165 @@
+"""Cautious AdamW: no step against the gradient. Source: Liang et al., arXiv 2411.16085; as run in arXiv 2509.02046."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.blocks import blocks
+from tuneopt.optim.invariants.cautious import CautiousInvariant
+from tuneopt.optim.moments import root_second_moment
+from tuneopt.optim.routing import RouteRule
+from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass
+from tuneopt.optim.settings import Bounds, Settings
+
+
+def agreeing(exp_avg: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """|m| where m and g have the same sign and 0 elsewhere, and the sign of g; fresh tensors.
+
+    The product with a sign, unlike m g > 0, cannot underflow, and it keeps NaN.
+    """
+    signs = torch._foreach_sign(gradients)
+    sizes = torch._foreach_mul(exp_avg, signs)
+    torch._foreach_clamp_min_(sizes, 0.0)
+    return list(sizes), list(signs)
+
+
+def average_and_count(exp_avg: list[Tensor], gradients: list[Tensor], *, beta1: float) -> list[Tensor]:
+    """Update m <- beta1 m + (1 - beta1) g in place; return the number of entries in which it agrees with g, 0-dim."""
+    torch._foreach_lerp_(exp_avg, gradients, 1 - beta1)
+    mask, _ = agreeing(exp_avg, gradients)
+    torch._foreach_sign_(mask)
+    return [entries.sum() for entries in mask]
+
+
+def cautious_update(
+    gradients: list[Tensor],
+    exp_avg: list[Tensor],
+    exp_avg_sq: list[Tensor],
+    kept: list[Tensor],
+    *,
+    step: int,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> list[Tensor]:
+    """The direction u of Cautious AdamW; ``exp_avg`` is this step's already, ``exp_avg_sq`` is updated in place.
+
+    v <- beta2 v + (1 - beta2) g^2
+    a  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+    u  = a [a g > 0] / (kept + eps),    kept = share of the entries of the whole tensor with a g > 0 (0-dim)
+
+    The parameter then moves by p <- p - lr (u + wd p).
+    """
+    root, correction = root_second_moment(exp_avg_sq, gradients, beta2=beta2, eps=eps, step=step)
+    direction, signs = agreeing(exp_avg, gradients)
+    torch._foreach_mul_(direction, signs)
+    scale = torch._foreach_add(kept, eps)
+    torch._foreach_mul_(scale, (1 - beta1**step) / correction)
+    torch._foreach_div_(direction, list(scale))
+    torch._foreach_div_(direction, root)
+    return direction
+
+
+class CautiousRule(ElementwiseRule):
+    """Cautious AdamW for every parameter."""
+
+    name = "cautious"
+
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """Both moments."""
+        return {"exp_avg": shape, "exp_avg_sq": shape}
+
+    def invariant(self) -> CautiousInvariant:
+        """No entry moves against its gradient, and the others move by a rescaled AdamW step."""
+        return CautiousInvariant()
+
+    def direction(
+        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
+    ) -> list[Tensor]:
+        """See `cautious_update`; takes whole tensors."""
+        beta1, beta2 = settings["betas"]
+        counts = average_and_count(state["exp_avg"], gradients, beta1=beta1)
+        kept = list(torch._foreach_div(counts, [float(gradient.numel()) for gradient in gradients]))
+        return cautious_update(
+            gradients,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            kept,
+            step=step,
+            beta1=beta1,
+            beta2=beta2,
+            eps=settings["eps"],
+        )
+
+    def advance(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: dict[str, list[Tensor]],
+        settings: Settings,
+        step: int,
+        divisor: Tensor | None,
+    ) -> None:
+        """Two rounds over the portions, because the share of entries that are kept is known only after the first."""
+        beta1, beta2 = settings["betas"]
+        counts: list[list[Tensor]] = [[] for _ in parameters]
+        for positions, (grads, exp_avg) in blocks([gradients, state["exp_avg"]]):
+            found = average_and_count(exp_avg, divided(grads, divisor), beta1=beta1)
+            for position, count in zip(positions, found, strict=True):
+                counts[position].append(count)
+        totals = [count[0] if len(count) == 1 else torch.stack(count).sum() for count in counts]
+        kept = torch._foreach_div(totals, [float(gradient.numel()) for gradient in gradients])
+        columns = [parameters, gradients, state["exp_avg"], state["exp_avg_sq"]]
+        for positions, (own, grads, exp_avg, exp_avg_sq) in blocks(columns):
+            direction = cautious_update(
+                divided(grads, divisor),
+                exp_avg,
+                exp_avg_sq,
+                [kept[position] for position in positions],
+                step=step,
+                beta1=beta1,
+                beta2=beta2,
+                eps=settings["eps"],
+            )
+            apply_in_one_pass(own, direction, settings)
+
+
+def divided(gradients: list[Tensor], divisor: Tensor | None) -> list[Tensor]:
+    """The gradients over their clip."""
+    return gradients if divisor is None else list(torch._foreach_div(gradients, divisor))
+
+
+class Cautious(Optimizer):
+    """AdamW that zeroes the entries of its update that point against the gradient and rescales the rest, per tensor.
+
+    One joint clip to ``max_grad_norm`` (0 = off). ``eps`` is added both to the root of the second moment and to the
+    share of entries that are kept, as in the study; it must be a normal number in fp32.
+    """
+
+    rules = (CautiousRule(),)
+    bounds: ClassVar = {"eps": Bounds(low=1e-37)}
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.008,
+        betas: tuple[float, float] = (0.98, 0.98),
+        eps: float = 1e-25,
+        weight_decay: float = 0.1,
+        *,
+        max_grad_norm: float = 1.0,
+        rules: Sequence[RouteRule] | None = None,
+    ) -> None:
+        settings = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+        }
+        super().__init__(params, settings, rules)

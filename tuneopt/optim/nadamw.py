@@ -1,0 +1,162 @@
+"""NAdamW: AdamW with one Nesterov look-ahead. Source: Dozat 2016, ICLR workshop; constant beta1 as in 2509.02046."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tuneopt.optim.adamw import adamw_update
+from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.blocks import blocks
+from tuneopt.optim.invariants.nadamw import NAdamWInvariant
+from tuneopt.optim.moments import root_second_moment
+from tuneopt.optim.routing import RouteRule
+from tuneopt.optim.rule import ElementwiseRule, Shape
+from tuneopt.optim.settings import Settings
+from tuneopt.spec import InputError, nearest
+
+BIAS_CORRECTIONS = ("next", "same")
+
+
+def look_ahead_weights(beta1: float, step: int, bias_correction: str) -> tuple[float, float]:
+    """What m and g weigh in the first moment that looks one step ahead, bias correction included; see `nadamw_update`.
+
+    ``next`` corrects m by the step whose place it takes, t + 1; ``same`` corrects both by t.
+    """
+    ahead = step + 1 if bias_correction == "next" else step
+    return beta1 / (1 - beta1**ahead), (1 - beta1) / (1 - beta1**step)
+
+
+def nadamw_update(
+    gradients: list[Tensor],
+    exp_avg: list[Tensor],
+    exp_avg_sq: list[Tensor],
+    *,
+    step: int,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    bias_correction: str = "next",
+) -> list[Tensor]:
+    """The direction u of NAdamW for tensors of any shape; both moments are updated in place.
+
+    m <- beta1 m + (1 - beta1) g;    v <- beta2 v + (1 - beta2) g^2
+    u  = [ beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t) ] / (sqrt(v / (1 - beta2^t)) + eps)
+
+    The parameter then moves by p <- p - lr (u + wd p).
+    """
+    torch._foreach_lerp_(exp_avg, gradients, 1 - beta1)
+    root, correction = root_second_moment(exp_avg_sq, gradients, beta2=beta2, eps=eps, step=step)
+    average, fresh = look_ahead_weights(beta1, step, bias_correction)
+    direction = torch._foreach_mul(exp_avg, average * correction)
+    torch._foreach_add_(direction, gradients, alpha=fresh * correction)
+    torch._foreach_div_(direction, root)
+    return list(direction)
+
+
+class NAdamWRule(ElementwiseRule):
+    """NAdamW for every parameter."""
+
+    name = "nadamw"
+
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """Both moments."""
+        return {"exp_avg": shape, "exp_avg_sq": shape}
+
+    def invariant(self) -> NAdamWInvariant:
+        """The change equals an independent NAdamW step, and differs from AdamW's by the look-ahead."""
+        return NAdamWInvariant()
+
+    def direction(
+        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
+    ) -> list[Tensor]:
+        """See `nadamw_update`."""
+        beta1, beta2 = settings["betas"]
+        return nadamw_update(
+            gradients,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            step=step,
+            beta1=beta1,
+            beta2=beta2,
+            eps=settings["eps"],
+            bias_correction=settings["bias_correction"],
+        )
+
+    def advance(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: dict[str, list[Tensor]],
+        settings: Settings,
+        step: int,
+        divisor: Tensor | None,
+    ) -> None:
+        """The look-ahead in two parts: AdamW's fused kernel for what m weighs, one more division for what g weighs.
+
+        The kernel writes the divided gradients back, so the second part needs no division by ``divisor``.
+        """
+        beta1, beta2 = settings["betas"]
+        lr, eps = settings["lr"], settings["eps"]
+        average, fresh = look_ahead_weights(beta1, step, settings["bias_correction"])
+        share = average * (1 - beta1**step) or 1.0  # of AdamW's rate; at beta1 = 0 the kernel's m is g, and is all
+        correction = (1 - beta2**step) ** 0.5
+        for _, (own, grads, exp_avg, exp_avg_sq) in blocks(
+            [parameters, gradients, state["exp_avg"], state["exp_avg_sq"]]
+        ):
+            adamw_update(
+                own,
+                grads,
+                exp_avg,
+                exp_avg_sq,
+                step=step,
+                lr=lr * share,
+                beta1=beta1,
+                beta2=beta2,
+                eps=eps,
+                weight_decay=settings["weight_decay"] / share,
+                divisor=divisor,
+            )
+            if beta1 > 0:
+                root = torch._foreach_sqrt(exp_avg_sq)
+                torch._foreach_add_(root, eps * correction)
+                torch._foreach_addcdiv_(own, grads, root, -lr * fresh * correction)
+
+
+class NAdamW(Optimizer):
+    """AdamW with a Nesterov look-ahead at constant beta1, for every parameter; one joint clip to ``max_grad_norm``.
+
+    ``bias_correction`` of the looked-ahead average counts the ``next`` step (the study's rule) or the ``same`` one.
+    """
+
+    rules = (NAdamWRule(),)
+    fixed: ClassVar = {"nesterov": True}
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.008,
+        betas: tuple[float, float] = (0.95, 0.98),
+        eps: float = 1e-10,
+        weight_decay: float = 0.1,
+        *,
+        max_grad_norm: float = 1.0,
+        bias_correction: str = "next",
+        rules: Sequence[RouteRule] | None = None,
+    ) -> None:
+        if bias_correction not in BIAS_CORRECTIONS:
+            raise InputError(
+                f"unknown bias_correction {bias_correction!r}; {nearest(str(bias_correction), BIAS_CORRECTIONS)}"
+            )
+        settings = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "bias_correction": bias_correction,
+        }
+        super().__init__(params, settings, rules)
