@@ -10,7 +10,7 @@ COORDINATES = (
         meaning="peak of the schedule",
         grids={"paper": (0.0005, 0.001, 0.002, 0.004, 0.008), "nano": (0.002, 0.004, 0.008)},
         starts={"paper": 0.002, "nano": 0.004},
-        low=1e-06,
+        low=1e-6,
         high=10.0,
     ),
     Coordinate(

@@ -10,7 +10,7 @@ COORDINATES = (
         meaning="peak of the schedule, for matrices",
         grids={"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
         starts={"paper": 0.016, "nano": 0.016},
-        low=1e-06,
+        low=1e-6,
         high=10.0,
     ),
     Coordinate(

@@ -10,7 +10,7 @@ COORDINATES = (
         meaning="peak of the schedule",
         grids={"paper": (0.002, 0.004, 0.008, 0.016, 0.032), "nano": (0.001, 0.002, 0.004)},
         starts={"paper": 0.004, "nano": 0.002},
-        low=1e-06,
+        low=1e-6,
         high=10.0,
     ),
     Coordinate(
@@ -65,7 +65,7 @@ COORDINATES = (
         meaning="factor of the Hessian in the denominator; the smaller, the more entries take a sign step",
         grids={"paper": (0.00625, 0.0125, 0.025, 0.05), "nano": (0.0125, 0.025, 0.05)},
         starts={"paper": 0.0125, "nano": 0.025},
-        low=1e-05,
+        low=1e-5,
         high=100.0,
     ),
     Coordinate(

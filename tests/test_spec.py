@@ -107,7 +107,8 @@ def test_unknown_scale_names_the_nearest() -> None:
 
 
 def test_nearest_lists_everything_when_nothing_is_close() -> None:
-    assert nearest("sopa", ["adamw", "soap"]) == "did you mean 'soap'?"
+    assert nearest("sopa", ["adamw", "sophia", "soap"]) == "did you mean 'soap'?"
+    assert nearest("LerningRate", ["learning_rate", "beta1"]) == "did you mean 'learning_rate'?"
     assert nearest("zzz", ["adamw", "soap"]) == "known: adamw, soap"
 
 

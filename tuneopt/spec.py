@@ -7,7 +7,6 @@ Units: tokens, steps, sequences, nats per token, FLOPs.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -33,8 +32,24 @@ class InputError(ValueError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint naming the known word closest to ``word``, or the list of all when nothing is close."""
     words = list(known)
-    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words)}"
+    close = min(words, key=lambda each: _typing_errors(word.lower(), each.lower()), default="")
+    if close and _typing_errors(word.lower(), close.lower()) <= max(1, len(close) // 3):
+        return f"did you mean {close!r}?"
+    return f"known: {', '.join(words)}"
+
+
+def _typing_errors(typed: str, meant: str) -> int:
+    """Letters added, lost, changed or swapped with their neighbour (optimal string alignment distance)."""
+    before: list[int] = []
+    row = list(range(len(meant) + 1))
+    for i, letter in enumerate(typed, 1):
+        before, above, row = row, before, [i]
+        for j, wanted in enumerate(meant, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == meant[j - 2] and typed[i - 2] == wanted:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 @dataclass(frozen=True, slots=True)

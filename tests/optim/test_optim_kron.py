@@ -240,6 +240,7 @@ def test_words_of_the_search_space():
         ({"beta1": 1.0}, "beta1"),
         ({"preconditioner_update_probability": 0.0}, "preconditioner_update_probability must be a number above 0"),
         ({"preconditioner_init_scale": 0.0}, "preconditioner_init_scale must be a number above 0"),
+        ({"preconditioner_lr": 0.0}, "preconditioner_lr must be a number above 0"),
         ({"update_prob_flat_start": 2.5}, "update_prob_flat_start must be a whole number"),
         ({"block_size": 0}, "block_size must be a whole number"),
     ],
@@ -267,6 +268,15 @@ def test_passes_in_uneven_blocks_with_rare_fits():
     settings = {"preconditioner_update_probability": 0.1, "update_prob_flat_start": 0, "block_size": 7}
     proof, witness, _ = watch(Kron, steps=30, start=3, **settings)
     assert proof.passed and witness.complete, failed(proof)
+
+
+def test_passes_with_small_steps_of_the_factors_and_fused_matrices():
+    from tuneopt.optim.routing import DEFAULT_RULES, RouteRule
+
+    fused = RouteRule(r"up_proj", "main", True, "fused", pieces=3)
+    for changes in ({"preconditioner_lr": 0.002}, {"rules": (fused, *DEFAULT_RULES)}):
+        proof, _, _ = watch(Kron, **changes)
+        assert proof.passed, failed(proof)
 
 
 def alter(state, change):

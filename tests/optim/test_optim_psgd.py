@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import kron as twin
 
+from tuneopt.optim import Kron, Scion, portions
 from tuneopt.optim.probes import gaussian, seed_of
 from tuneopt.optim.psgd import fit_diagonal, fit_number, fit_triangular, norm_lower_bound
 
@@ -122,6 +123,27 @@ def test_fits_whiten_a_fixed_distribution():
     white = (left.mT @ left @ fresh @ right.mT @ right).transpose(0, 1).reshape(4, -1)
     moment = white @ white.T / white.shape[1]
     assert torch.linalg.cond(moment) < 3 < 500 < torch.linalg.cond(mixing @ mixing.T)
+
+
+@pytest.mark.parametrize("kind", [Kron, Scion])
+def test_portions_of_a_stack_are_stepped_without_a_seam(kind, monkeypatch):
+    """Three matrices of a stack at a time, or all of them at once."""
+    results = []
+    for size in (3 * 64, 10**9):
+        monkeypatch.setattr(portions, "PORTION", size)
+        model = torch.nn.ModuleDict({f"l{i}_proj": torch.nn.Linear(8, 8, bias=False) for i in range(7)})
+        for seed, parameter in enumerate(model.parameters()):
+            parameter.data = stack(8, 8, seed=seed)
+        optimizer = kind(model)
+        for step in range(3):
+            for seed, parameter in enumerate(model.parameters()):
+                parameter.grad = stack(8, 8, seed=100 * step + seed)
+            optimizer.step()
+        results.append(torch.stack(list(model.parameters())).detach())
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-14)
+    monkeypatch.setattr(portions, "PORTION", 3 * 64)
+    assert [len(results[0][some]) for some in portions.portions(results[0])] == [3, 3, 1]
+    assert list(portions.portions(results[0].to("meta"))) == [slice(0, 7)]
 
 
 def test_probes_are_functions_of_their_words():

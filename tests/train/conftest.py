@@ -57,7 +57,7 @@ def make_spec(corpus: Corpus) -> Callable[..., TrialSpec]:
     def make(optimizer: str = "adamw", ratio: float = 0.1, seed: int = 0, micro_batch: int = 8, **changes) -> TrialSpec:
         return TrialSpec(
             optimizer,
-            TrialSpec.freeze({**CONFIG, **changes}),
+            TrialSpec.freeze({name: value for name, value in {**CONFIG, **changes}.items() if value is not None}),
             Regime(TINY, ratio, corpus.id),
             seed=seed,
             micro_batch=micro_batch,

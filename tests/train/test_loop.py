@@ -19,6 +19,9 @@ from tuneopt.train.run import run_trial
 
 MUON = {"momentum": 0.95, "muon_epsilon": 1e-5, "muon_to_adam_lr": 0.3, "lr_schedule": "linear", "decay": 0.8}
 SOAP = {"shampoo_beta": 0.95, "precondition_frequency": 5, "block_size": 64, "partition_grads_into_blocks": True}
+ONE_BETA = {"beta2": None, "epsilon": None}
+SCION = {"momentum": 0.95, "scion_epsilon": 1e-5, "scion_to_signum_lr": 0.3, "lr_schedule": "linear", **ONE_BETA}
+KRON = {"preconditioner_lr": 0.2, "update_prob_flat_start": 20, "normalize_grads": True, **ONE_BETA}
 
 
 def finish(training: Training) -> Training:
@@ -37,6 +40,8 @@ def weights(training: Training) -> list[torch.Tensor]:
         ("adamw", {}),
         ("muon", MUON),
         ("soap", SOAP),
+        ("scion", SCION),
+        ("kron", KRON),
     ],
 )
 def test_every_optimizer_learns_and_is_proven(corpus, make_spec, optimizer: str, changes: dict) -> None:

@@ -11,15 +11,12 @@ from torch import Tensor
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.invariants.kron import KronInvariant
 from tuneopt.optim.kron_diagonal import KronDiagonalRule, PreconditionedRule, clip_rms, normalized
+from tuneopt.optim.portions import portions
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, fit_triangular
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
 from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
 from tuneopt.optim.tiles import cut, paste, tiles
-
-
-PORTION = 262_144
-"""Elements of the matrices that a CPU takes at a time: 1 MiB in fp32."""
 
 
 def kron_update(
@@ -91,10 +88,8 @@ class KronRule(PreconditionedRule, MatrixRule):
         """See `kron_update`."""
         parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
         keys = [(f"momentum_{tile.index}", f"left_{tile.index}", f"right_{tile.index}") for tile in parts]
-        probe, count = state.get("probe"), len(gradients)
-        # On a CPU a few matrices at a time, so that what one product leaves is in the cache for the next.
-        size = max(1, PORTION // gradients[0].numel()) if gradients.device.type == "cpu" else count
-        for some in (slice(first, first + size) for first in range(0, count, size)):
+        probe = state.get("probe")
+        for some in portions(gradients):
             kron_update(
                 gradients[some],
                 None if probe is None else probe[some],
@@ -125,7 +120,7 @@ class Kron(Optimizer):
     rules = (KronRule(), KronDiagonalRule())
     bounds: ClassVar = {
         "beta1": DECAY_RATE,
-        "preconditioner_lr": Bounds(),
+        "preconditioner_lr": Bounds(above=True),
         "preconditioner_init_scale": Bounds(above=True),
         "preconditioner_update_probability": Bounds(above=True),
         "update_prob_flat_start": Bounds(whole=True),

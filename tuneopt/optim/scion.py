@@ -12,6 +12,7 @@ from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.invariants.scion import ScionInvariant, SignumInvariant
 from tuneopt.optim.muon import MuonRule
 from tuneopt.optim.orthogonalize import check_precision, newton_schulz
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, Shape
 from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
@@ -61,15 +62,17 @@ class ScionRule(MuonRule):
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `scion_update`."""
-        return scion_update(
-            gradients,
-            state["momentum_buffer"],
-            state["scale"],
-            momentum=settings["momentum"],
-            eps=settings["scion_epsilon"],
-            steps=settings["ns_steps"],
-            precision=settings["ns_precision"],
-        )
+        for some in portions(gradients):
+            gradients[some] = scion_update(
+                gradients[some],
+                state["momentum_buffer"][some],
+                state["scale"][some],
+                momentum=settings["momentum"],
+                eps=settings["scion_epsilon"],
+                steps=settings["ns_steps"],
+                precision=settings["ns_precision"],
+            )
+        return gradients
 
 
 class SignumRule(ElementwiseRule):

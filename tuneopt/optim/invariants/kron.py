@@ -39,7 +39,11 @@ class PreconditionedInvariant(Invariant):
         self.tallies = {
             "refresh": Tally("factors change when a fit is due and only then (1 = wrong)"),
             "fit": Tally(f"distance of a factor's change from an independent fit, relative, <= {FIT:g}"),
-            "moved": Tally(f"distance of fitted factors from a multiple of the identity, relative, >= {MOVED:g}", True),
+            "moved": Tally(
+                f"distance of fitted factors from a multiple of the identity, relative, >= {MOVED:g} "
+                "(in proportion less for a preconditioner_lr below 0.1)",
+                True,
+            ),
             "update": Tally(f"distance to the preconditioned momentum, relative and beyond rounding, <= {UPDATE:g}"),
         }
 
@@ -133,7 +137,7 @@ class PreconditionedInvariant(Invariant):
                 self.tallies["fit"].add(distance, distance <= FIT, where)
             moved = self.off_identity(new)
             if moved == moved:
-                self.tallies["moved"].add(moved, moved >= MOVED, where)
+                self.tallies["moved"].add(moved, moved >= MOVED * min(1.0, settings["preconditioner_lr"] / 0.1), where)
 
     def _initial(self, like: Factors, settings: Settings) -> Factors:
         """Factors before the first step: multiples of the identity."""
