@@ -69,7 +69,7 @@ def rough(seed: int, diverged: float = 0.0) -> Loss:
 
 
 def small_sweep(**settings: Any) -> Sweep:
-    """A sweep over a learning rate and a momentum at the smallest scale, four seeds of the start unless told otherwise."""
+    """A sweep over a learning rate and a momentum at the smallest scale; four seeds of the start by default."""
     plane = space(
         axis("learning_rate", 0.01, 0.02, 0.04, start=0.02, extend="geometric", high=0.16),
         axis("momentum", 0.9, 0.95, 0.98, start=0.95, extend="complement", high=0.999),

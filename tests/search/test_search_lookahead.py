@@ -10,7 +10,6 @@ from tuneopt.search.outcome import Outcome
 from tuneopt.search.replay import Replay, outcome_of
 from tuneopt.spec import TrialSpec
 
-
 BOWL = bowl(learning_rate=0.08, momentum=0.9)
 
 
