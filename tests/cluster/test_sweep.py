@@ -119,7 +119,13 @@ def test_kill_nine_of_the_driver_changes_nothing(undisturbed, text_folder: Path,
 def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     process = subprocess.Popen(
-        command(text_folder, ledger), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(text_folder, ledger),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start background jobs with SIGINT ignored, and children inherit that; a terminal's user has it on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     trials = ledger / "trials"
     wait_until(lambda: (trials.is_dir() and any(trials.glob("*.json"))) or process.poll() is not None)
