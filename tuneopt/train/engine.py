@@ -7,12 +7,14 @@ weights for each trial. Nothing of a trial survives in them: weights come from t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tuneopt.data.cache import cache_folder, only_process
 from tuneopt.spec import Scale, TrialSpec
 from tuneopt.train.model import Llama
 
@@ -26,6 +28,18 @@ class Warm:
     model: Llama
     loss: LossFunction
     device: torch.device
+
+
+@contextmanager
+def _one_compiles() -> Iterator[None]:
+    """Let one process of this machine compile at a time: the others then find its kernels in Inductor's cache.
+
+    Workers of a sweep start together; compiling the same kernels side by side took them twice as long.
+    """
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_process(folder / "compile"):
+        yield
 
 
 def default_device() -> torch.device:
@@ -60,7 +74,8 @@ class Engine:
             self._warm[key] = Warm(model, _loss_function(model, spec, self.device), self.device)
         warm = self._warm[key]
         if (*key, spec.micro_batch) not in self._shapes:
-            self._exercise(warm, spec)
+            with _one_compiles() if spec.compile else nullcontext():
+                self._exercise(warm, spec)
             self._shapes.add((*key, spec.micro_batch))
         warm.model.initialize(spec.seed)
         warm.model.zero_grad(set_to_none=True)

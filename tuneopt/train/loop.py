@@ -137,9 +137,8 @@ class Training:
     def _measure(self) -> CurvePoint:
         """Evaluate, append a curve point, and judge divergence."""
         with self._clock("eval"):
-            self.model.eval()
+            # No model.eval(): the model behaves the same in both modes, and switching would compile it once more.
             select, report = self.held_out.losses(self.loss, final=False)
-            self.model.train()
             train = float(self._train_loss) / (self.step - self.curve[-1].step) if self.curve else select
             self._train_loss.zero_()
             rate = float(self.optimizer.param_groups[0]["initial_lr"]) * self.schedule(max(0, self.step - 1))
