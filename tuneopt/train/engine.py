@@ -82,11 +82,9 @@ class Engine:
         return warm
 
     def _exercise(self, warm: Warm, spec: TrialSpec) -> None:
-        """Run forward, backward and an evaluation once, so that compilation is over before a trial's clock starts."""
+        """Run forward and backward once, so that compilation is over before a trial's clock starts."""
         tokens = torch.zeros((spec.micro_batch, spec.regime.scale.seq_len), dtype=torch.int64, device=self.device)
         warm.loss(tokens, tokens).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            warm.loss(tokens, tokens)
 
 
 def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossFunction:

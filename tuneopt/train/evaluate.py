@@ -26,6 +26,7 @@ class HeldOut:
     windows: dict[str, Tensor]
     curve_sequences: int
     micro_batch: int
+    compiled: bool = False
 
     @classmethod
     def of(cls, corpus: Corpus, spec: TrialSpec, device: torch.device) -> HeldOut:
@@ -43,17 +44,18 @@ class HeldOut:
             spread = np.arange(count) * len(source) // count
             windows[split] = torch.from_numpy(source.take(spread).astype(np.int64)).to(device)
         curve = max(spec.micro_batch, spec.evaluation.curve_sequences // spec.micro_batch * spec.micro_batch)
-        return cls(windows, curve, spec.micro_batch)
+        return cls(windows, curve, spec.micro_batch, spec.compile)
 
     def losses(self, loss: LossFunction, *, final: bool) -> tuple[float, float]:
         """(select, report) loss in nats per token, over the curve's windows or, when ``final``, over all of them."""
         select, report = (self._mean(loss, self.windows[split], final) for split in SPLITS)
         return select, report
 
-    @torch.no_grad()
     def _mean(self, loss: LossFunction, windows: Tensor, final: bool) -> float:
         count = min(len(windows), self.curve_sequences)
         chosen = windows if final else windows[torch.arange(count, device=windows.device) * len(windows) // count]
         parts = torch.split(chosen, self.micro_batch)
-        total = sum(loss(part[:, :-1], part[:, 1:]).double() for part in parts)
-        return float(total) / len(parts)
+        # With gradients on, a compiled loss runs the forward kernels of training; off, it would compile others.
+        with torch.set_grad_enabled(self.compiled):
+            losses = [loss(part[:, :-1], part[:, 1:]).detach().double() for part in parts]
+        return float(torch.stack(losses).sum()) / len(parts)
