@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from ray import tune
@@ -12,6 +13,10 @@ from tuneopt.ledger import TrialRecord, open_ledger
 from tuneopt.spec import TrialSpec
 from tuneopt.train.engine import Engine
 from tuneopt.train.run import TrialRun
+
+
+REPORT_SECONDS = 5.0
+"""Least time between two reports to Tune: a worker waits idle while the driver takes one in."""
 
 
 class TrialTrainable(tune.Trainable):  # type: ignore[misc]
@@ -41,10 +46,11 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         """Nothing: `TrialRun` finds the newest checkpoint by the trial's id."""
 
     def step(self) -> dict[str, Any]:
-        """Train to the next curve point; the last one carries the outcome, already in the ledger."""
+        """Train for a while, curve point by curve point; the last step carries the outcome, already in the ledger."""
         if self.run is None:
             self.run = TrialRun(self.spec, self.corpus, self.ledger, self.engine)
-        if self.run.record is None:
+        began = time.monotonic()
+        while self.run.record is None and time.monotonic() - began < REPORT_SECONDS:
             self.run.advance()
         if self.run.record is not None:
             return {
