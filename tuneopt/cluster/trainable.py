@@ -14,7 +14,6 @@ from tuneopt.spec import TrialSpec
 from tuneopt.train.engine import Engine
 from tuneopt.train.run import TrialRun
 
-
 REPORT_SECONDS = 5.0
 """Least time between two reports to Tune: a worker waits idle while the driver takes one in."""
 
