@@ -5,13 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from tuneopt.cluster.progress import Progress, SweepResult
-from tuneopt.cluster.session import connect
+from tuneopt.cluster.session import WORKER_ENVIRONMENT, connect
 from tuneopt.ledger import Ledger
 from tuneopt.search.replay import replay
 from tuneopt.search.sweep import Sweep
+from tuneopt.train.precompile import compiling
 
 RETRIES = 2
 """How often a trial whose worker died is started again; it goes on from its last checkpoint."""
@@ -38,7 +40,12 @@ def run_sweep(
     if state.finished:
         return SweepResult(state, outcomes, reused=sorted(outcomes))
     began = time.perf_counter()
-    with connect(address, gpus_per_trial=gpus_per_trial) as session:
+    # On a cluster the kernels are needed elsewhere: there the first worker of each machine compiles.
+    ahead = state.pending[:1] if address is None and gpus_per_trial == 0 else []
+    with (
+        compiling(ahead[0], WORKER_ENVIRONMENT) if ahead and ahead[0].compile else nullcontext(),
+        connect(address, gpus_per_trial=gpus_per_trial) as session,
+    ):
         slots = min(session.slots, max_concurrent or session.slots)
         return _tune(sweep, ledger, corpus, slots, gpus_per_trial, listener, began)
 
