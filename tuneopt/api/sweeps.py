@@ -1,9 +1,4 @@
-"""The public Python API: the same steps that the command line takes, as functions.
-
-from tuneopt import api
-sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
-result = api.tune(sweep, "ledger")
-"""
+"""Plan, cost and run one sweep or one trial."""
 
 from __future__ import annotations
 
@@ -12,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.api.corpora import regime_on
 from tuneopt.spec import InputError, Regime, TrialSpec, Value, find_scale
 
 if TYPE_CHECKING:
@@ -19,39 +15,6 @@ if TYPE_CHECKING:
     from tuneopt.data import Corpus
     from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
     from tuneopt.search.sweep import Sweep
-
-VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
-"""Entries of the tokenizer trained for a corpus that brings none; 1024 was measured (docs/lab-notebook.md)."""
-
-
-def parse_value(text: str) -> Value:
-    """A hyperparameter value as typed: true/false, a whole number, a number, else a word."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def parse_assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """``["a=1", "b=2"]`` as a mapping of texts; raises `InputError` for a pair without a name, a value or an ``=``."""
-    parsed: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name.strip() and equals and value.strip()):
-            raise InputError(f"{option} {pair!r} is not of the form name=value, such as learning_rate=0.01")
-        if name.strip() in parsed:
-            raise InputError(f"{option} names {name.strip()!r} twice; keep one")
-        parsed[name.strip()] = value.strip()
-    return parsed
-
-
-def parse_values(pairs: Sequence[str], option: str) -> dict[str, Value]:
-    """``["a=1", "b=cosine"]`` as a mapping of values; raises `InputError` as `parse_assignments` does."""
-    return {name: parse_value(text) for name, text in parse_assignments(pairs, option).items()}
 
 
 def plan(
@@ -78,7 +41,7 @@ def plan(
 
     ladder = find_scale(scale).ladder
     space = load_space(optimizer).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
-    regime, loaded = _regime(scale, ratio, corpus)
+    regime, loaded = regime_on(scale, ratio, corpus)
     return Sweep(space, regime, seed, replicates, policy, compile=_compile(compile)), loaded
 
 
@@ -154,15 +117,6 @@ def train(
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
     return run_trial(spec, corpus, opened, on_point=on_point)
-
-
-def report(ledger: Ledger | str, path: Path | str, sweeps: Sequence[str] | None = None) -> dict[str, Any]:
-    """Write the one-file HTML report of a ledger (or of some of its sweeps); returns what ``report --json`` prints."""
-    from tuneopt.ledger import open_ledger
-    from tuneopt.report import write_report
-
-    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    return write_report(opened, Path(path), sweeps)
 
 
 def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
@@ -241,38 +195,6 @@ def summary(sweep: Sweep, result: SweepResult, report: Path) -> dict[str, Any]:
 def regime_dict(regime: Regime) -> dict[str, Any]:
     """A regime as the JSON shapes name it."""
     return {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name}
-
-
-def inspect_corpus(corpus: str, scale: str, ratio: float) -> dict[str, Any]:
-    """Counts of a corpus and its splits, and the epochs that the budget of a regime takes."""
-    from tuneopt.data import describe
-
-    regime, loaded = _regime(scale, ratio, corpus)
-    epochs = describe(loaded, regime.tokens)
-    return {
-        "corpus": loaded.id.name,
-        "fingerprint": loaded.id.fingerprint,
-        "vocabulary": loaded.id.vocab_size,
-        "bytes_per_token": round(loaded.bytes_per_token, 4),
-        "folder": str(loaded.folder),
-        "budget_tokens": epochs.budget_tokens,
-        "epochs": round(epochs.epochs, 4),
-        "warning": epochs.warning,
-        "splits": [
-            {"split": split.name, "documents": split.documents, "tokens": split.tokens, "bytes": split.bytes}
-            for split in map(loaded.split, ("train", "select", "report"))
-        ],
-    }
-
-
-def _regime(scale: str, ratio: float, corpus: str) -> tuple[Regime, Corpus]:
-    from tuneopt.data import load_corpus
-    from tuneopt.spec import CorpusId
-
-    shape = find_scale(scale)
-    Regime(shape, ratio, CorpusId("unread", "", 0))  # a bad ratio is answered before any text is tokenized
-    loaded = load_corpus(corpus, vocab_size=VOCAB_SIZES[shape.ladder])
-    return Regime(shape, ratio, loaded.id), loaded
 
 
 def _compile(wanted: bool | None) -> bool:

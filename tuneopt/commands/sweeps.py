@@ -1,0 +1,108 @@
+"""``tuneopt tune`` and ``tuneopt train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuneopt.commands.options import (
+    DONE,
+    INTERRUPTED,
+    NO_CERTIFICATE,
+    Compile,
+    CorpusName,
+    Grid,
+    Json,
+    LedgerUri,
+    Optimizer,
+    Ratio,
+    ScaleName,
+    Seed,
+    Set,
+    Start,
+    show,
+)
+
+
+def tune(
+    optimizer: Optimizer,
+    scale: ScaleName = "nano-65k",
+    ratio: Ratio = 1.0,
+    corpus: CorpusName = "embedded",
+    ledger: LedgerUri = "ledger",
+    set_: Set = None,
+    grid: Grid = None,
+    start: Start = None,
+    policy: Annotated[str, typer.Option("--policy", help="Descent policy: joint, single or cyclic.")] = "joint",
+    replicates: Annotated[int, typer.Option("--replicates", min=1, help="Seeds of the start and the winner.")] = 3,
+    seed: Seed = 0,
+    address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
+    gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
+    compile: Compile = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")] = False,
+    json_: Json = False,
+) -> int:
+    """Tune one optimizer in one regime to a certified local optimum, and write its report."""
+    from tuneopt import api, console
+    from tuneopt.display import SweepDisplay, resume_hint
+    from tuneopt.ledger import open_ledger
+
+    overrides, starts = api.parse_values(set_ or [], "--set"), api.parse_values(start or [], "--start")
+    grids = {
+        name: [api.parse_value(word) for word in text.split(",")]
+        for name, text in api.parse_assignments(grid or [], "--grid").items()
+    }
+    sweep, loaded = api.plan(
+        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, grids=grids, starts=starts,
+        seed=seed, replicates=replicates, policy=policy, compile=compile,
+    )  # fmt: skip
+    opened = open_ledger(ledger)
+    if dry_run:
+        return show(api.cost(sweep, loaded, opened), json_, console.cost)
+    with SweepDisplay(f"{optimizer} at {sweep.regime.label} on {loaded.id.name}", quiet=json_) as display:
+        result = api.tune(
+            sweep, opened, corpus=corpus, address=address, max_concurrent=max_concurrent,
+            gpus_per_trial=gpus_per_trial, listener=display.update,
+        )  # fmt: skip
+    if result.interrupted:
+        console.say(resume_hint(sys.argv, result))
+        return INTERRUPTED
+    path = output or Path("reports") / f"{optimizer}-{scale}-{ratio:g}x.html".replace("/", "-")
+    api.report(opened, path, [sweep.id])
+    show(api.summary(sweep, result, path), json_, console.sweep_summary)
+    return DONE if result.state.descent.certificate.complete else NO_CERTIFICATE
+
+
+def train(
+    optimizer: Optimizer,
+    scale: ScaleName = "nano-65k",
+    ratio: Ratio = 1.0,
+    corpus: CorpusName = "embedded",
+    ledger: LedgerUri = "ledger",
+    set_: Set = None,
+    seed: Seed = 0,
+    compile: Compile = None,
+    json_: Json = False,
+) -> int:
+    """Train one trial in this process, without Ray."""
+    from tuneopt import api, console
+    from tuneopt.display import TrialDisplay
+    from tuneopt.ledger import open_ledger
+
+    spec, loaded = api.single_trial(
+        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=api.parse_values(set_ or [], "--set"),
+        seed=seed, compile=compile,
+    )  # fmt: skip
+    opened = open_ledger(ledger)
+    with TrialDisplay(spec, quiet=json_) as display:
+        try:
+            record = api.train(spec, loaded, opened, display.update)
+        except KeyboardInterrupt:
+            console.say("interrupted; run the same command again to go on from the last checkpoint")
+            return INTERRUPTED
+    return show(record.to_dict(), json_, console.record)

@@ -1,0 +1,57 @@
+"""Tables on stdout, notes on stderr, and the form of figures for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_wide = Console(highlight=False, width=10_000)  # never cuts a cell; a narrow terminal wraps the lines itself
+
+
+def say(text: str) -> None:
+    """A note on stderr."""
+    err.print(text, markup=False)
+
+
+def number(value: float, unit: str = "") -> str:
+    """A count in the form people read: 1,310,720 below a million or so, 2.68e+09 beyond."""
+    text = f"{value:,.0f}" if abs(value) < 1e8 else f"{value:.3g}"
+    return f"{text} {unit}".strip()
+
+
+def span(seconds: float) -> str:
+    """A duration such as 42 s, 7 min 30 s, 3 h 12 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def loss(value: float | None) -> str:
+    """A loss in nats per token, four decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    """Print a plain table at its full width: nothing is cut, a narrow terminal wraps the lines."""
+    grid = Table(*headings, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+    _wide.print(grid, markup=False)
+
+
+def pairs(mapping: Mapping[str, Any]) -> None:
+    """Print names and values in two columns."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in mapping.items():
+        grid.add_row(name, str(value))
+    _wide.print(grid, markup=False)
