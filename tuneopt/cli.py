@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -26,7 +28,11 @@ app.add_typer(corpora.app, name="data")
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one line on stderr and exit code 2, never in a traceback."""
+    """Run the command line; bad input ends in one line on stderr and exit code 2, never in a traceback.
+
+    A polite end (SIGTERM, as batch systems and container engines send it) counts as Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -37,6 +43,10 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _refuse(sentence: str) -> int:

@@ -116,7 +116,8 @@ def test_kill_nine_of_the_driver_changes_nothing(undisturbed, text_folder: Path,
     assert resumed["trials"]["run"] == len(after) - len(finished)
 
 
-def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
     ledger = tmp_path / "ledger"
     process = subprocess.Popen(
         command(text_folder, ledger),
@@ -129,7 +130,7 @@ def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: 
     )
     trials = ledger / "trials"
     wait_until(lambda: (trials.is_dir() and any(trials.glob("*.json"))) or process.poll() is not None)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""

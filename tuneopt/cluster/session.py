@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +61,7 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
+    ended = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -71,6 +74,8 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"no Ray cluster at {address!r} ({reason}); start one, or leave --address out") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ended)  # Ray's own handler would leave without a word
     try:
         resources = ray.cluster_resources()
         session = Session(resources.get("CPU", 0.0), resources.get("GPU", 0.0), cpus_per_trial, gpus_per_trial)
