@@ -92,6 +92,6 @@ def _cluster(address: str) -> Finding:
 
     try:
         with connect(address) as session:
-            return Finding("cluster", "ok", f"{session.cpus:g} CPUs, {session.gpus:g} GPUs at {address}")
+            return Finding("cluster", "ok", f"room for {session.slots} trials of one CPU at {address}")
     except InputError as error:
         return Finding("cluster", "missing", str(error), "ray up cluster.yaml, or leave --address out")

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,19 +33,9 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A connection to Ray: CPUs and GPUs in the cluster, and how many trials of one size fit at once."""
+    """A connection to Ray: trials of the wanted size that run at once, on machines that are there or can be started."""
 
-    cpus: float
-    gpus: float
-    cpus_per_trial: float
-    gpus_per_trial: float
-
-    @property
-    def slots(self) -> int:
-        """Trials that can run at the same time."""
-        by_cpu = int(self.cpus // self.cpus_per_trial) if self.cpus_per_trial else 10**9
-        by_gpu = int(self.gpus / self.gpus_per_trial + 1e-9) if self.gpus_per_trial else 10**9
-        return min(by_cpu, by_gpu)
+    slots: int
 
 
 @contextmanager
@@ -77,16 +67,46 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ended)  # Ray's own handler would leave without a word
     try:
-        resources = ray.cluster_resources()
-        session = Session(resources.get("CPU", 0.0), resources.get("GPU", 0.0), cpus_per_trial, gpus_per_trial)
-        if session.slots < 1:
-            raise InputError(
-                f"a trial needs {cpus_per_trial:g} CPUs and {gpus_per_trial:g} GPUs, and the cluster has "
-                f"{session.cpus:g} CPUs and {session.gpus:g} GPUs; ask for less per trial or add nodes"
-            )
+        # A cluster that grows with its work has less now than it can have; one that is there has what it has.
+        machines = (_machines(), _machines_to_come())
+        wanted = {"CPU": cpus_per_trial, "GPU": gpus_per_trial}
+        slots = max(sum(_fit(wanted, resources) * count for resources, count in kind) for kind in machines)
+        if slots < 1:
+            raise InputError(_too_small(wanted, [resources for kind in machines for resources, _ in kind]))
+        session = Session(slots)
         yield session
     finally:
         ray.shutdown()
+
+
+def _machines() -> list[tuple[dict[str, float], int]]:
+    """Resources of each machine that is there, once each."""
+    import ray
+
+    return [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+
+
+def _machines_to_come() -> list[tuple[dict[str, float], int]]:
+    """Resources of each kind of machine that the autoscaler knows, and how many of it there may be."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    return [(dict(kind.resources), kind.max_count) for kind in config.node_group_configs] if config else []
+
+
+def _fit(wanted: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    """Trials that one machine holds at once."""
+    # The small number lets ten tenths of a GPU be a whole one.
+    held = [int(resources.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount]
+    return min(held, default=1)
+
+
+def _too_small(wanted: Mapping[str, float], machines: Sequence[Mapping[str, float]]) -> str:
+    largest = max(machines, key=lambda each: (each.get("GPU", 0.0), each.get("CPU", 0.0)), default={})
+    return (
+        f"a trial needs {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one machine, and the largest has "
+        f"{largest.get('CPU', 0.0):g} CPUs and {largest.get('GPU', 0.0):g} GPUs; ask for less per trial or add machines"
+    )
 
 
 def _answers(address: str) -> None:
