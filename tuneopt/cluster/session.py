@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import socket
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from tuneopt.spec import InputError
@@ -26,6 +28,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's own snapshots grow with every trial, and nothing reads them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
@@ -47,23 +50,23 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if address:
-        _answers(address)
+        check_address(address)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     ended = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            configure_logging=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"no Ray cluster at {address!r} ({reason}); start one, or leave --address out") from None
+    with _core_messages() if address else nullcontext(str) as said:
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                configure_logging=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(_refused(address, error, said())) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ended)  # Ray's own handler would leave without a word
     try:
@@ -77,6 +80,30 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
         yield session
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _core_messages() -> Iterator[Callable[[], str]]:
+    """Hold back what Ray's C++ core writes to stderr; the value reads it. A refused connection brings twenty lines."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _refused(address: str | None, error: Exception, said: str) -> str:
+    if "Unauthenticated" in said or "authentication" in str(error).lower():
+        return (
+            f"the Ray cluster at {address!r} asks for a secret that this machine does not show; "
+            "put its token into ~/.ray/auth_token and set RAY_AUTH_MODE=token"
+        )
+    reason = str(error).splitlines()[0]
+    return f"no Ray cluster at {address!r} ({reason}); start one, or leave --address out"
 
 
 def _machines() -> list[tuple[dict[str, float], int]]:
@@ -109,7 +136,7 @@ def _too_small(wanted: Mapping[str, float], machines: Sequence[Mapping[str, floa
     )
 
 
-def _answers(address: str) -> None:
+def check_address(address: str) -> None:
     """Raise `InputError` at once when nothing listens at ``host:port``; Ray itself would try for minutes."""
     match = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+|\[[^]]+\]):(?P<port>\d{1,5})", address)
     if match is None:
