@@ -1,95 +1,44 @@
 """The search space of AdamW (Loshchilov and Hutter, arXiv 1711.05101): the baseline of every comparison."""
 
-from tuneopt.search.space import Coordinate, SearchSpace, Values, tuned
+from tuneopt.search.space import (
+    STUDY_TABLES,
+    SearchSpace,
+    Values,
+    average,
+    epsilon,
+    learning_rate,
+    max_grad_norm,
+    train_batch_size,
+    tuned,
+    warmup,
+    weight_decay,
+)
 
 COORDINATES = (
-    Coordinate(
-        name="learning_rate",
-        kind="scale-free",
-        unit="weight per unit update",
-        meaning="peak of the schedule",
-        grids={"paper": (0.004, 0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016)},
-        starts={"paper": 0.016, "nano": 0.008},
-        low=1e-6,
-        high=10.0,
+    learning_rate(
+        {"paper": (0.004, 0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016)}, {"paper": 0.016, "nano": 0.008}
     ),
-    Coordinate(
-        name="weight_decay",
-        kind="scale-free",
-        unit="per unit learning rate",
-        meaning="decoupled decay, multiplied by the learning rate; norms and embeddings are spared",
-        grids={"paper": (0, 0.1, 0.2), "nano": (0, 0.1, 0.2)},
-        starts={"paper": 0.1, "nano": 0.1},
-        low=0,
-        high=10.0,
-        off=0,
+    weight_decay(),
+    average(
+        "beta1",
+        "decay of the average gradient",
+        {"paper": (0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
+        {"paper": 0.9, "nano": 0.9},
     ),
-    Coordinate(
-        name="beta1",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average gradient",
-        grids={"paper": (0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        starts={"paper": 0.9, "nano": 0.9},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
+    average(
+        "beta2",
+        "decay of the average squared gradient",
+        {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
+        {"paper": 0.95, "nano": 0.95},
     ),
-    Coordinate(
-        name="beta2",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average squared gradient",
-        grids={"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-        starts={"paper": 0.95, "nano": 0.95},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
-    ),
-    Coordinate(
-        name="epsilon",
-        kind="scale-free",
-        unit="gradient",
-        meaning="added to the root of the second moment; 1e-25 vanishes beside any gradient in fp32",
-        grids={"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15, 1e-8)},
-        starts={"paper": 1e-20, "nano": 1e-8},
-        low=1e-25,
+    epsilon(
+        {"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15, 1e-8)},
+        {"paper": 1e-20, "nano": 1e-8},
         high={"paper": 1e-5, "nano": 1e-8},
     ),
-    Coordinate(
-        name="max_grad_norm",
-        kind="scale-free",
-        unit="gradient norm",
-        meaning="global norm that gradients are clipped to; 0 is no clipping",
-        grids={"paper": (0, 1.0, 2.0), "nano": (0, 1.0, 2.0)},
-        starts={"paper": 1.0, "nano": 1.0},
-        low=0,
-        high=1000.0,
-        off=0,
-    ),
-    Coordinate(
-        name="train_batch_size",
-        kind="scale-free",
-        unit="sequences",
-        meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
-        grids={"paper": (128, 256, 512, 1024), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 8},
-        low={"paper": 16, "nano": 8},
-        high={"paper": 8192, "nano": 512},
-    ),
-    Coordinate(
-        name="warmup",
-        kind="steps",
-        unit="steps; below 1 a fraction of all steps",
-        meaning="linear rise of the learning rate to its peak; 0 is none",
-        grids={"paper": (500, 1000, 2000, 4000), "nano": (0.05, 0.1, 0.2)},
-        starts={"paper": 2000, "nano": 0.1},
-        low=0,
-        high={"paper": 32000, "nano": 0.5},
-        off=0,
-    ),
+    max_grad_norm(),
+    train_batch_size(),
+    warmup(),
 )
 
 FIXED: Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "nesterov": False}
@@ -126,8 +75,7 @@ SPACE = SearchSpace(
     optimizer="adamw",
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
-    source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
-    "start: its 130m, ratio 1",
+    source=STUDY_TABLES,
     found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from a sweep at nano-65k, ratio 1, that began at batch 16 and learning rate 0.016 (docs/lab-notebook.md)",
     published=PUBLISHED,

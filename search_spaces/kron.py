@@ -1,40 +1,30 @@
 """The search space of Kron (Li, arXiv 2211.04422): PSGD with Kronecker-factored preconditioners."""
 
-from tuneopt.search.space import Coordinate, SearchSpace, Values, tuned
+from tuneopt.search.space import (
+    STUDY_TABLES,
+    Coordinate,
+    SearchSpace,
+    Values,
+    average,
+    block_size,
+    learning_rate,
+    max_grad_norm,
+    train_batch_size,
+    tuned,
+    warmup,
+    weight_decay,
+)
 
 COORDINATES = (
-    Coordinate(
-        name="learning_rate",
-        kind="scale-free",
-        unit="weight per unit update",
-        meaning="peak of the schedule",
-        grids={"paper": (0.0005, 0.001, 0.002, 0.004, 0.008), "nano": (0.002, 0.004, 0.008)},
-        starts={"paper": 0.002, "nano": 0.004},
-        low=1e-6,
-        high=10.0,
+    learning_rate(
+        {"paper": (0.0005, 0.001, 0.002, 0.004, 0.008), "nano": (0.002, 0.004, 0.008)}, {"paper": 0.002, "nano": 0.004}
     ),
-    Coordinate(
-        name="weight_decay",
-        kind="scale-free",
-        unit="per unit learning rate",
-        meaning="decoupled decay, multiplied by the learning rate; norms and embeddings are spared",
-        grids={"paper": (0.0, 0.5, 0.7, 0.9), "nano": (0.0, 0.5, 0.7)},
-        starts={"paper": 0.9, "nano": 0.5},
-        low=0,
-        high=10.0,
-        off=0,
-    ),
-    Coordinate(
-        name="beta1",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average gradient that is preconditioned",
-        grids={"paper": (0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        starts={"paper": 0.98, "nano": 0.9},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
+    weight_decay({"paper": (0.0, 0.5, 0.7, 0.9), "nano": (0.0, 0.5, 0.7)}, {"paper": 0.9, "nano": 0.5}),
+    average(
+        "beta1",
+        "decay of the average gradient that is preconditioned",
+        {"paper": (0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
+        {"paper": 0.98, "nano": 0.9},
     ),
     Coordinate(
         name="preconditioner_lr",
@@ -66,16 +56,7 @@ COORDINATES = (
         low=0,
         high=100000,
     ),
-    Coordinate(
-        name="block_size",
-        kind="scale-free",
-        unit="rows or columns",
-        meaning="largest side of a block with factors of its own; on the nano ladder 128 is the largest model width",
-        grids={"paper": (128, 256, 512), "nano": (32, 128)},
-        starts={"paper": 256, "nano": 128},
-        low=8,
-        high={"paper": 8192, "nano": 128},
-    ),
+    block_size({"paper": (128, 256, 512), "nano": (32, 128)}, {"paper": 256, "nano": 128}),
     Coordinate(
         name="partition_grads_into_blocks",
         kind="categorical",
@@ -92,38 +73,12 @@ COORDINATES = (
         grids={"paper": (False, True), "nano": (False, True)},
         starts={"paper": True, "nano": True},
     ),
-    Coordinate(
-        name="max_grad_norm",
-        kind="scale-free",
-        unit="gradient norm",
-        meaning="global norm that gradients are clipped to where they are not normalised; 0 is no clipping",
+    max_grad_norm(
+        "global norm that gradients are clipped to where they are not normalised; 0 is no clipping",
         grids={"paper": (0.0, 1.0, 2.0), "nano": (1.0,)},
-        starts={"paper": 1.0, "nano": 1.0},
-        low=0,
-        high=1000.0,
-        off=0,
     ),
-    Coordinate(
-        name="train_batch_size",
-        kind="scale-free",
-        unit="sequences",
-        meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
-        grids={"paper": (128, 256, 512, 1024), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 8},
-        low={"paper": 16, "nano": 8},
-        high={"paper": 8192, "nano": 512},
-    ),
-    Coordinate(
-        name="warmup",
-        kind="steps",
-        unit="steps; below 1 a fraction of all steps",
-        meaning="linear rise of the learning rate to its peak; 0 is none",
-        grids={"paper": (1000, 2000, 4000), "nano": (0.05, 0.1, 0.2)},
-        starts={"paper": 2000, "nano": 0.1},
-        low=0,
-        high={"paper": 32000, "nano": 0.5},
-        off=0,
-    ),
+    train_batch_size(),
+    warmup({"paper": (1000, 2000, 4000)}),
 )
 
 FIXED: Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "preconditioner_init_scale": 1}
@@ -164,8 +119,7 @@ SPACE = SearchSpace(
     optimizer="kron",
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
-    source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
-    "start: its 130m, ratio 1",
+    source=STUDY_TABLES,
     found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
     "budget; start from a few short trials at nano-65k, ratio 0.2, not from a sweep of its own",
     published=PUBLISHED,

@@ -1,17 +1,24 @@
 """The search space of Muon (Jordan et al., 2024), with AdamW for embeddings, head and norms."""
 
-from tuneopt.search.space import Coordinate, SearchSpace, Values, tuned
+from tuneopt.search.space import (
+    STUDY_TABLES,
+    Coordinate,
+    SearchSpace,
+    Values,
+    average,
+    epsilon,
+    learning_rate,
+    max_grad_norm,
+    train_batch_size,
+    tuned,
+    weight_decay,
+)
 
 COORDINATES = (
-    Coordinate(
-        name="learning_rate",
-        kind="scale-free",
-        unit="weight per unit update",
-        meaning="peak of the schedule, for matrices",
-        grids={"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
-        starts={"paper": 0.016, "nano": 0.016},
-        low=1e-6,
-        high=10.0,
+    learning_rate(
+        {"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
+        {"paper": 0.016, "nano": 0.016},
+        "peak of the schedule, for matrices",
     ),
     Coordinate(
         name="muon_to_adam_lr",
@@ -23,17 +30,11 @@ COORDINATES = (
         low=1e-3,
         high=100.0,
     ),
-    Coordinate(
-        name="momentum",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the summed gradient that is orthogonalized",
-        grids={"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-        starts={"paper": 0.98, "nano": 0.95},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
+    average(
+        "momentum",
+        "decay of the summed gradient that is orthogonalized",
+        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
+        {"paper": 0.98, "nano": 0.95},
     ),
     Coordinate(
         name="decay",
@@ -45,50 +46,23 @@ COORDINATES = (
         low=0.01,
         high=1.0,
     ),
-    Coordinate(
-        name="weight_decay",
-        kind="scale-free",
-        unit="per unit learning rate",
-        meaning="decoupled decay, multiplied by the learning rate; norms and embeddings are spared",
-        grids={"paper": (0, 0.1, 0.2), "nano": (0, 0.1, 0.2)},
-        starts={"paper": 0.1, "nano": 0.1},
-        low=0,
-        high=10.0,
-        off=0,
+    weight_decay(),
+    average(
+        "beta1",
+        "decay of the average gradient in the AdamW group",
+        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
+        {"paper": 0.95, "nano": 0.9},
     ),
-    Coordinate(
-        name="beta1",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average gradient in the AdamW group",
-        grids={"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        starts={"paper": 0.95, "nano": 0.9},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
+    average(
+        "beta2",
+        "decay of the average squared gradient in the AdamW group",
+        {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
+        {"paper": 0.95, "nano": 0.95},
     ),
-    Coordinate(
-        name="beta2",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average squared gradient in the AdamW group",
-        grids={"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-        starts={"paper": 0.95, "nano": 0.95},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
-    ),
-    Coordinate(
-        name="epsilon",
-        kind="scale-free",
-        unit="gradient",
+    epsilon(
+        {"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15,)},
+        {"paper": 1e-15, "nano": 1e-15},
         meaning="added to the root of the second moment in the AdamW group; 1e-25 vanishes beside any gradient in fp32",
-        grids={"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15,)},
-        starts={"paper": 1e-15, "nano": 1e-15},
-        low=1e-25,
-        high=1e-5,
     ),
     Coordinate(
         name="muon_epsilon",
@@ -100,30 +74,14 @@ COORDINATES = (
         low=1e-25,
         high=1e-5,
     ),
-    Coordinate(
-        name="max_grad_norm",
-        kind="scale-free",
-        unit="gradient norm",
-        meaning="norm that the gradients of the AdamW group are clipped to; 0 is no clipping",
-        grids={"paper": (0, 1.0, 2.0), "nano": (0, 1.0, 2.0)},
-        starts={"paper": 1.0, "nano": 1.0},
-        low=0,
-        high=1000.0,
-        off=0,
-    ),
-    Coordinate(
-        name="train_batch_size",
-        kind="scale-free",
-        unit="sequences",
-        meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
-        grids={"paper": (128, 256, 512, 1024), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 8},
-        low={"paper": 16, "nano": 8},
-        high={"paper": 8192, "nano": 512},
-    ),
+    max_grad_norm("norm that the gradients of the AdamW group are clipped to; 0 is no clipping"),
+    train_batch_size(),
 )
 
 FIXED: Values = {"lr_schedule": "linear", "min_lr_ratio": 0, "warmup": 0}
+
+ORTHOGONALIZATION: Values = {"ns_coefficients": "quintic", "ns_precision": "fp32"}
+"""What the study's code left to the machine, said here because results depend on it."""
 
 PUBLISHED = tuned(
     {
@@ -159,10 +117,10 @@ PUBLISHED = tuned(
 SPACE = SearchSpace(
     optimizer="muon",
     coordinates=COORDINATES,
-    fixed={"paper": FIXED, "nano": FIXED},
-    source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
-    "start: its 130m, ratio 1",
+    fixed={"paper": {**FIXED, **ORTHOGONALIZATION}, "nano": {**FIXED, **ORTHOGONALIZATION}},
+    source=STUDY_TABLES,
     found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
+    options={"ns_coefficients": ("quintic", "polar_express"), "ns_precision": ("fp32", "bf16")},
 )

@@ -1,61 +1,40 @@
 """The search space of Sophia-H (Liu et al., arXiv 2305.14342): clipped steps over a Hutchinson Hessian estimate."""
 
-from tuneopt.search.space import Coordinate, SearchSpace, Values, tuned
+from tuneopt.search.space import (
+    STUDY_TABLES,
+    Coordinate,
+    SearchSpace,
+    Values,
+    average,
+    epsilon,
+    learning_rate,
+    train_batch_size,
+    tuned,
+    warmup,
+    weight_decay,
+)
 
 COORDINATES = (
-    Coordinate(
-        name="learning_rate",
-        kind="scale-free",
-        unit="weight per unit update",
-        meaning="peak of the schedule",
-        grids={"paper": (0.002, 0.004, 0.008, 0.016, 0.032), "nano": (0.001, 0.002, 0.004)},
-        starts={"paper": 0.004, "nano": 0.002},
-        low=1e-6,
-        high=10.0,
+    learning_rate(
+        {"paper": (0.002, 0.004, 0.008, 0.016, 0.032), "nano": (0.001, 0.002, 0.004)}, {"paper": 0.004, "nano": 0.002}
     ),
-    Coordinate(
-        name="weight_decay",
-        kind="scale-free",
-        unit="per unit learning rate",
-        meaning="decoupled decay, multiplied by the learning rate; norms and embeddings are spared",
-        grids={"paper": (0, 0.1, 0.2, 0.3), "nano": (0, 0.1, 0.2)},
-        starts={"paper": 0.1, "nano": 0.1},
-        low=0,
-        high=10.0,
-        off=0,
+    weight_decay({"paper": (0, 0.1, 0.2, 0.3)}),
+    average(
+        "beta1",
+        "decay of the average gradient",
+        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
+        {"paper": 0.95, "nano": 0.9},
     ),
-    Coordinate(
-        name="beta1",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average gradient",
-        grids={"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        starts={"paper": 0.95, "nano": 0.9},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
+    average(
+        "beta2",
+        "decay of the average estimate of the Hessian's diagonal",
+        {"paper": (0.9, 0.95, 0.98, 0.99, 0.995), "nano": (0.9, 0.95, 0.98)},
+        {"paper": 0.99, "nano": 0.95},
     ),
-    Coordinate(
-        name="beta2",
-        kind="scale-free",
-        unit="1",
-        meaning="decay of the average estimate of the Hessian's diagonal",
-        grids={"paper": (0.9, 0.95, 0.98, 0.99, 0.995), "nano": (0.9, 0.95, 0.98)},
-        starts={"paper": 0.99, "nano": 0.95},
-        low=0,
-        high=0.9999,
-        extend="complement",
-        off=0,
-    ),
-    Coordinate(
-        name="epsilon",
-        kind="scale-free",
-        unit="gradient",
+    epsilon(
+        {"paper": (1e-17, 1e-12, 1e-07), "nano": (1e-07,)},
+        {"paper": 1e-12, "nano": 1e-07},
         meaning="least value of gamma times the Hessian in the denominator",
-        grids={"paper": (1e-17, 1e-12, 1e-07), "nano": (1e-07,)},
-        starts={"paper": 1e-12, "nano": 1e-07},
-        low=1e-25,
         high=0.001,
     ),
     Coordinate(
@@ -68,27 +47,8 @@ COORDINATES = (
         low=1e-5,
         high=100.0,
     ),
-    Coordinate(
-        name="train_batch_size",
-        kind="scale-free",
-        unit="sequences",
-        meaning="sequences per optimizer step; the token budget stays, so twice the batch is half the steps",
-        grids={"paper": (128, 256, 512, 1024), "nano": (8, 16, 32)},
-        starts={"paper": 128, "nano": 8},
-        low={"paper": 16, "nano": 8},
-        high={"paper": 8192, "nano": 512},
-    ),
-    Coordinate(
-        name="warmup",
-        kind="steps",
-        unit="steps; below 1 a fraction of all steps",
-        meaning="linear rise of the learning rate to its peak; 0 is none",
-        grids={"paper": (500, 1000, 2000, 4000), "nano": (0.05, 0.1, 0.2)},
-        starts={"paper": 4000, "nano": 0.1},
-        low=0,
-        high={"paper": 32000, "nano": 0.5},
-        off=0,
-    ),
+    train_batch_size(),
+    warmup(starts={"paper": 4000}),
 )
 
 FIXED: Values = {"lr_schedule": "cosine", "max_grad_norm": 1, "min_lr_ratio": 0}
@@ -119,8 +79,7 @@ SPACE = SearchSpace(
     optimizer="sophia",
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
-    source="paper ladder and published points: Wen, Hall, Ma, Liang, arXiv 2509.02046, appendix tables; "
-    "start: its 130m, ratio 1",
+    source=STUDY_TABLES,
     found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
     "budget; start from a few short trials at nano-65k, ratio 0.4, not from a sweep of its own",
     published=PUBLISHED,

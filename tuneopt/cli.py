@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from tuneopt.commands import corpora, ledgers, listings, reports, sweeps
+from tuneopt.commands import corpora, ledgers, listings, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED
 from tuneopt.spec import InputError
 
@@ -23,8 +23,10 @@ app = typer.Typer(
 
 for command in (sweeps.tune, sweeps.train, reports.report, listings.optimizers, listings.space, listings.doctor):
     app.command()(command)
+app.command()(predict.predict)
 app.add_typer(ledgers.app, name="ledger")
 app.add_typer(corpora.app, name="data")
+app.add_typer(studies.app, name="study")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from tuneopt.console import err, loss, span
 
 if TYPE_CHECKING:
-    from tuneopt.cluster.progress import Progress, SweepResult
+    from tuneopt.cluster.progress import PoolProgress, PoolResult, Progress
     from tuneopt.ledger import CurvePoint
     from tuneopt.spec import TrialSpec
 
@@ -94,6 +94,63 @@ def seconds_left(progress: Progress) -> float | None:
     return max(0.0, progress.state.progress.remaining - under_way) * progress.busy / trained / progress.slots
 
 
+class StudyDisplay:
+    """Shows a study under way: trials, certificates and phases, a line whenever another trial is done."""
+
+    def __init__(self, title: str, quiet: bool = False) -> None:
+        self.title, self.quiet = title, quiet
+        self.live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal and not quiet else None
+        self._lines = 0
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        if not self.quiet:
+            err.print(f"study {self.title}", markup=False)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def update(self, progress: PoolProgress, plan: object = None) -> None:
+        """Draw the moment; on a terminal at most twice a second, elsewhere when another trial is done."""
+        if self.quiet:
+            return
+        ended = progress.done + progress.failed
+        if self.live:
+            if time.perf_counter() - self._drawn > REFRESH_SECONDS:
+                self._drawn = time.perf_counter()
+                self.live.update(Group(Text(self.title, style="bold"), Text(study_line(progress))))
+        elif ended > self._lines:
+            err.print(study_line(progress), markup=False)
+        self._lines = ended
+
+
+def study_line(progress: PoolProgress) -> str:
+    """One line: phases with their sweeps, certificates, trials done, running, reused, diverged, time gone."""
+    held = progress.standings.values()
+    phases = dict.fromkeys(standing.task.phase for standing in held)
+    counts = (
+        f"phase {name}: {sum(each.finished for each in held if each.task.phase == name)} of "
+        f"{sum(each.task.phase == name for each in held)} sweeps"
+        for name in phases
+    )
+    return ", ".join(
+        [
+            *counts,
+            f"{sum(standing.certified for standing in held)} certificates",
+            f"{progress.done} trials done",
+            f"{len(progress.running)} running",
+            f"{progress.reused} reused",
+            f"{progress.diverged} diverged",
+            *([f"{progress.failed} failed"] if progress.failed else []),
+            f"{span(progress.elapsed)} gone",
+        ]
+    )
+
+
 class TrialDisplay:
     """Shows one trial under way, a line for each curve point."""
 
@@ -118,8 +175,8 @@ class TrialDisplay:
             )
 
 
-def resume_hint(command: Sequence[str], result: SweepResult) -> str:
-    """What to tell a user whose sweep was interrupted."""
+def resume_hint(command: Sequence[str], result: PoolResult) -> str:
+    """What to tell a user whose sweep or study was interrupted."""
     again = shlex.join(["tuneopt", *command[1:]])
     return (
         f"interrupted after {len(result.run)} trials; every finished trial is in the ledger and running ones have "

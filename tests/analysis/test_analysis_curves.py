@@ -3,25 +3,26 @@ import pyarrow as pa
 import pytest
 from analysis_samples import known_noise, result
 
-from tuneopt.analysis import agreement, align, training_flips
-from tuneopt.analysis.curves import FRACTIONS
+from tuneopt.analysis.aligned import FRACTIONS, Curves
+from tuneopt.analysis.curves import agreement, kendall, training_flips
 from tuneopt.analysis.flips import Flip
+from tuneopt.analysis.runs import RegimeKey
 
 DENSE = np.linspace(0.05, 1, 20)
 
 
-def table(curves: dict[str, np.ndarray], fractions: np.ndarray = DENSE) -> pa.Table:
+def table(curves: dict[str, np.ndarray], fractions: np.ndarray = DENSE) -> Curves:
     rows = [
         {"trial": trial, "fraction": float(at), "select_loss": float(loss), "report_loss": float(loss)}
         for trial, losses in curves.items()
         for at, loss in zip(fractions, losses, strict=True)
     ]
-    return pa.Table.from_pylist(rows)
+    return Curves(pa.Table.from_pylist(rows))
 
 
 def test_curves_line_up_by_interpolation_and_never_beyond_their_ends() -> None:
     curves = table({"a": 5 - DENSE, "b": 4 - DENSE})
-    aligned = align(curves, ["b", "a", "absent"], (0.01, 0.125, 0.5, 1.0))
+    aligned = curves.at(["b", "a", "absent"], (0.01, 0.125, 0.5, 1.0))
     assert np.isnan(aligned[:, 0]).all() and np.isnan(aligned[2]).all()
     assert aligned[0, 1:] == pytest.approx([3.875, 3.5, 3.0])
     assert aligned[1, 1:] == pytest.approx([4.875, 4.5, 4.0])
@@ -29,7 +30,7 @@ def test_curves_line_up_by_interpolation_and_never_beyond_their_ends() -> None:
 
 def test_a_point_without_a_loss_is_bridged() -> None:
     rows = [{"trial": "a", "fraction": at, "select_loss": loss} for at, loss in ((0.2, 4.0), (0.4, None), (0.6, 3.0))]
-    assert align(pa.Table.from_pylist(rows), ["a"], (0.4,))[0, 0] == pytest.approx(3.5)
+    assert Curves(pa.Table.from_pylist(rows)).at(["a"], (0.4,))[0, 0] == pytest.approx(3.5)
 
 
 def test_agreement_goes_from_reversed_to_equal() -> None:
@@ -53,7 +54,8 @@ def planted(gap_early: float, gap_late: float, cross: float) -> tuple[Flip, ...]
 
 def test_planted_crossings_are_found_at_their_place() -> None:
     (flip,) = planted(0.1, -0.1, 0.75)
-    assert flip == Flip("training", ("a", "b"), "130m/1x at 70% of training", True)
+    regime = RegimeKey("", "130m", 1.0)
+    assert flip == Flip("training", ("a", "b"), "130m/1x at 70% of training", True, regime, regime, 0.7)
     (other,) = planted(-0.1, 0.1, 0.35)
     assert other.pair == ("b", "a") and other.where.endswith("at 30% of training")
 
@@ -74,3 +76,14 @@ def test_no_curves_no_flips() -> None:
     assert training_flips(results, empty, known_noise(0.01, results)) == ()
     assert training_flips([], empty, known_noise(0.01, results)) == ()
     assert FRACTIONS[-1] == 1.0
+
+
+def test_kendall_agrees_with_scipy_also_with_ties() -> None:
+    from scipy.stats import kendalltau
+
+    rng = np.random.default_rng(0)
+    for size in (2, 3, 8, 40):
+        first, second = rng.integers(0, 5, (2, size)).astype(float)
+        expected = kendalltau(first, second).statistic
+        assert kendall(first, second) == (None if np.isnan(expected) else pytest.approx(expected))
+    assert kendall(np.ones(3), np.arange(3.0)) is None and kendall(np.ones(1), np.ones(1)) is None

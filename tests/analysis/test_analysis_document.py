@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tuneopt.analysis import budgets, summary
+from tuneopt.analysis import summary
+from tuneopt.analysis.budget import budgets
+from tuneopt.analysis.load import load
+from tuneopt.analysis.published import published
+from tuneopt.analysis.runs import read_runs
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 
@@ -83,6 +87,59 @@ def test_the_document_of_a_ledger(ledger: Ledger) -> None:
     assert "lion has no comparable run at embedded nano-65k/1x" in text
 
 
+def test_everything_is_in_the_document(ledger: Ledger) -> None:
+    document = summary(ledger.table(), curves=ledger.curves())
+    (statement,) = document["statements"]
+    assert (statement["scale"], statement["ratio"], statement["leaders"]) == ("nano-65k", 4.0, ["muon"])
+    assert statement["sentence"].startswith("At embedded nano-65k/4x muon is the best of 2 optimizers")
+    assert statement["gains"][0]["speedup"] == pytest.approx(1.3, rel=1e-3)
+    (joint,) = document["joint"]
+    assert {each["optimizer"]: each["factor"] for each in joint["factors"]} == {
+        "adamw": 1.0,
+        "muon": pytest.approx(1.3, rel=1e-2),
+    }
+    assert len(joint["residuals"]) == 6 and joint["scale"] == "nano-65k"
+    # Both curves end at their final losses, half a nat lower than in the middle: nothing crosses.
+    assert [order["among"] for order in document["training"]] == ["optimizers"] * 3
+    assert document["training"][0]["crossed"] == [0] * 10 and document["training"][0]["tau"][:4] == [None] * 4
+    assert len(document["transfer"]) == 6 and {cell["status"] for cell in document["transfer"]} == {"same"}
+    wrong = [row for row in document["undertuned"] if row["trial"] is None]
+    assert [row["config"]["learning_rate"] for row in wrong if row["gpt3"]] == [0.0006] * 3
+    assert sum(budget["trials"] for budget in document["budgets"]) == 21
+    assert [cost["seconds"] for cost in document["costs"][:2]] == [3000.0, 6000.0]  # muon's trials held two devices
+    assert document["costs"][1]["speedup_seconds"] == pytest.approx(0.65, rel=1e-3)
+    assert document["costs"][1]["ranks"]["speedup_seconds"] == 2 and document["costs"][1]["ranks"]["loss"] == 1
+    assert [point["front"] for point in document["pareto"]] == [
+        True,
+        False,
+        False,
+    ] * 2  # one pace, the lowest loss leads
+    assert document["declared"] == {"family_rate": 0.05, "near_optimal": 0.007, "tolerance": 0.003}
+    assert document["source"] == "rows" and document["hyper_laws"] == []
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_an_exported_ledger_is_recognised(ledger: Ledger, tmp_path: Path, name: str) -> None:
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    table = ledger.table()
+    (pc.write_csv if name.endswith("csv") else pq.write_table)(table, tmp_path / name)
+    runs = load(tmp_path / name).runs
+    assert runs == read_runs(table) and len(runs) == 21 and runs[0].device_seconds is not None
+
+
+def test_the_published_document_says_what_it_rests_on() -> None:
+    document = summary(published(), draws=100)
+    assert len(document["statements"]) == 3 and all(len(each["leaders"]) > 1 for each in document["statements"])
+    assert len(document["transfer"]) == 1200 and len(document["notes"]) == 2
+    assert any("one factor per optimizer does not explain every loss" in each for each in document["warnings"])
+    flips = [flip for flip in document["flips"] if flip["significant"]]
+    assert flips and all(flip["earlier"] != {key: flip[key] for key in ("corpus", "scale", "ratio")} for flip in flips)
+    assert {law["method"] for law in document["hyper_laws"]} <= {"law", "constant", "majority", "median"}
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
 def test_an_unproven_or_diverged_trial_never_enters(ledger: Ledger) -> None:
     for item in summary(ledger.table())["rankings"]:
         assert "lion" not in item["order"] and min(item["losses"]) > 3
@@ -123,11 +180,9 @@ def test_one_regime_ranks_and_says_why_there_is_no_speedup(tmp_path: Path) -> No
     text = " | ".join(document["warnings"])
     assert "one ratio only" in text and "no seed replicates and no given sigma" in text
     assert "no result" in " | ".join(summary(ledger.table(), baseline="lion")["warnings"])
-    assert summary(Ledger(tmp_path / "empty").table()) == {
-        **{key: [] for key in ("speedups", "rankings", "flips", "warnings", "laws")},
-        "baseline": "adamw",
-        "level": 0.9,
-    }
+    empty = summary(Ledger(tmp_path / "empty").table(), curves=Ledger(tmp_path / "empty").curves())
+    assert all(not part for key, part in empty.items() if key not in ("baseline", "level", "source", "declared"))
+    assert (empty["baseline"], empty["level"]) == ("adamw", 0.9)
 
 
 def test_two_corpora_of_one_name_are_kept_apart(tmp_path: Path) -> None:

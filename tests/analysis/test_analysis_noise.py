@@ -8,8 +8,8 @@ from tuneopt.analysis.runs import Run, read_runs
 from tuneopt.spec import InputError
 
 
-def rows(losses: dict[tuple[str, float, str, float], list[float]]) -> tuple[Run, ...]:
-    """Keys: optimizer, learning rate, scale, ratio; values: losses by seed."""
+def rows(losses: dict[tuple[str, float, str, float], list[float | None]]) -> tuple[Run, ...]:
+    """Keys: optimizer, learning rate, scale, ratio; values: losses by seed, None for a divergence."""
     return read_runs(
         {"optimizer": name, "scale": scale, "ratio": ratio, "config": {"lr": rate}, "seed": seed, "loss": loss}
         for (name, rate, scale, ratio), values in losses.items()
@@ -71,7 +71,7 @@ def test_what_comes_first_given_measured_assumed_nothing() -> None:
 
 
 def test_diverged_runs_do_not_count() -> None:
-    runs = rows({("adamw", 1.0, "nano-65k", 1.0): [4.0, float("nan"), 4.2]})
+    runs = rows({("adamw", 1.0, "nano-65k", 1.0): [4.0, None, 4.2]})
     noise = measure(runs).of(runs[0].regime)
     assert noise is not None and noise.freedom == 1 and noise.sigma == pytest.approx(0.2 / np.sqrt(2))
 

@@ -41,7 +41,24 @@ def test_other_names_and_ways_to_say_a_regime(row: dict[str, object], scale: str
         ({"scale": ""}, "no model size"),
         ({"scale": "mine"}, "token budget"),
         ({"ratio": None}, "token budget"),
-        ({"ratio": -1}, "token budget"),
+        ({"ratio": -1}, "ratio must be positive"),
+        ({"tokens": -5}, "tokens must be positive"),
+        ({"params": 0}, "parameters must be positive"),
+        ({"loss": float("nan")}, "loss is nan; leave it empty"),
+        ({"loss": float("inf")}, "loss is inf"),
+        ({"loss": -3.0}, "loss must be positive"),
+        ({"sigma": -0.1}, "sigma must be positive"),
+        ({"seconds": -1}, "seconds must be positive"),
+        ({"status": "crashed"}, "completed or diverged"),
+        ({"status": "completed", "loss": None}, "completed and has no loss"),
+        ({"lerning_rate": 0.1}, "unknown column 'lerning_rate'; name a hyperparameter hp_"),
+        ({"val_loss": 3.4}, "loss twice"),
+        ({"config": "lr: 3"}, "no JSON object"),
+        ({"config": [1]}, "must be an object"),
+        ({"hp_lr": float("nan")}, "finite number"),
+        ({"curve": [[0.5]]}, "curve that cannot be read"),
+        ({"curve": [[0, 3.0]]}, "bad point"),
+        ({"curve": [[0.5, 3.0]] * 10_001}, "thin it"),
         ({"ratio": "two"}, "ratio must be a number"),
         ({"loss": "low"}, "loss must be a number"),
         ({"ratio": float("inf")}, "finite"),
@@ -50,8 +67,10 @@ def test_other_names_and_ways_to_say_a_regime(row: dict[str, object], scale: str
 def test_bad_rows_are_named(change: dict[str, object], word: str) -> None:
     with pytest.raises(InputError, match=f"row 2 .*{word}"):
         read_runs([ROW, {**ROW, **change}])
-    with pytest.raises(InputError, match="no column loss"):
+    with pytest.raises(InputError, match="unknown column 'los'; did you mean 'loss'"):
         read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1, "los": 3}])
+    with pytest.raises(InputError, match="no column loss"):
+        read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1}])
 
 
 def test_the_same_run_twice_is_refused_only_when_seeds_are_named() -> None:
@@ -63,9 +82,9 @@ def test_the_same_run_twice_is_refused_only_when_seeds_are_named() -> None:
     assert (best.loss, best.runs) == (3.3, 1)
 
 
-@pytest.mark.parametrize("loss", [None, float("nan"), float("inf"), ""])
-def test_a_loss_that_is_no_number_is_a_divergence(loss: object) -> None:
-    runs = read_runs([ROW, {**ROW, "optimizer": "lion", "loss": loss}])
+@pytest.mark.parametrize("change", [{"loss": None}, {"loss": ""}, {"status": "diverged"}, {"loss": None, "status": ""}])
+def test_an_empty_loss_is_a_divergence(change: dict[str, object]) -> None:
+    runs = read_runs([ROW, {**ROW, "optimizer": "lion", **change}])
     assert [run.status for run in runs] == ["completed", "diverged"]
     assert [item.optimizer for item in choose(runs, measure(runs))] == ["muon"]
 

@@ -1,7 +1,8 @@
 import pytest
 from analysis_samples import published
 
-from tuneopt.analysis import read_runs, sensitivities, star
+from tuneopt.analysis import read_runs
+from tuneopt.analysis.sensitivity import sensitivities, star
 from tuneopt.spec import InputError
 
 INCUMBENT = {"learning_rate": 0.004, "warmup": 500, "nesterov": True}

@@ -7,9 +7,10 @@ from analysis_samples import BETA, PARAMETERS, RATIOS, known_noise, law, publish
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.analysis import as_table, baseline_laws, speedups, summary
+from tuneopt.analysis import as_table, summary
 from tuneopt.analysis.noise import NoiseModel
-from tuneopt.analysis.speedup import Speedup
+from tuneopt.analysis.scaling import bent, fit
+from tuneopt.analysis.speedup import Speedup, baseline_laws, speedups
 from tuneopt.spec import SCALES, InputError
 
 SILENT = NoiseModel({})
@@ -91,6 +92,23 @@ def test_two_ratios_interpolate_and_one_gives_nothing() -> None:
     assert found[0].speedup == pytest.approx(np.sqrt(2))
     assert speedups(study({"adamw": 1.0, "muon": 1.2}, ratios=(1,)), SILENT) == ()
     assert speedups(study({"muon": 1.2}), SILENT) == ()
+
+
+def test_two_ratios_leave_the_bend_of_the_law_open() -> None:
+    """A straight line through two points of a bent law is wrong by more than the noise: the interval must know it."""
+    rng = np.random.default_rng(4)
+    hits = []
+    for number in range(60):
+        results = study({"adamw": 1.0, "muon": 1.35}, ratios=(1, 2), noise=lambda: 0.0012 * rng.standard_normal())
+        for item in by_name(speedups(results, known_noise(0.0012, results), draws=200, seed=number), "muon"):
+            assert item.low is not None and item.low <= item.speedup <= (item.high or np.inf)
+            hits.append(item.low <= 1.35 <= (item.high or np.inf))
+    assert np.mean(hits) >= 0.9
+    line = fit([1.0, 2.0], [[3.5, 3.3], [3.5, 3.6]])
+    curved = bent(line, 0.8)
+    assert curved.loss([1.0, 2.0])[0] == pytest.approx([3.5, 3.3]) and curved.kind == "power"
+    inside, beyond = curved.loss([1.5, 3.0])[0] - line.loss([1.5, 3.0])[0]
+    assert inside < 0 < beyond and np.isinf(curved.budget(3.0)[1])
 
 
 def test_another_baseline_and_corpora_apart() -> None:

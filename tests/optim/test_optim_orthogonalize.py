@@ -1,18 +1,22 @@
 """Newton-Schulz against the scalar map of singular values, and cutting matrices into blocks."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.optim.orthogonalize import check_precision, newton_schulz, quintic_map
+from tuneopt.optim import Muon, Scion
+from tuneopt.optim.orthogonalize import band, check_coefficients, check_precision, newton_schulz, spectral_map
+from tuneopt.optim.proof import Witness
 from tuneopt.optim.tiles import cut, paste, tiles
 from tuneopt.spec import InputError
 
 
-def through_svd(matrices, eps):
+def through_svd(matrices, eps, steps=5, coefficients="quintic"):
     left, values, right = torch.linalg.svd(matrices.double(), full_matrices=False)
-    values = quintic_map(values / (values.norm(dim=-1, keepdim=True) + eps))
+    values = spectral_map(values / (values.norm(dim=-1, keepdim=True) + eps), steps, coefficients)
     return left @ torch.diag_embed(values) @ right
 
 
@@ -31,6 +35,37 @@ def test_bf16_products_are_near_and_give_the_dtype_back():
     assert 1e-4 < torch.dist(rough, exact) / exact.norm() < 0.1
 
 
+@pytest.mark.parametrize("steps", [1, 5, 8, 10])
+@pytest.mark.parametrize("coefficients", ["quintic", "polar_express"])
+def test_every_schedule_equals_its_map(steps, coefficients):
+    x = torch.randn(3, 6, 14, generator=torch.Generator().manual_seed(1))
+    expected = through_svd(x, 1e-7, steps, coefficients)
+    assert torch.dist(newton_schulz(x, 1e-7, steps, "fp32", coefficients).double(), expected) < 1e-4 * expected.norm()
+    rough = newton_schulz(x, 1e-7, steps, "bf16", coefficients)
+    assert torch.dist(rough.double(), expected) < 0.1 * expected.norm()
+
+
+def test_polar_express_ends_at_the_polar_factor_and_the_quintic_does_not():
+    x = torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    left, _, right = torch.linalg.svd(x, full_matrices=False)
+    found = {name: newton_schulz(x, 1e-12, 10, "fp32", name) for name in ("quintic", "polar_express")}
+    assert torch.dist(found["polar_express"], left @ right) < 1e-9
+    assert torch.dist(found["quintic"], left @ right) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("steps", "coefficients", "low", "high"),
+    [(5, "quintic", 0.681, 1.203), (5, "polar_express", 0.870, 1.124), (8, "polar_express", 1.0, 1.0)],
+)
+def test_bands(steps, coefficients, low, high):
+    assert band(steps, coefficients) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+
+
+def test_unknown_coefficients_name_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'polar_express'"):
+        check_coefficients("polar_expres")
+
+
 def test_unknown_precision_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'bf16'"):
         check_precision("bf61")
@@ -44,10 +79,10 @@ def test_zero_stays_zero_and_scale_does_not_matter():
 
 def test_the_band_that_the_proof_rests_on():
     values = torch.logspace(-2.6989, 0, 20001, dtype=torch.float64)  # from 0.002
-    sent = quintic_map(values)
+    sent = spectral_map(values)
     assert 0.68 < sent.min() < 0.685
     assert 1.20 < sent.max() < 1.205
-    assert quintic_map(torch.tensor(1e-4, dtype=torch.float64)) < 0.05
+    assert spectral_map(torch.tensor(1e-4, dtype=torch.float64)) < 0.05
 
 
 sides = st.integers(1, 17)
@@ -74,3 +109,35 @@ def test_blocks_come_in_row_order():
     (tile,) = tiles((4, 4), 2)
     assert cut(stack, tile)[1].tolist() == [[2.0, 3.0], [6.0, 7.0]]
     assert cut(stack, tile)[2].tolist() == [[8.0, 9.0], [12.0, 13.0]]
+
+
+def watched(optimizer, parameters):
+    witness, draw = Witness(optimizer), torch.Generator().manual_seed(3)
+    for _ in range(4):
+        for parameter in parameters.values():
+            parameter.grad = 0.1 * torch.randn(parameter.shape, generator=draw)
+        witness.before_step()
+        optimizer.step()
+        witness.after_step()
+    return witness.proof()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("coefficients", ["quintic", "polar_express"])
+@pytest.mark.parametrize("cls", [Muon, Scion])
+def test_the_proof_fits_each_schedule_and_tells_them_apart(cls, coefficients, precision):
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"layers.0.up_proj.weight": (32, 16), "norm.weight": (16,)}
+    parameters = {name: torch.nn.Parameter(0.02 * torch.randn(shape, generator=draw)) for name, shape in shapes.items()}
+    optimizer = cls(parameters.items(), 0.01, ns_coefficients=coefficients, ns_precision=precision)
+    assert watched(optimizer, parameters).passed
+    if precision == "fp32":
+        other = "quintic" if coefficients == "polar_express" else "polar_express"
+        impostor = cls(parameters.items(), 0.01, ns_coefficients=coefficients)
+        rule = copy.copy(impostor.main)
+        genuine = type(rule).direction
+        rule.direction = lambda g, state, settings, step: genuine(
+            rule, g, state, {**settings, "ns_coefficients": other}, step
+        )
+        impostor.rules = (rule, *impostor.rules[1:])
+        assert not watched(impostor, parameters).passed

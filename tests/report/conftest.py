@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from report_rows import table_rows
 from report_samples import make_sweep, run_sweep
 
 from tuneopt.ledger import Ledger
+from tuneopt.report.compare import Comparison, compare
+from tuneopt.report.sources import Material, gather
 from tuneopt.report.study import Study, SweepView, read_study
 
 
@@ -41,3 +45,31 @@ def view(single: Ledger) -> SweepView:
 @pytest.fixture(scope="session")
 def study(several: Ledger) -> Study:
     return read_study(several)
+
+
+@pytest.fixture(scope="session")
+def material(several: Ledger) -> Material:
+    return gather(several)
+
+
+@pytest.fixture(scope="session")
+def comparison(material: Material) -> Comparison:
+    return compare(material)
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "results.json"
+    path.write_text(json.dumps(table_rows()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def foreign(table: Path) -> Comparison:
+    """The comparison of a table that fills every chapter."""
+    return compare(gather(results=table))
+
+
+@pytest.fixture(scope="session")
+def published() -> Comparison:
+    return compare(gather(published=True))

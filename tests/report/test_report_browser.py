@@ -1,13 +1,17 @@
-"""The page in a real browser: no error, no network, every figure drawn, no text over another, nothing too wide."""
+"""The page in a real browser: no error, no network, every figure drawn and printed, no overlaps, names stay text."""
 
+import csv
+import io
 import json
 import re
 import shutil
-import subprocess
 
 import pytest
+from report_rows import table_rows
 
 from tuneopt.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[test]'")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -16,126 +20,186 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; apt-get install chromium"),
 ]
 
-PROBE = """
-<script>
-const faults = [];
-addEventListener("error", (event) => faults.push(String(event.message)));
-const overlaps = (nodes, depth) => {
-  const boxes = nodes.map((node) => [node.textContent.trim().slice(0, 40), node.getBoundingClientRect()])
-    .filter(([words, box]) => words && box.width > 1);
-  const found = [];
-  for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
-    const [a, b] = [boxes[i][1], boxes[j][1]];
-    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-    if (wide > depth && high > depth) found.push([boxes[i][0], boxes[j][0], Math.round(wide), Math.round(high)]);
-  }
-  return found;
-};
-addEventListener("load", () => {
-  document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
-  const plots = Array.from(document.querySelectorAll(".plot"));
-  const ready = () => plots.every((plot) => plot.querySelector("svg.main-svg"));
-  const report = () => {
-    const result = {
-      faults,
-      requests: performance.getEntriesByType("resource").map((entry) => entry.name),
-      drawn: plots.filter((plot) => plot.querySelector("svg.main-svg")).length,
-      plots: plots.length,
-      headings: overlaps(Array.from(document.querySelectorAll("h1, h2, h3, .reading, .tools")), 1),
-      labels: plots.flatMap((plot) => overlaps(Array.from(plot.querySelectorAll("svg text")), 2)),
-      cut: plots.flatMap((plot) => {
-        const frame = plot.getBoundingClientRect();
-        return Array.from(plot.querySelectorAll("svg text")).filter((text) => {
-          const box = text.getBoundingClientRect();
-          return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);
-        }).map((text) => text.textContent);
-      }),
-      tooWide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      ink: getComputedStyle(document.querySelector(".plot svg text")).fill,
-      page: getComputedStyle(document.body).backgroundColor,
-    };
-    parent.postMessage(JSON.stringify(result), "*");
+HOSTILE = "<img src=x onerror=alert(1)>"
+READY = "html[data-ready=true]"
+
+OVERLAPS = """
+() => {
+  const overlaps = (nodes, depth) => {
+    const boxes = nodes.map((node) => [node.textContent.trim().slice(0, 40), node.getBoundingClientRect()])
+      .filter(([words, box]) => words && box.width > 1);
+    const found = [];
+    for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+      const [a, b] = [boxes[i][1], boxes[j][1]];
+      const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (wide > depth && high > depth) found.push([boxes[i][0], boxes[j][0], Math.round(wide), Math.round(high)]);
+    }
+    return found;
   };
-  let patience = 80;
-  const wait = () => (ready() || !patience-- ? setTimeout(report, 1500) : setTimeout(wait, 250));
-  wait();
-});
-</script>
+  const plots = Array.from(document.querySelectorAll(".plot"));
+  const words = (plot) => Array.from(plot.querySelectorAll("svg text"));
+  return {
+    undrawn: plots.filter((plot) => !plot.querySelector("svg.main-svg")).map((plot) => plot.dataset.figure),
+    headings: overlaps(Array.from(document.querySelectorAll("h1, h2, h3, .reading, .tools")), 1),
+    labels: plots.flatMap((plot) => overlaps(words(plot), 2).map((pair) => [plot.dataset.figure, ...pair])),
+    cut: plots.flatMap((plot) => {
+      const frame = plot.getBoundingClientRect();
+      return words(plot).filter((text) => {
+        const box = text.getBoundingClientRect();
+        return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);
+      }).map((text) => [plot.dataset.figure, text.textContent]);
+    }),
+    tooWide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  };
+}
 """
-
-FRAME = """<!doctype html><body style="margin:0">
-<iframe style="border:0;width:{width}px;height:2400px" src="{name}"></iframe>
-<script>addEventListener("message", (event) => {{
-  const out = document.createElement("pre"); out.id = "probe"; out.textContent = event.data; document.body.append(out);
-}});</script>"""
-
-
-def browse(*arguments):
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-        "--host-resolver-rules=MAP * 0.0.0.0", *arguments,
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-
-
-def console(run):
-    """What the page itself put on the console, apart from the browser's own messages."""
-    return [line for line in run.stderr.splitlines() if "CONSOLE" in line]
 
 
 @pytest.fixture(scope="module")
-def pages(single, several, tmp_path_factory):
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def reports(single, several, table, tmp_path_factory):
+    """Reports by name: the file, and what ``--json`` prints of it."""
     folder = tmp_path_factory.mktemp("browser")
-    for name, ledger in (("one", single), ("many", several)):
-        write_report(ledger, folder / f"{name}.html")
-        # The probe is a third script, so the copy that carries it has no policy; the original keeps it.
-        text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (folder / f"{name}.html").read_text())
-        (folder / f"{name}-probed.html").write_text(text.replace("<body>", "<body>" + PROBE, 1))
-    return folder
+    rows = folder / "rows.json"
+    rows.write_text(json.dumps(table_rows({"muon": HOSTILE, "soap": "</script><b>soap</b>"})))
+    sources = {
+        "one": (single, {}),
+        "many": (several, {}),
+        "full": (None, {"results": table}),
+        "hostile": (None, {"results": rows}),
+        "published": (None, {"published": True}),
+    }
+    return {
+        name: (folder / f"{name}.html", write_report(ledger, folder / f"{name}.html", **options))
+        for name, (ledger, options) in sources.items()
+    }
 
 
-def probe(pages, name, width, *arguments):
-    frame = pages / f"{name}-{width}.html"
-    frame.write_text(FRAME.format(width=width, name=f"{name}-probed.html"))
-    run = browse(f"--window-size={max(width, 600)},2400", "--virtual-time-budget=40000", *arguments, "--dump-dom",
-                 frame.as_uri())  # fmt: skip
-    found = re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.S)
-    assert found, run.stderr[-2000:]
-    plain = found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return json.loads(plain), console(run)
+@pytest.fixture
+def visit(chromium, reports):
+    """Open a report; whatever the page says, asks the network for or pops up fails the test at its end."""
+    faults, pages = [], []
+
+    def open_(name, width=1280, scheme="light", folds=False):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: faults.append(f"request: {request.url}")
+                if not request.url.startswith(("file:", "data:", "blob:")) else None)  # fmt: skip
+        pages.append(page)
+        page.goto(reports[name][0].as_uri())
+        if folds:
+            page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+        page.wait_for_selector(READY, state="attached", timeout=120_000)
+        return page
+
+    yield open_
+    for page in pages:
+        page.context.close()
+    assert faults == []
 
 
-@pytest.mark.parametrize("name", ["one", "many"])
+@pytest.mark.parametrize("name", ["one", "many", "full", "published"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_draws_everything_and_nothing_overlaps(pages, name, width):
-    seen, said = probe(pages, name, width)
-    assert said == []
-    assert seen["faults"] == []
-    assert seen["requests"] == []
-    assert seen["drawn"] == seen["plots"] > 0
-    assert seen["headings"] == []
-    assert seen["labels"] == []
-    assert seen["cut"] == []
-    assert seen["tooWide"] <= 0
+def test_everything_is_drawn_and_nothing_overlaps(visit, name, width):
+    page = visit(name, width, folds=True)
+    seen = page.evaluate(OVERLAPS)
+    assert seen == {"undrawn": [], "headings": [], "labels": [], "cut": [], "tooWide": 0}
 
 
-@pytest.mark.parametrize(("dark", "page"), [(0, "rgb(20, 23, 28)"), (1, "rgb(255, 255, 255)")])
-def test_figures_follow_the_colour_scheme(pages, dark, page):
-    seen, _ = probe(pages, "one", 1280, f"--blink-settings=preferredColorScheme={dark}")
-    assert seen["page"] == page
-    assert seen["ink"] == ("rgb(230, 233, 237)" if dark == 0 else "rgb(27, 31, 36)")
+@pytest.mark.parametrize(
+    ("scheme", "paper", "ink"),
+    [("dark", "rgb(20, 23, 28)", "rgb(230, 233, 237)"), ("light", "rgb(255, 255, 255)", "rgb(27, 31, 36)")],
+)
+def test_figures_follow_the_colour_scheme(visit, scheme, paper, ink):
+    page = visit("one", scheme=scheme)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+    assert page.evaluate("getComputedStyle(document.querySelector('.plot svg text')).fill") == ink
 
 
-def test_the_page_as_written_runs_under_its_own_policy(pages):
-    run = browse("--window-size=1280,1000", "--virtual-time-budget=15000", "--dump-dom", (pages / "one.html").as_uri())
-    assert console(run) == []
-    assert run.stdout.count("main-svg") >= 5
+@pytest.mark.parametrize("name", ["one", "many", "full", "published"])
+def test_the_first_screen_says_what_the_json_says(visit, reports, name):
+    page, document = visit(name), reports[name][1]
+    assert page.inner_text("#headline").replace("\u00a0", " ") == document["answer"]["headline"].replace("\u00a0", " ")
+    shown = page.locator("#statements p").all_inner_texts()
+    assert shown == document["answer"]["sentences"]
+    cells = [" ".join(text.split()) for text in page.locator(".answer td:not(.none)").all_inner_texts()]
+    expected = [" ".join([", ".join(place["leaders"]), place["speedup"], place["interval"]]).strip()
+                for place in document["answer"]["places"]]  # fmt: skip
+    assert sorted(cells) == sorted(" ".join(text.split()) for text in expected)
 
 
-def test_the_page_prints(pages):
-    target = pages / "one.pdf"
-    browse("--virtual-time-budget=15000", f"--print-to-pdf={target}", (pages / "one.html").as_uri())
-    data = target.read_bytes()
-    assert data.startswith(b"%PDF")
-    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 12
+def test_the_legend_hides_and_shows_an_optimizer(visit):
+    page = visit("full")
+    state = "document.querySelector('#against-scale .plot').data.filter((t) => t.name === 'muon').map((t) => t.visible)"
+    assert page.evaluate(state) == [None]
+    entry = page.locator("#against-scale .legend .traces", has_text="muon").locator(".legendtoggle")
+    entry.click()
+    page.wait_for_timeout(600)
+    assert page.evaluate(state) == ["legendonly"]
+    entry.click()
+    page.wait_for_timeout(600)
+    assert page.evaluate(state) == [True]
+
+
+def test_a_hostile_name_stays_text_everywhere(visit, reports):
+    page = visit("hostile", 390, folds=True)
+    seen = page.evaluate(OVERLAPS)
+    assert (seen["undrawn"], seen["tooWide"]) == ([], 0)
+    assert page.locator("body img:not(.still)").count() == 0
+    assert page.locator("b", has_text="soap").count() == 0
+    assert HOSTILE in page.inner_text(".answer")
+    legend = page.locator("#against-scale .legendtext").all_text_contents()
+    assert HOSTILE in legend
+    assert "</script><b>soap</b>" in legend
+    assert HOSTILE in json.dumps(reports["hostile"][1])
+
+
+def test_the_data_of_a_figure_comes_as_csv(visit, reports):
+    page, document = visit("full"), reports["full"][1]
+    with page.expect_download() as started:
+        page.click("#speedups button[data-csv]")
+    assert started.value.suggested_filename == "speedups.csv"
+    rows = list(csv.DictReader(io.StringIO(started.value.path().read_text())))
+    found = {(row["regime"], row["optimizer"]): float(row["speedup"]) for row in rows}
+    expected = {(f"{row['scale']}/{row['ratio']:g}x", row["optimizer"]): row["speedup"]
+                for row in document["speedups"] if row["optimizer"] != "adamw"}  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_keyboard_reaches_the_content_the_folds_and_the_figures(visit):
+    page = visit("full")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#content")
+    page.focus("summary")
+    assert page.locator("details").first.get_attribute("open") is None
+    page.keyboard.press("Enter")
+    assert page.locator("details").first.get_attribute("open") is not None
+    assert page.evaluate("Array.from(document.querySelectorAll('.plot, .scroll, pre')).every((e) => e.tabIndex === 0)")
+
+
+def test_paper_gets_a_still_image_of_every_figure(visit, tmp_path):
+    page = visit("full", scheme="dark")
+    figures = page.locator("figure").count()
+    stills = page.locator("img.still")
+    assert stills.count() == figures > 10
+    assert not stills.first.is_visible()
+    page.emulate_media(media="print")
+    assert stills.first.is_visible()
+    assert not page.locator(".plot").first.is_visible()
+    assert all(page.evaluate("Array.from(document.querySelectorAll('img.still')).map((i) => i.naturalWidth > 600)"))
+    target = tmp_path / "full.pdf"
+    page.pdf(path=target)
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", target.read_bytes())) <= 40

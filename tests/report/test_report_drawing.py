@@ -2,16 +2,16 @@
 
 import pytest
 
-from tuneopt.analysis import Sensitivity
-from tuneopt.report.curves import Curve, CurvesInfo, draw_curves
+from tuneopt.analysis.sensitivity import Sensitivity
 from tuneopt.report.drawing import Drawing
+from tuneopt.report.figures.curves import Curve, CurvesInfo, draw_curves
+from tuneopt.report.figures.path import PathInfo, Stand, Tried, draw_path
+from tuneopt.report.figures.seeds import SeedGroup, SeedsInfo, draw_seeds
+from tuneopt.report.figures.sensitivity import SensitivityInfo, draw_sensitivity
+from tuneopt.report.figures.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups
 from tuneopt.report.html import bundle
 from tuneopt.report.palette import BAD, look
-from tuneopt.report.path import PathInfo, Stand, Tried, draw_path
 from tuneopt.report.rows import height, lay_out
-from tuneopt.report.seeds import SeedGroup, SeedsInfo, draw_seeds
-from tuneopt.report.sensitivity import SensitivityInfo, draw_sensitivity
-from tuneopt.report.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups
 
 LANES = [("learning_rate", ["0.008", "0.016"]), ("beta1", ["0.9"])]
 

@@ -10,31 +10,68 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneopt.report.compare import compare
-from tuneopt.report.curves import curves_info, draw_curves
 from tuneopt.report.figure import Figure, csv_text
-from tuneopt.report.losses import LossesInfo, LossLane, LossPoint, draw_losses, losses_info
-from tuneopt.report.path import draw_path, path_info
+from tuneopt.report.figures.against_ratio import against_ratio_info, draw_against_ratio
+from tuneopt.report.figures.against_scale import against_scale_info, draw_against_scale
+from tuneopt.report.figures.curves import curves_info, draw_curves
+from tuneopt.report.figures.exponents import draw_exponents, exponents_info
+from tuneopt.report.figures.joint import ResidualsInfo, draw_joint, draw_residuals, joint_info
+from tuneopt.report.figures.laws import draw_laws, laws_info
+from tuneopt.report.figures.losses import LossesInfo, LossLane, LossPoint, draw_losses, losses_info
+from tuneopt.report.figures.pareto import draw_pareto, pareto_info
+from tuneopt.report.figures.path import draw_path, path_info
+from tuneopt.report.figures.regrets import draw_regrets, regrets_info
+from tuneopt.report.figures.seeds import draw_seeds, seeds_info
+from tuneopt.report.figures.sensitivity import draw_sensitivity, sensitivity_info
+from tuneopt.report.figures.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups, speedups_infos
+from tuneopt.report.figures.star import draw_star, star_info
+from tuneopt.report.figures.training import draw_training, training_info
+from tuneopt.report.figures.transfer import draw_transfer, transfer_infos
+from tuneopt.report.figures.undertuned import draw_undertuned, undertuned_info
 from tuneopt.report.rows import MOST_ROWS, fitting, spread
-from tuneopt.report.seeds import draw_seeds, seeds_info
-from tuneopt.report.sensitivity import draw_sensitivity, sensitivity_info
-from tuneopt.report.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups, speedups_info
-from tuneopt.report.star import draw_star, star_info
+from tuneopt.report.sources import gather
 
-UNITS = ("nats/token", "tokens", "configurations tried")
-NAMES = ("star", "path", "curves", "sensitivity", "seeds", "losses", "speedups")
+UNITS = (
+    "nats/token",
+    "tokens",
+    "configurations tried",
+    "ratio",
+    "fraction",
+    "tau",
+    "seconds",
+    "tuned for",
+    "no unit",
+    "optimizer",
+)
+NAMES = ("star", "path", "curves", "sensitivity", "seeds", "losses", "speedups", "against-scale", "distances", "laws",
+         "joint", "residuals", "training", "transfer", "undertuned", "regrets", "exponents", "pareto")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def drawn(view, study):
-    comparison = compare(study)
+def drawn(view, comparison, foreign, published):
+    analysis = foreign.analysis
+    rivals = [each for each in analysis.speedups if each.optimizer != "adamw"]
+    transfer = transfer_infos(analysis.transfer, 1, foreign.label)[0]
+    residuals = ResidualsInfo(analysis.joint[0], 0.0012)
     pairs = {
         "star": (star_info(view), draw_star),
         "path": (path_info(view), draw_path),
         "curves": (curves_info(view, 50), draw_curves),
         "sensitivity": (sensitivity_info(view), draw_sensitivity),
         "seeds": (seeds_info(view), draw_seeds),
-        "losses": (losses_info(study, comparison), draw_losses),
-        "speedups": (speedups_info(comparison), draw_speedups),
+        "losses": (losses_info(comparison), draw_losses),
+        "speedups": (speedups_infos(comparison)[0], draw_speedups),
+        "against-scale": (against_scale_info(rivals, foreign.scales, "adamw", 0.9), draw_against_scale),
+        "distances": (against_ratio_info(analysis.rankings, foreign.scales), draw_against_ratio),
+        "laws": (laws_info(analysis.laws, analysis.results, analysis.speedups, "adamw"), draw_laws),
+        "joint": (joint_info(analysis.joint, {}, "adamw", 0.9), draw_joint),
+        "residuals": (residuals, draw_residuals),
+        "training": (training_info(analysis.orders, trials=False), draw_training),
+        "transfer": (transfer, draw_transfer),
+        "undertuned": (undertuned_info(analysis.undertuned, "adamw", 0.9), draw_undertuned),
+        "regrets": (regrets_info(analysis.stars), draw_regrets),
+        "exponents": (exponents_info(published.analysis.hyper_laws, 0.9), draw_exponents),
+        "pareto": (pareto_info(analysis.pareto), draw_pareto),
     }
     return {name: (info, draw(info)) for name, (info, draw) in pairs.items()}
 
@@ -152,9 +189,8 @@ def test_the_confirmation_means_are_the_seeds_means(view):
     assert start.mean > best.mean
 
 
-def test_losses_follow_the_ranking_with_its_tie_groups(study):
-    comparison = compare(study)
-    info = losses_info(study, comparison)
+def test_losses_follow_the_ranking_with_its_tie_groups(comparison):
+    info = losses_info(comparison)
     assert [lane.label for lane in info.lanes] == ["nano-65k/1x", "nano-65k/2x", "nano-65k/4x"]
     for lane, ranking in zip(info.lanes, comparison.rankings.values(), strict=True):
         assert [point.optimizer for point in lane.points] == ranking["order"]
@@ -178,10 +214,8 @@ def test_speedups_leave_the_baseline_out_and_mark_what_is_doubtful():
     assert max(x for trace in drawing["data"] for x in trace["x"] if x is not None) <= right
 
 
-def test_there_are_no_speedups_without_a_law(view, single):
-    from tuneopt.report.study import read_study
-
-    assert speedups_info(compare(read_study(single))) is None
+def test_there_are_no_speedups_without_a_law(single):
+    assert speedups_infos(compare(gather(single))) == []
 
 
 def test_names_in_figures_cannot_become_markup():

@@ -5,7 +5,7 @@ from report_samples import make_record, make_sweep, run_sweep, smooth_loss
 from tuneopt.ledger import Ledger
 from tuneopt.report import provenance, tables
 from tuneopt.report.command import tune_command
-from tuneopt.report.path import path_info
+from tuneopt.report.figures.path import path_info
 from tuneopt.report.study import read_study
 from tuneopt.search.space import load_space
 

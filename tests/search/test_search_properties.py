@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +36,8 @@ def test_every_descent_ends_and_its_certificate_is_true(plane, seed, diverged, p
     found = run(plane, loss, tolerance, policy)
     losses = [move.loss for move in found.path]
     for move in found.path:
-        assert move.loss_before is None or move.loss < move.loss_before - tolerance
+        least = 0.0 if policy == "joint" else tolerance  # joint may move on what all trials together tell
+        assert move.loss_before is None or move.loss < move.loss_before - least
     assert losses == sorted(losses, reverse=True)
     star = {change.config for change in found.star}
     assert star == {config for _, _, config in plane.star(found.incumbent)} <= set(found.asked)
@@ -102,15 +103,32 @@ def test_a_sweep_that_is_killed_at_any_moment_ends_as_an_undisturbed_one(policy,
     assert again.state(resumed) == sweep.state(undisturbed)
 
 
+class Counted(Mapping):
+    """Outcomes that count how often they are asked for one, and refuse to be gone through."""
+
+    def __init__(self, outcomes):
+        self.outcomes, self.asked = outcomes, 0
+
+    def __getitem__(self, config):
+        self.asked += 1
+        return self.outcomes[config]
+
+    def __contains__(self, config):
+        self.asked += 1
+        return config in self.outcomes
+
+    def __iter__(self):
+        raise AssertionError("a descent went through every outcome")
+
+    def __len__(self):
+        return len(self.outcomes)
+
+
 def test_a_crowded_ledger_costs_nothing():
     plane = space(*(axis(name, 1.0, 2.0, 4.0, start=2.0, extend="geometric") for name in NAMES))
     loss = rough(3)
     found = run(plane, loss, 0.02)
-    outcomes = {config: loss(config) for config in found.asked}
-    outcomes |= {at(plane, epsilon=1000.0 + number): 3.0 for number in range(10_000)}
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert descend(plane, outcomes, 0.02) == found
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.005
+    alone = Counted({config: loss(config) for config in found.asked})
+    crowd = Counted(alone.outcomes | {at(plane, epsilon=1000.0 + number): 3.0 for number in range(10_000)})
+    assert descend(plane, alone, 0.02) == descend(plane, crowd, 0.02) == found
+    assert crowd.asked == alone.asked

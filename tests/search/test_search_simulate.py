@@ -74,7 +74,8 @@ def test_crashed_trials_are_given_up_and_block_nothing():
     assert lost not in done.outcomes
     assert done.state.finished and not done.state.descent.certificate.complete
     everything = simulate(small_sweep(), on_bowl, crashes=lambda spec: True)
-    assert (everything.state.finished, everything.state.best, everything.trials) == (True, None, 8)
+    assert (everything.state.finished, everything.state.best) == (True, None)
+    assert everything.trials == len(everything.gave_up)
 
 
 def test_outcomes_losses_and_divergence_are_understood():
@@ -82,7 +83,7 @@ def test_outcomes_losses_and_divergence_are_understood():
     assert {outcome.status for outcome in done.outcomes.values()} == {"diverged"}
     unproven = simulate(small_sweep(), lambda spec: Outcome("unproven", 1.0, 1.0))
     assert unproven.state.best is None
-    assert unproven.state.progress.unproven == 8
+    assert unproven.state.progress.unproven == unproven.trials
     with pytest.raises(InputError, match="at least one slot"):
         simulate(small_sweep(), on_bowl, slots=0)
 
@@ -129,7 +130,9 @@ def from_paper_start(star, policy="joint"):
 
 
 SUMMED = {("muon", "130m", 8), ("muon", "520m", 1)}
-"""Stars with changes that each win by less than the tolerance and together by more: the certificate allows for them."""
+"""Stars with changes that each win by less than the tolerance and together by more: the certificate allows for them.
+
+`joint` tries such changes together and is not caught by them."""
 
 
 @pytest.mark.parametrize("policy", ["joint", "single", "cyclic"])
@@ -142,7 +145,7 @@ def test_from_the_published_starts_the_regret_stays_below_the_tolerance(name, po
         best = dict(done.state.best.spec.hyperparameters)
         regret = surface.regret(best)
         assert done.state.descent.certificate.complete
-        if (name, star["scale"], star["ratio"]) not in SUMMED:
+        if policy == "joint" or (name, star["scale"], star["ratio"]) not in SUMMED:
             assert regret < 0.003
             continue
         left = [

@@ -142,8 +142,9 @@ def test_a_star_that_lacks_a_trial_finishes_without_a_certificate():
 
 def test_a_sweep_in_which_everything_diverges_ends():
     sweep = small_sweep()
-    outcomes = {spec.id: Outcome("diverged") for spec in sweep.state({}).pending}
-    state = sweep.state(outcomes)
+    outcomes: dict[str, Outcome] = {}
+    while (state := sweep.state(outcomes)).pending:
+        outcomes |= {spec.id: Outcome("diverged") for spec in state.pending}
     assert (state.finished, state.best, state.descent.certificate.complete) == (True, None, False)
     assert state.progress.diverged == state.progress.needed == len(outcomes)
 
@@ -173,7 +174,7 @@ def test_the_start_is_launched_first_and_then_the_longest():
 def test_changes_that_cannot_run_in_the_regime_are_not_asked_for():
     paper = load_space("adamw").on("paper")
     regime = Regime(SCALES["130m"], 1, CorpusId("c4", "00000000", 128256))
-    star = Sweep(paper, regime, replicates=1).state({}).pending
+    star = Sweep(paper, regime, replicates=1, policy="single").state({}).pending
     assert {spec.batch for spec in star} == {64, 128, 256}, "2000 steps of warmup leave no run at 512"
     assert all(spec.config["warmup"] < spec.steps for spec in star)
     with pytest.raises(InputError, match="warmup of 2000 steps does not end within the 512 steps"):

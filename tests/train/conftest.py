@@ -52,8 +52,8 @@ CONFIG = {
 }
 
 
-@pytest.fixture
-def make_spec(corpus: Corpus) -> Callable[..., TrialSpec]:
+@pytest.fixture(scope="session")
+def module_spec(corpus: Corpus) -> Callable[..., TrialSpec]:
     def make(optimizer: str = "adamw", ratio: float = 0.1, seed: int = 0, micro_batch: int = 8, **changes) -> TrialSpec:
         return TrialSpec(
             optimizer,
@@ -65,6 +65,11 @@ def make_spec(corpus: Corpus) -> Callable[..., TrialSpec]:
         )
 
     return make
+
+
+@pytest.fixture
+def make_spec(module_spec: Callable[..., TrialSpec]) -> Callable[..., TrialSpec]:
+    return module_spec
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""What finished trials say: noise, loss laws, speedups, rankings, flips, sensitivity, budgets.
+"""What finished trials say: noise, loss laws, speedups, rankings, flips, unfairness, sensitivity, costs.
 
-Pure numpy and scipy over one table; nothing here trains, and neither torch nor ray is imported. Names resolve lazily.
+Pure numpy and scipy over one table; nothing here trains, and neither torch nor ray is imported. The names below take a
+ledger's table, rows or the path of a results file; most return a pyarrow table (docs/analysis.md). The values and
+functions behind them are in the modules. Names resolve lazily.
 """
 
 from __future__ import annotations
@@ -9,69 +11,93 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneopt.analysis.best import Result, choose
-    from tuneopt.analysis.budget import Budget, budgets
-    from tuneopt.analysis.curves import Agreement, agreement, align, training_flips
-    from tuneopt.analysis.document import summary, warnings
-    from tuneopt.analysis.flips import Flip, regime_flips
+    from tuneopt.analysis.best import choose
+    from tuneopt.analysis.document import summary
+    from tuneopt.analysis.inputs import Inputs, from_ledger, from_rows
     from tuneopt.analysis.load import read_results
-    from tuneopt.analysis.noise import Noise, NoiseModel, measure
-    from tuneopt.analysis.ranking import Ranking, rankings
+    from tuneopt.analysis.noise import measure
     from tuneopt.analysis.runs import RegimeKey, Run, read_runs
-    from tuneopt.analysis.scaling import Law, fit
-    from tuneopt.analysis.sensitivity import Sensitivity, sensitivities, star
-    from tuneopt.analysis.speedup import Speedup, baseline_laws, speedups
-    from tuneopt.analysis.tables import as_table
+    from tuneopt.analysis.study import Analysis, analyse
+    from tuneopt.analysis.tables import (
+        as_table,
+        budgets,
+        coordinate_scaling,
+        cost_ranks,
+        edge_values,
+        hyper_scaling,
+        joint_factors,
+        joint_residuals,
+        leaders,
+        order_flips,
+        pareto_points,
+        rankings,
+        sensitivities,
+        speedups,
+        training_orders,
+        transfers,
+        undertuned_runs,
+    )
 
 _HOMES = {
-    "best": ("Result", "choose"),
-    "budget": ("Budget", "budgets"),
-    "curves": ("Agreement", "agreement", "align", "training_flips"),
-    "flips": ("Flip", "regime_flips"),
+    "best": ("choose",),
+    "inputs": ("Inputs", "from_ledger", "from_rows"),
     "load": ("read_results",),
-    "noise": ("Noise", "NoiseModel", "measure"),
-    "ranking": ("Ranking", "rankings"),
+    "noise": ("measure",),
     "runs": ("RegimeKey", "Run", "read_runs"),
-    "scaling": ("Law", "fit"),
-    "sensitivity": ("Sensitivity", "sensitivities", "star"),
-    "speedup": ("Speedup", "baseline_laws", "speedups"),
-    "document": ("summary", "warnings"),
-    "tables": ("as_table",),
+    "study": ("Analysis", "analyse"),
+    "tables": (
+        "as_table",
+        "budgets",
+        "coordinate_scaling",
+        "cost_ranks",
+        "edge_values",
+        "hyper_scaling",
+        "joint_factors",
+        "joint_residuals",
+        "leaders",
+        "order_flips",
+        "pareto_points",
+        "rankings",
+        "sensitivities",
+        "speedups",
+        "training_orders",
+        "transfers",
+        "undertuned_runs",
+    ),
 }
 
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"summary": "document"}
 
 __all__ = [
-    "Agreement",
-    "Budget",
-    "Flip",
-    "Law",
-    "Noise",
-    "NoiseModel",
-    "Ranking",
+    "Analysis",
+    "Inputs",
     "RegimeKey",
-    "Result",
     "Run",
-    "Sensitivity",
-    "Speedup",
-    "agreement",
-    "align",
+    "analyse",
     "as_table",
-    "baseline_laws",
     "budgets",
     "choose",
-    "fit",
+    "coordinate_scaling",
+    "cost_ranks",
+    "edge_values",
+    "from_ledger",
+    "from_rows",
+    "hyper_scaling",
+    "joint_factors",
+    "joint_residuals",
+    "leaders",
     "measure",
+    "order_flips",
+    "pareto_points",
     "rankings",
     "read_results",
     "read_runs",
-    "regime_flips",
     "sensitivities",
     "speedups",
-    "star",
     "summary",
-    "training_flips",
-    "warnings",
+    "training_orders",
+    "transfers",
+    "undertuned_runs",
 ]
 
 

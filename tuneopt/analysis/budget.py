@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.ledger.checks import SECONDS
+from tuneopt.analysis.runs import Rows, Run, read_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 class Budget:
     """The cost of one optimizer's trials, over all regimes or in one.
 
-    ``scale`` and ``ratio`` are None for all regimes together. ``trials`` counts all; ``diverged`` and ``unproven``
-    (completed without a passed proof) are among them. ``tokens`` and ``flops`` are what was trained, evaluation not
-    counted; ``device_hours`` is the wall time of the trials, start-up and evaluation included, times their devices.
+    ``scale``, ``ratio`` and ``corpus`` are None for all regimes together. ``trials`` counts all; ``diverged`` and
+    ``unproven`` (completed without a passed proof) are among them, ``configurations`` counts those that differ in more
+    than the seed. ``tokens`` and ``flops`` are what was trained, evaluation not counted; ``device_hours`` is the wall
+    time of the trials, start-up and evaluation included, times their devices. None where no trial says it; where some
+    do, those are summed.
     """
 
     optimizer: str
@@ -28,28 +31,39 @@ class Budget:
     diverged: int
     unproven: int
     tokens: int
-    flops: float
-    device_hours: float
+    flops: float | None
+    device_hours: float | None
+    corpus: str | None = None
+    configurations: int = 0
 
 
-def budgets(table: pa.Table, by_regime: bool = False) -> tuple[Budget, ...]:
-    """The budget of each optimizer of a ledger's table, by name; with ``by_regime`` one per optimizer and regime."""
-    columns = ["optimizer", "scale", "ratio", "parameters", "status", "comparable", "tokens", "flops", "devices"]
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in table.select([*columns, *(f"seconds_{part}" for part in SECONDS)]).to_pylist():
-        place = (row["parameters"], row["scale"], row["ratio"]) if by_regime else (0, "", 0.0)
-        groups[row["optimizer"], *place].append(row)
-    return tuple(
-        Budget(
-            optimizer=key[0],
-            scale=key[2] if by_regime else None,
-            ratio=key[3] if by_regime else None,
-            trials=len(rows),
-            diverged=sum(row["status"] == "diverged" for row in rows),
-            unproven=sum(row["status"] == "completed" and not row["comparable"] for row in rows),
-            tokens=sum(row["tokens"] for row in rows),
-            flops=sum(row["flops"] for row in rows),
-            device_hours=sum(row["devices"] * row[f"seconds_{part}"] for row in rows for part in SECONDS) / 3600,
-        )
-        for key, rows in sorted(groups.items())
+def budgets(source: pa.Table | Rows | Iterable[Run], by_regime: bool = False) -> tuple[Budget, ...]:
+    """The budget of each optimizer of a table, by name; with ``by_regime`` one per optimizer and regime."""
+    groups: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in read_runs(source):
+        place = (run.parameters or 0, run.regime.scale, run.regime.ratio, run.regime.corpus) if by_regime else ()
+        groups[run.optimizer, *place].append(run)
+    return tuple(_budget(runs, by_regime) for _, runs in sorted(groups.items(), key=lambda item: item[0]))
+
+
+def _budget(runs: list[Run], by_regime: bool) -> Budget:
+    regime = runs[0].regime if by_regime else None
+    seconds = _sum(run.device_seconds for run in runs)
+    return Budget(
+        optimizer=runs[0].optimizer,
+        scale=regime.scale if regime else None,
+        ratio=regime.ratio if regime else None,
+        trials=len(runs),
+        diverged=sum(run.status == "diverged" for run in runs),
+        unproven=sum(run.status == "unproven" for run in runs),
+        tokens=round(sum(run.trained or 0.0 for run in runs)),
+        flops=_sum(run.flops for run in runs),
+        device_hours=None if seconds is None else seconds / 3600,
+        corpus=regime.corpus if regime else None,
+        configurations=len({(run.regime, run.config, run.variant) for run in runs}),
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -1,28 +1,25 @@
-"""Learning curves at equal fractions of the run, and how far a ranking in mid-training is from the final one.
+"""How far a ranking in mid-training is from the final one, and which pairs of optimizers cross.
 
-A fraction is a step over all steps of the budget, so runs with different batch sizes line up. Ranking unfinished runs
+Ranking unfinished runs
 is unfair while learning rates still decay; these functions measure by how much (arXiv 2509.02046, section 4).
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuneopt.analysis.aligned import FRACTIONS, Curves
 from tuneopt.analysis.best import Result
 from tuneopt.analysis.flips import Flip
-from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.noise import ENOUGH, FAMILY_RATE, Noise, NoiseModel, pooled
+from tuneopt.analysis.runs import RegimeKey, Run
 from tuneopt.analysis.scaling import Array
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,86 +35,121 @@ class Agreement:
     winner_rank: tuple[int | None, ...]
 
 
-def align(
-    curves: pa.Table, trials: Sequence[str], fractions: Sequence[float] = FRACTIONS, loss: str = "select_loss"
-) -> Array:
-    """Losses (nats) of ``trials`` at ``fractions``, shape (trials, fractions), by linear interpolation.
-
-    ``curves`` is `Ledger.curves`. A place before a trial's first measurement or after its last is NaN, which the
-    functions here leave out of every comparison.
-    """
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    wanted = set(trials)
-    columns = curves.select(["trial", "fraction", loss]).to_pydict()
-    for trial, fraction, value in zip(columns["trial"], columns["fraction"], columns[loss], strict=True):
-        if trial in wanted and value is not None:
-            points[trial].append((fraction, value))
-    aligned = np.full((len(trials), len(fractions)), np.nan)
-    for row, trial in enumerate(trials):
-        if points[trial]:
-            x, y = np.array(sorted(points[trial])).T
-            aligned[row] = np.interp(fractions, x, y, left=np.nan, right=np.nan)
-    return aligned
-
-
 def agreement(aligned: Array, final: Sequence[float], fractions: Sequence[float] = FRACTIONS) -> Agreement:
     """Kendall's tau of the ranking at each fraction against that by ``final`` losses, over curves known at both."""
-    from scipy.stats import kendalltau  # takes as long to import as all the rest of this package
-
     ends = np.asarray(final, float)
     taus: list[float | None] = []
     ranks: list[int | None] = []
     for column in aligned.T:
         known = np.isfinite(column) & np.isfinite(ends)
-        tau = float(kendalltau(column[known], ends[known]).statistic) if known.sum() > 1 else np.nan
-        taus.append(tau if np.isfinite(tau) else None)
+        taus.append(kendall(column[known], ends[known]))
         winner = int(np.nanargmin(ends)) if np.any(np.isfinite(ends)) else -1
         ranks.append(1 + int(np.sum(column[known] < column[winner])) if winner >= 0 and known[winner] else None)
     return Agreement(tuple(fractions), tuple(taus), tuple(ranks))
 
 
+def kendall(first: Array, second: Array) -> float | None:
+    """Kendall's tau-b of two lists of finite numbers; None where either has no two different values."""
+    one = np.sign(first[:, None] - first[None, :])
+    other = np.sign(second[:, None] - second[None, :])
+    pairs = math.sqrt(np.count_nonzero(one)) * math.sqrt(np.count_nonzero(other))
+    return float(np.sum(one * other)) / pairs if pairs else None
+
+
 def training_flips(
     results: Sequence[Result],
-    curves: pa.Table,
+    curves: Curves,
     noise: NoiseModel,
     fractions: Sequence[float] = FRACTIONS,
     loss: str = "report_loss",
+    runs: Iterable[Run] = (),
 ) -> tuple[Flip, ...]:
     """Pairs of a regime whose order at some fraction of training is not the final one.
 
     Each pair appears once, at the latest such fraction. A curve is the mean over the seeds of the result. The flip is
-    significant when at that fraction and at the end the difference exceeds the noise's threshold; the final noise
-    stands for that of the curve.
+    significant when noise explains neither the order at that fraction nor the final one (see `tuneopt.analysis.flips`).
+    The noise of a curve is that of replicates among ``runs`` where they are enough, else the final loss' stands for it.
     """
-    regimes: dict[object, list[Result]] = defaultdict(list)
+    regimes: dict[RegimeKey, list[Result]] = defaultdict(list)
     for result in results:
         regimes[result.regime].append(result)
     trials = [trial for result in results for trial in result.trials]
-    aligned = dict(zip(trials, align(curves, trials, fractions, loss), strict=True)) if trials else {}
+    aligned = dict(zip(trials, curves.at(trials, fractions, loss), strict=True)) if trials else {}
+    spreads = curve_noise(runs, curves, noise, fractions, loss)
     found: list[Flip] = []
-    for members in regimes.values():
-        mean = {result.optimizer: _mean(result, aligned) for result in members}
-        for first, second in combinations(sorted(members, key=lambda result: result.loss), 2):
-            found += _crossing(first, second, mean, noise, fractions)
+    for regime, members in regimes.items():
+        mean = {result.optimizer: mean_curve(result, aligned) for result in members}
+        known = [result for result in members if np.isfinite(mean[result.optimizer]).any()]
+        spread, end = spreads.get(regime), noise.of(regime)
+        family = _Family(len(known), len(fractions), fractions, spread or [end] * len(fractions), end)
+        for first, second in combinations(sorted(known, key=lambda result: result.loss), 2):
+            found += _crossing(first, second, mean, family)
     return tuple(found)
 
 
-def _mean(result: Result, aligned: Mapping[str, Array]) -> Array:
+def mean_curve(result: Result, aligned: Mapping[str, Array]) -> Array:
+    """The mean of a result's curves over its seeds; NaN where one of them is not known."""
     return np.asarray(np.mean([aligned[trial] for trial in result.trials], axis=0))
 
 
-def _crossing(
-    ahead: Result, behind: Result, mean: Mapping[str, Array], noise: NoiseModel, fractions: Sequence[float]
-) -> list[Flip]:
+def curve_noise(
+    runs: Iterable[Run],
+    curves: Curves,
+    noise: NoiseModel,
+    fractions: Sequence[float] = FRACTIONS,
+    loss: str = "report_loss",
+) -> dict[RegimeKey, list[Noise | None]]:
+    """The noise between seeds at each fraction, of the regimes whose replicates have enough degrees of freedom.
+
+    Where they are too few at a fraction, the noise of the final loss stands there.
+    """
+    groups: dict[tuple[object, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.status == "completed":
+            groups[run.regime, run.optimizer, run.config, run.variant].append(run)
+    replicated = [members for members in groups.values() if len(members) > 1]
+    trials = [run.trial for members in replicated for run in members]
+    aligned = dict(zip(trials, curves.at(trials, fractions, loss), strict=True)) if trials else {}
+    regimes: dict[RegimeKey, list[Array]] = defaultdict(list)
+    for members in replicated:
+        regimes[members[0].regime].append(np.stack([aligned[run.trial] for run in members]))
+    return {
+        regime: [_pooled_at(place, arrays, noise.of(regime), regime) for place in range(len(fractions))]
+        for regime, arrays in regimes.items()
+    }
+
+
+def _pooled_at(place: int, arrays: list[Array], final: Noise | None, regime: RegimeKey) -> Noise | None:
+    sigma, freedom = pooled(array[np.isfinite(array[:, place]), place] for array in arrays)
+    return Noise(sigma, freedom, "measured", regime.label) if freedom >= ENOUGH and sigma > 0 else final
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What the pairs of one regime's training share."""
+
+    compared: int
+    places: int
+    fractions: Sequence[float]
+    spreads: Sequence[Noise | None]
+    end: Noise | None
+
+    def span(self, noise: Noise | None, first: Result, second: Result) -> float:
+        if noise is None:
+            return math.inf
+        return noise.span(first.runs, second.runs, self.compared, FAMILY_RATE / self.places)
+
+
+def _crossing(ahead: Result, behind: Result, mean: Mapping[str, Array], family: _Family) -> list[Flip]:
     """``ahead`` won; the latest fraction before the end at which it was not ahead, if any."""
     gap = mean[ahead.optimizer] - mean[behind.optimizer]
-    reversed_at = [place for place, fraction in enumerate(fractions) if fraction < 1 and gap[place] > 0]
+    before_end = [place for place, fraction in enumerate(family.fractions) if fraction < 1]
+    reversed_at = [place for place in before_end if gap[place] > 0]
     if not reversed_at or ahead.loss >= behind.loss:
         return []
-    spread = noise.of(ahead.regime)
-    threshold = np.inf if spread is None else spread.threshold(ahead.runs, behind.runs)
-    sure = [place for place in reversed_at if gap[place] > threshold]
-    certain = bool(sure) and behind.loss - ahead.loss > threshold
-    place = (sure if certain else reversed_at)[-1]
-    where = f"{ahead.regime.label} at {fractions[place]:.0%} of training"
-    return [Flip("training", (behind.optimizer, ahead.optimizer), where, certain)]
+    sure = [place for place in reversed_at if gap[place] > family.span(family.spreads[place], ahead, behind)]
+    certain = bool(sure) and behind.loss - ahead.loss > family.span(family.end, ahead, behind)
+    fraction = family.fractions[(sure if certain else reversed_at)[-1]]
+    where = f"{ahead.regime.label} at {fraction:.0%} of training"
+    pair = (behind.optimizer, ahead.optimizer)
+    return [Flip("training", pair, where, certain, ahead.regime, ahead.regime, fraction)]

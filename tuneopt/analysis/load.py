@@ -6,9 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tuneopt.analysis.inputs import Inputs, from_rows
 from tuneopt.spec import InputError
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
+
+LARGEST_FILE = 1 << 30
+"""Bytes that a results file may have."""
+
+
+def load(path: str | Path) -> Inputs:
+    """The runs and curves of a results file (columns: `tuneopt.analysis.columns`), or of an exported ledger table.
+
+    Raises `InputError` when the file cannot be read or a row is no result.
+    """
+    return from_rows(read_results(path), source=f"file {Path(path).name}")
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
@@ -17,12 +29,14 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"cannot read results from {path.name!r}; give a file that ends in {', '.join(SUFFIXES)}")
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"the results file {str(path)!r} is larger than 1 GiB; split it, or drop columns")
         rows = _rows(path)
     except FileNotFoundError:
         raise InputError(f"there is no results file {str(path)!r}; check the path") from None
     except InputError:
         raise
-    except (OSError, ValueError) as error:  # pyarrow's errors and JSON's are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # pyarrow's errors and JSON's are ValueErrors
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"the results file {str(path)!r} cannot be read ({reason}); check what it holds") from None
     if not rows:

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri, stdtrit
 
+from tuneopt.analysis.multiple import range_quantile
 from tuneopt.analysis.runs import RegimeKey, Run
 from tuneopt.spec import SCALES, InputError
 
 CONFIDENCE = 0.95
 """One-sided confidence of a difference: 1.645 * sqrt(2) * sigma where sigma is known and both losses are one run."""
+
+FAMILY_RATE = 0.05
+"""Declared chance that a family of comparisons (a regime's pairs, a line's flips) holds any false one."""
 
 ENOUGH = 4
 """Degrees of freedom from which a regime's own estimate is used without borrowing."""
@@ -42,8 +46,19 @@ class Noise:
 
     def threshold(self, runs: int = 1, others: int = 1, confidence: float = CONFIDENCE) -> float:
         """The smallest significant difference (nats) between means over ``runs`` and ``others`` runs."""
-        quantile = ndtri(confidence) if self.freedom is None else stdtrit(self.freedom, confidence)
-        return float(quantile) * self.sigma * math.sqrt(1 / runs + 1 / others)
+        return self.quantile(confidence) * self.sigma * math.sqrt(1 / runs + 1 / others)
+
+    def quantile(self, confidence: float) -> float:
+        """The one-sided normal quantile, or Student's where sigma was measured."""
+        return float(ndtri(confidence) if self.freedom is None else stdtrit(self.freedom, confidence))
+
+    def span(self, runs: int, others: int, compared: int, rate: float = FAMILY_RATE) -> float:
+        """The smallest difference (nats) that counts when ``compared`` results are all compared with each other.
+
+        The chance of calling any of their equal pairs different is at most ``rate`` (Tukey-Kramer).
+        """
+        quantile = range_quantile(1 - rate, max(compared, 2), self.freedom)
+        return quantile / math.sqrt(2) * self.sigma * math.sqrt(1 / runs + 1 / others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +103,8 @@ def measure(runs: Iterable[Run], sigma: float | None = None) -> NoiseModel:
     given: dict[RegimeKey, list[float]] = defaultdict(list)
     for members in groups.values():
         losses = {run.seed: run.report_loss for run in members if run.report_loss is not None}
-        replicates[members[0].regime].append(list(losses.values()))
+        pair = list(losses.values()) if len(losses) > 1 else []  # a single run says nothing about noise
+        replicates[members[0].regime] += [pair] if pair else []
     for run in finished:
         if run.sigma:
             given[run.regime].append(run.sigma)

@@ -1,4 +1,8 @@
-"""The order of optimizers in each regime, and which of them cannot be told apart."""
+"""The order of optimizers in each regime, and which of them cannot be told apart.
+
+All pairs of a regime are one family: the chance that any two equal optimizers land in different groups is at most
+`tuneopt.analysis.noise.FAMILY_RATE` (Tukey-Kramer), however many optimizers there are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuneopt.analysis.best import Result
-from tuneopt.analysis.noise import Noise, NoiseModel
+from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
 from tuneopt.analysis.runs import RegimeKey
 
 
@@ -15,8 +19,10 @@ from tuneopt.analysis.runs import RegimeKey
 class Ranking:
     """Optimizers of one regime, lowest loss (nats) first.
 
-    ``groups`` numbers each optimizer's tie group, 1 for the best: a group is its leader and all that follow it within
-    the noise's threshold, and the next optimizer leads the next group. None where no noise is known.
+    ``groups`` numbers each optimizer's tie group, 1 for the best: a group is its leader and all that follow it closer
+    than the family's span, and the next optimizer leads the next group. Neighbours across a border may lie closer than
+    the span: groups are told apart from their leaders. None where no noise is known. ``span`` is the smallest
+    difference (nats) that counts between single runs.
     """
 
     regime: RegimeKey
@@ -24,6 +30,7 @@ class Ranking:
     losses: tuple[float, ...]
     groups: tuple[int, ...] | None
     noise: Noise | None
+    span: float | None = None
 
     @property
     def leaders(self) -> tuple[str, ...]:
@@ -45,9 +52,11 @@ def rankings(results: Iterable[Result], noise: NoiseModel) -> tuple[Ranking, ...
     return tuple(_rank(regime, members, noise.of(regime)) for regime, members in regimes.items())
 
 
-def significant(first: Result, second: Result, noise: Noise | None) -> bool:
-    """Whether two results of one regime differ by more than noise explains (False where no noise is known)."""
-    return noise is not None and abs(first.loss - second.loss) > noise.threshold(first.runs, second.runs)
+def significant(
+    first: Result, second: Result, noise: Noise | None, compared: int = 2, rate: float = FAMILY_RATE
+) -> bool:
+    """Whether two of ``compared`` results differ by more than noise explains (False where no noise is known)."""
+    return noise is not None and abs(first.loss - second.loss) > noise.span(first.runs, second.runs, compared, rate)
 
 
 def _rank(regime: RegimeKey, members: list[Result], noise: Noise | None) -> Ranking:
@@ -55,7 +64,7 @@ def _rank(regime: RegimeKey, members: list[Result], noise: Noise | None) -> Rank
     groups: list[int] = []
     leader = ordered[0]
     for result in ordered:
-        if groups and significant(leader, result, noise):
+        if groups and significant(leader, result, noise, len(ordered)):
             leader = result
             groups.append(groups[-1] + 1)
         else:
@@ -66,4 +75,5 @@ def _rank(regime: RegimeKey, members: list[Result], noise: Noise | None) -> Rank
         losses=tuple(result.loss for result in ordered),
         groups=None if noise is None else tuple(groups),
         noise=noise,
+        span=None if noise is None else noise.span(1, 1, len(ordered)),
     )

@@ -20,12 +20,16 @@ from scipy.special import chdtri
 from tuneopt.analysis.best import Result
 from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.scaling import Array, Law, fit
+from tuneopt.analysis.scaling import Array, Law, bent, fit
 from tuneopt.spec import InputError
 
 BASELINE = "adamw"
 LEVEL = 0.9
 DRAWS = 2000
+
+STEEPEST = 0.8
+"""Exponent that bounds how far a law may bend where two ratios do not show it; laws of three or more, here and in the
+published study, have 0.3 to 0.5."""
 
 BEYOND = 1.02
 """D_eff counts as extrapolated when it lies outside the baseline's budgets by more than this factor."""
@@ -40,7 +44,8 @@ class Speedup:
     the interval at the asked level; ``low`` is None where no noise is known, ``high`` also where the interval is open
     above (flag ``open above``). ``effective_tokens`` is D_eff, None under the floor. Further flags: ``extrapolated``
     (D_eff lies outside the budgets that the baseline was trained with) and ``interpolated`` (the baseline has two
-    ratios only, so a straight line in log D stands for the law).
+    ratios only, so a straight line in log D stands for the law, and the interval also holds what a law of exponent
+    `STEEPEST` through both points says).
     """
 
     optimizer: str
@@ -52,6 +57,13 @@ class Speedup:
     high: float | None
     effective_tokens: float | None
     flags: tuple[str, ...]
+
+    @property
+    def inverted(self) -> tuple[float | None, float | None, float | None]:
+        """The baseline's speedup over this optimizer with its interval; None for what is unknown or open."""
+        value, low, high = (None if part is None or part <= 0 else 1 / part for part in (
+            self.speedup if self.effective_tokens else None, self.high, self.low))  # fmt: skip
+        return value, low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +112,25 @@ def speedups(
     found: list[Speedup] = []
     for known in baseline_laws(results, baseline):
         here = [result for result in results if result.regime[:2] == (known.corpus, known.scale)]
-        drawn = _redraw(known, here, noise, draws, seed)
-        found += [
-            _speedup(result, known, None if drawn is None else drawn[number], level)
-            for number, result in enumerate(here)
-        ]
+        found += over_law(known, here, noise, level=level, draws=draws, seed=seed)
     return tuple(found)
+
+
+def over_law(
+    known: BaselineLaw,
+    results: Sequence[Result],
+    noise: NoiseModel,
+    *,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[Speedup, ...]:
+    """The speedups of ``results``, all of the law's corpus and scale, over one law."""
+    drawn = _redraw(known, list(results), noise, draws, seed)
+    return tuple(
+        _speedup(result, known, None if drawn is None else drawn[:, number], level)
+        for number, result in enumerate(results)
+    )
 
 
 def _speedup(result: Result, known: BaselineLaw, drawn: Array | None, level: float) -> Speedup:
@@ -139,36 +164,46 @@ def _speedup(result: Result, known: BaselineLaw, drawn: Array | None, level: flo
 
 
 def _interval(drawn: Array, level: float) -> tuple[float | None, float | None]:
-    """Equal-tailed quantiles without interpolation, because a redrawn speedup may be infinite."""
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    """Equal-tailed quantiles over the draws, the outermost of the laws (laws, draws).
+
+    There is no interpolation between draws, because a redrawn speedup may be infinite.
+    """
+    lows, highs = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=-1, method="inverted_cdf")
+    low, high = lows.min(), highs.max()
     return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
 
 
 def _redraw(known: BaselineLaw, here: list[Result], noise: NoiseModel, draws: int, seed: int) -> Array | None:
-    """Speedups under redrawn losses, shape (results, draws); None when some noise is unknown."""
+    """Speedups under redrawn losses, shape (laws, results, draws); None when some noise is unknown.
+
+    Two ratios allow two laws: the straight line, and the most bent one.
+    """
     everyone = {id(result): result for result in (*known.results, *here)}
     spreads = {key: noise.of(result.regime) for key, result in everyone.items()}
     if any(spread is None for spread in spreads.values()):
         return None
     rng = np.random.default_rng([seed, zlib.crc32(f"{known.corpus}\n{known.scale}".encode())])
-    scales: dict[Noise, Array] = {}
-    losses = {}
-    for key, result in everyone.items():
-        spread = spreads[key]
-        assert spread is not None
-        if spread not in scales:
-            scales[spread] = _sigmas(spread, draws, rng)
-        losses[key] = result.loss + scales[spread] / np.sqrt(result.runs) * rng.standard_normal(draws)
+    sigmas = redrawn_sigmas([spread for spread in spreads.values() if spread is not None], draws, rng)
+    losses = {
+        key: result.loss + sigma / np.sqrt(result.runs) * rng.standard_normal(draws)
+        for (key, result), sigma in zip(everyone.items(), sigmas, strict=True)
+    }
     budgets, _, weights = _points(known.results)
     laws = fit(budgets, np.stack([losses[id(result)] for result in known.results], axis=-1), weights)
-    return np.stack([laws.budget(losses[id(result)]) / result.tokens for result in here])
+    every = [laws, bent(laws, STEEPEST)] if laws.kind == "log-linear" else [laws]
+    return np.array([[law.budget(losses[id(result)]) / result.tokens for result in here] for law in every])
 
 
-def _sigmas(noise: Noise, draws: int, rng: np.random.Generator) -> Array:
-    if noise.freedom is None:
-        return np.full(draws, noise.sigma)
-    uniform = rng.uniform(1e-9, 1, draws)
-    return np.asarray(noise.sigma * np.sqrt(noise.freedom / chdtri(noise.freedom, uniform)))
+def redrawn_sigmas(spreads: Sequence[Noise], draws: int, rng: np.random.Generator) -> list[Array]:
+    """``draws`` sigmas for each of ``spreads``; equal spreads share theirs, for it is one estimate."""
+    drawn: dict[Noise, Array] = {}
+    for noise in spreads:
+        if noise not in drawn:
+            drawn[noise] = np.full(draws, noise.sigma)
+            if noise.freedom is not None:
+                uniform = rng.uniform(1e-9, 1, draws)
+                drawn[noise] = np.asarray(noise.sigma * np.sqrt(noise.freedom / chdtri(noise.freedom, uniform)))
+    return [drawn[noise] for noise in spreads]
 
 
 def _points(results: Sequence[Result]) -> tuple[list[float], list[float], list[float]]:

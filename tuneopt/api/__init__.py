@@ -6,22 +6,43 @@ result = api.tune(sweep, "ledger")
 """
 
 from tuneopt.api.corpora import VOCAB_SIZES, inspect_corpus, regime_on
+from tuneopt.api.exports import export
+from tuneopt.api.optimizers import optimizers, space_of
+from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
+from tuneopt.api.searches import sample, search_cost, search_summary
+from tuneopt.api.studies import Speed, load_study, run_study, simulate_study, study_plan, study_status
 from tuneopt.api.sweeps import cost, plan, regime_dict, single_trial, summary, train, tune
 from tuneopt.api.words import parse_assignments, parse_value, parse_values
+from tuneopt.search.sampled import SampledSearch, check_names
 
 __all__ = [
     "VOCAB_SIZES",
+    "SampledSearch",
+    "Speed",
+    "check_names",
     "cost",
+    "export",
     "inspect_corpus",
+    "load_study",
+    "optimizers",
     "parse_assignments",
     "parse_value",
     "parse_values",
     "plan",
+    "predict",
     "regime_dict",
     "regime_on",
     "report",
+    "run_study",
+    "sample",
+    "search_cost",
+    "search_summary",
+    "simulate_study",
     "single_trial",
+    "space_of",
+    "study_plan",
+    "study_status",
     "summary",
     "train",
     "tune",

@@ -1,4 +1,4 @@
-"""Reports of ledgers."""
+"""Reports of ledgers, of tables from elsewhere and of the published study."""
 
 from __future__ import annotations
 
@@ -10,10 +10,24 @@ if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
 
 
-def report(ledger: Ledger | str, path: Path | str, sweeps: Sequence[str] | None = None) -> dict[str, Any]:
-    """Write the one-file HTML report of a ledger (or of some of its sweeps); returns what ``report --json`` prints."""
+def report(
+    ledger: Ledger | str | None,
+    path: Path | str,
+    sweeps: Sequence[str] | None = None,
+    *,
+    results: Path | str | None = None,
+    published: bool = False,
+    sigma: float | None = None,
+) -> dict[str, Any]:
+    """Write the one-file HTML report and return what ``report --json`` prints.
+
+    ``ledger`` brings its sweeps (or those named in ``sweeps``), ``results`` a CSV, JSON or Parquet table, ``published``
+    the study of arXiv 2509.02046; they may be combined, and losses are compared where they name one corpus. ``sigma``
+    (nats) replaces the measured noise between seeds. Raises `InputError` for no source and for one that cannot be read.
+    """
     from tuneopt.ledger import open_ledger
     from tuneopt.report import write_report
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    return write_report(opened, Path(path), sweeps)
+    table = None if results is None else Path(results)
+    return write_report(opened, Path(path), sweeps, results=table, published=published, sigma=sigma)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.corpora import regime_on
-from tuneopt.spec import InputError, Regime, TrialSpec, Value, find_scale
+from tuneopt.api.optimizers import check_outside, space_of
+from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, find_scale
 
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import Progress, SweepResult
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def plan(
     optimizer: str,
     *,
+    space: str | None = None,
     scale: str = "nano-65k",
     ratio: float = 1.0,
     corpus: str = "embedded",
@@ -33,21 +35,25 @@ def plan(
 ) -> tuple[Sweep, Corpus]:
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
+    ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
     ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
     ``compile=None`` compiles wherever a compiler is found. Raises `InputError` for anything that cannot be run.
     """
-    from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
 
     ladder = find_scale(scale).ladder
-    space = load_space(optimizer).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
+    chosen = space_of(optimizer, space).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
+    check_outside(chosen)
+    # What cannot run whatever the text is answered before any text is tokenized.
+    Sweep(chosen, Regime(find_scale(scale), ratio, CorpusId("unread", "", 0)), seed, replicates, policy)
     regime, loaded = regime_on(scale, ratio, corpus)
-    return Sweep(space, regime, seed, replicates, policy, compile=_compile(compile)), loaded
+    return Sweep(chosen, regime, seed, replicates, policy, compile=_compile(compile)), loaded
 
 
 def single_trial(
     optimizer: str,
     *,
+    space: str | None = None,
     scale: str = "nano-65k",
     ratio: float = 1.0,
     corpus: str = "embedded",
@@ -57,7 +63,14 @@ def single_trial(
 ) -> tuple[TrialSpec, Corpus]:
     """One trial: the space's start with ``overrides``, and the corpus it runs on. Raises `InputError`."""
     sweep, loaded = plan(
-        optimizer, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, seed=seed, compile=compile
+        optimizer,
+        space=space,
+        scale=scale,
+        ratio=ratio,
+        corpus=corpus,
+        overrides=overrides,
+        seed=seed,
+        compile=compile,
     )
     return sweep.spec(sweep.space.start), loaded
 

@@ -1,6 +1,6 @@
-"""Coordinate descent as a Ray Tune searcher.
+"""A pool of sweeps as a Ray Tune searcher.
 
-The searcher keeps no state that matters: what it suggests follows from the sweep and the outcomes known so far, and
+The searcher keeps no state that matters: what it suggests follows from the plan and the outcomes known so far, and
 those are in the ledger. A driver that dies loses nothing.
 """
 
@@ -12,51 +12,55 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from tuneopt.ledger import Ledger
-from tuneopt.search.lookahead import lookahead
-from tuneopt.search.replay import Replay
-from tuneopt.search.sweep import Outcome, Sweep
+from tuneopt.optim.external import source_of
+from tuneopt.search.known import recorded
+from tuneopt.search.outcome import Outcome
+from tuneopt.search.pool import OneSweep, Pool
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
 
 
-class SweepSearcher(Searcher):  # type: ignore[misc]
-    """Suggests the trials of one sweep, wave by wave, skipping those that the ledger already holds.
+class PoolSearcher(Searcher):  # type: ignore[misc]
+    """Suggests the trials of a pool, the most urgent first; the workers' records tell it how they ended."""
 
-    Where a wave leaves slots idle it looks ahead: it suggests what will be needed next if the running trials end as
-    expected. That costs a trial now and then, and saves slots from waiting at the end of every wave.
-    """
-
-    def __init__(self, sweep: Sweep, ledger: Ledger, corpus: str) -> None:
+    def __init__(self, pool: Pool, ledger: Ledger, corpus: str) -> None:
         super().__init__(metric="select_loss", mode="min")
-        self.sweep, self.ledger, self.corpus = sweep, ledger, corpus
+        self.pool, self.ledger, self.corpus = pool, ledger, corpus
         self.running: dict[str, TrialSpec] = {}
         self.failed: set[str] = set()
-        self._replay = Replay(sweep, ledger)
-        self.state = self._replay.state()
-        self.reused = set(self.outcomes)
+        self._recorded = recorded(ledger)
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        """Trial id -> outcome, of every finished trial of the sweep."""
-        return self._replay.outcomes
+        """Trial id -> outcome, of every finished trial of the sweeps."""
+        return self.pool.outcomes
+
+    @property
+    def reused(self) -> set[str]:
+        """Ids of the trials that the ledger held already."""
+        return self.pool.reused
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's configuration, None while the running ones must end first, or FINISHED."""
-        if self.state.finished or (not self.state.pending and not self.running):
+        if self.pool.finished:
             return str(Searcher.FINISHED)
-        spec = self._next()
+        spec = self.pool.next()
         if spec is None:
-            return None
+            return str(Searcher.FINISHED) if self.pool.idle else None
         self.running[trial_id] = spec
-        return {"spec": json.dumps(spec.to_dict()), "corpus": self.corpus, "ledger": self.ledger.uri}
+        source = source_of(spec.optimizer)
+        return {"spec": json.dumps(spec.to_dict()), "corpus": self.corpus, "ledger": self.ledger.uri, "source": source}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take in a finished trial from the ledger; one that ended without a record is given up for this session."""
         spec = self.running.pop(trial_id, None)
         if spec is None:
             return
-        if not self._replay.refresh(spec):
+        ended = self._recorded(spec)
+        if ended is None:
             self.failed.add(spec.id)
-        self._settle()
+        self.pool.tell(spec, ended)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the state."""
@@ -64,21 +68,19 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the ledger is the state."""
 
-    def _next(self) -> TrialSpec | None:
-        busy = {spec.id for spec in self.running.values()}
-        for spec in self.state.pending:
-            if spec.id not in busy:
-                return spec
-        for spec in lookahead(self.sweep, self.outcomes, self.failed):
-            if spec.id in busy:
-                continue
-            if self._replay.look_up(spec):
-                self.reused.add(spec.id)
-                continue
-            return spec
-        return None
 
-    def _settle(self) -> None:
-        known = set(self.outcomes)
-        self.state = self._replay.state(self.failed)
-        self.reused |= set(self.outcomes) - known
+class SweepSearcher(PoolSearcher):
+    """Suggests the trials of one sweep, wave by wave, skipping those that the ledger already holds.
+
+    Where a wave leaves slots idle it looks ahead: it suggests what will be needed next if the running trials end as
+    expected. That costs a trial now and then, and saves slots from waiting at the end of every wave.
+    """
+
+    def __init__(self, sweep: Sweep, ledger: Ledger, corpus: str) -> None:
+        super().__init__(Pool(OneSweep(sweep), known=recorded(ledger), ahead=True), ledger, corpus)
+        self.sweep = sweep
+
+    @property
+    def state(self) -> SweepState:
+        """Where the sweep stands."""
+        return self.pool.standings[self.sweep.id].state

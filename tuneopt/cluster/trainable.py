@@ -10,6 +10,7 @@ from ray import tune
 
 from tuneopt.data import load_corpus
 from tuneopt.ledger import TrialRecord, open_ledger
+from tuneopt.optim.external import adopt
 from tuneopt.spec import TrialSpec
 from tuneopt.train.engine import Engine
 from tuneopt.train.run import TrialRun
@@ -21,9 +22,12 @@ REPORT_SECONDS = 5.0
 class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains one specification, a curve point for each step, and writes its own record.
 
-    The configuration is {"spec": JSON of a TrialSpec, "corpus": name or path, "ledger": address}. The worker is used
-    again for trial after trial: its torch import, corpus, models and compiled kernels stay.
+    The configuration is {"spec": JSON of a TrialSpec, "corpus": name or path, "ledger": address, "source": text of the
+    optimizer's file, empty unless it is a class of a user's file}. The worker is used again for trial after trial: its
+    torch import, corpus, models and compiled kernels stay.
     """
+
+    report_seconds = REPORT_SECONDS
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the engine for all trials of this worker, and take up the first."""
@@ -33,6 +37,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial in this warm worker."""
         self.spec = TrialSpec.from_dict(json.loads(new_config["spec"]))
+        adopt(self.spec.optimizer, new_config["source"])
         self.corpus = load_corpus(new_config["corpus"], vocab_size=self.spec.regime.corpus.vocab_size)
         self.ledger = open_ledger(new_config["ledger"])
         self.run: TrialRun | None = None
@@ -49,8 +54,10 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         if self.run is None:
             self.run = TrialRun(self.spec, self.corpus, self.ledger, self.engine)
         began = time.monotonic()
-        while self.run.record is None and time.monotonic() - began < REPORT_SECONDS:
+        while self.run.record is None:
             self.run.advance()
+            if time.monotonic() - began >= self.report_seconds:
+                break
         if self.run.record is not None:
             return {
                 **_outcome(self.run.record),

@@ -36,15 +36,15 @@ def ledger_show(
 
 @app.command("export")
 def ledger_export(
-    path: Annotated[Path, typer.Argument(help="File to write: .parquet or .csv.")], ledger: LedgerUri = "ledger"
+    path: Annotated[Path, typer.Argument(help="File to write: .parquet, .csv, or .db for optuna-dashboard.")],
+    ledger: LedgerUri = "ledger",
+    json_: Json = False,
 ) -> int:
-    """Export all trials as one table, a row each."""
-    from tuneopt import console
+    """Export all trials as one table, a row each, or all sweeps as the studies of an Optuna storage."""
+    from tuneopt import api, console
     from tuneopt.ledger import open_ledger
 
-    rows = open_ledger(ledger, must_exist=True).export(path)
-    console.say(f"{rows} trials written to {path}")
-    return DONE
+    return show(api.export(open_ledger(ledger, must_exist=True), path), json_, console.exported)
 
 
 @app.command("verify")

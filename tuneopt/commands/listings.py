@@ -10,17 +10,14 @@ from tuneopt.commands.options import BAD_INPUT, DONE, Json, show
 
 
 def optimizers(json_: Json = False) -> int:
-    """List the optimizers: family, fallback rule, source, state bytes per parameter."""
-    from dataclasses import asdict
+    """List the optimizers, also of installed packages: family, fallback rule, source, state bytes per parameter."""
+    from tuneopt import api, console
 
-    from tuneopt import console
-    from tuneopt.optim import info
-
-    return show([asdict(entry) for entry in info()], json_, console.optimizers)
+    return show(api.optimizers(), json_, console.optimizers)
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="Optimizer, or a path to a search-space module.")], json_: Json = False
+    name: Annotated[str, typer.Argument(help="Optimizer, or the path of a search-space file.")], json_: Json = False
 ) -> int:
     """Print a search space: grids and starts of both ladders, and the published tuned points."""
     from tuneopt import console

@@ -13,7 +13,12 @@ DONE, BAD_INPUT, NO_CERTIFICATE, INTERRUPTED = 0, 2, 3, 130
 
 """Exit codes."""
 
-Optimizer = Annotated[str, typer.Option("--optimizer", "-O", help="Optimizer, as `tuneopt optimizers` lists them.")]
+Optimizer = Annotated[
+    str, typer.Option("--optimizer", "-O", help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:Class.")
+]
+Space = Annotated[
+    str | None, typer.Option("--space", help="Search space: PATH.py or a name; default: the optimizer's.")
+]
 ScaleName = Annotated[str, typer.Option("--scale", help="Model scale: nano-65k ... nano-1m, 130m ... 1.2b.")]
 Ratio = Annotated[float, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter).")]
 CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, or a folder of .txt, .jsonl or .parquet.")]

@@ -11,9 +11,16 @@ from tuneopt.console.plain import loss, number, out, pairs, say, table
 def optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
     """Show the optimizers that there are."""
     table(
-        ("optimizer", "family", "fallback", "state bytes/parameter", "source"),
+        ("optimizer", "origin", "family", "fallback", "state bytes/parameter", "source"),
         [
-            tuple(entry[key] for key in ("name", "family", "fallback", "state_bytes_per_parameter", "source"))
+            (
+                entry["name"],
+                entry["origin"],
+                entry["family"] or "not declared",
+                entry["fallback"],
+                "not declared" if (size := entry["state_bytes_per_parameter"]) is None else f"{size:.4g}",
+                entry["source"],
+            )
             for entry in entries
         ],
     )

@@ -13,42 +13,62 @@ from tuneopt.optim.info import OptimizerInfo, info
 if TYPE_CHECKING:
     from tuneopt.optim.adam_mini import AdamMini
     from tuneopt.optim.adamw import AdamW
-    from tuneopt.optim.base import Optimizer
+    from tuneopt.optim.base import Optimizer, Parameters
     from tuneopt.optim.cautious import Cautious
+    from tuneopt.optim.description import describe
     from tuneopt.optim.factory import create
+    from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, excess, relative, visible
     from tuneopt.optim.kron import Kron
     from tuneopt.optim.lion import Lion
     from tuneopt.optim.mars import MARS
     from tuneopt.optim.muon import Muon
     from tuneopt.optim.nadamw import NAdamW
     from tuneopt.optim.proof import Check, Proof, Witness
-    from tuneopt.optim.routing import Route, RouteRule, route_table
+    from tuneopt.optim.routing import DEFAULT_RULES, Route, RouteRule, route_table
+    from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape
     from tuneopt.optim.scion import Scion
+    from tuneopt.optim.settings import Bounds, Settings
     from tuneopt.optim.soap import SOAP
     from tuneopt.optim.sophia import Sophia
 
 __all__ = [
+    "DEFAULT_RULES",
     "MARS",
     "SOAP",
     "AdamMini",
     "AdamW",
+    "Bounds",
     "Cautious",
     "Check",
+    "ElementwiseRule",
+    "Invariant",
     "Kron",
     "Lion",
+    "MatrixRule",
+    "Moment",
     "Muon",
     "NAdamW",
     "Optimizer",
     "OptimizerInfo",
+    "Parameters",
     "Proof",
     "Route",
     "RouteRule",
+    "Rule",
     "Scion",
+    "Settings",
+    "Shape",
     "Sophia",
+    "Subject",
+    "Tally",
     "Witness",
     "create",
+    "describe",
+    "excess",
     "info",
+    "relative",
     "route_table",
+    "visible",
 ]
 
 _HOMES = {
@@ -64,14 +84,31 @@ _HOMES = {
     "Scion": "scion",
     "Sophia": "sophia",
     "Optimizer": "base",
+    "Parameters": "base",
     "create": "factory",
+    "describe": "description",
     "Check": "proof",
     "Proof": "proof",
     "Witness": "proof",
+    "DEFAULT_RULES": "routing",
     "Route": "routing",
     "RouteRule": "routing",
     "route_table": "routing",
+    "ElementwiseRule": "rule",
+    "MatrixRule": "rule",
+    "Rule": "rule",
+    "Shape": "rule",
+    "Bounds": "settings",
+    "Settings": "settings",
+    "Invariant": "invariants.base",
+    "Moment": "invariants.base",
+    "Subject": "invariants.base",
+    "Tally": "invariants.base",
+    "excess": "invariants.base",
+    "relative": "invariants.base",
+    "visible": "invariants.base",
 }
+"""The second part is what a class from outside tuneopt is made of: docs/bring-your-own-optimizer.md."""
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ constructor's arguments. It is a `torch.optim.Optimizer`: param groups, schedule
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar, TypeAlias, cast
 
 import torch
@@ -33,6 +34,8 @@ class Optimizer(torch.optim.Optimizer):
     parameters. A step makes no host synchronisation, and may leave ``p.grad`` clipped, as torch's own clipping does.
     """
 
+    source: ClassVar[str] = ""
+    """Where the rule comes from (paper, section), for `tuneopt optimizers`."""
     rules: ClassVar[tuple[Rule, ...]]
     """Update rules; the first is ``main`` in routing rules, the last ``fallback``."""
     routing_rules: ClassVar[tuple[RouteRule, ...]] = DEFAULT_RULES
@@ -134,11 +137,27 @@ class Optimizer(torch.optim.Optimizer):
     def pools(self) -> list[Pool[Any]]:
         """Parameters by how they step together; built at the first step and after every change of groups or state."""
         if self._pools is None:
+            self._refuse_shards()
             by_name = {rule.name: rule for rule in self.rules}
             self._pools = [
                 pool for group in self.param_groups for pool in build_pools(by_name[group["rule"]], group, self.state)
             ]
         return self._pools
+
+    def _refuse_shards(self) -> None:
+        """Raise `InputError` where parameters were replaced since they were routed, as ZeRO and its kin do."""
+        shapes = {entry.parameter: entry.shape for entry in self._routes}
+        for group in self.param_groups:
+            wanted = [shapes.get(name) for name in group["param_names"]]
+            found = [tuple(parameter.shape) for parameter in group["params"]]
+            if found != wanted:
+                pairs = zip_longest(group["param_names"], wanted, found)
+                name, shape, given = next(pair for pair in pairs if pair[1] != pair[2])
+                raise InputError(
+                    f"{type(self).__name__} works on whole tensors and was handed a shard: {name} of shape {shape} "
+                    f"became {given}; do not hand this optimizer to a ZeRO engine, train with tuneopt.train.zero, "
+                    "which computes directions from whole tensors"
+                )
 
     @property
     def hessian_interval(self) -> int:
@@ -150,6 +169,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def prepare(self, batches: list[Batch]) -> None:
         """Hook between gradients and clipping, for rules that clip something else than the gradient."""
+
+    def clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
+        """What the gradients of each batch are divided by; sharded training takes norms over all ranks here."""
+        return norm_divisors(batches)
 
     def finish(self, batches: list[Batch]) -> None:
         """Hook after the parameters have moved, for what a rule keeps for its next step."""
@@ -166,7 +189,7 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         batches = [batch for pool in self.pools for batch in pool.batches()]
         self.prepare(batches)
-        for batch, divisor in zip(batches, norm_divisors(batches), strict=True):
+        for batch, divisor in zip(batches, self.clip_divisors(batches), strict=True):
             batch.pool.advance(batch, divisor)
         self.finish(batches)
         return loss

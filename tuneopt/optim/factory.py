@@ -7,10 +7,13 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from tuneopt.optim import external
+from tuneopt.optim.adapter import adapted
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.info import info
+from tuneopt.optim.info import BUILT_IN
 from tuneopt.spec import InputError, Value, nearest
 
 LOOP = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
@@ -48,18 +51,44 @@ def create(
             arguments[RENAMED.get(word, word)] = value
     if "betas" in accepted:
         defaults = accepted["betas"].default
+        defaults = (None, None) if defaults is inspect.Parameter.empty else defaults
         arguments["betas"] = tuple(hyperparameters.get(word, defaults[i]) for i, word in enumerate(BETAS))
+    for each in list(accepted.values())[1:]:
+        if each.default is each.empty and (arguments.get(each.name) is None or None in _parts(arguments[each.name])):
+            words = [word for word in known if RENAMED.get(word, word) == each.name] or list(BETAS)
+            raise InputError(f"{name} needs {' and '.join(words)}, which its class gives no default; give a value")
     return kind(model_or_named_parameters, **arguments)
 
 
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else ()
+
+
 def implementation(name: str) -> type[Optimizer]:
-    """The class behind a name; raises `InputError` naming the nearest one otherwise."""
-    homes = {entry.name: entry.implementation for entry in info()}
-    if name not in homes:
-        raise InputError(f"unknown optimizer {name!r}; {nearest(name, homes)}")
-    module, _, attribute = homes[name].partition(":")
-    kind: type[Optimizer] = getattr(importlib.import_module(module), attribute)
-    return kind
+    """The class behind a name of `info`, or behind ``Name@digest``, as trials name classes from outside tuneopt.
+
+    A plain `torch.optim.Optimizer` class comes in an adapter (`tuneopt.optim.adapter`). Raises `InputError` for an
+    unknown name, naming the nearest one, and for what is no optimizer or cannot be imported.
+    """
+    homes = {entry.name: entry.implementation for entry in BUILT_IN}
+    if name in homes:
+        module, _, attribute = homes[name].partition(":")
+        kind: type[Optimizer] = getattr(importlib.import_module(module), attribute)
+        return kind
+    return _from_outside(name, external.load(name))
+
+
+def _from_outside(name: str, found: Any) -> type[Optimizer]:
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise InputError(
+            f"{name} is no torch optimizer; derive it from tuneopt.optim.Optimizer or torch.optim.Optimizer"
+        )
+    if not issubclass(found, Optimizer):
+        kind: Any = found
+        return adapted(kind)
+    if not getattr(found, "rules", ()):
+        raise InputError(f"{name} declares no update rules; give the class `rules`, the main one first")
+    return found
 
 
 def hyperparameter_names(kind: type[Optimizer]) -> tuple[str, ...]:

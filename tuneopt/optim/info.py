@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuneopt import outside
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizerInfo:
@@ -15,17 +17,22 @@ class OptimizerInfo:
     """
 
     name: str
-    family: str
-    """``scalar`` (elementwise rules) or ``matrix`` (rules that need whole matrices)."""
+    family: str | None
+    """``scalar`` (elementwise rules) or ``matrix`` (rules that need whole matrices); None where it is not known."""
     fallback: str | None
     """The rule of embeddings, head, norms and other vectors; None where one rule moves everything."""
     source: str
-    state_bytes_per_parameter: float
+    state_bytes_per_parameter: float | None
     implementation: str
     """``module:Class``, imported when the optimizer is created."""
+    origin: str = "built in"
+    """The installed package that brings it, with its version."""
 
 
-_TABLE = (
+GROUP = "tuneopt.optimizers"
+"""The entry points by which an installed package offers optimizers: name -> class."""
+
+BUILT_IN = (
     OptimizerInfo(
         name="adamw",
         family="scalar",
@@ -118,5 +125,20 @@ _TABLE = (
 
 
 def info() -> tuple[OptimizerInfo, ...]:
-    """Every built-in optimizer, scalar family first."""
-    return _TABLE
+    """Every optimizer that a name stands for: the built-in ones, scalar family first, then those of packages.
+
+    A package's optimizer is listed without importing it, so only its name and origin are known;
+    `tuneopt.optim.describe` reads the rest from its class. Raises `InputError` for a name claimed twice.
+    """
+    ours = {entry.name for entry in BUILT_IN}
+    found = []
+    for name in outside.installed(GROUP):
+        point = outside.claimed(GROUP, name, "optimizer", name in ours)
+        if point is not None:
+            found.append(OptimizerInfo(name, None, None, "", None, point.value, outside.origin(point)))
+    return (*BUILT_IN, *found)
+
+
+def names() -> tuple[str, ...]:
+    """The names that `info` lists, also where one is claimed twice."""
+    return tuple(dict.fromkeys((*(entry.name for entry in BUILT_IN), *outside.installed(GROUP))))

@@ -11,7 +11,8 @@ from torch import Tensor
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.invariants.orthogonal import MuonInvariant
-from tuneopt.optim.orthogonalize import check_precision, newton_schulz
+from tuneopt.optim.orthogonalize import check_coefficients, check_precision, newton_schulz
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
 from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
@@ -26,17 +27,18 @@ def muon_update(
     eps: float,
     steps: int = 5,
     precision: str = "fp32",
+    coefficients: str = "quintic",
 ) -> Tensor:
     """The direction u of Muon for a stack of matrices (n, a, b); ``momentum_buffer`` is updated in place.
 
     M <- mu M + G                                     (a sum, not an average)
-    u  = scale NS(mu M + G),   NS(X) = quintic^steps(X / (||X||_F + eps))
+    u  = scale NS(mu M + G),   NS as in `newton_schulz`
 
     ``scale`` (n, 1, 1) is sqrt(max(1, out / in)) of each matrix. The parameter then moves by p <- p - lr (u + wd p).
     """
-    momentum_buffer.mul_(momentum).add_(gradients)
+    torch.add(gradients, momentum_buffer, alpha=momentum, out=momentum_buffer)
     lookahead = torch.add(gradients, momentum_buffer, alpha=momentum)
-    return newton_schulz(lookahead, eps, steps, precision).mul_(scale)
+    return newton_schulz(lookahead, eps, steps, precision, coefficients).mul_(scale)
 
 
 class MuonRule(MatrixRule):
@@ -59,22 +61,26 @@ class MuonRule(MatrixRule):
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `muon_update`."""
-        return muon_update(
-            gradients,
-            state["momentum_buffer"],
-            state["scale"],
-            momentum=settings["momentum"],
-            eps=settings["muon_epsilon"],
-            steps=settings["ns_steps"],
-            precision=settings["ns_precision"],
-        )
+        for some in portions(gradients):
+            gradients[some] = muon_update(
+                gradients[some],
+                state["momentum_buffer"][some],
+                state["scale"][some],
+                momentum=settings["momentum"],
+                eps=settings["muon_epsilon"],
+                steps=settings["ns_steps"],
+                precision=settings["ns_precision"],
+                coefficients=settings["ns_coefficients"],
+            )
+        return gradients
 
 
 class Muon(Optimizer):
     """Muon for hidden matrices; AdamW at ``muon_to_adam_lr`` times the rate for embeddings, head, norms and vectors.
 
     ``betas`` and ``eps`` belong to the AdamW part, which alone is clipped, to the joint norm ``max_grad_norm``
-    (0 = off). Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32`` or ``bf16``.
+    (0 = off). Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32`` or ``bf16``,
+    ``ns_coefficients`` is ``quintic`` (the study's) or ``polar_express``.
     """
 
     rules = (MuonRule(), AdamWRule())
@@ -100,6 +106,7 @@ class Muon(Optimizer):
         max_grad_norm: float = 1.0,
         ns_steps: int = 5,
         ns_precision: str = "fp32",
+        ns_coefficients: str = "quintic",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         settings = {
@@ -113,6 +120,7 @@ class Muon(Optimizer):
             "max_grad_norm": max_grad_norm,
             "ns_steps": ns_steps,
             "ns_precision": check_precision(ns_precision),
+            "ns_coefficients": check_coefficients(ns_coefficients),
         }
         super().__init__(params, settings, rules)
 

@@ -52,6 +52,7 @@ class Witness:
         self._watches = [
             _Watch(index, group["rule"], rules[group["rule"]].invariant(), _select(group, rules))
             for index, group in enumerate(optimizer.param_groups)
+            if group["params"]
         ]
         self._steps = 0
 
@@ -93,6 +94,11 @@ class Witness:
         return Proof(all(check.passed for check in checks), tuple(checks))
 
     def _divisors(self) -> dict[float, float]:
+        """What clipping divides by, for each limit."""
+        return {limit: max(1.0, square**0.5 / limit) for limit, square in self._squares().items()}
+
+    def _squares(self) -> dict[float, float]:
+        """The squared norm of everything that is clipped to a limit."""
         squares: dict[float, float] = {}
         invariants = {watch.rule: watch.invariant for watch in self._watches}
         for group in self._optimizer.param_groups:
@@ -103,7 +109,7 @@ class Witness:
                     clipped = invariants[group["rule"]].limited(parameter, group, state)
                     norm = float(torch.linalg.vector_norm(clipped, dtype=torch.float64))
                     squares[limit] = squares.get(limit, 0.0) + norm**2
-        return {limit: max(1.0, square**0.5 / limit) for limit, square in squares.items()}
+        return squares
 
 
 @dataclass(slots=True)

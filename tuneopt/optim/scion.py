@@ -11,7 +11,7 @@ from torch import Tensor
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.invariants.scion import ScionInvariant, SignumInvariant
 from tuneopt.optim.muon import MuonRule
-from tuneopt.optim.orthogonalize import check_precision, newton_schulz
+from tuneopt.optim.orthogonalize import check_coefficients, check_precision, newton_schulz
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, Shape
@@ -27,16 +27,17 @@ def scion_update(
     eps: float,
     steps: int = 5,
     precision: str = "fp32",
+    coefficients: str = "quintic",
 ) -> Tensor:
     """The direction u of Scion for a stack of matrices (n, a, b); ``momentum_buffer`` is updated in place.
 
     M <- mu M + (1 - mu) G                            (an average)
-    u  = scale NS(M),          NS(X) = quintic^steps(X / (||X||_F + eps))
+    u  = scale NS(M),          NS as in `newton_schulz`
 
     ``scale`` (n, 1, 1) is sqrt(max(1, out / in)) of each matrix. The parameter then moves by p <- p - lr (u + wd p).
     """
     momentum_buffer.lerp_(gradients, 1 - momentum)
-    return newton_schulz(momentum_buffer, eps, steps, precision).mul_(scale)
+    return newton_schulz(momentum_buffer, eps, steps, precision, coefficients).mul_(scale)
 
 
 def signum_update(gradients: list[Tensor], momentum_buffer: list[Tensor], *, beta1: float) -> list[Tensor]:
@@ -71,6 +72,7 @@ class ScionRule(MuonRule):
                 eps=settings["scion_epsilon"],
                 steps=settings["ns_steps"],
                 precision=settings["ns_precision"],
+                coefficients=settings["ns_coefficients"],
             )
         return gradients
 
@@ -100,7 +102,8 @@ class Scion(Optimizer):
     """Scion for hidden matrices; sign descent at ``scion_to_signum_lr`` times the rate for everything else.
 
     ``beta1`` belongs to the sign part, which alone is clipped, to the joint norm ``max_grad_norm`` (0 = off), before
-    its average. Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32`` or ``bf16``.
+    its average. Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32`` or ``bf16``,
+    ``ns_coefficients`` is ``quintic`` (the study's) or ``polar_express``.
     """
 
     rules = (ScionRule(), SignumRule())
@@ -125,6 +128,7 @@ class Scion(Optimizer):
         max_grad_norm: float = 1.0,
         ns_steps: int = 5,
         ns_precision: str = "fp32",
+        ns_coefficients: str = "quintic",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         settings = {
@@ -137,6 +141,7 @@ class Scion(Optimizer):
             "max_grad_norm": max_grad_norm,
             "ns_steps": ns_steps,
             "ns_precision": check_precision(ns_precision),
+            "ns_coefficients": check_coefficients(ns_coefficients),
         }
         super().__init__(params, settings, rules)
 

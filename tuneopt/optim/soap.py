@@ -11,6 +11,7 @@ from torch import Tensor
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.invariants.soap import SOAPInvariant
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
 from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
@@ -123,27 +124,27 @@ class SOAPRule(MatrixRule):
         beta1, beta2 = settings["betas"]
         parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
         whole = len(parts) == 1 and parts[0].count == 1
-        direction = gradients if whole else torch.empty_like(gradients)
         for tile in parts:
-            blocks = (
+            held = [
                 state[f"{key}_{tile.index}"].flatten(0, 1)
                 for key in ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
-            )
-            update = soap_update(
-                gradients if whole else cut(gradients, tile),
-                *blocks,
-                step=step,
-                beta1=beta1,
-                beta2=beta2,
-                eps=settings["eps"],
-                shampoo_beta=settings["shampoo_beta"],
-                frequency=settings["precondition_frequency"],
-                correction_step=step if settings["bias_correction"] == "steps" else step - 1,
-            )
-            if whole:
-                return update
-            paste(direction, tile, update)
-        return direction
+            ]
+            blocks = gradients if whole else cut(gradients, tile)
+            for some in portions(blocks):
+                blocks[some] = soap_update(
+                    blocks[some],
+                    *(tensor[some] for tensor in held),
+                    step=step,
+                    beta1=beta1,
+                    beta2=beta2,
+                    eps=settings["eps"],
+                    shampoo_beta=settings["shampoo_beta"],
+                    frequency=settings["precondition_frequency"],
+                    correction_step=step if settings["bias_correction"] == "steps" else step - 1,
+                )
+            if not whole:
+                paste(gradients, tile, blocks)
+        return gradients
 
 
 class SOAP(Optimizer):

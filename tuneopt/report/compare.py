@@ -1,7 +1,4 @@
-"""Several sweeps against each other: the document of the analysis, on what the sweeps themselves call best.
-
-The page and ``--json`` read one document, so that they cannot disagree.
-"""
+"""The analysis of all sources and its document: page and ``--json`` read the same values, so they cannot disagree."""
 
 from __future__ import annotations
 
@@ -10,30 +7,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
-
-from tuneopt.analysis import Budget, budgets, read_runs, summary
+from tuneopt.analysis.best import Result
+from tuneopt.analysis.document import document
 from tuneopt.analysis.runs import RegimeKey
-from tuneopt.ledger import TrialRecord
-from tuneopt.ledger import table as tables
+from tuneopt.analysis.study import Analysis, analyse
+from tuneopt.report.palette import position
+from tuneopt.report.sources import Material
 from tuneopt.report.study import Study, SweepView
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The analysis of a study. ``document`` is what ``report --json`` prints, before the report's own fields.
+    """The analysis of a report's material; ``document`` is what ``report --json`` prints before its own fields.
 
     ``regimes`` gives the analysis' name of each sweep's regime, by sweep id; sweeps without a result have none.
     """
 
+    analysis: Analysis
     document: Mapping[str, Any]
     regimes: Mapping[str, RegimeKey]
-    budgets: tuple[Budget, ...]
 
     def label(self, regime: RegimeKey) -> str:
-        """A regime in short; with its corpus only where the study has several."""
-        several = len({known.corpus for known in self.rankings}) > 1
-        return regime.label if several else regime._replace(corpus="").label
+        """A regime in short; with its corpus only where there are several."""
+        return regime.label if self.several_corpora else regime._replace(corpus="").label
+
+    @cached_property
+    def several_corpora(self) -> bool:
+        """Whether the results come from more than one corpus."""
+        return len({known.corpus for known in self.rankings}) > 1
 
     @cached_property
     def speedups(self) -> Mapping[tuple[RegimeKey, str], Mapping[str, Any]]:
@@ -45,37 +46,42 @@ class Comparison:
         """The rankings by regime."""
         return {_key(row): row for row in self.document["rankings"]}
 
+    @cached_property
+    def results(self) -> Mapping[tuple[RegimeKey, str], Result]:
+        """The results by regime and optimizer."""
+        return {(result.regime, result.optimizer): result for result in self.analysis.results}
+
+    @cached_property
+    def optimizers(self) -> tuple[str, ...]:
+        """The optimizers that have a result, in the palette's order."""
+        return tuple(sorted({result.optimizer for result in self.analysis.results}, key=position))
+
+    @cached_property
+    def scales(self) -> tuple[str, ...]:
+        """The scales' names, smallest first; those of unknown size at the end."""
+        sizes = {result.regime.scale: result.parameters or float("inf") for result in self.analysis.results}
+        return tuple(sorted(sizes, key=lambda name: (sizes[name], name)))
+
 
 def _key(row: Mapping[str, Any]) -> RegimeKey:
     return RegimeKey(row["corpus"], row["scale"], row["ratio"])
 
 
-def compare(study: Study) -> Comparison:
-    """Losses, tie groups, speedups, flips and warnings of a study.
+def compare(material: Material, *, sigma: float | None = None) -> Comparison:
+    """The analysis of a report's material; ``sigma`` (nats) replaces the measured noise.
 
-    An optimizer is judged by the configuration that its sweep ended on. The runs of the start count for the noise,
-    once the winner was run with as many seeds.
+    An optimizer is judged by the configuration that its sweep ended on; in a table it is the lowest loss.
     """
-    judged: dict[str, TrialRecord] = {}
-    for view in study.views:
-        confirmed = len(view.winner) >= len(view.start)
-        judged |= {record.trial: record for record in (*view.winner, *(view.start if confirmed else ()))}
-    everything = {trial: record for view in study.views for trial, record in view.every.items()}
-    table = tables.build([tables.row(record) for record in judged.values()])
-    regimes = {run.trial: run.regime for run in read_runs(table)}
-    return Comparison(
-        document=summary(table, curves=_curves(judged)),
-        regimes={view.id: regimes[view.winner[0].trial] for view in study.views if view.winner},
-        budgets=budgets(tables.build([tables.row(record) for record in everything.values()]), by_regime=True),
-    )
+    analysis = analyse(material.inputs, judged=material.judged, sigma=sigma)
+    views = material.study.views if material.study is not None else ()
+    places = {run.trial: run.regime for run in material.inputs.runs} if views else {}
+    regimes = {view.id: places[view.winner[0].trial] for view in views if view.winner}
+    return Comparison(analysis, document(analysis), regimes)
 
 
-def _curves(records: Mapping[str, TrialRecord]) -> pa.Table:
-    rows = [{"trial": trial, **point} for trial, record in records.items() for point in tables.points(record)]
-    return pa.Table.from_pylist(rows, schema=tables.CURVES)
-
-
-def winner_of(study: Study, comparison: Comparison, regime: RegimeKey, optimizer: str) -> SweepView | None:
+def winner_of(study: Study | None, comparison: Comparison, regime: RegimeKey, optimizer: str) -> SweepView | None:
     """The sweep that stands for an optimizer in a regime; of several, the one with the lowest select loss."""
+    if study is None:
+        return None
     found = [view for view in study.views if comparison.regimes.get(view.id) == regime and view.optimizer == optimizer]
     return min(found, key=lambda view: (view.state.descent.incumbent_loss or 0.0, view.id), default=None)

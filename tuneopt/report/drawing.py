@@ -69,6 +69,12 @@ class Drawing:
         self.shapes.append({"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line,
                             "layer": "below"})  # fmt: skip
 
+    def level(self, y: float, colour: str = MUTED, dash: str = "solid") -> None:
+        """Draw a thin horizontal line under everything."""
+        line = {"color": colour, "width": 1, "dash": dash}
+        self.shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line,
+                            "layer": "below"})  # fmt: skip
+
     def column(self, texts: Mapping[int, str]) -> None:
         """Write a text to the right of rows, where no mark can be under it: as labels of a second vertical axis."""
         bare = {"showgrid": False, "showline": False, "zeroline": False, "ticks": "", "automargin": True}

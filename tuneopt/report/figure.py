@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tuneopt.report.drawing import Drawing
 
@@ -38,6 +38,8 @@ class Figure:
     plot: Mapping[str, Any]
     height: int
     csv: str
+
+    kind: ClassVar[str] = "figure"
 
     @classmethod
     def of(cls, key: str, info: Info, drawing: Drawing) -> Figure:

@@ -1,9 +1,9 @@
 """The page as one HTML text: styles, scripts and plotly.js are inlined, and nothing is fetched.
 
-Text reaches the page through Jinja2's autoescape, and the figures' data as compressed JSON in base64, whose letters
-cannot end a script; a study of 10,000 trials would be three times as large without. Besides, a content security
-policy allows this page's own two scripts by their hashes, no other script and no connection: markup that slipped
-through would still not run.
+Text reaches the page through Jinja2's autoescape, and the figures' data and plotly.js compressed in base64, whose
+letters cannot end a script; a study of 10,000 trials would be three times as large without. Besides, a content
+security policy allows this page's own script and plotly.js by their hashes, no other script and no connection: markup
+that slipped through would still not run.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from markupsafe import Markup
 
 from tuneopt.report.figure import Figure
 from tuneopt.report.page import Page
-from tuneopt.report.palette import DARK_PAGE, LIGHT_PAGE
+from tuneopt.report.palette import look
 
 
 def render(page: Page) -> str:
     """The HTML of a page."""
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(page=page, policy=content_policy(), bundle=bundle(page.all_figures))
-    )
+    template = _environment().get_template("report.html.j2")
+    bundled = bundle(page.all_figures)
+    return template.render(page=page, policy=content_policy(), bundle=bundled, baseline=page.baseline, level=page.level)
 
 
 def bundle(figures: Iterable[Figure]) -> str:
     """Drawings and CSV texts of all figures by key: JSON, gzipped, in base64; the same data gives the same text."""
     plain = {figure.key: {"plot": figure.plot, "csv": figure.csv} for figure in figures}
     text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
+    return pack(text)
+
+
+def pack(text: str) -> str:
+    """Text gzipped, in base64: letters that can end no script; the same text gives the same letters."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
@@ -52,9 +55,8 @@ def _environment() -> Environment:
     environment.globals.update(
         styles=Markup(_template("report.css")),
         script=Markup(page_script()),
-        plotly=Markup(plotly_script()),
-        light=LIGHT_PAGE,
-        dark=DARK_PAGE,
+        library=Markup(library()),
+        look=look,
     )
     return environment
 
@@ -64,7 +66,13 @@ def plotly_script() -> str:
     """The whole of plotly.js, as the installed plotly brings it."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs()).replace("</script", "<\\/script")
+    return str(get_plotlyjs())
+
+
+@cache
+def library() -> str:
+    """plotly.js packed, a third of its size: the page's script unpacks it and runs it under its hash."""
+    return pack(plotly_script())
 
 
 @cache

@@ -55,6 +55,11 @@ def look(optimizer: str) -> Look:
     return Look(colours[number % len(colours)], _MORE[number % len(_MORE)])
 
 
+def hollow(symbol: str) -> str:
+    """The outline of a marker, by plotly's name for it."""
+    return symbol.replace("-dot", "-open-dot") if symbol.endswith("-dot") else f"{symbol}-open"
+
+
 def position(optimizer: str) -> tuple[int, str]:
     """A sort key: the known optimizers in their families' order, then others by name."""
     names = list(LOOKS)

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneopt.report.path import differences
+from tuneopt.report.blocks import Facts, Table
+from tuneopt.report.figures.path import differences
 from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
-from tuneopt.report.tables import Facts, Table
 from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural
 
 

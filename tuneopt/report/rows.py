@@ -14,6 +14,9 @@ ROW = 19
 """Pixels of a row: a line of text with air around it."""
 
 
+LONGEST = 22
+"""Letters of a row's label."""
+
 MOST_ROWS = 120
 """Rows that one figure draws: more are unreadable, and drawing them takes a browser seconds."""
 
@@ -59,13 +62,18 @@ def lay_out(
         drawing.note(f"<b>{plain(heading)}</b>", x=0, xref="paper", xanchor="left", xshift=4, y=row)
         places.append([row + 1 + index for index in range(len(labels))])
         row += len(labels) + 1
-    own = _labels(places, [labels for _, labels in lanes])
+    own = _labels(places, [[shortened(label) for label in labels] for _, labels in lanes])
     end = max(row, 3) - 0.5
     drawing.up.update(range=[end, -0.6], tickmode="array", tickvals=list(own), ticktext=list(own.values()))
     if beside:
         heads = {each[0] - 1: plain(head) for each in places if head}
         drawing.column(heads | _labels(places, beside))
     return places
+
+
+def shortened(name: str) -> str:
+    """A name that leaves a phone room for the data beside it; the whole of it is in the CSV and in the tables."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\u2026"
 
 
 def _labels(places: Sequence[Sequence[int]], texts: Sequence[Sequence[str]]) -> dict[int, str]:

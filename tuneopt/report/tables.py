@@ -1,15 +1,13 @@
-"""The tables of the report, as texts in rows: what came out, what was tuned, and what it cost."""
+"""The tables of a sweep, as texts in rows: what was tuned, which moves it took, what it claims and what it cost."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from tuneopt.report.compare import Comparison, winner_of
-from tuneopt.report.path import PathInfo
-from tuneopt.report.standing import speedup_text
-from tuneopt.report.study import Study, SweepView
+from tuneopt.report.blocks import Facts, Table
+from tuneopt.report.figures.path import PathInfo
+from tuneopt.report.study import SweepView
 from tuneopt.report.text import (
     NONE,
     bytes_text,
@@ -24,66 +22,6 @@ from tuneopt.report.text import (
     value_text,
 )
 from tuneopt.spec import Value
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its title, column heads, rows of texts, the columns set in figures, and a remark under it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: frozenset[int] = frozenset()
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Named values, one to a line."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    note: str = ""
-
-
-def results(study: Study, comparison: Comparison) -> Table:
-    """Every optimizer in every regime: loss, tie group, speedup, certificate."""
-    rows, baseline = [], comparison.document["baseline"]
-    for regime, ranking in comparison.rankings.items():
-        groups = ranking["tie_groups"] or [None] * len(ranking["order"])
-        for optimizer, loss, group in zip(ranking["order"], ranking["losses"], groups, strict=True):
-            view = winner_of(study, comparison, regime, optimizer)
-            speedup = comparison.speedups.get((regime, optimizer))
-            sigma = ranking["sigma"]
-            seeds = len(view.winner) if view else 1
-            rows.append((
-                comparison.label(regime),
-                optimizer,
-                loss_text(loss, None if sigma is None else sigma / seeds**0.5),
-                change_text(loss - ranking["losses"][0]),
-                NONE if group is None else str(group),
-                NONE if speedup is None else "baseline" if optimizer == baseline else speedup_text(speedup),
-                str(seeds),
-                "complete" if view and view.state.descent.certificate.complete and view.state.finished else "none",
-            ))  # fmt: skip
-    heads = ("regime", "optimizer", "report loss (nats)", "behind the best", "tie group",
-             f"speedup over {comparison.document['baseline']}", "seeds", "certificate")  # fmt: skip
-    return Table("Results", heads, tuple(rows), frozenset({2, 3, 4, 5, 6}))
-
-
-def budget_table(comparison: Comparison) -> Table:
-    """What the tuning of each optimizer cost in each regime."""
-    return Table(
-        "Tuning budget of each optimizer",
-        ("optimizer", "regime", "trials", "diverged", "unproven", "tokens", "FLOPs", "device-hours"),
-        tuple(
-            (each.optimizer, f"{each.scale}/{each.ratio:g}x", f"{each.trials:,}", str(each.diverged),
-             str(each.unproven), count_text(each.tokens), count_text(each.flops), f"{each.device_hours:.3g}")
-            for each in comparison.budgets
-        ),
-        frozenset(range(2, 8)),
-        "Unequal budgets make an unequal comparison; FLOPs count training, not evaluation.",
-    )  # fmt: skip
 
 
 def hyperparameters(view: SweepView) -> Table:

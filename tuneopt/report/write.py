@@ -1,4 +1,4 @@
-"""From a ledger to one HTML file that needs no network, and the document that ``report --json`` prints."""
+"""From results to one HTML file that needs no network, and the document that ``report --json`` prints."""
 
 from __future__ import annotations
 
@@ -11,32 +11,45 @@ from tuneopt.ledger import Ledger
 from tuneopt.report.compare import Comparison, compare
 from tuneopt.report.html import render
 from tuneopt.report.page import Page, build_page
-from tuneopt.report.study import Study, SweepView, read_study
+from tuneopt.report.sources import Material, gather
+from tuneopt.report.study import SweepView
 from tuneopt.report.verdict import certificate_state, over_seeds
 from tuneopt.spec import InputError
 
 
-def write_report(ledger: Ledger, path: Path, sweeps: Sequence[str] | None = None) -> dict[str, Any]:
-    """Write the report of a ledger's sweeps, or of those whose ids are given, to ``path``.
+def write_report(
+    ledger: Ledger | None,
+    path: Path,
+    sweeps: Sequence[str] | None = None,
+    *,
+    results: Path | None = None,
+    published: bool = False,
+    sigma: float | None = None,
+) -> dict[str, Any]:
+    """Write the report of a ledger's sweeps (or of those whose ids are given), of a table, of the published study.
 
-    Returns the document of ``report --json``: speedups, rankings, flips and warnings as the analysis gives them, with
-    ``path`` and ``sweeps``. The same ledger gives the same file, byte for byte. Folders are made as needed; the file
-    appears whole or not at all. Raises `InputError` for a ledger without sweeps, an unknown sweep and a path that
-    cannot be written.
+    ``results`` is a CSV, JSON or Parquet file; ``sigma`` (nats) replaces the measured noise. Returns the document of
+    ``report --json``: what the analysis finds, with ``answer`` (the first screen), ``warnings``, ``path`` and
+    ``sweeps``. The same inputs give the same file, byte for byte. Folders are made as needed; the file appears whole or
+    not at all. Raises `InputError` for no source, a ledger without sweeps, an unknown sweep, a file that holds no
+    results and a path that cannot be written.
     """
-    study = read_study(ledger, sweeps)
-    comparison = compare(study)
-    page = build_page(study, comparison)
+    material = gather(ledger, sweeps, results, published)
+    comparison = compare(material, sigma=sigma)
+    page = build_page(material, comparison)
     _write(path, render(page))
-    return document(study, comparison, page, path)
+    return report_document(material, comparison, page, path)
 
 
-def document(study: Study, comparison: Comparison, page: Page, path: Path) -> dict[str, Any]:
+def report_document(material: Material, comparison: Comparison, page: Page, path: Path) -> dict[str, Any]:
     """What ``report --json`` prints."""
+    views = material.study.views if material.study is not None else ()
     return {
+        "answer": {**page.answer.to_dict(), "sentences": list(page.sentences)},
         **comparison.document,
         "warnings": list(page.warnings),
-        "sweeps": [_sweep(view) for view in study.views],
+        "sweeps": [_sweep(view) for view in views],
+        "command": material.command,
         "path": str(path),
     }
 

@@ -5,10 +5,10 @@ is missing. So a sweep can be killed at any moment, trials may finish in any ord
 the space, the start and the outcomes alone.
 
 Policies. `single` is the published scheme (Wen et al., arXiv 2509.02046, section 3): evaluate the star around the
-incumbent, move to the best change. `joint` first tries the one configuration that takes the best value of every
-coordinate that improved, and keeps it if it beats the best single change. `cyclic` searches one coordinate at a time.
-All of them stop at the same certificate. Each move lowers the loss by more than the tolerance over a set of values
-that extensions keep finite, so every policy terminates. Losses are nats per token.
+incumbent, move to the best change. `joint` (`tuneopt.search.joint`, docs/search.md) explores neighbours, jumps to the
+combination that all trials together predict, and completes the star there. `cyclic` searches one coordinate at a time.
+All of them stop at the same certificate. Every move lowers the loss, over a set of values that extensions keep finite,
+so every policy terminates. Losses are nats per token.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Descent:
     certificate: Certificate
 
 
-class _Replay:
-    """One replay: looks outcomes up, counts waves, and remembers what is waited for."""
+class Replaying:
+    """One replay, as a policy sees it: looks outcomes up, counts waves, and remembers what is waited for."""
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class _Replay:
         return loss if loss is not None and math.isfinite(loss) else None
 
     def settled(self, config: Config) -> bool:
+        """Whether a trial has ended or was given up."""
         return config in self.outcomes or config in self.missing
 
     def ask(self, configs: list[Config]) -> bool:
@@ -153,7 +154,7 @@ def _lowest(changes: list[tuple[float, str, Value, Config]]) -> tuple[float, str
     return min(changes, key=lambda change: change[0])
 
 
-def _single(replay: _Replay) -> None:
+def _single(replay: Replaying) -> None:
     while True:
         star = replay.around()
         if not replay.ask([replay.incumbent, *(config for _, _, config in star)]):
@@ -164,46 +165,14 @@ def _single(replay: _Replay) -> None:
         replay.move("single", _lowest(better)[3])
 
 
-def _joint(replay: _Replay) -> None:
-    while True:
-        star = replay.around()
-        if not replay.ask([replay.incumbent, *(config for _, _, config in star)]):
-            return
-        better = replay.improving(star)
-        if not better:
-            return
-        single = _lowest(better)
-        together = _together(replay, better)
-        if together is not None:
-            if not replay.ask([together]):
-                return
-            loss = replay.loss(together)
-            if loss is not None and loss < single[0]:
-                replay.move("joint", together)
-                continue
-        replay.move("single", single[3])
+def _joint(replay: Replaying) -> None:
+    # Imported when a sweep runs: the model behind it needs numpy, and listing policies does not.
+    from tuneopt.search.joint import descend_jointly
+
+    descend_jointly(replay)
 
 
-def _together(replay: _Replay, better: list[tuple[float, str, Value, Config]]) -> Config | None:
-    """The incumbent with the best value of every coordinate that improved, or None when that is a single change.
-
-    Where the combination cannot run in the regime, the coordinates that gained least stay as they are.
-    """
-    names = dict.fromkeys(change[1] for change in better)
-    bests = sorted(
-        (_lowest([change for change in better if change[1] == name]) for name in names), key=lambda best: best[0]
-    )
-    while len(bests) > 1:
-        config = replay.incumbent
-        for _, name, value, _ in bests:
-            config = replay.space.change(config, name, value)
-        if replay.feasible(config):
-            return config
-        bests.pop()
-    return None
-
-
-def _cyclic(replay: _Replay) -> None:
+def _cyclic(replay: Replaying) -> None:
     names = [axis.name for axis in replay.space.axes]
     place = quiet = 0
     while quiet < max(len(names), 1):
@@ -220,7 +189,7 @@ def _cyclic(replay: _Replay) -> None:
             place = (place + 1) % max(len(names), 1)
 
 
-POLICIES: Mapping[str, Callable[[_Replay], None]] = {"joint": _joint, "single": _single, "cyclic": _cyclic}
+POLICIES: Mapping[str, Callable[[Replaying], None]] = {"joint": _joint, "single": _single, "cyclic": _cyclic}
 """The ways to search; every one ends with the same certificate."""
 
 
@@ -246,7 +215,7 @@ def descend(
         raise InputError(f"the tolerance must be 0 nats or more, not {tolerance:g}; try 0.003")
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}")
-    replay = _Replay(space, outcomes, tolerance, feasible, missing, decide)
+    replay = Replaying(space, outcomes, tolerance, feasible, missing, decide)
     POLICIES[policy](replay)
     star = tuple(_change(replay, *change) for change in replay.around())
     edges, extendable = _edges(replay)
@@ -265,7 +234,7 @@ def descend(
     )
 
 
-def _change(replay: _Replay, name: str, value: Value, config: Config) -> Change:
+def _change(replay: Replaying, name: str, value: Value, config: Config) -> Change:
     loss = replay.loss(config)
     if loss is not None:
         return Change(name, value, config, loss, "completed")
@@ -273,7 +242,7 @@ def _change(replay: _Replay, name: str, value: Value, config: Config) -> Change:
     return Change(name, value, config, None, status)
 
 
-def _edges(replay: _Replay) -> tuple[tuple[str, ...], bool]:
+def _edges(replay: Replaying) -> tuple[tuple[str, ...], bool]:
     """The coordinates on an edge whose further values are not in the star, and whether one could still be extended."""
     found, extendable = [], False
     for axis in replay.space.axes:

@@ -1,7 +1,7 @@
-"""A backend without training: a whole sweep on a fake clock, with slots, durations, divergence and crashes.
+"""A backend without training: sweeps on a fake clock, with slots, durations, divergence and crashes.
 
-It drives the same `Sweep` that real backends drive and asks it after every finished trial, so a sweep that behaves in
-the simulator differs from a real one only in where the losses come from.
+It drives the same `Pool` that real backends drive and tells it of every finished trial, so sweeps that behave in the
+simulator differ from real ones only in where the losses come from.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.pool import Ended, OneSweep, Pool
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, TrialSpec
@@ -21,12 +22,35 @@ Evaluate = Callable[[TrialSpec], Outcome | float | None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One simulated trial, in fake seconds since the sweep began."""
+    """One simulated trial, in fake seconds since the first launch."""
 
     spec: TrialSpec
     slot: int
     started: float
     ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The runs of a simulation in the order they ended, and the slots they ran on."""
+
+    runs: tuple[Run, ...]
+    slots: int
+
+    @property
+    def seconds(self) -> float:
+        """Fake seconds from the first launch to the end of the last trial."""
+        return max((run.ended for run in self.runs), default=0.0)
+
+    @property
+    def busy(self) -> float:
+        """Slot seconds that trials took."""
+        return sum(run.ended - run.started for run in self.runs)
+
+    @property
+    def utilisation(self) -> float:
+        """Busy slot seconds over all slot seconds; 1 when nothing ran."""
+        return self.busy / (self.seconds * self.slots) if self.seconds else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +76,45 @@ class Simulation:
     @property
     def seconds(self) -> float:
         """Fake seconds from the first launch to the end of the last trial."""
-        return max((run.ended for run in self.runs), default=0.0)
+        return Clock(self.runs, self.slots).seconds
 
     @property
     def utilisation(self) -> float:
         """Busy slot seconds over all slot seconds; 1 when nothing ran."""
-        busy = sum(run.ended - run.started for run in self.runs)
-        return busy / (self.seconds * self.slots) if self.seconds else 1.0
+        return Clock(self.runs, self.slots).utilisation
+
+
+def drive(
+    pool: Pool,
+    evaluate: Evaluate,
+    *,
+    slots: int = 1,
+    duration: Callable[[TrialSpec], float] = lambda spec: 1.0,
+    crashes: Callable[[TrialSpec], bool] = lambda spec: False,
+) -> Clock:
+    """Run everything that ``pool`` hands out on ``slots`` slots, each trial taking ``duration`` fake seconds.
+
+    A trial for which ``crashes`` is true leaves no outcome and is given up. Ends when the pool is finished or has
+    reached a limit. Raises `InputError` for fewer than one slot.
+    """
+    if slots < 1:
+        raise InputError(f"a sweep needs at least one slot, not {slots}")
+    running: list[tuple[float, int, Run]] = []
+    free = list(range(slots))
+    runs: list[Run] = []
+    now, launched = 0.0, 0
+    while True:
+        while free and (spec := pool.next()) is not None:
+            run = Run(spec, heapq.heappop(free), now, now + duration(spec))
+            heapq.heappush(running, (run.ended, launched, run))
+            launched += 1
+        if not running:
+            return Clock(tuple(runs), slots)
+        now, _, run = heapq.heappop(running)
+        heapq.heappush(free, run.slot)
+        runs.append(run)
+        lost = crashes(run.spec)
+        pool.tell(run.spec, None if lost else Ended(as_outcome(evaluate(run.spec)), run.ended - run.started))
 
 
 def simulate(
@@ -70,39 +126,16 @@ def simulate(
     crashes: Callable[[TrialSpec], bool] = lambda spec: False,
     known: Mapping[str, Outcome] | None = None,
 ) -> Simulation:
-    """Run ``sweep`` to its end on ``slots`` slots, each trial taking ``duration`` fake seconds.
+    """Run ``sweep`` alone to its end; the options are those of `drive`.
 
-    A trial for which ``crashes`` is true leaves no outcome and is given up. ``known`` holds outcomes of an earlier run;
-    their trials do not run again. Raises `InputError` for fewer than one slot.
+    ``known`` holds outcomes of an earlier run; their trials do not run again. Raises `InputError` for fewer than one
+    slot.
     """
-    if slots < 1:
-        raise InputError(f"a sweep needs at least one slot, not {slots}")
-    outcomes = dict(known or {})
-    gave_up: set[str] = set()
-    running: list[tuple[float, int, str, Run]] = []
-    busy: set[str] = set()
-    free = list(range(slots))
-    runs: list[Run] = []
-    now, launched = 0.0, 0
-    while True:
-        state = sweep.state(outcomes, gave_up)
-        if state.finished:
-            return Simulation(state, outcomes, frozenset(gave_up), tuple(runs), slots)
-        for spec in state.pending:
-            trial = sweep.trial_id(spec.hyperparameters, spec.seed)
-            if free and trial not in busy:
-                run = Run(spec, heapq.heappop(free), now, now + duration(spec))
-                heapq.heappush(running, (run.ended, launched, trial, run))
-                busy.add(trial)
-                launched += 1
-        now, _, trial, run = heapq.heappop(running)
-        heapq.heappush(free, run.slot)
-        busy.remove(trial)
-        runs.append(run)
-        if crashes(run.spec):
-            gave_up.add(trial)
-        else:
-            outcomes[trial] = as_outcome(evaluate(run.spec))
+    earlier = known or {}
+    pool = Pool(OneSweep(sweep), known=lambda spec: Ended(earlier[spec.id]) if spec.id in earlier else None)
+    clock = drive(pool, evaluate, slots=slots, duration=duration, crashes=crashes)
+    state = pool.standings[sweep.id].state
+    return Simulation(state, {**earlier, **pool.outcomes}, frozenset(pool.gave_up), clock.runs, slots)
 
 
 def as_outcome(result: Outcome | float | None) -> Outcome:

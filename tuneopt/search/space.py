@@ -6,85 +6,58 @@ into a `LadderSpace`, the form that a sweep works with, and checks what a user o
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from tuneopt.search.axis import EXTENSIONS, Axis, is_number, read_number, read_switch
+from tuneopt import outside
+from tuneopt.search.axis import is_number, read_number, read_switch
+from tuneopt.search.coordinate import Coordinate, Values
 from tuneopt.search.ladder import LadderSpace
+from tuneopt.search.shared import (
+    STUDY,
+    STUDY_TABLES,
+    average,
+    block_size,
+    epsilon,
+    learning_rate,
+    max_grad_norm,
+    train_batch_size,
+    warmup,
+    weight_decay,
+)
 from tuneopt.spec import InputError, TrialSpec, Value, canonical, nearest
 
-KINDS = ("scale-free", "steps", "fraction", "categorical")
-"""What a coordinate counts: a pure number, optimizer steps, a fraction of the steps, or a choice."""
+__all__ = [
+    "COMPLETE",
+    "GROUP",
+    "STUDY",
+    "STUDY_TABLES",
+    "Coordinate",
+    "SearchSpace",
+    "TunedPoint",
+    "Values",
+    "average",
+    "block_size",
+    "epsilon",
+    "learning_rate",
+    "load_space",
+    "max_grad_norm",
+    "space_names",
+    "train_batch_size",
+    "tuned",
+    "warmup",
+    "weight_decay",
+]
+
+GROUP = "tuneopt.search_spaces"
+"""The entry points by which an installed package offers search spaces: optimizer name -> module or `SearchSpace`."""
 
 COMPLETE = ("learning_rate", "train_batch_size", "warmup", "min_lr_ratio", "lr_schedule")
 """What every configuration names, as a coordinate or fixed, because every training run needs it."""
-
-Values = Mapping[str, Value]
-"""Hyperparameters by name."""
-
-Bound = float | None | Mapping[str, float]
-"""A bound that holds on every ladder, none, or one by ladder."""
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """One hyperparameter that is searched: what it means, and its grid, start and bounds on each ladder.
-
-    ``extend`` says how a grid goes on beyond its edge (`EXTENSIONS`); ``off`` is the value that switches the thing off,
-    an end that is no edge. A grid written in whole numbers stays in whole numbers. One grid value: held on that ladder.
-    Raises `InputError` for a declaration that contradicts itself.
-    """
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
-    grids: Mapping[str, tuple[Value, ...]]
-    starts: Values
-    low: Bound = None
-    high: Bound = None
-    extend: str = "geometric"
-    off: Value | None = None
-
-    def __post_init__(self) -> None:
-        for word, known in ((self.kind, KINDS), (self.extend, EXTENSIONS)):
-            if word not in known:
-                raise InputError(f"coordinate {self.name} says {word!r}; {nearest(word, known)}")
-        if set(self.grids) != set(self.starts):
-            raise InputError(f"coordinate {self.name} needs a grid and a start for the same ladders")
-        for ladder in self.grids:
-            axis = self.axis(ladder)
-            for value in axis.values:
-                axis.read(value)
-
-    def bounds(self, ladder: str) -> tuple[float | None, float | None]:
-        """The inclusive bounds on one ladder; None is unbounded."""
-        low, high = (bound.get(ladder) if isinstance(bound, Mapping) else bound for bound in (self.low, self.high))
-        return low, high
-
-    def axis(self, ladder: str) -> Axis:
-        """This coordinate on one ladder."""
-        grid = self.grids[ladder]
-        if not grid:
-            raise InputError(f"coordinate {self.name} has an empty grid for the ladder {ladder!r}; give it a value")
-        low, high = self.bounds(ladder)
-        return Axis.of(
-            self.name,
-            grid,
-            self.starts[ladder],
-            low=low,
-            high=high,
-            extend="none" if self.kind == "categorical" else self.extend,
-            off=self.off,
-            whole=all(isinstance(value, int) and not isinstance(value, bool) for value in grid),
-        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +89,8 @@ class SearchSpace:
     source: str
     found: str
     published: tuple[TunedPoint, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Fixed words -> the words that they may be pinned to, their own included."""
 
     def __post_init__(self) -> None:
         names = [coordinate.name for coordinate in self.coordinates]
@@ -164,7 +139,7 @@ class SearchSpace:
             if name in axes:
                 axes[name] = axes[name].regrid((value,))
             else:
-                fixed[name] = _read_fixed(self.optimizer, name, value, fixed[name])
+                fixed[name] = _read_fixed(self, name, value, fixed[name])
         return LadderSpace(self.optimizer, ladder, tuple(axes.values()), TrialSpec.freeze(fixed))
 
     def describe(self) -> dict[str, Any]:
@@ -175,6 +150,7 @@ class SearchSpace:
             "found": self.found,
             "coordinates": [_describe(coordinate) for coordinate in self.coordinates],
             "fixed": {ladder: dict(fixed) for ladder, fixed in self.fixed.items()},
+            **({"options": {name: list(words) for name, words in self.options.items()}} if self.options else {}),
             "published": [
                 {"scale": each.scale, "ratio": each.ratio, "loss": each.loss, "config": dict(each.config)}
                 for each in self.published
@@ -196,7 +172,7 @@ def _describe(coordinate: Coordinate) -> dict[str, Any]:
     }
 
 
-def _read_fixed(optimizer: str, name: str, given: Value, declared: Value) -> Value:
+def _read_fixed(space: SearchSpace, name: str, given: Value, declared: Value) -> Value:
     if isinstance(declared, bool):
         return read_switch(name, given)
     if is_number(declared):
@@ -204,49 +180,48 @@ def _read_fixed(optimizer: str, name: str, given: Value, declared: Value) -> Val
         if float(value) < 0:
             raise InputError(f"{name} must not be negative, not {given}; try {name}={declared}")
         return value
+    if name in space.options:
+        if given not in space.options[name]:
+            raise InputError(f"{name} cannot be {given!r}; {nearest(str(given), space.options[name])}")
+        return given
     if str(given) != declared:
-        raise InputError(f"{name} of {optimizer} is {declared!r}; write a search space of your own to change it")
+        raise InputError(f"{name} of {space.optimizer} is {declared!r}; write a search space of your own to change it")
     return declared
 
 
 def space_names() -> tuple[str, ...]:
-    """The optimizers that have a search space here, sorted."""
+    """The built-in optimizers that have a search space here, sorted."""
     package = importlib.import_module("search_spaces")
     return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"))
 
 
 def load_space(name_or_path: str) -> SearchSpace:
-    """The search space of an optimizer, or the one that a Python file defines as ``SPACE``.
+    """The search space of an optimizer, built in or of an installed package, or the ``SPACE`` of a Python file.
 
-    Raises `InputError` for an unknown name (naming the nearest), a file that is missing or cannot be run, and a module
-    without a `SearchSpace` called ``SPACE``.
+    Raises `InputError` for an unknown name (naming the nearest), a name that several packages claim, a file that is
+    missing, a file or package that cannot be run, and a module without a `SearchSpace` called ``SPACE``.
     """
     if name_or_path.endswith(".py") or "/" in name_or_path:
-        module = _load_file(Path(name_or_path).expanduser())
-    elif name_or_path in (names := space_names()):
-        module = importlib.import_module(f"search_spaces.{name_or_path}")
-    else:
-        raise InputError(f"unknown optimizer {name_or_path!r}; {nearest(name_or_path, names)}")
-    space = getattr(module, "SPACE", None)
+        path = Path(name_or_path).expanduser()
+        return _space_of(outside.run_source(outside.read_source(path, "search space"), str(path), "search space"), path)
+    names = space_names()
+    point = outside.claimed(GROUP, name_or_path, "search space", name_or_path in names)
+    if point is not None:
+        space = _space_of(outside.load(point, "search space"), f"{point.value} of {outside.origin(point)}")
+        if space.optimizer != name_or_path:
+            raise InputError(
+                f"the search space {name_or_path!r} of {outside.origin(point)} is one for {space.optimizer!r}; "
+                "give both the same name"
+            )
+        return space
+    if name_or_path not in names:
+        hint = nearest(name_or_path, (*names, *outside.installed(GROUP)))
+        raise InputError(f"unknown optimizer {name_or_path!r}; {hint}")
+    return _space_of(importlib.import_module(f"search_spaces.{name_or_path}"), name_or_path)
+
+
+def _space_of(found: Any, shown: object) -> SearchSpace:
+    space = found if isinstance(found, SearchSpace) else getattr(found, "SPACE", None)
     if not isinstance(space, SearchSpace):
-        raise InputError(f"{name_or_path} defines no search space; bind a SearchSpace to the name SPACE")
+        raise InputError(f"{shown} defines no search space; bind a SearchSpace to the name SPACE")
     return space
-
-
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"there is no search space at {path}; give a Python file that defines SPACE")
-    # A private name, so that a file called json.py or adamw.py replaces no module.
-    name = f"_tuneopt_space_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file; a search space is a .py file that defines SPACE")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"the search space {path} cannot be run: {reason}") from error
-    return module

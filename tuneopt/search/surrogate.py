@@ -1,12 +1,14 @@
-"""A loss surface made from a star: cheap stand-in for training, on which search policies are compared."""
+"""Loss surfaces made from a star: cheap stand-ins for training, on which search policies are compared."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuneopt.search.axis import is_number
 from tuneopt.spec import TrialSpec, Value, canonical
 
 DIVERGED = 6.0
@@ -41,6 +43,11 @@ class AdditiveSurrogate:
             effect.setdefault(canonical(value), None if loss is None or loss > DIVERGED else loss - base)
         return cls(base, effects, noise)
 
+    @property
+    def lowest(self) -> float:
+        """The loss of the lowest point, without noise."""
+        return self._lowest
+
     def true_loss(self, config: Mapping[str, Value]) -> float | None:
         """The loss without noise, None where the configuration diverges."""
         changes = [effect.get(config[name]) for name, effect in self.effects.items()]
@@ -56,3 +63,62 @@ class AdditiveSurrogate:
         """How far ``config`` lies above the lowest point of the surface, in nats; None where it diverges."""
         true = self.true_loss(config)
         return None if true is None else true - self._lowest
+
+
+COUPLING = 0.75
+"""How strongly a pairwise surface couples its coordinates, from 0 (additive) to below 1 (a valley without a bottom)."""
+
+
+@dataclass(frozen=True)
+class PairwiseSurrogate:
+    """An additive surface whose coordinates interact in pairs, its lowest point and the slices through it unchanged.
+
+    With x the signed root of each coordinate's excess over its best value (negative below it, positive above), the
+    loss is the lowest loss + x'Mx: M has ones on its diagonal and random off-diagonal entries whose absolute sum in a
+    row is at most ``coupling`` < 1. M is positive definite, so the lowest point stays, known exactly, while away from
+    it the best value of one coordinate moves with the others: a rotated valley.
+    """
+
+    additive: AdditiveSurrogate
+    seed: int = 0
+    coupling: float = COUPLING
+    _pairs: tuple[tuple[str, str, float], ...] = field(init=False, repr=False, compare=False, default=())
+    _roots: Mapping[str, Mapping[Value, float | None]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        order = random.Random(self.seed)
+        names = sorted(self.additive.effects)
+        draws = {(one, other): order.uniform(-1, 1) for place, one in enumerate(names) for other in names[:place]}
+        row = max((sum(abs(draw) for pair, draw in draws.items() if name in pair) for name in names), default=1.0)
+        scale = self.coupling / row if row else 0.0
+        object.__setattr__(self, "_pairs", tuple((*pair, scale * draw) for pair, draw in draws.items()))
+        object.__setattr__(self, "_roots", {name: _roots(effect) for name, effect in self.additive.effects.items()})
+
+    def regret(self, config: Mapping[str, Value]) -> float | None:
+        """How far ``config`` lies above the lowest point of the surface, in nats; None where it diverges."""
+        roots = {name: root.get(config[name]) for name, root in self._roots.items()}
+        known = {name: root for name, root in roots.items() if root is not None}
+        if len(known) < len(roots):
+            return None
+        squares = sum(root * root for root in known.values())
+        return squares + 2 * sum(weight * known[one] * known[other] for one, other, weight in self._pairs)
+
+    def true_loss(self, config: Mapping[str, Value]) -> float | None:
+        """The loss without noise, None where the configuration diverges."""
+        regret = self.regret(config)
+        return None if regret is None else self.additive.lowest + regret
+
+
+def _roots(effect: Mapping[Value, float | None]) -> dict[Value, float | None]:
+    """The signed root of each value's excess over the best one; words count as above it."""
+    known = {value: each for value, each in effect.items() if each is not None}
+    best = min(known, key=lambda value: known[value])
+
+    def sign(value: Value) -> int:
+        return -1 if is_number(value) and is_number(best) and float(value) < float(best) else 1
+
+    return {
+        value: None if each is None else sign(value) * math.sqrt(each - known[best]) for value, each in effect.items()
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tuneopt.search.descent import POLICIES
@@ -77,7 +78,7 @@ class Sweep:
         if fault:
             raise InputError(fault)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the sweep; its corpus counts by content, as in a trial's id."""
         return identity(self.to_dict())

@@ -94,10 +94,7 @@ class Engine:
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
         key = (scale, vocab_size, spec.precision, spec.compile)
         if key not in self._warm:
-            if spec.compile and self.device.type == "cpu":
-                _skip_probes()
-            model = Llama(scale, vocab_size).to(self.device)
-            self._warm[key] = Warm(model, _loss_function(model, spec, self.device), self.device)
+            self._warm[key] = _build(spec, self.device)
         warm = self._warm[key]
         if (*key, spec.micro_batch) not in self._shapes:
             with _one_compiles() if spec.compile else nullcontext():
@@ -112,6 +109,20 @@ class Engine:
         # Inputs and targets are views of one window, in trials as here: other strides would compile other kernels.
         window = torch.zeros((spec.micro_batch, spec.regime.scale.seq_len + 1), dtype=torch.int64, device=self.device)
         warm.loss(window[:, :-1], window[:, 1:]).backward()  # type: ignore[no-untyped-call]
+
+
+def fresh(spec: TrialSpec, device: torch.device) -> Warm:
+    """A model of its own for ``spec``, weights drawn from its seed, for callers that take it apart."""
+    warm = _build(spec, device)
+    warm.model.initialize(spec.seed)
+    return warm
+
+
+def _build(spec: TrialSpec, device: torch.device) -> Warm:
+    if spec.compile and device.type == "cpu":
+        _skip_probes()
+    model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size).to(device)
+    return Warm(model, _loss_function(model, spec, device), device)
 
 
 def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossFunction:

@@ -6,6 +6,7 @@ is measured on the same windows, spread evenly over each split, so that no sourc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.engine import LossFunction
 
 SPLITS = ("select", "report")
+
+EachLoss = Callable[[LossFunction, list[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,24 @@ class HeldOut:
         curve = max(spec.micro_batch, spec.evaluation.curve_sequences // spec.micro_batch * spec.micro_batch)
         return cls(windows, curve, spec.micro_batch, spec.compile)
 
-    def losses(self, loss: LossFunction, *, final: bool) -> tuple[float, float]:
-        """(select, report) loss in nats per token, over the curve's windows or, when ``final``, over all of them."""
-        select, report = (self._mean(loss, self.windows[split], final) for split in SPLITS)
+    def losses(self, loss: LossFunction, *, final: bool, each: EachLoss | None = None) -> tuple[float, float]:
+        """(select, report) loss in nats per token, over the curve's windows or, when ``final``, over all of them.
+
+        ``each`` gives the loss of every micro-batch, where this process is not to compute all of them by itself.
+        """
+        select, report = (self._mean(loss, self.windows[split], final, each or each_loss) for split in SPLITS)
         return select, report
 
-    def _mean(self, loss: LossFunction, windows: Tensor, final: bool) -> float:
+    def _mean(self, loss: LossFunction, windows: Tensor, final: bool, each: EachLoss) -> float:
         count = min(len(windows), self.curve_sequences)
         chosen = windows if final else windows[torch.arange(count, device=windows.device) * len(windows) // count]
         parts = torch.split(chosen, self.micro_batch)
         # With gradients on, a compiled loss runs the forward kernels of training; off, it would compile others.
         with torch.set_grad_enabled(self.compiled):
-            losses = [loss(part[:, :-1], part[:, 1:]).detach().double() for part in parts]
+            losses = each(loss, list(parts))
         return float(torch.stack(losses).sum()) / len(parts)
+
+
+def each_loss(loss: LossFunction, parts: list[Tensor]) -> list[Tensor]:
+    """The mean loss of each micro-batch (B, T + 1), float64."""
+    return [loss(part[:, :-1], part[:, 1:]).detach().double() for part in parts]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tuneopt.data import Corpus, SampleOrder
 from tuneopt.ledger import CurvePoint, finite
@@ -24,8 +25,8 @@ from tuneopt.optim import create
 from tuneopt.optim.factory import implementation
 from tuneopt.optim.proof import Witness
 from tuneopt.spec import InputError, TrialSpec
-from tuneopt.train.checkpoint import CheckpointStore
-from tuneopt.train.engine import Engine
+from tuneopt.train.checkpoint import CheckpointStore, by_position
+from tuneopt.train.engine import Engine, Warm
 from tuneopt.train.evaluate import HeldOut
 from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.schedule import Schedule
@@ -50,7 +51,7 @@ class Training:
         self.store = CheckpointStore(checkpoints) if checkpoints else None
         self.seconds: defaultdict[str, float] = defaultdict(float)
         with self._clock("startup"):
-            warm = (engine or Engine()).prepare(spec)
+            warm = self._prepare(engine or Engine())
             self.model, self.loss, self.device = warm.model, warm.loss, warm.device
             self.held_out = HeldOut.of(corpus, spec, self.device)
             self.schedule = Schedule.of(spec.config, spec.steps)
@@ -109,19 +110,41 @@ class Training:
         rate = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate
+        window = self._accumulate()
+        interval, diagonal = self.optimizer.hessian_interval, None
+        if interval and (self.step + 1) % interval == 0:
+            # At the weights that the gradient was taken at, on the last of its micro-batches.
+            diagonal = self._curvature(window)
+        self._update(diagonal)
+        self.step += 1
+
+    def _prepare(self, engine: Engine) -> Warm:
+        """The freshly initialised model and its loss."""
+        return engine.prepare(self.spec)
+
+    def _window(self, first: int, count: int) -> Tensor:
+        """Samples ``first`` to ``first + count - 1`` of the run, (count, T + 1) int64."""
+        indices = self.order.indices(first, count)
+        return torch.from_numpy(self.windows.take(indices).astype(np.int64)).to(self.device, non_blocking=True)
+
+    def _accumulate(self) -> Tensor:
+        """Leave the mean gradient of the next batch in the parameters; returns its last micro-batch."""
         self.optimizer.zero_grad(set_to_none=True)
         first = self.step * self.spec.batch
         parts = self.spec.batch // self.spec.micro_batch
         for part in range(parts):
-            indices = self.order.indices(first + part * self.spec.micro_batch, self.spec.micro_batch)
-            window = torch.from_numpy(self.windows.take(indices).astype(np.int64)).to(self.device, non_blocking=True)
+            window = self._window(first + part * self.spec.micro_batch, self.spec.micro_batch)
             loss = self.loss(window[:, :-1], window[:, 1:]) / parts
             loss.backward()  # type: ignore[no-untyped-call]
             self._train_loss += loss.detach()
-        interval, diagonal = self.optimizer.hessian_interval, None
-        if interval and (self.step + 1) % interval == 0:
-            # At the weights that the gradient was taken at, on the last of its micro-batches.
-            diagonal = hessian_diagonal(self.model, window[:, :-1], window[:, 1:], self.spec.seed, self.step)
+        return window
+
+    def _curvature(self, window: Tensor) -> dict[Tensor, Tensor]:
+        """An estimate of the Hessian's diagonal on one micro-batch, by parameter."""
+        return hessian_diagonal(self.model, window[:, :-1], window[:, 1:], self.spec.seed, self.step)
+
+    def _update(self, diagonal: dict[Tensor, Tensor] | None) -> None:
+        """Move the parameters by the gradients that they hold, under the eyes of the witness."""
         if self.witness:
             self.witness.before_step()
         self.optimizer.step()
@@ -132,7 +155,6 @@ class Training:
                 self.witness = None
         if diagonal is not None:
             self.optimizer.update_hessian(diagonal)
-        self.step += 1
 
     def _measure(self) -> CurvePoint:
         """Evaluate, append a curve point, and judge divergence."""
@@ -159,38 +181,53 @@ class Training:
         """Write a checkpoint when enough time went by, but none before the proof is taken: a resume takes it anew."""
         if self.store is None or self.witness is not None or self.step >= self.steps:
             return
-        pause = max(CHECKPOINT_SECONDS, 20 * self.store.last_seconds)
-        if time.perf_counter() - self._saved_at >= pause:
+        if self._due(max(CHECKPOINT_SECONDS, 20 * self.store.last_seconds)):
             self.save()
+
+    def _due(self, pause: float) -> bool:
+        return time.perf_counter() - self._saved_at >= pause
 
     def save(self) -> None:
         """Write a checkpoint now (nothing where the trial has no checkpoint folder)."""
         if self.store is None:
             return
         with self._clock("checkpoint"):
-            self.store.save(
-                self.step,
-                {
-                    "trial": self.spec.id,
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "train_loss": self._train_loss,
-                    "curve": [astuple(point) for point in self.curve],
-                    "proof": self.proof,
-                    "seconds": dict(self.seconds),
-                    "resumes": self.resumes,
-                },
-            )
+            self._write(self.store)
         self._saved_at = time.perf_counter()
 
-    def _resume(self) -> None:
+    def _write(self, store: CheckpointStore) -> None:
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        store.save(self.step, {**self._progress(), "model": model, "optimizer": optimizer})
+
+    def _progress(self) -> dict[str, Any]:
+        """What a checkpoint holds beside weights and optimizer state."""
+        return {
+            "trial": self.spec.id,
+            "train_loss": self._train_loss,
+            "curve": [astuple(point) for point in self.curve],
+            "proof": self.proof,
+            "seconds": dict(self.seconds),
+            "resumes": self.resumes,
+        }
+
+    def _newest(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest checkpoint of this very trial."""
         newest = self.store.load_newest(self.device) if self.store else None
-        if newest is None or newest[1]["trial"] != self.spec.id:
+        return newest if newest and newest[1]["trial"] == self.spec.id else None
+
+    def _resume(self) -> None:
+        newest = self._newest()
+        if newest is None:
             return
-        self.step, state = newest
+        _, state = newest
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._train_loss = state["train_loss"]
+        self.optimizer.load_state_dict(by_position(state, self.optimizer))
+        self._go_on(*newest)
+
+    def _go_on(self, step: int, state: dict[str, Any]) -> None:
+        """Take over what `_progress` gave."""
+        self.step = step
+        self._train_loss = state["train_loss"].to(self.device)
         self.curve = [CurvePoint(*row) for row in state["curve"]]
         self.proof, self.witness = state["proof"], None
         self.resumes = state["resumes"] + 1

@@ -31,12 +31,12 @@ class TrialRun:
         self.ledger = ledger
         self.started = _now()
         self.corpus = corpus
-        self.record = ledger.get(spec.id)
+        self.record = self._known()
         self.reused = self.record is not None
         self.training: Training | None = None
         if self.record is None:
             reset_peak_memory()
-            self.training = Training(spec, corpus, checkpoint_folder(ledger, spec.id), engine)
+            self.training = self._start(engine)
         self._before = dict(self.training.resumed_seconds) if self.training else {}
 
     @property
@@ -52,10 +52,19 @@ class TrialRun:
         point = self.training.advance()
         if self.training.finished:
             self.record = self._describe(self.training)
-            self.ledger.put(self.record)
-            if self.training.store:
-                self.training.store.clear()
+            self._keep(self.record, self.training)
         return point
+
+    def _known(self) -> TrialRecord | None:
+        return self.ledger.get(self.spec.id)
+
+    def _start(self, engine: Engine | None) -> Training:
+        return Training(self.spec, self.corpus, checkpoint_folder(self.ledger, self.spec.id), engine)
+
+    def _keep(self, record: TrialRecord, training: Training) -> None:
+        self.ledger.put(record)
+        if training.store:
+            training.store.clear()
 
     def _describe(self, training: Training) -> TrialRecord:
         spec = self.spec

@@ -1,19 +1,31 @@
 (() => {
   "use strict";
-  const config = { displayModeBar: false };
+  const config = { displayModeBar: false, responsive: false };
   const coarse = matchMedia("(pointer: coarse)").matches;
   const plots = Array.from(document.querySelectorAll(".plot"));
-  // Drawings and CSV texts by figure: gzipped JSON in base64.
-  const unpack = async () => {
-    const bytes = Uint8Array.from(atob(document.getElementById("figures").textContent), (each) => each.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const ink = "#1b1f24";
+  const paper = "#ffffff";
+
+  // plotly.js, and drawings with CSV texts by figure: gzipped, in base64.
+  const unpack = (id) => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (each) => each.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
   };
-  const figures = unpack();
+  const library = async () => {
+    const script = document.createElement("script");
+    script.textContent = await unpack("library").text();
+    document.head.append(script);
+    script.remove();
+  };
+  const figures = (async () => {
+    const [all] = await Promise.all([unpack("figures").json(), plots.length ? library() : null]);
+    return all;
+  })();
   figures.catch(() => plots.forEach((div) => {
     div.textContent = "This figure needs a browser of 2023 or later.";
     div.style.height = "auto";
   }));
-  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const colours = () => ({
     "font.color": tone("--ink"),
@@ -22,7 +34,7 @@
     "hoverlabel.font.color": tone("--ink"),
   });
 
-  // The width of a figure changes with more than the window: folding, print, a scroll bar that comes.
+  // The width of a figure changes with more than the window: folding, a scroll bar that comes.
   const widths = new Map();
   const resizes = window.ResizeObserver && new ResizeObserver((entries) => {
     for (const { target } of entries) {
@@ -51,10 +63,31 @@
     resizes?.observe(div);
   };
 
-  const repaint = () => {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     drawn.forEach((done, div) => done.then(() => Plotly.relayout(div, colours())));
+  });
+
+  // A figure as it belongs on paper: dark ink on white, whatever the page looks like.
+  const onPaper = (div, width) => {
+    const font = { ...div.layout.font, color: ink };
+    const layout = { ...div.layout, font, paper_bgcolor: paper, width, autosize: false };
+    return { figure: { data: div.data, layout }, size: { format: "svg", width, height: div.layout.height } };
   };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+
+  // The static image that is printed in place of the figure.
+  const pictures = new Map();
+  const picture = async (div) => {
+    await draw(div);
+    if (pictures.has(div)) return;
+    const { figure, size } = onPaper(div, 680);
+    const image = new Image();
+    image.className = "still";
+    image.alt = div.getAttribute("aria-label");
+    image.src = await Plotly.toImage(figure, size);
+    pictures.set(div, image);
+    div.after(image);
+    div.classList.add("pictured");
+  };
 
   if ("IntersectionObserver" in window) {
     const observer = new IntersectionObserver((entries) => {
@@ -70,22 +103,23 @@
     plots.forEach(draw);
   }
 
-  // What is out of sight is drawn while nothing else happens, so that printing finds it there.
+  // What is out of sight is drawn, and pictured, while nothing else happens, so that printing finds it there.
   const waiting = plots.slice(0, 60);
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
   const visible = (div) => (div.checkVisibility ? div.checkVisibility() : div.offsetParent !== null);
-  const drawNext = () => {
-    const div = waiting.find((each) => !drawn.has(each) && visible(each));
-    if (div) draw(div).then(() => idle(drawNext));
+  const next = () => {
+    const div = waiting.find((each) => !pictures.has(each) && visible(each));
+    if (div) picture(div).then(() => idle(next));
+    else document.documentElement.dataset.ready = "true";
   };
-  addEventListener("load", () => idle(drawNext));
+  addEventListener("load", () => idle(next));
 
-  // On paper: every visible figure, dark ink, the width of the page.
-  const paper = { "font.color": "#1b1f24", width: 680 };
+  // On paper: every visible figure, as its picture where that is there, else redrawn with dark ink.
   addEventListener("beforeprint", () => {
     for (const div of plots) {
-      if (!visible(div)) continue;
-      draw(div).then(() => Plotly.relayout(div, paper));
+      if (visible(div) && !pictures.has(div)) {
+        draw(div).then(() => Plotly.relayout(div, { "font.color": ink, width: 680 }));
+      }
     }
   });
   addEventListener("afterprint", () => {
@@ -110,9 +144,8 @@
     if (image) {
       const div = plots.find((plot) => plot.dataset.figure === image);
       draw(div).then(() => {
-        const font = { ...div.layout.font, color: "#1b1f24" };
-        const figure = { data: div.data, layout: { ...div.layout, font, paper_bgcolor: "#ffffff" } };
-        return Plotly.downloadImage(figure, { format: "svg", filename: image, width: 900, height: div.layout.height });
+        const { figure, size } = onPaper(div, 900);
+        return Plotly.downloadImage(figure, { ...size, filename: image });
       });
     }
   });

@@ -1,0 +1,268 @@
+"""What a search costs and how often it ends near the optimum: our policies, Optuna's TPE and random search.
+
+    python benchmarks/search_efficiency.py --stars stars.json [--starts 100] [--only adamw,muon] [-o FILE.md]
+
+Every optimizer of the file is searched on the surfaces of its complete stars (see `complete`), as an additive surface
+and with pairwise interactions (`tuneopt.search.surrogate`). The surface is known on the table's values alone, so the
+grids end there for every searcher. Starts are drawn evenly over the values whose runs converged, and dealt over the
+stars of the optimizer; with --any-start over all values, diverging ones too. A trial's noise has the given standard
+deviation. TPE and random search get as many trials as `joint` took from the same start, which is their first trial, TPE
+in five waves; they end with the lowest loss that they saw. A search succeeds when its final configuration lies less
+than 0.003 nats above the lowest point of the surface, noise not counted. Nothing here depends on the clock.
+
+Prints a Markdown table; -o writes it, and the same figures beside it as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuneopt.search.descent import POLICIES, descend
+from tuneopt.search.ladder import Config, LadderSpace
+from tuneopt.search.space import load_space
+from tuneopt.search.surrogate import AdditiveSurrogate, PairwiseSurrogate
+from tuneopt.spec import Value, canonical
+
+TOLERANCE = 0.003
+NOISE = 0.0012
+TPE_WAVES = 5
+SEARCHERS = (*POLICIES, "tpe", "random")
+SURFACES = ("additive", "pairwise")
+Surface = AdditiveSurrogate | PairwiseSurrogate
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One star as a closed space and its surface."""
+
+    space: LadderSpace
+    surface: Surface
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one search ended; regret is None when it found nothing that converges."""
+
+    trials: int
+    waves: int
+    regret: float | None
+
+    @property
+    def success(self) -> bool:
+        return self.regret is not None and self.regret < TOLERANCE
+
+
+def complete(stars: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The stars with half as many changes as the largest of their optimizer, or more: those that vary all of it."""
+    most = max(len(star["changes"]) for star in stars)
+    return [star for star in stars if 2 * len(star["changes"]) >= most]
+
+
+def ground(star: Mapping[str, Any], kind: str, seed: int) -> Ground:
+    """The space of a star, closed at the table's values, and the surface over it."""
+    additive = AdditiveSurrogate.from_star(star)
+    declared = load_space(star["optimizer"])
+    held = {
+        each.name: star["incumbent"][each.name]
+        for each in declared.coordinates
+        if each.name not in additive.effects and each.name in star["incumbent"]
+    }
+    space = declared.on("paper", held)
+    axes = tuple(
+        replace(axis.over(tuple(values), canonical(star["incumbent"][axis.name])), extend="none")
+        if (values := additive.effects.get(axis.name))
+        else axis
+        for axis in space.axes
+    )
+    return Ground(replace(space, axes=axes), additive if kind == "additive" else PairwiseSurrogate(additive, seed))
+
+
+def start_at(ground: Ground, order: random.Random, any_start: bool) -> LadderSpace:
+    """The space with a start drawn evenly over the values that converge, or over all of them."""
+    surface = ground.surface
+    effects = surface.effects if isinstance(surface, AdditiveSurrogate) else surface.additive.effects
+    drawn: dict[str, Value] = {}
+    for axis in ground.space.axes:
+        if not axis.held:
+            values = effects[axis.name]
+            drawn[axis.name] = order.choice([each for each in axis.values if any_start or values[each] is not None])
+    return ground.space.begin_at(drawn)
+
+
+class Trials:
+    """Runs trials on a surface: the same configuration always ends with the same loss."""
+
+    def __init__(self, surface: Surface, seed: str) -> None:
+        self.surface, self.seed = surface, seed
+        self.done: dict[Config, float | None] = {}
+
+    def run(self, config: Config) -> float | None:
+        if config not in self.done:
+            true = self.surface.true_loss(dict(config))
+            noise = NOISE * random.Random(f"{self.seed}|{config}").gauss(0.0, 1.0)
+            self.done[config] = None if true is None else true + noise
+        return self.done[config]
+
+    def ending(self, config: Config, trials: int, waves: int) -> Ending:
+        return Ending(trials, waves, self.surface.regret(dict(config)))
+
+
+def by_policy(space: LadderSpace, trials: Trials, policy: str) -> Ending:
+    """One descent to its end."""
+    while (found := descend(space, trials.done, TOLERANCE, policy)).pending:
+        for config in found.pending:
+            trials.run(config)
+    return trials.ending(found.incumbent, len(found.asked), found.waves)
+
+
+def by_random(space: LadderSpace, trials: Trials, budget: int, seed: str) -> Ending:
+    """Random search over the grid, all in one wave."""
+    order = random.Random(f"random|{seed}")
+    configs = dict.fromkeys([space.start])
+    for _ in range(20 * budget):
+        if len(configs) == budget:
+            break
+        config = space.start
+        for axis in space.axes:
+            config = space.change(config, axis.name, order.choice(axis.values))
+        configs[config] = None
+    return lowest(list(configs), trials, 1)
+
+
+def by_tpe(space: LadderSpace, trials: Trials, budget: int, seed: str) -> Ending:
+    """Optuna's TPE at its defaults over the places on the grids; a diverged trial is told as failed."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    axes = [axis for axis in space.axes if not axis.held]
+    number = random.Random(f"tpe|{seed}").randrange(2**31)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=number))
+    study.enqueue_trial({axis.name: axis.values.index(axis.start) for axis in axes})
+    within = {axis.name: optuna.distributions.IntDistribution(0, len(axis.values) - 1) for axis in axes}
+    asked: list[Config] = []
+    each = -(-budget // TPE_WAVES)
+    while len(asked) < budget:
+        wave = [study.ask(within) for _ in range(min(each, budget - len(asked)))]
+        for trial in wave:
+            config = space.start
+            for axis in axes:
+                config = space.change(config, axis.name, axis.values[trial.params[axis.name]])
+            asked.append(config)
+            loss = trials.run(config)
+            study.tell(trial, loss, None if loss is not None else optuna.trial.TrialState.FAIL)
+    return lowest(asked, trials, TPE_WAVES)
+
+
+def lowest(configs: Sequence[Config], trials: Trials, waves: int) -> Ending:
+    losses = [(loss, config) for config in configs if (loss := trials.run(config)) is not None]
+    config = min(losses, key=lambda each: each[0])[1] if losses else configs[0]
+    return trials.ending(config, len(configs), waves)
+
+
+def search(
+    stars: Sequence[Mapping[str, Any]], kind: str, starts: int, any_start: bool, which: Sequence[str]
+) -> Endings:
+    """All searches of one optimizer on one kind of surface, by searcher."""
+    grounds = [ground(star, kind, seed) for seed, star in enumerate(stars)]
+    found: Endings = {name: [] for name in which}
+    for number in range(starts):
+        chosen = grounds[number % len(grounds)]
+        seed = f"{kind}|{number}"
+        space = start_at(chosen, random.Random(f"start|{seed}"), any_start)
+        budget = 0
+        for name in SEARCHERS:
+            if name not in which and name != "joint":
+                continue
+            trials = Trials(chosen.surface, seed)
+            if name in POLICIES:
+                ending = by_policy(space, trials, name)
+            else:
+                ending = (by_tpe if name == "tpe" else by_random)(space, trials, budget, seed)
+            budget = ending.trials if name == "joint" else budget
+            if name in which:
+                found[name].append(ending)
+    return found
+
+
+Endings = dict[str, list[Ending]]
+
+
+def figures(endings: Sequence[Ending]) -> dict[str, float | None]:
+    """Medians, 90th percentiles, the share of successes and the regrets of some searches."""
+    regrets = sorted(each.regret for each in endings if each.regret is not None)
+    return {
+        "starts": len(endings),
+        "trials": statistics.median(each.trials for each in endings),
+        "trials_p90": sorted(each.trials for each in endings)[int(0.9 * (len(endings) - 1))],
+        "waves": statistics.median(each.waves for each in endings),
+        "waves_p90": sorted(each.waves for each in endings)[int(0.9 * (len(endings) - 1))],
+        "success": sum(each.success for each in endings) / len(endings),
+        "regret": statistics.median(regrets) if regrets else None,
+        "regret_p90": regrets[int(0.9 * (len(regrets) - 1))] if regrets else None,
+        "nothing": sum(each.regret is None for each in endings),
+    }
+
+
+def rows(
+    stars: Sequence[Mapping[str, Any]], starts: int, any_start: bool, which: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """One row for each optimizer, surface and searcher."""
+    for name in sorted({star["optimizer"] for star in stars}):
+        whole = complete([star for star in stars if star["optimizer"] == name])
+        size = statistics.median(len(star["changes"]) for star in whole)
+        for kind in SURFACES:
+            found = search(whole, kind, starts, any_start, which)
+            for searcher, endings in found.items():
+                about = {"optimizer": name, "star": size, "surface": kind, "searcher": searcher}
+                yield about | figures(endings)
+
+
+def markdown(table: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| optimizer (star) | surface | search | trials, median (p90) | waves (p90) | success | regret (p90) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        regret = "-" if row["regret"] is None else f"{row['regret']:.4f} ({row['regret_p90']:.4f})"
+        lines.append(
+            f"| {row['optimizer']} ({row['star']:g}) | {row['surface']} | {row['searcher']} | {row['trials']:g} "
+            f"({row['trials_p90']:g}) | {row['waves']:g} ({row['waves_p90']:g}) | {row['success']:.0%} | {regret} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stars", type=Path, required=True, help="JSON list of stars")
+    parser.add_argument("--starts", type=int, default=100, help="random starts for each optimizer and surface")
+    parser.add_argument("--only", help="optimizers, separated by commas")
+    parser.add_argument("--searchers", default=",".join(SEARCHERS), help="of joint, single, cyclic, tpe, random")
+    parser.add_argument("--any-start", action="store_true", help="draw diverging starts too")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown file; the JSON lies beside it")
+    given = parser.parse_args(arguments)
+    stars = json.loads(given.stars.read_text())
+    wanted = set(given.only.split(",")) if given.only else {star["optimizer"] for star in stars}
+    stars = [star for star in stars if star["optimizer"] in wanted]
+    table = []
+    for row in rows(stars, given.starts, given.any_start, given.searchers.split(",")):
+        table.append(row)
+        print(f"{row['optimizer']} {row['surface']} {row['searcher']}: {row['trials']:g} trials", file=sys.stderr)
+    sys.stdout.write(markdown(table))
+    if given.output:
+        given.output.write_text(markdown(table))
+        about = {"starts": given.starts, "any_start": given.any_start, "noise": NOISE, "tolerance": TOLERANCE}
+        given.output.with_suffix(".json").write_text(json.dumps(about | {"rows": table}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The optimizer-step benchmark, on a model of a few thousand parameters and torch's own peers."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuneopt.spec import Scale
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    return importlib.import_module("optimizer_step")
+
+
+def test_rows_have_times_ratios_and_state_bytes(bench, monkeypatch):
+    absent = bench.Candidate("absent", "absent", lambda model: importlib.import_module("no_such_optimizers"))
+    kept = [c for c in bench.CANDIDATES["adamw"] if c.package in ("tuneopt", "torch")]
+    monkeypatch.setitem(bench.CANDIDATES, "adamw", [*kept, absent])
+    rows = bench.compare("adamw", Scale("tiny", "nano", 1, 16, 32, 2, 8), 24, "cpu", 0.0, 1)
+    ours, fused, _, missing = rows
+    assert ours["state_bytes_per_parameter"] == pytest.approx(8, abs=1e-9)
+    assert 8 <= fused["state_bytes_per_parameter"] < 8.5  # torch counts steps in tensors
+    assert 0 < ours["min_ms"] <= ours["median_ms"] <= ours["max_ms"]
+    assert ours["median_ratio"] == pytest.approx(ours["median_ms"] / min(r["median_ms"] for r in rows[1:3]))
+    assert "median_ratio" not in fused
+    assert "tuneopt[peers]" in missing["missing"]
+    head = {"hardware": "h", "clock": "c", "parameters": 3000, "versions": {"torch": "2"}, "date": "d", "command": "x"}
+    table = bench.markdown(head, rows)
+    assert table.count("| adamw |") == 4
+    assert "**tuneopt**" in table
+    json.dumps(rows)
+
+
+def test_ratios_are_to_peers_of_the_same_rule_where_there_are_any(bench):
+    def row(ours, same, ms):
+        return {"ours": ours, "same_rule": same, "median_ms": ms, "min_ms": ms, "mean_ms": ms}
+
+    rows = [row(True, True, 6.0), row(False, True, 3.0), row(False, False, 1.0)]
+    bench.add_ratios(rows)
+    assert rows[0]["median_ratio"] == 2.0
+    kindred = [row(True, True, 6.0), row(False, False, 12.0)]
+    bench.add_ratios(kindred)
+    assert kindred[0]["median_ratio"] == 0.5
+
+
+def test_our_own_failure_is_not_hidden(bench, monkeypatch):
+    monkeypatch.setitem(bench.CANDIDATES, "lion", [bench.Candidate("broken", "tuneopt", lambda model: 1 / 0)])
+    with pytest.raises(ZeroDivisionError):
+        bench.compare("lion", Scale("tiny", "nano", 1, 16, 32, 2, 8), 24, "cpu", 0.0, 1)
+    assert "optimizer_step" in sys.modules

@@ -1,0 +1,88 @@
+"""``tuneopt predict``: its JSON shape, its table, its sources and its refusals."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from tuneopt import api
+from tuneopt.cli import main
+from tuneopt.spec import InputError
+
+
+def cli(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["tuneopt", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_json_has_the_documented_shape(monkeypatch, capsys):
+    code = cli(monkeypatch, "predict", "--optimizer", "adamw", "--params", "1.2e9", "--ratio", "16", "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert set(document["extrapolation"]) == {"params", "ratio"}
+    assert document["extrapolation"]["params"] == pytest.approx(1.2e9 / 536870912)
+    assert document["extrapolation"]["ratio"] == 2.0
+    assert {"learning_rate", "weight_decay", "train_batch_size", "warmup"} <= set(document["config"])
+    for each in document["config"].values():
+        assert {"value", "low", "high"} <= set(each)
+        assert each["low"] <= each["value"] <= each["high"]
+    assert document["config"]["train_batch_size"]["value"] in (128, 256, 512, 1024)
+
+
+def test_people_see_a_table_and_how_far_it_reaches(monkeypatch, capsys):
+    code = cli(monkeypatch, "predict", "--optimizer", "lion", "--params", "1.2e9", "--ratio", "8")
+    shown = capsys.readouterr()
+    assert code == 0
+    assert "learning_rate" in shown.out and "ratio^" in shown.out and "12 regimes" in shown.out
+    assert "beyond what was tuned" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--optimizer", "adamv", "--params", "1e9", "--ratio", "1"), "adamw"),
+        (("--optimizer", "adamw", "--params", "0", "--ratio", "1"), "params must be"),
+        (("--optimizer", "adamw", "--params", "1e9", "--ratio", "-2"), "ratio must be"),
+        (("--optimizer", "adamw", "--params", "1e9", "--ratio", "1", "--ledger", "/nowhere/at/all"), "ledger"),
+    ],
+)
+def test_bad_input_ends_in_one_line(monkeypatch, capsys, words, hint):
+    assert cli(monkeypatch, "predict", *words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and hint in shown.err
+
+
+def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
+    """Two certified sweeps and one unfinished one, as the ledger's replay tells them."""
+    from types import SimpleNamespace
+
+    from tuneopt.search import replay as replaying
+    from tuneopt.search.simulate import simulate
+    from tuneopt.search.space import load_space
+    from tuneopt.search.sweep import Sweep
+    from tuneopt.spec import SCALES, CorpusId, Regime
+
+    corpus = CorpusId("embedded", "00000000", 512)
+    sweeps = {}
+    states = {}
+    for scale, best in (("nano-65k", 0.016), ("nano-262k", 0.008), ("nano-147k", None)):
+        sweep = Sweep(load_space("adamw").on("nano"), Regime(SCALES[scale], 1, corpus), replicates=1)
+        sweeps[sweep.id] = sweep.to_dict()
+        if best is None:
+            states[sweep.id] = sweep.state({})
+        else:
+            states[sweep.id] = simulate(
+                sweep, lambda spec, best=best: 3 + abs(spec.config["learning_rate"] - best)
+            ).state
+    ledger = SimpleNamespace(sweeps=lambda: sweeps, uri="here")
+    monkeypatch.setattr(replaying, "replay", lambda sweep, ledger: (states[sweep.id], {}))
+    found = api.predict("adamw", 131072, 1, ledger)
+    assert (found["regimes"], found["ladder"]) == (2, "nano")
+    rate = found["config"]["learning_rate"]
+    assert (rate["low"], rate["high"], rate["method"]) == (0.008, 0.016, "median")
+    with pytest.raises(InputError, match="no certified sweep of muon"):
+        api.predict("muon", 1e6, 1, ledger)

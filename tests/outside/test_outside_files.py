@@ -1,0 +1,208 @@
+"""Optimizers from files: what names them, how they travel, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from outside_samples import PLAIN, SPACE, page_files
+
+from tuneopt import api
+from tuneopt.optim import create, external
+from tuneopt.optim.factory import implementation
+from tuneopt.optim.testing import TinyModel
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import SCALES, CorpusId, InputError, Regime
+
+NANO = Regime(SCALES["nano-65k"], 1.0, CorpusId("c", "f" * 64, 1024))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(external, "_SOURCES", {})
+    (tmp_path / "mine.py").write_text(PLAIN)
+    (tmp_path / "space.py").write_text(SPACE.format(name="Plain"))
+    return tmp_path
+
+
+def sweep_of(optimizer: str, space: str | None = None) -> Sweep:
+    return Sweep(api.space_of(optimizer, space).on("nano"), NANO)
+
+
+def test_a_trial_is_named_after_the_class_and_the_content_of_its_file(here):
+    digest = hashlib.sha256((here / "mine.py").read_bytes()).hexdigest()[:12]
+    sweep = sweep_of("./mine.py:Plain", "./space.py")
+    assert sweep.space.optimizer == sweep.spec(sweep.space.start).optimizer == f"Plain@{digest}"
+
+
+def test_an_edit_gives_other_trials_and_another_sweep_and_undoing_it_the_old_ones(here):
+    first = sweep_of("./mine.py:Plain", "./space.py")
+    (here / "mine.py").write_text(PLAIN + "# a comment\n")
+    second = sweep_of("./mine.py:Plain", "./space.py")
+    (here / "mine.py").write_text(PLAIN)
+    third = sweep_of(str(here / "mine.py") + ":Plain", "space.py")
+    assert first.id != second.id and first.trial_id(first.space.start) != second.trial_id(second.space.start)
+    assert first.id == third.id and first.trial_id(first.space.start) == third.trial_id(third.space.start)
+
+
+def test_both_versions_of_a_file_run_side_by_side(here):
+    first = external.resolve("./mine.py:Plain")
+    (here / "mine.py").write_text(PLAIN.replace("lr=0.1", "lr=0.7"))
+    second = external.resolve("./mine.py:Plain")
+    rates = [create(name, TinyModel()).param_groups[0]["lr"] for name in (first, second)]
+    assert rates == [0.1, 0.7]
+
+
+def test_built_in_names_stay_as_they_are():
+    assert external.resolve("soap") == "soap" and external.source_of("soap") == ""
+    assert external.account("soap") == {}
+
+
+def test_built_in_optimizers_may_be_tuned_in_a_space_of_ones_own(here):
+    (here / "space.py").write_text(SPACE.format(name="adamw"))
+    sweep = sweep_of("adamw", "./space.py")
+    assert sweep.space.optimizer == "adamw" and sweep.space.start != api.space_of("adamw").on("nano").start
+
+
+def test_a_worker_runs_the_text_that_came_with_the_trial(here, monkeypatch):
+    name = external.resolve("./mine.py:Plain")
+    text = external.source_of(name)
+    assert external.account(name) == {"optimizer_source": text} == {"optimizer_source": PLAIN}
+    monkeypatch.setattr(external, "_SOURCES", {})  # as in a process on another machine
+    (here / "mine.py").unlink()
+    with pytest.raises(InputError, match="is not at hand; give the file"):
+        implementation(name)
+    external.adopt(name, text)
+    assert create(name, TinyModel()).routing[0].rule == "Plain"
+
+
+def test_a_text_that_is_not_the_one_named_is_refused(here):
+    name = external.resolve("./mine.py:Plain")
+    with pytest.raises(InputError, match="is another one"):
+        external.adopt(name, PLAIN + "\n")
+    external.adopt("adamw", "")
+    with pytest.raises(InputError, match="is another one"):
+        external.adopt("adamw", PLAIN)
+
+
+@pytest.mark.slow
+def test_a_fresh_process_needs_nothing_but_name_and_text(here):
+    name = external.resolve("./mine.py:Plain")
+    code = (
+        "import sys; from tuneopt.optim import external; from tuneopt.optim.testing import TinyModel\n"
+        "external.adopt(sys.argv[1], sys.argv[2])\n"
+        "from tuneopt.optim import create; print(create(sys.argv[1], TinyModel()).param_groups[0]['lr'])"
+    )
+    (here / "mine.py").unlink()
+    done = subprocess.run([sys.executable, "-c", code, name, PLAIN], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.1"
+
+
+def test_naming_a_file_runs_nothing_yet_and_imports_no_torch(here):
+    (here / "mine.py").write_text(f"open({str(here / 'ran')!r}, 'w')\n")
+    code = (
+        "import sys; from tuneopt import api; print(api.space_of('./mine.py:Plain', './space.py').optimizer)\n"
+        "assert 'torch' not in sys.modules and 'ray' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Plain@") and not (here / "ran").exists()
+
+
+def test_a_traceback_shows_the_lines_of_the_file(here):
+    (here / "mine.py").write_text(PLAIN + "\ndef fails():\n    raise ValueError('deep inside')  # this line\n")
+    (here / "space.py").write_text(SPACE.format(name="Plain"))
+    kind = external.load(external.resolve("./mine.py:Plain"))
+    import inspect
+    import traceback
+
+    assert "setdefault" in inspect.getsource(kind.step)
+    try:
+        sys.modules[kind.__module__].fails()
+    except ValueError:
+        assert "# this line" in traceback.format_exc()
+
+
+REFUSED = {
+    "no class": ("./mine.py", "PATH.py:Class"),
+    "no file": ("./nowhere.py:Plain", "no optimizer at nowhere.py"),
+    "no python": ("./notes.txt:Plain", "ends in .py"),
+    "no such class": ("./mine.py:Plan", "did you mean 'Plain'"),
+    "no optimizer": ("./mine.py:NotOne", "is no torch optimizer"),
+    "a function": ("./mine.py:function", "is no torch optimizer"),
+    "broken": ("./broken.py:Plain", "cannot be run: ZeroDivisionError"),
+    "syntax": ("./syntax.py:Plain", "cannot be run: SyntaxError"),
+    "exits": ("./exits.py:Plain", "cannot be run: SystemExit"),
+    "no text": ("./latin.py:Plain", "cannot be read: UnicodeDecodeError"),
+    "built-in name": ("./taken.py:adamw", "has the name of a built-in optimizer"),
+    "neighbour": ("./neighbour.py:Plain", "imports mine beside it"),
+    "neighbour package": ("./deep.py:Plain", "imports helpers beside it"),
+    "rules": ("./ruleless.py:Plain", "declares no update rules"),
+    "unknown": ("plane", "unknown optimizer 'plane'"),
+    "unknown version": ("Plain@000000000000", "is not at hand"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_run_is_refused_in_one_sentence(case, here):
+    (here / "notes.txt").write_text(PLAIN)
+    (here / "broken.py").write_text("1 / 0")
+    (here / "syntax.py").write_text("class Plain(")
+    (here / "exits.py").write_text("raise SystemExit(3)")
+    (here / "latin.py").write_bytes("# caf\xe9".encode("latin-1"))
+    (here / "taken.py").write_text(PLAIN.replace("Plain", "adamw"))
+    (here / "neighbour.py").write_text("def f():\n    from mine import Plain\n")
+    (here / "deep.py").write_text("import helpers.more")
+    (here / "helpers").mkdir()
+    (here / "helpers" / "__init__.py").write_text("")
+    (here / "ruleless.py").write_text("from tuneopt.optim import Optimizer\nclass Plain(Optimizer): ...")
+    word, expected = REFUSED[case]
+    with pytest.raises(InputError) as refused:
+        implementation(external.resolve(word))
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_file_beside_tuneopt_itself_may_import_it(here):
+    (here / "tuneopt").mkdir()
+    (here / "tuneopt" / "__init__.py").write_text("")
+    (here / "fine.py").write_text("import torch, tuneopt.optim\nfrom torch.optim import SGD as Mine\n")
+    assert external.resolve("./fine.py:Mine").startswith("Mine@")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "space", "expected"),
+    [
+        ("./mine.py:Plain", None, "add --space PATH.py"),
+        ("./mine.py:Plain", "./nowhere.py", "no search space at"),
+        ("./mine.py:Plain", "./mine.py", "bind a SearchSpace to the name SPACE"),
+        ("./mine.py:NotOne", "./space.py", "is one for 'Plain', not for 'NotOne'"),
+        ("adamw", "./space.py", "is one for 'Plain', not for 'adamw'"),
+        ("adamw", "lion", "is one for 'lion', not for 'adamw'"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(here, optimizer, space, expected):
+    with pytest.raises(InputError, match=expected):
+        api.space_of(optimizer, space)
+
+
+def test_a_plan_builds_the_class_once_before_anything_runs(here):
+    from tuneopt.api.optimizers import check_outside
+
+    check_outside(api.space_of("./mine.py:Plain", "./space.py").on("nano"))
+    (here / "space.py").write_text(SPACE.format(name="Plain").replace('"beta1": 0.9', '"momentum": 0.9'))
+    with pytest.raises(InputError, match="has no hyperparameter 'momentum'"):
+        check_outside(api.space_of("./mine.py:Plain", "./space.py").on("nano"))
+    (here / "mine.py").write_text(PLAIN.replace("        super()", "        raise OSError('no disk')\n        super()"))
+    (here / "space.py").write_text(SPACE.format(name="Plain"))
+    with pytest.raises(InputError, match="cannot be built from the start of its search space: OSError: no disk"):
+        check_outside(api.space_of("./mine.py:Plain", "./space.py").on("nano"))
+
+
+def test_the_page_says_how_many_digits(here):
+    page_files(here)
+    name = external.resolve("./my_optimizer.py:Mine")
+    assert len(name.partition("@")[2]) == 12

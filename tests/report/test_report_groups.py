@@ -1,0 +1,124 @@
+"""Figures of a comparison on values made by hand: where marks stand, what is hollow, cut or left out."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneopt.analysis.costs import ParetoPoint
+from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.speedup import Speedup
+from tuneopt.analysis.transfer import Transfer
+from tuneopt.analysis.undertuned import Undertuned
+from tuneopt.report.figures.against_scale import against_scale_info, draw_against_scale
+from tuneopt.report.figures.grouped import MOST_PLACES, Spot, places_of
+from tuneopt.report.figures.pareto import draw_pareto, pareto_info
+from tuneopt.report.figures.transfer import draw_transfer, transfer_infos
+from tuneopt.report.figures.undertuned import draw_undertuned, undertuned_info
+from tuneopt.report.palette import hollow
+from tuneopt.report.rows import LONGEST, shortened
+
+
+def speedup(optimizer, scale, ratio, value, flags=()):
+    regime = RegimeKey("", scale, ratio)
+    return Speedup(optimizer, regime, 3.0, 1, value, value - 0.1, value + 0.1, 1e9, tuple(flags))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), min_size=1, max_size=12))
+def test_every_place_has_its_own_spot_and_groups_stay_together(pairs):
+    spots = [Spot(group, place, "soap", 1.0, None, None, "") for group, place in pairs]
+    places = places_of(spots)
+    assert set(places) == set(pairs)
+    assert len(set(places.values())) == len(places)
+    order = [group for (group, _), _ in sorted(places.items(), key=lambda item: item[1])]
+    assert len([1 for one, other in pairwise(order) if one != other]) == len(set(order)) - 1
+
+
+def test_speedups_are_drawn_by_ratio_then_scale_and_doubtful_ones_hollow():
+    rows = [speedup("muon", "130m", 1.0, 1.4), speedup("muon", "300m", 1.0, 1.3, ["interpolated"]),
+            speedup("adamw", "130m", 1.0, 1.0), speedup("muon", "130m", 2.0, 1.2)]  # fmt: skip
+    info = against_scale_info(rows, ("130m", "300m"), "adamw", 0.9)
+    assert [(each.regime.scale, each.speedup) for each in info.speedups] == [("130m", 1.4), ("300m", 1.3)]
+    plain = draw_against_scale(info).plain()
+    marks = next(trace for trace in plain["data"] if trace["mode"] == "markers")
+    assert marks["marker"]["symbol"] == ["square", hollow("square")]
+    assert marks["y"] == [1.4, 1.3]
+    assert plain["layout"]["xaxis"]["ticktext"] == ["130m", "300m"]
+
+
+def test_one_scale_is_no_function_of_scale():
+    assert against_scale_info([speedup("muon", "130m", 1.0, 1.4)], ("130m",), "adamw", 0.9) is None
+
+
+def test_many_ratios_are_thinned_and_that_is_said():
+    rows = [speedup("muon", scale, float(ratio), 1.2) for ratio in range(1, 41) for scale in ("130m", "300m")]
+    info = against_scale_info(rows, ("130m", "300m"), "adamw", 0.9)
+    assert len(info.speedups) <= MOST_PLACES
+    assert f"{info.ratios} of 40 ratios being drawn" in info.reading
+
+
+@pytest.mark.parametrize(("symbol", "outline"), [("circle", "circle-open"), ("circle-dot", "circle-open-dot")])
+def test_outlines_have_plotly_s_names(symbol, outline):
+    from plotly.validator_cache import ValidatorCache
+
+    assert hollow(symbol) == outline
+    known = ValidatorCache.get_validator("scatter.marker", "symbol")
+    assert known.validate_coerce(outline) == outline
+
+
+@given(st.text(max_size=60))
+def test_a_row_label_is_its_name_or_begins_like_it(name):
+    label = shortened(name)
+    assert len(label) <= LONGEST
+    assert label == name or (label[-1] == "\u2026" and name.startswith(label[:-1]))
+
+
+def point(optimizer, seconds, loss, front):
+    return ParetoPoint(optimizer, RegimeKey("", "130m", 1.0), seconds, loss, front, "t")
+
+
+def test_the_front_is_a_line_through_filled_marks():
+    info = pareto_info(
+        [point("soap", 30.0, 3.0, True), point("adamw", 10.0, 3.2, True), point("muon", 31.0, 3.1, False)]
+    )
+    plain = draw_pareto(info).plain()
+    line = next(trace for trace in plain["data"] if trace["mode"] == "lines")
+    assert (line["x"], line["y"]) == ([10.0, 30.0], [3.2, 3.0])
+    symbols = {trace["name"]: trace["marker"]["symbol"] for trace in plain["data"] if trace["mode"] == "markers"}
+    assert symbols == {"adamw": ["circle"], "muon": ["square-open"], "soap": ["diamond-tall"]}
+    assert pareto_info([]) is None
+
+
+def under(status):
+    regime = RegimeKey("", "130m", 1.0)
+    return Undertuned(
+        regime, "learning rate", "learning_rate = 1", False, (), status, None, None, None, None, None, None
+    )
+
+
+def test_under_tuned_baselines_that_were_not_run_are_left_out():
+    assert undertuned_info([under("missing"), under("same")], "adamw", 0.9) is None
+    info = undertuned_info([under("diverged"), under("missing")], "adamw", 0.9)
+    assert [each.status for _, own in info.lanes for each in own] == ["diverged"]
+    texts = draw_undertuned(info).plain()["layout"]["yaxis2"]["ticktext"]
+    assert "diverged" in texts
+
+
+def cell(optimizer, donor, status, regret=None):
+    return Transfer(RegimeKey("", "130m", 1.0), optimizer, donor, (("learning_rate", 0.1),), (), status, None, None,
+                    regret, None, None, None)  # fmt: skip
+
+
+def test_a_matrix_writes_its_numbers_and_marks_what_diverged():
+    cells = [cell("muon", "soap", "trial", 0.0125), cell("soap", "muon", "diverged")]
+    (info,) = transfer_infos(cells, 4, lambda regime: "here")
+    assert info.title.endswith("at here")
+    plain = draw_transfer(info).plain()
+    notes = {(note["y"], note["x"]): note["text"] for note in plain["layout"]["annotations"]}
+    assert notes == {(0, 0): "0", (0, 1): "+0.0125", (1, 0): "\u00d7", (1, 1): "0"}
+
+
+def test_a_matrix_needs_runs_and_not_only_equal_hyperparameters():
+    assert transfer_infos([cell("muon", "soap", "same", 0.0), cell("soap", "muon", "same", 0.0)], 4, str) == []
+    assert transfer_infos([cell("muon", "soap", "missing")] * 9 + [cell("soap", "muon", "trial", 0.1)], 4, str) == []

@@ -1,0 +1,72 @@
+"""The benchmark of searches: its grounds, its starts and its table, on a small star."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "search_efficiency.py"
+STAR = {
+    "optimizer": "adamw",
+    "scale": "130m",
+    "ratio": 1,
+    "incumbent": {"learning_rate": 0.008, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-10,
+                  "max_grad_norm": 1, "train_batch_size": 128, "warmup": 2000},
+    "incumbent_loss": 3.5,
+    "changes": [["learning_rate", 0.004, 3.54], ["learning_rate", 0.016, 7.9], ["weight_decay", 0, 3.52],
+                ["weight_decay", 0.2, 3.51], ["beta2", 0.95, 3.504], ["warmup", 1000, 3.53]],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench():
+    import sys
+
+    spec = importlib.util.spec_from_file_location("search_efficiency", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["search_efficiency"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_grid_ends_with_the_table_and_starts_converge(bench):
+    ground = bench.ground(STAR, "additive", 0)
+    free = {axis.name: axis.values for axis in ground.space.axes if not axis.held}
+    assert free["learning_rate"] == (0.004, 0.008, 0.016) and set(free) == {
+        "learning_rate",
+        "weight_decay",
+        "beta2",
+        "warmup",
+    }
+    assert all(not axis.above and not axis.below for axis in ground.space.axes if not axis.held)
+    for number in range(30):
+        start = dict(bench.start_at(ground, random.Random(number), False).start)
+        assert ground.surface.true_loss(start) is not None
+    drawn = {dict(bench.start_at(ground, random.Random(number), True).start)["learning_rate"] for number in range(30)}
+    assert drawn == {0.004, 0.008, 0.016}
+
+
+def test_sparse_stars_are_left_out(bench):
+    assert bench.complete([STAR, {**STAR, "changes": STAR["changes"][:2]}]) == [STAR]
+
+
+def test_every_searcher_ends_within_its_budget_and_the_table_says_how(bench, tmp_path, capsys):
+    stars = tmp_path / "stars.json"
+    stars.write_text(json.dumps([STAR]))
+    assert bench.main(["--stars", str(stars), "--starts", "3", "-o", str(tmp_path / "out.md")]) == 0
+    table = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert capsys.readouterr().out == (tmp_path / "out.md").read_text()
+    assert [(row["surface"], row["searcher"]) for row in table] == [
+        (surface, searcher) for surface in ("additive", "pairwise") for searcher in bench.SEARCHERS
+    ]
+    by = {(row["surface"], row["searcher"]): row for row in table}
+    for surface in ("additive", "pairwise"):
+        assert by[surface, "joint"]["success"] == 1.0
+        assert by[surface, "random"]["trials"] == by[surface, "tpe"]["trials"] == by[surface, "joint"]["trials"]
+        assert by[surface, "random"]["waves"] == 1 and by[surface, "tpe"]["waves"] == 5
+    assert bench.main(["--stars", str(stars), "--starts", "3", "-o", str(tmp_path / "again.md")]) == 0
+    assert (tmp_path / "again.md").read_text() == (tmp_path / "out.md").read_text()

@@ -1,0 +1,93 @@
+"""What one rank does for the tests of ZeRO: many cases in one process group, one line of JSON for each."""
+
+import json
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneopt.data import Corpus, open_corpus
+from tuneopt.spec import TrialSpec
+from tuneopt.train.distributed import Placement, Ranks
+from tuneopt.train.distributed_launch import is_rank, launch, leave, rank_of_environment
+from tuneopt.train.loop import Training
+
+
+@dataclass
+class Case:
+    """Train ``steps`` steps, from the newest checkpoint of ``folder`` where there is one, and save there if asked."""
+
+    spec: TrialSpec
+    stage: int
+    steps: int = 10
+    offload: bool = False
+    folder: Path | None = None
+    save: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        folder = str(self.folder) if self.folder else None
+        return {**vars(self), "spec": self.spec.to_dict(), "folder": folder}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Case":
+        folder = Path(plain["folder"]) if plain["folder"] else None
+        return cls(**{**plain, "spec": TrialSpec.from_dict(plain["spec"]), "folder": folder})
+
+
+def step_losses(training: Training, steps: int, ranks: Ranks | None = None) -> list[float]:
+    """The training loss of each of the next steps."""
+    losses = []
+    for _ in range(steps):
+        training._train_loss.zero_()
+        training.train_step()
+        total = training._train_loss.clone()
+        losses.append(float(ranks.sum(total)) / ranks.world if ranks else float(total))
+    return losses
+
+
+def run_cases(cases: list[Case], ranks: int, corpus: Corpus, folder: Path) -> list[dict[str, Any]]:
+    """The results of all cases, in order, from ranks that are started for them."""
+    listed = folder / "cases.json"
+    listed.write_text(json.dumps([case.to_dict() for case in cases]))
+    lines = list(launch([sys.executable, __file__, str(corpus.folder), str(listed)], ranks))
+    results = [json.loads(line) for line in lines if line.startswith('{"case"')]
+    assert len(results) == len(cases), lines
+    return results
+
+
+def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
+    from tuneopt.train.distributed_loop import RankTraining
+    from tuneopt.train.zero.training import ZeroTraining
+
+    kind = ZeroTraining if case.stage else RankTraining
+    placement = Placement(ranks.world, case.stage, case.offload)
+    training = kind(case.spec, corpus, case.folder, placement, ranks)
+    resumed = training.step
+    losses = step_losses(training, case.steps, ranks)
+    proof = training.proof or (training.witness.proof().to_dict() if training.witness else None)
+    if case.save:
+        training.save()
+    held_out = training.held_out.losses(training.loss, final=True)
+    bytes_held = ranks.gather(training.state_bytes)
+    training.close()
+    result = {"losses": losses, "proof": proof, "held_out": held_out, "state_bytes": bytes_held, "resumed": resumed}
+    return {"case": case.spec.optimizer, **result}
+
+
+def main(corpus: str, cases: str) -> None:
+    with rank_of_environment() as ranks:
+        opened = open_corpus(Path(corpus))
+        for plain in json.loads(Path(cases).read_text()):
+            result = run_case(Case.from_dict(plain), opened, ranks)
+            if ranks.rank == 0:
+                print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__" and is_rank():
+    try:
+        main(*sys.argv[1:])
+    except BaseException:
+        traceback.print_exc()
+        leave(1)
+    leave(0)

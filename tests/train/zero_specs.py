@@ -1,0 +1,24 @@
+"""One configuration of every optimizer for the tests of ZeRO."""
+
+ONE_BETA = {"beta2": None, "epsilon": None}
+
+OPTIMIZERS = {
+    "adamw": {},
+    "nadamw": {},
+    "mars": {"gamma": 0.025},
+    "cautious": {},
+    "lion": {"epsilon": None, "learning_rate": 0.001},
+    "adam_mini": {},
+    "sophia": {"gamma": 0.0125, "hessian_interval": 4, "learning_rate": 0.002},
+    "muon": {"momentum": 0.95, "muon_epsilon": 1e-5, "muon_to_adam_lr": 0.3, "lr_schedule": "linear", "decay": 0.8},
+    "scion": {"momentum": 0.95, "scion_epsilon": 1e-5, "scion_to_signum_lr": 0.3, **ONE_BETA},
+    "kron": {"preconditioner_lr": 0.2, "update_prob_flat_start": 20, "normalize_grads": True, **ONE_BETA},
+    # Blocks no larger than the rank of a gradient. In larger ones Adam normalizes the rounding error of directions in
+    # which there is no gradient, and any other order of sums changes the loss by 3e-4, in one process too.
+    "soap": {
+        "shampoo_beta": 0.95,
+        "precondition_frequency": 5,
+        "block_size": 16,
+        "partition_grads_into_blocks": True,
+    },
+}

@@ -1,0 +1,138 @@
+"""How tuned hyperparameters move with model size and ratio: h = A N^B ratio^C + E, with intervals of B and C.
+
+The law is that of `tuneopt.search.prediction`, through the tuned values of every regime (with their stars, where trials
+exist); its exponents are shrunk a little to 0. The intervals are those of the plain regression of log(h - E), by
+Student's t: tuned values lie on a grid, so the scatter is mostly the grid's, and a coordinate whose intervals hold 0 is
+not shown to move.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+from tuneopt.analysis.best import Result
+from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.spaces import axes
+from tuneopt.analysis.speedup import LEVEL
+from tuneopt.analysis.stars import Star
+from tuneopt.search.axis import Axis, is_number
+from tuneopt.search.prediction import FEWEST, Law, TunedRegime, predict
+from tuneopt.search.prediction_law import UNIT
+from tuneopt.spec import SCALES, Value
+
+
+@dataclass(frozen=True, slots=True)
+class HyperLaw:
+    """One coordinate of one optimizer over the regimes of a corpus and ladder.
+
+    ``method`` is ``law``, or what stands for it: ``constant`` (one value is near-optimal everywhere), ``median``,
+    ``majority`` or ``start``. ``a``, ``b``, ``c`` and ``e`` are the law's, N in units of 1e8 parameters; with
+    ``complement`` it is the law of 1 - value. ``support`` is the share of the spread of log h that it explains, or of
+    the regimes that agree. ``points`` gives each regime's tuned value and what the law says there.
+    """
+
+    optimizer: str
+    corpus: str
+    coordinate: str
+    regimes: int
+    method: str
+    support: float
+    a: float | None
+    b: float | None
+    b_low: float | None
+    b_high: float | None
+    c: float | None
+    c_low: float | None
+    c_high: float | None
+    e: float | None
+    complement: bool
+    points: tuple[tuple[RegimeKey, Value, float | None], ...]
+
+
+def hyper_laws(results: Iterable[Result], stars: Iterable[Star], level: float = LEVEL) -> tuple[HyperLaw, ...]:
+    """The law of every numeric coordinate of every declared space whose optimizer has four regimes or more."""
+    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        scale = SCALES.get(result.regime.scale)
+        if scale is not None and result.parameters and result.config:
+            groups[result.optimizer, result.regime.corpus, scale.ladder].append(result)
+    around = {(star.optimizer, star.regime): star for star in stars}
+    found = []
+    for (optimizer, corpus, _), members in sorted(groups.items()):
+        known = axes(optimizer, members[0].regime.scale) or {}
+        tuned = [_tuned(result, around.get((optimizer, result.regime))) for result in members]
+        for axis in known.values() if len(members) >= FEWEST else ():
+            there = all(is_number(regime.config.get(axis.name)) for regime in tuned)
+            if axis.numeric and not axis.held and there:
+                found.append(_law(optimizer, corpus, axis, members, tuned, level))
+    return tuple(found)
+
+
+def _tuned(result: Result, star: Star | None) -> TunedRegime:
+    near: dict[str, dict[Value, float]] = {}
+    for part in star.sensitivities if star is not None and star.config == result.config else ():
+        above = zip(part.values, part.losses, strict=True)
+        near[part.coordinate] = {value: loss - star.loss for value, loss in above} if star else {}
+    return TunedRegime(float(result.parameters or 0), result.regime.ratio, dict(result.config), near)
+
+
+def _law(
+    optimizer: str, corpus: str, axis: Axis, members: Sequence[Result], tuned: Sequence[TunedRegime], level: float
+) -> HyperLaw:
+    largest = max(tuned, key=lambda regime: (regime.params, regime.ratio))
+    said = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
+    law = said.law
+    ends_b, ends_c = (_UNKNOWN, _UNKNOWN) if law is None else _ends(axis, tuned, law, level)
+    return HyperLaw(
+        optimizer=optimizer,
+        corpus=corpus,
+        coordinate=axis.name,
+        regimes=len(members),
+        method=said.method,
+        support=said.support,
+        a=None if law is None else law.a,
+        b=None if law is None else law.b,
+        b_low=ends_b[0],
+        b_high=ends_b[1],
+        c=None if law is None else law.c,
+        c_low=ends_c[0],
+        c_high=ends_c[1],
+        e=None if law is None else law.e,
+        complement=law is not None and law.complement,
+        points=tuple(
+            (result.regime, regime.config[axis.name], None if law is None else law.at(regime.params, regime.ratio))
+            for result, regime in zip(members, tuned, strict=True)
+        ),
+    )
+
+
+_Ends = tuple[float | None, float | None]
+_UNKNOWN: _Ends = (None, None)
+
+
+def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: Law, level: float) -> tuple[_Ends, _Ends]:
+    """The intervals of B and C by plain regression; None where regimes do not vary in size or ratio, or are too few."""
+    kept = [regime for regime in tuned if regime.config[axis.name] != axis.off]
+    values = np.array([float(regime.config[axis.name]) for regime in kept])
+    sizes = np.log(np.array([regime.params for regime in kept]) / UNIT)
+    ratios = np.log(np.array([regime.ratio for regime in kept]))
+    h = (1 - values if law.complement else values) - law.e
+    varied = [column for column in (sizes, ratios) if np.ptp(column) > 0]
+    freedom = len(kept) - 1 - len(varied)
+    if freedom < 1 or not varied or np.any(h <= 0):
+        return _UNKNOWN, _UNKNOWN
+    design = np.stack([np.ones_like(h), *varied], axis=1)
+    slopes, *_ = np.linalg.lstsq(design, np.log(h), rcond=None)
+    residuals = np.log(h) - design @ slopes
+    errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * float(residuals @ residuals) / freedom)
+    halves = float(stdtrit(freedom, (1 + level) / 2)) * errors
+    ends = iter(
+        [(float(slope - half), float(slope + half)) for slope, half in zip(slopes[1:], halves[1:], strict=True)]
+    )
+    ends_b, ends_c = (next(ends) if np.ptp(column) > 0 else _UNKNOWN for column in (sizes, ratios))
+    return ends_b, ends_c

@@ -1,0 +1,121 @@
+"""Which hyperparameters the good trials of a sweep owe their losses to: PED-ANOVA, by Optuna.
+
+PED-ANOVA (Watanabe, Bansal and Hutter, arXiv 2304.10255) compares where the best trials lie with where all trials lie,
+coordinate by coordinate. It complements the star: the star says what a single change costs around the incumbent, this
+says what set the best trials apart from all others, wherever they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuneopt.analysis.optuna_trials import members, quiet, varied
+from tuneopt.ledger import TrialRecord
+from tuneopt.search.axis import Axis
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import Value
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+EVALUATOR = "PED-ANOVA"
+
+FEWEST = 20
+"""Finished trials below which importances are noise and none are given."""
+
+GOOD = 5
+"""Trials that the best group holds at least, as the method asks for."""
+
+BEST = 0.1
+"""The share of trials that counts as the best group, where that is `GOOD` trials or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """One coordinate: its share of all coordinates' importance, 0 to 1, and how many values it was tried at."""
+
+    coordinate: str
+    share: float
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class Importances:
+    """The coordinates of one sweep, most important first; the shares sum to 1, or are all 0 where nothing stands out.
+
+    ``trials`` finished and comparable trials were looked at, the ``best`` of them against all. ``bar`` is the select
+    loss of the worst of the best, in nats per token.
+    """
+
+    evaluator: str
+    entries: tuple[Importance, ...]
+    trials: int
+    best: int
+    bar: float
+
+
+def importances(sweep: Sweep, records: Iterable[TrialRecord]) -> Importances | None:
+    """How much each coordinate that varies has to do with being among the best trials of the sweep's own seed.
+
+    ``records`` may be a whole ledger's: those that the sweep's space does not describe are passed over. None below
+    `FEWEST` comparable trials. The same records give the same figures.
+    """
+    found = [
+        record
+        for record in members(sweep, list(records))
+        if record.comparable and record.select_loss is not None and record.spec.seed == sweep.seed
+    ]
+    if len(found) < FEWEST:
+        return None
+    losses = sorted(record.select_loss for record in found if record.select_loss is not None)
+    share = max(BEST, GOOD / len(found))
+    bar = losses[math.ceil(share * len(losses)) - 1]
+    tried = {axis.name: _tried(axis, found) for axis in varied(sweep)}
+    shares = _evaluate(sweep, found, tried, share)
+    entries = [Importance(name, shares.get(name, 0.0), len(values)) for name, values in tried.items()]
+    entries.sort(key=lambda entry: (-entry.share, entry.coordinate))
+    return Importances(EVALUATOR, tuple(entries), len(found), sum(loss <= bar for loss in losses), bar)
+
+
+def _tried(axis: Axis, records: Iterable[TrialRecord]) -> list[Value]:
+    """The values of a coordinate among ``records``: numbers ascending, words as declared."""
+    values = {record.spec.config[axis.name] for record in records}
+    return sorted(values, key=float) if axis.numeric else [value for value in axis.values if value in values]
+
+
+def _evaluate(
+    sweep: Sweep, records: list[TrialRecord], tried: dict[str, list[Value]], share: float
+) -> dict[str, float]:
+    """The evaluator's shares. Numbers go in by rank among the values tried: grids are even on no common scale."""
+    import optuna
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    several = {name: values for name, values in tried.items() if len(values) > 1}
+    if not several:
+        return {}
+    numeric = {axis.name: axis.numeric for axis in varied(sweep)}
+    distributions: dict[str, BaseDistribution] = {
+        name: IntDistribution(0, len(values) - 1) if numeric[name] else CategoricalDistribution(values)
+        for name, values in several.items()
+    }
+    with quiet():
+        study = optuna.create_study(direction="minimize")
+        study.add_trials(
+            optuna.trial.create_trial(
+                value=record.select_loss,
+                params={
+                    name: values.index(record.spec.config[name]) if numeric[name] else record.spec.config[name]
+                    for name, values in several.items()
+                },
+                distributions=distributions,
+            )
+            for record in records
+        )
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
+        found = get_param_importances(study, evaluator=evaluator, normalize=False)
+    total = sum(found.values())
+    return {name: value / total for name, value in found.items()} if total > 0 else {}

@@ -1,0 +1,265 @@
+"""One law for all optimizers: shared exponent and floors, and one factor per optimizer by which it rescales the tokens.
+
+L(scale, optimizer, D) = beta_scale + amplitude * (rho_optimizer * D)^-B. Laws fitted to each optimizer apart are
+ill-conditioned, because their floors, coefficients and exponents trade against each other; sharing all but one factor
+is stable and compares optimizers directly (Volkova, Safaryan, Lampert, Alistarh, arXiv 2602.07712, who rescale the
+model size as well; with a free floor per scale only the tokens' factor is left). rho over the baseline's is the
+speedup, the same at every ratio: where speedups differ between regimes, the residuals show it.
+
+For a given exponent the law is linear in the floors and in c_o = amplitude * rho_o^-B, so least squares needs a search
+over the exponent alone (variable projection), for all redrawn data sets at once.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtri, fdtri
+
+from tuneopt.analysis.best import Result
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.scaling import Array
+from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, redrawn_sigmas
+
+EXPONENTS = np.geomspace(0.02, 3.0, 120)
+"""Exponents searched; a parabola refines the best."""
+
+FEWEST_RATIOS = 3
+"""Ratios of the baseline that a scale needs: two points hold no exponent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One optimizer's speedup over the baseline in every regime of the fit, and on how many results it rests.
+
+    ``low`` and ``high`` are None where no noise is known or that end is open.
+    """
+
+    optimizer: str
+    factor: float | None
+    low: float | None
+    high: float | None
+    results: int
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The loss (nats) that no budget goes below at a scale, for every optimizer."""
+
+    scale: str
+    beta: float
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """A result's loss, what the law says, and the difference (nats; positive where the law is too low)."""
+
+    optimizer: str
+    regime: RegimeKey
+    loss: float
+    fitted: float
+    residual: float
+
+
+@dataclass(frozen=True, slots=True)
+class JointFit:
+    """The joint law of one corpus; ``scale`` is None for all scales together.
+
+    ``rms`` is the root of the squared residuals over the degrees of freedom (nats), ``excess`` its ratio to the noise
+    (None where no noise is known). Flags: ``misfit`` (the residuals are more than the noise explains at 5%; the
+    intervals are widened by ``excess``), ``edge`` (the best exponent is the end of those searched).
+    """
+
+    corpus: str
+    scale: str | None
+    exponent: float
+    exponent_low: float | None
+    exponent_high: float | None
+    amplitude: float
+    floors: tuple[Floor, ...]
+    factors: tuple[Factor, ...]
+    residuals: tuple[Residual, ...]
+    rms: float
+    excess: float | None
+    flags: tuple[str, ...]
+
+
+def joint_fits(
+    results: Sequence[Result],
+    noise: NoiseModel,
+    *,
+    baseline: str = BASELINE,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[JointFit, ...]:
+    """For each corpus: the fit over all its scales, where there are several, then the fit of each scale.
+
+    A scale enters when the baseline has `FEWEST_RATIOS` ratios there, an optimizer when it has a result there.
+    """
+    ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
+    for result in results:
+        if result.optimizer == baseline:
+            ratios[result.regime[:2]].add(result.regime.ratio)
+    fits: list[JointFit] = []
+    for corpus in dict.fromkeys(result.regime.corpus for result in results):
+        scales = [scale for (place, scale), known in ratios.items() if place == corpus and len(known) >= FEWEST_RATIOS]
+        for chosen in ([scales] if len(scales) > 1 else []) + [[scale] for scale in scales]:
+            here = [result for result in results if result.regime.corpus == corpus and result.regime.scale in chosen]
+            if len({result.optimizer for result in here}) > 1:
+                name = chosen[0] if len(chosen) == 1 else None
+                fits.append(_fit(here, corpus, name, noise, baseline, level, draws, seed))
+    return tuple(fits)
+
+
+@dataclass(frozen=True)
+class _Design:
+    """The columns of the linear law: one per scale, then one per optimizer (the baseline first)."""
+
+    scales: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    scale_of: Array
+    optimizer_of: Array
+    tokens: Array
+    """Tokens over ``unit``, one per result."""
+    unit: float
+    weights: Array
+    """Square roots of the numbers of runs that each loss averages."""
+
+    @property
+    def size(self) -> int:
+        return len(self.scales) + len(self.optimizers)
+
+    def columns(self, exponents: Array) -> Array:
+        """Weighted columns, shape (exponents, results, columns)."""
+        powers = self.tokens[None, :] ** -exponents[:, None]
+        floors = np.broadcast_to(self.scale_of, (len(exponents), *self.scale_of.shape))
+        return np.concatenate([floors, self.optimizer_of * powers[..., None]], axis=-1) * self.weights[:, None]
+
+
+def _design(results: Sequence[Result], baseline: str) -> _Design:
+    scales = tuple(dict.fromkeys(result.regime.scale for result in results))
+    names = tuple(sorted({result.optimizer for result in results}, key=lambda name: (name != baseline, name)))
+    tokens = np.array([result.tokens for result in results])
+    unit = float(np.exp(np.mean(np.log(tokens))))
+    return _Design(
+        scales,
+        names,
+        np.array([[result.regime.scale == scale for scale in scales] for result in results], float),
+        np.array([[result.optimizer == name for name in names] for result in results], float),
+        tokens / unit,
+        unit,
+        np.sqrt([result.runs for result in results]),
+    )
+
+
+def _solve(design: _Design, losses: Array) -> tuple[Array, Array]:
+    """Exponents (m,) and linear parameters (m, columns) of the data sets ``losses`` (m, results)."""
+    targets = (losses * design.weights).T
+    columns = design.columns(EXPONENTS)
+    errors = np.empty((len(EXPONENTS), targets.shape[1]))
+    total = np.sum(targets**2, axis=0)
+    for place, matrix in enumerate(columns):
+        basis, _ = np.linalg.qr(matrix)
+        errors[place] = total - np.sum((basis.T @ targets) ** 2, axis=0)
+    best = np.argmin(errors, axis=0)
+    inner = np.clip(best, 1, len(EXPONENTS) - 2)
+    each = np.arange(targets.shape[1])
+    left, middle, right = (errors[inner + step, each] for step in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1), 0.0)
+    steps = np.where(best == inner, np.clip(shift, -1, 1), best - inner)
+    exponents = np.exp(np.log(EXPONENTS[inner]) + steps * math.log(EXPONENTS[1] / EXPONENTS[0]))
+    parts = np.empty((len(each), design.size))
+    for some in np.array_split(each, max(1, len(each) // 256)):
+        matrix = design.columns(exponents[some])
+        moment = np.swapaxes(matrix, 1, 2) @ targets.T[some][..., None]
+        parts[some] = np.linalg.solve(np.swapaxes(matrix, 1, 2) @ matrix, moment)[..., 0]
+    return exponents, parts
+
+
+def _factors(design: _Design, exponents: Array, parts: Array) -> Array:
+    """rho over the baseline's, shape (m, optimizers); infinite where the law says that an optimizer needs no tokens."""
+    powers = parts[:, len(design.scales) :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(powers > 0, powers[:, :1] / powers, np.inf)
+        return np.where(powers[:, :1] > 0, np.asarray(ratio) ** (1 / exponents[:, None]), np.nan)
+
+
+def _fit(
+    results: list[Result],
+    corpus: str,
+    scale: str | None,
+    noise: NoiseModel,
+    baseline: str,
+    level: float,
+    draws: int,
+    seed: int,
+) -> JointFit:
+    design = _design(results, baseline)
+    losses = np.array([[result.loss for result in results]])
+    level_of = losses.mean()  # the floors take it up; without it the small errors would drown in large squares
+    losses = losses - level_of
+    exponents, parts = _solve(design, losses)
+    exponent = float(exponents[0])
+    fitted = (design.columns(exponents)[0] @ parts[0]) / design.weights
+    residual = losses[0] - fitted
+    freedom = len(results) - design.size - 1
+    spreads = [noise.of(result.regime) for result in results]
+    sigmas = np.array([math.nan if spread is None else spread.sigma for spread in spreads])
+    excess = None
+    flags = []
+    if freedom > 0 and np.isfinite(sigmas).all():
+        squares = float(np.sum((residual * design.weights / sigmas) ** 2))
+        excess = math.sqrt(squares / freedom)
+        known = [spread.freedom for spread in spreads if spread is not None and spread.freedom is not None]
+        limit = fdtri(freedom, min(known), 0.95) if known else chdtri(freedom, 0.05) / freedom
+        if excess**2 > limit:
+            flags.append("misfit")
+    if not EXPONENTS[0] * 1.001 < exponent < EXPONENTS[-1] / 1.001:
+        flags.append("edge")
+    bounds: list[tuple[float | None, float | None]] = [(None, None)] * (len(design.optimizers) + 1)
+    if np.isfinite(sigmas).all():
+        rng = np.random.default_rng([seed, zlib.crc32(f"joint\n{corpus}\n{scale}".encode())])
+        widened = max(1.0, excess or 1.0) if "misfit" in flags else 1.0
+        sigma = np.stack(redrawn_sigmas([spread for spread in spreads if spread is not None], draws, rng), axis=-1)
+        drawn = fitted + widened * sigma / design.weights * rng.standard_normal((draws, len(results)))
+        again, redrawn = _solve(design, drawn)
+        samples = np.concatenate([again[:, None], _factors(design, again, redrawn)], axis=1)
+        bounds = [_interval(column, level) for column in samples.T]
+    factors = _factors(design, exponents, parts)[0]
+    counts = design.optimizer_of.sum(axis=0)
+    return JointFit(
+        corpus=corpus,
+        scale=scale,
+        exponent=exponent,
+        exponent_low=bounds[0][0],
+        exponent_high=bounds[0][1],
+        amplitude=float(parts[0, len(design.scales)] * design.unit**exponent),
+        floors=tuple(Floor(name, float(beta + level_of)) for name, beta in zip(design.scales, parts[0], strict=False)),
+        factors=tuple(
+            Factor(name, float(factor) if np.isfinite(factor) else None, *ends, int(count))
+            for name, factor, ends, count in zip(design.optimizers, factors, bounds[1:], counts, strict=True)
+        ),
+        residuals=tuple(
+            Residual(result.optimizer, result.regime, result.loss, float(said + level_of), float(rest))
+            for result, said, rest in zip(results, fitted, residual, strict=True)
+        ),
+        rms=float(math.sqrt(np.sum((residual * design.weights) ** 2) / max(freedom, 1))),
+        excess=excess,
+        flags=tuple(flags),
+    )
+
+
+def _interval(samples: Array, level: float) -> tuple[float | None, float | None]:
+    known = samples[~np.isnan(samples)]
+    if len(known) < 0.99 * len(samples):
+        return None, None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)

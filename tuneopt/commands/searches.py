@@ -1,0 +1,51 @@
+"""The part of ``tuneopt tune`` that runs a sampled search."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, show
+
+if TYPE_CHECKING:
+    from tuneopt.data import Corpus
+    from tuneopt.ledger import Ledger
+    from tuneopt.search.sampled import SampledSearch
+
+
+def sampled(
+    search: SampledSearch,
+    loaded: Corpus,
+    ledger: Ledger,
+    path: Path,
+    *,
+    corpus: str,
+    trials: int | None,
+    address: str | None,
+    max_concurrent: int | None,
+    gpus_per_trial: float,
+    dry_run: bool,
+    json_: bool,
+) -> int:
+    """Run the search and write its report; the exit code says whether its best happens to be certified."""
+    from tuneopt import api, console
+    from tuneopt.display import SweepDisplay, resume_hint
+
+    if dry_run:
+        return show(api.search_cost(search, loaded, ledger, trials), json_, console.cost)
+    regime = search.sweep.regime
+    if trials is None and not json_:
+        console.say(f"{search.search} gets {search.expected} trials: what coordinate descent is expected to need")
+    title = f"{search.sweep.space.optimizer} at {regime.label} on {loaded.id.name} by {search.search}"
+    with SweepDisplay(title, quiet=json_) as display:
+        result = api.sample(
+            search, ledger, trials=trials, corpus=corpus, address=address, max_concurrent=max_concurrent,
+            gpus_per_trial=gpus_per_trial, listener=display.update,
+        )  # fmt: skip
+    if result.interrupted:
+        console.say(resume_hint(sys.argv, result))
+        return INTERRUPTED
+    api.report(ledger, path, [search.id])
+    show(api.search_summary(search, result, path), json_, console.search_summary)
+    return DONE if result.state.descent.certificate.complete else NO_CERTIFICATE

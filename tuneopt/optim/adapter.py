@@ -1,0 +1,138 @@
+"""Runs a plain `torch.optim.Optimizer` subclass that knows nothing of tuneopt.
+
+All parameters go into one param group, weight decay acts on whatever the class lets it act on, and the proof is the
+generic one: parameters move and stay finite. Which rule moved them, only a class with rules and invariants can show.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+
+from tuneopt.optim.base import Optimizer, Parameters, _as_groups
+from tuneopt.optim.invariants.generic import GenericInvariant
+from tuneopt.optim.pool import Pool
+from tuneopt.optim.routing import Route
+from tuneopt.optim.rule import Rule, Shape
+from tuneopt.optim.settings import COMMON, Settings
+from tuneopt.spec import InputError
+
+CLIP = "max_grad_norm"
+
+
+class UndeclaredRule(Rule):
+    """The place of a rule that nobody declared; ``name`` is that of the class."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]
+
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """Raises `InputError`: a plain class does not say."""
+        raise InputError(f"{self.name} does not declare its state; derive it from tuneopt.optim.Optimizer")
+
+    def invariant(self) -> GenericInvariant:
+        """Parameters moved, finite, and state there."""
+        return GenericInvariant()
+
+
+class Adapted(Optimizer):
+    """A plain optimizer, ``inner``, under the interface of tuneopt's; built by classes that `adapted` makes.
+
+    Arguments are those of the class, and ``max_grad_norm`` (0 = off), a joint clip of all gradients, where the class
+    has none of its own. Groups and state are the inner optimizer's.
+    """
+
+    kind: ClassVar[type[torch.optim.Optimizer]]
+
+    def __init__(self, params: Parameters, **settings: Any) -> None:
+        groups = _as_groups(params)
+        if len(groups) != 1:
+            raise InputError(f"{self.kind.__name__} declares no rules and takes one param group, not {len(groups)}")
+        self._route_rules, self._modules, self._pools, self._routes = (), {}, None, []
+        named = self._named(groups[0]["params"], None, explicit=True)
+        reason = "the class declares no routing: one group for all"
+        decays = float(settings.get("weight_decay", 0) or 0) > 0
+        self._routes = [
+            Route(name, tuple(p.shape), self.main.name, decays, reason)
+            if p.requires_grad
+            else Route(name, tuple(p.shape), "frozen", False, "requires no gradient")
+            for name, p in named
+        ]
+        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        if not trained:
+            raise InputError("the optimizer got no parameter that requires a gradient")
+        self._limit = 0.0
+        if CLIP not in inspect.signature(self.kind).parameters:
+            self._limit = settings.pop(CLIP, 0.0)
+            COMMON[CLIP].check(CLIP, self._limit)
+        self.inner = self.kind([parameter for _, parameter in trained], **settings)
+        if len(self.inner.param_groups) != 1 or "lr" not in self.inner.param_groups[0]:
+            raise InputError(f"{self.kind.__name__} has no learning rate 'lr' in one param group; adapt its class")
+        group = self.inner.param_groups[0]
+        group |= {"rule": self.main.name, "param_names": [name for name, _ in trained], "initial_lr": group["lr"]}
+        group.setdefault(CLIP, self._limit)
+        torch.optim.Optimizer.__init__(self, self.inner.param_groups, self.inner.defaults)
+        self._share()
+
+    def _share(self) -> None:
+        self.param_groups, self.state = self.inner.param_groups, self.inner.state
+
+    @property
+    def pools(self) -> list[Pool[Any]]:
+        """Raises `InputError`: sharded training needs rules, and a plain class has none."""
+        raise InputError(f"{self.kind.__name__} declares no rules, so it runs unsharded only")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Raises `InputError` for a second group."""
+        if getattr(self, "param_groups", None):
+            raise InputError(f"{self.kind.__name__} declares no rules and takes one param group")
+        torch.optim.Optimizer.add_param_group(self, param_group)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Clip, then one step of the inner optimizer; returns the closure's loss, or None without one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._limit > 0:
+            torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], self._limit)
+        self.inner.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner optimizer's."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Into the inner optimizer, as it loads it."""
+        self.inner.load_state_dict(state_dict)
+        self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "inner": self.inner, "_limit": self._limit}
+
+
+@cache
+def adapted(kind: Callable[..., Any]) -> type[Adapted]:
+    """The class that runs ``kind`` under tuneopt's interface; raises `InputError` where a step needs a closure."""
+    assert isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise InputError(f"{kind.__name__}.step needs a closure, and training evaluates each batch once; use another")
+    own = inspect.signature(kind)
+    parameters: Sequence[inspect.Parameter] = [
+        each for each in own.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if CLIP not in own.parameters:
+        parameters = [*parameters, inspect.Parameter(CLIP, inspect.Parameter.KEYWORD_ONLY, default=0.0)]
+    members = {
+        "kind": kind,
+        "rules": (UndeclaredRule(kind.__name__),),
+        "__signature__": inspect.Signature(parameters),
+        "__doc__": kind.__doc__,
+    }
+    return type(kind.__name__, (Adapted,), members)

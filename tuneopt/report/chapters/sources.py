@@ -1,0 +1,84 @@
+"""Provenance of a comparison: its sources, the trials behind each result, and how each figure is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuneopt.report import provenance
+from tuneopt.report.blocks import Block, Chapter, Command, Facts, Fold, Prose, Table, figures_of
+from tuneopt.report.compare import Comparison
+from tuneopt.report.sources import Material
+from tuneopt.report.text import loss_text, plural, value_text
+
+TITLE = "Provenance"
+
+MOST = 2000
+"""Results that the table of trials lists."""
+
+
+def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter], sweeps: int) -> Chapter:
+    """Where every number comes from; folded, because it is for the tenth question."""
+    blocks: list[Block] = [Command("How to make this report again", material.command)]
+    blocks += [Fold(origin.name, (Facts(origin.name, origin.facts),)) for origin in material.origins]
+    notes = material.inputs.notes
+    if notes:
+        blocks.append(Fold("What the sources do not say", (Prose(tuple(_sentence(note) for note in notes)),)))
+    if material.study is not None:
+        environment = provenance.environment(material.study.views)
+        blocks.append(Fold(environment.title, (environment,)))
+        if material.study.other_trials:
+            blocks.append(Prose((
+                f"The ledger holds {plural(material.study.other_trials, 'further trial')} outside "
+                f"{'this sweep' if sweeps == 1 else 'these sweeps'}.",
+            )))  # fmt: skip
+    results = _results(comparison)
+    if results.rows and sweeps != 1:
+        blocks.append(Fold(results.title, (results,)))
+    figures = _figures(material, before)
+    if figures.rows:
+        blocks.append(Fold(figures.title, (figures,)))
+    return Chapter("provenance", TITLE, (), tuple(blocks))
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:]}."
+
+
+def _results(comparison: Comparison) -> Table:
+    rows = tuple(
+        (comparison.label(each.regime), each.optimizer, loss_text(each.loss), ", ".join(each.trials),
+         ", ".join(f"{name} {value_text(value)}" for name, value in each.config))
+        for each in comparison.analysis.results[:MOST]
+    )  # fmt: skip
+    heads = ("regime", "optimizer", "report loss (nats)", "trials averaged", "configuration")
+    return Table("Trials and configuration behind each result", heads, rows, frozenset({2}))
+
+
+def _figures(material: Material, before: Sequence[Chapter]) -> Table:
+    """The command behind each figure, and the function that gives its numbers in Python."""
+    rows = []
+    for chapter in before:
+        for figure in figures_of(chapter.blocks):
+            function = f"tuneopt.analysis.{FUNCTIONS[figure.key.rstrip('0123456789').rstrip('-')]}"
+            rows.append((chapter.title, figure.title, f"{material.command} -o report.html", f"#{figure.key}", function))
+    heads = ("chapter", "figure", "command", "place in the file", "numbers in Python")
+    return Table("How each figure is made again", heads, tuple(rows))
+
+
+FUNCTIONS = {
+    "against-scale": "speedups",
+    "speedups": "speedups",
+    "laws": "speedups",
+    "joint": "joint_factors",
+    "residuals": "joint_residuals",
+    "distances": "rankings",
+    "losses": "rankings",
+    "training": "training_orders",
+    "training-trials": "training_orders",
+    "undertuned": "undertuned_runs",
+    "transfer": "transfers",
+    "regrets": "sensitivities",
+    "exponents": "hyper_scaling",
+    "pareto": "pareto_points",
+}
+"""The function of the analysis that gives a figure's numbers, by the figure's key without its number."""

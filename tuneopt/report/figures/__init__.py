@@ -1,0 +1,1 @@
+"""Figures of the report, one to a file: an info function (pure data) and its drawer."""

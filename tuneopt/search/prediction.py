@@ -1,0 +1,314 @@
+"""Hyperparameters for a regime that nobody tuned, from regimes that somebody did (arXiv 2509.02046, Phase III).
+
+Each coordinate is predicted on its own and snapped to its grid, continued geometrically within its bounds. How:
+
+- ``constant``: every regime has one value in its near-optimal set; that value.
+- ``law``: `Law` through at least four regimes, and an interval from a residual bootstrap (see `_interval`).
+- ``median``: fewer than four regimes; their middle value, and the interval is their range.
+- ``majority``: words and switches, and a value that is off in half of the regimes or more.
+- ``start``: no regime tells; the start of the space.
+
+A published optimum often beats its neighbours by less than noise. Where a regime brings the star around its winner,
+the winner is replaced by the weighted mean of the values near it, a value that lies d above it counting exp(-d/0.003),
+and a regime whose near-optimal values spread widely counts less in the fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tuneopt.search.axis import Axis
+from tuneopt.search.ladder import Config, LadderSpace
+from tuneopt.search.prediction_law import Floats, Law, fit_law
+from tuneopt.spec import SCALES, InputError, TrialSpec, Value
+
+if TYPE_CHECKING:
+    from tuneopt.search.descent import Descent
+    from tuneopt.search.space import SearchSpace
+
+__all__ = ["Forecast", "Law", "Prediction", "TunedRegime", "forecast", "predict", "published_regimes", "star_regime"]
+
+FEWEST = 4
+"""Regimes from which a law is fitted; it has four parameters."""
+
+NEAR = 0.007
+"""Nats above a winner within which a value counts as near-optimal (arXiv 2509.02046)."""
+
+SOFTNESS = 0.003
+"""Nats over which the weight of a near-optimal value falls by e: the tolerance of a sweep."""
+
+LEVEL = 0.90
+"""Coverage of an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunedRegime:
+    """What tuning found in one regime: non-embedding parameters, ratio, and the winner's complete configuration.
+
+    ``near`` tells, where a star is at hand, how many nats each value of a coordinate lies above the winner.
+    """
+
+    params: float
+    ratio: float
+    config: Mapping[str, Value]
+    near: Mapping[str, Mapping[Value, float]] = field(default_factory=dict)
+
+    def near_optimal(self, name: str) -> dict[Value, float]:
+        """The near-optimal values of one coordinate, each with its nats above the winner; the winner's own always."""
+        found = {value: max(0.0, above) for value, above in self.near.get(name, {}).items() if above <= NEAR}
+        return found | {self.config[name]: 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One coordinate in one regime, with the 90% interval; all three lie on the continued grid.
+
+    ``support``: of a law, the share of the spread of log h that it explains; otherwise the share of regimes that
+    agree with ``value``.
+    """
+
+    coordinate: str
+    value: Value
+    low: Value
+    high: Value
+    method: str
+    support: float
+    law: Law | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A whole configuration for a regime.
+
+    ``extrapolation`` is the factor by which ``params`` and ``ratio`` lie beyond the tuned range, 1 inside it.
+    """
+
+    params: float
+    ratio: float
+    coordinates: Mapping[str, Prediction]
+    config: Config
+    extrapolation: Mapping[str, float]
+    regimes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``tuneopt predict --json`` prints."""
+        return {
+            "params": self.params,
+            "ratio": self.ratio,
+            "config": {
+                name: {
+                    "value": each.value,
+                    "low": each.low,
+                    "high": each.high,
+                    "method": each.method,
+                    "support": round(each.support, 4),
+                    "law": None if each.law is None else asdict(each.law),
+                }
+                for name, each in self.coordinates.items()
+            },
+            "fixed": {name: value for name, value in self.config if name not in self.coordinates},
+            "extrapolation": dict(self.extrapolation),
+            "regimes": self.regimes,
+        }
+
+
+def predict(
+    axis: Axis, regimes: Sequence[TunedRegime], params: float, ratio: float, *, resamples: int = 200, seed: int = 0
+) -> Prediction:
+    """One coordinate at ``params`` parameters and ``ratio``; deterministic in ``seed``.
+
+    Raises `InputError` for no regime at all, and for a size or ratio that is not positive.
+    """
+    _check(regimes, params, ratio)
+    told = [regime for regime in regimes if axis.name in regime.config]
+    if not told or axis.held:
+        return Prediction(axis.name, axis.start, axis.start, axis.start, "constant" if axis.held else "start", 0.0)
+    near = [regime.near_optimal(axis.name) for regime in told]
+    winners = [regime.config[axis.name] for regime in told]
+    shared = set.intersection(*(set(values) for values in near))
+    if shared:
+        value = min(shared, key=lambda each: (sum(values[each] for values in near), -winners.count(each), str(each)))
+        return Prediction(axis.name, value, value, value, "constant", winners.count(value) / len(winners))
+    tuned = [index for index, value in enumerate(winners) if value != axis.off] if axis.numeric else []
+    if 2 * len(tuned) <= len(winners):
+        return _majority(axis, told, winners, params, ratio)
+    kept = [told[index] for index in tuned]
+    if len(kept) < FEWEST:
+        return _median(axis, [regime.config[axis.name] for regime in kept], len(winners))
+    return _by_law(axis, kept, params, ratio, resamples, seed)
+
+
+def forecast(
+    space: LadderSpace,
+    regimes: Sequence[TunedRegime],
+    params: float,
+    ratio: float,
+    *,
+    only: Collection[str] | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Forecast:
+    """Every coordinate of ``space`` at ``params`` parameters and ``ratio``.
+
+    ``only`` names the scaling-sensitive coordinates; the others take the value of most regimes. Raises `InputError`
+    as `predict` does.
+    """
+    _check(regimes, params, ratio)
+    found: dict[str, Prediction] = {}
+    for axis in space.axes:
+        told = [regime for regime in regimes if axis.name in regime.config]
+        if only is not None and axis.name not in only and told and not axis.held:
+            winners = [regime.config[axis.name] for regime in told]
+            found[axis.name] = _majority(axis, told, winners, params, ratio)
+        else:
+            found[axis.name] = predict(axis, regimes, params, ratio, resamples=resamples, seed=seed)
+    values = {name: each.value for name, each in found.items()}
+    return Forecast(
+        params=params,
+        ratio=ratio,
+        coordinates=found,
+        config=TrialSpec.freeze(dict(space.fixed) | values),
+        extrapolation={
+            "params": _beyond(params, [regime.params for regime in regimes]),
+            "ratio": _beyond(ratio, [regime.ratio for regime in regimes]),
+        },
+        regimes=len(regimes),
+    )
+
+
+def published_regimes(space: SearchSpace) -> tuple[TunedRegime, ...]:
+    """The published tuned points of a search space."""
+    return tuple(TunedRegime(SCALES[each.scale].parameters, each.ratio, each.config) for each in space.published)
+
+
+def star_regime(params: float, ratio: float, descent: Descent) -> TunedRegime:
+    """The winner of a finished descent, with how far the values of its star lie above it.
+
+    Raises `InputError` when the descent has no finished incumbent.
+    """
+    if descent.incumbent_loss is None:
+        raise InputError("a sweep without a finished trial predicts nothing; leave it out")
+    near: dict[str, dict[Value, float]] = {}
+    for change in descent.star:
+        if change.loss is not None:
+            near.setdefault(change.coordinate, {})[change.value] = change.loss - descent.incumbent_loss
+    return TunedRegime(params, ratio, dict(descent.incumbent), near)
+
+
+def _check(regimes: Sequence[TunedRegime], params: float, ratio: float) -> None:
+    if not regimes:
+        raise InputError("a prediction needs at least one tuned regime; tune one first, or name a published optimizer")
+    for name, value, example in (("params", params, "1.2e9"), ("ratio", ratio, "8")):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a positive number, not {value:g}; try {example}")
+
+
+def _beyond(value: float, tuned: Sequence[float]) -> float:
+    low, high = min(tuned), max(tuned)
+    return value / high if value > high else low / value if value < low else 1.0
+
+
+def _majority(
+    axis: Axis, told: Sequence[TunedRegime], winners: Sequence[Value], params: float, ratio: float
+) -> Prediction:
+    """The commonest value; of equally common ones, that of the regime nearest to the wanted one."""
+    counts = Counter(winners)
+
+    def far(value: Value) -> float:
+        held = [regime for regime, winner in zip(told, winners, strict=True) if winner == value]
+        return min(abs(math.log(each.params / params)) + abs(math.log(each.ratio / ratio)) for each in held)
+
+    value = min(counts, key=lambda each: (-counts[each], far(each), str(each)))
+    return Prediction(axis.name, value, value, value, "majority", counts[value] / len(winners))
+
+
+def _median(axis: Axis, values: Sequence[Value], regimes: int) -> Prediction:
+    ordered = sorted(values, key=float)
+    value = ordered[(len(ordered) - 1) // 2]
+    return Prediction(axis.name, value, ordered[0], ordered[-1], "median", values.count(value) / regimes)
+
+
+def _by_law(
+    axis: Axis, regimes: Sequence[TunedRegime], params: float, ratio: float, resamples: int, seed: int
+) -> Prediction:
+    complement = axis.extend == "complement"
+    lattice = _lattice(axis, [regime.config[axis.name] for regime in regimes])
+    scale = _logs(lattice, complement)
+    step = float(np.median(np.abs(np.diff(np.sort(scale))))) if len(scale) > 1 else math.log(2)
+    sizes = np.array([regime.params for regime in regimes], float)
+    ratios = np.array([regime.ratio for regime in regimes], float)
+    targets, spreads = zip(*(_target(axis, regime, complement) for regime in regimes), strict=True)
+    h = np.exp(np.array(targets))
+    weights = 1 / (np.array(spreads) ** 2 + step**2 / 12)  # a grid hides the optimum evenly within a step
+    law = fit_law(sizes, ratios, h, weights, complement)
+
+    def snap(position: float) -> Value:
+        return lattice[int(np.argmin(np.abs(scale - position)))]
+
+    fitted = np.array([_position(law, n, r) for n, r in zip(sizes, ratios, strict=True)])
+    residuals = np.log(h) - fitted
+    total = float(np.sum(weights * (np.log(h) - np.average(np.log(h), weights=weights)) ** 2))
+    explained = 1 - float(np.sum(weights * residuals**2)) / total if total else 1.0
+    low, high = _interval(sizes, ratios, fitted, residuals, weights, law, (params, ratio), resamples, seed)
+    ends = sorted((snap(low), snap(high)), key=float)
+    value = snap(_position(law, params, ratio))
+    ends = [min(ends[0], value, key=float), max(ends[1], value, key=float)]
+    return Prediction(axis.name, value, ends[0], ends[1], "law", max(0.0, explained), law)
+
+
+def _interval(
+    sizes: Floats, ratios: Floats, fitted: Floats, residuals: Floats, weights: Floats, law: Law,
+    wanted: tuple[float, float], resamples: int, seed: int,
+) -> tuple[float, float]:  # fmt: skip
+    """The 90% interval of a new tuned log h, by a residual bootstrap.
+
+    Residuals are widened for the parameters that the fit spent, drawn with replacement on top of the fitted curve and
+    fitted again; one more residual stands for how far a tuned value itself scatters.
+    """
+    rng = np.random.default_rng(seed)
+    free = max(1, len(residuals) - 3)
+    wide = (residuals - residuals.mean()) * math.sqrt(len(residuals) / free)
+    draws = []
+    for _ in range(resamples):
+        h = np.exp(fitted + rng.choice(wide, len(wide)))
+        again = fit_law(sizes, ratios, h, weights, law.complement)
+        draws.append(_position(again, *wanted) + float(rng.choice(wide)))
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _position(law: Law, params: float, ratio: float) -> float:
+    """Log h of a law, where h is the value, or 1 - value of a decay."""
+    value = law.at(params, ratio)
+    return math.log(1 - value if law.complement else value)
+
+
+def _target(axis: Axis, regime: TunedRegime, complement: bool) -> tuple[float, float]:
+    """Log h of one regime and its spread over the near-optimal values, each counting exp(-nats / `SOFTNESS`)."""
+    near = {value: above for value, above in regime.near_optimal(axis.name).items() if value != axis.off}
+    logs = _logs(list(near), complement)
+    weights = np.exp(-np.array(list(near.values())) / SOFTNESS)
+    middle = float(np.average(logs, weights=weights))
+    return middle, math.sqrt(float(np.average((logs - middle) ** 2, weights=weights)))
+
+
+def _lattice(axis: Axis, tuned: Sequence[Value]) -> list[Value]:
+    """The grid and its continuations at both ends, and the tuned values: what a prediction may be; off is left out."""
+    values = dict.fromkeys((*axis.below, *axis.values, *axis.above, *tuned))
+    return sorted((value for value in values if value != axis.off and _positive(axis, value)), key=float)
+
+
+def _positive(axis: Axis, value: Value) -> bool:
+    return float(value) < 1 if axis.extend == "complement" else float(value) > 0
+
+
+def _logs(values: Sequence[Value], complement: bool) -> Floats:
+    numbers = np.array([float(value) for value in values])
+    return np.asarray(np.log(1 - numbers if complement else numbers), dtype=np.float64)

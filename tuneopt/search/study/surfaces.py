@@ -1,0 +1,161 @@
+"""Loss surfaces to simulate a study on: additive around each regime's tuned point, from published figures.
+
+Where a table of stars is given and holds the optimizer in the regime, the effects of its values are the measured ones,
+and a measured loss above 6 is a divergence. Everything else, runs that were not made included, is filled in: a value k
+grid steps from the tuned one costs k squared times the usual cost of one step, `STEP_COSTS`. A regime without a tuned
+point takes its values from the nearest one that has one, and its loss from a power law in parameters and ratio through
+the optimizer's tuned losses. An optimizer without tuned points on a ladder has its search space's start for an optimum.
+Such surfaces show how a study behaves; they are no evidence about optimizers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tuneopt.search.axis import Axis
+from tuneopt.search.ladder import LadderSpace
+from tuneopt.search.space import load_space
+from tuneopt.search.study.begin import closeness
+from tuneopt.search.study.study import Study
+from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate
+from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec, Value, canonical
+
+STEP_COSTS: Mapping[str, float] = {
+    "learning_rate": 0.0082,
+    "train_batch_size": 0.0136,
+    "weight_decay": 0.0172,
+    "warmup": 0.0046,
+    "decay": 0.0032,
+    "beta1": 0.0042,
+    "beta2": 0.0042,
+    "momentum": 0.0021,
+    "gamma": 0.0019,
+    "muon_to_adam_lr": 0.0027,
+    "scion_to_signum_lr": 0.0036,
+    "max_grad_norm": 0.0006,
+    "epsilon": 0.0001,
+    "muon_epsilon": 0.0007,
+    "scion_epsilon": 0.0002,
+}
+"""Nats that one grid step from the tuned value costs: medians over the published stars of arXiv 2509.02046."""
+
+OTHER_STEP_COST = 0.004
+"""Nats for a coordinate that no published star varies; the middle of the above."""
+
+NO_LOSS = 3.5
+"""Nats per token of a start, where no tuned point says better."""
+
+_CORPUS = CorpusId("any", "", 0)
+
+
+class Surfaces:
+    """The surface of every optimizer and regime of a study; ``evaluate`` is what a simulator asks for.
+
+    ``stars`` holds rows of optimizer, scale, ratio, incumbent, incumbent_loss and changes [coordinate, value, loss or
+    null]. ``noise`` is the standard deviation over seeds, in nats. Raises `InputError` for rows of another form.
+    """
+
+    def __init__(self, study: Study, stars: Iterable[Mapping[str, Any]] = (), noise: float = 0.0) -> None:
+        self.study, self.noise = study, noise
+        try:
+            self.stars = {(row["optimizer"], row["scale"], float(row["ratio"])): row for row in stars}
+            for row in self.stars.values():
+                AdditiveSurrogate.from_star(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"not a table of stars ({error}); each row needs optimizer, scale, ratio, incumbent, incumbent_loss "
+                "and changes"
+            ) from None
+        self._made: dict[tuple[str, str, float], AdditiveSurrogate] = {}
+
+    def evaluate(self, spec: TrialSpec) -> float | None:
+        """The loss that a trial ends with, its seed's noise included; None where it diverges."""
+        return self.of(spec.optimizer, spec.regime).loss(spec)
+
+    def of(self, optimizer: str, regime: Regime) -> AdditiveSurrogate:
+        """The surface of an optimizer in a regime."""
+        key = (optimizer, regime.scale.name, float(regime.ratio))
+        if key not in self._made:
+            self._made[key] = self._make(optimizer, regime, self.stars.get(key))
+        return self._made[key]
+
+    def origin(self, optimizer: str, regime: Regime) -> str:
+        """Where the surface comes from: ``star``, ``tuned point``, ``neighbour`` or ``start``."""
+        key = (optimizer, regime.scale.name, float(regime.ratio))
+        points = self._points(optimizer)
+        return (
+            "star" if key in self.stars else "tuned point" if regime_key(regime) in points
+            else "neighbour" if points else "start"
+        )  # fmt: skip
+
+    def _make(self, optimizer: str, regime: Regime, star: Mapping[str, Any] | None) -> AdditiveSurrogate:
+        space = self.study.spaces[optimizer]
+        if star is not None:
+            best = {name: canonical(value) for name, value in star["incumbent"].items()}
+            base = float(star["incumbent_loss"])
+            measured = {(name, canonical(value)): loss for name, value, loss in star["changes"]}
+        else:
+            best, base = self._tuned(optimizer, space, regime)
+            measured = {}
+        effects: dict[str, dict[Value, float | None]] = {}
+        for axis in space.axes:
+            origin = best.get(axis.name, axis.start)
+            effect = effects[axis.name] = {value: _modelled(axis, origin, value) for value in reach(axis, origin)}
+            for (name, value), loss in measured.items():
+                if name == axis.name and value != origin and loss is not None:
+                    effect[value] = None if loss > DIVERGED else loss - base
+        return AdditiveSurrogate(base, effects, noise=self.noise)
+
+    def _points(self, optimizer: str) -> dict[tuple[str, float], tuple[float, Mapping[str, Value]]]:
+        ladder = self.study.ladder
+        return {
+            (point.scale, float(point.ratio)): (point.loss, point.config)
+            for point in load_space(optimizer).published
+            if SCALES[point.scale].ladder == ladder
+        }
+
+    def _tuned(self, optimizer: str, space: LadderSpace, regime: Regime) -> tuple[dict[str, Value], float]:
+        points = self._points(optimizer)
+        if not points:
+            return dict(space.start), NO_LOSS
+        key = regime_key(regime)
+        if key not in points:
+            places = {place: Regime(SCALES[place[0]], place[1], _CORPUS) for place in points}
+            nearest = min(places, key=lambda place: closeness(places[place], regime))
+            loss = _law([(places[place], points[place][0]) for place in places], regime)
+            return {name: canonical(value) for name, value in points[nearest][1].items()}, loss
+        return {name: canonical(value) for name, value in points[key][1].items()}, points[key][0]
+
+
+def regime_key(regime: Regime) -> tuple[str, float]:
+    """A regime by its names."""
+    return regime.scale.name, float(regime.ratio)
+
+
+def reach(axis: Axis, origin: Value) -> tuple[Value, ...]:
+    """Every value that a search may visit, with ``origin`` among them, in the axis' order."""
+    values = dict.fromkeys((*reversed(axis.below), *axis.values, *axis.above, origin))
+    return tuple(sorted(values, key=float)) if axis.numeric else tuple(values)
+
+
+def _modelled(axis: Axis, origin: Value, value: Value) -> float:
+    line = reach(axis, origin)
+    steps = abs(line.index(value) - line.index(origin)) if axis.numeric else int(value != origin)
+    return steps**2 * STEP_COSTS.get(axis.name, OTHER_STEP_COST)
+
+
+def _law(known: list[tuple[Regime, float]], regime: Regime) -> float:
+    """The loss of a regime by a power law in parameters and ratio through the known ones; their mean below three."""
+    if len(known) < 3:
+        return sum(loss for _, loss in known) / len(known)
+    rows = np.array([_features(each) for each, _ in known])
+    fitted, *_ = np.linalg.lstsq(rows, np.log([loss for _, loss in known]), rcond=None)
+    return float(np.exp(_features(regime) @ fitted))
+
+
+def _features(regime: Regime) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([1.0, math.log(regime.scale.parameters / 1e8), math.log(regime.ratio)])

@@ -1,0 +1,104 @@
+"""Starting the ranks of a trial on this machine, and what a started rank knows about itself.
+
+On several machines a launcher such as torchrun starts the same command and sets the same variables.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NoReturn
+
+import torch
+
+from tuneopt.train.distributed import Ranks, joined
+
+MEETING = "TUNEOPT_MEETING_FILE"
+"""Variable that names the file in which the ranks of one machine find each other; without it they use torch's."""
+
+PATIENCE = 5.0
+"""Seconds that the other ranks get to end after one has failed."""
+
+
+def is_rank() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+@contextmanager
+def rank_of_environment() -> Iterator[Ranks]:
+    """Join the others as the rank that the launcher's variables name; GPUs are dealt out by LOCAL_RANK."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+    meeting = os.environ.get(MEETING)
+    with joined(rank, world, device, f"file://{meeting}" if meeting else "env://") as ranks:
+        yield ranks
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once: gloo's threads abort one in ten processes that clean up at exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run ``command`` once per rank; yields the lines that rank 0 prints, as they come.
+
+    Other ranks print nothing. When one fails, all are ended, and `RuntimeError` gives its last lines.
+    """
+    with tempfile.TemporaryDirectory(prefix="tuneopt-ranks-") as folder:
+        logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
+        processes: list[subprocess.Popen[str]] = []
+        try:
+            for rank, log in enumerate(logs):
+                processes.append(_start(command, rank, ranks, Path(folder) / "meeting", log, environment or {}))
+            first: IO[str] | None = processes[0].stdout
+            assert first is not None
+            for line in first:
+                yield line.rstrip("\n")
+            _wait(processes, logs)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def _start(
+    command: Sequence[str], rank: int, world: int, meeting: Path, log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), MEETING: str(meeting)}
+    if not torch.cuda.is_available():
+        own["OMP_NUM_THREADS"] = "1"  # ranks share the machine's cores; OpenMP spins where they do not suffice
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            list(command),
+            env={**os.environ, **own, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if rank == 0 else errors,
+            stderr=errors,
+            text=True,
+        )
+
+
+def _wait(processes: list[subprocess.Popen[str]], logs: list[Path]) -> None:
+    """Until all have ended; a rank whose neighbour died would wait for it for long, so it is given seconds."""
+    deadline: float | None = None
+    while any(process.poll() is None for process in processes):
+        failed = any(process.poll() for process in processes)
+        deadline = deadline or (time.monotonic() + PATIENCE if failed else None)
+        if deadline and time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    for rank, (process, log) in enumerate(zip(processes, logs, strict=True)):
+        if process.poll():
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+            raise RuntimeError(f"rank {rank} ended with code {process.poll()}:\n{tail}")

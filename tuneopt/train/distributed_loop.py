@@ -1,0 +1,121 @@
+"""The training loop on several ranks that each hold the whole model: torch's DDP, with the loss of one process."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tuneopt.data import Corpus
+from tuneopt.ledger import CurvePoint
+from tuneopt.spec import InputError, TrialSpec
+from tuneopt.train.checkpoint import CheckpointStore
+from tuneopt.train.distributed import Placement, Ranks, SharedHeldOut
+from tuneopt.train.engine import Engine, LossFunction, Warm
+from tuneopt.train.hessian import hessian_diagonal
+from tuneopt.train.loop import Training
+
+
+class RankTraining(Training):
+    """One rank's part of a trial: a W-th of each batch and of each evaluation, and the decisions of rank 0.
+
+    All ranks call the same methods in the same order.
+    """
+
+    def __init__(
+        self, spec: TrialSpec, corpus: Corpus, checkpoints: Path | None, placement: Placement, ranks: Ranks
+    ) -> None:
+        if placement.ranks != ranks.world:
+            raise InputError(f"the trial is placed on {placement.ranks} ranks, and {ranks.world} came; start as many")
+        self.placement, self.ranks = placement, ranks
+        self.micro_batch = placement.micro_batch(spec)
+        self.parts = spec.batch // ranks.world // self.micro_batch
+        super().__init__(spec, corpus, checkpoints, Engine(ranks.device))
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of optimizer state on this rank."""
+        return self.optimizer.state_bytes()
+
+    def close(self) -> None:
+        """Let go of what the model was wrapped in; nothing can be trained afterwards."""
+
+    def _prepare(self, engine: Engine) -> Warm:
+        return engine.prepare(replace(self.spec, micro_batch=self.micro_batch))
+
+    def _resume(self) -> None:
+        super()._resume()
+        self._share()
+        self._ddp = DistributedDataParallel(
+            _Loss(self.model, self.loss),
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+        )
+
+    def _share(self) -> None:
+        """Evaluate together from here on."""
+        self.held_out: Any = SharedHeldOut(self.held_out, self.ranks)
+
+    def _own_window(self, part: int) -> Tensor:
+        """This rank's micro-batch number ``part`` of the next batch."""
+        first = self.step * self.spec.batch + (self.ranks.rank * self.parts + part) * self.micro_batch
+        return self._window(first, self.micro_batch)
+
+    def _accumulate(self) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(self.parts):
+            last = part == self.parts - 1
+            with nullcontext() if last else self._ddp.no_sync():
+                window = self._own_window(part)
+                loss = self._ddp(window[:, :-1], window[:, 1:]) / self.parts
+                loss.backward()
+                self._train_loss += loss.detach()
+        return window
+
+    def _curvature(self, window: Tensor) -> dict[Tensor, Tensor]:
+        diagonal = self._own_curvature(self.model)
+        for estimate in diagonal.values():
+            self.ranks.sum(estimate)
+        return diagonal
+
+    def _own_curvature(self, model: Any) -> dict[Tensor, Tensor]:
+        """This rank's summand of the estimate that one process takes on the last of its micro-batches."""
+        size, world = self.spec.micro_batch, self.ranks.world
+        first = (self.step + 1) * self.spec.batch - size
+        # Where that micro-batch does not divide, rank 0 takes all of it.
+        own = size // world if size % world == 0 else size
+        taken = first + self.ranks.rank * own if size % world == 0 else first
+        weight = 1 / world if size % world == 0 else float(self.ranks.rank == 0)
+        window = self._window(taken, own)
+        diagonal = hessian_diagonal(model, window[:, :-1], window[:, 1:], self.spec.seed, self.step)
+        return {parameter: estimate * weight for parameter, estimate in diagonal.items()}
+
+    def _measure(self) -> CurvePoint:
+        self.ranks.sum(self._train_loss).div_(self.ranks.world)
+        return super()._measure()
+
+    def _due(self, pause: float) -> bool:
+        return self.ranks.first_says(super()._due(pause))
+
+    def _write(self, store: CheckpointStore) -> None:
+        # Each rank's train loss is its own part: the checkpoint keeps the mean, and every rank goes on from it.
+        self.ranks.sum(self._train_loss).div_(self.ranks.world)
+        if self.ranks.rank == 0:
+            super()._write(store)
+        self.ranks.barrier()
+
+
+class _Loss(nn.Module):
+    """A model whose forward pass is its loss, because DDP averages gradients of nothing else."""
+
+    def __init__(self, model: nn.Module, loss: LossFunction) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return self._loss(tokens, targets)
