@@ -2,11 +2,13 @@ import shlex
 
 from report_samples import make_record, make_sweep, run_sweep, smooth_loss
 
+from tuneopt.analysis.importance import importances
 from tuneopt.ledger import Ledger
 from tuneopt.report import provenance, tables
 from tuneopt.report.command import tune_command
 from tuneopt.report.figures.path import path_info
 from tuneopt.report.study import read_study
+from tuneopt.report.write import write_report
 from tuneopt.search.space import load_space
 
 
@@ -126,3 +128,27 @@ def test_the_command_quotes_hostile_text(tmp_path):
     run_sweep(ledger, make_sweep("adamw", corpus=CorpusId(name, "0" * 16, 1024)), waves=1)
     words = options(tune_command(read_study(ledger).views[0]))
     assert words[words.index("--corpus") + 1] == name
+
+
+def test_importances_are_optunas_own_and_need_enough_trials(view, tmp_path):
+    table, own = tables.importances(view), importances(view.sweep, view.every.values())
+    assert own is not None and table is not None
+    assert [row[0] for row in table.rows] == [entry.coordinate for entry in own.entries]
+    assert f"over {own.trials} trials" in table.note and "PED-ANOVA" in table.note
+    ledger = Ledger(tmp_path / "short")
+    short = run_sweep(ledger, make_sweep("adamw"), waves=1)
+    assert tables.importances(read_study(ledger, [short.id]).views[0]) is None
+
+
+def test_another_searcher_is_marked_wherever_its_result_stands(tmp_path):
+    ledger = Ledger(tmp_path / "ledger")
+    sweep = run_sweep(ledger, make_sweep("soap"))
+    found = {"search": "tpe", "scheduler": "asha", "trials": 30, "cut": {"a" * 16: {}, "b" * 16: {}}}
+    ledger.put_sweep(sweep.id, {**sweep.to_dict(), **found})
+    document = write_report(ledger, tmp_path / "report.html")
+    assert any("proposed by tpe, not by coordinate descent" in warning for warning in document["warnings"])
+    assert any("asha cut 2 trials" in warning for warning in document["warnings"])
+    assert "proposed by tpe" in (tmp_path / "report.html").read_text()
+    words = options(tune_command(read_study(ledger).views[0]))
+    for option, value in (("--search", "tpe"), ("--scheduler", "asha"), ("--trials", "30")):
+        assert words[words.index(option) + 1] == value

@@ -158,7 +158,6 @@ def run_study(
             _beat(opened, name, study.name, list(progress.running), progress.slots)
         listener(progress, plan)
 
-    _put_sweeps(opened, pool, study, known)
     result = run_pool(
         pool,
         opened,
@@ -167,6 +166,7 @@ def run_study(
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,
+        connected=lambda: _put_sweeps(opened, pool, study, known),
         listener=tell,
     )
     _put_sweeps(opened, pool, study, known)

@@ -38,7 +38,7 @@ def run_sweep(
     Ctrl-C ends it early with ``interrupted`` set; running the same sweep again goes on from there. Raises
     `InputError` when the cluster cannot run a single trial.
     """
-    ledger.put_sweep(sweep.id, {**sweep.to_dict(), "corpus_source": corpus, **account(sweep.space.optimizer)})
+    plain = {**sweep.to_dict(), "corpus_source": corpus, **account(sweep.space.optimizer)}
     pool = Pool(OneSweep(sweep), known=recorded(ledger), ahead=True)
 
     def tell(progress: PoolProgress) -> None:
@@ -53,6 +53,7 @@ def run_sweep(
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,
+        connected=lambda: ledger.put_sweep(sweep.id, plain),
         listener=tell,
     )
     state = pool.standings[sweep.id].state
@@ -68,19 +69,23 @@ def run_pool(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    connected: Callable[[], object] = lambda: None,
     listener: Callable[[PoolProgress], None] = lambda progress: None,
 ) -> PoolResult:
     """Run everything that ``pool`` hands out; the rest is as for `run_sweep`. ``name`` names Tune's experiment.
 
-    It ends when the pool is finished, has reached a limit, or at Ctrl-C; what runs at a limit runs to its end.
+    ``connected`` is called once it is sure that trials can run: what is refused leaves nothing behind. It ends when
+    the pool is finished, has reached a limit, or at Ctrl-C; what runs at a limit runs to its end.
     """
     if pool.idle:
+        connected()
         return PoolResult(pool.outcomes, reused=sorted(pool.outcomes), stopped=pool.stopped)
     began = time.perf_counter()
     with (
         _compiling(pool.coming(1), address, gpus_per_trial),
         connect(address, gpus_per_trial=gpus_per_trial) as session,
     ):
+        connected()
         slots = min(session.slots, max_concurrent or session.slots)
         return _tune(pool, ledger, corpus, name, slots, gpus_per_trial, listener, began)
 

@@ -22,6 +22,9 @@ def tune_command(view: SweepView) -> str:
     words = ["tuneopt", "tune", "--optimizer", view.optimizer]
     words += ["--scale", sweep.regime.scale.name, "--ratio", f"{sweep.regime.ratio:g}", "--corpus", view.source]
     words += ["--seed", str(sweep.seed), "--replicates", str(sweep.replicates), "--policy", sweep.policy]
+    for name in ("search", "scheduler", "trials"):
+        if name in view.search:
+            words += [f"--{name}", str(view.search[name])]
     words.append("--compile" if sweep.compile else "--no-compile")
     for option, name, values in changed(sweep.space):
         words += [option, f"{name}={','.join(exact(value) for value in values)}"]

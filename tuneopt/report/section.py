@@ -40,6 +40,7 @@ class Section:
     moves: Table
     curves: Figure | None
     sensitivity: Figure | None
+    importances: Table | None
     certificate: Facts
     budget: Facts
     corpus: Facts
@@ -79,6 +80,7 @@ def section(study: Study, view: SweepView, verdict: SweepVerdict) -> Section:
         moves=tables.moves(path),
         curves=figure("curves", curves, draw_curves) if curves.curves else None,
         sensitivity=figure("sensitivity", sensitivity, draw_sensitivity) if sensitivity else None,
+        importances=tables.importances(view),
         certificate=tables.certificate(view),
         budget=tables.budget(view),
         corpus=provenance.corpus(view),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,14 @@ from tuneopt.ledger.table import devices
 from tuneopt.report.palette import position
 from tuneopt.search.ladder import Config
 from tuneopt.search.replay import replay
+from tuneopt.search.sampled import marks
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, nearest
 
-_SWEEP_FIELDS = frozenset(field.name for field in fields(Sweep) if field.init)
+_SEARCH_FIELDS = ("search", "scheduler", "trials", "cut")
+
+_SWEEP_FIELDS = frozenset(each.name for each in fields(Sweep) if each.init)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,20 @@ class SweepView:
     ahead: Mapping[str, TrialRecord]
     runs: tuple[Mapping[str, Any], ...]
     source: str
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What another searcher than coordinate descent left in the ledger: search, scheduler, trials, cut."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What must be said beside results of another searcher, a sentence each."""
+        if not self.search:
+            return ()
+        cut = self.search.get("cut")
+        return marks(
+            str(self.search["search"]),
+            str(self.search.get("scheduler", "none")),
+            len(cut) if isinstance(cut, Mapping) else 0,
+        )
 
     @property
     def optimizer(self) -> str:
@@ -181,6 +198,7 @@ def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[s
         ahead={trial: record for trial, record in ahead if record is not None},
         runs=ours,
         source=str(plain.get("corpus_source", sweep.regime.corpus.name)),
+        search={name: plain[name] for name in _SEARCH_FIELDS if name in plain} if "search" in plain else {},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from tuneopt.analysis import importance
 from tuneopt.report.blocks import Facts, Table
 from tuneopt.report.figures.path import PathInfo
 from tuneopt.report.study import SweepView
@@ -91,6 +92,23 @@ def certificate(view: SweepView) -> Facts:
             ("policy, waves, moves", f"{view.sweep.policy}, {state.progress.waves}, {len(descent.path)}"),
         ),
     )  # fmt: skip
+
+
+def importances(view: SweepView) -> Table | None:
+    """What set the best trials of the sweep apart, coordinate by coordinate; None where too few trials tell."""
+    found = importance.importances(view.sweep, view.every.values())
+    if found is None:
+        return None
+    rows = tuple((each.coordinate, percent_text(each.share), str(each.values)) for each in found.entries)
+    return Table(
+        "What the best trials owe their losses to",
+        ("coordinate", "share of importance", "values tried"),
+        rows,
+        frozenset({1, 2}),
+        f"{found.evaluator} (Optuna) over {found.trials} trials of this sweep: where the best {found.best} lie "
+        f"(loss up to {found.bar:.4f} nats) against where all lie. The star above says what one change costs "
+        "at the best configuration; this says what mattered anywhere.",
+    )
 
 
 def budget(view: SweepView) -> Facts:

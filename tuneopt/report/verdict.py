@@ -153,7 +153,7 @@ def _edges(certificate: Certificate) -> str:
 
 def _warnings(view: SweepView) -> list[str]:
     """What a reader of one sweep must know, one sentence each."""
-    state, found = view.state, []
+    state, found = view.state, list(view.marks)
     certificate = state.descent.certificate
     if certificate_state(view) != "complete":
         found.append(certificate_sentence(view))

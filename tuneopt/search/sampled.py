@@ -125,12 +125,10 @@ class SampledSearch:
 
     def marks(self, told: int = 0, cut: int = 0) -> tuple[str, ...]:
         """What must be said beside every result of this search, a sentence each."""
-        found = [f"proposed by {self.search}, not by coordinate descent: budgets differ and there is no certificate"]
+        own = marks(self.search, self.scheduler, cut)
         if told:
-            found.append(f"{self.search} was told {told} earlier trials first, which its own budget does not count")
-        if self.scheduler != "none":
-            found.append(f"ranked on intermediate loss: {self.scheduler} cut {cut} trials, which have no final loss")
-        return tuple(found)
+            own += (f"{self.search} was told {told} earlier trials first, which its own budget does not count",)
+        return own
 
     def to_dict(self, centre: Sweep, cut: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a ledger keeps of the search among its sweeps: `centred`, and what tells the search apart.
@@ -144,3 +142,11 @@ class SampledSearch:
             "declared_start": dict(self.sweep.space.start),
             "cut": dict(cut or {}),
         }
+
+
+def marks(search: str, scheduler: str = "none", cut: int = 0) -> tuple[str, ...]:
+    """What a searcher and a scheduler that cut ``cut`` trials take from a result's standing, a sentence each."""
+    found = [f"proposed by {search}, not by coordinate descent: budgets differ and there is no certificate"]
+    if scheduler != "none":
+        found.append(f"ranked on intermediate loss: {scheduler} cut {cut} trials, which have no final loss")
+    return tuple(found)
