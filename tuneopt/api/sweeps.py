@@ -123,13 +123,22 @@ def train(
     corpus: Corpus,
     ledger: Ledger | str,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
+    *,
+    ranks: int = 1,
+    zero: int = 0,
+    offload: bool = False,
 ) -> TrialRecord:
-    """Train one trial in this process, without Ray; a trial that the ledger holds is returned as it is."""
+    """Train one trial without Ray; a trial that the ledger holds is returned as it is.
+
+    With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine; ``offload`` keeps
+    optimizer state in host memory. Neither changes the trial's id. Raises `InputError` for what cannot be.
+    """
     from tuneopt.ledger import open_ledger
-    from tuneopt.train.run import run_trial
+    from tuneopt.train.distributed import Placement
+    from tuneopt.train.distributed_run import run_ranks
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
-    return run_trial(spec, corpus, opened, on_point=on_point)
+    return run_ranks(spec, corpus, opened, Placement(ranks, zero, offload), on_point)
 
 
 def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:

@@ -108,9 +108,12 @@ def train(
     set_: Set = None,
     seed: Seed = 0,
     compile: Compile = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes, one for each GPU.")] = 1,
+    zero: Annotated[int, typer.Option("--zero", min=0, max=3, help="ZeRO stage; 0 is plain data parallel.")] = 0,
+    offload: Annotated[bool, typer.Option("--offload", help="With ZeRO: keep state in host memory.")] = False,
     json_: Json = False,
 ) -> int:
-    """Train one trial in this process, without Ray."""
+    """Train one trial without Ray: in this process, or on several ranks of this machine."""
     from tuneopt import api, console
     from tuneopt.display import TrialDisplay
     from tuneopt.ledger import open_ledger
@@ -122,7 +125,7 @@ def train(
     )  # fmt: skip
     with TrialDisplay(spec, quiet=json_) as display:
         try:
-            record = api.train(spec, loaded, opened, display.update)
+            record = api.train(spec, loaded, opened, display.update, ranks=ranks, zero=zero, offload=offload)
         except KeyboardInterrupt:
             console.say("interrupted; run the same command again to go on from the last checkpoint")
             return INTERRUPTED

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,11 +62,17 @@ def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | 
         try:
             for rank, log in enumerate(logs):
                 processes.append(_start(command, rank, ranks, Path(folder) / "meeting", log, environment or {}))
+            guard = _Guard(processes)
+            guard.start()
             first: IO[str] | None = processes[0].stdout
             assert first is not None
             for line in first:
                 yield line.rstrip("\n")
-            _wait(processes, logs)
+            guard.join()
+            if guard.failed is not None:
+                tail = "\n".join(logs[guard.failed].read_text(errors="replace").splitlines()[-12:])
+                code = processes[guard.failed].returncode
+                raise RuntimeError(f"rank {guard.failed} ended with code {code}:\n{tail}")
         finally:
             for process in processes:
                 process.kill()
@@ -89,16 +96,25 @@ def _start(
         )
 
 
-def _wait(processes: list[subprocess.Popen[str]], logs: list[Path]) -> None:
-    """Until all have ended; a rank whose neighbour died would wait for it for long, so it is given seconds."""
-    deadline: float | None = None
-    while any(process.poll() is None for process in processes):
-        failed = any(process.poll() for process in processes)
-        deadline = deadline or (time.monotonic() + PATIENCE if failed else None)
-        if deadline and time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
-    for rank, (process, log) in enumerate(zip(processes, logs, strict=True)):
-        if process.poll():
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-            raise RuntimeError(f"rank {rank} ended with code {process.poll()}:\n{tail}")
+class _Guard(threading.Thread):
+    """Waits for all ranks; when one fails, gives the others seconds, for they would wait for it for long."""
+
+    def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
+        super().__init__(daemon=True)
+        self._processes = processes
+        self.failed: int | None = None
+        """The first rank that was seen to fail."""
+
+    def run(self) -> None:
+        deadline = float("inf")
+        while True:
+            codes = [process.poll() for process in self._processes]
+            if self.failed is None and any(codes):
+                self.failed = next(rank for rank, code in enumerate(codes) if code)
+                deadline = time.monotonic() + PATIENCE
+            if None not in codes:
+                return
+            if time.monotonic() > deadline:
+                for process in self._processes:
+                    process.kill()
+            time.sleep(0.05)

@@ -15,6 +15,8 @@ BUCKET = 2**26
 """Elements that DeepSpeed averages at a time (`tuneopt.train.zero.engine`)."""
 PARCEL = 2**25
 """Elements of one parcel between shards and owners (`tuneopt.train.zero.exchange`)."""
+LIVE = 2**28
+"""Elements of weights that stage 3 keeps fetched (`tuneopt.train.zero.engine`)."""
 STACKS = {"muon": 3.0, "scion": 3.0, "soap": 3.0, "kron": 5.5}
 """Copies of the largest stack of equal matrices that a matrix rule holds while it computes, gradients included; other
 rules work in place. Measured."""
@@ -71,13 +73,17 @@ def memory(
     share = -(-count // ranks)
     owned = max(share, vocab_size * scale.d_model) if sharded else count
     half = precision == "bf16"
-    layer = scale.parameters // scale.layers
-    resident = share + (layer + 2 * vocab_size * scale.d_model if ranks > 1 else count - share) if zero == 3 else count
+    resident = share + min(count, LIVE) if zero == 3 else count
     tokens = micro_batch * scale.seq_len
     gradients = share if zero >= 2 else count
-    buffers = count if ranks > 1 else 0  # DDP's
-    if sharded:  # gradients, displacements and, while the proof is taken, weights at their owner; parcels; averaging
-        buffers = 3 * owned + 4 * min(PARCEL, count) * (ranks > 1) + min(BUCKET, count)
+    bucket = min(BUCKET, count)
+    buffers = bucket if ranks > 1 else 0
+    if sharded:
+        # At the owner gradients, displacements and, while the proof is taken, weights; two parcels, out and in; copies
+        # that DeepSpeed makes of its shards of the gradient; at stage 3 its bucket stays, too.
+        parcels = 2 * min(2 * PARCEL, count) // ranks if ranks > 1 else 0
+        copies = {1: 2 * share, 2: share, 3: share + bucket}[zero]
+        buffers = 3 * owned + parcels + copies
     state = int(state_bytes * owned)
     master = FP32 * share if sharded else 0
     return Memory(

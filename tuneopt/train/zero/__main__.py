@@ -1,0 +1,75 @@
+"""Train one trial on several ranks: ``python -m tuneopt.train.zero SPEC.json --corpus DIR --ranks 2 --zero 2``.
+
+Alone it starts its ranks on this machine; started by torchrun it is one of them. Prints the record as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+
+from tuneopt.spec import InputError, TrialSpec
+from tuneopt.train.distributed import STAGES, Placement
+from tuneopt.train.distributed_launch import is_rank, leave, rank_of_environment
+from tuneopt.train.distributed_run import run_ranks, work
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0, or 2 for bad input with one line that says what it is."""
+    parser = argparse.ArgumentParser(prog="python -m tuneopt.train.zero", description=__doc__)
+    parser.add_argument("spec", type=Path, nargs="?", help="the trial: a JSON file as TrialSpec.to_dict gives it")
+    parser.add_argument("--corpus", type=Path, help="folder of a prepared corpus")
+    parser.add_argument("--ledger", default="ledger", help="where the record goes (default: %(default)s)")
+    parser.add_argument("--ranks", type=int, default=1, help="processes, one per GPU (default: %(default)s)")
+    parser.add_argument("--zero", type=int, choices=STAGES, default=2, help="ZeRO stage (default: %(default)s)")
+    parser.add_argument("--offload", action="store_true", help="keep weights and state in host memory")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.job is None and (options.spec is None or options.corpus is None):
+        parser.error("give the trial's JSON file and --corpus")
+    try:
+        if is_rank():
+            return _rank(options)
+        from tuneopt.data import open_corpus
+
+        placement = Placement(options.ranks, options.zero, options.offload)
+        spec = TrialSpec.from_dict(json.loads(options.spec.read_text()))
+        record = run_ranks(
+            spec, open_corpus(options.corpus), options.ledger, placement, lambda point: print(point, file=sys.stderr)
+        )
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(record.to_json())
+    return 0
+
+
+def _rank(options: argparse.Namespace) -> int:
+    with rank_of_environment() as ranks:
+        job = options.job
+        if job is None:
+            job = json.dumps(
+                {
+                    "spec": json.loads(options.spec.read_text()),
+                    "corpus": str(options.corpus),
+                    "ledger": options.ledger,
+                    "placement": asdict(Placement(ranks.world, options.zero, options.offload)),
+                }
+            )
+        work(job, ranks)
+    return 0
+
+
+if __name__ == "__main__":
+    if is_rank():
+        try:
+            code = main(sys.argv[1:])
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        leave(code)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,60 @@
+"""Which rank owns the state of which tensor.
+
+An owner keeps the whole state of its tensors and computes their updates. Ranks are to hold equal state and to do equal
+work at once; each tensor, the heaviest first, goes to the rank whose larger load of the two grows least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.pool import logical, short_first
+from tuneopt.optim.rule import MatrixRule, Rule
+
+
+def loads(optimizer: Optimizer) -> dict[str, tuple[int, int]]:
+    """(elements of state, rough multiplications of a step) of every parameter, by name."""
+    rules: dict[str, Rule] = {rule.name: rule for rule in optimizer.rules}
+    return {
+        name: _load(rules[group["rule"]], torch.empty(shape, device="meta"), group)
+        for group in optimizer.param_groups
+        for name, shape in zip(group["param_names"], shapes(optimizer, group), strict=True)
+    }
+
+
+def shapes(optimizer: Optimizer, group: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """The shapes of a group's parameters when they were routed; by now they may be sharded."""
+    routed = {route.parameter: route.shape for route in optimizer.routing}
+    return [routed[name] for name in group["param_names"]]
+
+
+def _load(rule: Rule, tensor: torch.Tensor, group: dict[str, Any]) -> tuple[int, int]:
+    if not isinstance(rule, MatrixRule):
+        state = rule.state_shapes(tuple(tensor.shape), group)
+        return sum(torch.Size(shape).numel() for shape in state.values()), tensor.numel()
+    matrices = [short_first(matrix) for matrix in logical(tensor, group)]
+    held = [shape for matrix in matrices for shape in rule.state_shapes(tuple(matrix.shape), group).values()]
+    work = sum(matrix.numel() * (1 + matrix.shape[0]) for matrix in matrices)
+    return sum(torch.Size(shape).numel() for shape in held), work
+
+
+def assign(loads: Mapping[str, tuple[int, int]], ranks: int) -> dict[str, int]:
+    """The owner of each parameter, by name; the same on every rank."""
+    totals = [max(1, sum(load[kind] for load in loads.values())) for kind in (0, 1)]
+    shares = {name: (load[0] / totals[0], load[1] / totals[1]) for name, load in loads.items()}
+    held = [(0.0, 0.0)] * ranks
+    owners: dict[str, int] = {}
+    for name in sorted(shares, key=lambda name: (-max(shares[name]), name)):
+        state, work = shares[name]
+
+        def grown(rank: int, state: float = state, work: float = work) -> tuple[float, float]:
+            return max(held[rank][0] + state, held[rank][1] + work), held[rank][0] + held[rank][1]
+
+        best = min(range(ranks), key=grown)
+        held[best] = (held[best][0] + state, held[best][1] + work)
+        owners[name] = best
+    return {name: owners[name] for name in loads}
