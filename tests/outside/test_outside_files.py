@@ -206,3 +206,37 @@ def test_the_page_says_how_many_digits(here):
     page_files(here)
     name = external.resolve("./my_optimizer.py:Mine")
     assert len(name.partition("@")[2]) == 12
+
+
+STUDY = """\
+name: mine
+optimizers:
+  adamw:
+  ./mine.py:Plain: {{space: ./space.py{more}}}
+scales: nano-65k
+ratios: 1
+corpus: embedded
+"""
+
+
+def test_a_study_compares_an_optimizer_from_a_file_with_built_in_ones(here):
+    (here / "study.yaml").write_text(STUDY.format(more=""))
+    digest = hashlib.sha256((here / "mine.py").read_bytes()).hexdigest()[:12]
+    study = api.load_study("study.yaml")
+    assert list(study.spaces) == ["adamw", f"Plain@{digest}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("mine.py:Plain", "mine.py:Plane", 4, "Plane"),
+        ("./space.py", "./nowhere.py", 4, "nowhere.py"),
+        ("space: ./space.py", "spaces: ./space.py", 4, "did you mean 'space'"),
+        ("  adamw:", "  adam:", 3, "did you mean 'adamw'"),
+    ],
+)
+def test_a_study_with_a_wrong_file_names_the_line(here, old, new, line, said):
+    (here / "study.yaml").write_text(STUDY.format(more="").replace(old, new))
+    with pytest.raises(InputError) as caught:
+        api.load_study("study.yaml")
+    assert f"study.yaml:{line}: " in str(caught.value) and said in str(caught.value)

@@ -11,7 +11,8 @@ from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
 from tuneopt.api.searches import sample, search_cost, search_summary
-from tuneopt.api.studies import Speed, load_study, run_study, simulate_study, study_plan, study_status
+from tuneopt.api.simulation import simulate_study
+from tuneopt.api.studies import Speed, load_study, run_study, study_plan, study_status
 from tuneopt.api.sweeps import cost, plan, regime_dict, single_trial, summary, train, tune
 from tuneopt.api.words import parse_assignments, parse_value, parse_values
 from tuneopt.search.sampled import SampledSearch, check_names

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,17 +28,9 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 """Age at which what a study last wrote down counts as left by a run that is gone."""
 
-PEAK_FLOPS, MFU = 1e15, 0.4
-"""FLOPs per second of a simulated slot, and the share of them that training reaches; only ratios of times count."""
-
-DIVERGED_SHARE = 0.25
-"""Share of a trial's time after which a divergence is seen: five of twenty curve points."""
 
 ADAMW_STATE_BYTES = 8.0
 """State bytes per parameter of an optimizer that says nothing of its own."""
-
-SEED_NOISE = 0.0012
-"""Nats between seeds at the paper's scales, for simulations."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +57,12 @@ class Speed:
 
 def load_study(path: str | Path, match_budget: bool = False) -> Study:
     """The study that a YAML file declares; raises `InputError` with file and line of what is wrong."""
+    from tuneopt.api.optimizers import check_outside, space_of
     from tuneopt.search.study.file import read_study
 
-    study = read_study(path)
+    study = read_study(path, space_of)
+    for space in study.spaces.values():
+        check_outside(space)
     return replace(study, match_budget=True) if match_budget else study
 
 
@@ -176,57 +171,6 @@ def run_study(
     return result, status_document(plan, pool, (), result.slots or None)
 
 
-def simulate_study(
-    study: Study,
-    *,
-    slots: int = 64,
-    stars: Path | str | None = None,
-    noise: float = SEED_NOISE,
-) -> dict[str, Any]:
-    """Run a study on surfaces instead of training, on a fake clock; its status, utilisation and seconds.
-
-    ``stars`` is a JSON table of stars that the surfaces are built from; without it, and for what it lacks, they are
-    modelled around the published tuned points. A trial takes its FLOPs at `MFU` of `PEAK_FLOPS`, a diverging one
-    `DIVERGED_SHARE` of that.
-    """
-    from tuneopt.search.pool import Pool
-    from tuneopt.search.simulate import drive
-    from tuneopt.search.study.planner import StudyPlan
-    from tuneopt.search.study.status import status_document
-    from tuneopt.search.study.surfaces import Surfaces
-    from tuneopt.spec import TrialSpec
-
-    surfaces = Surfaces(study, _stars(stars), noise)
-    plan = StudyPlan(study, CorpusId(study.corpus, "", study.vocabulary))
-
-    def seconds(spec: TrialSpec) -> float:
-        diverges = surfaces.of(spec.optimizer, spec.regime).true_loss(spec.config) is None
-        return (DIVERGED_SHARE if diverges else 1.0) * spec.regime.flops / (MFU * PEAK_FLOPS)
-
-    began = time.process_time()
-    pool = Pool(plan, limits=study.limits, expected=lambda spec: spec.regime.flops / (MFU * PEAK_FLOPS))
-    clock = drive(pool, surfaces.evaluate, slots=slots, duration=seconds)
-    places = dict.fromkeys(
-        (standing.task.optimizer, standing.task.sweep.regime) for standing in pool.standings.values()
-    )
-    origins: dict[str, dict[str, int]] = {}
-    for optimizer, regime in places:
-        counts = origins.setdefault(optimizer, {})
-        origin = surfaces.origin(optimizer, regime)
-        counts[origin] = counts.get(origin, 0) + 1
-    return {
-        **status_document(plan, pool, (), slots),
-        "stopped": pool.stopped,
-        "simulation": {
-            "slots": slots,
-            "seconds": clock.seconds,
-            "utilisation": clock.utilisation,
-            "cpu_seconds": time.process_time() - began,
-            "surfaces": origins,
-        },
-    }
-
-
 def study_id(plan: StudyPlan) -> str:
     """Sixteen hexadecimal digits that identify a study on its corpus."""
     text = f"{plan.study.text}{plan.corpus.fingerprint}{plan.compile}"
@@ -311,25 +255,15 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
-    if path is None:
-        return []
-    try:
-        rows = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path} is no table of stars; give a JSON list of objects")
-    return rows
-
-
 def _put_sweeps(ledger: Ledger, pool: Pool, study: Study, known: set[str]) -> None:
     """Describe the sweeps that are new in the ledger, so that reports find them."""
+    from tuneopt.optim.external import account
+
     for name, task in pool.tasks.items():
         if name not in known:
             known.add(name)
             plain = {**task.sweep.to_dict(), "corpus_source": study.corpus, "study": study.name, "phase": task.phase}
-            ledger.put_sweep(name, plain)
+            ledger.put_sweep(name, {**plain, **account(task.sweep.space.optimizer)})
 
 
 def _put_runs(ledger: Ledger, name: str, pool: Pool, result: PoolResult) -> None:

@@ -1,7 +1,7 @@
 """Study files: YAML, read strictly; every mistake is one sentence with its line.
 
     name: smoke
-    optimizers: [adamw, muon]            # or a mapping: muon: {set: {...}, grid: {...}, start: {...}}
+    optimizers: [adamw, muon]            # or a mapping: muon: {space: FILE, set: {...}, grid: {...}, start: {...}}
     scales: [nano-65k, nano-147k]
     ratios: [1, 2]
     corpus: embedded
@@ -22,7 +22,7 @@ from typing import TypeVar
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.pool import Limits
-from tuneopt.search.space import load_space, space_names
+from tuneopt.search.space import SearchSpace, load_space, space_names
 from tuneopt.search.study import fields
 from tuneopt.search.study.begin import regimes_of, sweep_in
 from tuneopt.search.study.lines import Node, parse_yaml, read_yaml
@@ -47,17 +47,29 @@ REST = "rest"
 """The word for every pair of the study's scales and ratios that Phase I leaves over."""
 
 
-def read_study(path: str | Path) -> Study:
+PARTS = ("space", "set", "grid", "start")
+"""What a study may say of an optimizer."""
+
+SpaceOf = Callable[[str, str | None], SearchSpace]
+"""From an optimizer's name or file, and a search space's name or file if one is given, to its search space."""
+
+
+def built_in(optimizer: str, space: str | None) -> SearchSpace:
+    """The search space of a built-in optimizer; who knows optimizers from elsewhere reads studies with more."""
+    return load_space(space or optimizer)
+
+
+def read_study(path: str | Path, space_of: SpaceOf = built_in) -> Study:
     """The study that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _study(read_yaml(Path(path)))
+    return _study(read_yaml(Path(path)), space_of)
 
 
-def parse_study(text: str, path: str = "study.yaml") -> Study:
+def parse_study(text: str, path: str = "study.yaml", space_of: SpaceOf = built_in) -> Study:
     """The study that a YAML text declares; ``path`` is named in errors."""
-    return _study(parse_yaml(text, path))
+    return _study(parse_yaml(text, path), space_of)
 
 
-def _study(root: Node) -> Study:
+def _study(root: Node, space_of: SpaceOf) -> Study:
     keys = fields.mapping(root, "a study", KEYS)
     for key in NEEDED:
         if key not in keys:
@@ -68,7 +80,7 @@ def _study(root: Node) -> Study:
     phases = _phases(root, keys, scales, ratios)
     study = Study(
         name=fields.word(keys["name"], "name"),
-        spaces=_spaces(keys["optimizers"], ladder),
+        spaces=_spaces(keys["optimizers"], ladder, space_of),
         corpus=fields.word(keys["corpus"], "corpus"),
         vocabulary=_or(keys, "vocabulary", lambda node: fields.whole(node, "vocabulary", least=2), VOCABULARY[ladder]),
         phase_1=phases["phase_1"],
@@ -107,25 +119,27 @@ def _scales(node: Node) -> dict[str, Scale]:
     return found
 
 
-def _spaces(node: Node, ladder: str) -> dict[str, LadderSpace]:
+def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace]:
     found: dict[str, LadderSpace] = {}
     if isinstance(node.plain, dict) and node.plain:
         entries: list[tuple[str, int, Node | None]] = [(name, node.keys[name], entry) for name, entry in node.items()]
     else:
         entries = []
         for entry in fields.sequence(node, "optimizers"):
-            name = fields.word(entry, "optimizer", () if _is_path(entry.plain) else space_names())
+            known = () if space_of is not built_in or _is_path(entry.plain) else space_names()
+            name = fields.word(entry, "optimizer", known)
             entries.append((name, entry.line, None))
     for name, line, changes in entries:
+        own = _space_named(name, changes)
         try:
-            space = load_space(name)
+            space = space_of(name, own)
             if space.optimizer in found:
                 raise InputError(f"optimizer {space.optimizer} is listed twice; keep one")
             found[space.optimizer] = space.on(ladder)
         except InputError as error:
             node.fail(str(error), line)
         if changes is not None and changes.plain is not None:
-            found[space.optimizer] = _changed(name, ladder, changes)
+            found[space.optimizer] = _changed(space, name, ladder, changes)
     return found
 
 
@@ -133,10 +147,17 @@ def _is_path(name: object) -> bool:
     return isinstance(name, str) and (name.endswith(".py") or "/" in name)
 
 
-def _changed(name: str, ladder: str, node: Node) -> LadderSpace:
+def _space_named(name: str, changes: Node | None) -> str | None:
+    """The search space that an optimizer's entry names, if any."""
+    if changes is None or changes.plain is None:
+        return None
+    parts = fields.mapping(changes, f"optimizer {name}", PARTS)
+    return fields.word(parts["space"], "space") if "space" in parts else None
+
+
+def _changed(space: SearchSpace, name: str, ladder: str, node: Node) -> LadderSpace:
     """The space with what the file changes; each change is tried alone too, so that a mistake has its own line."""
-    parts = fields.mapping(node, f"optimizer {name}", ("set", "grid", "start"))
-    space = load_space(name)
+    parts = fields.mapping(node, f"optimizer {name}", PARTS)
     pinned: dict[str, Value] = {}
     grids: dict[str, list[Value]] = {}
     starts: dict[str, Value] = {}
