@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tuneopt.search.study.begin import sweep_in
 from tuneopt.search.study.file import parse_study, read_study
 from tuneopt.search.study.lines import MAX_BYTES
 from tuneopt.search.study.study import NEAR_OPTIMAL
-from tuneopt.spec import InputError
+from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Regime
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
@@ -79,6 +80,8 @@ def test_spaces_can_be_changed_in_the_file():
 MISTAKES = [
     ("optimizers: [adamw, muon]", "optimizers: [adamw, moun]", 2, "unknown optimizer 'moun'; did you mean 'muon'"),
     ("optimizers: [adamw, muon]", "optimizers: []", 2, "at least one entry"),
+    ("replicates: 2", "evaluation: {point: 5}", 14, "did you mean 'points'"),
+    ("replicates: 2", "evaluation: {points: 0}", 14, "points must be at least 1"),
     ("optimizers: [adamw, muon]", "optimizers: [muon, muon]", 2, "listed twice"),
     ("scales: [nano-65k, nano-147k]", "scales: [nano-65k, nano-174k]", 3, "unknown scale 'nano-174k'"),
     ("scales: [nano-65k, nano-147k]", "scales: [nano-65k, 130m]", 3, "a study stays on one"),
@@ -144,3 +147,12 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "deep.yaml").write_text("a: " + "[" * 5000 + "]" * 5000)
     with pytest.raises(InputError, match=r"deep.yaml:1: "):
         read_study(tmp_path / "deep.yaml")
+
+
+def test_every_sweep_of_a_study_is_evaluated_as_it_says():
+    study = parse_study(mistaken("replicates: 2", "evaluation: {points: 5, final_sequences: 64}"))
+    assert study.evaluation == Evaluation(points=5, final_sequences=64)
+    regime = Regime(SCALES["nano-65k"], 1.0, CorpusId("c", "f" * 64, 1024))
+    sweep = sweep_in(study, study.spaces["adamw"], regime, compile=False)
+    assert sweep.spec(sweep.space.start).evaluation == study.evaluation
+    assert study.text != parse_study(GOOD).text

@@ -40,6 +40,7 @@ def sweep_in(study: Study, space: LadderSpace, regime: Regime, compile: bool) ->
         study.policy,
         study.precision,
         compile,
+        study.evaluation,
         tolerance_floor=study.tolerance,
     )
 

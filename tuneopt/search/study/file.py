@@ -28,7 +28,7 @@ from tuneopt.search.study.begin import regimes_of, sweep_in
 from tuneopt.search.study.lines import Node, parse_yaml, read_yaml
 from tuneopt.search.study.study import NEAR_OPTIMAL, Place, Study
 from tuneopt.search.sweep import TOLERANCE
-from tuneopt.spec import CorpusId, InputError, Scale, Value, find_scale
+from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale
 
 T = TypeVar("T")
 
@@ -37,18 +37,19 @@ VOCABULARY = {"nano": 1024, "paper": 32_768}
 
 KEYS = (
     "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
-    "replicates", "policy", "tolerance", "near_optimal", "precision", "compile", "match_budget", "limits",
+    "replicates", "policy", "tolerance", "near_optimal", "precision", "compile", "evaluation", "match_budget",
+    "limits",
 )  # fmt: skip
 """The keys of a study file."""
+
+PARTS = ("space", "set", "grid", "start")
+"""What a study may say of an optimizer."""
 
 NEEDED = ("name", "optimizers", "scales", "ratios", "corpus")
 
 REST = "rest"
 """The word for every pair of the study's scales and ratios that Phase I leaves over."""
 
-
-PARTS = ("space", "set", "grid", "start")
-"""What a study may say of an optimizer."""
 
 SpaceOf = Callable[[str, str | None], SearchSpace]
 """From an optimizer's name or file, and a search space's name or file if one is given, to its search space."""
@@ -96,6 +97,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         ),
         precision=_or(keys, "precision", lambda node: fields.word(node, "precision", ("fp32", "bf16")), "fp32"),
         compile=_or(keys, "compile", _compile, None),
+        evaluation=_or(keys, "evaluation", _evaluation, Evaluation()),
         match_budget=_or(keys, "match_budget", lambda node: fields.switch(node, "match_budget"), False),
         limits=_or(keys, "limits", _limits, Limits()),
     )  # fmt: skip
@@ -105,6 +107,12 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
 
 def _or(keys: Mapping[str, Node], name: str, read: Callable[[Node], T], otherwise: T) -> T:
     return read(keys[name]) if name in keys else otherwise
+
+
+def _evaluation(node: Node) -> Evaluation:
+    """How often and on how much every trial is evaluated; what is left out takes its default."""
+    parts = fields.mapping(node, "evaluation", tuple(Evaluation.__dataclass_fields__))
+    return Evaluation(**{name: fields.whole(part, name, least=1, example="16") for name, part in parts.items()})
 
 
 def _scales(node: Node) -> dict[str, Scale]:

@@ -9,7 +9,7 @@ from typing import Any
 from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.pool import Limits
 from tuneopt.search.sweep import TOLERANCE
-from tuneopt.spec import canonical_json, find_scale
+from tuneopt.spec import Evaluation, canonical_json, find_scale
 
 PHASES = ("I", "II", "III")
 """Sweep everything; sweep what scales; predict the next scale."""
@@ -46,6 +46,7 @@ class Study:
     near_optimal: float = NEAR_OPTIMAL
     precision: str = "fp32"
     compile: bool | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
     match_budget: bool = False
     limits: Limits = field(default_factory=Limits)
 
@@ -67,7 +68,7 @@ class Study:
         """Plain data for JSON, complete enough to tell two studies apart."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["spaces"] = {name: space.to_dict() for name, space in self.spaces.items()}
-        plain["limits"] = asdict(self.limits)
+        plain["limits"], plain["evaluation"] = asdict(self.limits), asdict(self.evaluation)
         for phase in ("phase_1", "phase_2", "phase_3"):
             plain[phase] = [list(place) for place in plain[phase]]
         return plain
