@@ -65,8 +65,9 @@ def _with_offset(x: Floats, h: Floats, weights: Floats, offset: float, complemen
     w = weights * (1 - offset / h) ** 2
     root = np.sqrt(w)
     free = np.linalg.lstsq(x * root[:, None], y * root, rcond=None)[0]
-    noise = max(float(np.average((y - x @ free) ** 2, weights=w)), 1e-4)
-    prior = np.diag([0.0, 1.0, 1.0]) * noise * float(w.mean()) / PRIOR_EXPONENT**2
+    # Residuals beyond their variances make the data count less; smaller ones are luck, few points fit any law.
+    excess = max(float(np.mean(w * (y - x @ free) ** 2)), 1.0)
+    prior = np.diag([0.0, 1.0, 1.0]) * excess / PRIOR_EXPONENT**2
     # A prior centre of 0 for the slopes, none for the level; regimes are centred so that the two do not mix.
     middle = np.average(x, axis=0, weights=w)
     centred = x - middle
