@@ -5,26 +5,20 @@ The workers are those of every sweep. What they record carries the name of the s
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.cluster.progress import Progress, SweepResult
-from tuneopt.cluster.session import WORKER_ENVIRONMENT, connect
+from tuneopt.cluster.session import connect
+from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
 from tuneopt.optim.external import account
 from tuneopt.search.sampled import SampledSearch
-from tuneopt.train.precompile import compiling
 
 if TYPE_CHECKING:
     from tuneopt.cluster.sampling import SampledSearcher
-
-RETRIES = 2
-"""How often a trial whose worker died is started again; it goes on from its last checkpoint."""
 
 GRACE = 0.15
 """Fraction of its run before which ASHA stops no trial; the learning rate has then warmed up."""
@@ -66,9 +60,7 @@ def run_search(
 
     budget = search.expected if trials is None else trials
     cut = ledger.sweeps().get(search.id, {}).get("cut", {})
-    # Workers run elsewhere, so they get the whole path; the ledger keeps what the user typed.
-    place = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
-    searcher = SampledSearcher(search, ledger, place, budget, cut)
+    searcher = SampledSearcher(search, ledger, reachable(corpus), budget, cut)
 
     def keep() -> None:
         plain = search.to_dict(searcher.centre, searcher.cut)
@@ -82,9 +74,7 @@ def run_search(
         keep()
         return _result(searcher, SearchResult(outcomes=searcher.outcomes, state=searcher.state))
     with (
-        compiling(start, WORKER_ENVIRONMENT)
-        if start.compile and address is None and gpus_per_trial == 0
-        else nullcontext(),
+        compiling_ahead([start], address, gpus_per_trial),
         connect(address, gpus_per_trial=gpus_per_trial) as session,
     ):
         keep()  # not before the cluster is known to run a trial: what is refused leaves no trace
@@ -101,38 +91,20 @@ def _tune(
     listener: Callable[[Progress], None],
     began: float,
 ) -> SearchResult:
-    from ray import tune
-
     from tuneopt.cluster.halving import Halving
     from tuneopt.cluster.proposed import CutWatcher, ProposedTrainable
 
     scheduled = searcher.search.scheduler == "asha"
     watcher = CutWatcher(searcher, slots, began, listener)
-    interrupted = False
-    with tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(ProposedTrainable, {"cpu": 1, "gpu": gpus_per_trial}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=Halving(GRACE, REDUCTION) if scheduled else None,
-                num_samples=-1,
-                reuse_actors=True,
-                max_concurrent_trials=slots,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name=searcher.search.id,
-                storage_path=scratch,
-                callbacks=[watcher],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            interrupted = True
+    interrupted = fit(
+        ProposedTrainable,
+        searcher,
+        watcher,
+        name=searcher.search.id,
+        slots=slots,
+        gpus_per_trial=gpus_per_trial,
+        scheduler=Halving(GRACE, REDUCTION) if scheduled else None,
+    )
     return _result(
         searcher,
         SearchResult(

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Callable
 
 from tuneopt.cluster.progress import PoolProgress, PoolResult, Progress, SweepResult
-from tuneopt.cluster.session import WORKER_ENVIRONMENT, connect
+from tuneopt.cluster.session import connect
+from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
 from tuneopt.optim.external import account
 from tuneopt.search.known import recorded
 from tuneopt.search.pool import OneSweep, Pool
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import TrialSpec
-from tuneopt.train.precompile import compiling
-
-RETRIES = 2
-"""How often a trial whose worker died is started again; it goes on from its last checkpoint."""
 
 
 def run_sweep(
@@ -82,24 +75,12 @@ def run_pool(
         return PoolResult(pool.outcomes, reused=sorted(pool.outcomes), stopped=pool.stopped)
     began = time.perf_counter()
     with (
-        _compiling(pool.coming(1), address, gpus_per_trial),
+        compiling_ahead(pool.coming(1), address, gpus_per_trial),
         connect(address, gpus_per_trial=gpus_per_trial) as session,
     ):
         connected()
         slots = min(session.slots, max_concurrent or session.slots)
         return _tune(pool, ledger, corpus, name, slots, gpus_per_trial, listener, began)
-
-
-def _compiling(
-    first: Sequence[TrialSpec], address: str | None, gpus_per_trial: float
-) -> AbstractContextManager[object]:
-    """Compile for the first trial while Ray starts; on a cluster the kernels are needed elsewhere.
-
-    There the first worker of each machine compiles.
-    """
-    if first and first[0].compile and address is None and gpus_per_trial == 0:
-        return compiling(first[0], WORKER_ENVIRONMENT)
-    return nullcontext()
 
 
 def _tune(
@@ -112,39 +93,13 @@ def _tune(
     listener: Callable[[PoolProgress], None],
     began: float,
 ) -> PoolResult:
-    from ray import tune
-
     from tuneopt.cluster.searcher import PoolSearcher
     from tuneopt.cluster.trainable import TrialTrainable
     from tuneopt.cluster.watcher import Watcher
 
-    # Workers run elsewhere, so they get the whole path; the ledger keeps what the user typed.
-    searcher = PoolSearcher(pool, ledger, str(Path(corpus).resolve()) if Path(corpus).exists() else corpus)
+    searcher = PoolSearcher(pool, ledger, reachable(corpus))
     watcher = Watcher(searcher, slots, began, listener)
-    interrupted = False
-    with tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(TrialTrainable, {"cpu": 1, "gpu": gpus_per_trial}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1,
-                reuse_actors=True,
-                max_concurrent_trials=slots,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=scratch,
-                callbacks=[watcher],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            interrupted = True
+    interrupted = fit(TrialTrainable, searcher, watcher, name=name, slots=slots, gpus_per_trial=gpus_per_trial)
     return PoolResult(
         pool.outcomes,
         run=sorted(watcher.done),

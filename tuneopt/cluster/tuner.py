@@ -1,0 +1,69 @@
+"""What every run on Ray Tune has in common: compiling ahead, where workers find the corpus, and Tune's settings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from tuneopt.cluster.session import WORKER_ENVIRONMENT
+from tuneopt.spec import TrialSpec
+from tuneopt.train.precompile import compiling
+
+RETRIES = 2
+"""How often a trial whose worker died is started again; it goes on from its last checkpoint."""
+
+
+def compiling_ahead(
+    first: Sequence[TrialSpec], address: str | None, gpus_per_trial: float
+) -> AbstractContextManager[object]:
+    """Compile for the first trial while Ray starts; on a cluster the kernels are needed elsewhere.
+
+    There the first worker of each machine compiles.
+    """
+    if first and first[0].compile and address is None and gpus_per_trial == 0:
+        return compiling(first[0], WORKER_ENVIRONMENT)
+    return nullcontext()
+
+
+def reachable(corpus: str) -> str:
+    """A corpus as workers elsewhere find it: the whole path where it is one, else its name."""
+    return str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
+
+
+def fit(
+    trainable: Any, searcher: Any, watcher: Any, *, name: str, slots: int, gpus_per_trial: float, scheduler: Any = None
+) -> bool:
+    """Run what ``searcher`` suggests in warm workers, ``slots`` at a time; whether Ctrl-C ended it early.
+
+    Tune keeps nothing: its folder is temporary, records and checkpoints are the workers' own.
+    """
+    from ray import tune
+
+    with tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus_per_trial}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=slots,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=scratch,
+                callbacks=[watcher],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            return True
+    return False
