@@ -108,6 +108,7 @@ def _tune(
         slots=slots,
         wall_seconds=time.perf_counter() - began,
         busy_seconds=watcher.busy_seconds,
+        busy=dict(watcher.busy),
         interrupted=interrupted,
         stopped=pool.stopped,
     )

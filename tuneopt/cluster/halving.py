@@ -6,8 +6,10 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from tuneopt.cluster.live_queue import LiveQueue
 
-class Halving(ASHAScheduler):  # type: ignore[misc]
+
+class Halving(LiveQueue, ASHAScheduler):  # type: ignore[misc]
     """Asynchronous successive halving over the fraction of a run (Li et al., arXiv 1810.05934).
 
     Reruns of the winner with other seeds are never stopped: they measure, they do not compete. A trial without a

@@ -52,6 +52,8 @@ class PoolResult:
     slots: int = 0
     wall_seconds: float = 0.0
     busy_seconds: float = 0.0
+    busy: dict[str, float] = field(default_factory=dict)
+    """Trial id -> its seconds inside training and evaluation in this run."""
     interrupted: bool = False
     stopped: str = ""
     """The limit that ended the run, if one did."""

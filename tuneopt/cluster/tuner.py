@@ -42,12 +42,14 @@ def fit(
     """
     from ray import tune
 
+    from tuneopt.cluster.live_queue import LiveQueue
+
     with tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus_per_trial}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler,
+                scheduler=scheduler or LiveQueue(),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=slots,
