@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.corpora import regime_on
 from tuneopt.api.optimizers import check_outside, space_of
-from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, find_scale
+from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, find_scale, nearest
 
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import Progress, SweepResult
     from tuneopt.data import Corpus
     from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+    from tuneopt.observe.observer import Observer
     from tuneopt.search.sweep import Sweep
+    from tuneopt.train.distributed import Placement
+
+PRECISIONS = ("fp32", "bf16")
 
 
 def plan(
@@ -31,23 +35,27 @@ def plan(
     seed: int = 0,
     replicates: int = 3,
     policy: str = "joint",
+    precision: str = "fp32",
     compile: bool | None = None,
 ) -> tuple[Sweep, Corpus]:
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
     ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
+    ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
     ``compile=None`` compiles wherever a compiler is found. Raises `InputError` for anything that cannot be run.
     """
     from tuneopt.search.sweep import Sweep
 
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
     ladder = find_scale(scale).ladder
     chosen = space_of(optimizer, space).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
     check_outside(chosen)
     # What cannot run whatever the text is answered before any text is tokenized.
     Sweep(chosen, Regime(find_scale(scale), ratio, CorpusId("unread", "", 0)), seed, replicates, policy)
     regime, loaded = regime_on(scale, ratio, corpus)
-    return Sweep(chosen, regime, seed, replicates, policy, compile=_compile(compile)), loaded
+    return Sweep(chosen, regime, seed, replicates, policy, precision, _compile(compile)), loaded
 
 
 def single_trial(
@@ -59,6 +67,7 @@ def single_trial(
     corpus: str = "embedded",
     overrides: Mapping[str, Value] | None = None,
     seed: int = 0,
+    precision: str = "fp32",
     compile: bool | None = None,
 ) -> tuple[TrialSpec, Corpus]:
     """One trial: the space's start with ``overrides``, and the corpus it runs on. Raises `InputError`."""
@@ -70,6 +79,7 @@ def single_trial(
         corpus=corpus,
         overrides=overrides,
         seed=seed,
+        precision=precision,
         compile=compile,
     )
     return sweep.spec(sweep.space.start), loaded
@@ -83,16 +93,21 @@ def tune(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    placement: Placement | None = None,
+    keep_weights: bool = False,
     listener: Callable[[Progress], None] = lambda progress: None,
+    observers: Sequence[Observer] = (),
 ) -> SweepResult:
     """Run a sweep to its certificate on Ray Tune, and keep an account of this run in the ledger.
 
-    ``corpus`` is what `plan` was given: workers load it by that name or path.
+    ``corpus`` is what `plan` was given: workers load it by that name or path. ``placement`` puts each trial on several
+    ranks; ``keep_weights`` keeps the final weights of every trial, for `export_model`.
     """
     from tuneopt.cluster.driver import run_sweep
     from tuneopt.ledger import open_ledger
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
+    placements = placed(sweep, placement)
     result = run_sweep(
         sweep,
         opened,
@@ -100,7 +115,10 @@ def tune(
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,
+        placements=placements,
+        keep_weights=keep_weights,
         listener=listener,
+        observers=observers,
     )
     if result.run or result.failed:
         opened.put_run(
@@ -125,20 +143,73 @@ def train(
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
     *,
     ranks: int = 1,
-    zero: int = 0,
+    zero: int | None = None,
     offload: bool = False,
+    checkpointing: bool = False,
+    sequences: int | None = None,
+    deterministic: bool = False,
+    keep_weights: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> TrialRecord:
     """Train one trial without Ray; a trial that the ledger holds is returned as it is.
 
-    With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine; ``offload`` keeps
-    optimizer state in host memory. Neither changes the trial's id. Raises `InputError` for what cannot be.
+    With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine, by default at the
+    lowest stage that fits (`tuneopt.train.stages`); ``offload`` keeps optimizer state in host memory. ``checkpointing`` computes activations again in the backward pass; a forward pass
+    takes at most ``sequences`` sequences (None: the specification's micro-batch, on CUDA the most that fit);
+    ``deterministic`` asks CUDA for kernels that repeat themselves. None of them changes the trial's id.
+    ``keep_weights`` keeps its final weights for `export_model`. Raises `InputError` for what cannot be.
     """
     from tuneopt.ledger import open_ledger
+    from tuneopt.observe.one_trial import OneTrial
     from tuneopt.train.distributed import Placement
     from tuneopt.train.distributed_run import run_ranks
+    from tuneopt.train.stages import chosen_stage
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
-    return run_ranks(spec, corpus, opened, Placement(ranks, zero, offload), on_point)
+    with OneTrial(spec, opened, observers) as watched:
+
+        def tell(point: CurvePoint) -> None:
+            watched.point(point)
+            on_point(point)
+
+        if zero is None:
+            zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
+        placement = Placement(ranks, zero, offload, checkpointing, sequences, deterministic)
+        record = run_ranks(spec, corpus, opened, placement, tell, keep_weights)
+        watched.done(record)
+    return record
+
+
+def placement_of(
+    ranks: int, zero: int | None, offload: bool, checkpointing: bool = False, scale: str = ""
+) -> Placement | None:
+    """Where a trial runs; None for one plain process. Raises `InputError` for what cannot be.
+
+    Without a stage ``zero``, several ranks share gradients and optimizer state of large scales (stage 2) and no others:
+    devices are the cluster's, so their memory is not known here.
+    """
+    if zero is None:
+        from tuneopt.train.memory import SHARDED
+
+        zero = 2 if offload or (ranks > 1 and scale and find_scale(scale).parameters >= SHARDED) else 0
+    if ranks == 1 and zero == 0 and not offload and not checkpointing:
+        return None  # torch need not be imported to know that
+    from tuneopt.train.distributed import Placement
+
+    return Placement(ranks, zero, offload, checkpointing)
+
+
+def placed(sweep: Sweep, placement: Placement | None) -> dict[str, Placement]:
+    """``placement`` for the trials of a sweep, by their scale; raises `InputError` where a batch does not divide."""
+    if placement is None:
+        return {}
+    from tuneopt.cluster.placing import check_batches
+
+    scale = sweep.regime.scale.name
+    axis = sweep.space.by_name.get("train_batch_size")
+    batches = axis.values if axis else [sweep.space.value(sweep.space.start, "train_batch_size")]
+    check_batches(placement, scale, batches)
+    return {scale: placement}
 
 
 def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
@@ -220,8 +291,12 @@ def regime_dict(regime: Regime) -> dict[str, Any]:
 
 
 def _compile(wanted: bool | None) -> bool:
-    from tuneopt.train.engine import can_compile
+    from tuneopt.train.compilers import has_compiler
+
+    if wanted is False or has_compiler():
+        return wanted is not False
+    from tuneopt.train.engine import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
 
     if wanted and not can_compile():
         raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
-    return can_compile() if wanted is None else wanted
+    return can_compile()

@@ -21,13 +21,25 @@ Space = Annotated[
 ]
 ScaleName = Annotated[str, typer.Option("--scale", help="Model scale: nano-65k ... nano-1m, 130m ... 1.2b.")]
 Ratio = Annotated[float, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter).")]
-CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, or a folder of .txt, .jsonl or .parquet.")]
+CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, a prepared corpus, or a folder of text.")]
 LedgerUri = Annotated[str, typer.Option("--ledger", help="Where trial records are kept: a folder, s3:// or gs://.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Pin a coordinate; repeatable.")]
 Grid = Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=V1,V2", help="Replace a grid; repeatable.")]
 Start = Annotated[list[str] | None, typer.Option("--start", metavar="NAME=VALUE", help="Begin there; repeatable.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of weights and data order.")]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: if possible.")]
+Ranks = Annotated[int, typer.Option("--ranks", min=1, help="Processes of a trial, one for each device.")]
+Zero = Annotated[
+    int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage, 0 for plain data parallel; default: what fits.")
+]
+Offload = Annotated[bool, typer.Option("--offload", help="With ZeRO: keep state in host memory.")]
+Precision = Annotated[str, typer.Option("--precision", help="Of the compute: fp32 or bf16; weights stay fp32.")]
+Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice, to save memory.")]
+Sequences = Annotated[
+    int | None, typer.Option("--micro-batch", min=1, help="Sequences of a pass at most; default: on a GPU what fits.")
+]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="GPU kernels that repeat to the bit; slower.")]
+KeepWeights = Annotated[bool, typer.Option("--keep-weights", help="Keep final weights, for `tuneopt export`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
 
 

@@ -8,22 +8,31 @@ from typing import Annotated
 
 import typer
 
+from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
 from tuneopt.commands.options import (
     DONE,
     INTERRUPTED,
     NO_CERTIFICATE,
+    Checkpointing,
     Compile,
     CorpusName,
+    Deterministic,
     Grid,
     Json,
+    KeepWeights,
     LedgerUri,
+    Offload,
     Optimizer,
+    Precision,
+    Ranks,
     Ratio,
     ScaleName,
     Seed,
+    Sequences,
     Set,
     Space,
     Start,
+    Zero,
     show,
 )
 from tuneopt.commands.searches import sampled
@@ -49,10 +58,23 @@ def tune(
     seed: Seed = 0,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
-    gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
+    gpus_per_trial: Annotated[
+        float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction; with --ranks, of each rank.")
+    ] = 0.0,
+    ranks: Ranks = 1,
+    zero: Zero = None,
+    offload: Offload = False,
+    checkpointing: Checkpointing = False,
+    keep_weights: KeepWeights = False,
+    precision: Precision = "fp32",
     compile: Compile = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")] = False,
+    log_level: LogLevel = None,
+    log_format: LogFormat = "text",
+    tensorboard: TensorBoard = None,
+    wandb: WandB = None,
+    mlflow: MLflow = None,
     json_: Json = False,
 ) -> int:
     """Tune one optimizer in one regime to a certified local optimum, and write its report."""
@@ -60,8 +82,11 @@ def tune(
     from tuneopt.cluster.session import check_address
     from tuneopt.display import SweepDisplay, resume_hint
     from tuneopt.ledger import open_ledger
+    from tuneopt.ledger.damage import mending
 
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     api.check_names(search, scheduler, trials)
+    placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
     if address:
         check_address(address)
     opened = open_ledger(ledger)  # before any text is tokenized
@@ -72,28 +97,33 @@ def tune(
     }
     sweep, loaded = api.plan(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, grids=grids,
-        starts=starts, seed=seed, replicates=replicates, policy=policy, compile=compile,
+        starts=starts, seed=seed, replicates=replicates, policy=policy, precision=precision, compile=compile,
     )  # fmt: skip
+    api.placed(sweep, placement)  # a batch that does not divide is refused before Ray starts, and by --dry-run
     if search != "coordinate":
         suffix = search if scheduler == "none" else f"{search}-{scheduler}"
         name = f"{sweep.space.optimizer}-{scale}-{ratio:g}x-{suffix}.html".replace("/", "-")
         return sampled(
             api.SampledSearch(sweep, search, scheduler), loaded, opened, output or Path("reports") / name,
             corpus=corpus, trials=trials, address=address, max_concurrent=max_concurrent,
-            gpus_per_trial=gpus_per_trial, dry_run=dry_run, json_=json_,
+            gpus_per_trial=gpus_per_trial, placement=placement, keep_weights=keep_weights, dry_run=dry_run, json_=json_,
+            watching=watching,
         )  # fmt: skip
     if dry_run:
         return show(api.cost(sweep, loaded, opened), json_, console.cost)
-    with SweepDisplay(f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}", quiet=json_) as display:
+    title = f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}"
+    quiet = json_ or not watching.display
+    with SweepDisplay(title, quiet=quiet) as display, watching.trackers() as observers:
         result = api.tune(
             sweep, opened, corpus=corpus, address=address, max_concurrent=max_concurrent,
-            gpus_per_trial=gpus_per_trial, listener=display.update,
+            gpus_per_trial=gpus_per_trial, placement=placement, keep_weights=keep_weights, listener=display.update,
+            observers=observers,
         )  # fmt: skip
     if result.interrupted:
-        console.say(resume_hint(sys.argv, result))
+        watching.say(resume_hint(sys.argv, result))
         return INTERRUPTED
     path = output or Path("reports") / f"{sweep.space.optimizer}-{scale}-{ratio:g}x.html".replace("/", "-")
-    api.report(opened, path, [sweep.id])
+    mending(opened, lambda: api.report(opened, path, [sweep.id]))
     show(api.summary(sweep, result, path), json_, console.sweep_summary)
     return DONE if result.state.descent.certificate.complete else NO_CERTIFICATE
 
@@ -107,26 +137,43 @@ def train(
     ledger: LedgerUri = "ledger",
     set_: Set = None,
     seed: Seed = 0,
+    precision: Precision = "fp32",
     compile: Compile = None,
-    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Processes, one for each GPU.")] = 1,
-    zero: Annotated[int, typer.Option("--zero", min=0, max=3, help="ZeRO stage; 0 is plain data parallel.")] = 0,
-    offload: Annotated[bool, typer.Option("--offload", help="With ZeRO: keep state in host memory.")] = False,
+    ranks: Ranks = 1,
+    zero: Zero = None,
+    offload: Offload = False,
+    checkpointing: Checkpointing = False,
+    sequences: Sequences = None,
+    deterministic: Deterministic = False,
+    keep_weights: KeepWeights = False,
+    log_level: LogLevel = None,
+    log_format: LogFormat = "text",
+    tensorboard: TensorBoard = None,
+    wandb: WandB = None,
+    mlflow: MLflow = None,
     json_: Json = False,
 ) -> int:
     """Train one trial without Ray: in this process, or on several ranks of this machine."""
     from tuneopt import api, console
     from tuneopt.display import TrialDisplay
     from tuneopt.ledger import open_ledger
+    from tuneopt.ledger.logs import document
 
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     opened = open_ledger(ledger)
     spec, loaded = api.single_trial(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
-        overrides=api.parse_values(set_ or [], "--set"), seed=seed, compile=compile,
+        overrides=api.parse_values(set_ or [], "--set"), seed=seed, precision=precision, compile=compile,
     )  # fmt: skip
-    with TrialDisplay(spec, quiet=json_) as display:
+    quiet = json_ or not watching.display
+    with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as observers:
         try:
-            record = api.train(spec, loaded, opened, display.update, ranks=ranks, zero=zero, offload=offload)
+            record = api.train(
+                spec, loaded, opened, display.update, ranks=ranks, zero=zero, offload=offload,
+                checkpointing=checkpointing, sequences=sequences, deterministic=deterministic,
+                keep_weights=keep_weights, observers=observers,
+            )  # fmt: skip
         except KeyboardInterrupt:
-            console.say("interrupted; run the same command again to go on from the last checkpoint")
+            watching.say("interrupted; run the same command again to go on from the last checkpoint")
             return INTERRUPTED
-    return show(record.to_dict(), json_, console.record)
+    return show(document(opened, record), json_, console.record)

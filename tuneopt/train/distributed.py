@@ -33,16 +33,23 @@ class Placement:
     """Where one trial runs. It is no part of the trial's identity: the loss does not depend on it.
 
     ``ranks`` processes, one per device; ZeRO stage ``zero`` (`STAGES`); ``offload`` keeps master weights, gradients
-    and optimizer state in host memory (stages 1 to 3). Raises `InputError` for what cannot be.
+    and optimizer state in host memory (stages 1 to 3). ``checkpointing`` computes each block's activations again in
+    the backward pass; a pass takes at most ``sequences`` sequences, None for what `tuneopt.train.fitting` finds;
+    ``deterministic`` asks CUDA for kernels that give the same bits each time. Raises `InputError` for what cannot be.
     """
 
     ranks: int = 1
     zero: int = 0
     offload: bool = False
+    checkpointing: bool = False
+    sequences: int | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.ranks < 1:
             raise InputError(f"ranks must be at least 1, not {self.ranks}")
+        if self.sequences is not None and self.sequences < 1:
+            raise InputError(f"a pass takes at least 1 sequence, not {self.sequences}; leave it out for what fits")
         if self.zero not in STAGES:
             raise InputError(f"zero must be one of the stages {', '.join(map(str, STAGES))}, not {self.zero}")
         if self.offload and self.zero == 0:
@@ -54,7 +61,7 @@ class Placement:
         return self.ranks > 1 or self.zero > 0
 
     def micro_batch(self, spec: TrialSpec) -> int:
-        """Sequences that a rank takes per forward pass: the largest part of its share that ``spec`` allows.
+        """Sequences that a rank takes per forward pass: the largest part of its share within ``sequences`` or ``spec``.
 
         Raises `InputError` where the batch does not divide among the ranks.
         """
@@ -64,12 +71,16 @@ class Placement:
                 "that divides it"
             )
         share = spec.batch // self.ranks
-        return max(size for size in range(1, min(share, spec.micro_batch) + 1) if share % size == 0)
+        most = self.sequences or spec.micro_batch
+        return max(size for size in range(1, min(share, most) + 1) if share % size == 0)
 
     def facts(self, spec: TrialSpec) -> dict[str, str]:
         """What a trial record says about the placement, in its environment."""
-        facts = {"ranks": str(self.ranks), "zero": str(self.zero), "micro_batch": str(self.micro_batch(spec))}
-        return {**facts, "offload": "cpu"} if self.offload else facts
+        facts = {"ranks": str(self.ranks), "zero": str(self.zero)} if self.distributed else {}
+        facts["micro_batch"] = str(self.micro_batch(spec))
+        chosen = {"offload": self.offload and "cpu", "checkpointing": self.checkpointing and "blocks"}
+        chosen["deterministic"] = self.deterministic and "yes"
+        return facts | {name: str(value) for name, value in chosen.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from tuneopt.ledger import CurvePoint
 from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.checkpoint import CheckpointStore
 from tuneopt.train.distributed import Placement, Ranks, SharedHeldOut
-from tuneopt.train.engine import Engine, LossFunction, Warm
-from tuneopt.train.hessian import hessian_diagonal
+from tuneopt.train.engine import Engine, LossFunction
+from tuneopt.train.fitting import fitted
 from tuneopt.train.loop import Training
+from tuneopt.train.prefetch import Range
 
 
 class RankTraining(Training):
@@ -27,14 +27,20 @@ class RankTraining(Training):
     """
 
     def __init__(
-        self, spec: TrialSpec, corpus: Corpus, checkpoints: Path | None, placement: Placement, ranks: Ranks
+        self,
+        spec: TrialSpec,
+        corpus: Corpus,
+        checkpoints: Path | CheckpointStore | None,
+        placement: Placement,
+        ranks: Ranks,
     ) -> None:
         if placement.ranks != ranks.world:
             raise InputError(f"the trial is placed on {placement.ranks} ranks, and {ranks.world} came; start as many")
-        self.placement, self.ranks = placement, ranks
-        self.micro_batch = placement.micro_batch(spec)
-        self.parts = spec.batch // ranks.world // self.micro_batch
-        super().__init__(spec, corpus, checkpoints, Engine(ranks.device))
+        placement.micro_batch(spec)  # says so where the batch does not divide
+        self.ranks = ranks
+        if placement.zero:
+            placement = fitted(spec, placement, ranks.device)
+        super().__init__(spec, corpus, checkpoints, Engine(ranks.device), placement)
 
     @property
     def state_bytes(self) -> int:
@@ -44,8 +50,8 @@ class RankTraining(Training):
     def close(self) -> None:
         """Let go of what the model was wrapped in; nothing can be trained afterwards."""
 
-    def _prepare(self, engine: Engine) -> Warm:
-        return engine.prepare(replace(self.spec, micro_batch=self.micro_batch))
+    def _agree(self, fits: bool) -> bool:
+        return self.ranks.all(fits)
 
     def _resume(self) -> None:
         super()._resume()
@@ -54,16 +60,16 @@ class RankTraining(Training):
             _Loss(self.model, self.loss),
             device_ids=[self.device] if self.device.type == "cuda" else None,
             broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # else it holds a second copy of all gradients
         )
 
     def _share(self) -> None:
         """Evaluate together from here on."""
         self.held_out: Any = SharedHeldOut(self.held_out, self.ranks)
 
-    def _own_window(self, part: int) -> Tensor:
-        """This rank's micro-batch number ``part`` of the next batch."""
-        first = self.step * self.spec.batch + (self.ranks.rank * self.parts + part) * self.micro_batch
-        return self._window(first, self.micro_batch)
+    def _ranges(self, step: int) -> list[Range]:
+        first = step * self.spec.batch + self.ranks.rank * self.parts * self.micro_batch
+        return [(first + part * self.micro_batch, self.micro_batch) for part in range(self.parts)]
 
     def _accumulate(self) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
@@ -84,15 +90,14 @@ class RankTraining(Training):
 
     def _own_curvature(self, model: Any) -> dict[Tensor, Tensor]:
         """This rank's summand of the estimate that one process takes on the last of its micro-batches."""
-        size, world = self.spec.micro_batch, self.ranks.world
+        size, world = self._curvature_sequences, self.ranks.world
         first = (self.step + 1) * self.spec.batch - size
         # Where that micro-batch does not divide, rank 0 takes all of it.
         own = size // world if size % world == 0 else size
         taken = first + self.ranks.rank * own if size % world == 0 else first
         weight = 1 / world if size % world == 0 else float(self.ranks.rank == 0)
         window = self._window(taken, own)
-        diagonal = hessian_diagonal(model, window[:, :-1], window[:, 1:], self.spec.seed, self.step)
-        return {parameter: estimate * weight for parameter, estimate in diagonal.items()}
+        return {parameter: estimate * weight for parameter, estimate in self._estimate(model, window).items()}
 
     def _measure(self) -> CurvePoint:
         self.ranks.sum(self._train_loss).div_(self.ranks.world)

@@ -11,13 +11,16 @@ from typing import Any
 
 from tuneopt.data import Corpus
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, open_ledger
+from tuneopt.ledger.logs import SilentLog, TrialLog
 from tuneopt.spec import TrialSpec
 from tuneopt.train.distributed import Placement, Ranks
 from tuneopt.train.distributed_launch import launch
 from tuneopt.train.distributed_loop import RankTraining
 from tuneopt.train.engine import Engine
+from tuneopt.train.logged import log_failed
 from tuneopt.train.loop import Training
-from tuneopt.train.run import TrialRun, checkpoint_folder, run_trial
+from tuneopt.train.run import TrialRun, checkpoint_store, run_trial
+from tuneopt.train.weights import store_sharded_weights
 
 POINT = "point "
 """What a line of rank 0 begins with that holds a curve point."""
@@ -26,9 +29,20 @@ POINT = "point "
 class RankRun(TrialRun):
     """One rank's part of `TrialRun`; rank 0 alone writes to the ledger. All ranks advance together."""
 
-    def __init__(self, spec: TrialSpec, corpus: Corpus, ledger: Ledger, placement: Placement, ranks: Ranks) -> None:
-        self.placement, self.ranks = placement, ranks
-        super().__init__(spec, corpus, ledger)
+    def __init__(
+        self,
+        spec: TrialSpec,
+        corpus: Corpus,
+        ledger: Ledger,
+        placement: Placement,
+        ranks: Ranks,
+        keep_weights: bool = False,
+    ) -> None:
+        self.ranks = ranks
+        super().__init__(spec, corpus, ledger, placement=placement, keep_weights=keep_weights)
+
+    def _open_log(self) -> TrialLog:
+        return super()._open_log() if self.ranks.rank == 0 else SilentLog(self.ledger, self.spec.id)
 
     def _known(self) -> TrialRecord | None:
         record = super()._known()
@@ -40,8 +54,8 @@ class RankRun(TrialRun):
             from tuneopt.train.zero.training import ZeroTraining
 
             kind = ZeroTraining
-        folder = checkpoint_folder(self.ledger, self.spec.id)
-        return kind(self.spec, self.corpus, folder, self.placement, self.ranks)
+        store = checkpoint_store(self.ledger, self.spec.id)
+        return kind(self.spec, self.corpus, store, self.placement, self.ranks)
 
     def _describe(self, training: Training) -> TrialRecord:
         record = super()._describe(training)
@@ -52,8 +66,14 @@ class RankRun(TrialRun):
             record,
             peak_bytes=max(peaks, default=None),
             optimizer_state_bytes=sum(held) if self.placement.zero else held[0],
-            environment={**record.environment, **self.placement.facts(self.spec)},
+            environment={**self.placement.facts(self.spec), **record.environment},
         )
+
+    def _keep_weights(self, training: Training) -> None:
+        if self.placement.zero:
+            store_sharded_weights(training, self.corpus, self.ledger, self.ranks.rank)
+        elif self.ranks.rank == 0:
+            super()._keep_weights(training)
 
     def _keep(self, record: TrialRecord, training: Training) -> None:
         assert isinstance(training, RankTraining)
@@ -70,9 +90,10 @@ def run_rank(
     placement: Placement,
     ranks: Ranks,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
+    keep_weights: bool = False,
 ) -> TrialRecord:
     """This rank's part of a trial, to its end; every rank returns the record."""
-    run = RankRun(spec, corpus, ledger, placement, ranks)
+    run = RankRun(spec, corpus, ledger, placement, ranks, keep_weights)
     while run.record is None:
         on_point(run.advance())
     return run.record
@@ -84,27 +105,35 @@ def run_ranks(
     ledger: Ledger | str,
     placement: Placement,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
+    keep_weights: bool = False,
 ) -> TrialRecord:
     """Train one trial on ranks of this machine to its end, or return the record that the ledger already holds.
 
     A plain placement trains in this process. Raises `InputError` for a batch that does not divide among the ranks,
-    before anything starts, and `RuntimeError` with its last lines when a rank fails; running again goes on from the
+    before anything starts, and `tuneopt.train.failed.RankFailedError` when a rank fails; running again goes on from the
     last checkpoint, whatever the number of ranks then.
     """
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
-    known = opened.get(spec.id)
+    known = opened.sound(spec.id)
     if known is not None:
         return known
     placement.micro_batch(spec)
     if not placement.distributed:
-        return run_trial(spec, corpus, opened, on_point=on_point)
-    job = {"spec": spec.to_dict(), "corpus": str(corpus.folder), "ledger": opened.uri, "placement": asdict(placement)}
-    for line in launch([sys.executable, "-m", "tuneopt.train.zero", "--job", json.dumps(job)], placement.ranks):
-        if line.startswith(POINT):
-            on_point(CurvePoint(**json.loads(line.removeprefix(POINT))))
-    record = opened.get(spec.id)
-    if record is None:
-        raise RuntimeError(f"the ranks ended, but trial {spec.id} is not in the ledger {opened.uri}")
+        return run_trial(spec, corpus, opened, placement=placement, keep_weights=keep_weights, on_point=on_point)
+    job = {
+        "spec": spec.to_dict(),
+        "corpus": str(corpus.folder),
+        "ledger": opened.uri,
+        "placement": asdict(placement),
+        "keep_weights": keep_weights,
+    }
+    with log_failed(TrialLog(opened, spec.id)):
+        for line in launch([sys.executable, "-m", "tuneopt.train.zero", "--job", json.dumps(job)], placement.ranks):
+            if line.startswith(POINT):
+                on_point(CurvePoint(**json.loads(line.removeprefix(POINT))))
+        record = opened.get(spec.id)
+        if record is None:
+            raise RuntimeError(f"the ranks ended, but trial {spec.id} is not in the ledger {opened.uri}")
     return record
 
 
@@ -114,9 +143,10 @@ def work(job: str, ranks: Ranks) -> TrialRecord:
 
     plain = json.loads(job)
     spec, placement = TrialSpec.from_dict(plain["spec"]), Placement(**plain["placement"])
+    corpus, ledger = open_corpus(Path(plain["corpus"])), open_ledger(plain["ledger"])
 
     def tell(point: CurvePoint) -> None:
         if ranks.rank == 0:
             print(POINT + json.dumps(asdict(point)), flush=True)
 
-    return run_rank(spec, open_corpus(Path(plain["corpus"])), open_ledger(plain["ledger"]), placement, ranks, tell)
+    return run_rank(spec, corpus, ledger, placement, ranks, tell, plain.get("keep_weights", False))

@@ -12,9 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -22,9 +22,15 @@ from torch import Tensor
 
 from tuneopt.data.cache import cache_folder, only_process
 from tuneopt.spec import Scale, TrialSpec
-from tuneopt.train.model import Llama
+from tuneopt.train.chunks import CHUNKED_VOCABULARY
+from tuneopt.train.compilers import has_compiler
+from tuneopt.train.head import loss_and_slope
+from tuneopt.train.model import Llama, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+Agreement = Callable[[bool], bool]
+"""Whether something holds on every rank of a trial; in one process, what it is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class Warm:
     model: Llama
     loss: LossFunction
     device: torch.device
+    micro_batch: int | None = None
+    """Sequences of a pass that it was tried with; None where nothing was tried."""
 
 
 @contextmanager
@@ -55,7 +63,7 @@ def default_device() -> torch.device:
 
 def can_compile() -> bool:
     """Whether torch.compile can build kernels for the default device here (on CPUs it needs a C++ compiler)."""
-    return torch.cuda.is_available() or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    return torch.cuda.is_available() or has_compiler()
 
 
 @cache
@@ -81,52 +89,107 @@ class Engine:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or default_device()
-        self._warm: dict[tuple[Scale, int, str, bool], Warm] = {}
-        self._shapes: set[tuple[Scale, int, str, bool, int]] = set()
+        self._warm: dict[tuple[Scale, int, str, bool, bool], Warm] = {}
+        self._shapes: set[tuple[tuple[Scale, int, str, bool, bool], int]] = set()
         if self.device.type == "cpu":
             # One thread for each trial: sums keep their order, and neighbours on the machine keep their cores.
             torch.set_num_threads(1)
             # Moments of rarely seen tokens decay into denormal numbers, which CPUs handle many times slower.
             torch.set_flush_denormal(True)
 
-    def prepare(self, spec: TrialSpec) -> Warm:
-        """The warm model of ``spec``, compiled for its micro-batch, weights drawn from its seed."""
+    def prepare(
+        self,
+        spec: TrialSpec,
+        sizes: Sequence[int] | None = None,
+        *,
+        checkpointing: bool = False,
+        deterministic: bool = False,
+        reserved: int = 0,
+        agree: Agreement = bool,
+    ) -> Warm:
+        """The warm model of ``spec``, compiled for its passes, weights drawn from its seed.
+
+        ``sizes`` are the sequences that a pass may take, in the order of preference; by default the micro-batch of
+        ``spec``. The first counts that fits into the device's memory beside ``reserved`` bytes, on all ranks.
+        """
+        _kernels_repeat(self.device, deterministic)
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
-        key = (scale, vocab_size, spec.precision, spec.compile)
+        key = (scale, vocab_size, spec.precision, spec.compile, checkpointing)
         if key not in self._warm:
-            self._warm[key] = _build(spec, self.device)
+            self._warm[key] = _build(spec, self.device, checkpointing)
         warm = self._warm[key]
-        if (*key, spec.micro_batch) not in self._shapes:
+        sizes = sizes or (spec.micro_batch,)
+        for size in sizes:
+            if (key, size) in self._shapes:
+                break
             with _one_compiles() if spec.compile else nullcontext():
-                self._exercise(warm, spec)
-            self._shapes.add((*key, spec.micro_batch))
+                fits = agree(self._fits(warm, size, scale.seq_len, reserved, last=size == sizes[-1]))
+            if fits:
+                self._shapes.add((key, size))
+                break
         warm.model.initialize(spec.seed)
         warm.model.zero_grad(set_to_none=True)
-        return warm
+        return replace(warm, micro_batch=size)
 
-    def _exercise(self, warm: Warm, spec: TrialSpec) -> None:
+    def _fits(self, warm: Warm, size: int, seq_len: int, reserved: int, *, last: bool) -> bool:
+        """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""
+        held = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
+        try:
+            self._exercise(warm, size, seq_len)
+        except torch.OutOfMemoryError:
+            if last:
+                raise
+        else:
+            return True
+        finally:
+            del held
+        # Only here, outside the handler, does nothing refer to the failed pass any more.
+        warm.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
+    def _exercise(self, warm: Warm, size: int, seq_len: int) -> None:
         """Run forward and backward once, so that compilation is over before a trial's clock starts."""
         # Inputs and targets are views of one window, in trials as here: other strides would compile other kernels.
-        window = torch.zeros((spec.micro_batch, spec.regime.scale.seq_len + 1), dtype=torch.int64, device=self.device)
+        window = torch.zeros((size, seq_len + 1), dtype=torch.int64, device=self.device)
         warm.loss(window[:, :-1], window[:, 1:]).backward()  # type: ignore[no-untyped-call]
 
 
-def fresh(spec: TrialSpec, device: torch.device) -> Warm:
+def _kernels_repeat(device: torch.device, wanted: bool) -> None:
+    """Have CUDA give the same bits each time, or as fast as it can; CPUs with one thread do so by themselves."""
+    if device.type == "cuda" and wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)
+
+
+def fresh(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> Warm:
     """A model of its own for ``spec``, weights drawn from its seed, for callers that take it apart."""
-    warm = _build(spec, device)
+    warm = _build(spec, device, checkpointing)
     warm.model.initialize(spec.seed)
     return warm
 
 
-def _build(spec: TrialSpec, device: torch.device) -> Warm:
+def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> Warm:
+    """A model for ``spec`` whose weights have shapes but no storage, for callers that give it their own."""
+    with torch.device("meta"):
+        model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
+    scale = spec.regime.scale
+    cos, sin = rotary_table(scale.seq_len, scale.d_model // scale.heads)
+    model.cos, model.sin = cos.to(device), sin.to(device)
+    return Warm(model, _loss_function(model, spec, device), device)
+
+
+def _build(spec: TrialSpec, device: torch.device, checkpointing: bool = False) -> Warm:
     if spec.compile and device.type == "cpu":
         _skip_probes()
-    model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size).to(device)
+    model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
     return Warm(model, _loss_function(model, spec, device), device)
 
 
 def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossFunction:
-    compiled: LossFunction = torch.compile(model.loss, dynamic=False) if spec.compile else model.loss
+    compiled = _compiled(model) if spec.compile else model.loss
     if spec.precision == "fp32":
         return compiled
 
@@ -135,3 +198,22 @@ def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossF
             return compiled(tokens, targets)
 
     return autocast_loss
+
+
+def _compiled(model: Llama) -> LossFunction:
+    """The loss, compiled: as a whole for small vocabularies, which are those of small models; else block by block.
+
+    All blocks share one compiled function, so a deep model compiles as fast as one layer, and a block's gradients can
+    travel to other ranks while earlier blocks still go back. The chunks of the head share one as well.
+    """
+    if model.lm_head.out_features < CHUNKED_VOCABULARY:
+        whole: LossFunction = torch.compile(model.loss, dynamic=False)
+        return whole
+    blocks = [torch.compile(layer, dynamic=False) for layer in model.layers]
+    kernel = torch.compile(loss_and_slope, dynamic=False)
+
+    def by_blocks(tokens: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = model.lm_head(model.hidden(tokens, blocks), targets, kernel)
+        return loss
+
+    return by_blocks

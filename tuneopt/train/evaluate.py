@@ -32,8 +32,12 @@ class HeldOut:
     compiled: bool = False
 
     @classmethod
-    def of(cls, corpus: Corpus, spec: TrialSpec, device: torch.device) -> HeldOut:
-        """The windows that ``spec`` is evaluated on; `InputError` when a split holds less than one micro-batch."""
+    def of(cls, corpus: Corpus, spec: TrialSpec, device: torch.device, most: int | None = None) -> HeldOut:
+        """The windows that ``spec`` is evaluated on; `InputError` when a split holds less than one micro-batch.
+
+        A pass takes the micro-batch of ``spec``, or ``most`` sequences where a device was fitted with that many. Which
+        windows count does not depend on it.
+        """
         windows = {}
         for split in SPLITS:
             source = corpus.split(split).windows(spec.regime.scale.seq_len)
@@ -47,7 +51,7 @@ class HeldOut:
             spread = np.arange(count) * len(source) // count
             windows[split] = torch.from_numpy(source.take(spread).astype(np.int64)).to(device)
         curve = max(spec.micro_batch, spec.evaluation.curve_sequences // spec.micro_batch * spec.micro_batch)
-        return cls(windows, curve, spec.micro_batch, spec.compile)
+        return cls(windows, curve, most or spec.micro_batch, spec.compile)
 
     def losses(self, loss: LossFunction, *, final: bool, each: EachLoss | None = None) -> tuple[float, float]:
         """(select, report) loss in nats per token, over the curve's windows or, when ``final``, over all of them.
@@ -64,7 +68,11 @@ class HeldOut:
         # With gradients on, a compiled loss runs the forward kernels of training; off, it would compile others.
         with torch.set_grad_enabled(self.compiled):
             losses = each(loss, list(parts))
-        return float(torch.stack(losses).sum()) / len(parts)
+        if len(parts[-1]) == self.micro_batch:
+            return float(torch.stack(losses).sum()) / len(parts)
+        # The last pass is a smaller one: each counts by its sequences.
+        counts = torch.tensor([len(part) for part in parts], dtype=torch.float64, device=losses[0].device)
+        return float((torch.stack(losses) * counts).sum() / len(chosen))
 
 
 def each_loss(loss: LossFunction, parts: list[Tensor]) -> list[Tensor]:

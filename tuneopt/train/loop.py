@@ -6,16 +6,16 @@ trial that was killed and resumed on the same machine ends with the same loss, b
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,9 +26,13 @@ from tuneopt.optim.factory import implementation
 from tuneopt.optim.proof import Witness
 from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.checkpoint import CheckpointStore, by_position
+from tuneopt.train.distributed import Placement
 from tuneopt.train.engine import Engine, Warm
 from tuneopt.train.evaluate import HeldOut
+from tuneopt.train.fitting import pass_sizes, reserved_bytes
 from tuneopt.train.hessian import hessian_diagonal
+from tuneopt.train.model import Llama
+from tuneopt.train.prefetch import Prefetch, Range, gathering
 from tuneopt.train.schedule import Schedule
 
 LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
@@ -37,23 +41,34 @@ LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "m
 PATIENCE = 5
 """Curve points in a row whose loss lies above the untrained model's before a trial counts as diverged."""
 
-CHECKPOINT_SECONDS = 10.0
-"""Least time between checkpoints; stretched so that writing them takes at most a twentieth of the run."""
-
 
 class Training:
     """One trial under way. Call `advance` until `finished`; then read `curve`, `final_losses` and `diverged`."""
 
-    def __init__(self, spec: TrialSpec, corpus: Corpus, checkpoints: Path | None, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        corpus: Corpus,
+        checkpoints: Path | CheckpointStore | None,
+        engine: Engine | None = None,
+        placement: Placement | None = None,
+    ) -> None:
         if corpus.id.fingerprint != spec.regime.corpus.fingerprint:
             raise InputError(f"corpus {corpus.id} is not the one the trial names, {spec.regime.corpus}")
         self.spec = spec
-        self.store = CheckpointStore(checkpoints) if checkpoints else None
+        self.placement = placement or Placement()
+        self.store = CheckpointStore(checkpoints) if isinstance(checkpoints, Path) else checkpoints
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.data_seconds = 0.0
+        """Seconds of this process's training that went into waiting for batches."""
         with self._clock("startup"):
             warm = self._prepare(engine or Engine())
             self.model, self.loss, self.device = warm.model, warm.loss, warm.device
-            self.held_out = HeldOut.of(corpus, spec, self.device)
+            self.micro_batch = warm.micro_batch or self.placement.micro_batch(spec)
+            self.parts = spec.batch // self.placement.ranks // self.micro_batch
+            chosen = self.placement.sequences is not None or self.device.type == "cuda"
+            self.held_out = HeldOut.of(corpus, spec, self.device, self.micro_batch if chosen else None)
+            self.placement = replace(self.placement, sequences=self.micro_batch)
             self.schedule = Schedule.of(spec.config, spec.steps)
             own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
             facts = {fact: getattr(spec.regime.scale, fact) for fact in implementation(spec.optimizer).model_facts}
@@ -69,6 +84,7 @@ class Training:
             self.final_losses: tuple[float, float] | None = None
             self.diverged = False
             self._train_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+            self._batches: Prefetch | None = None
             self._resume()
         self._saved_at = time.perf_counter()
         if not self.curve:
@@ -94,7 +110,12 @@ class Training:
         """Tokens, beside `tokens`, that went through passes for the Hessian; each pass takes one micro-batch."""
         interval = self.optimizer.hessian_interval
         passes = self.step // interval if interval else 0
-        return passes * self.spec.micro_batch * self.spec.regime.scale.seq_len
+        return passes * self._curvature_sequences * self.spec.regime.scale.seq_len
+
+    @property
+    def _curvature_sequences(self) -> int:
+        """Sequences of an estimate: the specification's micro-batch, however many a pass takes here."""
+        return min(self.spec.micro_batch, self.spec.batch)
 
     def advance(self) -> CurvePoint:
         """Train to the next curve point and measure there."""
@@ -117,31 +138,76 @@ class Training:
             diagonal = self._curvature(window)
         self._update(diagonal)
         self.step += 1
+        if self._batches is not None and self.step >= self.steps:
+            self._batches.close()
 
     def _prepare(self, engine: Engine) -> Warm:
-        """The freshly initialised model and its loss."""
-        return engine.prepare(self.spec)
+        """The freshly initialised model and its loss, tried with as many sequences as a pass is to take."""
+        sizes = pass_sizes(self.spec, self.placement, engine.device)
+        # One size was chosen and has to do; among several, the largest beside which the rest of a step has room.
+        reserved = reserved_bytes(self.spec, self.placement, sizes[0]) if len(sizes) > 1 else 0
+        return engine.prepare(
+            self.spec,
+            sizes,
+            checkpointing=self.placement.checkpointing,
+            deterministic=self.placement.deterministic,
+            reserved=reserved,
+            agree=self._agree,
+        )
+
+    def _agree(self, fits: bool) -> bool:
+        """Whether all who train this trial say so."""
+        return fits
 
     def _window(self, first: int, count: int) -> Tensor:
         """Samples ``first`` to ``first + count - 1`` of the run, (count, T + 1) int64."""
-        indices = self.order.indices(first, count)
-        return torch.from_numpy(self.windows.take(indices).astype(np.int64)).to(self.device, non_blocking=True)
+        gather = gathering(self.windows, self.order, self.device)
+        return gather(first, count).to(self.device, non_blocking=True)
+
+    def _ranges(self, step: int) -> list[Range]:
+        """The micro-batches of a step that are trained here."""
+        first = step * self.spec.batch
+        return [(first + part * self.micro_batch, self.micro_batch) for part in range(self.parts)]
+
+    def _own_window(self, part: int) -> Tensor:
+        """Micro-batch number ``part`` of the next step, of those that are trained here, gathered ahead."""
+        began = time.perf_counter()
+        if self._batches is None or self._batches.next != self._ranges(self.step)[part]:
+            to_come = (each for step in range(self.step, self.steps) for each in self._ranges(step))
+            gather = gathering(self.windows, self.order, self.device)
+            self._batches = Prefetch(gather, itertools.islice(to_come, part, None))
+        window = self._batches.take().to(self.device, non_blocking=True)
+        self.data_seconds += time.perf_counter() - began
+        return window
 
     def _accumulate(self) -> Tensor:
         """Leave the mean gradient of the next batch in the parameters; returns its last micro-batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        first = self.step * self.spec.batch
-        parts = self.spec.batch // self.spec.micro_batch
-        for part in range(parts):
-            window = self._window(first + part * self.spec.micro_batch, self.spec.micro_batch)
-            loss = self.loss(window[:, :-1], window[:, 1:]) / parts
+        for part in range(self.parts):
+            window = self._own_window(part)
+            loss = self.loss(window[:, :-1], window[:, 1:]) / self.parts
             loss.backward()  # type: ignore[no-untyped-call]
             self._train_loss += loss.detach()
         return window
 
     def _curvature(self, window: Tensor) -> dict[Tensor, Tensor]:
-        """An estimate of the Hessian's diagonal on one micro-batch, by parameter."""
-        return hessian_diagonal(self.model, window[:, :-1], window[:, 1:], self.spec.seed, self.step)
+        """An estimate of the Hessian's diagonal on the last of the specification's micro-batches, by parameter."""
+        size = self._curvature_sequences
+        if len(window) != size:
+            window = self._window((self.step + 1) * self.spec.batch - size, size)
+        return self._estimate(self.model, window)
+
+    def _estimate(self, model: Llama, window: Tensor) -> dict[Tensor, Tensor]:
+        """The estimate on ``window``, in passes of at most a micro-batch: products with one probe add up."""
+        total: dict[Tensor, Tensor] = {}
+        for part in torch.split(window, self.micro_batch):
+            own = hessian_diagonal(model, part[:, :-1], part[:, 1:], self.spec.seed, self.step)
+            if len(part) == len(window):
+                return own
+            for parameter, estimate in own.items():
+                weighted = estimate * (len(part) / len(window))
+                total[parameter] = total[parameter] + weighted if parameter in total else weighted
+        return total
 
     def _update(self, diagonal: dict[Tensor, Tensor] | None) -> None:
         """Move the parameters by the gradients that they hold, under the eyes of the witness."""
@@ -181,7 +247,7 @@ class Training:
         """Write a checkpoint when enough time went by, but none before the proof is taken: a resume takes it anew."""
         if self.store is None or self.witness is not None or self.step >= self.steps:
             return
-        if self._due(max(CHECKPOINT_SECONDS, 20 * self.store.last_seconds)):
+        if self._due(self.store.pause):
             self.save()
 
     def _due(self, pause: float) -> bool:

@@ -8,11 +8,15 @@ Source: Touvron et al., arXiv 2307.09288; sizes and initializer of Wen et al., a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tuneopt.spec import Scale
+from tuneopt.train.head import Head
 
 RMS_NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
@@ -101,42 +105,63 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """The whole model. ``forward(tokens)`` gives logits; ``loss(tokens, targets)`` the mean nats per token."""
+    """The whole model. ``forward(tokens)`` gives logits; ``loss(tokens, targets)`` the mean nats per token.
+
+    With ``checkpointing`` each block keeps its input alone and computes the rest again in the backward pass: a third
+    more work for the memory of one block, and the same bits.
+    """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, scale: Scale, vocab_size: int) -> None:
+    def __init__(self, scale: Scale, vocab_size: int, *, checkpointing: bool = False) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.embed_tokens = nn.Embedding(vocab_size, scale.d_model)
         self.layers = nn.ModuleList(Block(scale) for _ in range(scale.layers))
         self.norm = RMSNorm(scale.d_model)
-        self.lm_head = nn.Linear(scale.d_model, vocab_size, bias=False)
+        self.lm_head = Head(scale.d_model, vocab_size)
         cos, sin = rotary_table(scale.seq_len, scale.d_model // scale.heads)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
     def initialize(self, seed: int) -> None:
         """Fill every matrix from N(0, 0.02^2), one generator in parameter order, and every norm with ones."""
-        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in self.parameters():
-                if parameter.ndim == 1:
-                    parameter.fill_(1.0)
-                else:
-                    values = torch.empty(parameter.shape).normal_(0.0, INITIALIZER_RANGE, generator=generator)
-                    parameter.copy_(values)
+            for parameter, (_, values) in zip(self.parameters(), self.initial_values(seed), strict=True):
+                parameter.copy_(values)
+
+    def initial_values(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """What `initialize` fills in, by name, on the CPU, one tensor at a time; needs the shapes of weights alone."""
+        generator = torch.Generator().manual_seed(seed)
+        shapes = [(name, parameter.shape) for name, parameter in self.named_parameters()]
+        for name, shape in shapes:
+            values = torch.empty(shape)
+            yield name, values.fill_(1.0) if len(shape) == 1 else values.normal_(
+                0.0, INITIALIZER_RANGE, generator=generator
+            )
+
+    def hidden(self, tokens: Tensor, blocks: Iterable[Callable[..., Tensor]] | None = None) -> Tensor:
+        """What the head reads, (B, T, D), for token ids of shape (B, T); ``blocks`` stand in for the layers."""
+        x: Tensor = self.embed_tokens(tokens)
+        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
+        for layer in self.layers if blocks is None else blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, cos, sin, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, cos, sin)
+        out: Tensor = self.norm(x)
+        return out
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of shape (B, T, V) for token ids of shape (B, T)."""
-        x = self.embed_tokens(tokens)
-        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
-        for layer in self.layers:
-            x = layer(x, cos, sin)
-        logits: Tensor = self.lm_head(self.norm(x))
+        logits: Tensor = self.lm_head(self.hidden(tokens))
         return logits
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy in nats per token, computed in fp32; both inputs have shape (B, T)."""
-        logits = self(tokens)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        """Mean cross entropy in nats per token, computed in fp32; both inputs have shape (B, T).
+
+        With large vocabularies it is computed in chunks (`tuneopt.train.head`).
+        """
+        loss: Tensor = self.lm_head(self.hidden(tokens), targets)
+        return loss

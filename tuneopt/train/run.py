@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,19 @@ import torch
 from tuneopt.data import Corpus
 from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+from tuneopt.ledger.files import RemoteFiles
+from tuneopt.ledger.logs import TrialLog
 from tuneopt.spec import TrialSpec
+from tuneopt.train.checkpoint import CheckpointStore
+from tuneopt.train.distributed import Placement
 from tuneopt.train.engine import Engine
 from tuneopt.train.environment import environment
 from tuneopt.train.hessian import PASS_COST
+from tuneopt.train.logged import log_end, log_failed, log_point, log_ready, log_start, telling
 from tuneopt.train.loop import Training
+from tuneopt.train.mirror import Mirror
+from tuneopt.train.peaks import speed_facts
+from tuneopt.train.weights import store_weights
 
 
 class TrialRun:
@@ -26,18 +35,33 @@ class TrialRun:
     `advance` itself, in the process that trained, before anybody else hears of the result.
     """
 
-    def __init__(self, spec: TrialSpec, corpus: Corpus, ledger: Ledger, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        corpus: Corpus,
+        ledger: Ledger,
+        engine: Engine | None = None,
+        placement: Placement | None = None,
+        keep_weights: bool = False,
+    ) -> None:
         self.spec = spec
+        self.keep_weights = keep_weights
+        self.placement = placement or Placement()
         self.ledger = ledger
         self.started = _now()
         self.corpus = corpus
         self.record = self._known()
         self.reused = self.record is not None
         self.training: Training | None = None
+        self.log = self._open_log()
         if self.record is None:
-            reset_peak_memory()
-            self.training = self._start(engine)
+            with telling(self.log):
+                log_start(self.log, spec)
+                reset_peak_memory()
+                self.training = self._start(engine)
+                log_ready(self.log, self.training)
         self._before = dict(self.training.resumed_seconds) if self.training else {}
+        self._told = 0
 
     @property
     def busy_seconds(self) -> float:
@@ -49,17 +73,35 @@ class TrialRun:
     def advance(self) -> CurvePoint:
         """Train to the next curve point; at the last one, write the record and remove the checkpoints."""
         assert self.training is not None and self.record is None, "the trial already has its record"
-        point = self.training.advance()
-        if self.training.finished:
-            self.record = self._describe(self.training)
-            self._keep(self.record, self.training)
+        with telling(self.log):
+            point = self.training.advance()
+            log_point(self.log, point, self.training.steps)
+            if self.training.finished:
+                record = self._describe(self.training)
+                if self.keep_weights and record.status == "completed":
+                    self._keep_weights(self.training)
+                self._keep(record, self.training)
+                log_end(self.log, record)
+                self.record = record
         return point
 
+    def fresh_points(self) -> list[tuple[Any, ...]]:
+        """The curve points since the last call, as `CurvePoint`'s fields; at first those before a resume as well."""
+        curve = self.training.curve[self._told :] if self.training else []
+        self._told += len(curve)
+        return [astuple(point) for point in curve]
+
+    def _open_log(self) -> TrialLog:
+        return TrialLog(self.ledger, self.spec.id)
+
     def _known(self) -> TrialRecord | None:
-        return self.ledger.get(self.spec.id)
+        return self.ledger.sound(self.spec.id)
 
     def _start(self, engine: Engine | None) -> Training:
-        return Training(self.spec, self.corpus, checkpoint_folder(self.ledger, self.spec.id), engine)
+        return Training(self.spec, self.corpus, checkpoint_store(self.ledger, self.spec.id), engine, self.placement)
+
+    def _keep_weights(self, training: Training) -> None:
+        store_weights(training, self.corpus, self.ledger)
 
     def _keep(self, record: TrialRecord, training: Training) -> None:
         self.ledger.put(record)
@@ -89,13 +131,25 @@ class TrialRun:
             optimizer_state_bytes=state_bytes(training.optimizer),
             proof=training.proof,
             routing=tuple(route.to_dict() for route in training.optimizer.routing),
-            environment=environment(),
+            environment={**environment(), **training.placement.facts(spec), **_speed(training)},
             started=self.started,
             ended=_now(),
             resumes=training.resumes,
             tokens_per_second=training.tokens / seconds["train"] if seconds["train"] > 0 else 0.0,
             notes=notes(training),
         )
+
+
+def _speed(training: Training) -> dict[str, str]:
+    """The MFU of the steps, evaluation not counted, and the peak that it assumes."""
+    spec, seconds = training.spec, training.seconds["train"]
+    return speed_facts(
+        training.tokens / seconds if seconds > 0 else 0.0,
+        spec.regime.scale.flops_per_token(spec.regime.corpus.vocab_size),
+        training.device,
+        spec.precision,
+        training.placement.ranks,
+    )
 
 
 def notes(training: Training) -> tuple[str, ...]:
@@ -114,18 +168,34 @@ def run_trial(
     ledger: Ledger,
     *,
     engine: Engine | None = None,
+    placement: Placement | None = None,
+    keep_weights: bool = False,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
 ) -> TrialRecord:
-    """Train one trial in this process to its end, or return the record that the ledger already holds."""
-    run = TrialRun(spec, corpus, ledger, engine)
-    while run.record is None:
-        on_point(run.advance())
+    """Train one trial in this process to its end, or return the record that the ledger already holds.
+
+    ``keep_weights`` keeps its final weights beside the record (`tuneopt.train.weights`).
+    """
+    with log_failed(TrialLog(ledger, spec.id)):
+        run = TrialRun(spec, corpus, ledger, engine, placement, keep_weights)
+        while run.record is None:
+            on_point(run.advance())
     return run.record
 
 
 def checkpoint_folder(ledger: Ledger, trial: str) -> Path:
     """Where a trial keeps its checkpoints: beside its ledger, or in this machine's cache when the ledger is remote."""
     return ledger.checkpoint_dir(trial) if ledger.is_local else cache_folder() / "checkpoints" / trial
+
+
+def checkpoint_store(ledger: Ledger, trial: str) -> CheckpointStore:
+    """The checkpoints of a trial; those of a remote ledger have copies beside it, for other machines to go on from."""
+    mirror = None
+    if isinstance(ledger.files, RemoteFiles):
+        from tuneopt.ledger.objects import Objects
+
+        mirror = Mirror(Objects(ledger.files), trial)
+    return CheckpointStore(checkpoint_folder(ledger, trial), mirror)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

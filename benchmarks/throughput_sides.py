@@ -1,0 +1,239 @@
+"""The two sides of `train_throughput`: our training loop, and transformers' Llama in a plain one, on equal tokens."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuneopt.data import Windows
+from tuneopt.data.shards import ShardWriter, map_shard
+from tuneopt.spec import CorpusId, Evaluation, Scale, TrialSpec
+from tuneopt.train.distributed import Placement, Ranks
+from tuneopt.train.distributed_loop import RankTraining
+from tuneopt.train.engine import Engine
+from tuneopt.train.loop import LOOP_HYPERPARAMETERS, Training
+from tuneopt.train.model import RMS_NORM_EPS, ROPE_BASE
+
+TOKENS = 2**21
+"""Tokens of the training split: what is in them is nothing to a timing, and no step of a run meets the same ones."""
+
+
+class RandomCorpus:
+    """Memory-mapped shards of random tokens, with what a training asks of a corpus."""
+
+    def __init__(self, folder: Path, vocab_size: int, seq_len: int) -> None:
+        self.id = CorpusId("random", f"random-{vocab_size}", vocab_size)
+        self._views = {}
+        dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+        generator = np.random.default_rng(0)
+        for split, tokens in (("train", TOKENS), ("select", 64 * seq_len + 1), ("report", 64 * seq_len + 1)):
+            with ShardWriter(folder, split, dtype) as writer:
+                writer.append(generator.integers(vocab_size, size=tokens, dtype=dtype))
+                _, shards = writer.finish()
+            self._views[split] = [view for shard in shards for view in map_shard(folder, shard)]
+
+    def split(self, name: str) -> _Split:
+        return _Split(self._views[name])
+
+
+class _Split:
+    def __init__(self, views: list[Any]) -> None:
+        self._views = views
+
+    def windows(self, seq_len: int) -> Windows:
+        return Windows(self._views, seq_len)
+
+
+EVALUATION = Evaluation(points=1, curve_sequences=1, final_sequences=64)
+"""As little as there can be: steps are timed, evaluation is not."""
+
+
+class Side:
+    """One candidate: `step` trains one optimizer step, and `times` collects the seconds of those that were timed."""
+
+    def __init__(self, label: str, device: torch.device, step: Callable[[], None], loss: Callable[[], float]) -> None:
+        self.label, self.device, self.step, self.first_loss = label, device, step, loss
+        self.times: list[float] = []
+
+    def timed(self) -> None:
+        synchronize(self.device)
+        began = time.perf_counter()
+        self.step()
+        synchronize(self.device)
+        self.times.append(time.perf_counter() - began)
+
+    def rate(self, tokens: int) -> float:
+        """Tokens per second at the median step."""
+        return tokens / statistics.median(self.times)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ours(
+    spec: TrialSpec, corpus: Any, engine: Engine, placement: Placement, ranks: Ranks | None = None
+) -> tuple[Side, Training]:
+    """The training loop as trials run it: prefetch, schedule, clipping, the proof behind it."""
+    if ranks is None:
+        training = Training(spec, corpus, None, engine, placement)
+    else:
+        training = RankTraining(spec, corpus, None, placement, ranks)
+
+    def loss() -> float:
+        window = training._window(0, training.micro_batch)
+        return float(training.loss(window[:, :-1], window[:, 1:]).detach())
+
+    return Side(f"tuneopt, {_mode(spec)}", training.device, training.train_step, loss), training
+
+
+def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro_batch: int, ready: Training) -> Side:
+    """transformers' Llama of the same shape and initial weights in the plainest loop, with the same optimizer.
+
+    Attention goes through SDPA, labels come shifted, the cache is off, batches are read on the training thread.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tuneopt.optim import create
+    from tuneopt.optim.factory import implementation
+
+    scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=scale.d_model,
+        intermediate_size=scale.d_ff,
+        num_hidden_layers=scale.layers,
+        num_attention_heads=scale.heads,
+        num_key_value_heads=scale.heads,
+        max_position_embeddings=scale.seq_len,
+        rms_norm_eps=RMS_NORM_EPS,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+        tie_word_embeddings=False,
+        attention_bias=False,
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+    model = LlamaForCausalLM(config).to(device)
+    state = ready.model.state_dict()
+    model.load_state_dict({n if n.startswith("lm_head") else f"model.{n}": value for n, value in state.items()})
+    named = [(name.removeprefix("model."), parameter) for name, parameter in model.named_parameters()]
+    own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
+    facts = {fact: getattr(scale, fact) for fact in implementation(spec.optimizer).model_facts}
+    optimizer = create(spec.optimizer, named, **{**facts, **own})
+    plain: Callable[..., Any] = torch.compile(model, dynamic=False) if spec.compile else model
+    half = spec.precision == "bf16"
+    parts, done = spec.batch // micro_batch, 0
+
+    def loss_of(window: Tensor) -> Tensor:
+        tokens, targets = window[:, :-1], window[:, 1:].contiguous()  # its loss asks for that
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return plain(input_ids=tokens, labels=targets, shift_labels=targets, use_cache=False).loss  # type: ignore[no-any-return]
+
+    def step() -> None:
+        nonlocal done
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * ready.schedule(done)
+        optimizer.zero_grad(set_to_none=True)
+        for part in range(parts):
+            window = ready._window(done * spec.batch + part * micro_batch, micro_batch)
+            (loss_of(window) / parts).backward()
+        optimizer.step()
+        done += 1
+
+    def first() -> float:
+        return float(loss_of(ready._window(0, micro_batch)).detach())
+
+    return Side(f"transformers, {_mode(spec)}", device, step, first)
+
+
+def breakdown(training: Training, steps: int) -> dict[str, float]:
+    """Median seconds of the parts of a step, the device waited for after each, so that their sum is an upper bound.
+
+    ``communication`` is what averaging gradients adds to a backward pass, as far as it is not hidden behind it.
+    """
+    parts: dict[str, list[float]] = {}
+    for _ in range(steps):
+        for name, seconds in _one_breakdown(training).items():
+            parts.setdefault(name, []).append(seconds)
+    found = {name: statistics.median(seconds) for name, seconds in parts.items()}
+    if isinstance(training, RankTraining):
+        found["communication"] = _communication(training, steps)
+        found["backward"] = max(0.0, found["backward"] - found["communication"])
+    else:
+        found["communication"] = 0.0
+    return found
+
+
+def _one_breakdown(training: Training) -> dict[str, float]:
+    spent = dict.fromkeys(("forward", "backward", "optimizer", "data"), 0.0)
+    loss, update, device = training.loss, training._update, training.device
+    ddp = getattr(training, "_ddp", None)
+
+    def forward(tokens: Tensor, targets: Tensor) -> Tensor:
+        synchronize(device)
+        began = time.perf_counter()
+        result = loss(tokens, targets)
+        synchronize(device)
+        spent["forward"] += time.perf_counter() - began
+        return result
+
+    def timed_update(diagonal: Any) -> None:
+        synchronize(device)
+        began = time.perf_counter()
+        update(diagonal)
+        synchronize(device)
+        spent["optimizer"] += time.perf_counter() - began
+
+    holder = ddp.module if ddp is not None else training
+    attribute = "_loss" if ddp is not None else "loss"
+    setattr(holder, attribute, forward)
+    training._update = timed_update  # type: ignore[method-assign]
+    waited, began = training.data_seconds, time.perf_counter()
+    try:
+        training.train_step()
+    finally:
+        setattr(holder, attribute, loss)
+        del training._update  # type: ignore[method-assign]
+    whole = time.perf_counter() - began
+    spent["data"] = training.data_seconds - waited
+    spent["backward"] = whole - sum(spent.values())
+    return spent
+
+
+def _communication(training: RankTraining, steps: int) -> float:
+    """A step with averaging less one without; ranks then differ, which only a benchmark may let them."""
+
+    def one() -> float:
+        training.ranks.barrier()
+        synchronize(training.device)
+        began = time.perf_counter()
+        training.optimizer.zero_grad(set_to_none=True)
+        training._accumulate()
+        synchronize(training.device)
+        return time.perf_counter() - began
+
+    with_it, without = [], []
+    for _ in range(steps):
+        with_it.append(one())
+        with training._ddp.no_sync():
+            without.append(one())
+    return max(0.0, statistics.median(with_it) - statistics.median(without))
+
+
+def _mode(spec: TrialSpec) -> str:
+    return "compiled" if spec.compile else "eager"
+
+
+def regime_scale(scale: Scale, seq_len: int | None) -> Scale:
+    """The scale with another sequence length, for machines that cannot hold its own."""
+    from dataclasses import replace
+
+    return scale if seq_len is None else replace(scale, seq_len=seq_len)

@@ -1,0 +1,27 @@
+"""How many tokens have logits at once; imports no torch, so that plans of memory can ask too.
+
+The rule depends on shapes alone, never on the machine: chunks order floating-point sums, and a trial is to give the
+same loss wherever it runs.
+"""
+
+from __future__ import annotations
+
+CHUNKED_VOCABULARY = 2**14
+"""From this many entries on, logits are computed in chunks; smaller ones, of the nano ladder, stay whole."""
+
+LEAST_CHUNKS = 4
+
+CHUNK_ELEMENTS = 2**28
+"""Logits of one chunk at most: 512 MiB in bf16; larger chunks would save passes over the head's gradient."""
+
+
+def chunk_tokens(tokens: int, vocab_size: int) -> int | None:
+    """Tokens of a forward pass over ``tokens`` whose logits exist at once; None where all of them do.
+
+    A power of two, so that passes over whole sequences divide into equal chunks: at most a quarter of the pass, and
+    `CHUNK_ELEMENTS` logits.
+    """
+    if vocab_size < CHUNKED_VOCABULARY:
+        return None
+    most = max(1, min(-(-tokens // LEAST_CHUNKS), CHUNK_ELEMENTS // vocab_size))
+    return int(1 << (most.bit_length() - 1))

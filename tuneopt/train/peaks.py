@@ -1,0 +1,93 @@
+"""Dense peak FLOP/s of devices, and the share of it that a training step uses (MFU).
+
+MFU counts the model's own FLOPs: 6 N + 6 L T d + 6 d V per token (`Scale.flops_per_token`), whatever was computed anew
+or beside it (Chowdhery et al., arXiv 2204.02311, appendix B). Peaks are those of the vendors' data sheets, dense (no
+sparsity), with fp32 accumulation: in bf16 that of the matrix units, in fp32 that of the vector units, because torch
+does not round fp32 products to TF32 by default. A device that is not listed, and every CPU, has no peak here: the
+MFU is then unknown unless somebody gives one or measures it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+TERA = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Dense peak FLOP/s of one device, and where the figure is from."""
+
+    flops: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """A device by the beginning of its name in CUDA; teraFLOP/s in bf16 and fp32."""
+
+    name: str
+    bf16: float
+    fp32: float
+    sheet: str
+
+
+DEVICES = (  # more special names first: the first that fits counts
+    _Device("NVIDIA H100 PCIe", 756.5, 51.0, "NVIDIA H100 data sheet, PCIe"),
+    _Device("NVIDIA H100 NVL", 835.5, 60.0, "NVIDIA H100 data sheet, NVL"),
+    _Device("NVIDIA H100", 989.5, 67.0, "NVIDIA H100 data sheet, SXM"),
+    _Device("NVIDIA H200", 989.5, 67.0, "NVIDIA H200 data sheet, SXM"),
+    _Device("NVIDIA GH200", 989.5, 67.0, "NVIDIA GH200 data sheet"),
+    _Device("NVIDIA A100", 312.0, 19.5, "NVIDIA A100 data sheet"),
+    _Device("NVIDIA L40S", 362.05, 91.6, "NVIDIA L40S data sheet"),
+    _Device("NVIDIA L4", 121.0, 30.3, "NVIDIA L4 data sheet, half of the figure with sparsity"),
+    _Device("NVIDIA GeForce RTX 4090", 165.2, 82.6, "NVIDIA Ada architecture paper, appendix A"),
+    _Device("NVIDIA GeForce RTX 3090", 71.0, 35.6, "NVIDIA GA102 architecture paper, appendix A"),
+    _Device("AMD Instinct MI300X", 1307.4, 163.4, "AMD Instinct MI300X data sheet"),
+)
+
+
+def device_name(device: torch.device) -> str:
+    """What CUDA calls the device; ``cpu`` for others."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_of(name: str, precision: str) -> Peak | None:
+    """The listed peak of a device in ``bf16`` or ``fp32``; None for one that is not listed."""
+    for device in DEVICES:
+        # "NVIDIA L4" is not the beginning of "NVIDIA L40", which is another device.
+        if name == device.name or name.startswith((f"{device.name} ", f"{device.name}-")):
+            return Peak(TERA * (device.bf16 if precision == "bf16" else device.fp32), device.sheet)
+    return None
+
+
+def measured_peak(device: torch.device, precision: str, size: int = 2048, seconds: float = 2.0) -> Peak:
+    """The rate of products of square matrices here: what the libraries reach, a stand-in where no peak is known."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    torch.mm(left, right)
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        torch.mm(left, right).sum().item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return Peak(2 * size**3 / best, f"measured here: products of {size} x {size} matrices")
+
+
+def mfu(tokens_per_second: float, flops_per_token: float, peak: Peak | None, devices: int = 1) -> float | None:
+    """Model FLOP/s over the peak of all devices; None where no peak is known."""
+    return tokens_per_second * flops_per_token / (peak.flops * devices) if peak else None
+
+
+def speed_facts(
+    tokens_per_second: float, flops_per_token: float, device: torch.device, precision: str, devices: int
+) -> dict[str, str]:
+    """What a trial record says of its speed, beside tokens per second: the MFU and the peak that it assumes."""
+    peak = peak_of(device_name(device), precision)
+    share = mfu(tokens_per_second, flops_per_token, peak, devices)
+    if peak is None or share is None:
+        return {"mfu": "unknown", "peak_flops": "unknown"}
+    return {"mfu": f"{share:.4f}", "peak_flops": f"{peak.flops:.4g} ({peak.source}, {precision}, dense)"}
