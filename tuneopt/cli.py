@@ -8,9 +8,11 @@ from types import FrameType
 
 import typer
 
-from tuneopt.commands import corpora, ledgers, listings, predict, reports, studies, sweeps
+from tuneopt.commands import corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED
-from tuneopt.spec import InputError
+from tuneopt.errors import InputError, visible
+from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.train.failed import RankFailedError
 
 app = typer.Typer(
     name="tuneopt",
@@ -24,6 +26,7 @@ app = typer.Typer(
 for command in (sweeps.tune, sweeps.train, reports.report, listings.optimizers, listings.space, listings.doctor):
     app.command()(command)
 app.command()(predict.predict)
+app.command()(models.export)
 app.add_typer(ledgers.app, name="ledger")
 app.add_typer(corpora.app, name="data")
 app.add_typer(studies.app, name="study")
@@ -44,6 +47,13 @@ def main() -> None:
         code = _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except RankFailedError as error:
+        _refuse(str(error))
+        code = 1
+    except OSError as error:
+        if not no_room(error):
+            raise
+        code = _refuse(str(NoRoomError(error.filename or "what this command writes")))
     sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -52,5 +62,5 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _refuse(sentence: str) -> int:
-    sys.stderr.write("tuneopt: " + " ".join(sentence.split()) + "\n")
+    sys.stderr.write("tuneopt: " + visible(" ".join(sentence.split())) + "\n")
     return BAD_INPUT

@@ -5,15 +5,18 @@ sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
 result = api.tune(sweep, "ledger")
 """
 
-from tuneopt.api.corpora import VOCAB_SIZES, inspect_corpus, regime_on
+from tuneopt.api.corpora import VOCAB_SIZES, corpus_account, inspect_corpus, prepare_corpus, regime_on
 from tuneopt.api.exports import export
+from tuneopt.api.ledgers import clean
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
 from tuneopt.api.searches import sample, search_cost, search_summary
 from tuneopt.api.simulation import simulate_study
-from tuneopt.api.studies import Speed, load_study, run_study, study_plan, study_status
-from tuneopt.api.sweeps import cost, plan, regime_dict, single_trial, summary, train, tune
+from tuneopt.api.speed import Speed
+from tuneopt.api.studies import load_study, run_study, study_plan, study_status
+from tuneopt.api.sweeps import cost, placed, placement_of, plan, regime_dict, single_trial, summary, train, tune
+from tuneopt.api.weights import export_model
 from tuneopt.api.words import parse_assignments, parse_value, parse_values
 from tuneopt.search.sampled import SampledSearch, check_names
 
@@ -22,16 +25,22 @@ __all__ = [
     "SampledSearch",
     "Speed",
     "check_names",
+    "clean",
+    "corpus_account",
     "cost",
     "export",
+    "export_model",
     "inspect_corpus",
     "load_study",
     "optimizers",
     "parse_assignments",
     "parse_value",
     "parse_values",
+    "placed",
+    "placement_of",
     "plan",
     "predict",
+    "prepare_corpus",
     "regime_dict",
     "regime_on",
     "report",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.api.sweeps import cost, summary
+from tuneopt.api.sweeps import cost, placed, summary
 
 if TYPE_CHECKING:
     from tuneopt.cluster.alternatives import SearchResult
     from tuneopt.cluster.progress import Progress
     from tuneopt.data import Corpus
     from tuneopt.ledger import Ledger
+    from tuneopt.observe.observer import Observer
     from tuneopt.search.sampled import SampledSearch
+    from tuneopt.train.distributed import Placement
 
 
 def sample(
@@ -25,7 +27,10 @@ def sample(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    placement: Placement | None = None,
+    keep_weights: bool = False,
     listener: Callable[[Progress], None] = lambda progress: None,
+    observers: Sequence[Observer] = (),
 ) -> SearchResult:
     """Run a sampled search on Ray Tune to the end of its ``trials``, and keep an account of this run in the ledger.
 
@@ -35,6 +40,7 @@ def sample(
     from tuneopt.ledger import open_ledger
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
+    placements = placed(search.sweep, placement)
     result = run_search(
         search,
         opened,
@@ -43,7 +49,10 @@ def sample(
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,
+        placements=placements,
+        keep_weights=keep_weights,
         listener=listener,
+        observers=observers,
     )
     if result.run or result.failed or result.cut:
         opened.put_run(

@@ -6,14 +6,15 @@ The workers are those of every sweep. What they record carries the name of the s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.cluster.placing import Placements, Placing
 from tuneopt.cluster.progress import Progress, SweepResult
-from tuneopt.cluster.session import connect
 from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
+from tuneopt.observe.observer import Observer
 from tuneopt.optim.external import account
 from tuneopt.search.sampled import SampledSearch
 
@@ -48,7 +49,10 @@ def run_search(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    placements: Placements | None = None,
+    keep_weights: bool = False,
     listener: Callable[[Progress], None] = lambda progress: None,
+    observers: Sequence[Observer] = (),
 ) -> SearchResult:
     """Run a sampled search until ``trials`` trials of its own are spent, then its best with the other seeds.
 
@@ -70,16 +74,17 @@ def run_search(
     searcher.on_cut = keep
     began = time.perf_counter()
     start = search.sweep.spec(search.sweep.space.start)
+    placing = Placing(placements or {}, gpus_per_trial, not ledger.is_local, keep_weights)
     if searcher.spent:
         keep()
         return _result(searcher, SearchResult(outcomes=searcher.outcomes, state=searcher.state))
     with (
-        compiling_ahead([start], address, gpus_per_trial),
-        connect(address, gpus_per_trial=gpus_per_trial) as session,
+        compiling_ahead(placing.as_compiled([start]), address, gpus_per_trial),
+        placing.connect(address, [search.sweep.regime.scale.name]) as session,
     ):
         keep()  # not before the cluster is known to run a trial: what is refused leaves no trace
         slots = min(session.slots, max_concurrent or session.slots)
-        result = _tune(searcher, slots, gpus_per_trial, listener, began)
+        result = _tune(searcher, slots, placing, listener, observers, began)
     keep()
     return result
 
@@ -87,8 +92,9 @@ def run_search(
 def _tune(
     searcher: SampledSearcher,
     slots: int,
-    gpus_per_trial: float,
+    placing: Placing,
     listener: Callable[[Progress], None],
+    observers: Sequence[Observer],
     began: float,
 ) -> SearchResult:
     from tuneopt.cluster.halving import Halving
@@ -97,13 +103,14 @@ def _tune(
     scheduled = searcher.search.scheduler == "asha"
     watcher = CutWatcher(searcher, slots, began, listener)
     interrupted = fit(
-        ProposedTrainable,
+        placing.trainable(ProposedTrainable),
         searcher,
         watcher,
         name=searcher.search.id,
         slots=slots,
-        gpus_per_trial=gpus_per_trial,
+        request=placing.request,
         scheduler=Halving(GRACE, REDUCTION) if scheduled else None,
+        observers=observers,
     )
     return _result(
         searcher,

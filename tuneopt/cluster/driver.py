@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from tuneopt.cluster.placing import Placements, Placing
 from tuneopt.cluster.progress import PoolProgress, PoolResult, Progress, SweepResult
-from tuneopt.cluster.session import connect
 from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
+from tuneopt.ledger.lease import held
+from tuneopt.observe.observer import Observer
 from tuneopt.optim.external import account
 from tuneopt.search.known import recorded
 from tuneopt.search.pool import OneSweep, Pool
 from tuneopt.search.sweep import Sweep
+from tuneopt.spec import InputError
 
 
 def run_sweep(
@@ -23,10 +26,15 @@ def run_sweep(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    placements: Placements | None = None,
+    keep_weights: bool = False,
     listener: Callable[[Progress], None] = lambda progress: None,
+    observers: Sequence[Observer] = (),
 ) -> SweepResult:
     """Run what is missing of ``sweep`` on Ray Tune; the workers write the records, the ledger is the result.
 
+    ``placements`` says by scale which trials run on several ranks; each rank takes a CPU and ``gpus_per_trial`` GPUs.
+    ``keep_weights`` keeps the final weights of every trial beside the ledger's records.
     ``corpus`` is the name or path that workers load it by. A sweep that the ledger holds completely starts no Ray.
     Ctrl-C ends it early with ``interrupted`` set; running the same sweep again goes on from there. Raises
     `InputError` when the cluster cannot run a single trial.
@@ -46,8 +54,11 @@ def run_sweep(
         address=address,
         max_concurrent=max_concurrent,
         gpus_per_trial=gpus_per_trial,
+        placements=placements,
+        keep_weights=keep_weights,
         connected=lambda: ledger.put_sweep(sweep.id, plain),
         listener=tell,
+        observers=observers,
     )
     state = pool.standings[sweep.id].state
     return SweepResult(**{name: getattr(result, name) for name in PoolResult.__dataclass_fields__}, state=state)
@@ -62,8 +73,11 @@ def run_pool(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    placements: Placements | None = None,
+    keep_weights: bool = False,
     connected: Callable[[], object] = lambda: None,
     listener: Callable[[PoolProgress], None] = lambda progress: None,
+    observers: Sequence[Observer] = (),
 ) -> PoolResult:
     """Run everything that ``pool`` hands out; the rest is as for `run_sweep`. ``name`` names Tune's experiment.
 
@@ -74,13 +88,16 @@ def run_pool(
         connected()
         return PoolResult(pool.outcomes, reused=sorted(pool.outcomes), stopped=pool.stopped)
     began = time.perf_counter()
+    placing = Placing(placements or {}, gpus_per_trial, not ledger.is_local, keep_weights)
+    scales = {task.sweep.regime.scale.name for task in pool.tasks.values()}
     with (
-        compiling_ahead(pool.coming(1), address, gpus_per_trial),
-        connect(address, gpus_per_trial=gpus_per_trial) as session,
+        held(ledger, name),
+        compiling_ahead(placing.as_compiled(pool.coming(1)), address, gpus_per_trial),
+        placing.connect(address, scales) as session,
     ):
         connected()
         slots = min(session.slots, max_concurrent or session.slots)
-        return _tune(pool, ledger, corpus, name, slots, gpus_per_trial, listener, began)
+        return _tune(pool, ledger, corpus, name, slots, placing, listener, observers, began)
 
 
 def _tune(
@@ -89,8 +106,9 @@ def _tune(
     corpus: str,
     name: str,
     slots: int,
-    gpus_per_trial: float,
+    placing: Placing,
     listener: Callable[[PoolProgress], None],
+    observers: Sequence[Observer],
     began: float,
 ) -> PoolResult:
     from tuneopt.cluster.searcher import PoolSearcher
@@ -99,7 +117,12 @@ def _tune(
 
     searcher = PoolSearcher(pool, ledger, reachable(corpus))
     watcher = Watcher(searcher, slots, began, listener)
-    interrupted = fit(TrialTrainable, searcher, watcher, name=name, slots=slots, gpus_per_trial=gpus_per_trial)
+    worker = placing.trainable(TrialTrainable)
+    interrupted = fit(
+        worker, searcher, watcher, name=name, slots=slots, request=placing.request, observers=observers
+    )
+    if searcher.halt and not interrupted:
+        raise InputError(searcher.halt)
     return PoolResult(
         pool.outcomes,
         run=sorted(watcher.done),

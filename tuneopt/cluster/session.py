@@ -10,11 +10,16 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tuneopt.cluster.alive import watching
+from tuneopt.cluster.messages import off_stdout
+from tuneopt.cluster.ray_messages import messages_to_log
+from tuneopt.cluster.scratch import scratch
 from tuneopt.spec import InputError
+from tuneopt.train.pause import PAUSE_VARIABLE
 
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread for each trial: OpenMP's spinning collapses when two processes want the same cores."""
@@ -31,7 +36,15 @@ _QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's own snapshots grow with every trial, and nothing reads them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ROTATION_MAX_BYTES": str(16 << 20),  # of each of Ray's log files; a long run would fill the disk with them
+    "RAY_ROTATION_BACKUP_COUNT": "2",
 }
+
+
+def worker_environment() -> dict[str, str]:
+    """What every worker finds in its environment: one thread, and the driver's own pause between checkpoints."""
+    pause = os.environ.get(PAUSE_VARIABLE)
+    return {**WORKER_ENVIRONMENT, **({PAUSE_VARIABLE: pause} if pause else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +55,34 @@ class Session:
 
 
 @contextmanager
-def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial: float = 0.0) -> Iterator[Session]:
+def connect(
+    address: str | None,
+    *,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
+    ranks: Collection[int] = (1,),
+    together: bool = False,
+) -> Iterator[Session]:
     """Connect to the cluster at ``address`` (``auto`` finds one; None starts Ray on this machine) and leave at the end.
 
-    Raises `InputError` when no cluster answers there or no trial of the wanted size can ever run on it.
+    A trial takes its CPUs and GPUs once per rank; ``ranks`` are the numbers of ranks that trials have, ``together``
+    keeps those of one trial on one machine. Slots are counted for the fewest. Raises `InputError` when no cluster
+    answers there or the largest trial can never run on it.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if address:
         check_address(address)
+    address = None if address == "local" else address
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     ended = signal.getsignal(signal.SIGTERM)
-    with _core_messages() if address else nullcontext(str) as said:
+    clearing = ExitStack()
+    clearing.enter_context(messages_to_log())
+    folder = None if address else clearing.enter_context(scratch())
+    clearing.enter_context(off_stdout())
+    with _core_messages() if address else _loopback() as said:
         try:
             ray.init(
                 address=address or "local",
@@ -63,23 +90,54 @@ def connect(address: str | None, *, cpus_per_trial: float = 1.0, gpus_per_trial:
                 configure_logging=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+                runtime_env={"env_vars": worker_environment()},
+                _temp_dir=str(folder) if folder else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
+            clearing.close()
             raise InputError(_refused(address, error, said())) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ended)  # Ray's own handler would leave without a word
+    with clearing, watching(local=not address) as watch:
+        try:
+            # A cluster that grows with its work has less now than it can have; one that is there has what it has.
+            machines = (_machines(), _machines_to_come())
+            wanted = {"CPU": cpus_per_trial, "GPU": gpus_per_trial}
+            held = {size: max(_trials(wanted, size, kind, together) for kind in machines) for size in {*ranks, 1}}
+            if not held[1]:
+                raise InputError(_too_small(wanted, [resources for kind in machines for resources, _ in kind]))
+            if not held[max(ranks)]:
+                raise InputError(_too_few(wanted, max(ranks), machines, together))
+            yield Session(held[min(ranks)])
+        except KeyboardInterrupt:
+            if not watch.lost:
+                raise
+        finally:
+            ray.shutdown()
+        if watch.lost:
+            raise InputError(watch.lost)
+
+
+@contextmanager
+def _loopback() -> Iterator[Callable[[], str]]:
+    """Ray started within this listens on 127.0.0.1 alone; by itself it opens its ports on every network interface.
+
+    Ray's switch for it is the one that keeps firewalls of desktop systems from asking. Its processes inherit the
+    variable; this one read it when Ray was imported.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, allowed = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
-        # A cluster that grows with its work has less now than it can have; one that is there has what it has.
-        machines = (_machines(), _machines_to_come())
-        wanted = {"CPU": cpus_per_trial, "GPU": gpus_per_trial}
-        slots = max(sum(_fit(wanted, resources) * count for resources, count in kind) for kind in machines)
-        if slots < 1:
-            raise InputError(_too_small(wanted, [resources for kind in machines for resources, _ in kind]))
-        session = Session(slots)
-        yield session
+        yield str
     finally:
-        ray.shutdown()
+        ray_constants.ENABLE_RAY_CLUSTER = allowed
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -126,6 +184,34 @@ def _fit(wanted: Mapping[str, float], resources: Mapping[str, float]) -> int:
     # The small number lets ten tenths of a GPU be a whole one.
     held = [int(resources.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount]
     return min(held, default=1)
+
+
+def _trials(
+    wanted: Mapping[str, float], ranks: int, machines: Sequence[tuple[Mapping[str, float], int]], together: bool
+) -> int:
+    """Trials of that many ranks that the machines hold at once."""
+    if together:
+        return sum(_fit(wanted, resources) // ranks * count for resources, count in machines)
+    return sum(_fit(wanted, resources) * count for resources, count in machines) // ranks
+
+
+def _too_few(
+    wanted: Mapping[str, float],
+    ranks: int,
+    machines: Sequence[Sequence[tuple[Mapping[str, float], int]]],
+    together: bool,
+) -> str:
+    each = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+    if together:
+        most = max((_fit(wanted, resources) for kind in machines for resources, _ in kind), default=0)
+        where = (
+            f"one machine, where its checkpoints are, and the largest holds {most}; use fewer ranks, larger machines, "
+            "or a ledger in a folder that all machines share"
+        )
+    else:
+        most = max(_trials(wanted, 1, kind, together) for kind in machines)
+        where = f"the cluster, and all its machines hold {most}; use fewer ranks or add machines"
+    return f"a trial on {ranks} ranks needs {ranks} times {each} on {where}"
 
 
 def _too_small(wanted: Mapping[str, float], machines: Sequence[Mapping[str, float]]) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ray import tune
 
 from tuneopt.data import load_corpus
 from tuneopt.ledger import TrialRecord, open_ledger
+from tuneopt.ledger.room import NoRoomError, no_room
 from tuneopt.optim.external import adopt
 from tuneopt.spec import TrialSpec
+from tuneopt.train.distributed import Placement
 from tuneopt.train.engine import Engine
 from tuneopt.train.run import TrialRun
 
@@ -28,6 +31,9 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     """
 
     report_seconds = REPORT_SECONDS
+    placements: ClassVar[Mapping[str, Placement]] = {}
+    """Scale name -> where its trials train; a scale that is left out trains in this process."""
+    keep_weights: ClassVar[bool] = False
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the engine for all trials of this worker, and take up the first."""
@@ -38,8 +44,9 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         """Take up another trial in this warm worker."""
         self.spec = TrialSpec.from_dict(json.loads(new_config["spec"]))
         adopt(self.spec.optimizer, new_config["source"])
-        self.corpus = load_corpus(new_config["corpus"], vocab_size=self.spec.regime.corpus.vocab_size)
+        self.corpus_source = str(new_config["corpus"])
         self.ledger = open_ledger(new_config["ledger"])
+        self.placement = self.placements.get(self.spec.regime.scale.name, Placement())
         self.run: TrialRun | None = None
         return True
 
@@ -50,9 +57,29 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         """Nothing: `TrialRun` finds the newest checkpoint by the trial's id."""
 
     def step(self) -> dict[str, Any]:
-        """Train for a while, curve point by curve point; the last step carries the outcome, already in the ledger."""
+        """Train for a while, curve point by curve point; the last step carries the outcome, already in the ledger.
+
+        A full disk is no failure of the trial: its last step then says why the whole run has to stop.
+        """
+        try:
+            return self._train_on()
+        except (OSError, NoRoomError) as error:
+            if not (no_room(error) or isinstance(error, NoRoomError)):
+                raise
+            why = str(error) if isinstance(error, NoRoomError) else str(NoRoomError(self.ledger.uri))
+            return {
+                "trial": self.spec.id,
+                "fraction": 0.0,
+                "select_loss": None,
+                "busy_seconds": self.run.busy_seconds if self.run else 0.0,
+                "halt": why,
+                "done": True,
+            }
+
+    def _train_on(self) -> dict[str, Any]:
         if self.run is None:
-            self.run = TrialRun(self.spec, self.corpus, self.ledger, self.engine)
+            corpus = load_corpus(self.corpus_source, vocab_size=self.spec.regime.corpus.vocab_size)
+            self.run = TrialRun(self.spec, corpus, self.ledger, self.engine, self.placement, self.keep_weights)
         began = time.monotonic()
         while self.run.record is None:
             self.run.advance()
@@ -60,7 +87,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
                 break
         if self.run.record is not None:
             return {
-                **_outcome(self.run.record),
+                **outcome(self.run.record),
                 "busy_seconds": self.run.busy_seconds,
                 "reused": self.run.reused,
                 "done": True,
@@ -71,11 +98,13 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
             "fraction": self.run.training.step / self.run.training.steps,
             "select_loss": self.run.training.curve[-1].select_loss,
             "busy_seconds": self.run.busy_seconds,
+            "points": self.run.fresh_points(),
             "done": False,
         }
 
 
-def _outcome(record: TrialRecord) -> dict[str, Any]:
+def outcome(record: TrialRecord) -> dict[str, Any]:
+    """What Tune, and the driver through it, is told of a finished trial."""
     return {
         "trial": record.trial,
         "fraction": 1.0,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneopt.cluster.session import WORKER_ENVIRONMENT
+from tuneopt.observe.observer import Observer
 from tuneopt.spec import TrialSpec
 from tuneopt.train.precompile import compiling
 
@@ -34,31 +35,45 @@ def reachable(corpus: str) -> str:
 
 
 def fit(
-    trainable: Any, searcher: Any, watcher: Any, *, name: str, slots: int, gpus_per_trial: float, scheduler: Any = None
+    trainable: Any,
+    searcher: Any,
+    watcher: Any,
+    *,
+    name: str,
+    slots: int,
+    request: Any,
+    scheduler: Any = None,
+    observers: Sequence[Observer] = (),
 ) -> bool:
     """Run what ``searcher`` suggests in warm workers, ``slots`` at a time; whether Ctrl-C ended it early.
 
-    Tune keeps nothing: its folder is temporary, records and checkpoints are the workers' own.
+    ``request`` is what Tune reserves for a trial, or a function that says it for a trial's configuration. Tune keeps
+    nothing: its folder is temporary, records and checkpoints are the workers' own. ``observers`` hear of every trial.
     """
     from ray import tune
 
     from tuneopt.cluster.live_queue import LiveQueue
+    from tuneopt.cluster.watched import watched
 
-    with tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch,
+        watched(searcher, slots, observers) as events,
+    ):
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus_per_trial}),
+            tune.with_resources(trainable, request),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler or LiveQueue(),
                 num_samples=-1,
-                reuse_actors=True,
+                # A trial on ranks that a scheduler stops ends with its worker, which has nothing to keep warm.
+                reuse_actors=scheduler is None or not callable(request),
                 max_concurrent_trials=slots,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=scratch,
-                callbacks=[watcher],
+                callbacks=[events, watcher],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 verbose=0,

@@ -8,6 +8,16 @@ from typing import Any
 from tuneopt.console.plain import say
 
 
+def exported_model(done: Mapping[str, Any]) -> None:
+    """Say where the model is, whether it is the recorded one, and how to load it."""
+    say(f"the model of trial {done['trial']} is in {done['path']} ({done['bytes'] / 2**20:.1f} MiB)")
+    again = done["retrained_select_loss"]
+    if again is not None:
+        same = "as recorded" if again == done["select_loss"] else f"recorded {done['select_loss']:.6f}"
+        say(f"trained again: select loss {again:.6f}, {same}")
+    say(f"load it with: transformers.AutoModelForCausalLM.from_pretrained({done['path']!r})")
+
+
 def exported(done: Mapping[str, Any]) -> None:
     """Say what was written, and how to look at it."""
     if "studies" not in done:

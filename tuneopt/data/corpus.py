@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from tuneopt.data.batches import Windows
 from tuneopt.data.cache import CACHE_VARIABLE, cache_folder, discard, only_process, publish, remove_leftovers
-from tuneopt.data.manifest import SCHEMA, TOKENIZER_FILE, DamagedCorpusError, Manifest, file_sha256
+from tuneopt.data.documents import Documents
+from tuneopt.data.manifest import (
+    MANIFEST_FILE,
+    SCHEMA,
+    TOKENIZER_FILE,
+    DamagedCorpusError,
+    Manifest,
+    file_sha256,
+)
 from tuneopt.data.shards import map_shard
 from tuneopt.data.sources import EMBEDDED, Source, find_source
 from tuneopt.data.splits import SPLITS
@@ -20,6 +28,9 @@ from tuneopt.spec import CorpusId, InputError, canonical_json, nearest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+UNFINISHED = ".preparing"
+"""The folder inside a corpus that holds what is not finished yet."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +45,22 @@ class TokenSplit:
         self.documents: int = entry.documents
         self.tokens: int = entry.tokens
         self.bytes: int = entry.bytes
+        self._folder, self._shards = folder, entry.shards
         self._views = [view for shard in entry.shards for view in map_shard(folder, shard)]
+
+    def documents_of(self) -> Documents:
+        """Its documents by number; raises `InputError` for a corpus that keeps no boundaries."""
+        return Documents(self._folder, self._shards)
 
     @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of text per token; divides a loss per token into one per byte."""
         return self.bytes / self.tokens
+
+    @property
+    def last_token(self) -> int:
+        """The token that ends the last document, and so every one."""
+        return int(self._views[-1][-1])
 
     def windows(self, seq_len: int) -> Windows:
         """Non-overlapping windows of ``seq_len`` tokens and the one after; raises `InputError` when none fits."""
@@ -59,6 +80,7 @@ class Corpus:
         self.folder = folder
         self.manifest = Manifest.read(folder)
         self.manifest.check_sizes(folder)
+        self.manifest.check_contents(folder)
         self._splits = {name: TokenSplit(folder, self.manifest, name) for name in SPLITS}
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
@@ -91,6 +113,9 @@ class Corpus:
     def verify(self) -> list[str]:
         """Read every file in full; one sentence per file that does not match its checksum, none when all is well."""
         expected = {shard.file: shard.sha256 for shard in self.manifest.shards}
+        expected |= {
+            shard.boundaries.file: shard.boundaries.sha256 for shard in self.manifest.shards if shard.boundaries
+        }
         expected[TOKENIZER_FILE] = self.manifest.tokenizer.sha256
         return [
             f"{self.folder / name} does not match its checksum; delete the folder and prepare the corpus again"
@@ -107,9 +132,12 @@ def open_corpus(folder: Path) -> Corpus:
 def load_corpus(name_or_path: str = EMBEDDED, *, vocab_size: int, cache_dir: Path | None = None) -> Corpus:
     """The corpus of that name or path, prepared in the cache if it is not there, or is there but not whole.
 
+    A folder that `tuneopt data prepare` made is opened as it is; its tokenizer has the vocabulary that it has.
     Several processes may ask at once: one prepares, the others wait for it. Raises `InputError` for a corpus that
     cannot be found, read or split, and for a cache that cannot be written.
     """
+    if name_or_path != EMBEDDED and (prepared := _prepared(name_or_path)):
+        return Corpus(prepared)
     source = find_source(name_or_path)
     folder = cache_folder(cache_dir) / "corpora" / _folder_name(source, vocab_size)
     try:
@@ -125,6 +153,20 @@ def load_corpus(name_or_path: str = EMBEDDED, *, vocab_size: int, cache_dir: Pat
             f"cannot write the corpus cache {folder.parent}: {error.strerror or error}; "
             f"set {CACHE_VARIABLE} to a folder with space that you may write to"
         ) from None
+
+
+def _prepared(path: str) -> Path | None:
+    """The folder at a path, if it is a prepared corpus; raises `InputError` for one that is not finished."""
+    try:
+        folder = Path(path).expanduser().resolve()
+        if (folder / MANIFEST_FILE).is_file():
+            return folder
+        unfinished = (folder / UNFINISHED).is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return None  # who looks for text there says what is wrong with the path
+    if unfinished:
+        raise InputError(f"the corpus in {folder} is not finished; run its `tuneopt data prepare` again, it goes on")
+    return None
 
 
 def _build(source: Source, vocab_size: int, folder: Path, locked: bool) -> Corpus:

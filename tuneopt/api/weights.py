@@ -1,0 +1,123 @@
+"""A trial's trained model for other programs: its kept weights, or the trial trained again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneopt.spec import InputError, TrialSpec, nearest
+
+if TYPE_CHECKING:
+    from tuneopt.data import Corpus
+    from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+
+FORMATS = ("hf",)
+"""``hf``: transformers' Llama, as safetensors with configuration and tokenizer."""
+
+RECORD = "trial.json"
+"""The file in an export that holds the trial's record."""
+
+
+def export_model(
+    trial: str,
+    folder: Path | str,
+    ledger: Ledger | str,
+    *,
+    to: str = "hf",
+    retrain: bool = False,
+    corpus: str | None = None,
+    on_point: Callable[[CurvePoint], Any] = lambda point: None,
+) -> dict[str, Any]:
+    """Write the final model of a trial into ``folder``, which must be new or empty; returns what was written.
+
+    ``trial`` is an id or enough of its beginning. Weights are there when the trial ran with ``keep_weights``; else
+    ``retrain`` trains it again in this process, on the corpus that the ledger names or ``corpus``, and keeps them.
+    Raises `InputError` for a trial without final weights, and for a folder that holds files.
+    """
+    from tuneopt.ledger import find_record, open_ledger
+    from tuneopt.ledger.folders import fetch_folder, has_folder
+    from tuneopt.train.weights import kept_weights
+
+    if to not in FORMATS:
+        raise InputError(f"cannot export to {to!r}; {nearest(to, FORMATS)}")
+    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already and not empty; name a new folder")
+    record = find_record(opened, trial)
+    if record.status != "completed":
+        raise InputError(f"trial {record.trial} {record.status}, so it has no final weights; choose another")
+    name = kept_weights(record.trial)
+    again = None
+    if not has_folder(opened, name):
+        if not retrain:
+            raise InputError(
+                f"trial {record.trial} kept no weights; add --retrain to train it again (about "
+                f"{sum(record.seconds.values()):.0f} s on what it ran on), or tune with --keep-weights"
+            )
+        again = _train_again(record, opened, corpus, on_point)
+    scratch = target.with_name(f".{target.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    fetch_folder(opened, name, scratch)
+    (scratch / RECORD).write_text(record.to_json() + "\n")
+    if target.exists():
+        target.rmdir()
+    scratch.rename(target)
+    return {
+        "trial": record.trial,
+        "path": str(target),
+        "format": to,
+        "files": sorted(path.name for path in target.iterdir()),
+        "bytes": sum(path.stat().st_size for path in target.iterdir()),
+        "select_loss": record.select_loss,
+        "retrained_select_loss": again.select_loss if again else None,
+    }
+
+
+def _train_again(
+    record: TrialRecord, ledger: Ledger, corpus: str | None, on_point: Callable[[CurvePoint], Any]
+) -> TrialRecord:
+    """Train the trial in this process, beside the ledger, whose record stays; its weights go into the ledger."""
+    from tuneopt.data.cache import cache_folder
+    from tuneopt.ledger import Ledger
+    from tuneopt.ledger.folders import fetch_folder, new_folder
+    from tuneopt.train.run import run_trial
+    from tuneopt.train.weights import kept_weights
+
+    loaded = _corpus(record.spec, ledger, corpus)
+    # Not a temporary folder: who is killed here goes on from the last checkpoint next time.
+    scratch = cache_folder() / "retrained" / record.trial
+    again = run_trial(record.spec, loaded, Ledger(scratch), keep_weights=True, on_point=on_point)
+    if again.status != "completed":
+        raise InputError(f"trial {record.trial} {again.status} when it was trained again here; its record stands")
+    with new_folder(ledger, kept_weights(record.trial)) as folder:
+        fetch_folder(Ledger(scratch), kept_weights(record.trial), folder)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return again
+
+
+def _corpus(spec: TrialSpec, ledger: Ledger, given: str | None) -> Corpus:
+    """The corpus of a trial: as given, as a sweep of the ledger names it, or the embedded one."""
+    from tuneopt.data import load_corpus
+    from tuneopt.optim.external import adopt
+
+    wanted, sources = spec.regime.corpus, []
+    for sweep in ledger.sweeps().values():
+        if sweep.get("space", {}).get("optimizer") == spec.optimizer:
+            adopt(spec.optimizer, sweep.get("optimizer_source", ""))
+        if sweep.get("regime", {}).get("corpus", {}).get("fingerprint") == wanted.fingerprint:
+            sources.append(str(sweep.get("corpus_source", "")))
+    for source in dict.fromkeys([given] if given else [*filter(None, sources), "embedded"]):
+        try:
+            loaded = load_corpus(source, vocab_size=wanted.vocab_size)
+        except InputError:
+            continue
+        if loaded.id.fingerprint == wanted.fingerprint:
+            return loaded
+    raise InputError(
+        f"the corpus of trial {spec.id}, {wanted.name}, is not {given or 'to be found'} here; "
+        "name the very text it was trained on with --corpus"
+    )
