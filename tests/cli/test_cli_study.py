@@ -60,7 +60,7 @@ def test_the_plan_has_the_promised_shape(small, tmp_path, monkeypatch, capsys):
 
 def test_what_cannot_fit_is_said_with_the_number(small, tmp_path):
     speed = api.Speed(mfu=0.4, peak_flops=1e15)
-    document = api.study_plan(api.load_study(small), str(tmp_path / "none"), speed, slots=2, memory_per_slot=2**30)
+    document = api.study_plan(api.load_study(small), str(tmp_path / "none"), speed, slots=2, device_bytes=2**30)
     assert document["fits"] is False
     assert "adamw at 520m needs" in document["why"] and "1.0 GiB" in document["why"]
 
@@ -118,7 +118,7 @@ def test_the_papers_study_runs_whole_on_its_stars():
     if not (PAPER / "stars.json").is_file():
         pytest.skip("the published stars do not lie beside this clone")
     document = api.simulate_study(api.load_study(STUDIES / "paper.yaml"), stars=PAPER / "stars.json")
-    assert len(document["results"]) == 11 * (12 + 1)
+    assert len(document["results"]) == 11 * (12 + 4)
     assert all(result["certificate"]["complete"] for result in document["results"])
     assert document["simulation"]["utilisation"] >= 0.9
     found = {finding["optimizer"]: set(finding["sensitive"]) for finding in document["findings"]}

@@ -89,3 +89,39 @@ def test_installed_optimizers_are_listed_and_their_spaces_shown(site, monkeypatc
 def test_a_space_file_is_shown(messy, monkeypatch, capsys):
     assert run(monkeypatch, "space", "./space.py") == 0
     assert "learning_rate" in capsys.readouterr().out
+
+
+def test_predictions_for_a_class_from_a_file_rest_on_its_own_sweeps(messy, monkeypatch, capsys):
+    """A sweep whose records lie in the ledger; the old version's name still works when the file has been edited."""
+    from dataclasses import replace
+
+    from ledger_records import put_simulated
+
+    from tuneopt.api import space_of
+    from tuneopt.ledger import open_ledger
+    from tuneopt.search.sweep import Sweep
+    from tuneopt.spec import SCALES, CorpusId, Regime
+
+    ledger = open_ledger(str(messy / "ledger"))
+    space = space_of("./mine.py:Plain", "./space.py").on("nano", {"train_batch_size": 16, "warmup": 0.1})
+    corpus = CorpusId("embedded", "00000000", 1024)
+    for scale, best in (("nano-65k", 0.1), ("nano-262k", 0.01)):
+        sweep = replace(Sweep(space, Regime(SCALES[scale], 1, corpus)), replicates=1)
+        put_simulated(ledger, sweep, lambda spec, best=best: 3 + abs(float(spec.config["learning_rate"]) - best))
+    words = ["predict", "--params", "131072", "--ratio", "1", "--ledger", "ledger", "--json"]
+    assert run(monkeypatch, *words, "--optimizer", "./mine.py:Plain") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["optimizer"] == space.optimizer and found["regimes"] == 2
+    assert (found["config"]["learning_rate"]["low"], found["config"]["learning_rate"]["high"]) == (0.01, 0.1)
+    (messy / "mine.py").write_text(PLAIN + "# edited\n")
+    assert run(monkeypatch, *words, "--optimizer", "./mine.py:Plain") == 2
+    assert f"give --optimizer {space.optimizer}" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--optimizer", space.optimizer) == 0
+
+
+def test_without_a_ledger_predictions_need_published_points(messy, monkeypatch, capsys):
+    for options in (["./mine.py:Plain", "--space", "./space.py"], ["./mine.py:Plain"]):
+        code = run(monkeypatch, "predict", "--params", "1e9", "--ratio", "1", "--optimizer", *options)
+        assert code == 2
+    err = capsys.readouterr().err.splitlines()
+    assert "has no published tuned points; give the --ledger" in err[0] and "add --space PATH.py" in err[1]

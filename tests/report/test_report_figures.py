@@ -13,6 +13,7 @@ from tuneopt.report.compare import compare
 from tuneopt.report.figure import Figure, csv_text
 from tuneopt.report.figures.against_ratio import against_ratio_info, draw_against_ratio
 from tuneopt.report.figures.against_scale import against_scale_info, draw_against_scale
+from tuneopt.report.figures.budgets import budgets_info, draw_budgets
 from tuneopt.report.figures.curves import curves_info, draw_curves
 from tuneopt.report.figures.exponents import draw_exponents, exponents_info
 from tuneopt.report.figures.joint import ResidualsInfo, draw_joint, draw_residuals, joint_info
@@ -44,11 +45,12 @@ UNITS = (
     "optimizer",
 )
 NAMES = ("star", "path", "curves", "sensitivity", "seeds", "losses", "speedups", "against-scale", "distances", "laws",
-         "joint", "residuals", "training", "transfer", "undertuned", "regrets", "exponents", "pareto")  # fmt: skip
+         "joint", "residuals", "training", "transfer", "undertuned", "regrets", "exponents", "pareto",
+         "budgets")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def drawn(view, comparison, foreign, published):
+def drawn(view, study, comparison, foreign, published):
     analysis = foreign.analysis
     rivals = [each for each in analysis.speedups if each.optimizer != "adamw"]
     transfer = transfer_infos(analysis.transfer, 1, foreign.label)[0]
@@ -72,6 +74,7 @@ def drawn(view, comparison, foreign, published):
         "regrets": (regrets_info(analysis.stars), draw_regrets),
         "exponents": (exponents_info(published.analysis.hyper_laws, 0.9), draw_exponents),
         "pareto": (pareto_info(analysis.pareto), draw_pareto),
+        "budgets": (budgets_info(study.views), draw_budgets),
     }
     return {name: (info, draw(info)) for name, (info, draw) in pairs.items()}
 

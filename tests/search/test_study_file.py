@@ -45,7 +45,7 @@ def test_the_paper_study_is_complete():
     assert study.phase_1 == (("130m", 1), ("130m", 2), ("130m", 4), ("130m", 8), ("300m", 1), ("520m", 1))
     assert len(study.phase_1) + len(study.phase_2) == 12
     assert {scale for scale, _ in study.phase_2} == {"300m", "520m"}
-    assert study.phase_3 == (("1.2b", 1),)
+    assert study.phase_3 == (("1.2b", 1), ("1.2b", 2), ("1.2b", 4), ("1.2b", 8))
     assert (study.tolerance, study.near_optimal, study.replicates) == (0.003, 0.007, 3)
 
 
@@ -136,7 +136,7 @@ def test_files_that_are_none(tmp_path):
         read_study(tmp_path / "none.yaml")
     large = tmp_path / "large.yaml"
     large.write_text("#" * (MAX_BYTES + 1))
-    with pytest.raises(InputError, match=r"large.yaml:1: .*256 KiB"):
+    with pytest.raises(InputError, match=r"large.yaml:1: .*64 KiB"):
         read_study(large)
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match=r"empty.yaml:1: the file is empty"):

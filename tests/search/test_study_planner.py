@@ -14,6 +14,7 @@ from tuneopt.search.simulate import as_outcome, drive
 from tuneopt.search.study.budget import SEEDS, START, spent
 from tuneopt.search.study.expect import expected
 from tuneopt.search.study.file import parse_study
+from tuneopt.search.study.left import Moment
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.results import results
 from tuneopt.search.study.status import status_document
@@ -199,13 +200,16 @@ def test_a_sweep_that_all_diverges_begins_again_lower():
 
 def test_the_status_tells_phases_limits_and_what_is_left(whole):
     made, pool = whole
-    done = status_document(made, pool, (), 4)
+    done = status_document(made, pool)
     assert (done["phase"], done["finished"], done["eta_seconds"]) == ("done", True, 0)
     assert done["trials"]["ended"] == len(pool.outcomes) == sum(part["ended"] for part in done["phases"])
     half = run(plan(), limits=Limits(max_trials=40))
-    under_way = status_document(plan(), half, ("abc",), 4)
+    trial = next(iter(next(each for each in half.standings.values() if each.pending).pending)).id
+    under_way = status_document(plan(), half, Moment(4, {trial: 0.5, "abc": 0.0}))
     assert under_way["phase"] == "I" and not under_way["finished"]
-    assert under_way["trials"]["running"] == 1 and under_way["eta_seconds"] > 0
+    assert under_way["trials"]["running"] == 2 and under_way["eta_seconds"] > 0
+    known, ahead = under_way["running"]
+    assert (known["optimizer"], known["fraction"], ahead["optimizer"]) == ("adamw", 0.5, None)
 
 
 def test_expectations_come_true_within_a_factor(whole):

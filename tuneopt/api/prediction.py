@@ -13,29 +13,46 @@ if TYPE_CHECKING:
     from tuneopt.search.prediction import TunedRegime
 
 
-def predict(optimizer: str, params: float, ratio: float, ledger: Ledger | str | None = None) -> dict[str, Any]:
+def predict(
+    optimizer: str, params: float, ratio: float, ledger: Ledger | str | None = None, *, space: str | None = None
+) -> dict[str, Any]:
     """The configuration to expect at ``params`` non-embedding parameters and ``ratio``: what ``predict --json`` prints.
 
-    Without a ledger the published tuned points of the optimizer's search space (arXiv 2509.02046) are the ground, with
-    one the winners of its certified sweeps. Raises `InputError` when there is no ground, or a figure is not positive.
+    ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own. Without a ledger the
+    published tuned points of the search space are the ground, for the built-in ones those of arXiv 2509.02046; with one
+    the winners of certified sweeps, for which no space is needed. Raises `InputError` when there is no ground, or a
+    figure is not positive.
     """
+    from tuneopt.api.optimizers import space_of
+    from tuneopt.optim import external
     from tuneopt.search.prediction import forecast, published_regimes
-    from tuneopt.search.space import load_space
 
     if ledger is None:
-        declared = load_space(optimizer)
+        declared = space_of(optimizer, space)
         if not declared.published:
             raise InputError(f"{optimizer} has no published tuned points; give the --ledger of your own sweeps")
-        space, regimes = declared.on("paper"), published_regimes(declared)
+        plane, regimes = declared.on("paper"), published_regimes(declared)
         source = f"published tuned points ({declared.source.split(';')[0]})"
     else:
         from tuneopt.ledger import open_ledger
 
         opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-        space, regimes = _certified(opened, optimizer, params)
+        swept = {str(plain.get("space", {}).get("optimizer")) for plain in opened.sweeps().values()}
+        name = optimizer if optimizer in swept else external.resolve(optimizer)
+        plane, regimes = _certified(opened, name, params)
         source = f"certified sweeps in {opened.uri}"
-    found = forecast(space, regimes, params, ratio)
-    return {"optimizer": space.optimizer, "ladder": space.ladder, "source": source, **found.to_dict()}
+    found = forecast(plane, regimes, params, ratio)
+    return {"optimizer": plane.optimizer, "ladder": plane.ladder, "source": source, **found.to_dict()}
+
+
+def _other_versions(ledger: Ledger, optimizer: str) -> str:
+    """What to do where nothing is certified; an edited file is another optimizer, whose old name still works."""
+    spaces = [plain.get("space") for plain in ledger.sweeps().values()]
+    swept = {str(space.get("optimizer")) for space in spaces if isinstance(space, dict)}
+    others = sorted(name for name in swept - {optimizer} if name.partition("@")[0] == optimizer.partition("@")[0])
+    if others:
+        return f"of other versions it has sweeps: give --optimizer {' or '.join(others)}"
+    return "finish one, or leave out --ledger"
 
 
 def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpace, tuple[TunedRegime, ...]]:
@@ -48,16 +65,17 @@ def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpa
     from tuneopt.search.stored import stored_sweep
 
     found: dict[str, list[tuple[LadderSpace, TunedRegime]]] = {}
-    for plain in ledger.sweeps().values():
-        if plain.get("space", {}).get("optimizer") != optimizer or "policy" not in plain:
+    for name, plain in ledger.sweeps().items():
+        space = plain.get("space")
+        if not isinstance(space, dict) or space.get("optimizer") != optimizer or "policy" not in plain:
             continue  # a sampled search has no star and no certificate
-        sweep = stored_sweep(plain)
+        sweep = stored_sweep(plain, name)
         state, _ = replay(sweep, ledger)
         if state.finished and state.descent.certificate.complete:
             regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.descent)
             found.setdefault(sweep.space.ladder, []).append((sweep.space, regime))
     if not found:
-        raise InputError(f"the ledger holds no certified sweep of {optimizer}; finish one, or leave out --ledger")
+        raise InputError(f"the ledger holds no certified sweep of {optimizer}; {_other_versions(ledger, optimizer)}")
 
     def far(ladder: str) -> float:
         if not (math.isfinite(params) and params > 0):

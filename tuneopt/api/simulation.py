@@ -62,7 +62,7 @@ def simulate_study(
         origin = surfaces.origin(optimizer, regime)
         counts[origin] = counts.get(origin, 0) + 1
     return {
-        **status_document(plan, pool, (), slots),
+        **status_document(plan, pool),
         "stopped": pool.stopped,
         "simulation": {
             "slots": slots,

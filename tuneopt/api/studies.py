@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.spec import CorpusId, InputError, Regime
+from tuneopt.api.devices import peak_bytes, placements, state_bytes
+from tuneopt.api.speed import Speed
+from tuneopt.api.study_ledger import put_runs, put_sweeps
+from tuneopt.spec import CorpusId, InputError
 
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import PoolProgress, PoolResult
     from tuneopt.ledger import Ledger
+    from tuneopt.observe.observer import Observer
     from tuneopt.search.pool import Pool
     from tuneopt.search.study.planner import StudyPlan
     from tuneopt.search.study.study import Study
 
-HEARTBEAT_SECONDS = 5.0
-"""How often a running study writes down what is under way."""
-
-STALE_SECONDS = 60.0
-"""Age at which what a study last wrote down counts as left by a run that is gone."""
-
-
-ADAMW_STATE_BYTES = 8.0
-"""State bytes per parameter of an optimizer that says nothing of its own."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a trial trains: tokens per second at the study's smallest scale, or a share of peak FLOPs.
-
-    Other scales follow by their FLOPs per token. Nothing given: measured, from the ledger or a few steps.
-    """
-
-    tokens_per_second: float | None = None
-    mfu: float | None = None
-    peak_flops: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.mfu is None) != (self.peak_flops is None):
-            raise InputError("--mfu and --peak-flops belong together, such as --mfu 0.4 --peak-flops 312e12")
-        if self.mfu is not None and self.tokens_per_second is not None:
-            raise InputError("give --tokens-per-second, or --mfu with --peak-flops, not both")
-        for name in ("tokens_per_second", "mfu", "peak_flops"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value:g}")
+MOST_RANKS = 64
+"""Ranks of one trial that a plan considers where one device is too small."""
 
 
 def load_study(path: str | Path, match_budget: bool = False) -> Study:
@@ -72,49 +44,59 @@ def study_plan(
     speed: Speed | None = None,
     *,
     slots: int | None = None,
-    memory_per_slot: int | None = None,
+    device_bytes: int | None = None,
+    most_ranks: int = MOST_RANKS,
 ) -> dict[str, Any]:
     """What the study will cost, phase by phase; ``fits`` and ``why`` say whether it can run.
 
-    ``slots`` are the trials at once, this machine's cores by default; ``memory_per_slot`` the bytes that each has,
-    by default an equal share of this machine's memory where the slots are its own.
+    ``slots`` are the devices, this machine's cores by default; ``device_bytes`` what each has, by default an equal
+    share of this machine's memory where the slots are its own. Where a trial needs more, ``scales`` and ``why`` name
+    the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
-    from tuneopt.optim import info
+    from tuneopt.api.speed import rate
     from tuneopt.search.study.cost import plan_document
     from tuneopt.search.study.expect import expected
+    from tuneopt.search.study.needs import needs
 
     opened = _opened(ledger)
     plan = _plan(study, required=False)
     pool = _pool(plan, opened)
     own = slots is None
     count = slots or os.cpu_count() or 1
-    state = {entry.name: entry.state_bytes_per_parameter for entry in info()}
-    free = shutil.disk_usage(_existing(Path(opened.uri))).free if opened.is_local else None
-    rate, origin = _rate(plan, opened, speed or Speed())
+    most = device_bytes or (_memory() // count if own else None)
+    expectations = expected(plan, pool.standings)
+    tokens, origin = rate(plan, opened, speed or Speed())
     document = plan_document(
         plan,
-        expected(plan, pool.standings),
-        rate,
-        lambda name: state.get(name) or ADAMW_STATE_BYTES,
+        expectations,
+        tokens,
+        needs(
+            study,
+            ((each.optimizer, each.regime) for each in expectations),
+            peak_bytes,
+            state_bytes,
+            device_bytes=most,
+            most_ranks=most_ranks,
+        ),
         slots=count,
-        memory_per_slot=memory_per_slot or (_memory() // count if own else None),
-        free_disk=free,
+        device_bytes=most,
+        free_disk=shutil.disk_usage(_existing(Path(opened.uri))).free if opened.is_local else None,
     )
     return {**document, "throughput_from": origin, "in_ledger": len(pool.outcomes)}
 
 
 def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
     """Where a study stands, as its ledger alone tells it."""
+    from tuneopt.api.heartbeat import read_moment
     from tuneopt.search.study.status import status_document
 
     opened = _opened(ledger)
     plan = _plan(study)
-    beat = _heartbeat(opened, study_id(plan))
-    running = [trial for trial in beat.get("running", ()) if not opened.has(trial)]
+    moment = read_moment(opened, study_id(plan))
     return {
-        **status_document(plan, _pool(plan, opened), running, beat.get("slots")),
-        "under_way": bool(beat),
-        "slots": beat.get("slots"),
+        **status_document(plan, _pool(plan, opened), moment),
+        "under_way": moment is not None,
+        "slots": moment.slots if moment else None,
     }
 
 
@@ -125,50 +107,61 @@ def run_study(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
+    device_bytes: int | None = None,
     listener: Callable[[PoolProgress, StudyPlan], None] = lambda progress, plan: None,
+    observers: Sequence[Observer] = (),
 ) -> tuple[PoolResult, dict[str, Any]]:
     """Run what is missing of a study on Ray Tune, all its sweeps over one pool of slots; its result and its status.
 
     It stops cleanly at the study's limits and at Ctrl-C; running it again goes on from there. Raises `InputError` when
-    it cannot fit on this machine.
+    it cannot fit: on this machine, or on devices of ``device_bytes`` each.
     """
+    from tuneopt.api.heartbeat import Heartbeat
     from tuneopt.cluster.driver import run_pool
     from tuneopt.search.study.status import status_document
 
     opened = _opened(ledger)
     plan = _plan(study)
-    if address is None and gpus_per_trial == 0:
-        checked = study_plan(study, opened, Speed(tokens_per_second=1.0), slots=None)
+    here = address is None and gpus_per_trial == 0
+    if here or device_bytes:
+        checked = study_plan(
+            study, opened, Speed(tokens_per_second=1.0), slots=None if here else 1, device_bytes=device_bytes
+        )
         if not checked["fits"]:
             raise InputError(f"the study does not fit: {checked['why']}")
     pool = _pool(plan, opened, ahead=True)
     name = study_id(plan)
     known: set[str] = set()
-    last = [0.0]
 
-    def tell(progress: PoolProgress) -> None:
-        _put_sweeps(opened, pool, study, known)
-        if time.monotonic() - last[0] >= HEARTBEAT_SECONDS:
-            last[0] = time.monotonic()
-            _beat(opened, name, study.name, list(progress.running), progress.slots)
-        listener(progress, plan)
+    with Heartbeat(opened, name, study.name, pool.device_seconds) as heart:
 
-    result = run_pool(
-        pool,
-        opened,
-        study.corpus,
-        name=name,
-        address=address,
-        max_concurrent=max_concurrent,
-        gpus_per_trial=gpus_per_trial,
-        connected=lambda: _put_sweeps(opened, pool, study, known),
-        listener=tell,
-    )
-    _put_sweeps(opened, pool, study, known)
-    _beat(opened, name, study.name, [], result.slots)
+        def connected() -> None:
+            put_sweeps(opened, pool, study, known)
+            heart.start()
+
+        def tell(progress: PoolProgress) -> None:
+            pool.slots = progress.slots
+            put_sweeps(opened, pool, study, known)
+            heart.show(progress)
+            listener(progress, plan)
+
+        result = run_pool(
+            pool,
+            opened,
+            study.corpus,
+            name=name,
+            address=address,
+            max_concurrent=max_concurrent,
+            gpus_per_trial=gpus_per_trial,
+            placements=placements(study),
+            connected=connected,
+            listener=tell,
+            observers=observers,
+        )
+    put_sweeps(opened, pool, study, known)
     if result.run or result.failed:
-        _put_runs(opened, name, pool, result)
-    return result, status_document(plan, pool, (), result.slots or None)
+        put_runs(opened, name, pool, result)
+    return result, status_document(plan, pool)
 
 
 def study_id(plan: StudyPlan) -> str:
@@ -212,92 +205,9 @@ def _pace(pool: Pool) -> float:
     return pool.device_seconds / pool.flops if pool.flops else 0.0
 
 
-def _rate(plan: StudyPlan, ledger: Ledger, speed: Speed) -> tuple[Callable[[Regime], float | None], str]:
-    """Tokens per second of a trial by regime, and where that is from."""
-    if speed.mfu is not None and speed.peak_flops is not None:
-        flops = speed.mfu * speed.peak_flops
-        return (lambda regime: flops / _flops_per_token(regime)), f"{speed.mfu:.0%} of {speed.peak_flops:.3g} FLOP/s"
-    smallest = min(plan.regimes("I"), key=lambda regime: regime.scale.parameters)
-    rate, origin = speed.tokens_per_second, "as given, at the smallest scale"
-    if rate is None:
-        rate, origin = _measured(plan, ledger)
-    if rate is None:
-        return (lambda regime: None), origin
-    flops = rate * _flops_per_token(smallest)
-    return (lambda regime: flops / _flops_per_token(regime)), origin
-
-
-def _flops_per_token(regime: Regime) -> int:
-    return regime.scale.flops_per_token(regime.corpus.vocab_size)
-
-
-def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
-    from tuneopt.data import load_corpus
-    from tuneopt.train.measure import recorded_throughput, trained_throughput
-
-    tasks = [task for held in plan.first.values() for task in held]
-    sweep = min(tasks, key=lambda task: task.sweep.regime.scale.parameters).sweep
-    spec = sweep.spec(sweep.space.start)
-    rate = recorded_throughput(ledger, spec)
-    if rate is not None:
-        return rate, "from trials in the ledger"
-    if plan.study.ladder != "nano":
-        return None, "unknown here; give --tokens-per-second, or --mfu with --peak-flops"
-    corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary)
-    return trained_throughput(spec, corpus), "measured now on a few steps, uncompiled"
-
-
 def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _put_sweeps(ledger: Ledger, pool: Pool, study: Study, known: set[str]) -> None:
-    """Describe the sweeps that are new in the ledger, so that reports find them."""
-    from tuneopt.optim.external import account
-
-    for name, task in pool.tasks.items():
-        if name not in known:
-            known.add(name)
-            plain = {**task.sweep.to_dict(), "corpus_source": study.corpus, "study": study.name, "phase": task.phase}
-            ledger.put_sweep(name, {**plain, **account(task.sweep.space.optimizer)})
-
-
-def _put_runs(ledger: Ledger, name: str, pool: Pool, result: PoolResult) -> None:
-    """An account of this run for each sweep that it worked on; shared by trials, wall time stays the study's."""
-    ran, failed = set(result.run), set(result.failed)
-    for sweep, standing in pool.standings.items():
-        mine = [trial for trial in standing.trials if trial in ran]
-        if mine or failed & set(standing.trials):
-            ledger.put_run(
-                {
-                    "sweep": sweep,
-                    "study": name,
-                    "run": mine,
-                    "reused": [trial for trial in standing.trials if trial in pool.reused],
-                    "failed": {trial: why for trial, why in result.failed.items() if trial in standing.trials},
-                    "slots": result.slots,
-                    "wall_seconds": result.wall_seconds,
-                    "busy_seconds": result.busy_seconds,
-                    "interrupted": result.interrupted,
-                }
-            )
-
-
-def _beat(ledger: Ledger, name: str, title: str, running: list[str], slots: int) -> None:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    plain = {"study": title, "running": running, "slots": slots, "at": now}
-    ledger.files.replace(f"studies/{name}.json", json.dumps(plain).encode() + b"\n")
-
-
-def _heartbeat(ledger: Ledger, name: str) -> dict[str, Any]:
-    """What a run of the study that is under way wrote down last; nothing when there is none."""
-    try:
-        plain = json.loads(ledger.files.read(f"studies/{name}.json"))
-        age = (datetime.now(UTC) - datetime.fromisoformat(plain["at"])).total_seconds()
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
-    return dict(plain) if age < STALE_SECONDS and plain.get("running") else {}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tuneopt.commands.options import Json, Optimizer, show
+from tuneopt.commands.options import Json, Optimizer, Space, show
 
 
 def predict(
@@ -16,9 +16,10 @@ def predict(
     ledger: Annotated[
         str | None, typer.Option("--ledger", help="Certified sweeps to learn from; default: the published points.")
     ] = None,
+    space: Space = None,
     json_: Json = False,
 ) -> int:
     """Predict hyperparameters, with intervals, for a scale and ratio that nobody tuned."""
     from tuneopt import api, console
 
-    return show(api.predict(optimizer, params, ratio, ledger), json_, console.prediction)
+    return show(api.predict(optimizer, params, ratio, ledger, space=space), json_, console.prediction)

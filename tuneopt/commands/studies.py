@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
 from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, Json, LedgerUri, group, show
 
 app = group("Studies: sweeps over optimizers and regimes in three phases, over one pool of slots.")
@@ -17,6 +18,9 @@ Match = Annotated[
     bool, typer.Option("--match-budget", help="Give each optimizer as many trials as the one that took most.")
 ]
 Slots = Annotated[int | None, typer.Option("--slots", min=1, help="Trials at once; default: this machine's cores.")]
+Memory = Annotated[
+    float | None, typer.Option("--memory", "--device-memory", min=0, help="GiB that each slot's device has.")
+]
 Spent = Annotated[bool, typer.Option("--spent", help="Also show the cost by optimizer and coordinate.")]
 
 
@@ -29,8 +33,9 @@ def study_plan(
     ] = None,
     mfu: Annotated[float | None, typer.Option("--mfu", help="Share of --peak-flops that training reaches.")] = None,
     peak_flops: Annotated[float | None, typer.Option("--peak-flops", help="FLOPs per second of a slot.")] = None,
-    memory: Annotated[float | None, typer.Option("--memory", min=0, help="GiB that each slot has.")] = None,
+    memory: Memory = None,
     slots: Slots = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Most devices of one trial to be considered.")] = 64,
     match_budget: Match = False,
     json_: Json = False,
 ) -> int:
@@ -39,7 +44,7 @@ def study_plan(
 
     document = api.study_plan(
         api.load_study(file, match_budget), ledger, api.Speed(tokens_per_second, mfu, peak_flops), slots=slots,
-        memory_per_slot=None if memory is None else int(memory * 2**30),
+        device_bytes=_bytes(memory), most_ranks=ranks,
     )  # fmt: skip
     return show(document, json_, console.study_plan)
 
@@ -64,6 +69,7 @@ def study_run(
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
     gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
+    memory: Memory = None,
     match_budget: Match = False,
     simulate: Annotated[bool, typer.Option("--simulate", help="On surfaces and a fake clock; trains nothing.")] = False,
     stars: Annotated[Path | None, typer.Option("--stars", help="Table of stars for --simulate (JSON).")] = None,
@@ -71,6 +77,11 @@ def study_run(
     noise: Annotated[float, typer.Option("--noise", min=0, help="Nats between seeds, for --simulate.")] = 0.0012,
     spent: Spent = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = "text",
+    tensorboard: TensorBoard = None,
+    wandb: WandB = None,
+    mlflow: MLflow = None,
     json_: Json = False,
 ) -> int:
     """Run a study to its certificates, or to its limits, and write its report."""
@@ -78,25 +89,28 @@ def study_run(
     from tuneopt.cluster.session import check_address
     from tuneopt.display import StudyDisplay, resume_hint
     from tuneopt.ledger import open_ledger
+    from tuneopt.ledger.damage import mending
 
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     study = api.load_study(file, match_budget)
     if simulate:
         status = api.simulate_study(study, slots=slots, stars=stars, noise=noise)
         return _ended(status, spent, json_)
-    open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
+    opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
     if address:
         check_address(address)
-    with StudyDisplay(study.name, quiet=json_) as display:
+    quiet = json_ or not watching.display
+    with StudyDisplay(study.name, quiet=quiet) as display, watching.trackers() as observers:
         result, status = api.run_study(
             study, ledger, address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial,
-            listener=display.update,
+            device_bytes=_bytes(memory), listener=display.update, observers=observers,
         )  # fmt: skip
     if result.interrupted:
-        console.say(resume_hint(sys.argv, result))
+        watching.say(resume_hint(sys.argv, result))
         return INTERRUPTED
     path = output or Path("reports") / f"{study.name}.html".replace("/", "-")
     sweeps = list(dict.fromkeys(row["sweep"] for row in status["results"]))
-    api.report(ledger, path, sweeps)
+    mending(opened, lambda: api.report(opened, path, sweeps))
     document = {
         **status,
         "stopped": result.stopped,
@@ -110,6 +124,10 @@ def study_run(
     if not json_:
         console.out.print(f"report: {path}", markup=False)
     return code
+
+
+def _bytes(gibibytes: float | None) -> int | None:
+    return None if gibibytes is None else int(gibibytes * 2**30)
 
 
 def _ended(status: dict[str, object], spent: bool, json_: bool) -> int:

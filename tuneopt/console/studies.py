@@ -30,6 +30,8 @@ def study_plan(plan: Mapping[str, Any]) -> None:
             "on": f"{plan['slots']} slots; throughput {plan['throughput_from']}",
             "largest trial": f"{_size(plan['peak_bytes'])} of memory ({plan['peak_trial']['optimizer']} at "
             f"{plan['peak_trial']['scale']})",
+            "memory by scale": ", ".join(map(_scale_memory, plan["scales"]))
+            + ("" if plan["device_bytes"] is None else f"; a device has {_size(plan['device_bytes'])}"),
             "disk": _size(plan["disk_bytes"]),
             "limits": _limits(plan["limits"]),
             "fits": "yes" if plan["fits"] else f"NO: {plan['why']}",
@@ -74,10 +76,11 @@ def study_status(status: Mapping[str, Any]) -> None:
             "trials": f"{trials['ended']} of about {trials['expected']} ended, {trials['running']} running, "
             f"{trials['reused']} reused, {trials['diverged']} diverged",
             "spent": f"{_hours(status['device_hours'])} device-hours; limits: {_limits(status['limits'])}",
+            "under way": ", ".join(map(_running, status["running"])) or "nothing",
             "left": "nothing"
             if status["finished"]
             else f"about {_hours(status['remaining_device_hours'])} device-hours"
-            + (f", {span(eta)} on these slots" if eta is not None else ""),
+            + (f", about {span(eta)} at the present rate" if eta is not None else ""),
         }
     )
     if "simulation" in status:
@@ -96,6 +99,25 @@ def study_spent(status: Mapping[str, Any]) -> None:
             for row in status["budget"]
         ],
     )  # fmt: skip
+
+
+def _running(trial: Mapping[str, Any]) -> str:
+    """One running trial."""
+    what = "launched ahead"
+    if trial["optimizer"] is not None:
+        what = f"{trial['optimizer']} {trial['scale']}/{trial['ratio']:g}x"
+    return f"{what} {trial['fraction']:.0%}"
+
+
+def _scale_memory(part: Mapping[str, Any]) -> str:
+    """The peak of one scale, with the ranks that it has or would need."""
+    text = f"{part['scale']} {_size(part['peak_bytes'])}"
+    if part["ranks"] > 1:
+        text += f" on each of {part['ranks']} ranks, ZeRO {part['zero']}"
+    enough = part["enough"]
+    if enough is not None:
+        text += f" (or {_size(enough['peak_bytes'])} on each of {enough['ranks']} ranks, ZeRO {enough['zero']})"
+    return text
 
 
 def _simulation(plain: Mapping[str, Any]) -> None:

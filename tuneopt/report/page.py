@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuneopt.report.answer import Answer, Grid, answer, grid
 from tuneopt.report.blocks import Chapter, figures_of
-from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup
+from tuneopt.report.chapters import budgets, cost, fairness, flips, ranking, sensitivity, sources, speedup
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figure import Figure
 from tuneopt.report.section import Section, section
@@ -79,6 +79,7 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         ranking.chapter(material.study, comparison),
         flips.chapter(comparison),
         fairness.chapter(comparison),
+        budgets.chapter(material.study, comparison),
         sensitivity.chapter(comparison),
         cost.chapter(comparison),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +14,11 @@ from tuneopt.search.ladder import Config
 from tuneopt.search.replay import replay
 from tuneopt.search.sampled import marks
 from tuneopt.search.state import SweepState
+from tuneopt.search.stored import stored_sweep
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, nearest
 
 _SEARCH_FIELDS = ("search", "scheduler", "trials", "cut")
-
-_SWEEP_FIELDS = frozenset(each.name for each in fields(Sweep) if each.init)
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class SweepView:
     source: str
     search: Mapping[str, Any] = field(default_factory=dict)
     """What another searcher than coordinate descent left in the ledger: search, scheduler, trials, cut."""
+    phase: str = "sweep"
+    """Its phase in a study."""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -112,10 +113,16 @@ class SweepView:
 
 @dataclass(frozen=True)
 class Study:
-    """The sweeps of a report, smallest regime first, and how many trials of the ledger belong to none of them."""
+    """The sweeps of a report, smallest regime first, and how many trials of the ledger belong to none of them.
+
+    ``runs`` are the accounts of what the sweeps of studies share: wall seconds and slots, each run once. ``shares`` are
+    the accounts of all sweeps, shown or not, that those runs worked on.
+    """
 
     views: tuple[SweepView, ...]
     other_trials: int
+    runs: tuple[Mapping[str, Any], ...] = ()
+    shares: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
     def optimizers(self) -> tuple[str, ...]:
@@ -161,7 +168,11 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> Study:
     views = [_view(sweep, stored[sweep], reader, runs) for sweep in chosen]
     views.sort(key=_order)
     ours = {trial for view in views for trial in view.every}
-    return Study(tuple(views), len(set(ledger.ids()) - ours))
+    shown = {view.id for view in views}
+    shared = tuple(run for run in runs if "sweep" not in run and shown & set(names_in(run.get("sweeps"))))
+    studies = {run.get("study") for run in shared}
+    shares = tuple(run for run in runs if "sweep" in run and run.get("study") in studies)
+    return Study(tuple(views), len(set(ledger.ids()) - ours), shared, shares)
 
 
 def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -> list[str]:
@@ -182,7 +193,7 @@ def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -
 
 
 def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
-    sweep = Sweep.from_dict({key: value for key, value in plain.items() if key in _SWEEP_FIELDS})
+    sweep = stored_sweep(plain, name)
     state, _ = replay(sweep, ledger)
     needed = (sweep.trial_id(spec.hyperparameters, spec.seed) for spec in state.needed)
     found = ((trial, ledger.get(trial)) for trial in needed)
@@ -199,6 +210,7 @@ def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[s
         runs=ours,
         source=str(plain.get("corpus_source", sweep.regime.corpus.name)),
         search={name: plain[name] for name in _SEARCH_FIELDS if name in plain} if "search" in plain else {},
+        phase=str(plain.get("phase", "sweep")),
     )
 
 

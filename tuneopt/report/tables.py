@@ -111,6 +111,13 @@ def importances(view: SweepView) -> Table | None:
     )
 
 
+def _wall(view: SweepView, seconds: float) -> str:
+    """Its runs' seconds by the clock; a sweep of a study shares them with the others."""
+    if view.runs and not any("wall_seconds" in run for run in view.runs):
+        return "shared with the other sweeps of its study"
+    return f"{duration_text(seconds)} in {plural(len(view.runs), 'run')}" if view.runs else NONE
+
+
 def budget(view: SweepView) -> Facts:
     """What the sweep cost."""
     records, progress = list(view.every.values()), view.state.progress
@@ -133,7 +140,7 @@ def budget(view: SweepView) -> Facts:
             ("device time", f"{duration_text(total)} ({total / 3600:.3g} device-hours)"),
             ("of which", ", ".join(f"{part} {percent_text(spent / total)}" for part, spent in seconds.items())
              if total else NONE),
-            ("wall time", duration_text(wall) + f" in {plural(len(view.runs), 'run')}" if view.runs else NONE),
+            ("wall time", _wall(view, wall)),
             ("slot utilisation", percent_text(busy / room) if room else NONE),
             ("peak memory of a trial", bytes_text(max((r.peak_bytes for r in records if r.peak_bytes), default=None))),
             ("checkpoint", bytes_text(max((r.checkpoint_bytes for r in records if r.checkpoint_bytes), default=None))),

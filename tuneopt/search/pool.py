@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tuneopt.search.lookahead import lookahead
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.reserve import Reserve, may_start
 from tuneopt.search.standing import Standing, Task, stand
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
@@ -28,6 +29,12 @@ class Plan(Protocol):
 
     def urgency(self, standing: Standing) -> float:
         """Seconds of work, one trial after another, that wait on the pending trials of a task; most go first."""
+
+    def duration(self, spec: TrialSpec) -> float:
+        """About how long a trial takes, on the scale of `urgency`."""
+
+    def reserves(self, standings: Mapping[str, Standing]) -> Sequence[Reserve]:
+        """Long trials that will soon be ready, for which slots are kept; on the scale of `urgency`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,14 @@ class OneSweep:
     def urgency(self, standing: Standing) -> float:
         """All the same: the sweep's own launch order decides."""
         return 0.0
+
+    def duration(self, spec: TrialSpec) -> float:
+        """All the same."""
+        return 0.0
+
+    def reserves(self, standings: Mapping[str, Standing]) -> Sequence[Reserve]:
+        """None: nothing follows on the sweep."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +91,8 @@ class Pool:
 
     ``known`` looks up a trial that ended in an earlier run; each is asked for once. ``expected`` is the device seconds
     that a trial will take, only used against the limits. ``ahead`` launches trials that will probably be needed next
-    when nothing else is left for a free slot.
+    when nothing else is left for a free slot. Whoever drives the pool sets ``slots``, how many it fills; until then
+    none is kept for what the plan `reserves`. ``guesses`` tells for which sweep a trial was launched ahead.
     """
 
     def __init__(
@@ -95,6 +111,8 @@ class Pool:
         self.gave_up: set[str] = set()
         self.reused: set[str] = set()
         self.running: dict[str, TrialSpec] = {}
+        self.guesses: dict[str, str] = {}
+        self.slots: int | None = None
         self.diverged = 0
         self.stopped = ""
         self._entries: dict[str, _Entry] = {}
@@ -105,7 +123,8 @@ class Pool:
         self._pushed = 0
         self._spent = 0.0
         self.flops = 0.0
-        self._guesses: Iterator[TrialSpec] | None = None
+        self._guesses: Iterator[tuple[str, TrialSpec]] | None = None
+        self._reserves: Sequence[Reserve] | None = None
         self._unfold()
         self._settle()
 
@@ -148,15 +167,23 @@ class Pool:
     def next(self) -> TrialSpec | None:
         """The trial to start on a free slot, counted as running from now on; None while others must end first.
 
-        None too when a limit is reached; ``stopped`` then says which.
+        That may be so with trials left: the slot is then kept for longer ones to come. None too when a limit is
+        reached; ``stopped`` then says which.
         """
-        spec = self._peek() or self._guess()
-        if spec is None or self._limit(spec):
-            return None
-        if self._ready and self._ready[0][-1] is spec:
-            heapq.heappop(self._ready)
-        self.running[spec.id] = spec
-        return spec
+        passed: list[tuple[float, int, int, TrialSpec]] = []
+        found = None
+        while found is None and (spec := self._peek()) is not None:
+            passed.append(heapq.heappop(self._ready))
+            found = spec if self._may_start(spec) else None
+        found = found or self._guess()
+        if found is not None and self._limit(found):
+            found = None
+        for entry in passed:
+            if found is None or entry[-1] is not found:
+                heapq.heappush(self._ready, entry)
+        if found is not None:
+            self.running[found.id] = found
+        return found
 
     def tell(self, spec: TrialSpec, ended: Ended | None) -> None:
         """Take in how a trial ended; None gives it up: its sweeps go on without it."""
@@ -193,7 +220,7 @@ class Pool:
         """Take the outcomes into a task's standing; what it asks for newly is looked up, or queued."""
         while True:
             entry.standing = stand(entry.standing.task, self.outcomes, self.gave_up)
-            entry.fresh = True
+            entry.fresh, self._reserves = True, None
             fresh = [spec for spec in entry.standing.pending if spec.id not in entry.waits]
             found = [self._look_up(spec) for spec in fresh]
             if not any(found):
@@ -241,18 +268,32 @@ class Pool:
         while True:
             if self._guesses is None:
                 self._guesses = self._ahead()
-            spec = next(self._guesses, None)
+            sweep, spec = next(self._guesses, ("", None))
             if spec is None:
                 return None
             if spec.id in self.running or spec.id in self.outcomes or spec.id in self.gave_up:
                 continue
-            if not self._look_up(spec):  # a guess found in the ledger makes a better guess possible
+            # A guess found in the ledger makes a better guess possible.
+            if not self._look_up(spec) and self._may_start(spec):
+                self.guesses[spec.id] = sweep
                 return spec
 
-    def _ahead(self) -> Iterator[TrialSpec]:
-        for standing in list(self.standings.values()):
+    def _ahead(self) -> Iterator[tuple[str, TrialSpec]]:
+        for sweep, standing in list(self.standings.items()):
             if not standing.finished and standing.task.quota is None:
-                yield from lookahead(standing.task.sweep, self.outcomes, self.gave_up)
+                for spec in lookahead(standing.task.sweep, self.outcomes, self.gave_up):
+                    yield sweep, spec
+
+    def _may_start(self, spec: TrialSpec) -> bool:
+        """Whether a slot that is free now need not be kept for longer trials that will soon be ready."""
+        if self.slots is None:
+            return True
+        if self._reserves is None:
+            self._reserves = self.plan.reserves({name: entry.standing for name, entry in self._entries.items()})
+        if not self._reserves:
+            return True
+        running = [self.plan.duration(each) for each in self.running.values()]
+        return may_start(self.plan.duration(spec), running, self._reserves, self.slots)
 
     def _limit(self, spec: TrialSpec) -> str:
         trials, seconds = self.limits.max_trials, self.limits.max_device_seconds

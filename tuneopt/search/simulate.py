@@ -99,6 +99,7 @@ def drive(
     """
     if slots < 1:
         raise InputError(f"a sweep needs at least one slot, not {slots}")
+    pool.slots = slots
     running: list[tuple[float, int, Run]] = []
     free = list(range(slots))
     runs: list[Run] = []

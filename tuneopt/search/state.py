@@ -22,6 +22,9 @@ SIGMAS = 1.645 * math.sqrt(2)
 TYPICAL_MOVES = 1
 """Moves that a sweep usually makes; only the estimate of the remaining trials rests on it."""
 
+TYPICAL_STARS = 1.8
+"""Stars that a sweep usually pays for, in trials, the last one included; for that estimate too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -181,6 +184,8 @@ def _progress(
     losses = [outcome.loss for outcome in ended if outcome.loss is not None]
     confirmed = descended or not descent.path
     moves = 0 if descended else max(0, TYPICAL_MOVES - len(descent.path))
+    star, asked = len(descent.star) + 1, len(descent.asked)
+    owed = 0 if descended else len({change.config for change in descent.star} - set(descent.asked))
     return Progress(
         waves=descent.waves + (descended and bool(descent.path) and sweep.replicates > 1),
         needed=len(trials),
@@ -188,6 +193,8 @@ def _progress(
         diverged=sum(outcome.status == "diverged" for outcome in ended),
         unproven=sum(outcome.status == "unproven" for outcome in ended),
         missing=sum(trial in gave_up and trial not in outcomes for trial in trials),
-        remaining=pending + moves * (len(descent.star) + 1) + (0 if confirmed and not moves else sweep.replicates - 1),
+        remaining=pending
+        + max(owed, round(TYPICAL_STARS * star) - asked if moves else 0)
+        + (0 if confirmed and not moves else sweep.replicates - 1),
         best_loss=min(losses, default=None),
     )

@@ -59,7 +59,8 @@ def _figures(material: Material, before: Sequence[Chapter]) -> Table:
     rows = []
     for chapter in before:
         for figure in figures_of(chapter.blocks):
-            function = f"tuneopt.analysis.{FUNCTIONS[figure.key.rstrip('0123456789').rstrip('-')]}"
+            name = FUNCTIONS[figure.key.rstrip("0123456789").rstrip("-")]
+            function = name if "." in name else f"tuneopt.analysis.{name}"
             rows.append((chapter.title, figure.title, f"{material.command} -o report.html", f"#{figure.key}", function))
     heads = ("chapter", "figure", "command", "place in the file", "numbers in Python")
     return Table("How each figure is made again", heads, tuple(rows))
@@ -76,9 +77,10 @@ FUNCTIONS = {
     "training": "training_orders",
     "training-trials": "training_orders",
     "undertuned": "undertuned_runs",
+    "spent": "tuneopt.search.study.budget.spent",
     "transfer": "transfers",
     "regrets": "sensitivities",
     "exponents": "hyper_scaling",
     "pareto": "pareto_points",
 }
-"""The function of the analysis that gives a figure's numbers, by the figure's key without its number."""
+"""The function of the analysis, or of another package, that gives a figure's numbers, by its key without its number."""

@@ -9,10 +9,10 @@ from typing import Any
 from tuneopt.search.ladder import Config
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.standing import Standing
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import Regime, TrialSpec
 
-START, JOINT, SEEDS = "start", "several at once", "other seeds"
-"""What a trial is spent on where it is no change of one coordinate: starts, combinations, reruns."""
+START, JOINT, SEEDS, AHEAD = "start", "several at once", "other seeds", "launched ahead"
+"""What a trial is spent on where it is no change of one coordinate: starts, combinations, reruns, wrong guesses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +38,39 @@ class Spent:
 
 
 def spent(
-    standings: Mapping[str, Standing], outcomes: Mapping[str, Outcome], seconds: Mapping[str, float]
+    standings: Mapping[str, Standing],
+    outcomes: Mapping[str, Outcome],
+    seconds: Mapping[str, float],
+    guesses: Mapping[str, str] | None = None,
 ) -> tuple[Spent, ...]:
-    """The budget record of the ended trials, by optimizer, phase and coordinate in the order in which they began."""
-    rows: dict[tuple[str, str, str], list[TrialSpec]] = {}
+    """The budget record of the ended trials, by optimizer, phase and coordinate in the order in which they began.
+
+    ``guesses`` names the sweep for which a trial was launched ahead; it counts where no sweep needed it.
+    """
+    rows: dict[tuple[str, str, str], list[tuple[str, Regime]]] = {}
     seen: set[str] = set()
+
+    def count(standing: Standing, trial: str, purpose: str) -> None:
+        if trial in outcomes and trial not in seen:
+            seen.add(trial)
+            key = (standing.task.optimizer, standing.task.phase, purpose)
+            rows.setdefault(key, []).append((trial, standing.task.sweep.regime))
+
     for standing in standings.values():
         for spec, coordinate in purposes(standing):
-            if spec.id in outcomes and spec.id not in seen:
-                seen.add(spec.id)
-                rows.setdefault((standing.task.optimizer, standing.task.phase, coordinate), []).append(spec)
+            count(standing, spec.id, coordinate)
+    for trial, sweep in (guesses or {}).items():
+        count(standings[sweep], trial, AHEAD)
     return tuple(
         Spent(
             *key,
-            trials=len(specs),
-            diverged=sum(outcomes[spec.id].status == "diverged" for spec in specs),
-            tokens=sum(spec.regime.tokens for spec in specs),
-            flops=float(sum(spec.regime.flops for spec in specs)),
-            device_seconds=sum(seconds.get(spec.id, 0.0) for spec in specs),
+            trials=len(held),
+            diverged=sum(outcomes[trial].status == "diverged" for trial, _ in held),
+            tokens=sum(regime.tokens for _, regime in held),
+            flops=float(sum(regime.flops for _, regime in held)),
+            device_seconds=sum(seconds.get(trial, 0.0) for trial, _ in held),
         )
-        for key, specs in rows.items()
+        for key, held in rows.items()
     )
 
 

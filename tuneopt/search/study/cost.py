@@ -3,52 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tuneopt.search.study.expect import Expected
+from tuneopt.search.study.needs import HEADROOM, Need
 from tuneopt.search.study.planner import StudyPlan
-from tuneopt.search.sweep import micro_batch
 from tuneopt.spec import Regime
 
 RECORD_BYTES = 40_000
 """Bytes of one trial's record in the ledger, its learning curve and routing table included."""
-
-KEPT_CHECKPOINTS = 2
-"""Checkpoints that a running trial keeps; it removes them when it ends."""
-
-WEIGHT_BYTES = 4
-"""Weights, their gradients and the optimizer's state are kept in fp32."""
-
-StateBytes = Callable[[str], float]
-"""Bytes of optimizer state per parameter, by optimizer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What one trial needs at its largest: bytes of device memory, and bytes of its checkpoints on disk."""
-
-    optimizer: str
-    regime: Regime
-    peak_bytes: int
-    checkpoint_bytes: int
-
-
-def needs(plan: StudyPlan, optimizer: str, regime: Regime, state_bytes: float) -> Needs:
-    """The memory of one trial, from its shapes.
-
-    Weights, gradients and state; the activations that the backward pass reads: 8 d + 4 f values for each token and
-    layer; and three copies of the logits in fp32 (themselves, their softmax, its gradient).
-    """
-    scale, space = regime.scale, plan.study.spaces[optimizer]
-    weights = scale.total_parameters(regime.corpus.vocab_size)
-    tokens = micro_batch(int(space.value(space.start, "train_batch_size")), scale) * scale.seq_len
-    half = plan.study.precision == "bf16"
-    activations = tokens * scale.layers * (8 * scale.d_model + 4 * scale.d_ff) * (2 if half else 4)
-    logits = 3 * tokens * regime.corpus.vocab_size * 4
-    held = weights * (2 * WEIGHT_BYTES + state_bytes + (2 if half else 0))
-    kept = KEPT_CHECKPOINTS * weights * (WEIGHT_BYTES + state_bytes)
-    return Needs(optimizer, regime, int(held + activations + logits), int(kept))
 
 
 def rows(
@@ -101,38 +64,43 @@ def plan_document(
     plan: StudyPlan,
     expectations: Sequence[Expected],
     rate: Callable[[Regime], float | None],
-    state_bytes: StateBytes,
+    wanted: Sequence[Need],
     *,
     slots: int,
-    memory_per_slot: int | None,
+    device_bytes: int | None,
     free_disk: int | None,
 ) -> dict[str, Any]:
-    """What ``study plan --json`` prints: costs by phase and optimizer, the largest trial, and whether all fits."""
+    """What ``study plan --json`` prints: costs by phase and optimizer, the largest trials, and whether all fits.
+
+    ``wanted`` holds the need of each scale; ``device_bytes`` and ``free_disk`` are None where they are not known.
+    """
     parts = rows(expectations, rate)
     phases = [
         total([part for part in parts if part["name"] == phase], name=phase)
         for phase in dict.fromkeys(part["name"] for part in parts)
     ]
-    places = dict.fromkeys((each.optimizer, each.regime) for each in expectations)
-    wanted = [needs(plan, optimizer, regime, state_bytes(optimizer)) for optimizer, regime in places]
     largest = max(wanted, key=lambda each: each.peak_bytes)
     trials = sum(part["trials"] for part in parts)
-    disk = trials * RECORD_BYTES + slots * max(each.checkpoint_bytes for each in wanted)
+    at_once = max(max(1, slots // each.devices.ranks) * each.checkpoint_bytes for each in wanted)
+    disk = trials * RECORD_BYTES + at_once
     whole = total(parts)
-    why = [*_memory(largest, memory_per_slot), *_disk(disk, free_disk)]
+    short = [each for each in wanted if device_bytes is not None and each.peak_bytes > device_bytes]
+    why = [*(_memory(each, device_bytes or 0) for each in short), *_disk(disk, free_disk)]
     return {
         "study": plan.study.name,
         "phases": phases,
         "optimizers": parts,
         "total": whole,
         "peak_bytes": largest.peak_bytes,
-        "peak_trial": {"optimizer": largest.optimizer, "scale": largest.regime.scale.name},
+        "peak_trial": {"optimizer": largest.optimizer, "scale": largest.scale.name},
+        "scales": [each.to_dict(device_bytes) for each in wanted],
+        "device_bytes": device_bytes,
         "disk_bytes": disk,
         "slots": slots,
         "fits": not why,
         "why": "; ".join(why),
         "limits": limits_dict(plan),
-        "warnings": _short(plan, whole),
+        "warnings": [*_short(plan, whole), *_close(wanted, device_bytes)],
     }
 
 
@@ -145,12 +113,27 @@ def limits_dict(plan: StudyPlan) -> dict[str, float | None]:
     }
 
 
-def _memory(largest: Needs, most: int | None) -> list[str]:
-    if most is None or largest.peak_bytes <= most:
-        return []
+def _memory(need: Need, most: int) -> str:
+    """What is short, and the placement that mends it."""
+    said = f"a trial of {need.optimizer} at {need.scale.name} needs {size(need.peak_bytes)} of memory on each device"
+    said += f" ({need.devices.ranks} ranks)" if need.devices.ranks > 1 else ""
+    said += f" and a device has {size(most)}: "
+    if need.enough is None or need.enough_bytes is None:
+        return said + "take larger devices, more ranks or smaller scales"
+    ranks, stage = need.enough.ranks, need.enough.zero
+    return (
+        f"{said}on {ranks} ranks with ZeRO {stage} it needs {size(need.enough_bytes)}; add placement: "
+        f"{{{need.scale.name}: {{ranks: {ranks}, zero: {stage}}}}}"
+    )
+
+
+def _close(wanted: Sequence[Need], most: int | None) -> list[str]:
+    """The scales that fit by less than the memory model can tell."""
     return [
-        f"a trial of {largest.optimizer} at {largest.regime.scale.name} needs {size(largest.peak_bytes)} of memory and "
-        f"a slot has {size(most)}: take fewer slots, larger devices or smaller scales"
+        f"{each.optimizer} at {each.scale.name} takes {size(each.peak_bytes)} of the {size(most)} of a device, and the "
+        "memory model is good to a tenth"
+        for each in wanted
+        if most is not None and HEADROOM * most < each.peak_bytes <= most
     ]
 
 

@@ -26,7 +26,7 @@ from tuneopt.search.space import SearchSpace, load_space, space_names
 from tuneopt.search.study import fields
 from tuneopt.search.study.begin import regimes_of, sweep_in
 from tuneopt.search.study.lines import Node, parse_yaml, read_yaml
-from tuneopt.search.study.study import NEAR_OPTIMAL, Place, Study
+from tuneopt.search.study.study import NEAR_OPTIMAL, Devices, Place, Study
 from tuneopt.search.sweep import TOLERANCE
 from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale
 
@@ -38,7 +38,7 @@ VOCABULARY = {"nano": 1024, "paper": 32_768}
 KEYS = (
     "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
     "replicates", "policy", "tolerance", "near_optimal", "precision", "compile", "evaluation", "match_budget",
-    "limits",
+    "limits", "placement",
 )  # fmt: skip
 """The keys of a study file."""
 
@@ -78,7 +78,8 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
     scales = _scales(keys["scales"])
     ladder = next(iter(scales.values())).ladder
     ratios = [fields.ratio(entry) for entry in fields.sequence(keys["ratios"], "ratios")]
-    phases = _phases(root, keys, scales, ratios)
+    every = [(name, value) for name in scales for value in ratios]
+    phases = _phases(root, keys, scales, every)
     study = Study(
         name=fields.word(keys["name"], "name"),
         spaces=_spaces(keys["optimizers"], ladder, space_of),
@@ -100,6 +101,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         evaluation=_or(keys, "evaluation", _evaluation, Evaluation()),
         match_budget=_or(keys, "match_budget", lambda node: fields.switch(node, "match_budget"), False),
         limits=_or(keys, "limits", _limits, Limits()),
+        placement=_or(keys, "placement", lambda node: _placement(node, [*every, *phases["phase_3"]]), {}),
     )  # fmt: skip
     _check(study, keys, root)
     return study
@@ -188,9 +190,8 @@ def _changed(space: SearchSpace, name: str, ladder: str, node: Node) -> LadderSp
 
 
 def _phases(
-    root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], ratios: list[float]
+    root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], every: list[Place]
 ) -> dict[str, tuple[Place, ...]]:
-    every = [(name, value) for name in scales for value in ratios]
     if "phase_1" not in keys:
         for name in ("phase_2", "phase_3"):
             if name in keys:
@@ -249,6 +250,23 @@ def _limits(node: Node) -> Limits:
         _or(parts, "max_trials", lambda each: fields.whole(each, "max_trials", least=1), None),
         None if hours is None else hours * 3600,
     )
+
+
+def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
+    """Where the trials of a scale train."""
+    found = {}
+    for name, entry in fields.mapping(node, "placement", tuple(dict.fromkeys(name for name, _ in places))).items():
+        parts = fields.mapping(entry, f"the placement of {name}", tuple(Devices.__dataclass_fields__))
+        devices = found[name] = Devices(
+            _or(parts, "ranks", lambda part: fields.whole(part, "ranks", least=1, example="2"), 1),
+            _or(parts, "zero", lambda part: fields.whole(part, "zero", example="2"), 0),
+            _or(parts, "offload", lambda part: fields.switch(part, "offload"), False),
+        )
+        if devices.zero > 3:
+            parts["zero"].fail(f"zero must be a stage from 0 to 3, not {devices.zero}")
+        if devices.offload and not devices.zero:
+            parts["offload"].fail("offload needs ZeRO; add zero: 1, 2 or 3")
+    return found
 
 
 def _check(study: Study, keys: Mapping[str, Node], root: Node) -> None:

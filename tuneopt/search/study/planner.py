@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from tuneopt.search.reserve import Reserve
 from tuneopt.search.standing import Standing, Task
+from tuneopt.search.study import chains
 from tuneopt.search.study.begin import closeness, hold, regimes_of, runnable, start, sweep_in
 from tuneopt.search.study.matching import matching
 from tuneopt.search.study.sensitive import Verdict, verdicts
-from tuneopt.search.study.study import PHASES, Study
+from tuneopt.search.study.study import Study
 from tuneopt.spec import CorpusId, Regime, TrialSpec, Value
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
     from tuneopt.search.prediction import Forecast
 
 T = TypeVar("T")
-
-TYPICAL_WAVES = 4
-"""Waves that a sweep usually takes to its certificate; only the order of launches rests on it."""
 
 LOWER_RATES = 3
 """Learning rates below its start from which a sweep is begun again when everything around the start has diverged."""
@@ -91,13 +90,15 @@ class StudyPlan:
 
     def urgency(self, standing: Standing) -> float:
         """The seconds of the waves that this task probably still needs, and of those of the phases that wait on it."""
-        task = standing.task
-        own = self.seconds(task.sweep.regime)
-        if standing.descended or task.phase not in PHASES:
-            return own
-        later = PHASES[PHASES.index(task.phase) + 1 :]
-        waves = max(1, TYPICAL_WAVES - standing.state.descent.waves)
-        return waves * own + sum(self._chain(phase) for phase in later)
+        return chains.urgency(self.study, self.regimes, self.seconds, standing)
+
+    def duration(self, spec: TrialSpec) -> float:
+        """About how long a trial takes, on the scale of ``seconds``."""
+        return self.seconds(spec.regime)
+
+    def reserves(self, standings: Standings) -> Sequence[Reserve]:
+        """The trials of Phase III that will soon be ready: they are the longest, and end the study."""
+        return chains.reserves(self.study, self.regimes, self.seconds, standings.values())
 
     def finding(self, optimizer: str, standings: Standings) -> Finding:
         """What is known of an optimizer: its verdicts once Phase I has descended, its predictions after Phase II."""
@@ -217,10 +218,6 @@ class StudyPlan:
             tasks.append(Task(runnable(self.study, plane, regime, self.compile), "III"))
         return tuple(tasks)
 
-    def _chain(self, phase: str) -> float:
-        waves = TYPICAL_WAVES - 1 if phase == "II" or self.study.star else 1
-        return waves * max((self.seconds(regime) for regime in self.regimes(phase)), default=0.0)
-
     def remember(self, what: str, optimizer: str, told: tuple[object, ...], work: Callable[[], T]) -> T:
         """The result of ``work``, done again only when one of the things it rests on has been replaced."""
         known = self._remembered.get((what, optimizer))
@@ -249,8 +246,3 @@ def _descended(tasks: Sequence[Task], standings: Standings) -> tuple[Standing, .
 
 def _descents(ended: Sequence[Standing]) -> tuple[Descent, ...]:
     return tuple(standing.state.descent for standing in ended)
-
-
-def trial_seconds(plan: StudyPlan) -> Callable[[TrialSpec], float]:
-    """The plan's estimate of a trial."""
-    return lambda spec: plan.seconds(spec.regime)

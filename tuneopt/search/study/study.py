@@ -21,6 +21,22 @@ Place = tuple[str, float]
 """A regime by its names: scale and ratio. The corpus is the study's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Where a trial trains: on ``ranks`` devices, with a stage of ZeRO, its state in host memory with ``offload``.
+
+    It changes no result, so it is no part of what tells trials or studies apart.
+    """
+
+    ranks: int = 1
+    zero: int = 0
+    offload: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
 @dataclass(frozen=True)
 class Study:
     """A study as its file declares it.
@@ -29,6 +45,7 @@ class Study:
     are swept over every coordinate, ``phase_2`` over the scaling-sensitive ones alone, and for ``phase_3`` they are
     predicted; with ``star`` a sweep goes on from each prediction, so that its distance from a certified optimum is
     known. ``corpus`` is a name or path, ``vocabulary`` the entries of its tokenizer. Losses are nats per token.
+    ``placement`` says by scale where trials train; scales left out train in one process.
     """
 
     name: str
@@ -49,6 +66,7 @@ class Study:
     evaluation: Evaluation = field(default_factory=Evaluation)
     match_budget: bool = False
     limits: Limits = field(default_factory=Limits)
+    placement: Mapping[str, Devices] = field(default_factory=dict)
 
     @property
     def ladder(self) -> str:
@@ -69,12 +87,14 @@ class Study:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["spaces"] = {name: space.to_dict() for name, space in self.spaces.items()}
         plain["limits"], plain["evaluation"] = asdict(self.limits), asdict(self.evaluation)
+        plain["placement"] = {scale: devices.to_dict() for scale, devices in self.placement.items()}
         for phase in ("phase_1", "phase_2", "phase_3"):
             plain[phase] = [list(place) for place in plain[phase]]
         return plain
 
     @property
     def text(self) -> str:
-        """One spelling of the study, less its limits: reaching one and raising it leaves it the same study."""
-        plain = {name: value for name, value in self.to_dict().items() if name != "limits" and value is not None}
+        """One spelling of the study, less its limits and devices: with others of them it stays the same study."""
+        left_out = ("limits", "placement")
+        plain = {name: value for name, value in self.to_dict().items() if name not in left_out and value is not None}
         return canonical_json(plain)

@@ -1,0 +1,87 @@
+"""What a running study has under way, written beside its ledger every few seconds, for whoever asks meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from tuneopt.cluster.progress import PoolProgress
+    from tuneopt.ledger import Ledger
+    from tuneopt.search.study.left import Moment
+
+SECONDS = 5.0
+"""How often a running study writes down what is under way."""
+
+STALE_SECONDS = 60.0
+"""Age at which what a study last wrote down counts as left by a run that is gone."""
+
+
+class Heartbeat:
+    """Writes from a thread of its own, because trials may say nothing for hours; a file that cannot be written waits.
+
+    It begins with `start`, so that a run which is refused leaves nothing behind; leaving its context says that the run
+    is over. ``spent`` are the device seconds of the trials that earlier runs ended.
+    """
+
+    def __init__(self, ledger: Ledger, study: str, title: str, spent: float) -> None:
+        self._ledger, self._path, self._title, self._spent = ledger, f"studies/{study}.json", title, spent
+        self._plain: dict[str, Any] = {"running": {}, "slots": 0, "seconds": 0.0, "device_seconds": 0.0}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._thread.is_alive():
+            return
+        self._over.set()
+        self._thread.join()
+        self._write({**self._plain, "running": {}, "over": True})
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def show(self, progress: PoolProgress) -> None:
+        """Take in a moment of the run; it is written with the next beat."""
+        self._plain = {
+            "running": {trial: fraction for trial, (fraction, _) in progress.running.items()},
+            "slots": progress.slots,
+            "seconds": progress.elapsed,
+            "device_seconds": progress.device_seconds - self._spent,
+        }
+
+    def _beat(self) -> None:
+        while not self._over.is_set():
+            self._write(self._plain)
+            self._over.wait(SECONDS)
+
+    def _write(self, plain: dict[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({"study": self._title, "at": now, "over": False, **plain})
+        with contextlib.suppress(OSError):  # the next beat, or the records themselves, tell it
+            self._ledger.files.replace(self._path, text.encode() + b"\n")
+
+
+def read_moment(ledger: Ledger, study: str) -> Moment | None:
+    """What a run of the study that is under way wrote down last; None when there is none.
+
+    A trial whose record has come since runs no longer.
+    """
+    from tuneopt.search.study.left import Moment
+
+    try:
+        plain = json.loads(ledger.files.read(f"studies/{study}.json"))
+        age = time.time() - datetime.fromisoformat(plain["at"]).timestamp()
+        if plain["over"] or age > STALE_SECONDS:
+            return None
+        running = {str(trial): float(part) for trial, part in plain["running"].items() if not ledger.has(trial)}
+        return Moment(plain["slots"] or None, running, float(plain["seconds"]), float(plain["device_seconds"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
