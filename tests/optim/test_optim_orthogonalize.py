@@ -101,6 +101,7 @@ def test_tiles_cover_each_element_once(rows, columns, block, count):
         blocks = cut(stack, tile)
         assert blocks.shape == (count * tile.count, tile.height, tile.width)
         paste(rebuilt, tile, blocks)
+        paste(stack, tile, blocks)  # where they were cut from, as SOAP does
     assert torch.equal(rebuilt, stack)
 
 

@@ -1,6 +1,7 @@
 """The parts of ZeRO that need no engine: ownership, exchange, whole-tensor steps, placements, refusals."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -23,14 +24,25 @@ from tuneopt.train.distributed import Placement, Ranks, SharedHeldOut, joined
 from tuneopt.train.distributed_launch import launch
 from tuneopt.train.engine import fresh
 from tuneopt.train.evaluate import HeldOut
-from tuneopt.train.zero.checkpoint import write_part
+from tuneopt.train.failed import RankFailedError
+from tuneopt.train.zero.checkpoint import write_parts
 from tuneopt.train.zero.engine import Apply
 from tuneopt.train.zero.exchange import Exchange
+from tuneopt.train.zero.lots import cut, needs_all
 from tuneopt.train.zero.owned import Owned
 from tuneopt.train.zero.owners import assign, loads
 from tuneopt.train.zero.witness import merged
 
 CPU = torch.device("cpu")
+ROUTED = nn.ModuleDict(
+    {
+        "embed_tokens": nn.Embedding(300, 16),
+        "up": nn.Linear(16, 64, bias=False),
+        "down": nn.Linear(64, 16, bias=False),
+        "norm": nn.RMSNorm(16),
+        "lm_head": nn.Linear(16, 300, bias=False),
+    }
+)
 LOOP = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
 
 
@@ -50,11 +62,31 @@ def built(name: str, make_spec):
     return model, create(name, model, **facts, **own)
 
 
+def displaced(owned: Owned, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The displacement of every tensor, lot by lot."""
+    found = {}
+    for lot in owned.lots:
+        for name, place in lot.gradients.items():
+            place.copy_(gradients[name].reshape(-1))
+        owned.displace(lot)
+        found.update({name: view.view(lot.parameters[name].shape).clone() for name, view in lot.views.items()})
+    return found
+
+
+def squares(optimizer, gradients: dict[str, torch.Tensor]) -> torch.Tensor:
+    groups = [group for group in optimizer.param_groups if group["max_grad_norm"] > 0]
+    return sum(gradients[name].square().sum() for group in groups for name in group["param_names"]).reshape(1)
+
+
+@pytest.mark.parametrize("limit", [2**24, 1500])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_displacement_then_apply_is_a_step(name: str, make_spec, alone: Ranks) -> None:
+def test_displacement_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ranks, monkeypatch) -> None:
+    monkeypatch.setattr("tuneopt.train.zero.lots.LOT", limit)
     model, optimizer = built(name, make_spec)
     twin, stepping = built(name, make_spec)
-    owned = Owned(optimizer, list(dict(model.named_parameters())), alone, CPU)
+    lots = cut(optimizer, dict.fromkeys(dict(model.named_parameters()), 0), 1)
+    assert len(lots) == 1 if limit > 1500 or name == "mars" else len(lots) > 8
+    owned = Owned(optimizer, lots, alone, CPU)
     groups = [{**group, "params": group["params"]} for group in optimizer.param_groups]
     apply = Apply([{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups])
     generator = torch.Generator().manual_seed(1)
@@ -66,38 +98,66 @@ def test_displacement_then_apply_is_a_step(name: str, make_spec, alone: Ranks) -
         for parameter_name, parameter in twin.named_parameters():
             parameter.grad = gradients[parameter_name].clone()
         stepping.step()
-        owned.displace({n: gradient.reshape(-1).clone() for n, gradient in gradients.items()})
+        if len(owned.limits) == 1:
+            owned.clip(None if len(lots) == 1 else squares(optimizer, gradients))
+        displacements = displaced(owned, gradients)
         for parameter_name, parameter in model.named_parameters():
-            parameter.grad = owned.views[parameter_name].view(parameter.shape).clone()
+            parameter.grad = displacements[parameter_name]
         apply.step()
     for mine, reference in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
-    assert owned.optimizer.state_bytes() == stepping.state_bytes()
+    assert owned.state_bytes() == stepping.state_bytes()
     assert not optimizer.state, "the optimizer of the whole model holds no state"
 
 
 def test_state_travels_by_name(make_spec, alone: Ranks) -> None:
     model, optimizer = built("soap", make_spec)
     names = list(dict(model.named_parameters()))
-    owned = Owned(optimizer, names, alone, CPU)
-    owned.displace({name: torch.randn(p.numel()) for name, p in model.named_parameters()})
-    state = owned.state()
-    again = Owned(optimizer, names[3:7], alone, CPU)  # fewer tensors than were saved
+    owned = Owned(optimizer, [names], alone, CPU)
+    displaced(owned, {name: torch.randn(p.shape) for name, p in model.named_parameters()})
+    state = owned.state(owned.lots[0])
+    again = Owned(optimizer, [names[3:5], names[5:7]], alone, CPU)  # fewer tensors than were saved, in other lots
     again.load(state)
-    assert set(again.state()) == set(names[3:7])
+    loaded = {name: held for lot in again.lots for name, held in again.state(lot).items()}
+    assert set(loaded) == set(names[3:7])
     for name in names[3:7]:
-        for key, value in again.state()[name].items():
+        for key, value in loaded[name].items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(state[name][key])), (name, key)
     plain = built("soap", make_spec)[1]
     plain.load_state_dict(by_position({"state": state}, plain))
     assert by_name({"optimizer": plain.state_dict()}, plain).keys() == state.keys()
-    assert plain.state_bytes() == owned.optimizer.state_bytes()
+    assert plain.state_bytes() == owned.state_bytes()
 
 
 def test_a_plain_torch_optimizer_cannot_be_sharded(alone: Ranks) -> None:
     model = nn.Linear(4, 4)
     with pytest.raises(InputError, match="train it without ZeRO"):
-        Owned(adapted(torch.optim.Adagrad)(model, lr=0.1), ["weight"], alone, CPU)
+        Owned(adapted(torch.optim.Adagrad)(model, lr=0.1), [["weight"]], alone, CPU)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ranks=st.integers(1, 6), limit=st.integers(1, 9000), data=st.data())
+def test_lots_hold_every_tensor_once_and_no_owner_too_much(ranks: int, limit: int, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["muon", "lion", "mars"]))
+    optimizer = create(name, ROUTED)
+    sizes = {name: parameter.numel() for name, parameter in ROUTED.named_parameters()}
+    owners = {each: data.draw(st.integers(0, ranks - 1)) for each in sizes}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tuneopt.train.zero.lots.LOT", limit)
+        lots = cut(optimizer, owners, ranks)
+    assert sorted(each for lot in lots for each in lot) == sorted(sizes)
+    if needs_all(optimizer):
+        assert len(lots) == 1
+        return
+    for lot in lots:
+        for rank in range(ranks):
+            held = [sizes[each] for each in lot if owners[each] == rank]
+            assert len(held) <= 1 or sum(held) <= limit
+    # No two lots of one owner that follow each other could have been one.
+    for rank in range(ranks):
+        held = [sum(sizes[each] for each in lot if owners[each] == rank) for lot in lots]
+        first = [next((sizes[each] for each in lot if owners[each] == rank), 0) for lot in lots]
+        assert all(a + b > limit or b == 0 for a, b in zip(held, first[1:], strict=False))
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw", "adam_mini"])
@@ -141,16 +201,19 @@ def test_state_is_balanced_over_ranks(name: str, ranks: int, make_spec) -> None:
     assert max(held) <= (0.55 if ranks == 2 else 0.4) * sum(held)
 
 
-def test_pieces_travel_to_owners_and_back(alone: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuneopt.train.zero.exchange.PARCEL", 10)
+def test_pieces_travel_to_owners_and_back(alone: Ranks) -> None:
     sizes = {"a": 7, "b": 4, "c": 25, "d": 1}
     pieces = {name: torch.randn(size) for name, size in sizes.items()}
-    exchange = Exchange(alone, sizes, dict.fromkeys(sizes, 0), {name: (0, size) for name, size in sizes.items()})
+    parcels = [["a", "c"], ["b"], ["d"]]
+    exchange = Exchange(alone, parcels, dict.fromkeys(sizes, 0), {name: (0, size) for name, size in sizes.items()})
     whole = {name: torch.zeros(size) for name, size in sizes.items()}
-    exchange.to_owners(pieces.__getitem__, whole.__getitem__)
-    assert exchange.owned == list(sizes)
     back: dict[str, torch.Tensor] = {}
-    exchange.to_holders(whole.__getitem__, lambda name, value: back.update({name: value.clone()}))
+    there = [exchange.to_owners(number, pieces.__getitem__) for number in range(3)]  # several may be under way
+    for parcel in there:
+        parcel.fill(whole.__getitem__)
+    for number in range(len(exchange)):
+        parcel = exchange.to_holders(number, whole.__getitem__)
+        parcel.hand_out(lambda piece, values: back.update({piece.name: values.clone()}))
     for name in sizes:
         assert torch.equal(pieces[name], whole[name]) and torch.equal(pieces[name], back[name])
 
@@ -165,12 +228,19 @@ def test_shared_evaluation_gives_the_very_losses(corpus, make_spec, alone: Ranks
 
 def test_parts_make_one_checkpoint_and_the_newest_two_stay(tmp_path: Path, alone: Ranks) -> None:
     store = CheckpointStore(tmp_path)
-    for step in (1, 2, 3):
+
+    def parts(step: int):
         backing = torch.arange(1000.0)
-        write_part(store, step, {"model": {"w": backing[:2] + step}, "state": {"w": {"step": step}}}, alone)
+        first = {"model": {"w": backing[:2] + step}, "state": {"w": {"step": step}}}
+        return [first, {"model": {"v": backing[5:6]}, "state": {}}].__getitem__
+
+    for step in (1, 2, 3):
+        write_parts(store, step, 2, parts(step), alone)
     assert store.steps() == [2, 3] and not list(tmp_path.glob("*.tmp"))
     step, state = store.load_newest(CPU)
     assert step == 3 and state["state"]["w"]["step"] == 3 and state["model"]["w"].tolist() == [3.0, 4.0]
+    assert state["model"]["v"].tolist() == [5.0]
+    assert store.last_bytes == sum(path.stat().st_size for path in (tmp_path / "step-000000003").iterdir()) < 6000
     (tmp_path / "step-000000003" / "rank-00000.pt").write_bytes(b"damaged")
     assert store.load_newest(CPU)[0] == 2
     store.save(4, {"trial": "one process"})
@@ -179,9 +249,8 @@ def test_parts_make_one_checkpoint_and_the_newest_two_stay(tmp_path: Path, alone
 
 def test_a_part_that_is_missing_makes_the_checkpoint_damaged(tmp_path: Path, alone: Ranks) -> None:
     store = CheckpointStore(tmp_path)
-    write_part(store, 1, {"model": {}, "state": {}}, alone)
-    part = tmp_path / "step-000000001" / "rank-00000.pt"
-    torch.save({**torch.load(part, weights_only=True), "parts": 2}, part)
+    write_parts(store, 1, 2, lambda number: {"model": {}, "state": {}}, alone)
+    (tmp_path / "step-000000001" / "rank-00001.pt").unlink()
     assert store.load_newest(CPU) is None
 
 
@@ -190,11 +259,11 @@ def test_a_proof_holds_where_it_holds_on_every_rank() -> None:
     good, bad = Check("muon[0].band", True, 0.1, "< 1", "a"), Check("muon[0].band", False, 2.0, "< 1", "b")
     nothing = Check("muon.parameters", False, 0.0, ">= 1", "")
     only_here = Check("adamw[1].update", True, 0.0, "< 1", "")
-    passed = merged([Proof(True, (count, good)), Proof(False, (nothing, only_here))], "muon")
-    assert passed.passed and passed.checks[0].measured == 3.0
+    passed = merged([(Proof(True, (count, good)), 7), (Proof(False, (nothing, only_here)), 0)], "muon")
+    assert passed.passed and passed.checks[0].measured == 7.0
     assert {check.name for check in passed.checks} == {"muon.parameters", "muon[0].band", "adamw[1].update"}
-    failed = merged([Proof(True, (count, good)), Proof(False, (count, bad))], "muon")
-    assert not failed.passed and failed.checks[0].measured == 6.0 and bad in failed.checks
+    failed = merged([(Proof(True, (count, good)), 7), (Proof(False, (count, bad)), 6)], "muon")
+    assert not failed.passed and failed.checks[0].measured == 13.0 and bad in failed.checks
 
 
 def test_placements(make_spec) -> None:
@@ -210,21 +279,63 @@ def test_placements(make_spec) -> None:
 
 
 LATE = """
-import os, sys, time
+import os, signal, sys, time
 if os.environ["RANK"] == "1":
-    print("out of memory", file=sys.stderr)
-    sys.exit(3)
+    print("first line", file=sys.stderr)
+    ENDING
 print("started", flush=True)
-time.sleep(60)
+time.sleep(0 if LOST else 60)
+print("RuntimeError: [gloo] Connection closed by peer", file=sys.stderr)
+sys.exit(1)
 """
 
 
-def test_a_rank_that_fails_ends_the_others_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuneopt.train.distributed_launch.PATIENCE", 0.1)
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "sentence"),
+    [
+        ("print('MemoryError: no room', file=sys.stderr); sys.exit(3)", "rank 1 of 2 failed: MemoryError: no room"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1 of 2 was ended by SIGKILL (which is how the kernel ends"),
+        ("os._exit(7)", "rank 1 of 2 failed: first line"),
+    ],
+)
+def test_a_rank_that_fails_ends_the_others_and_is_named(ending: str, sentence: str, lost: bool, monkeypatch) -> None:
+    monkeypatch.setattr("tuneopt.train.distributed_launch.PATIENCE", 20.0 if lost else 0.1)
+    code = LATE.replace("ENDING", "sys.stderr.flush(); " + ending).replace("LOST", str(lost))
     began, lines = time.monotonic(), []
-    with pytest.raises(RuntimeError, match="rank 1 ended with code 3:\nout of memory"):
-        lines.extend(launch([sys.executable, "-c", LATE], 2))
+    with pytest.raises(RankFailedError, match=re.escape(sentence)) as caught:
+        lines.extend(launch([sys.executable, "-c", code], 2))
+    assert str(caught.value).endswith("; run the same command again to go on from the last checkpoint")
+    assert "\n" not in str(caught.value) and "first line" in caught.value.log
     assert time.monotonic() - began < 30
+
+
+def test_bad_input_that_ranks_find_stays_bad_input() -> None:
+    with pytest.raises(InputError, match=r"^the corpus is gone$"):
+        list(launch([sys.executable, "-c", "import sys; print('the corpus is gone', file=sys.stderr); sys.exit(2)"], 2))
+
+
+ORPHANS = """
+import os, signal, sys, time
+from tuneopt.train.distributed_launch import launch
+code = "import os, time; from tuneopt.train.distributed_launch import rank_of_environment\\n"
+code += "with rank_of_environment() as ranks:\\n    print(os.getpid(), flush=True); time.sleep(60)"
+for line in launch([sys.executable, "-c", code], 1):
+    print(line, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's prctl")
+def test_ranks_end_when_the_process_that_started_them_dies() -> None:
+    ended = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=100)
+    rank = Path("/proc") / ended.stdout.split()[0]
+    deadline = time.monotonic() + 20
+    while rank.exists() and " Z " not in (rank / "stat").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended.returncode == -9
+    assert not rank.exists() or " Z " in (rank / "stat").read_text(), "the rank outlived its launcher"
 
 
 def test_ranks_know_who_they_are() -> None:

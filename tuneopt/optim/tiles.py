@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 
@@ -53,7 +54,8 @@ def tiles(shape: tuple[int, ...], block: int) -> tuple[Tile, ...]:
 
 def cut(stack: Tensor, tile: Tile) -> Tensor:
     """The blocks of one tile of each matrix, (n * count, height, width), as a copy."""
-    return _grid(stack, tile).reshape(-1, tile.height, tile.width)
+    # Not reshape: of a single matrix it may give a view, which cannot be pasted back.
+    return _grid(stack, tile).clone(memory_format=torch.contiguous_format).view(-1, tile.height, tile.width)
 
 
 def paste(stack: Tensor, tile: Tile, blocks: Tensor) -> None:

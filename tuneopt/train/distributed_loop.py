@@ -47,6 +47,12 @@ class RankTraining(Training):
         """Bytes of optimizer state on this rank."""
         return self.optimizer.state_bytes()
 
+    def step_loss(self) -> float:
+        """Take one step and give its loss over all ranks, in nats per token; for checks, between curve points."""
+        self._train_loss.zero_()
+        self.train_step()
+        return float(self.ranks.sum(self._train_loss.clone())) / self.ranks.world
+
     def close(self) -> None:
         """Let go of what the model was wrapped in; nothing can be trained afterwards."""
 

@@ -1,7 +1,7 @@
 """Bytes that one rank of a trial needs at its peak, from shapes alone; imports no torch.
 
-The peak of a step is either in the backward pass, with activations and logits alive, or in the update, with the
-optimizer's workspace; what stays throughout is counted in both.
+The peak of a step is either in its passes, with activations and logits alive, or in the update, with the optimizer's
+workspace and the tensors that travel between ranks; what stays throughout is counted in both.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from dataclasses import asdict, dataclass
 
 from tuneopt.spec import Scale
 
-FP32 = 4
-BUCKET = 2**26
-"""Elements that DeepSpeed averages at a time (`tuneopt.train.zero.engine`)."""
-PARCEL = 2**25
-"""Elements of one parcel between shards and owners (`tuneopt.train.zero.exchange`)."""
-LIVE = 2**28
+FP32, BF16 = 4, 2
+BUCKET = 2**24
+"""Elements that DeepSpeed averages or gathers at a time (`tuneopt.train.zero.engine`)."""
+LIVE = 2**27
 """Elements of weights that stage 3 keeps fetched (`tuneopt.train.zero.engine`)."""
+LOT = 2**24
+"""Elements of an owner's tensors that step together (`tuneopt.train.zero.lots`)."""
+SHARDED = 10**9
+"""Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
+REDUCED = {0: 0, 1: 1, 2: 2, 3: 1.5}
+"""Buckets under way in a backward pass, by stage, beside the one that stage 3 always has: of gradients that are
+averaged, and at stage 3 half a bucket of weights that are fetched ahead."""
+WHOLE = ("mars",)
+"""Rules that need the gradients of all tensors at once, so that their owners take one lot."""
 STACKS = {"muon": 3.0, "scion": 3.0, "soap": 3.0, "kron": 5.5}
 """Copies of the largest stack of equal matrices that a matrix rule holds while it computes, gradients included; other
 rules work in place. Measured."""
@@ -29,20 +36,47 @@ class Memory:
     weights: int
     gradients: int
     master: int
+    """fp32 weights that the update moves, where they are not the weights themselves."""
     state: int
     buffers: int
-    """Communication, and gradients and displacements at their owners."""
+    """What communication holds throughout."""
+    fetched: int
+    """Stage 3, while passes run: weights gathered from all ranks."""
     activations: int
     logits: int
+    reduction: int
+    """While gradients are averaged: copies of what is under way, and the gradient that was computed last."""
     workspace: int
-    """What an update needs for itself."""
+    """What an update computes with."""
+    exchange: int
+    """Under ZeRO, gradients and displacements under way; in stages 1 and 2 DeepSpeed's own copy of its shards."""
     host: int = 0
+    accumulates: bool = True
+    """Whether gradients are alive during a pass: there are several in a step, or they have a buffer of their own."""
+
+    @property
+    def passes(self) -> int:
+        """What forward and backward passes need beside what stays."""
+        return self.fetched + self.activations + self.logits + self.reduction
+
+    @property
+    def update(self) -> int:
+        """What an update needs beside what stays."""
+        return self.workspace + self.exchange
 
     @property
     def total(self) -> int:
         """The peak of the rank, host memory included."""
-        held = self.weights + self.gradients + self.master + self.state
-        return held + max(self.activations + self.logits, self.workspace + self.buffers)
+        held = self.weights + self.master + self.state + self.buffers
+        if self.accumulates:
+            return held + self.gradients + max(self.passes, self.update)
+        # Activations go as gradients come.
+        return held + max(self.passes, self.gradients + self.update)
+
+    @property
+    def device(self) -> int:
+        """The part of the peak that lies in device memory."""
+        return self.total - self.host
 
     def to_dict(self) -> dict[str, int]:
         """Plain data for JSON, with the total."""
@@ -60,49 +94,117 @@ def memory(
     ranks: int = 1,
     zero: int = 0,
     offload: bool = False,
+    checkpointing: bool = False,
+    head_chunk: int | None = None,
+    passes: int = 2,
 ) -> Memory:
     """The memory of the fullest rank; ``state_bytes`` per parameter as `tuneopt.optim.info` lists them.
 
-    ``micro_batch`` counts sequences of a rank's forward pass. Of each layer and token the backward pass reads
-    10 d + 4 f values (4 d of them in fp32 whatever the precision), and it computes with 5 f + 4 d more in one layer at
-    a time; of the logits there are three copies. A tensor has one owner under ZeRO, so no rank has less than the
-    largest tensor.
+    ``micro_batch`` counts sequences of a rank's forward pass, of which a step has ``passes``; ``head_chunk`` the tokens
+    whose logits exist at once (`tuneopt.train.chunks`), None for all. A tensor has one owner under ZeRO, so no rank has
+    less than the largest tensor.
     """
-    count = scale.total_parameters(vocab_size)
-    sharded = zero > 0
-    share = -(-count // ranks)
-    owned = max(share, vocab_size * scale.d_model) if sharded else count
-    half = precision == "bf16"
-    resident = share + min(count, LIVE) if zero == 3 else count
+    count, half = scale.total_parameters(vocab_size), precision == "bf16"
     tokens = micro_batch * scale.seq_len
-    gradients = share if zero >= 2 else count
-    bucket = min(BUCKET, count)
-    buffers = bucket if ranks > 1 else 0
-    if sharded:
-        # At the owner gradients, displacements and, while the proof is taken, weights; two parcels, out and in; copies
-        # that DeepSpeed makes of its shards of the gradient; at stage 3 its bucket stays, too.
-        parcels = 2 * min(2 * PARCEL, count) // ranks if ranks > 1 else 0
-        copies = {1: 2 * share, 2: share, 3: share + bucket}[zero]
-        buffers = 3 * owned + parcels + copies
+    share = -(-count // ranks)
+    largest = max(vocab_size * scale.d_model, scale.d_ff * scale.d_model)
+    owned = max(share, largest) if zero else count
+    lot = owned if optimizer in WHOLE else min(owned, max(LOT, largest))
     state = int(state_bytes * owned)
-    master = FP32 * share if sharded else 0
+    gradients = share if zero >= 2 else count
+    master = share if zero in (1, 2) or (zero and offload) else 0
+    # Autocast keeps a copy of what it cast, which is all but the embedding; stage 3 casts anew each time.
+    cast = BF16 * (count - vocab_size * scale.d_model) if half and zero < 3 else 0
     return Memory(
-        weights=FP32 * resident + (2 * resident if half else 0),
+        weights=FP32 * (share if zero == 3 else count) + cast,
         gradients=FP32 * gradients,
-        master=master,
+        master=FP32 * master,
         state=state,
-        buffers=FP32 * buffers,
-        activations=tokens * (scale.layers * _saved(scale, half) + FP32 * (5 * scale.d_ff + 4 * scale.d_model)),
-        logits=3 * tokens * vocab_size * FP32,
-        workspace=int(FP32 * _largest_stack(scale, owned) * STACKS.get(optimizer, 0.0)),
-        host=master + state + FP32 * share if offload else 0,
+        buffers=FP32 * _held(zero, count, lot),
+        fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
+        activations=_activations(scale, tokens, half, checkpointing),
+        logits=_logits(scale, vocab_size, tokens, half, head_chunk),
+        reduction=int(FP32 * (REDUCED[zero] * min(BUCKET, count) + (largest if zero else 0))),
+        workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * STACKS.get(optimizer, 0.0)),
+        exchange=FP32 * (_parcels(owned, lot) + (share if zero < 3 else 0)) if zero else 0,
+        host=FP32 * (master + share + 2 * lot) + state if offload else 0,
+        accumulates=passes > 1 or zero == 3,
     )
 
 
-def _saved(scale: Scale, half: bool) -> int:
-    """Bytes per token and layer that the forward pass leaves for the backward pass."""
+def stage_for(
+    scale: Scale,
+    vocab_size: int,
+    optimizer: str,
+    state_bytes: float,
+    available: int,
+    *,
+    ranks: int,
+    precision: str = "fp32",
+    micro_batch: int = 1,
+    checkpointing: bool = False,
+    head_chunk: int | None = None,
+    offload: bool = False,
+) -> int:
+    """The ZeRO stage for a trial on several ranks: the lowest that fits into ``available`` bytes of each one's device.
+
+    Low stages talk less. Models of `SHARDED` parameters and more, and such that offload, begin at stage 1, which
+    averages gradients for the price of stage 0. Stage 3 where none fits: it needs least.
+    """
+    if ranks == 1 and not offload:
+        return 0
+    lowest = 1 if offload or scale.total_parameters(vocab_size) >= SHARDED else 0
+    for stage in range(lowest, 3):
+        need = memory(
+            scale,
+            vocab_size,
+            optimizer,
+            state_bytes,
+            precision=precision,
+            micro_batch=micro_batch,
+            ranks=ranks,
+            zero=stage,
+            checkpointing=checkpointing,
+            head_chunk=head_chunk,
+            offload=offload,
+        )
+        if need.device <= available:
+            return stage
+    return 3
+
+
+def _held(zero: int, count: int, lot: int) -> int:
+    """Elements of buffers that stay: gradients and displacements of a lot, and stage 3's bucket."""
+    return (2 * lot if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)
+
+
+def _parcels(owned: int, lot: int) -> int:
+    """Elements of parcels under way, each as it leaves and as it arrives: of one lot, and of the next if there is one.
+
+    Displacements of a lot leave while the gradients of the next but one arrive.
+    """
+    return 2 * lot + 2 * min(lot, owned - lot)
+
+
+def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> int:
+    """Bytes that the forward pass leaves for the backward pass, and those that this needs in one layer at a time.
+
+    Of each layer and token the backward pass reads 10 d + 4 f values, 4 d of them in fp32 whatever the precision, and
+    computes with 5 f + 4 d more. With checkpointing a layer leaves its input alone, and one layer at a time the rest.
+    """
     d, f = scale.d_model, scale.d_ff
-    return FP32 * 4 * d + 2 * (9 * d + 4 * f) if half else FP32 * (10 * d + 4 * f)
+    layer = FP32 * 4 * d + BF16 * (9 * d + 4 * f) if half else FP32 * (10 * d + 4 * f)
+    working = FP32 * (5 * f + 4 * d)
+    left = scale.layers * FP32 * d + layer if checkpointing else scale.layers * layer
+    return tokens * (left + working)
+
+
+def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int | None) -> int:
+    """Bytes of logits, of their softmax and its gradient; in chunks of the head's gradient, too, which comes early."""
+    if chunk is None:
+        return 3 * tokens * vocab_size * FP32
+    head = vocab_size * scale.d_model
+    return chunk * vocab_size * (10 if half else 8) + head * (FP32 + (2 * BF16 if half else 0))
 
 
 def _largest_stack(scale: Scale, owned: int) -> int:

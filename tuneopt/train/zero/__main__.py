@@ -16,16 +16,18 @@ from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.distributed import STAGES, Placement
 from tuneopt.train.distributed_launch import is_rank, leave, rank_of_environment
 from tuneopt.train.distributed_run import run_ranks, work
+from tuneopt.train.failed import RankFailedError
+from tuneopt.train.stages import chosen_stage
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0, or 2 for bad input with one line that says what it is."""
+    """Exit code 0, 1 where a rank failed, 2 for bad input; the last line on stderr says what it was."""
     parser = argparse.ArgumentParser(prog="python -m tuneopt.train.zero", description=__doc__)
     parser.add_argument("spec", type=Path, nargs="?", help="the trial: a JSON file as TrialSpec.to_dict gives it")
     parser.add_argument("--corpus", type=Path, help="folder of a prepared corpus")
     parser.add_argument("--ledger", default="ledger", help="where the record goes (default: %(default)s)")
     parser.add_argument("--ranks", type=int, default=1, help="processes, one per GPU (default: %(default)s)")
-    parser.add_argument("--zero", type=int, choices=STAGES, default=2, help="ZeRO stage (default: %(default)s)")
+    parser.add_argument("--zero", type=int, choices=STAGES, help="ZeRO stage (default: the lowest that fits)")
     parser.add_argument("--offload", action="store_true", help="keep weights and state in host memory")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -36,14 +38,18 @@ def main(arguments: list[str]) -> int:
             return _rank(options)
         from tuneopt.data import open_corpus
 
-        placement = Placement(options.ranks, options.zero, options.offload)
         spec = TrialSpec.from_dict(json.loads(options.spec.read_text()))
+        zero = chosen_stage(spec, options.ranks, offload=options.offload) if options.zero is None else options.zero
+        placement = Placement(options.ranks, zero, options.offload)
         record = run_ranks(
             spec, open_corpus(options.corpus), options.ledger, placement, lambda point: print(point, file=sys.stderr)
         )
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except RankFailedError as error:
+        print(f"{error.log}\n{error}", file=sys.stderr)
+        return 1
     print(record.to_json())
     return 0
 
@@ -52,12 +58,16 @@ def _rank(options: argparse.Namespace) -> int:
     with rank_of_environment() as ranks:
         job = options.job
         if job is None:
+            plain, zero = json.loads(options.spec.read_text()), options.zero
+            if zero is None:
+                # Machines may differ, ranks must not: the one with least memory decides.
+                zero = max(ranks.gather(chosen_stage(TrialSpec.from_dict(plain), ranks.world, offload=options.offload)))
             job = json.dumps(
                 {
-                    "spec": json.loads(options.spec.read_text()),
+                    "spec": plain,
                     "corpus": str(options.corpus),
                     "ledger": options.ledger,
-                    "placement": asdict(Placement(ranks.world, options.zero, options.offload)),
+                    "placement": asdict(Placement(ranks.world, zero, options.offload)),
                 }
             )
         work(job, ranks)

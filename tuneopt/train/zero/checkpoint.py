@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from tuneopt.train.checkpoint import CheckpointStore, part_name
 from tuneopt.train.distributed import Ranks
 
 
-def write_part(store: CheckpointStore, step: int, part: dict[str, Any], ranks: Ranks) -> None:
-    """Write this rank's ``part`` of the checkpoint of ``step``; all ranks together, into a folder that all can see.
+def write_parts(
+    store: CheckpointStore, step: int, count: int, part: Callable[[int], dict[str, Any]], ranks: Ranks
+) -> None:
+    """Write a checkpoint of ``step``, of which every rank gives ``part(0)`` to ``part(count - 1)``; all ranks together.
 
-    The folder appears under its final name when all parts are complete and on disk; the newest two stay.
+    Parts are made one after another, so that one at a time needs memory, and go into a folder that all ranks can see.
+    It appears under its final name when all parts are complete and on disk; the newest two stay.
     """
     began = time.perf_counter()
     final = store.folder / f"step-{step:09d}"
@@ -25,12 +29,15 @@ def write_part(store: CheckpointStore, step: int, part: dict[str, Any], ranks: R
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     ranks.barrier()
-    path = temporary / part_name(ranks.rank)
-    with path.open("wb") as file:
-        torch.save({**_compact(part), "parts": ranks.world}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    sizes: list[int] = ranks.gather(path.stat().st_size)
+    written = 0
+    for number in range(count):
+        path = temporary / part_name(number * ranks.world + ranks.rank)
+        with path.open("wb") as file:
+            torch.save({**_compact(part(number)), "parts": count * ranks.world}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        written += path.stat().st_size
+    sizes: list[int] = ranks.gather(written)
     if ranks.rank == 0:
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)

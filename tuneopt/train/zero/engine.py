@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,11 @@ from tuneopt.train.engine import LossFunction
 from tuneopt.train.model import Llama
 from tuneopt.train.zero.shards import FlatShards, PieceShards, Shards
 
-BUCKET = 2**26
-"""Elements that DeepSpeed averages or gathers at a time, 256 MiB in fp32; a buffer of this size is held throughout."""
+BUCKET = 2**24
+"""Elements that DeepSpeed averages or gathers at a time, 64 MiB in fp32; a buffer of this size is held throughout."""
 
-LIVE = 2**28
-"""Elements of fetched weights that stage 3 keeps before it drops some, 1 GiB in fp32."""
+LIVE = 2**27
+"""Elements of fetched weights that stage 3 keeps before it drops some, 512 MiB in fp32."""
 
 
 class Apply(torch.optim.Optimizer):
@@ -76,11 +77,34 @@ def shard(
         for group in whole.param_groups
     ]
     apply = Apply(groups)
-    engine, *_ = deepspeed.initialize(
-        model=LossModule(model, loss), optimizer=apply, config=settings(spec, placement), dist_init_required=False
-    )
+    with _one_copy() if placement.zero == 3 and not placement.offload else nullcontext():
+        engine, *_ = deepspeed.initialize(
+            model=LossModule(model, loss), optimizer=apply, config=settings(spec, placement), dist_init_required=False
+        )
     shards = PieceShards(parameters, ranks.rank) if placement.zero == 3 else FlatShards(parameters)
     return Sharded(engine, apply, shards)
+
+
+@contextmanager
+def _one_copy() -> Iterator[None]:
+    """Let stage 3 move the very shards that it gathers, where it would keep a second copy as master weights.
+
+    It means to keep one when weights are fp32 already, but compares a device with its name and finds them unequal.
+    """
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3 as Stage3
+
+    create = Stage3._create_fp32_partitions
+
+    def create_on_device(self: Any) -> None:
+        name, self.device = self.device, torch.device(self.device)
+        create(self)
+        self.device = name
+
+    Stage3._create_fp32_partitions = create_on_device
+    try:
+        yield
+    finally:
+        Stage3._create_fp32_partitions = create
 
 
 def settings(spec: TrialSpec, placement: Placement) -> dict[str, Any]:
@@ -94,7 +118,8 @@ def settings(spec: TrialSpec, placement: Placement) -> dict[str, Any]:
     }
     if placement.zero == 3:
         zero |= {"stage3_max_live_parameters": LIVE, "stage3_max_reuse_distance": LIVE}
-        zero |= {"stage3_prefetch_bucket_size": BUCKET // 2}
+        # Displacements are copied once more, group by group, before they are applied.
+        zero |= {"stage3_prefetch_bucket_size": BUCKET // 2, "sub_group_size": BUCKET}
     if placement.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
@@ -114,6 +139,7 @@ def quiet_deepspeed(device: torch.device) -> Any:
     """The module, imported with as little ado as it allows: no kernels are built, and it logs errors alone."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # where stage 3 looks for its device
     import deepspeed
     from deepspeed import ops
     from deepspeed.utils import logger

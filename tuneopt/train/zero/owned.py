@@ -3,13 +3,15 @@
 A step is *displacement* then *apply*. The owner of a tensor lets its optimizer step from zero without weight decay,
 which leaves -lr u, the rate times the direction, by the very kernels of an unsharded step. The displacement travels
 to whoever holds the weights, in the place of the gradient, and they apply p <- p - lr wd p - lr u, elementwise.
+
+Tensors step lot by lot (`tuneopt.train.zero.lots`). All lots share one buffer for gradients and one for displacements.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,97 +25,135 @@ from tuneopt.train.distributed import Ranks
 from tuneopt.train.zero.owners import shapes
 
 
+class Lot:
+    """Tensors of one owner that step together, with an optimizer of their own that keeps their state."""
+
+    def __init__(self, whole: Optimizer, sizes: Mapping[str, torch.Size], flat: Tensor, gradients: Tensor) -> None:
+        self.flat = flat[: sum(size.numel() for size in sizes.values())]
+        self.views: dict[str, Tensor] = {}
+        """Displacements after `Owned.displace`, flat, by name; a view of what all lots share."""
+        self.gradients: dict[str, Tensor] = {}
+        """Where whole averaged gradients are to be put before, likewise."""
+        self.parameters: dict[str, nn.Parameter] = {}
+        position = 0
+        for name, size in sizes.items():
+            end = position + size.numel()
+            self.views[name], self.gradients[name] = flat[position:end], gradients[position:end]
+            self.parameters[name] = nn.Parameter(self.views[name].view(size))
+            position = end
+        self.optimizer = part(whole, self.parameters)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+
+    def show_gradients(self, shown: bool) -> None:
+        """Let the parameters have their gradients, or take them away."""
+        for name, parameter in self.parameters.items():
+            parameter.grad = self.gradients[name].view(parameter.shape) if shown else None
+
+
 class Owned:
-    """The tensors of an optimizer that this rank owns.
+    """The tensors of an optimizer that this rank owns, lot by lot.
 
     ``whole`` is the optimizer as it was built for the whole model: its groups say what belongs where, and at which
     rate; it holds no state. Everything lives on ``device``.
     """
 
-    def __init__(self, whole: Optimizer, owned: Iterable[str], ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, whole: Optimizer, lots: Sequence[Sequence[str]], ranks: Ranks, device: torch.device) -> None:
         if inspect.unwrap(type(whole).step) is not inspect.unwrap(Optimizer.step):
             raise InputError(
                 f"{type(whole).__name__} takes its steps by itself and cannot be sharded; give it update rules "
                 "(tuneopt.optim.Rule) or train it without ZeRO"
             )
         self._whole, self._ranks = whole, ranks
-        wanted = set(owned)
-        sizes = [
-            (name, torch.Size(shape))
+        every = {
+            name: torch.Size(shape)
             for group in whole.param_groups
             for name, shape in zip(group["param_names"], shapes(whole, group), strict=True)
-            if name in wanted
-        ]
-        self.flat = torch.zeros(sum(size.numel() for _, size in sizes), device=device)
-        self.views: dict[str, Tensor] = {}
-        self.parameters: dict[str, nn.Parameter] = {}
-        position = 0
-        for name, size in sizes:
-            self.views[name] = self.flat[position : position + size.numel()]
-            self.parameters[name] = nn.Parameter(self.views[name].view(size))
-            position += size.numel()
-        self.optimizer = _part(whole, self.parameters)
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = 0.0
-        self.optimizer.clip_divisors = self._joint_divisors  # type: ignore[method-assign]
-        self._limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
+        }
+        sizes = [{name: every[name] for name in names} for names in lots]
+        largest = max((sum(size.numel() for size in each.values()) for each in sizes), default=0)
+        self.displacements = torch.zeros(largest, device=device)
+        """What all lots share, and others may use between steps; `gradients` as well."""
+        self.gradients = torch.zeros(largest, device=device)
+        self.lots = [Lot(whole, each, self.displacements, self.gradients) for each in sizes]
+        self.limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
+        """The norms that gradients are clipped to."""
+        self._divisors: dict[float, Tensor] | None = None
+        for lot in self.lots:
+            lot.optimizer.clip_divisors = self._clip_divisors  # type: ignore[method-assign]
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Stand-ins for the owned tensors: their shapes, and keys of their state; their values are displacements."""
+        return {name: parameter for lot in self.lots for name, parameter in lot.parameters.items()}
 
     @torch.no_grad()
-    def displace(self, gradients: Mapping[str, Tensor]) -> None:
-        """Leave every owned tensor's displacement in ``views``, from its whole averaged gradient (flat, by name).
+    def displace(self, lot: Lot) -> None:
+        """Leave the displacement of every tensor of ``lot`` in its ``views``, from the gradients put there before.
 
-        All ranks must call this together, whether or not they own anything: clipping needs the norm over all of them.
+        Unless `clip` has been told this step's norms, all ranks must call this together: clipping then takes the norm
+        over the lots of all of them.
         """
-        self.flat.zero_()
-        for name, parameter in self.parameters.items():
-            parameter.grad = gradients[name].view(parameter.shape)
-        for group, rates in zip(self.optimizer.param_groups, self._whole.param_groups, strict=True):
+        lot.flat.zero_()
+        lot.show_gradients(True)
+        for group, rates in zip(lot.optimizer.param_groups, self._whole.param_groups, strict=True):
             group["lr"] = rates["lr"]
-        self.optimizer.step()
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        lot.optimizer.step()
+        lot.show_gradients(False)
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        """State of the owned tensors, by name."""
-        held = self.optimizer.state
-        return {name: dict(held[p]) for name, p in self.parameters.items() if held.get(p)}
+    def clip(self, squares: Tensor | None) -> None:
+        """Take the squared joint norms of this step's gradients, one for each of `limits`; None to measure them."""
+        self._divisors = None if squares is None else self._from_squares(squares)
+
+    def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
+        """Hand every lot the estimates of the Hessian's diagonal, by parameter."""
+        for lot in self.lots:
+            lot.optimizer.update_hessian(diagonal)
+
+    def state(self, lot: Lot) -> dict[str, dict[str, Any]]:
+        """State of the tensors of a lot, by name."""
+        held = lot.optimizer.state
+        return {name: dict(held[p]) for name, p in lot.parameters.items() if held.get(p)}
+
+    def state_bytes(self) -> int:
+        """Bytes of state tensors held on this rank now."""
+        return sum(lot.optimizer.state_bytes() for lot in self.lots)
 
     def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over state by name; entries of tensors that others own are left alone."""
-        names = [name for group in self.optimizer.param_groups for name in group["param_names"]]
-        positions = {position: dict(state[name]) for position, name in enumerate(names) if name in state}
-        self.optimizer.load_state_dict(
-            {"state": positions, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
-
-    def watched(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Optimizer:
-        """An optimizer to look at, never to step: real weights and gradients (flat), real settings, no state yet."""
-        parameters = {name: nn.Parameter(weights[name].view(own.shape)) for name, own in self.parameters.items()}
-        seen = _part(self._whole, parameters)
-        for name, parameter in parameters.items():
-            parameter.grad = gradients[name].view(parameter.shape)
-        return seen
+        for lot in self.lots:
+            names = [name for group in lot.optimizer.param_groups for name in group["param_names"]]
+            positions = {position: dict(state[name]) for position, name in enumerate(names) if name in state}
+            lot.optimizer.load_state_dict(
+                {"state": positions, "param_groups": lot.optimizer.state_dict()["param_groups"]}
+            )
 
     def show_state(self, seen: Optimizer) -> None:
-        """Let what `watched` gave see the state, which is there from the first step on."""
+        """Let another optimizer over some of the tensors see their state, which is there from the first step on."""
+        held = {name: lot.optimizer.state[own] for lot in self.lots for name, own in lot.parameters.items()}
         for group in seen.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                seen.state[parameter] = self.optimizer.state[self.parameters[name]]
+                seen.state[parameter] = held[name]
 
-    def _joint_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
-        """As `tuneopt.optim.clip.norm_divisors`, over the batches of all ranks."""
+    def _clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
+        """As `tuneopt.optim.clip.norm_divisors`, by norms over all ranks."""
         limits = [float(batch.settings["max_grad_norm"]) for batch in batches]
-        squares = torch.zeros(len(self._limits), device=self._ranks.device)
-        for position, limit in enumerate(self._limits):
-            mine = [g for batch, own in zip(batches, limits, strict=True) if own == limit for g in batch.gradients]
-            if mine:
-                squares[position] = total_norm(mine).square()
-        norms = self._ranks.sum(squares).sqrt().to(self.flat.device)
-        divisors = {limit: (norm / limit).clamp(min=1.0) for limit, norm in zip(self._limits, norms, strict=True)}
+        divisors = self._divisors
+        if divisors is None:
+            squares = torch.zeros(len(self.limits), device=self._ranks.device)
+            for position, limit in enumerate(self.limits):
+                mine = [g for batch, own in zip(batches, limits, strict=True) if own == limit for g in batch.gradients]
+                if mine:
+                    squares[position] = total_norm(mine).square()
+            divisors = self._from_squares(self._ranks.sum(squares))
         return [divisors[limit] if limit > 0 else None for limit in limits]
 
+    def _from_squares(self, squares: Tensor) -> dict[float, Tensor]:
+        norms = squares.sqrt().to(self.displacements.device)
+        return {limit: (norm / limit).clamp(min=1.0) for limit, norm in zip(self.limits, norms, strict=True)}
 
-def _part(whole: Optimizer, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+
+def part(whole: Optimizer, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     """A copy of an optimizer over stand-ins for some of its parameters, without state; every group is kept."""
     part = copy.copy(whole)
     part.state = type(whole.state)(dict)

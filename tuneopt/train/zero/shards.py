@@ -7,7 +7,7 @@ runs over a border. Stage 3 cuts every tensor into one piece per rank, the last 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,10 @@ class Shards(ABC):
     @abstractmethod
     def gradient(self, name: str) -> Tensor:
         """The piece of the averaged gradient; only between the last backward pass and the step."""
+
+    def gradients(self, names: Iterable[str]) -> Iterator[Tensor]:
+        """`gradient` of those tensors that have a piece here."""
+        return (self.gradient(name) for name in names if self.extents[name][1])
 
     @abstractmethod
     def set_gradient(self, name: str, value: Tensor) -> None:

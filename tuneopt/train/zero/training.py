@@ -1,7 +1,7 @@
 """The training loop under ZeRO: each rank updates the tensors that it owns, and holds its shards of the rest.
 
 One step: gradients averaged into shards (DeepSpeed) -> whole gradients at their owners -> displacements there ->
-back to the shards -> applied (DeepSpeed).
+back to the shards -> applied (DeepSpeed). What is between the shards happens lot by lot.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.clip import total_norm
 from tuneopt.train.checkpoint import CheckpointStore, by_name
 from tuneopt.train.distributed_loop import RankTraining
-from tuneopt.train.engine import Engine, Warm, fresh
-from tuneopt.train.zero.checkpoint import write_part
-from tuneopt.train.zero.engine import Sharded, shard
+from tuneopt.train.engine import Engine, Warm, blank, fresh
+from tuneopt.train.zero.checkpoint import write_parts
+from tuneopt.train.zero.engine import Sharded, quiet_deepspeed, settings, shard
 from tuneopt.train.zero.exchange import Exchange
 from tuneopt.train.zero.hessian import reduced_to_owners, whole_copy
+from tuneopt.train.zero.lots import cut, needs_all
 from tuneopt.train.zero.owned import Owned
 from tuneopt.train.zero.owners import assign, loads
-from tuneopt.train.zero.witness import ShardedWitness
+from tuneopt.train.zero.sharded import follow, saved_values, scatter
+from tuneopt.train.zero.witness import ShardedWitness, squares_of_limited, squares_of_shards
 
 
 class ZeroTraining(RankTraining):
@@ -38,42 +41,48 @@ class ZeroTraining(RankTraining):
     def _prepare(self, engine: Engine) -> Warm:
         # DeepSpeed takes the model apart, so it serves one trial; stage 3 fetches weights where compiled code
         # would have to break, so it runs as it is written.
-        spec = replace(self.spec, compile=self.spec.compile and self.placement.zero < 3)
-        return fresh(spec, engine.device)
+        checkpointing = self.placement.checkpointing
+        if self.placement.zero == 3:
+            return blank(replace(self.spec, compile=False), engine.device, checkpointing=checkpointing)
+        return fresh(self.spec, engine.device, checkpointing=checkpointing)
 
     def _resume(self) -> None:
         newest = self._newest()
-        if newest:
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    parameter.copy_(newest[1]["model"][name])
-        sizes = {name: p.numel() for name, p in self.model.named_parameters() if p.requires_grad}
+        self._set_weights(newest[1]["model"] if newest else None)
         self.sharded = shard(self.model, self.loss, self.optimizer, self.spec, self.placement, self.ranks)
         self.loss = self.sharded.engine
         owners = assign(loads(self.optimizer), self.ranks.world)
-        self.exchange = Exchange(self.ranks, sizes, owners, self.sharded.shards.extents)
+        lots = cut(self.optimizer, owners, self.ranks.world)
+        self.exchange = Exchange(self.ranks, lots, owners, self.sharded.shards.extents)
         home = torch.device("cpu") if self.placement.offload else self.device
-        self.owned = Owned(self.optimizer, self.exchange.owned, self.ranks, home)
-        self._watch: tuple[ShardedWitness, dict[str, Tensor], dict[str, Tensor]] | None = None
+        mine = [[name for name in names if owners[name] == self.ranks.rank] for names in lots]
+        self.owned = Owned(self.optimizer, mine, self.ranks, home)
+        self._watch: ShardedWitness | None = None
         if newest:
             self.owned.load(by_name(newest[1], self.optimizer))
             self._go_on(*newest)
         else:
-            weights, gradients = self._buffers(), self._buffers()
-            witness = ShardedWitness(self.owned.watched(weights, gradients), self.ranks)
-            self.witness, self._watch = witness, (witness, weights, gradients)
+            self._watch = ShardedWitness(self.optimizer, self.owned, self.exchange, self.sharded.shards, self.ranks)
+            self.witness = self._watch
         if self.placement.zero == 3:
             self.held_out = replace(self.held_out, compiled=False)
         self._share()
 
+    def _set_weights(self, saved: dict[str, Tensor] | None) -> None:
+        if self.placement.zero == 3:
+            drawn = saved_values(self.model, saved) if saved else self.model.initial_values(self.spec.seed)
+            on_device = ((name, value.to(self.device)) for name, value in drawn)
+            scatter(self.model, on_device, settings(self.spec, self.placement), quiet_deepspeed(self.device))
+            follow(self.optimizer, self.model)
+        elif saved:
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(saved[name])
+
     @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state on this rank."""
-        return self.owned.optimizer.state_bytes()
-
-    def _buffers(self) -> dict[str, Tensor]:
-        """A flat tensor for each that this rank owns."""
-        return {name: torch.empty_like(view) for name, view in self.owned.views.items()}
+        return self.owned.state_bytes()
 
     def _accumulate(self) -> Tensor:
         engine = self.sharded.engine
@@ -91,41 +100,77 @@ class ZeroTraining(RankTraining):
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         mine = {names[parameter]: estimate for parameter, estimate in self._own_curvature(model).items()}
         estimates = reduced_to_owners(mine, self.exchange.owners, self.ranks)
-        return {self.owned.parameters[name]: estimate for name, estimate in estimates.items()}
+        parameters = self.owned.parameters
+        return {parameters[name]: estimate for name, estimate in estimates.items()}
 
     def _update(self, diagonal: dict[Tensor, Tensor] | None) -> None:
-        shards = self.sharded.shards
-        witness, weights, gradients = self._watch or (None, {}, self._buffers())
-        self.exchange.to_owners(shards.gradient, gradients.__getitem__)
-        if witness:
-            self.exchange.to_owners(shards.master, weights.__getitem__)
-            witness.before_step([group["lr"] for group in self.optimizer.param_groups])
-        self.owned.displace(gradients)
-        # DeepSpeed drops a step that is not finite, or whose norm is not, in silence; so the loss must show it.
-        self._train_loss += self.ranks.sum(self.owned.flat.sum().to(self.device)) * 0.0
-        self.exchange.to_holders(self.owned.views.__getitem__, shards.set_gradient)
+        watch = self._watch
+        if watch:
+            watch.look(self._squares_apart(), [group["lr"] for group in self.optimizer.param_groups])
+        self._displace()
         for flat, group in zip(self.sharded.apply.param_groups, self.optimizer.param_groups, strict=True):
             flat["lr"], flat["weight_decay"] = group["lr"], group["weight_decay"]
         self.sharded.engine.step()
         if self.sharded.engine.optimizer.overflow:
             self._train_loss.fill_(math.nan)
-        if witness:
-            self.exchange.to_owners(shards.master, weights.__getitem__)
-            self.owned.show_state(witness.watched)
-            witness.after_step()
-            if witness.finished:
-                self.proof = witness.proof().to_dict()
+        if watch:
+            watch.compare()
+            if watch.finished:
+                self.proof = watch.proof().to_dict()
                 self.witness = self._watch = None
         if diagonal is not None:
-            self.owned.optimizer.update_hessian(diagonal)
+            self.owned.update_hessian(diagonal)
+
+    def _displace(self) -> None:
+        """Put displacements in the place of the gradients, lot by lot; parcels travel while lots are computed."""
+        shards, exchange, lots = self.sharded.shards, self.exchange, self.owned.lots
+        # Where a rule needs all gradients at once there is one lot, and it takes the norms itself.
+        self.owned.clip(None if needs_all(self.optimizer) else self._squares())
+        total = torch.zeros((), device=self.owned.displacements.device)
+        coming, leaving = exchange.to_owners(0, shards.gradient), None
+        for number, lot in enumerate(lots):
+            coming.fill(lot.gradients.__getitem__)
+            if number + 1 < len(lots):
+                coming = exchange.to_owners(number + 1, shards.gradient)
+            self.owned.displace(lot)
+            total += lot.flat.sum()
+            if leaving:
+                leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
+            leaving = exchange.to_holders(number, lot.views.__getitem__)
+        assert leaving is not None
+        leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
+        # DeepSpeed drops a step that is not finite, or whose norm is not, in silence; so the loss must show it.
+        self._train_loss += self.ranks.sum(total.to(self.device)) * 0.0
+
+    def _squares_apart(self) -> dict[float, float]:
+        """This rank's parts of the squared joint norms, for the proof, not by the means of the step."""
+        if not needs_all(self.optimizer):
+            return squares_of_shards(self.optimizer, self.sharded.shards)
+        self.exchange.to_owners(0, self.sharded.shards.gradient).fill(self.owned.lots[0].gradients.__getitem__)
+        return squares_of_limited(self.owned)
+
+    def _squares(self) -> Tensor:
+        """The squared norms of all gradients that are clipped together, one for each of `Owned.limits`."""
+        found = torch.zeros(len(self.owned.limits), device=self.device)
+        for position, limit in enumerate(self.owned.limits):
+            groups = [group for group in self.optimizer.param_groups if group["max_grad_norm"] == limit]
+            pieces = [piece for group in groups for piece in self.sharded.shards.gradients(group["param_names"])]
+            if pieces:
+                found[position] = total_norm(pieces).square()
+        return self.ranks.sum(found)
 
     def _write(self, store: CheckpointStore) -> None:
         self.ranks.sum(self._train_loss).div_(self.ranks.world)
-        weights = self._buffers()
-        self.exchange.to_owners(self.sharded.shards.master, weights.__getitem__)
-        model = {name: weights[name].view(own.shape) for name, own in self.owned.parameters.items()}
-        part: dict[str, Any] = {"model": model, "state": self.owned.state()}
-        write_part(store, self.step, {**self._progress(), **part} if self.ranks.rank == 0 else part, self.ranks)
+        write_parts(store, self.step, len(self.owned.lots), self._part, self.ranks)
+
+    def _part(self, number: int) -> dict[str, Any]:
+        """The weights and state of a lot; the first of all parts has what else a checkpoint needs."""
+        lot = self.owned.lots[number]
+        weights = {name: torch.empty_like(view) for name, view in lot.views.items()}
+        self.exchange.to_owners(number, self.sharded.shards.master).fill(weights.__getitem__)
+        model = {name: weights[name].view(own.shape) for name, own in lot.parameters.items()}
+        part = {"model": model, "state": self.owned.state(lot)}
+        return {**self._progress(), **part} if number == self.ranks.rank == 0 else part
 
     def close(self) -> None:
         """Let go of DeepSpeed's hooks and buffers; the model cannot be used afterwards."""

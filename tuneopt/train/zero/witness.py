@@ -1,38 +1,102 @@
 """The proof that the named optimizer ran, measured where its state is, on the weights that really moved.
 
-Every rank watches the tensors that it owns: their master weights before and after a step, gathered from the shards.
-A claim holds when it holds on every rank that has something to show for it.
+Every rank watches some of the tensors that it owns: their master weights before and after a step, gathered from the
+shards. A claim holds when it holds on every rank that has something to show for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.proof import Check, Proof, Witness
+from tuneopt.optim.invariants.base import Invariant, Subject
+from tuneopt.optim.proof import WATCHED, Check, Proof, Witness
 from tuneopt.train.distributed import Ranks
+from tuneopt.train.zero.exchange import Exchange
+from tuneopt.train.zero.owned import Owned, part
+from tuneopt.train.zero.owners import shapes
+from tuneopt.train.zero.shards import Shards
+
+SEEN = 2**24
+"""Elements of one group that a rank watches, beside one tensor that it always does; they travel three times a step."""
+
+
+def watched(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list[list[str]]:
+    """The names of the tensors that each rank watches: of each group some, spread evenly over what the rank owns."""
+    chosen: list[list[str]] = [[] for _ in range(ranks)]
+    for group in optimizer.param_groups:
+        sizes = dict(zip(group["param_names"], map(_numel, shapes(optimizer, group)), strict=True))
+        for rank, found in enumerate(chosen):
+            own = [name for name in sizes if owners[name] == rank]
+            wanted, held = min(WATCHED, len(own)), 0
+            for name in (own[index * len(own) // wanted] for index in range(wanted)):
+                held += sizes[name]
+                if held == sizes[name] or held <= SEEN:
+                    found.append(name)
+    return chosen
 
 
 class ShardedWitness(Witness):
-    """A witness on each rank; `before_step`, `finished` and `proof` must be called on all ranks together."""
+    """A witness on each rank; all ranks must call its methods and read `finished` together.
 
-    def __init__(self, watched: Optimizer, ranks: Ranks) -> None:
-        super().__init__(watched)
-        self.watched = watched
-        self._ranks = ranks
+    Tensors are looked at one after another, in the buffers that their owner's lots share.
+    """
+
+    def __init__(self, whole: Optimizer, owned: Owned, exchange: Exchange, shards: Shards, ranks: Ranks) -> None:
+        self._owned, self._shards, self._ranks = owned, shards, ranks
+        names = watched(whole, exchange.owners, ranks.world)
+        self._names = [name for each in names for name in each]
+        self._exchange = Exchange(ranks, [[name] for name in self._names], exchange.owners, shards.extents)
+        mine = set(names[ranks.rank])
+        shapes = {name: parameter.shape for name, parameter in owned.parameters.items() if name in mine}
+        self._weights = {name: owned.displacements[: shape.numel()] for name, shape in shapes.items()}
+        self._gradients = {name: owned.gradients[: shape.numel()] for name, shape in shapes.items()}
+        seen = {name: nn.Parameter(self._weights[name].view(shape)) for name, shape in shapes.items()}
+        for name, parameter in seen.items():
+            parameter.grad = self._gradients[name].view(parameter.shape)
+        self._seen = part(whole, seen)
+        self._count = _owned_by_main(whole, owned)
         self._joint: dict[float, float] = {}
+        super().__init__(self._seen)
 
-    def before_step(self, rates: Sequence[float] = ()) -> None:
-        """See `Witness.before_step`; ``rates`` are the learning rates of the coming step, group by group.
+    def look(self, squares: Mapping[float, float], rates: Sequence[float]) -> None:
+        """Take the snapshots before a step of which ``rates`` are the learning rates, group by group.
 
-        Clipping is judged by the norm over all ranks, computed apart from the step.
+        ``squares`` are this rank's parts of the squared joint norms, computed apart from the step, by limit. Leaves
+        other gradients in the lots than were there.
         """
-        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+        for group, rate in zip(self._seen.param_groups, rates, strict=True):
             group["lr"] = rate
-        parts = self._ranks.gather(super()._squares())
-        limits = sorted({limit for squares in parts for limit in squares})
-        self._joint = {limit: sum(squares.get(limit, 0.0) for squares in parts) for limit in limits}
-        super().before_step()
+        parts = self._ranks.gather(dict(squares))
+        limits = sorted({limit for each in parts for limit in each})
+        self._joint = {limit: sum(each.get(limit, 0.0) for each in parts) for limit in limits}
+        divisors = self._divisors()
+        for number, name in enumerate(self._names):
+            self._exchange.to_owners(number, self._shards.master).fill(self._weights.__getitem__)
+            self._exchange.to_owners(number, self._shards.gradient).fill(self._gradients.__getitem__)
+            for invariant, subject in self._subjects(name):
+                if invariant.wants(subject):
+                    subject.divisor = divisors.get(subject.settings["max_grad_norm"], 1.0)
+                    invariant.before(subject)
+
+    def compare(self) -> None:
+        """Measure the step that was just taken."""
+        self._steps += any(group["lr"] > 0 for group in self._seen.param_groups)
+        self._owned.show_state(self._seen)
+        for number, name in enumerate(self._names):
+            self._exchange.to_owners(number, self._shards.master).fill(self._weights.__getitem__)
+            for invariant, subject in self._subjects(name):
+                invariant.after(subject)
+
+    def _subjects(self, name: str) -> list[tuple[Invariant, Subject]]:
+        """The tensor of that name under its invariant, where this rank watches it and has not seen enough."""
+        if self.complete:
+            return []
+        found = ((watch.invariant, subject) for watch in self._watches for subject in watch.subjects(self._seen))
+        return [(invariant, subject) for invariant, subject in found if subject.name == name]
 
     def _squares(self) -> dict[float, float]:
         return self._joint
@@ -44,19 +108,56 @@ class ShardedWitness(Witness):
 
     def proof(self) -> Proof:
         """The checks of all ranks in one."""
-        return merged(self._ranks.gather(super().proof()), self._optimizer.main.name)
+        main = self._optimizer.main.name
+        return merged(self._ranks.gather((super().proof(), self._count)), main)
 
 
-def merged(proofs: list[Proof], main: str) -> Proof:
-    """One proof out of each rank's: a failed check stands for its name, else the first; parameters are added up."""
+def squares_of_shards(optimizer: Optimizer, shards: Shards) -> dict[float, float]:
+    """The squared norms, in float64, of this rank's shards of the gradients that are clipped together, by limit."""
+    found: dict[float, float] = {}
+    for group in optimizer.param_groups:
+        if limit := float(group["max_grad_norm"]):
+            pieces = shards.gradients(group["param_names"])
+            squares = [float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in pieces]
+            found[limit] = found.get(limit, 0.0) + sum(squares)
+    return found
+
+
+def squares_of_limited(owned: Owned) -> dict[float, float]:
+    """The same at the owners, of what the invariants say is clipped; every lot holds its gradients."""
+    found: dict[float, float] = {}
+    for lot in owned.lots:
+        rules = {rule.name: rule.invariant() for rule in lot.optimizer.rules}
+        lot.show_gradients(True)
+        for group in lot.optimizer.param_groups:
+            for parameter in group["params"] if (limit := float(group["max_grad_norm"])) else ():
+                state = lot.optimizer.state.get(parameter, {})
+                clipped: Tensor = rules[group["rule"]].limited(parameter, group, state)
+                norm = float(torch.linalg.vector_norm(clipped, dtype=torch.float64))
+                found[limit] = found.get(limit, 0.0) + norm**2
+        lot.show_gradients(False)
+    return found
+
+
+def merged(proofs: Sequence[tuple[Proof, int]], main: str) -> Proof:
+    """One proof out of each rank's: a failed check stands for its name, else the first.
+
+    Beside its proof each rank tells how many parameters it owns under the main rule; they are added up.
+    """
     counted = f"{main}.parameters"
     found: dict[str, Check] = {}
-    total = 0.0
-    for check in (check for proof in proofs for check in proof.checks):
-        if check.name == counted:
-            total += check.measured or 0.0
+    for check in (check for proof, _ in proofs for check in proof.checks):
         if check.name not in found or (found[check.name].passed and not check.passed):
             found[check.name] = check
-    sample = found[counted]
-    found[counted] = Check(counted, total > 0, total, sample.expected, sample.detail)
+    total = float(sum(count for _, count in proofs))
+    found[counted] = Check(counted, total > 0, total, found[counted].expected, found[counted].detail)
     return Proof(all(check.passed for check in found.values()), tuple(found.values()))
+
+
+def _owned_by_main(whole: Optimizer, owned: Owned) -> int:
+    mine, main = set(owned.parameters), whole.main.name
+    return sum(name in mine for group in whole.param_groups if group["rule"] == main for name in group["param_names"])
+
+
+def _numel(shape: Sequence[int]) -> int:
+    return torch.Size(shape).numel()
