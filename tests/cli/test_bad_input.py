@@ -104,6 +104,20 @@ data inspect: unknown corpus     | data inspect --corpus embeded                
 data inspect: empty folder       | data inspect --corpus hollow                                 | hollow
 data inspect: unknown scale      | data inspect --scale big                                     | nano-65k
 data inspect: negative ratio     | data inspect --ratio -2                                      | positive number
+data inspect: not finished       | data inspect half                                            | not finished
+data prepare: no recipe          | data prepare                                                 | recipe
+data prepare: unknown recipe     | data prepare papper                                          | did you mean 'paper'
+data prepare: recipe not there   | data prepare none.yaml                                       | none.yaml
+data prepare: no YAML            | data prepare broken.yaml                                     | broken.yaml:
+data prepare: unknown key        | data prepare recipe-key.yaml                                 | recipe-key.yaml:4: unkn
+data prepare: no such files      | data prepare recipe-files.yaml                               | recipe-files.yaml:3: no
+data prepare: no weight          | data prepare recipe-weight.yaml                              | recipe-weight.yaml:3:
+data prepare: no tokenizer file  | data prepare recipe.yaml --set 'tokenizer={file: a-file}'    | no tokenizer file
+data prepare: a folder of others | data prepare recipe.yaml --out full                          | not empty
+data prepare: change of nothing  | data prepare recipe.yaml --set token=5                       | did you mean 'tokens'
+data prepare: change without =   | data prepare recipe.yaml --set tokens                        | KEY=VALUE
+data prepare: negative workers   | data prepare recipe.yaml --workers -1                        | --workers
+data prepare: nobody there       | data prepare recipe.yaml --address 127.0.0.1:1               | no Ray cluster
 doctor: address that is none     | doctor --address                                             | --address
 predict: unknown optimizer       | predict -O sopa --params 1e9 --ratio 1                       | 'soap'
 predict: no scale                | predict -O soap --ratio 1                                    | --params
@@ -151,7 +165,7 @@ def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tuneopt.spec import CorpusId, Regime, find_scale
 
     root = tmp_path_factory.mktemp("mess")
-    for folder in ("full", "hollow", "damaged", "foreign", "newer", "folder.csv"):
+    for folder in ("full", "hollow", "damaged", "foreign", "newer", "folder.csv", "half"):
         (root / folder).mkdir()
     smoke = (Path(__file__).resolve().parents[2] / "studies" / "smoke.yaml").read_text()
     texts = {
@@ -176,8 +190,17 @@ def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "words.yaml": "- adamw\n- muon\n",
         "program.yaml": "name: !!python/object/apply:os.system ['touch caught']\n",
     }
+    recipe = "name: small\ntokenizer: {train: 300}\nsources: {web: {files: a.txt, weight: 1}}\n"
+    texts |= {
+        "a.txt": "some text",
+        "recipe.yaml": recipe,
+        "recipe-key.yaml": recipe + "tokns: 5\n",
+        "recipe-files.yaml": recipe.replace("a.txt", "'*.parquet'"),
+        "recipe-weight.yaml": recipe.replace(", weight: 1", ""),
+    }
     for name, text in texts.items():
         (root / name).write_text(text)
+    (root / "half" / ".preparing").mkdir()
     sweep = Sweep(load_space("adamw").on("nano"), Regime(find_scale("nano-65k"), 0.2, CorpusId("none", "00ff", 1024)))
     Ledger(root / "good").put_run({"nothing": 1})
     for name in ("swept", "rotten"):

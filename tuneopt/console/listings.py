@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneopt.console.plain import loss, number, out, pairs, say, table
+from tuneopt.console.plain import loss, out, pairs, table
 
 
 def optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -70,18 +70,3 @@ def findings(found: Sequence[Mapping[str, Any]]) -> None:
         ("", "", "", ""),
         [(marks[entry["status"]], entry["subject"], entry["detail"], entry["mend"]) for entry in found],
     )
-
-
-def corpus(plain: Mapping[str, Any]) -> None:
-    """Show a prepared corpus."""
-    pairs({name: value for name, value in plain.items() if name not in ("splits", "warning")})
-    table(
-        ("split", "documents", "tokens", "bytes", "bytes/token"),
-        [
-            (split["split"], number(split["documents"]), number(split["tokens"]), number(split["bytes"]),
-             f"{split['bytes'] / max(1, split['tokens']):.3f}")
-            for split in plain["splits"]
-        ],
-    )  # fmt: skip
-    if plain["warning"]:
-        say(f"warning: {plain['warning']}")

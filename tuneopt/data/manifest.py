@@ -9,17 +9,31 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tuneopt import checked
 from tuneopt.data.splits import SPLITS
 from tuneopt.spec import InputError, canonical_json
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
+CHECKED_BYTES = 1 << 28
+"""Shards of up to 256 MiB in sum are read in full when a process opens them: 0.2 seconds. Larger ones go by size."""
+
 TOKENIZER_FILE = "tokenizer.json"
+_SHARD_NAME = re.compile(r"[a-z]{1,20}-\d{5,9}\.arrow")
+_BOUNDARIES_NAME = re.compile(r"[a-z]{1,20}-\d{5,9}\.documents\.arrow")
+
+LARGEST_MANIFEST = 64 << 20
+"""Bytes of a manifest: a shard of 512 MiB takes some 200 bytes in it."""
+
+LARGEST_TOKENIZER = 256 << 20
+"""Bytes of a tokenizer file; one of 200,000 entries has some 15 million."""
 
 
 class DamagedCorpusError(InputError):
@@ -31,13 +45,46 @@ class DamagedCorpusError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
+class Boundaries:
+    """The Arrow file beside a shard that says where its documents end, and how many there are."""
+
+    file: str
+    documents: int
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not _BOUNDARIES_NAME.fullmatch(self.file):
+            raise InputError(
+                f"a file of boundaries must have a name such as train-00000.documents.arrow, "
+                f"not {checked.shown(self.file)}"
+            )
+        checked.whole("a shard's documents", self.documents, least=1)
+        checked.whole("the bytes of boundaries", self.bytes, least=1)
+        checked.sha256("the checksum of boundaries", self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
-    """One Arrow file: its name, tokens, size in bytes, and SHA-256 of its bytes."""
+    """One Arrow file: its name, tokens, size in bytes, and SHA-256 of its bytes.
+
+    Shards that were prepared from a recipe begin and end with documents, and have ``boundaries``.
+    """
 
     file: str
     tokens: int
     bytes: int
     sha256: str
+    boundaries: Boundaries | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not _SHARD_NAME.fullmatch(self.file):
+            raise InputError(
+                f"a shard's file must have a name such as train-00000.arrow, not {checked.shown(self.file)}"
+            )
+        checked.whole("a shard's tokens", self.tokens, least=1)
+        checked.whole("a shard's bytes", self.bytes, least=1)
+        checked.sha256("a shard's checksum", self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +97,11 @@ class SplitEntry:
     sha256: str
     shards: tuple[Shard, ...]
 
+    def __post_init__(self) -> None:
+        for name in ("documents", "bytes", "tokens"):
+            checked.whole(f"a split's {name}", getattr(self, name))
+        checked.sha256("a split's checksum", self.sha256)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizerEntry:
@@ -58,6 +110,11 @@ class TokenizerEntry:
     sha256: str
     content_sha256: str
     training_bytes: int
+
+    def __post_init__(self) -> None:
+        checked.sha256("the tokenizer's checksum", self.sha256)
+        checked.sha256("the checksum of the tokenizer's content", self.content_sha256)
+        checked.whole("the tokenizer's training_bytes", self.training_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +128,18 @@ class Manifest:
     splits: Mapping[str, SplitEntry]
     versions: Mapping[str, str]
     schema: int = SCHEMA
+    recipe: Mapping[str, Any] | None = None
+    """What a recipe's preparation counted, for people: sources, mixture, guard. Plain data, no part of the content."""
+
+    def __post_init__(self) -> None:
+        checked.text("the corpus's name", self.corpus, empty=False)
+        checked.text("the split rule", self.split_rule)
+        if self.recipe is not None and not isinstance(self.recipe, Mapping):
+            raise InputError("the recipe of a manifest must be a mapping")
+        checked.whole("vocab_size", self.vocab_size, least=1, most=2**31)
+        for name, version in self.versions.items():
+            checked.text("a library", name)
+            checked.text("a library's version", version)
 
     @property
     def fingerprint(self) -> str:
@@ -84,8 +153,15 @@ class Manifest:
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, the fingerprint included."""
-        return {"fingerprint": self.fingerprint, **dataclasses.asdict(self)}
+        """Plain data for JSON, the fingerprint included; what a corpus without a recipe lacks is left out."""
+        plain = dataclasses.asdict(self)
+        if plain["recipe"] is None:
+            del plain["recipe"]
+        for entry in plain["splits"].values():
+            entry["shards"] = [
+                {key: value for key, value in shard.items() if value is not None} for shard in entry["shards"]
+            ]
+        return {"fingerprint": self.fingerprint, **plain}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Manifest:
@@ -95,7 +171,7 @@ class Manifest:
         if fields["schema"] != SCHEMA:
             raise ValueError(f"schema {fields['schema']!r} instead of {SCHEMA}")
         splits = {
-            name: SplitEntry(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
+            name: SplitEntry(**{**entry, "shards": tuple(map(shard_from_dict, entry["shards"]))})
             for name, entry in fields.pop("splits").items()
         }
         if set(splits) != set(SPLITS):
@@ -109,13 +185,17 @@ class Manifest:
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.json`` into the folder."""
-        (folder / MANIFEST_FILE).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Write ``manifest.json`` into the folder, whole or not at all."""
+        aside = folder / f".{MANIFEST_FILE}.part"
+        aside.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        aside.replace(folder / MANIFEST_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read ``manifest.json``; raises `DamagedCorpusError` when it is missing or is not a manifest."""
         try:
+            if file_size(folder / MANIFEST_FILE) > LARGEST_MANIFEST:
+                raise ValueError(f"more than {LARGEST_MANIFEST >> 20} MiB")
             return cls.from_dict(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise DamagedCorpusError(folder, f"no {MANIFEST_FILE}") from None
@@ -125,16 +205,43 @@ class Manifest:
     def check_sizes(self, folder: Path) -> None:
         """Cheap check of every file: shards by size, the small tokenizer by checksum. Raises `DamagedCorpusError`."""
         for shard in self.shards:
-            size = file_size(folder / shard.file)
-            if size != shard.bytes:
-                raise DamagedCorpusError(folder, f"{shard.file} has {size} of {shard.bytes} bytes")
+            for part in (shard, shard.boundaries):
+                if part is not None and (size := file_size(folder / part.file)) != part.bytes:
+                    raise DamagedCorpusError(folder, f"{part.file} has {size} of {part.bytes} bytes")
+        if file_size(folder / TOKENIZER_FILE) > LARGEST_TOKENIZER:
+            raise DamagedCorpusError(folder, f"{TOKENIZER_FILE} has more than {LARGEST_TOKENIZER >> 20} MiB")
         if file_sha256(folder / TOKENIZER_FILE) != self.tokenizer.sha256:
             raise DamagedCorpusError(folder, f"{TOKENIZER_FILE} does not match its checksum")
+
+    def check_contents(self, folder: Path) -> None:
+        """Checksums of all shards, of corpora up to `CHECKED_BYTES`; each file is read once per process and change.
+
+        Raises `DamagedCorpusError`. Of a larger corpus only `Corpus.verify` reads every byte.
+        """
+        parts = [part for shard in self.shards for part in (shard, shard.boundaries) if part is not None]
+        if sum(part.bytes for part in parts) > CHECKED_BYTES:
+            return
+        for part in parts:
+            facts = (folder / part.file).stat()
+            if _sum_of(folder / part.file, facts.st_ino, facts.st_size, facts.st_mtime_ns) != part.sha256:
+                raise DamagedCorpusError(folder, f"{part.file} does not match its checksum")
 
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The shards of all splits."""
         return tuple(shard for entry in self.splits.values() for shard in entry.shards)
+
+
+@lru_cache(4096)
+def _sum_of(path: Path, inode: int, size: int, changed: int) -> str:
+    """A file's SHA-256, remembered until the file changes."""
+    return file_sha256(path)
+
+
+def shard_from_dict(plain: Mapping[str, Any]) -> Shard:
+    """A shard from plain data; raises TypeError or `InputError` for anything else."""
+    boundaries = plain.get("boundaries")
+    return Shard(**{**plain, "boundaries": None if boundaries is None else Boundaries(**boundaries)})
 
 
 def file_size(path: Path) -> int:

@@ -1,8 +1,12 @@
-"""Documents out of one file: ``.txt``, ``.jsonl`` or ``.parquet``, streamed, one document in memory at a time.
+"""Documents out of one file, streamed, one document in memory at a time; or out of a range of it.
 
 A ``.txt`` file is one document, or several with a line ``<|endoftext|>`` between them. A ``.jsonl`` file holds one JSON
-object per line, a ``.parquet`` file one document per row; their text is the column ``text``, or the only string column.
-Empty documents are skipped. Every reader raises `InputError` for a file that it cannot read, naming file and line.
+object per line, a ``.parquet`` file one document per row; their text is the column that was asked for, else ``text``,
+or the only string column. The first two may be compressed (``.jsonl.zst``, ``.txt.gz``; ``.json.gz`` counts as lines
+too). Empty documents are skipped. Every reader raises `InputError` for what it cannot read, naming file and line.
+
+A range of a text file holds the documents whose first byte, or separator, lies in it: ranges that tile a file give each
+document once.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,99 +25,240 @@ END_OF_TEXT = "<|endoftext|>"
 """The line between two documents of a text file, and the token after every document."""
 
 TEXT_COLUMN = "text"
+MAX_LINE = 1 << 28
+"""Longest line in bytes: a document, or a line of one. A file without line breaks must not fill the memory."""
+
 _ROWS = 256  # Parquet rows decoded at a time: bounds memory, whatever the row groups
 
+Where = Callable[[int], str]
+"""From a line's number to the words that say where it is."""
 
-def _lines(stream: Iterable[bytes], where: str) -> Iterator[tuple[int, str]]:
+
+def _raw_lines(stream: IO[bytes], where: Where) -> Iterator[bytes]:
+    number = 0
+    while raw := stream.readline(MAX_LINE + 1):
+        number += 1
+        if len(raw) > MAX_LINE:
+            raise InputError(f"{where(number)}: a line of more than {MAX_LINE >> 20} MiB; break it up")
+        yield raw
+
+
+def _lines(stream: Iterable[bytes], where: Where, start: bool = True) -> Iterator[tuple[int, str]]:
     """Numbered lines, from 1, decoded one by one so that an error names its line; line ends become ``\\n``."""
     for number, raw in enumerate(stream, 1):
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            line = raw.decode("utf-8-sig" if start and number == 1 else "utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"{where}:{number}: not UTF-8 text; convert the file to UTF-8") from None
+            raise InputError(f"{where(number)}: not UTF-8 text; convert the file to UTF-8") from None
         yield number, line[:-2] + "\n" if line.endswith("\r\n") else line
 
 
 def text_documents(stream: Iterable[bytes], where: str) -> Iterator[str]:
     """Documents of a text stream, without the line breaks next to a separator."""
+    yield from _separated(stream, lambda number: f"{where}:{number}")
+
+
+def _separated(stream: Iterable[bytes], where: Where, start: bool = True) -> Iterator[str]:
     lines: list[str] = []
-    for _, line in _lines(stream, where):
+    for _, line in _lines(stream, where, start):
         if line.strip() == END_OF_TEXT:
-            yield from _document(lines)
+            yield from document(lines)
             lines = []
         else:
             lines.append(line)
-    yield from _document(lines)
+    yield from document(lines)
 
 
-def _document(lines: list[str]) -> Iterator[str]:
+def document(lines: list[str]) -> Iterator[str]:
+    """The one document of some lines, without line breaks around it; none where there is no text."""
     text = "".join(lines).strip("\n")
     if text and not text.isspace():
         yield text
 
 
-def read_txt(path: Path) -> Iterator[str]:
-    """Documents of a ``.txt`` file."""
-    with path.open("rb") as stream:
-        yield from text_documents(stream, str(path))
+def read_txt(path: Path, column: str | None = None) -> Iterator[str]:
+    """Documents of a ``.txt`` file; it has no columns, so none is looked for."""
+    with _opened(path) as stream:
+        where = _places(path)
+        yield from _separated(_raw_lines(stream, where), where)
 
 
-def read_jsonl(path: Path) -> Iterator[str]:
+def read_jsonl(path: Path, column: str | None = None) -> Iterator[str]:
     """Documents of a ``.jsonl`` file, one per line; blank lines are skipped."""
+    with _opened(path) as stream:
+        where = _places(path)
+        yield from _rows(_raw_lines(stream, where), where, column)
+
+
+def txt_range(path: Path, start: int, stop: int) -> Iterator[str]:
+    """The documents of a ``.txt`` file whose separator begins at bytes ``start`` to ``stop`` - 1; the first at 0."""
     with path.open("rb") as stream:
-        for number, line in _lines(stream, str(path)):
-            if line.strip():
-                yield from _document([_json_text(line, f"{path}:{number}")])
+        where = _places(path, start)
+        lines = _raw_lines(stream, where)
+        _seek_line(stream, start)
+        skipped = 0
+        while start:
+            begin, raw = stream.tell(), next(lines, b"")
+            skipped += 1
+            if not raw or begin >= stop:
+                return
+            if raw.strip() == END_OF_TEXT.encode():
+                break
+        yield from _separated(_to_separator(stream, lines, stop), lambda number: where(skipped + number), not start)
 
 
-def _json_text(line: str, where: str) -> str:
+def _to_separator(stream: IO[bytes], lines: Iterator[bytes], stop: int) -> Iterator[bytes]:
+    """Lines up to the first separator that begins at ``stop`` or after it."""
+    while True:
+        begin, raw = stream.tell(), next(lines, b"")
+        if not raw or (begin >= stop and raw.strip() == END_OF_TEXT.encode()):
+            return
+        yield raw
+
+
+def jsonl_range(path: Path, start: int, stop: int, column: str | None = None) -> Iterator[str]:
+    """The documents of a ``.jsonl`` file whose lines begin at bytes ``start`` to ``stop`` - 1."""
+    with path.open("rb") as stream:
+        where = _places(path, start)
+        _seek_line(stream, start)
+        lines = _raw_lines(stream, where)
+        yield from _rows(iter(lambda: next(lines, b"") if stream.tell() < stop else b"", b""), where, column, not start)
+
+
+def _seek_line(stream: IO[bytes], start: int) -> None:
+    """Go to the first line that begins at ``start`` or after it."""
+    if start:
+        stream.seek(start - 1)
+        while (piece := stream.readline(1 << 20)) and not piece.endswith(b"\n"):
+            pass
+
+
+def _places(path: Path, start: int = 0) -> Where:
+    """Line numbers of the whole file, also where reading began at byte ``start``; counted when there is an error."""
+
+    def where(number: int) -> str:
+        before = 0
+        if start:
+            with path.open("rb") as stream:
+                _seek_line(stream, start)
+                left = stream.tell()
+                stream.seek(0)
+                while left > 0 and (block := stream.read(min(left, 1 << 20))):
+                    before += block.count(b"\n")
+                    left -= len(block)
+        return f"{path}:{before + number}"
+
+    return where
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file as bytes, decompressed by its ending."""
+    codec = {".zst": "zstd", ".gz": "gzip"}.get(path.suffix.lower())
+    if codec is None:
+        return path.open("rb")
+    return _Decompressed(path, codec)  # type: ignore[return-value]
+
+
+class _Decompressed:
+    """The lines of a compressed file, as far as the readers here need a stream."""
+
+    def __init__(self, path: Path, codec: str) -> None:
+        self._path = path
+        self._file = pa.input_stream(str(path), compression=codec, buffer_size=1 << 20)
+        self._rest = b""
+
+    def readline(self, limit: int) -> bytes:
+        """Up to ``limit`` bytes of the next line."""
+        pieces = [self._rest]
+        size = len(self._rest)
+        cut = self._rest.find(b"\n") + 1
+        while not cut and size < limit:
+            try:
+                block = self._file.read(1 << 20)
+            except (OSError, pa.ArrowException) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{self._path}: cannot be decompressed ({reason}); get the file again") from None
+            if not block:
+                break
+            pieces.append(block)
+            cut = block.find(b"\n") + 1
+            size += len(block)
+            if cut:
+                cut += size - len(block)
+        whole = b"".join(pieces)
+        end = min(cut or len(whole), limit)
+        self._rest = whole[end:]
+        return whole[:end]
+
+    def __enter__(self) -> _Decompressed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _rows(stream: Iterable[bytes], where: Where, column: str | None, start: bool = True) -> Iterator[str]:
+    for number, line in _lines(stream, where, start):
+        if line.strip():
+            yield from document([_json_text(line, number, where, column)])
+
+
+def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise InputError(f"{where}: not valid JSON; write one JSON object per line") from None
+        raise InputError(f"{where(number)}: not valid JSON; write one JSON object per line") from None
     if not isinstance(row, dict):
-        raise InputError(f"{where}: not a JSON object; write one object with a string {TEXT_COLUMN!r} per line")
-    names = [name for name, value in row.items() if isinstance(value, str)]
-    name = TEXT_COLUMN if TEXT_COLUMN in row else names[0] if len(names) == 1 else None
-    if name is None or not isinstance(row[name], str):
         raise InputError(
-            f"{where}: no string column {TEXT_COLUMN!r} among {_listed(row)}; rename the one with the text"
+            f"{where(number)}: not a JSON object; write one object with a string {column or TEXT_COLUMN!r} per line"
         )
-    text = str(row[name])
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: half of a surrogate pair is no text; write the character itself") from None
+    name = column or TEXT_COLUMN
+    if name not in row and column is None:
+        names = [each for each, value in row.items() if isinstance(value, str)]
+        name = names[0] if len(names) == 1 else name
+    text = row.get(name)
+    if not isinstance(text, str):
+        raise InputError(_no_column(where(number), name, row))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{where(number)}: half of a surrogate pair is no text; write the character itself"
+            ) from None
     return text
+
+
+def _no_column(where: str, name: str, there: Iterable[str]) -> str:
+    return f"{where}: no string column {name!r} among {_listed(there)}; rename the one with the text"
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names) or "none"
 
 
-def read_parquet(path: Path) -> Iterator[str]:
-    """Documents of a ``.parquet`` file, one per row; null rows are skipped."""
+def read_parquet(path: Path, column: str | None = None, groups: Iterable[int] | None = None) -> Iterator[str]:
+    """Documents of a ``.parquet`` file, or of some of its row groups, one per row; null rows are skipped."""
     try:
         with pq.ParquetFile(path) as file:
-            column = _text_column(file.schema_arrow, path)
-            for rows in file.iter_batches(batch_size=_ROWS, columns=[column]):
+            name = _text_column(file.schema_arrow, path, column)
+            wanted: dict[str, Any] = {} if groups is None else {"row_groups": list(groups)}
+            for rows in file.iter_batches(batch_size=_ROWS, columns=[name], use_threads=False, **wanted):
                 for text in rows.column(0).to_pylist():
                     if text is not None:
-                        yield from _document([text])
+                        yield from document([text])
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable Parquet file ({reason}); write it again or leave it out") from None
 
 
-def _text_column(schema: pa.Schema, path: Path) -> str:
+def _text_column(schema: pa.Schema, path: Path, column: str | None) -> str:
     names = [field.name for field in schema if _is_string(field.type)]
-    if TEXT_COLUMN in names:
-        return TEXT_COLUMN
-    if len(names) == 1 and TEXT_COLUMN not in schema.names:
+    if (column or TEXT_COLUMN) in names:
+        return column or TEXT_COLUMN
+    if column is None and len(names) == 1 and TEXT_COLUMN not in schema.names:
         return str(names[0])
-    raise InputError(
-        f"{path}: no string column {TEXT_COLUMN!r} among {_listed(schema.names)}; rename the one with the text"
-    )
+    raise InputError(_no_column(str(path), column or TEXT_COLUMN, schema.names))
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -121,9 +267,21 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+READERS: dict[str, Callable[..., Iterator[str]]] = {
     ".txt": read_txt,
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
+    ".jsonl.zst": read_jsonl,
+    ".jsonl.gz": read_jsonl,
+    ".json.gz": read_jsonl,
+    ".json.zst": read_jsonl,
+    ".txt.zst": read_txt,
+    ".txt.gz": read_txt,
 }
-"""Reader by file name ending."""
+"""Reader of a path, with the text's column if one is asked for, by file name ending."""
+
+
+def ending(path: Path) -> str:
+    """The ending of a file name that decides how it is read; empty for a file that no reader knows."""
+    name = path.name.lower()
+    return max((known for known in READERS if name.endswith(known)), key=len, default="")

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tuneopt.data.ipc import read_batches
 from tuneopt.data.manifest import DamagedCorpusError, Shard, file_sha256
 
 Tokens = NDArray[np.unsignedinteger]
@@ -34,7 +35,10 @@ class ShardWriter:
         dtype: np.dtype[np.unsignedinteger],
         batch_tokens: int = BATCH_TOKENS,
         shard_tokens: int = SHARD_TOKENS,
+        first: int = 0,
+        digest: hashlib._Hash | None = None,
     ) -> None:
+        """``first`` is the number of the first file; ``digest`` has seen the tokens of the files before it."""
         self.tokens = 0
         self._folder, self._split = folder, split
         self._schema = pa.schema([pa.field("tokens", pa.from_numpy_dtype(dtype), nullable=False)])
@@ -44,7 +48,8 @@ class ShardWriter:
         self._batches = 0
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._files: list[tuple[str, int]] = []
-        self._digest = hashlib.sha256()
+        self._first = first
+        self._digest = digest or hashlib.sha256()
 
     def append(self, tokens: Tokens) -> None:
         """Add tokens, shape (n,)."""
@@ -74,7 +79,7 @@ class ShardWriter:
         self._digest.update(block.astype(block.dtype.newbyteorder("<"), copy=False).data)
         if self._writer is None or self._batches == self._batches_per_shard:
             self._close()
-            name = f"{self._split}-{len(self._files):05d}.arrow"
+            name = f"{self._split}-{self._first + len(self._files):05d}.arrow"
             self._writer = pa.ipc.new_file(str(self._folder / name), self._schema)
             self._files.append((name, 0))
             self._batches = 0
@@ -106,8 +111,7 @@ def map_shard(folder: Path, shard: Shard) -> list[Tokens]:
     """
     try:
         with pa.memory_map(str(folder / shard.file)) as source:
-            reader = pa.ipc.open_file(source)
-            columns = [reader.get_batch(number).column("tokens") for number in range(reader.num_record_batches)]
+            columns = [batch.column("tokens") for batch in read_batches(source)]
         views = [column.to_numpy(zero_copy_only=True) for column in columns]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DamagedCorpusError(folder, f"{shard.file}: {str(error).splitlines()[0]}") from None

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
-from tuneopt.data.readers import READERS, text_documents
+from tuneopt.data.readers import READERS, ending, text_documents
 from tuneopt.spec import InputError, canonical_json, nearest
 
 EMBEDDED = "embedded"
@@ -24,7 +24,7 @@ EMBEDDED = "embedded"
 
 EMBEDDED_SHA256 = "a741adb916a436fd7cb461257599a4a2471577d77e151f735a9ffc1f73f3bf82"
 _EMBEDDED_FILE = "public-domain-mix.txt.xz"
-_ENDINGS = ", ".join(READERS)
+_ENDINGS = ".txt, .jsonl, .parquet"  # and what these are compressed to
 
 
 class Source(Protocol):
@@ -95,7 +95,7 @@ class FileSource:
         """The documents of all files; raises `InputError` for a file that cannot be read."""
         for path in self.paths:
             with _readable(path):
-                yield from READERS[path.suffix.lower()](path)
+                yield from READERS[ending(path)](path)
 
 
 def find_source(name_or_path: str) -> EmbeddedSource | FileSource:
@@ -125,5 +125,5 @@ def _text_files(root: Path) -> Iterator[Path]:
     """Readable files at or below ``root``; hidden files and folders are left out."""
     for path in root.rglob("*") if root.is_dir() else (root,):
         shown = not any(part.startswith(".") for part in path.relative_to(root).parts)
-        if shown and path.suffix.lower() in READERS and path.is_file():
+        if shown and ending(path) and path.is_file():
             yield path

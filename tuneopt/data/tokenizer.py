@@ -21,6 +21,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from tuneopt.data.encoder import Encoder
+from tuneopt.data.manifest import LARGEST_TOKENIZER
 from tuneopt.data.readers import END_OF_TEXT
 from tuneopt.spec import InputError, canonical_json
 
@@ -65,8 +67,35 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer file; special tokens inside a text stay text."""
-    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    """Read a tokenizer file; special tokens inside a text stay text. Raises `InputError` for another file."""
+    return parse_tokenizer(read_tokenizer(path), str(path))
+
+
+def read_tokenizer(path: Path) -> str:
+    """The text of a tokenizer file; raises `InputError` for one that cannot be read or is too large."""
+    try:
+        if path.stat().st_size > LARGEST_TOKENIZER:
+            raise InputError(f"{path} has more than {LARGEST_TOKENIZER >> 20} MiB, too much for a tokenizer file")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no tokenizer file at {path}; give a tokenizer.json") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a tokenizer.json") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no tokenizer file (not UTF-8 text); give a tokenizer.json") from None
+
+
+def parse_tokenizer(text: str, where: str) -> Tokenizer:
+    """The tokenizer of a file's text, without truncation and padding; ``where`` is named in errors."""
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except BaseException as error:  # the library's own errors are plain Exceptions, its panics not even that
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{where} is no tokenizer file ({reason}); give a tokenizer.json") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -101,6 +130,7 @@ def encode(
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:
         raise ValueError(f"the tokenizer has no {END_OF_TEXT}")
+    encoder = Encoder(tokenizer)
     waiting: list[tuple[str, str, bool]] = []
     characters = 0
     for key, text in documents:
@@ -109,14 +139,14 @@ def encode(
             waiting.append((key, part, number == len(parts)))
             characters += len(part)
             if characters >= BATCH_CHARACTERS:
-                yield from _encode_batch(tokenizer, waiting, end, dtype)
+                yield from _encode_batch(encoder, waiting, end, dtype)
                 waiting, characters = [], 0
-    yield from _encode_batch(tokenizer, waiting, end, dtype)
+    yield from _encode_batch(encoder, waiting, end, dtype)
 
 
 def _encode_batch(
-    tokenizer: Tokenizer, waiting: list[tuple[str, str, bool]], end: int, dtype: DTypeLike
+    encoder: Encoder, waiting: list[tuple[str, str, bool]], end: int, dtype: DTypeLike
 ) -> Iterator[tuple[str, NDArray[np.unsignedinteger]]]:
-    encodings = tokenizer.encode_batch([part for _, part, _ in waiting], add_special_tokens=False)
-    for (key, _, last), encoding in zip(waiting, encodings, strict=True):
-        yield key, np.array([*encoding.ids, end] if last else encoding.ids, dtype=dtype)
+    ids, ends = encoder.encode([part for _, part, _ in waiting])
+    for (key, _, last), tokens in zip(waiting, np.split(ids, ends[:-1]), strict=False):
+        yield key, np.append(tokens, end).astype(dtype) if last else tokens.astype(dtype)

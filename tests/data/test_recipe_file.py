@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from recipe_world import jsonl, write_recipe
+
+from tuneopt.data.recipe.file import built_in, find_recipe, read_recipe
+from tuneopt.data.recipe.recipe import NGRAM, Hub
+from tuneopt.spec import InputError
+
+GOOD = """\
+name: small
+tokenizer: {train: 400}
+tokens: 2e6
+when_exhausted: repeat
+sources:
+  web:
+    files: [web/*.jsonl, more.txt]
+    weight: 3.8
+  code: {hub: some/code, config: python, revision: abc, text: content, weight: 0.25}
+evaluation:
+  sources:
+    held: {files: [held.jsonl.zst]}
+  tokens: 1e5
+guard: {ngram: 8}
+shard_tokens: 50000
+shuffle: false
+seed: 7
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "web").mkdir()
+    for name in ("b.jsonl", "a.jsonl", ".hidden"):
+        jsonl(tmp_path / "web" / name, ["text"])
+    (tmp_path / "more.txt").write_text("text")
+    jsonl(tmp_path / "held.jsonl.zst", ["text"])
+    return tmp_path
+
+
+def test_every_key_is_read(folder: Path) -> None:
+    recipe = read_recipe(write_recipe(folder, GOOD))
+    web, code = recipe.sources
+    assert [path.name for path in web.files] == ["a.jsonl", "b.jsonl", "more.txt"]
+    assert (web.weight, code.weight) == (Fraction(19, 5), Fraction(1, 4))  # decimals are exact
+    assert code.hub == Hub("some/code", "python", "train", "abc")
+    assert (code.text, recipe.tokens, recipe.when_exhausted) == ("content", 2_000_000, "repeat")
+    assert [source.name for source in recipe.evaluation] == ["held"]
+    assert (recipe.evaluation_tokens, recipe.ngram, recipe.shard_tokens) == (100_000, 8, 50_000)
+    assert (recipe.shuffle, recipe.seed, recipe.tokenizer.train) == (False, 7, 400)
+
+
+def test_what_is_left_out_has_its_default(folder: Path) -> None:
+    text = "name: a\ntokenizer: {train: 400}\nsources: {web: {files: more.txt, weight: 1}}\n"
+    recipe = read_recipe(write_recipe(folder, text))
+    assert (recipe.tokens, recipe.when_exhausted, recipe.ngram, recipe.held_out) == (None, "stop", NGRAM, 0.02)
+    assert recipe.evaluation == () and recipe.shuffle
+
+
+def test_changes_replace_values_and_their_paths_are_those_of_the_caller(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(folder, GOOD)
+    monkeypatch.chdir(folder / "web")
+    recipe = read_recipe(path, ["sources.code.files=a.jsonl", "tokens=5e6", "evaluation={held_out: 0.1}", "seed=9"])
+    assert recipe.sources[1].files == (folder / "web" / "a.jsonl",)
+    assert recipe.sources[1].origin == "1 files, in place of some/code"
+    assert (recipe.tokens, recipe.held_out, recipe.evaluation, recipe.seed) == (5_000_000, 0.1, (), 9)
+
+
+MISTAKES = [
+    ("name: small", "name: a b", 1, "must be of letters"),
+    ("name: small", "nam: small", 1, "did you mean 'name'"),
+    ("{train: 400}", "{train: 20}", 2, "at least 257"),
+    ("{train: 400}", "{train: 400, file: x}", 2, "needs one of"),
+    ("{train: 400}", "{train: 400, end_of_text: x}", 2, "brings its own"),
+    ("{train: 400}", "{file: x, revision: y}", 2, "belongs to a tokenizer of the hub"),
+    ("{train: 400}", "{}", 2, "needs one of"),
+    ("tokens: 2e6", "tokens: many", 3, "must be a number"),
+    ("tokens: 2e6", "tokens: 1.5", 3, "whole number"),
+    ("tokens: 2e6", "tokens: 1e30", 3, "whole number of up to"),
+    ("tokens: 2e6\n", "", 3, "say how many tokens"),
+    ("when_exhausted: repeat", "when_exhausted: repeet", 4, "did you mean 'repeat'"),
+    ("    weight: 3.8\n", "", 7, "needs a weight"),
+    ("weight: 3.8", "weight: 0", 8, "must be above 0"),
+    ("weight: 3.8", "weight: heavy", 8, "must be a number"),
+    ("weight: 3.8", "weight: 1e-30", 8, "must lie between"),
+    ("weight: 3.8", "wieght: 3.8", 8, "did you mean 'weight'"),
+    ("more.txt]", "less.txt]", 7, "no file that can be read at 'less.txt'"),
+    ("more.txt]", "'../**/\\0']", 7, "no file|cannot be looked up"),
+    ("hub: some/code, ", "", 9, "belongs to a data set of the hub"),
+    ("hub: some/code, config: python, revision: abc, ", "", 9, "needs files, or hub"),
+    ("  code: {", "  'c/o': {", 9, "must be of letters"),
+    ("held: {", "web: {", 11, "names a source of training and of evaluation"),
+    ("  tokens: 1e5", "  held_out: 0.1", 11, "either sources of its own or held_out"),
+    ("{ngram: 8}", "{ngram: 2}", 14, "between 5 and 100"),
+    ("{ngram: 8}", "{gram: 8}", 14, "did you mean 'ngram'"),
+    ("shard_tokens: 50000", "shard_tokens: 5", 15, "at least 1000"),
+    ("shuffle: false", "shuffle: 3", 16, "true or false"),
+    ("seed: 7", "seed: -1", 17, "at least 0"),
+    ("seed: 7", "seed: 7\nseed: 8", 18, "given twice"),
+    ("seed: 7", "seed: !!python/name:os.system x", 17, "seed must be|not YAML|quotes"),
+    ("seed: 7", "seed: [", 18, "not YAML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "why"), MISTAKES)
+def test_a_mistake_is_one_sentence_with_its_line(folder: Path, old: str, new: str, line: int, why: str) -> None:
+    assert GOOD.count(old) == 1
+    path = write_recipe(folder, GOOD.replace(old, new))
+    with pytest.raises(InputError, match=why) as error:
+        read_recipe(path)
+    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("tokens", "KEY=VALUE"),
+        ("=5", "KEY=VALUE"),
+        ("tokens=", "KEY=VALUE"),
+        ("sources.wob.weight=1", "did you mean 'web'"),
+        ("tokens.more=1", "no mapping"),
+        ("seed.a.b=1", "no mapping"),
+        ("sources.web.weight=none", "--set sources.web.weight:1: the weight"),
+        ("tokens=[", "--set tokens:1: not YAML"),
+    ],
+)
+def test_a_change_that_cannot_be_made_says_so(folder: Path, change: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        read_recipe(write_recipe(folder, GOOD), [change])
+
+
+def test_recipes_of_the_package_are_found_and_sound() -> None:
+    assert "paper" in built_in()
+    for name in built_in():
+        recipe = read_recipe(find_recipe(name))
+        assert recipe.name == name
+        assert [source.name for source in recipe.sources] == ["dclm", "starcoder", "proofpile"]
+        total = sum(source.weight for source in recipe.sources)
+        shares = [float(source.weight / total) for source in recipe.sources]
+        # 3.8, 0.25 and 0.055 trillion tokens (arXiv 2509.02046, mixed by token count)
+        assert shares == pytest.approx([0.92570, 0.06090, 0.01340], abs=1e-5)
+    with pytest.raises(InputError, match="did you mean 'paper'"):
+        find_recipe("papre")
+    with pytest.raises(InputError, match="no recipe file at"):
+        read_recipe(find_recipe("nowhere.yaml"))
+
+
+def test_the_papers_budgets_fit_its_recipe() -> None:
+    from tuneopt.spec import CorpusId, Regime, find_scale
+
+    recipe = read_recipe(find_recipe("paper"))
+    assert recipe.tokens is not None
+    largest = Regime(find_scale("1.2b"), 8, CorpusId("none", "", 1)).tokens
+    assert largest <= recipe.tokens

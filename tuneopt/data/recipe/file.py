@@ -1,0 +1,278 @@
+"""Recipe files: YAML, read strictly; every mistake is one sentence with its line.
+
+    name: mixture
+    tokenizer: {train: 32768}            # or {file: tokenizer.json}, or {hub: meta-llama/Meta-Llama-3-8B}
+    tokens: 2e9                          # of the train split; left out: all there is
+    when_exhausted: stop                 # or repeat, or leave
+    sources:
+      web: {hub: mlfoundations/dclm-baseline-1.0, weight: 3.8}
+      code: {files: [code/*.parquet], text: content, weight: 0.25}
+    evaluation:
+      sources:
+        c4: {hub: allenai/c4, config: en, split: validation}
+
+docs/corpora.md explains every key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tuneopt.data.readers import ending
+from tuneopt.data.recipe import recipe as defaults
+from tuneopt.data.recipe.recipe import EXHAUSTED, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
+from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
+from tuneopt.declared import fields
+from tuneopt.declared.lines import Node, parse_yaml, read_yaml
+from tuneopt.spec import InputError, nearest
+
+T = TypeVar("T")
+
+KEYS = (
+    "name", "sources", "tokenizer", "tokens", "when_exhausted", "evaluation", "guard", "shard_tokens", "shuffle",
+    "seed",
+)  # fmt: skip
+"""The keys of a recipe."""
+
+SOURCE_KEYS = ("files", "hub", "config", "split", "revision", "data_files", "text", "weight")
+TOKENIZER_KEYS = ("file", "hub", "revision", "train", "end_of_text")
+MOST_SOURCES = 250
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def built_in() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(entry.name[:-5] for entry in files("tuneopt.data").joinpath("recipes").iterdir())
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a recipe that ships with the package, or the path as it is; raises `InputError` for neither."""
+    path = Path(name_or_path)
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        return path
+    names = built_in()
+    if name_or_path not in names:
+        raise InputError(
+            f"no recipe {name_or_path!r}, neither a file nor a known name ({nearest(name_or_path, names)})"
+        )
+    return Path(str(files("tuneopt.data").joinpath("recipes", f"{name_or_path}.yaml")))
+
+
+def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with changes such as ``sources.web.files=here/*.jsonl`` or ``tokens=1e6``.
+
+    Paths in the file are relative to the file, paths in changes to the current folder. Raises `InputError` as
+    ``FILE:LINE: what is wrong``.
+    """
+    path = Path(path)
+    root = read_yaml(path, "recipe", "docs/corpora.md")
+    for change in changes:
+        _change(root, change)
+    return _recipe(root, path.parent)
+
+
+def _change(root: Node, change: str) -> None:
+    """Put the value of ``a.b.c=VALUE`` (YAML) into the tree."""
+    key, equals, text = change.partition("=")
+    if not equals or not key or not text.strip():
+        raise InputError(f"--set {change!r} must be KEY=VALUE, such as sources.web.files=here/*.jsonl or tokens=1e6")
+    *above, last = key.split(".")
+    node = root
+    for name in above:
+        if not isinstance(node.plain, dict):
+            raise InputError(f"--set {change!r}: {name!r} is below something that is no mapping; name a whole value")
+        if name not in node.plain:
+            raise InputError(f"--set {change!r}: there is no {name!r} in the recipe; {nearest(name, node.plain)}")
+        node = node.plain[name]
+    if not isinstance(node.plain, dict):
+        raise InputError(f"--set {change!r}: {last!r} is below something that is no mapping; name a whole value")
+    node.plain[last] = parse_yaml(text, f"--set {key}", "docs/corpora.md")
+    node.keys[last] = node.line
+
+
+def _recipe(root: Node, folder: Path) -> Recipe:
+    keys = fields.mapping(root, "a recipe", KEYS)
+    for key in ("name", "sources", "tokenizer"):
+        if key not in keys:
+            root.fail(f"a recipe needs the key {key!r}; docs/corpora.md shows one")
+    sources = _sources(keys["sources"], folder, weighed=True)
+    evaluation = _evaluation(keys["evaluation"], folder) if "evaluation" in keys else {}
+    recipe = Recipe(
+        name=_name(keys["name"], "name"),
+        sources=sources,
+        tokenizer=_tokenizer(keys["tokenizer"], folder),
+        tokens=_or(keys, "tokens", lambda node: _count(node, "tokens"), None),
+        when_exhausted=_or(
+            keys, "when_exhausted", lambda node: fields.word(node, "when_exhausted", EXHAUSTED), defaults.STOP
+        ),
+        ngram=_or(keys, "guard", _guard, defaults.NGRAM),
+        shard_tokens=_or(
+            keys, "shard_tokens", lambda node: _count(node, "shard_tokens", 1000, 2**31), defaults.SHARD_TOKENS
+        ),
+        shuffle=_or(keys, "shuffle", lambda node: fields.switch(node, "shuffle"), True),
+        seed=_or(keys, "seed", lambda node: fields.whole(node, "seed"), 0),
+        **evaluation,
+    )
+    if recipe.when_exhausted == REPEAT and recipe.tokens is None:
+        keys["when_exhausted"].fail("sources that repeat have no end; say how many tokens there shall be")
+    known = {source.name for source in sources}
+    for source in recipe.evaluation:
+        if source.name in known:
+            keys["evaluation"].fail(
+                f"{source.name!r} names a source of training and of evaluation; give it another name"
+            )
+    return recipe
+
+
+def _or(keys: Mapping[str, Node], name: str, read: Callable[[Node], T], otherwise: T) -> T:
+    return read(keys[name]) if name in keys else otherwise
+
+
+def _name(node: Node, what: str, text: str | None = None, line: int | None = None) -> str:
+    name = fields.word(node, what) if text is None else text
+    if not _NAME.fullmatch(name):
+        node.fail(f"{what} {name[:80]!r} must be of letters, digits, '.', '_' and '-', 64 at most", line)
+    return name
+
+
+def _count(node: Node, what: str, least: int = 1, most: int = 10**15) -> int:
+    """A whole number, which may be written as 2e9."""
+    value = fields.number(node, what, least=least, example="2e9")
+    if value != int(value) or value > most:
+        node.fail(f"{what} must be a whole number of up to {most}, not {fields.said(node)}")
+    return int(value)
+
+
+def _sources(node: Node, folder: Path, weighed: bool) -> tuple[SourceRecipe, ...]:
+    if not isinstance(node.plain, dict) or not node.plain:
+        node.fail(
+            f"sources must be a mapping of names to sources, not {fields.said(node)}; try web: {{files: [*.txt]}}"
+        )
+    if len(node.plain) > MOST_SOURCES:
+        node.fail(f"{len(node.plain)} sources are more than {MOST_SOURCES}; put files of one kind into one source")
+    return tuple(_source(node, name, entry, folder, weighed) for name, entry in node.items())
+
+
+def _source(above: Node, name: str, node: Node, folder: Path, weighed: bool) -> SourceRecipe:
+    _name(above, "the source", name, above.keys[name])
+    parts = fields.mapping(node, f"source {name}", SOURCE_KEYS)
+    text = _or(parts, "text", lambda entry: fields.word(entry, "text"), None)
+    if weighed and "weight" not in parts:
+        node.fail(f"source {name} needs a weight: its share of the tokens, in any unit, such as weight: 3.8")
+    weight = _or(parts, "weight", lambda entry: _weight(entry, name), Fraction(1))
+    hub = _hub(parts) if "hub" in parts else None
+    for key in ("config", "split", "revision", "data_files"):
+        if key in parts and hub is None:
+            node.fail(f"{key!r} belongs to a data set of the hub, and source {name} names none", node.keys[key])
+    if "files" in parts:
+        found = _files(parts["files"], folder)
+        return SourceRecipe(name, weight, text, found, hub)
+    if hub is None:
+        node.fail(f"source {name} needs files, or hub: the name of a data set")
+    return SourceRecipe(name, weight, text, (), hub)
+
+
+def _hub(parts: Mapping[str, Node]) -> Hub:
+    return Hub(
+        name=fields.word(parts["hub"], "hub"),
+        config=_or(parts, "config", lambda node: fields.word(node, "config"), None),
+        split=_or(parts, "split", lambda node: fields.word(node, "split"), "train"),
+        revision=_or(parts, "revision", lambda node: fields.word(node, "revision"), None),
+        data_files=_or(parts, "data_files", _words, ()),
+    )
+
+
+def _words(node: Node) -> tuple[str, ...]:
+    return tuple(fields.word(entry, "an entry of data_files") for entry in fields.sequence(node, "data_files"))
+
+
+def _weight(node: Node, name: str) -> Fraction:
+    fields.number(node, f"the weight of {name}", above=True, example="3.8")
+    try:
+        weight = Fraction(Decimal(str(node.plain)))
+    except InvalidOperation:
+        node.fail(f"the weight of {name} must be a number, not {fields.said(node)}; try 3.8")
+    if not Fraction(1, 10**18) <= weight <= 10**18:
+        node.fail(f"the weight of {name} must lie between 1e-18 and 1e18, not {fields.said(node)}")
+    return weight
+
+
+def _files(node: Node, folder: Path) -> tuple[Path, ...]:
+    """The files that paths and patterns name, in the order of the list, each entry's sorted by path."""
+    found: dict[Path, None] = {}
+    base = Path() if node.path.startswith("--set ") else folder
+    for entry in fields.sequence(node, "files"):
+        pattern = fields.word(entry, "a file")
+        try:
+            matches = _matches(base, pattern)
+        except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
+            entry.fail(f"{pattern!r} cannot be looked up ({error}); give a path, or a pattern such as data/*.jsonl")
+        if not matches:
+            entry.fail(
+                f"no file that can be read at {pattern!r}; give .txt, .jsonl or .parquet, or these as .zst or .gz"
+            )
+        found.update(dict.fromkeys(matches))
+    return tuple(found)
+
+
+def _matches(base: Path, pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    path = path if path.is_absolute() else base / path
+    if path.is_dir():
+        candidates = sorted(path.rglob("*"))
+    elif path.exists():
+        candidates = [path]
+    else:
+        candidates = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return [each.absolute() for each in candidates if each.is_file() and ending(each)]
+
+
+def _evaluation(node: Node, folder: Path) -> dict[str, Any]:
+    parts = fields.mapping(node, "evaluation", ("sources", "tokens", "held_out"))
+    if ("sources" in parts) == ("held_out" in parts):
+        node.fail("evaluation needs either sources of its own or held_out: a share of the documents, such as 0.02")
+    if "sources" in parts:
+        return {
+            "evaluation": _sources(parts["sources"], folder, weighed=False),
+            "evaluation_tokens": _or(parts, "tokens", lambda entry: _count(entry, "tokens"), None),
+        }
+    if "tokens" in parts:
+        node.fail("tokens belongs to evaluation sources; held_out says how much is kept out", node.keys["tokens"])
+    share = fields.number(parts["held_out"], "held_out", above=True, example="0.02")
+    if not 1 / 65536 <= share <= 0.25:
+        parts["held_out"].fail(f"held_out must lie between 1/65536 and 0.25, not {share:g}; try 0.02")
+    return {"held_out": share}
+
+
+def _guard(node: Node) -> int:
+    parts = fields.mapping(node, "guard", ("ngram",))
+    ngram = _or(parts, "ngram", lambda entry: fields.whole(entry, "ngram"), defaults.NGRAM)
+    if ngram and not 5 <= ngram <= 100:
+        parts["ngram"].fail(f"ngram must lie between 5 and 100 words, or be 0 for none, not {ngram}; try 13")
+    return ngram
+
+
+def _tokenizer(node: Node, folder: Path) -> TokenizerRecipe:
+    parts = fields.mapping(node, "tokenizer", TOKENIZER_KEYS)
+    given = [key for key in ("file", "hub", "train") if key in parts]
+    if len(given) != 1:
+        node.fail("the tokenizer needs one of file: tokenizer.json, hub: NAME, train: ENTRIES of the vocabulary")
+    if "revision" in parts and given != ["hub"]:
+        node.fail("revision belongs to a tokenizer of the hub", node.keys["revision"])
+    if "end_of_text" in parts and given == ["train"]:
+        node.fail("a tokenizer that is trained here brings its own end of text", node.keys["end_of_text"])
+    base = Path() if "file" in parts and parts["file"].path.startswith("--set ") else folder
+    return TokenizerRecipe(
+        file=_or(parts, "file", lambda entry: base / Path(fields.word(entry, "file")).expanduser(), None),
+        hub=_or(parts, "hub", lambda entry: fields.word(entry, "hub"), None),
+        revision=_or(parts, "revision", lambda entry: fields.word(entry, "revision"), None),
+        train=_or(parts, "train", lambda entry: _count(entry, "train", SMALLEST_VOCABULARY, 2**20), None),
+        end_of_text=_or(parts, "end_of_text", lambda entry: fields.word(entry, "end_of_text"), None),
+    )

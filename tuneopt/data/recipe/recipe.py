@@ -1,0 +1,107 @@
+"""What a recipe says: sources with weights, a tokenizer, evaluation text, and how much of it all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+STOP, REPEAT, LEAVE = "stop", "repeat", "leave"
+EXHAUSTED = (STOP, REPEAT, LEAVE)
+"""When a source runs out: the mixture ends there; or the source begins again; or the others go on without it."""
+
+SHARD_TOKENS = 1 << 27
+"""Tokens of a shard, and what a killed preparation loses at most: 256 MiB of uint16, 512 MiB of uint32."""
+
+HELD_OUT = 0.02
+"""Share of the documents in each evaluation split, where a recipe names no evaluation text of its own."""
+
+NGRAM = 13
+"""Words that a training document may not share in a row with an evaluation document (Brown et al., 2020, app. C)."""
+
+TRAINING_BYTES = 1 << 28
+"""Text that a tokenizer learns from at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A data set of the Hugging Face hub, or anything else that `datasets.load_dataset` takes; it is streamed."""
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    data_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecipe:
+    """One source: files here, or a data set of the hub. ``weight`` is its share of the tokens, in any unit."""
+
+    name: str
+    weight: Fraction = Fraction(1)
+    text: str | None = None
+    files: tuple[Path, ...] = ()
+    hub: Hub | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where the text is from, in words that are the same on every machine."""
+        if self.hub is None or self.files:
+            return f"{len(self.files)} files" + (f", in place of {self.hub.name}" if self.hub else "")
+        parts = (self.hub.name, self.hub.config, self.hub.split, ", ".join(self.hub.data_files))
+        return " ".join(part for part in parts if part) + (f" at {self.hub.revision}" if self.hub.revision else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerRecipe:
+    """A tokenizer: its file, its name on the hub, or the size of a vocabulary to train on the sources."""
+
+    file: Path | None = None
+    hub: str | None = None
+    revision: str | None = None
+    train: int | None = None
+    end_of_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A corpus to be prepared. Counts are tokens; ``held_out`` is the share of documents in each evaluation split."""
+
+    name: str
+    sources: tuple[SourceRecipe, ...]
+    tokenizer: TokenizerRecipe
+    tokens: int | None = None
+    when_exhausted: str = STOP
+    evaluation: tuple[SourceRecipe, ...] = ()
+    evaluation_tokens: int | None = None
+    held_out: float = HELD_OUT
+    ngram: int = NGRAM
+    shard_tokens: int = SHARD_TOKENS
+    shuffle: bool = True
+    seed: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """All that the tokens depend on, as plain data; files by number only (`units.stamp` tells them apart)."""
+        return {
+            "sources": [_described(source) for source in self.sources],
+            "evaluation": [_described(source) for source in self.evaluation],
+            "evaluation_tokens": self.evaluation_tokens or "all",
+            "held_out": self.held_out if not self.evaluation else 0,
+            "tokens": self.tokens or "all",
+            "when_exhausted": self.when_exhausted,
+            "ngram": self.ngram,
+            "shard_tokens": self.shard_tokens,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
+
+
+def _described(source: SourceRecipe) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "weight": str(source.weight),
+        "origin": source.origin,
+        "text": source.text or "text, or the only column of strings",
+    }

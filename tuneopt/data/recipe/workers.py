@@ -1,0 +1,166 @@
+"""Processes of this machine that encode units. A worker ends with its parent, and one that is killed is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from collections import deque
+from multiprocessing.connection import Pipe, wait
+from pathlib import Path
+from typing import Protocol
+
+from tuneopt.data.recipe.rows import Job, encode_unit, schema, write_rows
+from tuneopt.data.recipe.units import Unit
+from tuneopt.spec import InputError
+
+ATTEMPTS = 3
+"""How often a unit is tried when the workers that had it were killed."""
+
+DEPTH = 2
+"""Units that a worker has at once, so that it never waits for the next."""
+
+ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+"""Environment in which a worker uses one core."""
+
+
+def stem(unit: Unit) -> str:
+    """The name that a unit's rows have on disk, but for checksum and ending."""
+    return f"{unit.source:03d}-{unit.number:08d}"
+
+
+class Pool(Protocol):
+    """Whoever encodes units. ``ahead`` is how many units it wants to have at once."""
+
+    ahead: int
+
+    def submit(self, unit: Unit) -> None:
+        """Take a unit; the work is done in any order."""
+
+    def collect(self) -> list[tuple[Unit, Path]]:
+        """Wait until at least one unit is done; the files of those that are."""
+
+    def close(self) -> None:
+        """Give up what is not done."""
+
+
+class Here:
+    """Encodes in this process, when a unit is asked for."""
+
+    ahead = 1
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self._job, self._folder = job, folder
+        self._waiting: deque[Unit] = deque()
+
+    def submit(self, unit: Unit) -> None:
+        """Note the unit."""
+        self._waiting.append(unit)
+
+    def collect(self) -> list[tuple[Unit, Path]]:
+        """Encode the first unit."""
+        unit = self._waiting.popleft()
+        return [(unit, encode_to_file(self._job, unit, self._folder))]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def encode_to_file(job: Job, unit: Unit, folder: Path) -> Path:
+    """Encode a unit into a file of rows."""
+    return write_rows(folder, stem(unit), encode_unit(job, unit), schema(job.vocab_size))
+
+
+class Workers:
+    """Processes that encode, each with a pipe of its own."""
+
+    def __init__(self, job: Job, folder: Path, count: int) -> None:
+        self.ahead = count * (DEPTH + 2)
+        self._job, self._folder = job, folder
+        self._waiting: deque[Unit] = deque()
+        self._attempts: dict[Unit, int] = {}
+        self._workers = [_Worker(job, folder) for _ in range(count)]
+
+    def submit(self, unit: Unit) -> None:
+        """Hand the unit to the worker that has least to do, or keep it until one has time."""
+        self._waiting.append(unit)
+        self._feed()
+
+    def _feed(self) -> None:
+        while self._waiting:
+            worker = min(self._workers, key=lambda each: len(each.units))
+            if len(worker.units) >= DEPTH:
+                return
+            worker.give(self._waiting.popleft())
+
+    def collect(self) -> list[tuple[Unit, Path]]:
+        """Wait for the workers; raises `InputError` for text that cannot be read and for a unit that kills workers."""
+        done: list[tuple[Unit, Path]] = []
+        while not done:
+            ready = wait([worker.pipe for worker in self._workers])
+            for worker in [each for each in self._workers if each.pipe in ready]:
+                try:
+                    kind, value = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self._replace(worker)
+                    continue
+                if kind == "bad":
+                    raise InputError(value)
+                if kind == "full":
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+                if kind == "error":
+                    raise RuntimeError(f"a worker failed:\n{value}")
+                done.append((worker.units.popleft(), Path(value)))
+            self._feed()
+        return done
+
+    def _replace(self, worker: _Worker) -> None:
+        """Put another worker in the place of one that was killed; what it had is done again."""
+        worker.stop()
+        if worker.units:
+            unit = worker.units[0]
+            self._attempts[unit] = self._attempts.get(unit, 0) + 1
+            if self._attempts[unit] >= ATTEMPTS:
+                where = unit.path or f"shard {unit.start} of source {self._job.sources[unit.source].name}"
+                raise InputError(
+                    f"{ATTEMPTS} workers that read {where} were killed, perhaps for their memory; "
+                    "run the command again with fewer --workers"
+                )
+        self._waiting.extendleft(reversed(worker.units))
+        self._workers[self._workers.index(worker)] = _Worker(self._job, self._folder)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.stop()
+
+
+class _Worker:
+    """One process and its pipe; ``units`` are those it has, in the order in which it answers."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.pipe, theirs = Pipe()
+        self.units: deque[Unit] = deque()
+        # A plain child: unlike multiprocessing's, it does not run the caller's main module once more.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tuneopt.data.recipe.worker", str(theirs.fileno()), str(folder)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        theirs.close()
+        with contextlib.suppress(OSError):  # a worker that is gone already is noticed when it is waited for
+            self.pipe.send(job)
+
+    def give(self, unit: Unit) -> None:
+        self.units.append(unit)
+        with contextlib.suppress(OSError):
+            self.pipe.send(unit)
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.wait()
