@@ -117,7 +117,7 @@ def test_places_that_are_no_ledger_are_refused_with_the_mend(tmp_path: Path) -> 
     [
         ('{"kind": "tuneopt ledger", "schema": 2}', "upgrade tuneopt"),
         ('{"kind": "tuneopt ledger", "schema": "x"}', "no known schema"),
-        ('{"kind": "tuneopt le', "damaged"),
+        ('{"kind" "tuneopt le', "damaged"),
         ('{"kind": "a bank", "schema": 1}', "another program"),
     ],
 )

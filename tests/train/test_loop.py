@@ -132,13 +132,13 @@ def test_resuming_from_any_checkpoint_gives_the_same_bits(corpus, make_spec, tmp
 KILLED = """
 import sys, pickle
 from pathlib import Path
-import tuneopt.train.loop as loop
+import tuneopt.train.pause as pause
 from tuneopt.data import open_corpus
 from tuneopt.ledger import Ledger
 from tuneopt.spec import TrialSpec
 from tuneopt.train.run import run_trial
 import json
-loop.CHECKPOINT_SECONDS = 0.0
+pause.PAUSE_SECONDS = 0.0
 spec = TrialSpec.from_dict(json.loads(sys.argv[1]))
 corpus = open_corpus(Path(sys.argv[2]))
 print("started", flush=True)

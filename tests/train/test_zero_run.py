@@ -47,7 +47,7 @@ def test_divergence_under_zero_is_a_status(corpus, make_spec, tmp_path: Path) ->
 
 def test_a_trial_goes_on_after_a_rank_died(corpus, make_spec, tmp_path: Path, monkeypatch) -> None:
     # Every step is saved, so that there is something to go on from, whenever the rank dies.
-    code = "import tuneopt.train.loop as loop\nloop.CHECKPOINT_SECONDS = 0.0\n"
+    code = "import tuneopt.train.pause as pause\npause.PAUSE_SECONDS = 0.0\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     spec = make_spec("adamw", ratio=0.4)
     ledger = Ledger(tmp_path / "ledger")

@@ -29,6 +29,8 @@ class PoolSearcher(Searcher):  # type: ignore[misc]
         self.pool, self.ledger, self.corpus = pool, ledger, corpus
         self.running: dict[str, TrialSpec] = {}
         self.failed: set[str] = set()
+        self.halt = ""
+        """Why nothing more can run; a worker found out."""
         self._recorded = recorded(ledger)
 
     @property
@@ -43,7 +45,7 @@ class PoolSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's configuration, None while the running ones must end first, or FINISHED."""
-        if self.pool.finished:
+        if self.pool.finished or self.halt:
             return str(Searcher.FINISHED)
         spec = self.pool.next()
         if spec is None:
@@ -56,6 +58,9 @@ class PoolSearcher(Searcher):  # type: ignore[misc]
         """Take in a finished trial from the ledger; one that ended without a record is given up for this session."""
         spec = self.running.pop(trial_id, None)
         if spec is None:
+            return
+        if result and result.get("halt"):
+            self.halt = str(result["halt"])
             return
         ended = self._recorded(spec)
         if ended is None:

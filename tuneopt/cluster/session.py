@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tuneopt.cluster.alive import watching
-from tuneopt.cluster.messages import off_stdout
 from tuneopt.cluster.ray_messages import messages_to_log
 from tuneopt.cluster.scratch import scratch
 from tuneopt.spec import InputError
@@ -81,7 +80,6 @@ def connect(
     clearing = ExitStack()
     clearing.enter_context(messages_to_log())
     folder = None if address else clearing.enter_context(scratch())
-    clearing.enter_context(off_stdout())
     with _core_messages() if address else _loopback() as said:
         try:
             ray.init(

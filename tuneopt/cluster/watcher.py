@@ -31,6 +31,10 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         self._standings: Mapping[str, Standing] = {}
         self._next_look = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune writes its callbacks down beside the experiment; nothing reads that, and listeners hold threads.
+        return Watcher, (self.searcher, self.slots, self.began, _nobody)
+
     @property
     def busy_seconds(self) -> float:
         """Seconds inside training and evaluation, over all trials of this run."""
@@ -49,7 +53,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         self.running[name] = (result["fraction"], result["select_loss"])
         if result["done"]:
             self.running.pop(name)
-            if not result["reused"]:
+            if not (result.get("halt") or result["reused"]):
                 self.done.add(name)
         self.tell()
 
@@ -102,6 +106,10 @@ class Watcher(tune.Callback):  # type: ignore[misc]
     def _name(self, trial: Any) -> str:
         spec = self.searcher.running.get(trial.trial_id)
         return spec.id if spec else str(trial.trial_id)
+
+
+def _nobody(progress: PoolProgress) -> None:
+    """A listener that hears nothing."""
 
 
 def forget(trial: Any) -> None:

@@ -1,4 +1,4 @@
-"""``tuneopt ledger ls|show|export|verify``."""
+"""``tuneopt ledger ls|show|logs|export|verify`` and what mends and tidies a ledger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tuneopt.commands.options import BAD_INPUT, DONE, Json, LedgerUri, group, show
+from tuneopt.errors import InputError
 
 app = group("Look into recorded trials.")
 
@@ -29,9 +30,32 @@ def ledger_show(
 ) -> int:
     """Show one trial: configuration, losses, cost, proof and routing."""
     from tuneopt import console
-    from tuneopt.ledger import find_record, open_ledger
+    from tuneopt.ledger import logs, open_ledger
 
-    return show(find_record(open_ledger(ledger, must_exist=True), trial).to_dict(), json_, console.record)
+    opened = open_ledger(ledger, must_exist=True)
+    return show(logs.document(opened, logs.find_finished(opened, trial)), json_, console.record)
+
+
+@app.command("logs")
+def ledger_logs(
+    trial: Annotated[str, typer.Argument(help="Trial id, or enough of its beginning.")],
+    ledger: LedgerUri = "ledger",
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Show what comes, to the trial's end.")] = False,
+    json_: Json = False,
+) -> int:
+    """Print the log of a trial, finished or not: its workers, curve points, warnings and errors."""
+    from tuneopt import console
+    from tuneopt.ledger import logs, open_ledger
+
+    if follow and json_:
+        raise InputError("--follow prints as events come, and --json one document at the end; choose one")
+    opened = open_ledger(ledger, must_exist=True)
+    found = logs.find_log(opened, trial)
+    if follow:
+        for event in logs.follow_log(opened, found, 1.0 if opened.is_local else logs.UPLOAD_SECONDS):
+            console.events([event])
+        return DONE
+    return show(logs.read_log(opened, found)[0], json_, console.events)
 
 
 @app.command("export")
@@ -56,3 +80,29 @@ def ledger_verify(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     problems = open_ledger(ledger, must_exist=True).verify()
     show(problems, json_, lambda found: console.say("\n".join(found) or "every record is whole"))
     return BAD_INPUT if problems else DONE
+
+
+@app.command("mend")
+def ledger_mend(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
+    """Set damaged files aside, into damaged/; their trials run again when they are next asked for."""
+    from tuneopt import console
+    from tuneopt.ledger import open_ledger
+
+    moved = open_ledger(ledger, must_exist=True).mend()
+    return show(moved, json_, lambda found: console.say("\n".join(found) or "nothing is damaged"))
+
+
+@app.command("clean")
+def ledger_clean(
+    ledger: LedgerUri = "ledger",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", min=0, help="Days: unfinished trials' checkpoints untouched for so long go too."),
+    ] = None,
+    json_: Json = False,
+) -> int:
+    """Remove what no run needs: checkpoints of recorded trials, and leftovers of killed processes."""
+    from tuneopt import api, console
+
+    return show(api.clean(ledger, dry_run=dry_run, days=older_than), json_, console.cleaned)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.checked import LARGEST_COUNT, LARGEST_NUMBER, shown
+from tuneopt.checked import text as line
 from tuneopt.spec import InputError, TrialSpec, nearest
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ SECONDS = ("train", "eval", "startup", "checkpoint")
 """What the wall time of a trial is divided into."""
 
 LARGEST = sys.float_info.max
+
+DEEPEST = 50
+"""Levels of nesting in a record's free parts; a proof has four."""
 
 
 def finite(value: float | None) -> float | None:
@@ -50,13 +55,22 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
         raise InputError(f"not {what}: truncated or not JSON ({error})") from None
     if not isinstance(tree, dict):
         raise InputError(f"not {what}: a JSON object is needed, not {type(tree).__name__}")
+    if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():  # type: ignore[operator]
+        try:
+            json.dumps(tree, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError):
+            raise InputError(f"{what} holds half of a surrogate pair, which is no text; the data is damaged") from None
     return tree
+
+
+class NewerSchemaError(InputError):
+    """Data that a newer release wrote: whole, but not for this one to read, move or write again."""
 
 
 def known_schema(version: Any, newest: int, what: str) -> None:
     """Raises `InputError` unless ``version`` is a schema this release reads."""
     if isinstance(version, int) and not isinstance(version, bool) and version > newest:
-        raise InputError(
+        raise NewerSchemaError(
             f"this {what} has schema {version} and this tuneopt reads up to {newest}; upgrade tuneopt to read it"
         )
     if version != newest or isinstance(version, bool):
@@ -78,28 +92,37 @@ def exact_keys(plain: Any, names: Iterable[str], what: str) -> None:
         raise InputError(f"a {what} lacks the field{'s' if missing[1:] else ''} {', '.join(missing)}")
 
 
-def plain_tree(tree: Any, where: str) -> Any:
+def plain_tree(tree: Any, where: str, depth: int = 0) -> Any:
     """JSON data as dicts and lists; numbers that are not finite become words, so that no NaN is ever written."""
-    if tree is None or isinstance(tree, bool | str):
+    if tree is None or isinstance(tree, bool):
         return tree
-    if isinstance(tree, int):
+    if isinstance(tree, str):
+        return whole_text(tree)
+    if isinstance(tree, int) and -LARGEST_NUMBER <= tree <= LARGEST_NUMBER:
         return int(tree)
     if isinstance(tree, float):
         return float(tree) if math.isfinite(tree) else str(float(tree))
+    if depth > DEEPEST:
+        raise InputError(f"{where} is nested more than {DEEPEST} deep; the data is damaged")
     if isinstance(tree, Mapping):
-        return {str(key): plain_tree(value, where) for key, value in tree.items()}
+        return {whole_text(str(key)): plain_tree(value, where, depth + 1) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [plain_tree(value, where) for value in tree]
-    raise InputError(f"{where} must hold plain JSON data, not {type(tree).__name__}")
+        return [plain_tree(value, where, depth + 1) for value in tree]
+    raise InputError(f"{where} must hold plain JSON data, not {shown(tree)}")
+
+
+def whole_text(text: str) -> str:
+    """``text`` with a question mark for each half of a surrogate pair: such halves come from undecodable file names."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def number(name: str, value: Any, *, low: float = 0) -> float:
     """A finite number from ``low`` up; raises `InputError` naming ``name`` otherwise."""
     if type(value) is float and low <= value <= LARGEST:  # the usual case: hundreds of these in every record
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
         raise InputError(
-            f"{name} must be a finite number, not {value!r}; a loss that is not finite is recorded as None"
+            f"{name} must be a finite number, not {shown(value)}; a loss that is not finite is recorded as None"
         )
     if value < low:
         raise InputError(f"{name} must be at least {low:g}, not {value!r}")
@@ -108,14 +131,14 @@ def number(name: str, value: Any, *, low: float = 0) -> float:
 
 def count(name: str, value: Any) -> int:
     """A whole number from 0 up; raises `InputError` naming ``name`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(f"{name} must be a whole number from 0 up, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_COUNT:
+        raise InputError(f"{name} must be a whole number from 0 up, not {shown(value)}")
     return int(value)
 
 
 def _moment(name: str, text: Any) -> None:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(line(name, text))
     except (TypeError, ValueError):
         raise InputError(f"{name} must be an ISO-8601 time such as 2026-01-31T12:00:00+00:00, not {text!r}") from None
     if moment.utcoffset() != timedelta(0):
@@ -134,6 +157,7 @@ def normalised(record: TrialRecord) -> dict[str, Any]:
         raise InputError(f"unknown trial status {record.status!r}; {nearest(str(record.status), STATUSES)}")
     if "train_batch_size" not in record.spec.config:
         raise InputError("a trial record's specification needs the hyperparameter train_batch_size")
+    record.spec.regime.steps(count("train_batch_size", record.spec.config["train_batch_size"]))
     diverged = record.status == "diverged"
     for name in ("select_loss", "report_loss"):
         value = getattr(record, name)
@@ -160,7 +184,7 @@ def normalised(record: TrialRecord) -> dict[str, Any]:
             raise InputError(f"a trial record's {name} has the wrong type, {type(getattr(record, name)).__name__}")
     if not all(isinstance(route, Mapping) for route in record.routing):
         raise InputError("a trial record's routing must hold one object per parameter")
-    if isinstance(record.notes, str) or not all(isinstance(note, str) for note in record.notes):
+    if not isinstance(record.notes, list | tuple) or not all(isinstance(note, str) for note in record.notes):
         raise InputError("a trial record's notes must be a list of texts")
     return {
         "curve": tuple(record.curve),
@@ -168,5 +192,5 @@ def normalised(record: TrialRecord) -> dict[str, Any]:
         "proof": plain_tree(record.proof, "proof"),
         "routing": tuple(plain_tree(route, "routing") for route in record.routing),
         "environment": plain_tree(record.environment, "environment"),
-        "notes": tuple(record.notes),
+        "notes": tuple(map(whole_text, record.notes)),
     }

@@ -11,12 +11,14 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -43,6 +45,21 @@ class Files(Protocol):
 
     def replace(self, name: str, data: bytes) -> None:
         """Write or overwrite a file atomically."""
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name, over what has it; a file that is not there is no error."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
+    def delete_tree(self, folder: str) -> None:
+        """Remove a folder and everything in it; one that is not there is no error."""
+
+    def tree(self, folder: str) -> list[tuple[str, int, float]]:
+        """Every file below ``folder``: its name from there, bytes, and when it changed (seconds since 1970)."""
+
+    def alone(self, word: str) -> AbstractContextManager[object]:
+        """Wait until no other process of this machine is inside; where nothing can be locked, do not wait."""
 
     def names(self, folder: str) -> list[str]:
         """Names of the finished files right inside ``folder``, sorted; empty when the folder is not there."""
@@ -101,6 +118,45 @@ class LocalFiles:
             temporary.unlink(missing_ok=True)
         _flush_folder(target.parent)
 
+    def move(self, name: str, target: str) -> None:
+        """Rename a file."""
+        place = self.root / target
+        _make_folder(place.parent)
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / name).replace(place)
+            _flush_folder(place.parent)
+
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def delete_tree(self, folder: str) -> None:
+        """Remove a folder."""
+        shutil.rmtree(self.root / folder, ignore_errors=True)
+
+    def tree(self, folder: str) -> list[tuple[str, int, float]]:
+        """Every file below a folder."""
+        found = []
+        for path in sorted((self.root / folder).rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                if path.is_file():
+                    found.append((path.relative_to(self.root / folder).as_posix(), facts.st_size, facts.st_mtime))
+        return found
+
+    @contextlib.contextmanager
+    def alone(self, word: str) -> Iterator[None]:
+        """Hold a lock that the kernel drops with its process."""
+        from filelock import FileLock
+
+        lock = FileLock(self.root / f".{word}.lock")
+        with contextlib.suppress(NotImplementedError):
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
     def names(self, folder: str) -> list[str]:
         """Names of the finished files right inside ``folder``, sorted."""
         try:
@@ -147,7 +203,7 @@ class RemoteFiles:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises FileNotFoundError."""
-        with self.filesystem.open_input_stream(self._path(name), compression=None) as stream:
+        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
             return bytes(stream.read())
 
     def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -166,7 +222,7 @@ class RemoteFiles:
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        return bool(self.filesystem.get_file_info(self._path(name)).is_file)
+        return bool(self.filesystem.get_file_info(self.path(name)).is_file)
 
     def create(self, name: str, data: bytes) -> bool:
         """Put a new object unless one is there."""
@@ -177,27 +233,60 @@ class RemoteFiles:
 
     def replace(self, name: str, data: bytes) -> None:
         """Put an object in a single request."""
-        path = self._path(name)
+        with self.open_output(name) as stream:
+            stream.write(data)
+
+    def open_output(self, name: str) -> Any:
+        """A stream into an object, which is there once the stream is closed."""
+        path = self.path(name)
         try:
-            stream = self.filesystem.open_output_stream(path, compression=None)
+            return self.filesystem.open_output_stream(path, compression=None)
         except FileNotFoundError:  # a file system with real folders
             self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-            stream = self.filesystem.open_output_stream(path, compression=None)
-        with stream:
-            stream.write(data)
+            return self.filesystem.open_output_stream(path, compression=None)
+
+    def move(self, name: str, target: str) -> None:
+        """Copy an object, then delete it."""
+        with contextlib.suppress(FileNotFoundError):
+            self.replace(target, self.read(name))
+            self.delete(name)
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path(name))
+
+    def delete_tree(self, folder: str) -> None:
+        """Delete every object below a prefix."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self.path(folder))
+
+    def tree(self, folder: str) -> list[tuple[str, int, float]]:
+        """Every object below a prefix."""
+        from pyarrow.fs import FileSelector
+
+        top = self.path(folder)
+        found = self.filesystem.get_file_info(FileSelector(top, allow_not_found=True, recursive=True))
+        files = sorted((info for info in found if info.is_file), key=lambda info: str(info.path))
+        return [(info.path.removeprefix(f"{top}/"), info.size, (info.mtime_ns or 0) / 1e9) for info in files]
+
+    def alone(self, word: str) -> AbstractContextManager[object]:
+        """Object stores know no locks."""
+        return contextlib.nullcontext()
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects right under ``folder``, sorted."""
         from pyarrow.fs import FileSelector
 
-        found = self.filesystem.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
+        found = self.filesystem.get_file_info(FileSelector(self.path(folder), allow_not_found=True))
         return sorted(info.base_name for info in found if info.is_file and not info.base_name.startswith("."))
 
     def stray(self, folder: str) -> list[str]:
         """Object stores keep no temporary files."""
         return []
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """The whole name of an object in its file system."""
         return f"{self.prefix}/{name}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from tuneopt.ledger import checks
@@ -12,6 +13,9 @@ from tuneopt.spec import InputError, nearest
 SCHEMES = ("file", "s3", "gs")
 MARKER = "ledger.json"
 MARKER_SCHEMA = 1
+
+_SECRET = re.compile(r"(^|&)[^&=]*(key|secret|token|password|credential)[^&=]*=", re.IGNORECASE)
+"""Names of query parameters that would hold a secret."""
 
 
 def resolve(uri: str | Path) -> tuple[str, Files]:
@@ -28,6 +32,12 @@ def resolve(uri: str | Path) -> tuple[str, Files]:
         if not rest.startswith("/"):
             raise InputError(f"{text!r} names another host; write file:///absolute/path or a plain path")
         return _local(Path(rest))
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if (at and user != "anonymous") or _SECRET.search(rest.partition("?")[2]):
+        raise InputError(
+            "a ledger's address must not hold a key or password, which records, reports and process lists would show; "
+            "put it into the environment, such as AWS_SECRET_ACCESS_KEY, or into the provider's configuration file"
+        )
     from pyarrow import ArrowException
     from pyarrow.fs import FileSystem
 
@@ -46,6 +56,11 @@ def _local(path: Path) -> tuple[str, Files]:
 def marker_text() -> bytes:
     """What a new ledger's marker file holds."""
     return json.dumps({"kind": "tuneopt ledger", "schema": MARKER_SCHEMA}).encode() + b"\n"
+
+
+def cut_short(data: bytes) -> bool:
+    """Whether ``data`` is this release's own marker as a crash can leave it: a part of it, or zeros."""
+    return data != marker_text() and (marker_text().startswith(data) or not data.strip(b"\0"))
 
 
 def check_marker(data: bytes, uri: str) -> None:
@@ -90,7 +105,9 @@ def _inspect(uri: str, files: Files, must_exist: bool) -> None:
             return
         next(root.iterdir(), None)  # an unreadable folder shows itself here
     if files.exists(MARKER):
-        check_marker(files.read(MARKER), uri)
+        data = files.read(MARKER)
+        if not cut_short(data):  # the next write mends it
+            check_marker(data, uri)
     elif must_exist:
         raise InputError(f"{uri} is not a ledger (it has no {MARKER}); check the address")
 

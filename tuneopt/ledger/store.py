@@ -3,12 +3,14 @@
 Layout under the root: ``ledger.json`` (marker with the schema), ``trials/<id>.json`` (one immutable file per
 finished trial), ``sweeps/<id>.json``, ``runs/<time>-<word>.json``, ``compacted/trials.parquet`` (derived, for fast
 reading) and ``checkpoints/`` (owned by training). The files in ``trials`` are the only truth: a compacted row whose
-file is gone does not exist, and a file that is not compacted yet is read as it is. No operation deletes a record.
+file is gone does not exist, and a file that is not compacted yet is read as it is. No operation deletes a record; a
+damaged one moves to ``damaged/`` when its trial is recorded again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.ledger import checks, place
+from tuneopt.ledger import checks, damage, place
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.record import TrialRecord
 from tuneopt.spec import InputError
@@ -24,6 +26,7 @@ from tuneopt.spec import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_log = logging.getLogger(__name__)
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -53,20 +56,47 @@ class Ledger:
         return self.files.exists(f"trials/{_safe(trial)}.json")
 
     def get(self, trial: str) -> TrialRecord | None:
-        """The record of a trial, or None; raises `InputError` when its file is damaged."""
+        """The record of a trial, or None; raises `DamagedRecordError` when its file is damaged."""
         try:
             data = self.files.read(f"trials/{_safe(trial)}.json")
         except FileNotFoundError:
             return None
         return self.decode(trial, data)
 
+    def sound(self, trial: str) -> TrialRecord | None:
+        """The record of a trial, or None where there is none or a damaged one: what a sweep still has to run."""
+        try:
+            return self.get(trial)
+        except damage.DamagedRecordError as error:
+            _log.warning("%s; its trial runs again", str(error).partition(";")[0])
+            return None
+
     def put(self, record: TrialRecord) -> bool:
-        """Store a record, durably and whole. The first writer wins: False, and no change, when one was there."""
-        self._mark()
-        return self.files.create(f"trials/{record.trial}.json", record.to_json().encode() + b"\n")
+        """Store a record, durably and whole. The first writer wins: False, and no change, when one was there.
+
+        A damaged record that was there is set aside, and does not count.
+        """
+        self.mark()
+        name, data = f"trials/{record.trial}.json", record.to_json().encode() + b"\n"
+        if self.files.create(name, data):
+            return True
+        aside = damage.set_aside(self, name, lambda found: self.fault(name, found))
+        return bool(aside) and self.files.create(name, data)
+
+    def mend(self) -> list[str]:
+        """Move every damaged file to ``damaged/``, one sentence for each; their trials run when next asked for."""
+        return damage.mend(self)
+
+    def fault(self, name: str, data: bytes) -> str:
+        """What is wrong with the bytes of the record ``trials/<id>.json``; empty when nothing is."""
+        try:
+            self.decode(name.removeprefix("trials/").removesuffix(".json"), data)
+        except damage.DamagedRecordError as error:
+            return error.why
+        return ""
 
     def records(self) -> Iterator[TrialRecord]:
-        """All records in the order of their ids; raises `InputError` at a damaged one."""
+        """All records in the order of their ids; raises `DamagedRecordError` at a damaged one."""
         from tuneopt.ledger.compaction import texts
 
         for trial, data in texts(self):
@@ -132,28 +162,38 @@ class Ledger:
         return problems(self)
 
     def decode(self, trial: str, data: bytes) -> TrialRecord:
-        """The record in the file of ``trial``; raises `InputError` when it is damaged or another trial's."""
+        """The record in the file of ``trial``; raises `DamagedRecordError` when it is damaged or another trial's.
+
+        A record of a newer release is no damage, and raises a plain `InputError`.
+        """
+        name = f"trials/{trial}.json in {self.uri}"
         try:
             record = TrialRecord.from_json(data)
+        except checks.NewerSchemaError:
+            raise
         except InputError as error:
-            raise InputError(
-                f"the record trials/{trial}.json in {self.uri} is damaged ({error}); move it away and train it again"
+            raise damage.DamagedRecordError(
+                f"the record {name} is damaged ({error}); move it away (`tuneopt ledger mend`) and train it again",
+                str(error),
             ) from None
         if record.trial != trial:
-            raise InputError(
-                f"the file trials/{trial}.json in {self.uri} holds the record of trial {record.trial}; move it away"
-            )
+            why = f"it holds the record of trial {record.trial}"
+            raise damage.DamagedRecordError(f"the file {name} is misplaced: {why}; move it away", why)
         return record
 
-    def _mark(self) -> None:
+    def mark(self) -> None:
         """Make the marker before the first write, and never write into a ledger of a newer release."""
         if not self._marked:
             if not self.files.create(place.MARKER, place.marker_text()):
-                place.check_marker(self.files.read(place.MARKER), self.uri)
+                found = self.files.read(place.MARKER)
+                if place.cut_short(found):
+                    self.files.replace(place.MARKER, place.marker_text())
+                else:
+                    place.check_marker(found, self.uri)
             self._marked = True
 
     def _put_plain(self, name: str, plain: Mapping[str, Any], what: str) -> None:
-        self._mark()
+        self.mark()
         text = json.dumps(checks.plain_tree(plain, what), sort_keys=True, allow_nan=False)
         self.files.replace(name, text.encode() + b"\n")
 
@@ -164,7 +204,9 @@ class Ledger:
             try:
                 found[name.removeprefix(f"{folder}/").removesuffix(".json")] = checks.parse_object(data, "JSON")
             except InputError as error:
-                raise InputError(f"{name} in {self.uri} is damaged ({error}); move it away") from None
+                raise damage.DamagedRecordError(
+                    f"{name} in {self.uri} is damaged ({error}); move it away (`tuneopt ledger mend`)", str(error)
+                ) from None
         return found
 
 

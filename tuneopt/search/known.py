@@ -18,10 +18,10 @@ def ended(record: TrialRecord) -> Ended:
 
 
 def recorded(ledger: Ledger) -> Callable[[TrialSpec], Ended | None]:
-    """A look-up of trials in ``ledger``; None for one without a record."""
+    """A look-up of trials in ``ledger``; None for one without a record, or with a damaged one."""
 
     def look_up(spec: TrialSpec) -> Ended | None:
-        record = ledger.get(spec.id)
+        record = ledger.sound(spec.id)
         return None if record is None else ended(record)
 
     return look_up

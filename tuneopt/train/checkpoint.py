@@ -1,7 +1,9 @@
 """Checkpoints of one trial: atomic, the newest two kept, loaded without executing pickled code.
 
 One process writes one file, several ranks write a folder with a part each (`tuneopt.train.zero`). Both are read by
-anybody: a trial may go on with another number of ranks.
+anybody: a trial may go on with another number of ranks. Two processes may write one trial's checkpoints at once, as
+after a driver that was killed and started again: each file is one process' own until it is whole, and what either of
+them wrote is good for both.
 """
 
 from __future__ import annotations
@@ -12,50 +14,79 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
+from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.train.mirror import Mirror
+from tuneopt.train.pause import pause_seconds
+
 KEPT = 2
+_SHARE = 20
+"""Checkpoints come so seldom that writing them takes at most this part of the run: a twentieth."""
+
+_ATTEMPTS = 5
+"""How often a file is begun anew whose folder another process removed meanwhile."""
+
 _NAME = re.compile(r"step-(\d{9})(\.pt)?")
 
 
 class CheckpointStore:
-    """The checkpoints of one trial in one folder.
+    """The checkpoints of one trial in one folder, and their copies in an object store where there is a ``mirror``.
 
     A file appears under its final name only when it is complete and on disk. The newest ``KEPT`` stay, so a file that
     a dying disk truncated still leaves its predecessor to go on from.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mirror: Mirror | None = None) -> None:
         self.folder = folder
+        self.mirror = mirror
         self.last_seconds = 0.0
         self.last_bytes = 0
+        self._least = pause_seconds()
+
+    @property
+    def pause(self) -> float:
+        """Seconds from one checkpoint to the next: what is lost at most when the process dies."""
+        return max(self._least, _SHARE * self.last_seconds)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted({int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))})
+        with contextlib.suppress(FileNotFoundError):
+            return sorted({int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))})
+        return []
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write ``state`` (tensors and plain containers) for ``step`` and drop what is older than the newest two."""
+        """Write ``state`` (tensors and plain containers) for ``step`` and drop what is older than the newest two.
+
+        Raises `NoRoomError` where the disk is full; what was there before stays as it was.
+        """
         began = time.perf_counter()
-        self.folder.mkdir(parents=True, exist_ok=True)
         final = self._path(step)
-        temporary = final.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(final)
+        for attempt in range(_ATTEMPTS):
+            temporary = final.with_suffix(f".{os.getpid()}.tmp")
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.last_bytes = _write(temporary, state)
+                temporary.replace(final)
+                break
+            except FileNotFoundError:  # another process ended this trial and cleared it away
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            except BaseException as error:
+                temporary.unlink(missing_ok=True)
+                if no_room(error):
+                    raise NoRoomError(self.folder) from None
+                raise
         self.drop_old()
         self.last_seconds = time.perf_counter() - began
-        self.last_bytes = final.stat().st_size
         return final
 
     def load_newest(self, device: torch.device) -> tuple[int, dict[str, Any]] | None:
         """The newest readable checkpoint as (step, state), or None; a damaged one is passed over."""
+        if self.mirror:
+            self.mirror.fetch(self.folder, newer_than=max(self.steps(), default=-1))
         for step in reversed(self.steps()):
             with contextlib.suppress(Exception):  # torch raises many types for damaged archives
                 if self._path(step).exists():
@@ -75,17 +106,56 @@ class CheckpointStore:
         return state
 
     def drop_old(self) -> None:
-        """Remove all but the newest ``KEPT``."""
-        for old in self.steps()[:-KEPT]:
+        """Remove all but the newest ``KEPT``, once the newest is complete; its copy goes out from here."""
+        steps = self.steps()
+        for old in steps[:-KEPT]:
             self._path(old).unlink(missing_ok=True)
             shutil.rmtree(self._path(old).with_suffix(""), ignore_errors=True)
+        if self.mirror and steps:
+            file = self._path(steps[-1])
+            self.mirror.send(steps[-1], file if file.exists() else file.with_suffix(""))
 
     def clear(self) -> None:
         """Remove the trial's checkpoints, once its record is safe."""
+        if self.mirror:
+            self.mirror.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
+
+
+class _Noting:
+    """A file that keeps the error that ended a write: torch turns it into one of its own, without the reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write(path: Path, state: dict[str, Any]) -> int:
+    """Write a file down to the disk; its size in bytes."""
+    with path.open("wb") as file:
+        noting = _Noting(file)
+        try:
+            torch.save(state, cast("IO[bytes]", noting))
+        except RuntimeError:
+            if noting.error:
+                raise noting.error from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()
 
 
 def part_name(rank: int) -> str:

@@ -1,0 +1,152 @@
+"""Damaged files: found, set aside, never deleted; their trials are recorded again, and good records stay."""
+
+import json
+import logging
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ledger_samples import make_record, make_spec
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from tuneopt.ledger import Ledger, open_ledger, place
+from tuneopt.ledger.damage import DamagedRecordError, mending
+from tuneopt.ledger.files import RemoteFiles
+from tuneopt.search.known import recorded
+from tuneopt.spec import InputError
+
+
+@pytest.fixture(params=["local", "remote"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path / "ledger")
+    if request.param == "remote":
+        (tmp_path / "bucket").mkdir()
+        ledger.files = RemoteFiles(SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem()), "prefix")
+    for seed in range(3):
+        ledger.put(make_record(make_spec(seed)))
+    return ledger
+
+
+def damage(ledger: Ledger, name: str, data: bytes) -> None:
+    ledger.files.replace(name, data)
+
+
+def kept(ledger: Ledger, folder: str = "damaged/trials") -> list[str]:
+    return ledger.files.names(folder)
+
+
+def test_a_damaged_record_counts_as_none_and_is_not_moved_by_looking(ledger: Ledger, caplog) -> None:
+    trial = make_spec(1).id
+    damage(ledger, f"trials/{trial}.json", b'{"trial"')
+    with caplog.at_level(logging.WARNING):
+        assert ledger.sound(trial) is None
+        assert recorded(ledger)(make_spec(1)) is None
+    assert f"trials/{trial}.json" in caplog.text and "runs again" in caplog.text
+    assert ledger.files.read(f"trials/{trial}.json") == b'{"trial"' and kept(ledger) == []
+    assert ledger.sound(make_spec(0).id) == make_record(make_spec(0))
+
+
+def test_recording_it_again_sets_the_damaged_one_aside(ledger: Ledger) -> None:
+    record, half = make_record(make_spec(1)), b'{"trial"'
+    damage(ledger, f"trials/{record.trial}.json", half)
+    assert ledger.put(record) is True
+    assert ledger.get(record.trial) == record
+    (name,) = kept(ledger)
+    assert name.startswith(f"{record.trial}.json~") and ledger.files.read(f"damaged/trials/{name}") == half
+    assert ledger.put(make_record(make_spec(1), 9.0)) is False, "a good record is never written over"
+    assert ledger.get(record.trial) == record
+    assert ledger.verify() == []
+
+
+def test_two_damages_of_one_record_are_both_kept(ledger: Ledger) -> None:
+    record = make_record(make_spec(1))
+    for half in (b"{", b""):
+        damage(ledger, f"trials/{record.trial}.json", half)
+        assert ledger.put(record)
+    assert len(kept(ledger)) == 2
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 0.999))
+def test_a_record_cut_anywhere_is_noticed(ledger: Ledger, share: float) -> None:
+    record = make_record(make_spec(2))
+    whole = record.to_json().encode() + b"\n"
+    cut = whole[: int(share * (len(whole) - 1))]
+    damage(ledger, f"trials/{record.trial}.json", cut)
+    assert ledger.sound(record.trial) is None
+    assert ledger.put(record) and ledger.get(record.trial) == record
+
+
+def test_mend_moves_what_is_damaged_and_nothing_else(ledger: Ledger) -> None:
+    ledger.put_sweep("sweep", {"a": 1})
+    run = ledger.put_run({"a": 1})
+    ledger.compact()
+    assert ledger.mend() == []
+    trial = make_spec(0).id
+    for name in (f"trials/{trial}.json", "sweeps/sweep.json", f"runs/{run}.json", "compacted/trials.parquet"):
+        damage(ledger, name, b"\0" * 50)
+    assert len(ledger.verify()) >= 4
+    said = ledger.mend()
+    assert len(said) == 4 and all("it is kept as damaged/" in sentence for sentence in said)
+    assert ledger.verify() == [] and ledger.mend() == []
+    assert ledger.ids() == sorted(make_spec(seed).id for seed in (1, 2))
+    assert ledger.sweeps() == {} and ledger.runs() == {} and ledger.table().num_rows == 2
+
+
+def test_a_record_of_a_newer_release_is_no_damage(ledger: Ledger) -> None:
+    record = make_record(make_spec(1))
+    newer = json.dumps({**json.loads(record.to_json()), "schema": 2, "more": 1}).encode()
+    damage(ledger, f"trials/{record.trial}.json", newer)
+    with pytest.raises(InputError, match="upgrade"):
+        ledger.sound(record.trial)
+    with pytest.raises(InputError, match="upgrade"):
+        ledger.put(record)
+    with pytest.raises(InputError, match="upgrade"):
+        ledger.mend()
+    assert ledger.files.read(f"trials/{record.trial}.json") == newer
+
+
+def test_what_writes_mends_and_goes_on(ledger: Ledger) -> None:
+    damage(ledger, f"trials/{make_spec(1).id}.json", b"{")
+    with pytest.raises(DamagedRecordError, match="tuneopt ledger mend"):
+        ledger.table()
+    assert mending(ledger, lambda: ledger.table().num_rows) == 2
+
+
+@pytest.mark.parametrize("cut", [b"", place.marker_text()[:20], b"\0" * 45])
+def test_a_marker_cut_short_is_mended_by_the_next_write(ledger: Ledger, tmp_path: Path, cut: bytes) -> None:
+    damage(ledger, "ledger.json", cut)
+    place.inspect(ledger.uri, ledger.files, must_exist=True)
+    assert any("ledger.json" in problem for problem in ledger.verify())
+    again = Ledger(ledger.uri)
+    again.files = ledger.files
+    again.put_sweep("sweep", {})
+    assert again.files.read("ledger.json") == place.marker_text() and again.verify() == []
+
+
+def _put_again(place: str, loss: float, go: object, results: object) -> None:
+    ledger = open_ledger(place)
+    go.wait(60)  # type: ignore[attr-defined]
+    results.put([loss, ledger.put(make_record(make_spec(1), loss))])  # type: ignore[attr-defined]
+
+
+def test_processes_that_find_the_same_damage_leave_one_good_record(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.put(make_record(make_spec(1)))
+    ledger.files.replace(f"trials/{make_spec(1).id}.json", b"{")
+    go, results = context.Event(), context.Queue()
+    arguments = [(ledger.uri, 3.0 + number, go, results) for number in range(4)]
+    processes = [context.Process(target=_put_again, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    go.set()
+    said = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    winners = [loss for loss, won in said if won]
+    record = ledger.get(make_spec(1).id)
+    assert len(winners) == 1 and record is not None and record.select_loss == winners[0]
+    assert len(kept(ledger)) == 1 and ledger.verify() == []

@@ -1,0 +1,91 @@
+"""Notices when Ray itself dies under a driver, which would otherwise wait for its trials for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+LOOK_SECONDS = 2.0
+END_SECONDS = 15.0
+"""How long the driver may take to end after Ray died; its C++ core can wait for answers that will not come."""
+
+BAD_END = 2
+
+WAKE = signal.SIGUSR1
+"""Shells start background jobs with SIGINT ignored."""
+
+
+class Watch:
+    """Looks after the Ray that this driver is connected to; ``lost`` says what became of it, if anything did."""
+
+    def __init__(self, local: bool, wake: bool) -> None:
+        self.local, self.wake = local, wake
+        self.lost = ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="ray-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._done.set()
+
+    def _look(self) -> None:
+        while not self._done.wait(LOOK_SECONDS):
+            dead = _dead_processes() if self.local else _dead_node()
+            if dead and not self._done.is_set():
+                self.lost = f"{dead}; run the same command again: it goes on from what is recorded"
+                if self.wake:
+                    os.kill(os.getpid(), WAKE)  # what waits inside Ray wakes up to signals
+                if not self._done.wait(END_SECONDS):
+                    sys.stderr.write(f"tuneopt: {self.lost}\n")
+                    sys.stderr.flush()
+                    os._exit(BAD_END)
+                return
+
+
+@contextlib.contextmanager
+def watching(local: bool) -> Iterator[Watch]:
+    """Look after Ray while the block runs."""
+    wake = threading.current_thread() is threading.main_thread()
+    before = signal.signal(WAKE, _interrupt) if wake else None
+    watch = Watch(local, wake)
+    try:
+        yield watch
+    finally:
+        watch.stop()
+        if wake:
+            signal.signal(WAKE, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _dead_processes() -> str:
+    """Which of the processes that this driver started for Ray has ended."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    for kind in ("raylet", "gcs_server") if node is not None else ():
+        for started in node.all_processes.get(kind, ()):
+            code = started.process.poll()
+            if code is not None:
+                return f"Ray's {kind} on this machine ended (exit code {code})"
+    return ""
+
+
+def _dead_node() -> str:
+    """Whether the cluster gave up the node that this driver is connected to."""
+    import ray
+
+    with contextlib.suppress(Exception):  # a head that does not answer is Ray's own to judge: it ends the driver itself
+        mine = ray.get_runtime_context().get_node_id()
+        if any(node["NodeID"] == mine and not node["Alive"] for node in ray.nodes()):
+            return "the Ray node that this command was connected to is gone"
+    return ""

@@ -1,0 +1,73 @@
+"""Where Ray on this machine keeps its own files, and who clears them away.
+
+A local run gets a folder of its own under the system's temporary folder, and a small process beside it, the janitor.
+When the driver ends, however it ends, the janitor ends what is left of Ray's processes and removes the folder. Ray by
+itself keeps every session's folder for ever, and its agents outlive a killed driver by a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuneopt.cluster import janitor
+from tuneopt.spec import InputError
+
+LONGEST = 40
+"""Characters of the parent folder: Ray's sockets lie below it, and a socket's path has at most 107."""
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path | None]:
+    """A folder for Ray's files, cleared away after the block or the death of this process.
+
+    None where the user chose one by ``RAY_TMPDIR``: that is theirs to clear. A run killed together with its janitor
+    leaves its folder to the janitor of the next run.
+    """
+    if os.environ.get("RAY_TMPDIR") or os.name != "posix":
+        yield None
+        return
+    parent = _own(_parent())
+    folder = parent / f"{os.getpid()}-{janitor.born(os.getpid())}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    # Isolated and without site-packages: it is there in 20 ms and takes 9 MB.
+    watching = subprocess.Popen(
+        [sys.executable, "-I", "-S", janitor.__file__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # Ctrl-C in the driver's terminal is not meant for it
+    )
+    try:
+        yield folder
+    finally:
+        assert watching.stdin is not None
+        with contextlib.suppress(OSError):
+            watching.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            watching.wait(janitor.PATIENCE_SECONDS + 5)
+
+
+def _own(parent: Path) -> Path:
+    """Make the folder that holds the sessions of this user; raises `InputError` where somebody else was there first."""
+    parent.mkdir(mode=0o700, exist_ok=True)
+    facts = parent.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+        raise InputError(f"{parent} is not a folder of this user alone; remove it, or set RAY_TMPDIR to one that is")
+    return parent
+
+
+def _parent() -> Path:
+    for folder in (tempfile.gettempdir(), "/tmp"):
+        if len(folder) <= LONGEST - len("/tuneopt-ray-") - 6:
+            return Path(folder) / f"tuneopt-ray-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / "tuneopt-ray"

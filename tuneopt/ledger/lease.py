@@ -1,0 +1,188 @@
+"""Who works on a sweep: a small file with a heartbeat in the ledger, so that a second driver says so and stops.
+
+Results are safe without it, since the first record of a trial wins; it saves the time of training everything twice. A
+holder on this machine is asked for by its process, so that a killed driver holds nothing up. One on another machine
+counts as gone when its heartbeat stands still for `EXPIRY_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuneopt.ledger.store import Ledger
+from tuneopt.spec import InputError
+
+BEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that works on a sweep; ``machine`` and ``born`` tell it from others with its host name or number."""
+
+    token: str
+    host: str
+    machine: str
+    process: int
+    born: str
+    since: str
+    beat: int = 0
+    at: float = 0.0
+
+    @classmethod
+    def here(cls) -> Holder:
+        """This process."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(secrets.token_hex(8), socket.gethostname(), _machine(), os.getpid(), _born(os.getpid()), now)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it ran on this very machine and runs no more."""
+        return self.machine == _machine() and _born(self.process) != self.born
+
+    def beaten(self) -> Holder:
+        """The same holder, a heartbeat later."""
+        return replace(self, beat=self.beat + 1, at=time.time())
+
+    def to_json(self) -> bytes:
+        """Inverse of `parse`."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def parse(data: bytes) -> Holder | None:
+    """The holder that a lease names; None for a damaged lease, which holds nothing."""
+    try:
+        holder = Holder(**json.loads(data))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    words = (holder.token, holder.host, holder.machine, holder.born, holder.since)
+    numbers = (holder.process, holder.beat, holder.at)
+    sound = all(isinstance(word, str) for word in words) and all(isinstance(number, int | float) for number in numbers)
+    return holder if sound else None
+
+
+@contextlib.contextmanager
+def held(ledger: Ledger, name: str, what: str = "sweep") -> Iterator[None]:
+    """Hold the lease of the sweep or study ``name`` while the block runs.
+
+    Raises `InputError` that names the host, the process and since when, where another driver holds it.
+    """
+    lease = _Lease(ledger, name, what)
+    lease.take()
+    done = threading.Event()
+    beating = threading.Thread(target=lease.beat, args=(done,), name="lease", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beating.join(BEAT_SECONDS)
+        lease.leave()
+
+
+class _Lease:
+    def __init__(self, ledger: Ledger, name: str, what: str) -> None:
+        self.files, self.mark = ledger.files, ledger.mark
+        self.name, self.what = f"leases/{name}.json", f"{what} {name}"
+        self.mine = Holder.here().beaten()
+
+    def take(self) -> None:
+        self.mark()
+        if self.files.create(self.name, self.mine.to_json()):
+            return
+        other = self.read()
+        if other is not None and not other.gone:
+            self.watch(other)
+        with self.files.alone("leases"):
+            now = self.read()
+            if now is not None and now != other:  # a third one was faster
+                raise self.refusal(now)
+            self.files.replace(self.name, self.mine.to_json())
+
+    def watch(self, other: Holder) -> None:
+        """Return when ``other`` shows no sign of life; raises `InputError` when it does."""
+        if other.machine == self.mine.machine:
+            raise self.refusal(other)
+        left = EXPIRY_SECONDS - max(0.0, time.time() - other.at)
+        if left > 0:
+            _log.warning("%s is held by %s; waiting for a sign of life, %.0f s at most", self.what, _who(other), left)
+        deadline = time.monotonic() + left
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, EXPIRY_SECONDS / 10))
+            now = self.read()
+            if now is None or now.token != other.token:
+                return
+            if now.beat != other.beat:
+                raise self.refusal(now)
+
+    def refusal(self, holder: Holder) -> InputError:
+        return InputError(f"{self.what} is under way: {_who(holder)}; wait for it, or end it before you start another")
+
+    def read(self) -> Holder | None:
+        try:
+            return parse(self.files.read(self.name))
+        except FileNotFoundError:
+            return None
+
+    def beat(self, done: threading.Event) -> None:
+        """Show that this process is alive, until ``done`` or until another one took over."""
+        while not done.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                now = self.read()
+                if now is not None and now.token != self.mine.token:
+                    _log.warning("%s is now also worked on by %s; nothing is recorded twice", self.what, _who(now))
+                    return
+                self.mine = self.mine.beaten()
+                self.files.replace(self.name, self.mine.to_json())
+
+    def leave(self) -> None:
+        with contextlib.suppress(OSError):
+            now = self.read()
+            if now is not None and now.token == self.mine.token:
+                self.files.delete(self.name)
+
+
+def _who(holder: Holder) -> str:
+    return f"process {holder.process} on {holder.host} works on it since {holder.since}"
+
+
+def _machine() -> str:
+    """A machine that was not restarted, seen from one container: where process numbers mean the same."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def _born(process: int) -> str:
+    """When a process of this machine began, in the kernel's ticks; empty when there is none."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "" if Path("/proc/self").exists() else _lives(process)
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _lives(process: int) -> str:
+    """Where there is no /proc: whether the number is in use at all."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "lives"
