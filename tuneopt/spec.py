@@ -10,10 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
+
+from tuneopt import checked
+from tuneopt.errors import InputError as InputError
+from tuneopt.errors import nearest as nearest
 
 TOKENS_PER_PARAMETER = 20
 """One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
@@ -23,33 +27,6 @@ SEMANTICS = 1
 
 Value = float | int | str | bool
 """A hyperparameter: a number, a word, or on/off."""
-
-
-class InputError(ValueError):
-    """Bad input from a user. Its message is one sentence that says what is wrong and how to mend it."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint naming the known word closest to ``word``, or the list of all when nothing is close."""
-    words = list(known)
-    close = min(words, key=lambda each: _typing_errors(word.lower(), each.lower()), default="")
-    if close and _typing_errors(word.lower(), close.lower()) <= max(1, len(close) // 3):
-        return f"did you mean {close!r}?"
-    return f"known: {', '.join(words)}"
-
-
-def _typing_errors(typed: str, meant: str) -> int:
-    """Letters added, lost, changed or swapped with their neighbour (optimal string alignment distance)."""
-    before: list[int] = []
-    row = list(range(len(meant) + 1))
-    for i, letter in enumerate(typed, 1):
-        before, above, row = row, before, [i]
-        for j, wanted in enumerate(meant, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == meant[j - 2] and typed[i - 2] == wanted:
-                cost = min(cost, above[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +40,14 @@ class Scale:
     d_ff: int
     heads: int
     seq_len: int
+
+    def __post_init__(self) -> None:
+        checked.text("a scale's name", self.name)
+        checked.text("a scale's ladder", self.ladder)
+        checked.whole("a scale's layers", self.layers, least=1, most=10**4)
+        checked.whole("a scale's seq_len", self.seq_len, least=1, most=2**31)
+        for name in ("d_model", "d_ff", "heads"):
+            checked.whole(f"a scale's {name}", getattr(self, name), least=1, most=10**6)
 
     @property
     def parameters(self) -> int:
@@ -119,6 +104,11 @@ class CorpusId:
     fingerprint: str
     vocab_size: int
 
+    def __post_init__(self) -> None:
+        checked.text("a corpus's name", self.name)
+        checked.text("a corpus's fingerprint", self.fingerprint)
+        checked.whole("a corpus's vocab_size", self.vocab_size, most=2**31)
+
 
 @dataclass(frozen=True, slots=True)
 class Regime:
@@ -129,8 +119,12 @@ class Regime:
     corpus: CorpusId
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.ratio) and self.ratio > 0):
-            raise InputError(f"ratio must be a positive number of Chinchilla budgets, not {self.ratio:g}; try 1")
+        if not checked.is_number(self.ratio) or self.ratio <= 0:
+            raise InputError(
+                f"ratio must be a positive number of Chinchilla budgets, not {checked.shown(self.ratio)}; try 1"
+            )
+        if TOKENS_PER_PARAMETER * self.scale.parameters * self.ratio > checked.LARGEST_COUNT:
+            raise InputError(f"ratio {self.ratio:g} asks for more tokens than can be counted; try 1")
 
     @property
     def tokens(self) -> int:
@@ -172,6 +166,10 @@ class Evaluation:
     final_sequences: int = 512
     """Sequences of each split for the two final losses (fewer where a split holds fewer)."""
 
+    def __post_init__(self) -> None:
+        for name in ("points", "curve_sequences", "final_sequences"):
+            checked.whole(f"evaluation {name}", getattr(self, name), most=2**31)
+
 
 @dataclass(frozen=True)
 class TrialSpec:
@@ -192,9 +190,20 @@ class TrialSpec:
     evaluation: Evaluation = field(default_factory=Evaluation)
     semantics: int = SEMANTICS
 
+    def __post_init__(self) -> None:
+        checked.text("a trial's optimizer", self.optimizer)
+        checked.text("a trial's precision", self.precision)
+        checked.switch("a trial's compile", self.compile)
+        checked.whole("a trial's seed", self.seed, least=-checked.LARGEST_COUNT)
+        checked.whole("a trial's micro_batch", self.micro_batch, least=1)
+        checked.whole("a trial's semantics", self.semantics)
+
     @staticmethod
     def freeze(hyperparameters: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
-        """The sorted, canonical form of a hyperparameter mapping."""
+        """The sorted, canonical form of a hyperparameter mapping; raises `InputError` for what is none."""
+        for word in (*hyperparameters, *hyperparameters.values()):
+            if not isinstance(word, bool | int | float):
+                checked.text("a hyperparameter", word)
         return tuple((name, canonical(hyperparameters[name])) for name in sorted(hyperparameters))
 
     @property
@@ -235,7 +244,7 @@ class TrialSpec:
                 evaluation=Evaluation(**fields.pop("evaluation")),
                 **fields,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"not a trial specification: {error}") from None
 
 
@@ -247,12 +256,17 @@ def identity(plain: Mapping[str, Any]) -> str:
 
 
 def canonical(value: Value) -> Value:
-    """One form per number, so that 1, 1.0 and 1e0 hash alike; raises `InputError` for NaN and infinities."""
-    if isinstance(value, bool | str | int):
+    """One form per number, so that 1, 1.0 and 1e0 hash alike.
+
+    Raises `InputError` for NaN, infinities and whole numbers beyond every float.
+    """
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int) and -checked.LARGEST_NUMBER <= value <= checked.LARGEST_NUMBER:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    raise InputError(f"a hyperparameter must be a finite number, a word or a switch, not {value!r}")
+    raise InputError(f"a hyperparameter must be a finite number, a word or a switch, not {checked.shown(value)}")
 
 
 def _canonical_tree(tree: Any) -> Any:

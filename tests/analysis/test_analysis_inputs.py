@@ -11,7 +11,7 @@ from analysis_samples import published as paper
 from tuneopt import analysis
 from tuneopt.analysis.columns import COLUMNS, LARGEST_ROWS, parse
 from tuneopt.analysis.inputs import Inputs, as_inputs, curves_of, from_rows
-from tuneopt.analysis.load import load
+from tuneopt.analysis.load import LARGEST_FILE, load
 from tuneopt.analysis.published import published
 from tuneopt.analysis.runs import Run, read_runs
 from tuneopt.analysis.study import Analysis, analyse
@@ -81,7 +81,7 @@ def test_doubled_names_and_too_many_rows_are_refused() -> None:
 
 
 def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuneopt.analysis.load.LARGEST_FILE", 10)
+    monkeypatch.setitem(LARGEST_FILE, ".json", 10)
     (tmp_path / "a.json").write_text(json.dumps([ROW]))
     with pytest.raises(InputError, match="larger than"):
         load(tmp_path / "a.json")

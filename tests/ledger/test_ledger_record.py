@@ -15,6 +15,7 @@ loss = st.floats(-50, 50)
 amount = st.floats(0, 1e18)
 count = st.integers(0, 2**62)
 text = st.text(max_size=12)
+word = text.filter(str.isprintable)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -25,8 +26,8 @@ specs = st.builds(
     lambda optimizer, extra, batch, scale, ratio, seed: TrialSpec(
         optimizer, TrialSpec.freeze({**extra, "train_batch_size": batch}), Regime(scale, ratio, CORPUS), seed
     ),
-    text,
-    st.dictionaries(text, loss | text | st.booleans() | st.integers(-9, 9), max_size=4),
+    word,
+    st.dictionaries(word, loss | word | st.booleans() | st.integers(-9, 9), max_size=4),
     st.integers(1, 8),
     st.sampled_from(list(SCALES.values())),
     st.floats(0.25, 64),

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from tuneopt import checked
 from tuneopt.analysis.runs import RegimeKey, Run
+from tuneopt.analysis.spaces import axes
+from tuneopt.search.axis import Axis, is_number
 from tuneopt.spec import SCALES, TOKENS_PER_PARAMETER, InputError, TrialSpec, Value, nearest
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -44,6 +47,9 @@ ASIDE = ("family", "note", "notes", "comment", "source", "url", "date")
 LARGEST_ROWS = 1_000_000
 LARGEST_CURVE = 10_000
 
+ALWAYS_NUMBERS = ("learning_rate", "train_batch_size", "warmup")
+"""Hyperparameters that are numbers for every optimizer."""
+
 UNSEEDED = -1
 """The seed of a row that names none."""
 
@@ -59,8 +65,7 @@ def parse(rows: list[Mapping[str, Any]]) -> tuple[Run, ...]:
     finite number, a budget that is not positive, two rows of one optimizer, regime, configuration and seed, and a
     table of more than `LARGEST_ROWS` rows.
     """
-    if len(rows) > LARGEST_ROWS:
-        raise InputError(f"the results hold {len(rows):,} rows, over the limit of {LARGEST_ROWS:,}; split the table")
+    check_rows(len(rows))
     names: dict[tuple[str, ...], dict[str, str]] = {}
     runs = []
     for number, row in enumerate(rows, start=1):
@@ -72,6 +77,12 @@ def parse(rows: list[Mapping[str, Any]]) -> tuple[Run, ...]:
         runs.append(_run(number, {names[found][str(name)]: value for name, value in row.items()}, found))
     _refuse_doubles(runs)
     return tuple(_told_apart(runs))
+
+
+def check_rows(count: int) -> None:
+    """Raise `InputError` for more rows than a table may have."""
+    if count > LARGEST_ROWS:
+        raise InputError(f"the results hold {count:,} rows, over the limit of {LARGEST_ROWS:,}; split the table")
 
 
 def _names(number: int, found: tuple[str, ...]) -> dict[str, str]:
@@ -96,7 +107,7 @@ def _run(number: int, row: Mapping[str, Any], found: tuple[str, ...]) -> Run:
     if not isinstance(optimizer, str) or not optimizer.strip():
         listed = ", ".join(found[:12]) or "no column"
         raise InputError(f"row {number} of the results names no optimizer (found {listed}); add a column optimizer")
-    optimizer = optimizer.strip()
+    optimizer = _word(number, row, "optimizer")
     scale, parameters = _scale(number, row)
     tokens, ratio = _budget(number, row, optimizer, parameters)
     status, loss = _loss(number, row, found)
@@ -105,12 +116,12 @@ def _run(number: int, row: Mapping[str, Any], found: tuple[str, ...]) -> Run:
     seconds = _positive(number, row, "seconds", zero=True)
     finished = status == "completed"
     return Run(
-        trial=str(row.get("trial") or f"row {number}"),
+        trial=_word(number, row, "trial") or f"row {number}",
         optimizer=optimizer,
-        regime=RegimeKey(str(row.get("corpus") or ""), scale, float(f"{ratio:.6g}")),
+        regime=RegimeKey(_word(number, row, "corpus"), scale, float(f"{ratio:.6g}")),
         parameters=parameters,
         tokens=tokens,
-        config=_config(number, row),
+        config=_config(number, row, axes(optimizer, scale) or {}),
         seed=UNSEEDED if seed is None else int(seed),
         status=status,
         select_loss=(loss if select is None else select) if finished else None,
@@ -128,9 +139,8 @@ def _run(number: int, row: Mapping[str, Any], found: tuple[str, ...]) -> Run:
 
 def _scale(number: int, row: Mapping[str, Any]) -> tuple[str, int | None]:
     parameters = _positive(number, row, "parameters")
-    name = row.get("scale")
-    if name is not None and str(name).strip():
-        word = str(name).strip()
+    word = _word(number, row, "scale")
+    if word:
         known = SCALES.get(word.lower())
         if known is not None and parameters is None:
             return known.name, known.parameters
@@ -172,20 +182,27 @@ def _loss(number: int, row: Mapping[str, Any], found: tuple[str, ...]) -> tuple[
     return ("diverged" if value is None else "completed"), value
 
 
-def _config(number: int, row: Mapping[str, Any]) -> tuple[tuple[str, Value], ...]:
+def _config(number: int, row: Mapping[str, Any], known: Mapping[str, Axis]) -> tuple[tuple[str, Value], ...]:
     given = row.get("config")
     if isinstance(given, str) and given.strip():
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"row {number} of the results: config is no JSON object; write {{name: value}}") from None
     if given not in (None, "") and not isinstance(given, Mapping):
-        raise InputError(f"row {number} of the results: config must be an object of hyperparameters, not {given!r}")
+        said = checked.shown(given)
+        raise InputError(f"row {number} of the results: config must be an object of hyperparameters, not {said}")
     config = dict(given or {}) | {name[3:]: value for name, value in row.items() if name.startswith("hp_")}
     try:
-        return TrialSpec.freeze({str(name): value for name, value in config.items() if value not in (None, "")})
+        frozen = TrialSpec.freeze({str(name): value for name, value in config.items() if value not in (None, "")})
     except InputError as error:
         raise InputError(f"row {number} of the results: {error}") from None
+    for name, value in frozen:
+        if not is_number(value) and (name in ALWAYS_NUMBERS or (name in known and known[name].numeric)):
+            raise InputError(f"row {number} of the results: {name} must be a number, not {checked.shown(value)}")
+        if is_number(value) and not checked.is_usual(value):
+            raise InputError(f"row {number} of the results: {name} is beyond anything tuned, {checked.shown(value)}")
+    return frozen
 
 
 def _curve(number: int, given: Any) -> tuple[tuple[float, float], ...]:
@@ -196,7 +213,7 @@ def _curve(number: int, given: Any) -> tuple[tuple[float, float], ...]:
         points = json.loads(given) if isinstance(given, str) else list(given)
         pairs = [(point["fraction"], point["loss"]) if isinstance(point, Mapping) else tuple(point) for point in points]
         curve = tuple(sorted((float(at), float(loss)) for at, loss in pairs if loss is not None))
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
         raise InputError(f"row {number} of the results has a curve that cannot be read; {hint}") from None
     if len(curve) > LARGEST_CURVE:
         raise InputError(f"row {number} of the results has a curve of {len(curve):,} points; thin it to 10,000")
@@ -216,13 +233,27 @@ def _number(number: int, row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None or value == "":
         return None
+    said = checked.shown(value)
     try:
-        amount = float(value)
+        amount = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        raise InputError(f"row {number} of the results: {name} must be a number, not {value!r}") from None
+        raise InputError(f"row {number} of the results: {name} must be a number, not {said}") from None
+    except OverflowError:
+        amount = math.inf
     if not math.isfinite(amount):
-        raise InputError(f"row {number} of the results: {name} must be a finite number, not {value!r}")
+        raise InputError(f"row {number} of the results: {name} must be a finite number, not {said}")
+    if not checked.is_usual(amount):
+        raise InputError(f"row {number} of the results: {name} is beyond anything measured, {said}; check its unit")
     return amount
+
+
+def _word(number: int, row: Mapping[str, Any], name: str) -> str:
+    """A name in a row, one line of text; empty where the row has none."""
+    value = row.get(name)
+    try:
+        return checked.text(name, "" if value is None else str(value)).strip()
+    except InputError as error:
+        raise InputError(f"row {number} of the results: {error}") from None
 
 
 def _refuse_doubles(runs: list[Run]) -> None:

@@ -7,12 +7,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True)
+from tuneopt.errors import visible
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_wide = Console(highlight=False, width=10_000)  # never cuts a cell; a narrow terminal wraps the lines itself
+class PlainConsole(Console):
+    """A console that passes no control character of a text on to the terminal: names come from files of others."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Text as rich renders it, with what would steer a terminal spelt out."""
+        return super().render_str(visible(text, keep="\n"), **how)
+
+
+out = PlainConsole(highlight=False, soft_wrap=True)
+
+err = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
+
+_wide = PlainConsole(highlight=False, width=10_000)  # never cuts a cell; a narrow terminal wraps the lines itself
 
 
 def say(text: str) -> None:

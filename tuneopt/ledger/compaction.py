@@ -54,7 +54,7 @@ def load(ledger: Ledger, columns: tuple[str, ...] | None = None) -> pa.Table | N
             return None
         flat = [name for name in file.schema_arrow.names if name not in _DERIVED]
         return file.read(list(columns) if columns is not None else flat)
-    except (pa.ArrowException, OSError, KeyError):
+    except (pa.ArrowException, OSError, KeyError, RuntimeError):
         return None
 
 

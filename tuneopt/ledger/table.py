@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tuneopt.checked import LARGEST_COUNT
 from tuneopt.ledger.checks import SECONDS
 from tuneopt.ledger.record import TrialRecord
 from tuneopt.spec import InputError, Value
@@ -123,27 +124,37 @@ def row(record: TrialRecord) -> dict[str, Any]:
 def devices(record: TrialRecord) -> int:
     """How many devices the trial held, by its environment's ``devices``; 1 where that says nothing."""
     count = record.environment.get("devices", 1)
-    return count if isinstance(count, int) and count >= 1 else 1
+    return count if isinstance(count, int) and 1 <= count <= LARGEST_COUNT else 1
 
 
 def points(record: TrialRecord) -> list[dict[str, Any]]:
     """A record's curve as `POINT` values."""
     steps = record.spec.steps
     return [
-        {field.name: point.step / steps if field.name == "fraction" else getattr(point, field.name) for field in POINT}
+        {
+            field.name: point.step / steps
+            if field.name == "fraction"
+            else _real(getattr(point, field.name), field.type)
+            for field in POINT
+        }
         for point in record.curve
     ]
 
 
 def build(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """A table of rows, ordered as they come; hyperparameter columns are sorted by name."""
-    columns = [pa.array([row[field.name] for row in rows], field.type) for field in FIXED]
+    columns = [pa.array([_real(row[field.name], field.type) for row in rows], field.type) for field in FIXED]
     fields = list(FIXED)
     for name in sorted({name for row in rows for name in row if name.startswith("hp_")}):
         column = hyperparameter_column([row.get(name) for row in rows])
         columns.append(column)
         fields.append(pa.field(name, column.type))
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _real(value: Any, kind: pa.DataType) -> Any:
+    """A value for a column; whole numbers may be larger than 64 bits where the column is of real numbers."""
+    return float(value) if kind == pa.float64() and value is not None else value
 
 
 def hyperparameter_column(values: Sequence[Value | None]) -> pa.Array:
@@ -196,22 +207,36 @@ def flatten_curves(trials: pa.Array, curves: pa.Array) -> pa.Table:
 
 
 def export(table: pa.Table, path: Path) -> int:
-    """Write a table to ``.parquet`` or ``.csv`` by the suffix, whole or not at all; returns the number of rows."""
+    """Write a table to ``.parquet`` or ``.csv`` by the suffix, whole or not at all; returns the number of rows.
+
+    In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
     import pyarrow.csv
     import pyarrow.parquet
 
     writers = {
         ".parquet": lambda target: pyarrow.parquet.write_table(table, target, compression="zstd"),
-        ".csv": lambda target: pyarrow.csv.write_csv(table, target),
+        ".csv": lambda target: pyarrow.csv.write_csv(_harmless(table), target),
     }
     if path.suffix.lower() not in writers:
         raise InputError(f"cannot export to {path.name!r}: name a file that ends in {' or '.join(writers)}")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
-    if path.is_dir():
-        raise InputError(f"cannot export to {path}: it is a folder; name a file")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        temporary = Path(folder) / path.name
-        writers[path.suffix.lower()](str(temporary))
-        temporary.replace(path)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
+        if path.is_dir():
+            raise InputError(f"cannot export to {path}: it is a folder; name a file")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            temporary = Path(folder) / path.name
+            writers[path.suffix.lower()](str(temporary))
+            temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot export to {path}: {error.strerror or error}; name another file") from None
     return int(table.num_rows)
+
+
+def _harmless(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = pc.replace_substring_regex(table.column(place), r"^([=+\-@\t\r])", r"'\1")
+            table = table.set_column(place, field.name, texts)
+    return table

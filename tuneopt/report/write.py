@@ -86,9 +86,9 @@ def _sweep(view: SweepView) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    if path.is_dir():
-        raise InputError(f"cannot write the report to {path}: it is a folder; name a file such as report.html")
     try:
+        if path.is_dir():
+            raise InputError(f"cannot write the report to {path}: it is a folder; name a file such as report.html")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
             temporary = Path(folder) / "report.html"

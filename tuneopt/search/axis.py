@@ -8,11 +8,12 @@ or that stands on a declared bound, is an end and not an edge.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from tuneopt import checked
 from tuneopt.spec import InputError, Value, canonical, nearest
 
 EXTENSIONS = ("geometric", "complement", "none")
@@ -20,6 +21,9 @@ EXTENSIONS = ("geometric", "complement", "none")
 
 MAX_EXTENSIONS = 8
 """Values a grid may gain at each end, so that a loss that falls for ever cannot keep a sweep running for ever."""
+
+LARGEST_GRID = 1000
+"""Values that a grid may hold: each is a trial of every star."""
 
 _PLAIN_RATIO = 2.0
 """The factor where a grid offers none of its own (a lone positive value beside zero)."""
@@ -54,6 +58,24 @@ class Axis:
         if all(is_number(value) for value in values):
             values.sort(key=float)
         return cls(name, tuple(values), canonical(start), **rest)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Axis:
+        """Rebuild an axis from plain data; raises `InputError`, or what a wrong shape raises, for anything else."""
+        axis = cls(**{**plain, "values": tuple(canonical(value) for value in plain["values"])})
+        checked.text("a coordinate's name", axis.name, empty=False)
+        checked.switch(f"whether {axis.name} is whole", axis.whole)
+        if axis.extend not in EXTENSIONS:
+            raise InputError(f"{axis.name} has an unknown extension {checked.shown(axis.extend)}")
+        kinds = {is_number(value) for value in (*axis.values, axis.start)}
+        if len(kinds) != 1 or not 1 <= len(axis.values) <= LARGEST_GRID or axis.start not in axis.values:
+            raise InputError(f"the grid of {axis.name} must hold its start and up to {LARGEST_GRID} values of one kind")
+        for number in (*axis.values, axis.low, axis.high):
+            if number is not None and is_number(number) != axis.numeric:
+                raise InputError(f"{axis.name} cannot have the bound {checked.shown(number)}")
+            if is_number(number) and not checked.is_usual(number):
+                raise InputError(f"{axis.name} cannot stand at {checked.shown(number)}, which is beyond anything tuned")
+        return axis
 
     @property
     def held(self) -> bool:
@@ -129,6 +151,8 @@ class Axis:
         values = list(dict.fromkeys(self.read(value) for value in grid))
         if not values:
             raise InputError(f"the grid of {self.name} is empty; give at least one value, such as {self.start}")
+        if len(values) > LARGEST_GRID:
+            raise InputError(f"the grid of {self.name} holds {len(values)} values; give up to {LARGEST_GRID}")
         start = self.start if self.start in values else values[0]
         if start != self.start and self.numeric:
             start = min(values, key=lambda value: abs(self._scale(value) - self._scale(self.start)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tuneopt.search.axis import Axis
+from tuneopt.search.axis import Axis, is_number
 from tuneopt.spec import InputError, TrialSpec, Value, nearest
 
 Config = tuple[tuple[str, Value], ...]
@@ -82,10 +82,21 @@ class LadderSpace:
     def from_dict(cls, plain: Mapping[str, Any]) -> LadderSpace:
         """Rebuild a ladder space; raises `InputError` for anything that is not one."""
         try:
-            axes = tuple(Axis(**{**axis, "values": tuple(axis["values"])}) for axis in plain["axes"])
-            return cls(plain["optimizer"], plain["ladder"], axes, TrialSpec.freeze(plain["fixed"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            axes = tuple(Axis.from_dict(axis) for axis in plain["axes"])
+            fixed = TrialSpec.freeze(plain["fixed"])
+            names = [*(axis.name for axis in axes), *dict(fixed)]
+            if len(set(names)) < len(names):
+                raise InputError("a search space names a coordinate twice")
+            for need in ("train_batch_size", "warmup"):
+                if not any(need == name and is_number(value) for name, value in (*fixed, *_starts(axes))):
+                    raise InputError(f"a search space needs a number for {need}")
+            return cls(plain["optimizer"], plain["ladder"], axes, fixed)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"not a search space on a ladder: {error}") from None
+
+
+def _starts(axes: Iterable[Axis]) -> Iterator[tuple[str, Value]]:
+    return ((axis.name, axis.start) for axis in axes)
 
 
 def _begin(axis: Axis, values: Mapping[str, Value]) -> Axis:

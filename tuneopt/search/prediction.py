@@ -135,7 +135,9 @@ def predict(
     if shared:
         value = min(shared, key=lambda each: (sum(values[each] for values in near), -winners.count(each), str(each)))
         return Prediction(axis.name, value, value, value, "constant", winners.count(value) / len(winners))
-    tuned = [index for index, value in enumerate(winners) if value != axis.off] if axis.numeric else []
+    tuned = [
+        index for index, value in enumerate(winners) if axis.numeric and value != axis.off and _positive(axis, value)
+    ]
     if 2 * len(tuned) <= len(winners):
         return _majority(axis, told, winners, params, ratio)
     kept = [told[index] for index in tuned]
@@ -292,7 +294,8 @@ def _position(law: Law, params: float, ratio: float) -> float:
 
 def _target(axis: Axis, regime: TunedRegime, complement: bool) -> tuple[float, float]:
     """Log h of one regime and its spread over the near-optimal values, each counting exp(-nats / `SOFTNESS`)."""
-    near = {value: above for value, above in regime.near_optimal(axis.name).items() if value != axis.off}
+    every = regime.near_optimal(axis.name).items()
+    near = {value: above for value, above in every if value != axis.off and _positive(axis, value)}
     logs = _logs(list(near), complement)
     weights = np.exp(-np.array(list(near.values())) / SOFTNESS)
     middle = float(np.average(logs, weights=weights))

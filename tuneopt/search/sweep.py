@@ -7,12 +7,12 @@ rerun with the same other seeds. All of it is a pure function of the sweep and t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from tuneopt import checked
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.ladder import Config, LadderSpace
 from tuneopt.search.outcome import Outcome
@@ -32,6 +32,12 @@ __all__ = ["MICRO_BATCH_TOKENS", "TOLERANCE", "Outcome", "Sweep", "SweepState", 
 
 TOLERANCE = 0.003
 """Nats per token by which a change must win (arXiv 2509.02046); measured noise can raise it, nothing lowers it."""
+
+LARGEST_REPLICATES = 1000
+"""Seeds that a start and a winner may run with."""
+
+LARGEST_SEED = 2**62
+"""Seeds follow each other from a sweep's own on, within 64 bits."""
 
 MICRO_BATCH_TOKENS: Mapping[str, int] = {"nano": 2048, "paper": 4096}
 """Tokens of one forward pass: 16 nano sequences keep a core busy, one paper sequence fits beside a 1.2b model."""
@@ -68,10 +74,13 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise InputError(f"unknown policy {self.policy!r}; {nearest(self.policy, POLICIES)}")
-        if self.replicates < 1:
+        if checked.whole("replicates", self.replicates, most=LARGEST_REPLICATES) < 1:
             raise InputError(f"replicates must be 1 or more, not {self.replicates}; the default is 3")
-        if not (math.isfinite(self.tolerance_floor) and self.tolerance_floor >= 0):
-            raise InputError(f"tolerance_floor must be 0 nats or more, not {self.tolerance_floor:g}; try {TOLERANCE}")
+        checked.whole("seed", self.seed, least=-LARGEST_SEED, most=LARGEST_SEED)
+        if not checked.is_number(self.tolerance_floor) or self.tolerance_floor < 0:
+            raise InputError(
+                f"tolerance_floor must be 0 nats or more, not {checked.shown(self.tolerance_floor)}; try {TOLERANCE}"
+            )
         if self.space.ladder != self.regime.scale.ladder:
             raise InputError(f"{self.regime.scale.name} is not on the ladder {self.space.ladder!r} of this space")
         fault = self._fault(self.space.start)
@@ -161,5 +170,5 @@ class Sweep:
                 evaluation=Evaluation(**fields.pop("evaluation")),
                 **fields,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"not a sweep: {error}") from None
