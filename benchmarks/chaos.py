@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,17 @@ def main() -> int:
         folder = work / f"sweep-{len(document['sweeps']):03d}-{time.time_ns()}"
         episode = Episode(group[0].place, folder, cache, work / "undisturbed", given.ratio)
         began = time.monotonic()
+        entry: dict[str, Any] = {"place": group[0].place, "faults": []}
         try:
-            done = episode.disturb(group)
-            entry = {"place": group[0].place, "faults": done, **episode.judge(), "seconds": time.monotonic() - began}
+            entry["faults"] = episode.disturb(group)
+            entry |= episode.judge()
+        except Exception:  # it is kept, it counts as a failure, and the faults go on
+            entry["error"] = traceback.format_exc()
         finally:
             episode.close()
+        entry["seconds"] = time.monotonic() - began
         document["sweeps"].append(entry)
-        document["next"] += len(done)
+        document["next"] += len(entry["faults"]) or ("error" in entry)
         _keep(given.json, document)
         print(_line(entry, document["next"], given.faults), flush=True)
         if _good(entry):
@@ -94,6 +99,8 @@ def _keep(path: Path, document: dict[str, Any]) -> None:
 
 
 def _good(entry: dict[str, Any]) -> bool:
+    if "error" in entry:
+        return False
     harmless = not any(entry[name] for name in ("lost", "doubled", "different", "verify", "stuck"))
     return harmless and entry["same answer"] and all(cost["within"] or cost["excused"] for cost in entry["work lost"])
 
@@ -101,7 +108,8 @@ def _good(entry: dict[str, Any]) -> bool:
 def _line(entry: dict[str, Any], done: int, wanted: int) -> str:
     kinds = ", ".join(fault["kind"] for fault in entry["faults"])
     verdict = "same answer" if _good(entry) else "NOT THE SAME"
-    return f"{done}/{wanted} {entry['place']}: {kinds}: {entry['starts']} starts, {entry['seconds']:.0f} s, {verdict}"
+    starts = entry.get("starts", "?")
+    return f"{done}/{wanted} {entry['place']}: {kinds}: {starts} starts, {entry['seconds']:.0f} s, {verdict}"
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def compare(ledger: Ledger, reference: Ledger, seen: set[str], cache: Path) -> d
     """
     records = {record.trial: record for record in ledger.records()}
     lost = sorted(seen - set(records))
-    ran = Counter(trial for run in ledger.runs().values() for trial in run["run"])
+    ran = Counter(trial for run in ledger.runs().values() for trial in run.get("run", ()))
     undisturbed = {record.trial: record for record in reference.records()}
     extra = [record for trial, record in records.items() if trial not in undisturbed]
     for record in extra:

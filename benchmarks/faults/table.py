@@ -10,7 +10,7 @@ from typing import Any
 
 def markdown(document: dict[str, Any]) -> str:
     """A row for each kind of fault, and a sentence for the sum of them."""
-    sweeps = document["sweeps"]
+    sweeps = [sweep for sweep in document["sweeps"] if "error" not in sweep]
     by_kind: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     costs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for sweep in sweeps:
@@ -34,7 +34,9 @@ def markdown(document: dict[str, Any]) -> str:
         lines.append(
             f"| {place} | {kind} | {len(faults)} | {ended} | {again} | {_two(steps, '')} | {same} of {len(faults)} |"
         )
-    return "\n".join([*lines, "", _sum(sweeps)]) + "\n"
+    broken = len(document["sweeps"]) - len(sweeps)
+    more = [f"{broken} sweeps could not be judged."] if broken else []
+    return "\n".join([*lines, "", _sum(sweeps), *more]) + "\n"
 
 
 def _two(values: Sequence[float], unit: str) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 LOOK_SECONDS = 2.0
+LOOK_AT_CLUSTER_SECONDS = 10.0
 END_SECONDS = 15.0
 """How long the driver may take to end after Ray died; its C++ core can wait for answers that will not come."""
 
@@ -36,7 +37,7 @@ class Watch:
         self._done.set()
 
     def _look(self) -> None:
-        while not self._done.wait(LOOK_SECONDS):
+        while not self._done.wait(LOOK_SECONDS if self.local else LOOK_AT_CLUSTER_SECONDS):
             dead = _dead_processes() if self.local else _dead_node()
             if dead and not self._done.is_set():
                 self.lost = f"{dead}; run the same command again: it goes on from what is recorded"

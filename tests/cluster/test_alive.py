@@ -1,0 +1,96 @@
+"""A driver notices that its Ray died, wakes up from whatever it waits for, and ends even if Ray does not let it."""
+
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from tuneopt.cluster import alive
+from tuneopt.cluster.alive import watching
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alive, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(alive, "LOOK_AT_CLUSTER_SECONDS", 0.02)
+
+
+def fake_node(monkeypatch: pytest.MonkeyPatch, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    from ray._private import worker
+
+    held = {kind: [SimpleNamespace(process=process)] for kind, process in processes.items()}
+    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(all_processes=held))
+
+
+def test_a_dead_raylet_wakes_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = {kind: subprocess.Popen(["sleep", "60"]) for kind in ("raylet", "gcs_server")}
+    fake_node(monkeypatch, processes)
+    try:
+        with watching(local=True) as watch:
+            time.sleep(0.1)
+            assert watch.lost == ""
+            processes["raylet"].kill()
+            with pytest.raises(KeyboardInterrupt):
+                threading.Event().wait(30)
+            assert "Ray's raylet on this machine ended (exit code -9)" in watch.lost
+            assert "run the same command again" in watch.lost
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+
+
+def test_a_node_that_the_cluster_gave_up_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    nodes = [{"NodeID": "mine", "Alive": True}, {"NodeID": "other", "Alive": False}]
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert alive._dead_node() == ""
+    nodes[0]["Alive"] = False
+    assert "is gone" in alive._dead_node()
+
+    def unreachable() -> list[dict[str, object]]:
+        raise ConnectionError("the head does not answer")
+
+    monkeypatch.setattr(ray, "nodes", unreachable)
+    assert alive._dead_node() == "", "a head that does not answer for a while is not judged here"
+
+
+HANGS = """
+import time
+from tuneopt.cluster import alive
+alive.LOOK_SECONDS, alive.END_SECONDS = 0.02, 0.5
+alive._dead_processes = lambda: "Ray's raylet on this machine ended"
+try:
+    with alive.watching(local=True):
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("woken", flush=True)
+            time.sleep(60)  # as Ray's shutdown may
+finally:
+    print("never", flush=True)
+"""
+
+
+def test_a_driver_that_ray_does_not_let_go_ends_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 2 and done.stdout == "woken\n"
+    assert done.stderr == (
+        "tuneopt: Ray's raylet on this machine ended; run the same command again: it goes on from what is recorded\n"
+    )
+
+
+def test_nothing_is_left_of_a_watch_that_saw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    fake_node(monkeypatch, {})
+    before = signal.getsignal(alive.WAKE)
+    with watching(local=True) as watch:
+        pass
+    watch._thread.join(5)
+    assert not watch._thread.is_alive() and signal.getsignal(alive.WAKE) == before
