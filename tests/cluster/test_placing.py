@@ -184,12 +184,10 @@ def group(monkeypatch):
     monkeypatch.setattr(ray, "get", lambda value: value)
 
     def make(words: list[dict[str, Any]], running: bool = False) -> Group:
-        made = Group.__new__(Group)
-        monkeypatch.setattr(ray, "remote", lambda **options: lambda kind: SimpleNamespace(remote=lambda: None))
-        Group.__init__(made, Placement(2), 0.0, False)
-        made.line = LocalLine(words)
-        ended = threading.Event()
+        line, ended = LocalLine(words), threading.Event()
+        monkeypatch.setattr(ray, "remote", lambda **options: lambda kind: SimpleNamespace(remote=lambda: line))
         monkeypatch.setattr(Group, "_fit", lambda self: ended.wait(5) if running else None)
+        made = Group(Placement(2), 0.0, False)
         assert made.take_up(job())
         if not running:
             made._thread = SimpleNamespace(ident=1, is_alive=lambda: False)  # type: ignore[assignment]

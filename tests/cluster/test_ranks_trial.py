@@ -46,7 +46,7 @@ def alone(text: Path, ledger: Path, ratio: float = 0.02, **changes: float):
     spec, corpus = api.single_trial(
         "adamw", ratio=ratio, corpus=str(text), overrides={**SETTINGS, **changes}, compile=False
     )
-    return api.train(spec, corpus, ledger)
+    return api.train(spec, corpus, str(ledger))
 
 
 def test_a_sweep_on_two_ranks_each_ends_as_in_one_process(text_folder: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -132,7 +132,7 @@ def test_ranks_of_one_trial_on_two_machines(text_folder: Path, tmp_path: Path, m
         cluster.wait_for_nodes()
         summary = tune(text_folder, tmp_path / "ledger", "--ranks", "2", "--address", cluster.address)
         assert summary["trials"]["run"] == 1 and summary["trials"]["failed"] == 0
-        refused = tune(text_folder, tmp_path / "ledger", "--ranks", "4", "--address", cluster.address, code=2)
+        refused = tune(text_folder, tmp_path / "empty", "--ranks", "4", "--address", cluster.address, code=2)
         assert "a trial on 4 ranks needs 4 times 1 CPU on the cluster, and all its machines hold 2" in refused["said"]
     finally:
         cluster.shutdown()
