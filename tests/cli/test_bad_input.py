@@ -109,8 +109,8 @@ data prepare: no recipe          | data prepare                                 
 data prepare: unknown recipe     | data prepare papper                                          | did you mean 'paper'
 data prepare: recipe not there   | data prepare none.yaml                                       | none.yaml
 data prepare: no YAML            | data prepare broken.yaml                                     | broken.yaml:
-data prepare: unknown key        | data prepare recipe-key.yaml                                 | recipe-key.yaml:4: unkn
-data prepare: no such files      | data prepare recipe-files.yaml                               | recipe-files.yaml:3: no
+data prepare: unknown key        | data prepare recipe-key.yaml                                 | yaml:4: unknown
+data prepare: no such files      | data prepare recipe-files.yaml                               | yaml:3: no file
 data prepare: no weight          | data prepare recipe-weight.yaml                              | recipe-weight.yaml:3:
 data prepare: no tokenizer file  | data prepare recipe.yaml --set 'tokenizer={file: a-file}'    | no tokenizer file
 data prepare: a folder of others | data prepare recipe.yaml --out full                          | not empty

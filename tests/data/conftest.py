@@ -8,11 +8,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tuneopt.data import Corpus, load_corpus
 from tuneopt.data.sources import EmbeddedSource
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
+settings.register_profile("steady", deadline=None)  # how long an example takes is up to the other work of the machine
+settings.load_profile("steady")
 
 VOCAB = 300
 

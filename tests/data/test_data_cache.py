@@ -108,7 +108,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch:
     class Lockless:
         def __init__(self, path: Path) -> None: ...
 
-        def acquire(self) -> None:
+        def acquire(self, timeout: float = -1) -> None:
             raise NotImplementedError("no flock here")
 
     monkeypatch.setattr(module, "FileLock", Lockless)

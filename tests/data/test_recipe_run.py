@@ -348,6 +348,20 @@ def test_a_recipe_gets_what_it_asks_for(
     assert corpus.verify() == []
 
 
+def test_a_mistake_in_the_text_can_be_mended_before_the_first_shard(
+    world: Path, prepared: Corpus, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text((world / "web.jsonl").read_text() + "{\n")
+    recipe, out = world / "recipe.yaml", tmp_path / "out"
+    changes = [f"sources.web.files={own}", "shard_tokens=100000000", "evaluation={held_out: 0.1}"]
+    with pytest.raises(InputError, match=r"own\.jsonl:\d+: not valid JSON"):
+        prepare_recipe(read_recipe(recipe, changes), out, local_pool(0))
+    own.write_text((world / "web.jsonl").read_text())
+    corpus, reused = prepare_recipe(read_recipe(recipe, changes), out, local_pool(0))
+    assert not reused and corpus.verify() == []
+
+
 def test_held_out_documents_never_train(world: Path, tmp_path: Path) -> None:
     recipe = read_recipe(
         world / "recipe.yaml", ["evaluation={held_out: 0.1}", "when_exhausted=repeat", "tokens=300000"]

@@ -113,10 +113,18 @@ def _finished(folder: Path, key: str) -> Corpus:
 
 
 def _claim(work: Path, key: str, folder: Path) -> None:
+    """Note whose folder this is; what another recipe left there without a finished shard is removed."""
     path = work / "identity"
-    if not path.exists():
+    if path.exists() and path.read_text(encoding="utf-8") == key:
+        return
+    if not any(work.glob("round-*.json")):
+        for left in work.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != "lock":
+                left.unlink()
         _write(path, key)
-    elif path.read_text(encoding="utf-8") != key:
+    else:
         raise InputError(
             f"{folder} holds an unfinished corpus of another recipe, or of files that changed since; "
             "give another folder with --out, or delete this one"
