@@ -17,6 +17,10 @@ NEEDED_BYTES = 2 * 2**30
 _PACKAGES = ("torch", "ray", "deepspeed", "optuna", "pyarrow", "datasets", "plotly", "tokenizers")
 
 
+_EXTRAS = {"tensorboard": ("tensorboardX",), "wandb": ("wandb",), "mlflow": ("mlflow", "mlflow-skinny")}
+"""Options that need a package beyond these, and the distributions that bring it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing looked at: ``ok``, ``note`` (works, with less) or ``missing`` (something will not work)."""
@@ -37,6 +41,7 @@ def examine(address: str | None = None) -> Iterator[Finding]:
     fine = sys.version_info >= (3, 11)
     yield Finding("python", "ok" if fine else "missing", version, "" if fine else "install Python 3.11 or newer")
     yield from _packages()
+    yield from _extras()
     yield from _devices()
     yield from _compiler()
     yield from _disk()
@@ -50,6 +55,19 @@ def _packages() -> Iterator[Finding]:
             yield Finding(package, "ok", metadata.version(package))
         except metadata.PackageNotFoundError:
             yield Finding(package, "missing", "not installed", f"pip install {package}")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, packages in _EXTRAS.items():
+        found = [f"{name} {metadata.version(name)}" for name in packages if _installed(name)]
+        if found:
+            yield Finding(f"--{extra}", "ok", found[0])
+        else:
+            yield Finding(f"--{extra}", "note", "not installed", f"pip install 'tuneopt[{extra}]'")
+
+
+def _installed(package: str) -> bool:
+    return any(True for _ in metadata.Distribution.discover(name=package))
 
 
 def _devices() -> Iterator[Finding]:

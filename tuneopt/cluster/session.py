@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tuneopt.cluster.alive import watching
 from tuneopt.cluster.ray_messages import messages_to_log
+from tuneopt.cluster.ray_token import guard_token
 from tuneopt.cluster.scratch import scratch
 from tuneopt.spec import InputError
 from tuneopt.train.pause import PAUSE_VARIABLE
@@ -80,6 +81,8 @@ def connect(
     clearing = ExitStack()
     clearing.enter_context(messages_to_log())
     folder = None if address else clearing.enter_context(scratch())
+    if not address:
+        guard_token()
     with _core_messages() if address else _loopback() as said:
         try:
             ray.init(

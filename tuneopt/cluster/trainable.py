@@ -11,11 +11,13 @@ from ray import tune
 
 from tuneopt.data import load_corpus
 from tuneopt.ledger import TrialRecord, open_ledger
+from tuneopt.ledger.logs import TrialLog
 from tuneopt.ledger.room import NoRoomError, no_room
 from tuneopt.optim.external import adopt
 from tuneopt.spec import TrialSpec
 from tuneopt.train.distributed import Placement
 from tuneopt.train.engine import Engine
+from tuneopt.train.logged import telling
 from tuneopt.train.run import TrialRun
 
 REPORT_SECONDS = 5.0
@@ -78,7 +80,8 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _train_on(self) -> dict[str, Any]:
         if self.run is None:
-            corpus = load_corpus(self.corpus_source, vocab_size=self.spec.regime.corpus.vocab_size)
+            with telling(TrialLog(self.ledger, self.spec.id)):  # it may wait for another process to build the corpus
+                corpus = load_corpus(self.corpus_source, vocab_size=self.spec.regime.corpus.vocab_size)
             self.run = TrialRun(self.spec, corpus, self.ledger, self.engine, self.placement, self.keep_weights)
         began = time.monotonic()
         while self.run.record is None:

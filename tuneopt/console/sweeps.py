@@ -52,4 +52,4 @@ def sweep_summary(summary: Mapping[str, Any]) -> None:
         }
     )
     for trial, error in summary["errors"].items():
-        say(f"trial {trial} failed: {error}")
+        say(f"trial {trial} failed: {error}; see `tuneopt ledger logs {trial}`")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneopt.console.plain import loss, number, pairs, say, span, table
+from tuneopt.console.plain import loss, number, out, pairs, say, span, table
+from tuneopt.observe.describe import line
 
 
 def trials(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -14,6 +15,12 @@ def trials(rows: Sequence[Mapping[str, Any]]) -> None:
         say("no trials yet")
         return
     table(tuple(rows[0]), [[_cell(name, value) for name, value in row.items()] for row in rows])
+
+
+def events(logged: Iterable[Mapping[str, Any]]) -> None:
+    """Show the events of a trial's log, a line each."""
+    for event in logged:
+        out.print(line(event), markup=False)
 
 
 def _cell(name: str, value: Any) -> str:
@@ -41,6 +48,7 @@ def record(plain: Mapping[str, Any]) -> None:
             f"{number(plain['tokens_per_second'], 'tokens/s')}",
             "proof": "none" if proof is None else "passed" if proof["passed"] else "FAILED",
             "ended": f"{plain['ended']}, resumed {plain['resumes']} times",
+            "log": plain["log"] or "none: recorded by a release that wrote no logs",
         }
     )
     if proof:

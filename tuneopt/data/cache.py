@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tuneopt.data.locks import acquire
 from tuneopt.spec import InputError
 
 CACHE_VARIABLE = "TUNEOPT_CACHE"
@@ -28,11 +29,11 @@ def cache_folder(cache_dir: Path | None = None) -> Path:
 def only_process(target: Path) -> Iterator[bool]:
     """Wait until no other process builds ``target``. Gives False where the file system knows no locks.
 
-    The kernel drops the lock with its process, so a killed build blocks nobody.
+    A long wait is logged. The kernel drops the lock with its process, so a killed build blocks nobody.
     """
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        lock.acquire()
+        acquire(lock, f"{target.name!r} in {target.parent}")
     except NotImplementedError:
         yield False
         return

@@ -1,0 +1,67 @@
+"""The options that say what a run tells about itself, and what follows from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tuneopt.observe.trackers.tracker import Tracker
+
+LogLevel = Annotated[
+    str | None,
+    typer.Option("--log-level", envvar="TUNEOPT_LOG_LEVEL", help="debug, info, warning or error; default: warning."),
+]
+LogFormat = Annotated[
+    str, typer.Option("--log-format", envvar="TUNEOPT_LOG_FORMAT", help="text, or json: a line for each event.")
+]
+TensorBoard = Annotated[str | None, typer.Option("--tensorboard", metavar="DIR", help="Write event files there.")]
+WandB = Annotated[str | None, typer.Option("--wandb", metavar="PROJECT", help="Log to Weights & Biases.")]
+MLflow = Annotated[
+    str | None, typer.Option("--mlflow", metavar="URI", help="Log to MLflow: a server, or sqlite:///mlflow.db.")
+]
+
+_log = logging.getLogger("tuneopt.run")
+
+
+class Watching:
+    """Logging as asked for, from now on, and trackers to be opened when trials are to run.
+
+    Raises `InputError` for unknown words and for trackers that cannot be written to, before anything else is done.
+    """
+
+    def __init__(
+        self,
+        level: str | None,
+        form: str,
+        tensorboard: str | None = None,
+        wandb: str | None = None,
+        mlflow: str | None = None,
+    ) -> None:
+        from tuneopt.console import say
+        from tuneopt.observe.logs import configure
+        from tuneopt.observe.trackers.chosen import check
+
+        self.targets = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
+        check({kind: target for kind, target in self.targets.items() if target is not None})
+        self.display = configure(level, form, say)
+        """Whether progress may be shown on stderr: JSON lines stand there alone."""
+
+    def trackers(self) -> AbstractContextManager[Sequence[Tracker]]:
+        """The trackers, closed at the end; none where none was asked for."""
+        from tuneopt.observe.trackers.chosen import tracking
+
+        return tracking(**self.targets)
+
+    def say(self, text: str) -> None:
+        """A note to people, or a log record where people do not read along."""
+        from tuneopt import console
+
+        if self.display:
+            console.say(text)
+        else:
+            _log.info(text)

@@ -1,0 +1,229 @@
+"""A log for each trial beside its record: ``logs/<trial id>.jsonl``, an event a line.
+
+The worker that trains writes it, the driver adds what a dead worker cannot say. It is there for trials that failed as
+well, which have no record. Nothing is computed from it, and what goes wrong with it never ends a trial.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tuneopt.ledger.browse import find_record
+from tuneopt.ledger.damage import DamagedRecordError
+from tuneopt.ledger.files import LocalFiles
+from tuneopt.ledger.record import TrialRecord
+from tuneopt.ledger.store import Ledger
+from tuneopt.spec import InputError
+
+FOLDER = "logs"
+
+LIMIT = 1 << 20
+"""Bytes of a log beyond which only warnings, errors and the end are kept; at twice as many nothing more is."""
+
+ENDS = ("end", "failed")
+"""Events after which nothing is to come, unless the trial is started anew."""
+
+UPLOAD_SECONDS = 10.0
+"""Least time between two uploads to an object store; warnings, errors and the end go at once."""
+
+BACK_OFF_SECONDS = 300.0
+"""How long uploads pause after one that failed: a store that does not answer must not hold up training."""
+
+_FIELD = 16_384
+"""Characters of a single text that are kept, its beginning and end: a traceback may quote whole tensors."""
+
+_log = logging.getLogger(__name__)
+
+
+class TrialLog:
+    """The log of one trial, for writing. No method raises: a log that cannot be written is said once, and that is all.
+
+    In a folder every event is appended at once. On an object store, which knows no appending, the whole log is put
+    again at curve points, at most every `UPLOAD_SECONDS`.
+    """
+
+    def __init__(self, ledger: Ledger, trial: str) -> None:
+        self.ledger, self.trial = ledger, trial
+        self.name = log_name(trial)
+        self._held: bytearray | None = None
+        self._upload_after = 0.0
+        self._said = False
+
+    @property
+    def where(self) -> str:
+        """The log's address."""
+        return log_address(self.ledger, self.trial)
+
+    def write(self, event: str, level: str = "info", **fields: Any) -> None:
+        """Add an event; ``level`` is that of Python's logging in small letters, ``fields`` are plain JSON data."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        plain = {"time": now, "level": level, "event": event, "trial": self.trial, **fields}
+        urgent = level in ("warning", "error") or event in ENDS
+        try:
+            line = json.dumps({name: _plain(value) for name, value in plain.items()}, allow_nan=False).encode() + b"\n"
+            files = self.ledger.files
+            self.ledger.mark()
+            if isinstance(files, LocalFiles):
+                self._append(files.root / self.name, line, urgent)
+            else:
+                self._upload(line, urgent, last=event in ENDS or level == "error")
+        except Exception as error:  # whatever a file system may raise: training is worth more than its log
+            if not self._said:
+                self._said = True
+                _log.warning(
+                    "cannot write the log %s: %s", self.where, error, extra={"trial": self.trial, "log_failed": True}
+                )
+
+    def _append(self, path: Path, line: bytes, urgent: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            if _fits(os.fstat(handle).st_size, urgent):
+                os.write(handle, line)
+        finally:
+            os.close(handle)
+
+    def _upload(self, line: bytes, urgent: bool, last: bool) -> None:
+        if self._held is None:
+            try:
+                self._held = bytearray(self.ledger.files.read(self.name))
+            except FileNotFoundError:
+                self._held = bytearray()
+        if _fits(len(self._held), urgent):
+            self._held += line
+        now = time.monotonic()
+        if now >= self._upload_after or (urgent and not self._said) or last:
+            self._upload_after = now + BACK_OFF_SECONDS
+            self.ledger.files.replace(self.name, bytes(self._held))
+            self._upload_after, self._said = time.monotonic() + UPLOAD_SECONDS, False
+
+
+class SilentLog(TrialLog):
+    """Writes nothing: for all ranks of a trial but the first."""
+
+    def write(self, event: str, level: str = "info", **fields: Any) -> None:
+        """Nothing."""
+
+
+def log_name(trial: str) -> str:
+    """A log's name relative to the ledger's root."""
+    return f"{FOLDER}/{trial}.jsonl"
+
+
+def log_address(ledger: Ledger, trial: str) -> str:
+    """Where the log of a trial is, as a path or an address, whether or not it is there."""
+    return f"{ledger.uri}/{log_name(trial)}"
+
+
+def has_log(ledger: Ledger, trial: str) -> bool:
+    """Whether a trial has a log: those recorded by earlier releases have none."""
+    return ledger.files.exists(log_name(trial))
+
+
+def find_log(ledger: Ledger, prefix: str) -> str:
+    """The id of the one trial whose id begins with ``prefix`` and that has a log.
+
+    Raises `InputError` for none, or naming the candidates.
+    """
+    logged = [name.removesuffix(".jsonl") for name in ledger.files.names(FOLDER) if name.endswith(".jsonl")]
+    found = [trial for trial in logged if trial.startswith(prefix)] if prefix else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+        raise InputError(f"the id {prefix!r} is ambiguous; give more digits of one of {shown}")
+    if prefix and any(trial.startswith(prefix) for trial in ledger.ids()):
+        raise InputError(
+            f"the trial {prefix!r} has a record but no log; `tuneopt ledger show {prefix}` shows the record"
+        )
+    raise InputError(f"no trial in {ledger.uri} has a log and an id that begins with {prefix!r}")
+
+
+def find_finished(ledger: Ledger, prefix: str) -> TrialRecord:
+    """As `find_record`; the `InputError` for a trial that has not finished, or failed, names its log."""
+    try:
+        return find_record(ledger, prefix)
+    except DamagedRecordError:
+        raise
+    except InputError:
+        names = ledger.files.names(FOLDER) if prefix else []
+        found = [name.removesuffix(".jsonl") for name in names if name.startswith(prefix)]
+        if len(found) != 1 or ledger.has(found[0]):
+            raise
+        raise InputError(
+            f"trial {found[0]} has no record, because it runs, was interrupted or failed; its log "
+            f"{log_address(ledger, found[0])} says more: print it with ledger logs {found[0]}"
+        ) from None
+
+
+def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:
+    """A record as plain data, with the address of its log under ``log``; None where there is no log."""
+    log = log_address(ledger, record.trial) if has_log(ledger, record.trial) else None
+    return {**record.to_dict(), "log": log}
+
+
+def read_log(ledger: Ledger, trial: str, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The events of a trial's log from the byte ``offset`` on, and the offset after the last whole line.
+
+    A line that is no JSON object comes as an event ``unreadable`` with its ``text``. Empty when there is no log.
+    """
+    try:
+        data = ledger.files.read(log_name(trial))
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return [_event(line) for line in data[offset:end].splitlines() if line.strip()], max(offset, end)
+
+
+def follow_log(ledger: Ledger, trial: str, pause: float = 1.0) -> Iterator[dict[str, Any]]:
+    """Events as they come, from the first on, to the end of the trial (its ``end``, or a failure for good)."""
+    offset = 0
+    while True:
+        events, offset = read_log(ledger, trial, offset)
+        yield from events
+        if events and ended(events):
+            return
+        time.sleep(pause)
+
+
+def ended(events: list[dict[str, Any]]) -> bool:
+    """Whether the last of these events ends a trial: nothing more is to come, unless the trial is started again."""
+    return events[-1]["event"] in ENDS
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    try:
+        plain = json.loads(line)
+    except ValueError:
+        plain = None
+    if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
+        text = line.decode(errors="replace")
+        return {"time": "", "level": "warning", "event": "unreadable", "text": text}
+    return {"time": "", "level": "info", **plain}
+
+
+def _fits(size: int, urgent: bool) -> bool:
+    return size < LIMIT or (urgent and size < 2 * LIMIT)
+
+
+def _plain(value: Any) -> Any:
+    """JSON data of whatever was given: a number that is not finite becomes a word, long texts lose their middle."""
+    if isinstance(value, str):
+        half = _FIELD // 2
+        left_out = f"\n[{len(value) - _FIELD} characters left out]\n"
+        return value if len(value) <= _FIELD else value[:half] + left_out + value[-half:]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int) else str(value)

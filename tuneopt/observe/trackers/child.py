@@ -1,0 +1,107 @@
+"""The process that writes to one tracker: ``python -m tuneopt.observe.trackers.child``.
+
+It reads JSON lines from the driver until their end, so that neither a slow tracker nor one that is out of reach is
+felt by the driver. The first line says which tracker; the first thing that goes wrong is said on stdout, once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tuneopt.ledger import CurvePoint
+from tuneopt.observe.observer import TrialEnd
+from tuneopt.observe.trackers.backend import Backend
+from tuneopt.spec import TrialSpec
+
+FAILURES = 3
+"""Failures in a row after which a tracker is no longer asked."""
+
+
+def make(kind: str, target: str) -> Backend:
+    """The tracker of that kind, writing to ``target``: a folder, a project or an address."""
+    if kind == "tensorboard":
+        from tuneopt.observe.trackers.tensorboard import TensorBoard
+
+        return TensorBoard(target)
+    if kind == "wandb":
+        from tuneopt.observe.trackers.wandb import WandB
+
+        return WandB(target)
+    from tuneopt.observe.trackers.mlflow import MLflow
+
+    return MLflow(target)
+
+
+class Writer:
+    """Takes the driver's messages to a backend, each step of a trial once, and keeps its errors from everybody."""
+
+    def __init__(self, start: Callable[[], Backend], complain: Callable[[str], object]) -> None:
+        self.start, self.complain = start, complain
+        self.backend: Backend | None = None
+        self.failures = 0
+        self.complained = False
+        self._held: dict[str, set[int]] = {}
+
+    def take(self, message: dict[str, Any]) -> None:
+        """One message: curve points of a trial, or its end."""
+        if self.failures < FAILURES:
+            self._attempt(lambda: self._take(message))
+
+    def close(self) -> None:
+        """No more messages come."""
+        if self.backend is not None and self.failures < FAILURES:
+            self._attempt(self.backend.close)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if self.backend is None:
+            self.backend = self.start()
+        spec = TrialSpec.from_dict(message["spec"])
+        if spec.id not in self._held:
+            self._held[spec.id] = self.backend.begin(spec)
+        held = self._held[spec.id]
+        points = [CurvePoint(*row) for row in message["points"]]
+        fresh = [point for point in points if point.step not in held]
+        if fresh:
+            self.backend.log(spec, fresh)
+            held.update(point.step for point in fresh)
+        if message["end"] is not None:
+            del self._held[spec.id]
+            self.backend.finish(spec, TrialEnd(**message["end"]))
+
+    def _attempt(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+            self.failures = 0
+        except Exception as error:
+            self.failures += 1
+            if not self.complained:
+                self.complained = True
+                self.complain(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+
+
+def serve(lines: Iterable[str], answer: Callable[[str], object]) -> None:
+    """Write what ``lines`` say to the tracker that the first of them names."""
+    whole = iter(lines)
+    chosen = json.loads(next(whole))
+    writer = Writer(lambda: make(chosen["kind"], chosen["target"]), answer)
+    for line in whole:
+        writer.take(json.loads(line))
+    writer.close()
+
+
+def main() -> None:
+    """Serve the driver at the other end of stdin; what libraries print goes to stderr."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+
+    def answer(text: str) -> None:
+        answers.write(json.dumps(text) + "\n")
+        answers.flush()
+
+    serve(sys.stdin, answer)
+
+
+if __name__ == "__main__":
+    main()

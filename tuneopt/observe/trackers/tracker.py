@@ -1,0 +1,145 @@
+"""The driver's end of a tracker: an observer that hands everything to a process of its own and never waits for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, astuple
+from typing import Any
+
+from tuneopt.ledger import CurvePoint
+from tuneopt.observe.observer import Observer, TrialEnd, Worker
+from tuneopt.spec import TrialSpec
+
+TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow"}
+"""Trackers, by the names of their flags."""
+
+WAITING_LINES = 20_000
+"""Messages held for a tracker that is slow; what comes beyond them is dropped and counted."""
+
+PATIENCE = 30.0
+"""Seconds that a tracker gets at the end of a run to take in what is left."""
+
+_log = logging.getLogger("tuneopt.trackers")
+
+
+class Tracker(Observer):
+    """One run of a tracker for each trial, in a process that a slow or failing tracker cannot leave.
+
+    The process starts with the first curve point. It ends when the driver does, however that ends, and marks the runs
+    of trials under way as interrupted; they go on under the same id. What goes wrong is logged once, as a warning.
+    """
+
+    wants_points = True
+
+    def __init__(self, kind: str, target: str, patience: float = PATIENCE) -> None:
+        self.kind, self.target, self.patience = kind, target, patience
+        self.title = TITLES[kind]
+        self._lines: queue.Queue[bytes | None] = queue.Queue(WAITING_LINES)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._threads: list[threading.Thread] = []
+        self._dropped = 0
+        self._warned = False
+
+    def points(self, spec: TrialSpec, points: Sequence[CurvePoint], worker: Worker | None = None) -> None:
+        """Hand over curve points."""
+        self._hand_over(spec, points, None)
+
+    def ended(self, spec: TrialSpec, end: TrialEnd) -> None:
+        """Hand over how a trial ended."""
+        self._hand_over(spec, (), end)
+
+    def close(self) -> None:
+        """Give the process some time for what is left, then end it."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            self._lines.put(None, timeout=self.patience)
+            process.wait(self.patience)
+            for thread in self._threads:
+                thread.join(1.0)
+        except (queue.Full, subprocess.TimeoutExpired):
+            self._warn(f"has not taken in everything after {self.patience:g} seconds, and is left behind")
+        finally:
+            self._process = None
+            process.kill()
+            process.wait()
+        if self._dropped:
+            _log.warning("%s was too slow: %d messages were dropped", self.title, self._dropped)
+
+    def _hand_over(self, spec: TrialSpec, points: Sequence[CurvePoint], end: TrialEnd | None) -> None:
+        self._start()
+        message = {
+            "spec": spec.to_dict(),
+            "points": [astuple(point) for point in points],
+            "end": None if end is None else asdict(end),
+        }
+        self._put(message)
+
+    def _put(self, message: dict[str, Any]) -> None:
+        try:
+            self._lines.put_nowait(json.dumps(message).encode() + b"\n")
+        except queue.Full:
+            self._dropped += 1
+
+    def _start(self) -> None:
+        if self._process is not None:
+            return
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tuneopt.observe.trackers.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C is for the driver, which then closes this in good order
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._put({"kind": self.kind, "target": self.target})  # on stdin: an address may hold a password
+        self._threads = [
+            threading.Thread(target=self._write, args=(process,), daemon=True, name=f"{self.kind}-write"),
+            threading.Thread(target=self._read, args=(process, errors), daemon=True, name=f"{self.kind}-read"),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _write(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        try:
+            while (line := self._lines.get()) is not None:
+                process.stdin.write(line)
+                process.stdin.flush()
+            process.stdin.close()
+        except OSError:  # it is gone; `_read` says why
+            return
+
+    def _read(self, process: subprocess.Popen[bytes], errors: Any) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._warn(
+                f"does not take metrics ({json.loads(line)}); the run goes on, and three failures in a row end it"
+            )
+        process.stdout.close()
+        if process.wait() > 0:
+            errors.seek(0)
+            last = errors.read()[-2000:].decode(errors="replace").strip().splitlines()
+            self._warn(f"has ended by itself ({last[-1] if last else f'code {process.returncode}'})")
+        errors.close()
+
+    def _warn(self, text: str) -> None:
+        """Say what went wrong, the first time; a password in the address is not repeated."""
+        if not self._warned:
+            self._warned = True
+            _log.warning("%s %s", self.title, text.replace(self.target, self._shown), extra={"tracker": self.kind})
+
+    @property
+    def _shown(self) -> str:
+        head, at, place = self.target.rpartition("@")
+        return f"{head.partition('://')[0]}://...@{place}" if at else self.target

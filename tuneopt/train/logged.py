@@ -1,0 +1,143 @@
+"""What a training process says of its trial in the trial's log: beginning, curve points, warnings, errors, end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+from tuneopt.ledger.logs import TrialLog
+
+if TYPE_CHECKING:
+    from tuneopt.ledger import CurvePoint, TrialRecord
+    from tuneopt.spec import TrialSpec
+    from tuneopt.train.loop import Training
+
+
+def log_start(log: TrialLog, spec: TrialSpec) -> None:
+    """A process takes the trial up."""
+    from tuneopt import __version__
+
+    log.write(
+        "start",
+        optimizer=spec.optimizer,
+        regime=spec.regime.label,
+        seed=spec.seed,
+        config=dict(spec.config),
+        steps=spec.steps,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        tuneopt=__version__,
+    )
+
+
+def log_ready(log: TrialLog, training: Training) -> None:
+    """The model is built and compiled, and training begins or goes on from a checkpoint."""
+    log.write("ready", device=str(training.device), startup_seconds=round(training.seconds["startup"], 3))
+    if training.resumes:
+        log.write("resume", step=training.step, steps=training.steps, resumes=training.resumes)
+    elif training.curve:
+        log_point(log, training.curve[0], training.steps)
+
+
+def log_point(log: TrialLog, point: CurvePoint, steps: int) -> None:
+    """A curve point; losses in nats per token."""
+    log.write("point", steps=steps, **asdict(point))
+
+
+def log_end(log: TrialLog, record: TrialRecord) -> None:
+    """The record is in the ledger."""
+    log.write(
+        "end",
+        status=record.status,
+        select_loss=record.select_loss,
+        report_loss=record.report_loss,
+        proof_passed=record.proof_passed,
+        tokens_per_second=record.tokens_per_second,
+        resumes=record.resumes,
+        notes=list(record.notes),
+    )
+
+
+@contextmanager
+def telling(log: TrialLog) -> Iterator[None]:
+    """Let warnings reach the log too, from `logging` and from `warnings`, and an exception, which then goes on.
+
+    Only while the trial is under way: a process trains one after the other.
+    """
+    root, shown = logging.getLogger(), warnings.showwarning
+    handler = _ToLog(log, alone=not root.handlers)
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        log.write("warning", "warning", kind=category.__name__, text=str(message), where=f"{filename}:{lineno}")
+        shown(message, category, filename, lineno, file, line)
+
+    root.addHandler(handler)
+    warnings.showwarning = show
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        log.write("interrupted", "warning", text="the process was asked to end")
+        raise
+    except BaseException as error:
+        log.write("error", "error", text=_sentence(error), traceback=traceback.format_exc())
+        raise
+    finally:
+        root.removeHandler(handler)
+        if warnings.showwarning is show:
+            warnings.showwarning = shown
+
+
+@contextmanager
+def log_failed(log: TrialLog) -> Iterator[None]:
+    """For callers that do not start a failed trial again: say that it failed for good, and name the log."""
+    try:
+        yield
+    except Exception as error:
+        log.write("failed", "error", text=_sentence(error))
+        error.add_note(f"the trial's log: {log.where}")
+        raise
+
+
+class _ToLog(logging.Handler):
+    """Writes log records of warnings and errors into a trial's log."""
+
+    def __init__(self, log: TrialLog, alone: bool) -> None:
+        super().__init__(logging.WARNING)
+        self.log, self.alone = log, alone
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; where no other handler is, Python's last resort still shows it on stderr."""
+        if not getattr(record, "log_failed", False):
+            level = "error" if record.levelno >= logging.ERROR else "warning"
+            about = {"traceback": "".join(traceback.format_exception(*record.exc_info))} if record.exc_info else {}
+            self.log.write("warning", level, logger=record.name, text=record.getMessage(), **about)
+        if self.alone and logging.lastResort and not _handled(record.name):
+            logging.lastResort.handle(record)
+
+
+def _handled(name: str) -> bool:
+    """Whether a logger below the root shows records of that name."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None and logger.parent is not None:
+        if logger.handlers:
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
