@@ -57,6 +57,8 @@ def test_prose_and_code_are_encoded_alike(both: dict[str, Tokenizer], kind: str,
 
 def test_known_parts_do_not_reach_the_tokenizer_again(both: dict[str, Tokenizer], prose: tuple[str, ...]) -> None:
     class Counting:
+        encode_special_tokens = True
+
         def __init__(self) -> None:
             self.texts = 0
 
@@ -78,6 +80,9 @@ def test_known_parts_do_not_reach_the_tokenizer_again(both: dict[str, Tokenizer]
 
 def test_unknown_cuts_are_encoded_whole(both: dict[str, Tokenizer], prose: tuple[str, ...]) -> None:
     other = Tokenizer.from_str(both["gpt-2"].to_str())
+    assert not Encoder(other).by_parts  # special tokens in a text would be special
+    other.encode_special_tokens = True
+    assert Encoder(other).by_parts
     other.normalizer = NFC()
     encoder = Encoder(other)
     assert not encoder.by_parts

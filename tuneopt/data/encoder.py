@@ -55,7 +55,8 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, max_parts: int = MAX_PARTS) -> None:
         self._tokenizer = tokenizer
         self._max_parts = max_parts
-        self.by_parts = cuts_are_known(json.loads(tokenizer.to_str()))
+        # A special token inside a text stays text, or it would be matched before any cut.
+        self.by_parts = bool(tokenizer.encode_special_tokens) and cuts_are_known(json.loads(tokenizer.to_str()))
         self._forget()
 
     def _forget(self) -> None:
