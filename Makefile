@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint audit format clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -30,9 +30,12 @@ lint: $(READY)  ## ruff, mypy and the floors of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+audit: $(READY)  ## known vulnerabilities of what is installed, as a report
+	.ci/audit
+
 format: $(READY)  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches (ledgers stay)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,65 @@
+"""Values that break readers, and the ways to put one into a document."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from typing import Any
+
+VALUES: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2, 2**31, 2**63, -(2**63) - 1, 10**400, 0.0, -0.0, 0.1, 1e308, -1e308, 5e-324, "", " ",
+    "0", "nan", "NaN", "Infinity", "1e309", "x", "x" * 9000, "\ud800", "\udfff", "a\x00b", "\x1b[31m", "a\nb",
+    "\u202e", "../../../etc/passwd", "/etc/passwd", "C:\\x", "train-00000.arrow", "=1+1", "<script>", [], {}, [1], [[]],
+    [None], ["\ud800"], {"a": 1}, {"": ""}, {"\ud800": 1}, [[1, 2, 3]], [[1e-9, 1e308]],
+)  # fmt: skip
+"""What one field of a document is replaced by: other types, bounds, text that is none, paths, markup."""
+
+Place = tuple[Any, ...]
+
+
+def places(tree: Any, here: Place = ()) -> Iterator[Place]:
+    """Every place in a JSON document but its root; of a list the first two entries stand for all."""
+    if here:
+        yield here
+    if isinstance(tree, dict):
+        for key in tree:
+            yield from places(tree[key], (*here, key))
+    elif isinstance(tree, list):
+        for index in range(min(2, len(tree))):
+            yield from places(tree[index], (*here, index))
+
+
+def replaced(tree: Any, place: Place, value: Any) -> Any:
+    """A copy of the document with one value replaced."""
+    changed = copy.deepcopy(tree)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return changed
+
+
+def mutated(tree: Any, rng: random.Random) -> Any:
+    """The document with one thing changed: a value replaced, left out, doubled, wrapped, or a key renamed."""
+    found = list(places(tree))
+    if not found:
+        return rng.choice(VALUES)
+    place = rng.choice(found)
+    way = rng.randrange(6)
+    if way <= 2:
+        return replaced(tree, place, copy.deepcopy(rng.choice(VALUES)))
+    changed = copy.deepcopy(tree)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    key = place[-1]
+    if way == 3:
+        del inner[key]
+    elif way == 4:
+        inner[key] = [inner[key], inner[key]] if rng.random() < 0.5 else {"a": inner[key]}
+    elif isinstance(inner, dict):
+        inner[str(rng.choice(VALUES))[:50]] = inner.pop(key)
+    else:
+        inner.append(copy.deepcopy(inner[key]))
+    return changed

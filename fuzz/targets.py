@@ -1,0 +1,205 @@
+"""What fuzzing feeds: one function per format that outsiders can write, each over raw bytes.
+
+A target returns for data that is valid and for data that is refused with one sentence (`InputError`). Every other
+exception, and any result that does not survive its own round trip, is a finding. tests/security runs the targets over
+the seeds and over everything that was found; fuzz/run.py runs them under atheris.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuneopt.errors import LONGEST_SENTENCE, InputError, visible
+
+Target = Callable[[bytes], None]
+
+
+@contextmanager
+def expected() -> Iterator[None]:
+    """Let `InputError` pass when its sentence is one line of bounded length that steers no terminal."""
+    try:
+        yield
+    except InputError as error:
+        sentence = str(error)
+        assert sentence and sentence == visible(sentence) and len(sentence) <= LONGEST_SENTENCE, repr(sentence)
+
+
+@contextmanager
+def file_with(data: bytes, name: str) -> Iterator[Path]:
+    """A file of that name that holds ``data``, in memory where the system allows it."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        yield path
+
+
+def study(data: bytes) -> None:
+    """A study file."""
+    from tuneopt.search.study.file import read_study
+
+    with file_with(data, "study.yaml") as path, expected():
+        read_study(path)
+
+
+def recipe(data: bytes) -> None:
+    """A recipe of a corpus."""
+    from tuneopt.data.recipe.file import read_recipe
+
+    with file_with(data, "recipe.yaml") as path, expected():
+        read_recipe(path)
+
+
+def record(data: bytes) -> None:
+    """A trial record, as its file's text; a wrong id is also tried as the right one, which leads deeper."""
+    from tuneopt.ledger import TrialRecord
+    from tuneopt.ledger import table as tables
+    from tuneopt.spec import identity
+
+    def read(text: bytes) -> None:
+        with expected():
+            found = TrialRecord.from_json(text)
+            assert TrialRecord.from_json(found.to_json()) == found
+            table = tables.build([tables.row(found)])
+            assert table.num_rows == 1
+            tables.points(found)
+
+    read(data)
+    try:
+        plain = json.loads(data)
+        plain["trial"] = identity(plain["spec"])
+        text = json.dumps(plain).encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return
+    read(text)
+
+
+def marker(data: bytes) -> None:
+    """The marker of a ledger."""
+    from tuneopt.ledger.place import check_marker
+
+    with expected():
+        check_marker(data, "ledger")
+
+
+def sweep(data: bytes) -> None:
+    """A sweep's description in a ledger: read, planned, and written again."""
+    from tuneopt.ledger.checks import parse_object, plain_tree
+    from tuneopt.search.stored import stored_sweep
+
+    with expected():
+        found = stored_sweep(parse_object(data, "a sweep"), "0")
+        again = plain_tree(found.to_dict(), "a sweep")
+        assert stored_sweep(again, "0") == found
+        if found.replicates <= 5:
+            [spec.id for spec in found.state({}).pending[:50]]
+
+
+def compacted(data: bytes) -> None:
+    """The compacted file of a ledger: read, or passed over."""
+    from tuneopt.ledger import Ledger
+
+    with file_with(data, "trials.parquet") as path:
+        root = path.parent / "ledger"
+        (root / "compacted").mkdir(parents=True)
+        path.rename(root / "compacted" / "trials.parquet")
+        with expected():
+            ledger = Ledger(root)
+            ledger.table()
+            ledger.curves()
+            list(ledger.records())
+            ledger.verify()
+
+
+def _results(data: bytes, ending: str) -> None:
+    from tuneopt.analysis.load import load
+
+    with file_with(data, f"results{ending}") as path, expected():
+        load(path)
+
+
+def results_csv(data: bytes) -> None:
+    """A table of results as CSV."""
+    _results(data, ".csv")
+
+
+def results_json(data: bytes) -> None:
+    """A table of results as JSON."""
+    _results(data, ".json")
+
+
+def results_parquet(data: bytes) -> None:
+    """A table of results as Parquet."""
+    _results(data, ".parquet")
+
+
+def manifest(data: bytes) -> None:
+    """The manifest of a prepared corpus."""
+    from tuneopt.data.manifest import MANIFEST_FILE, Manifest
+
+    with file_with(data, MANIFEST_FILE) as path, expected():
+        found = Manifest.read(path.parent)
+        assert Manifest.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+        found.check_sizes(path.parent)
+
+
+def shard(data: bytes) -> None:
+    """A token shard, as its manifest's sizes allow it."""
+    from tuneopt.data.manifest import Shard
+    from tuneopt.data.shards import map_shard
+
+    with file_with(data, "train-00000.arrow") as path, expected():
+        for tokens in (4, max(1, len(data) // 2)):
+            entry = Shard(path.name, tokens, max(1, len(data)), "0" * 64)
+            assert sum(int(view.sum()) * 0 + len(view) for view in map_shard(path.parent, entry)) == tokens
+
+
+def tokenizer(data: bytes) -> None:
+    """A tokenizer file, then a text through it."""
+    from tuneopt.data.tokenizer import load_tokenizer
+
+    with file_with(data, "tokenizer.json") as path, expected():
+        load_tokenizer(path).encode("a text of some words", add_special_tokens=False)
+
+
+def checkpoint(data: bytes) -> None:
+    """A checkpoint: read, or passed over."""
+    import torch
+
+    from tuneopt.train.checkpoint import CheckpointStore
+
+    with file_with(data, "step-000000001.pt") as path, expected():
+        CheckpointStore(path.parent).load_newest(torch.device("cpu"))
+
+
+def words(data: bytes) -> None:
+    """What follows ``--set``, ``--grid`` and ``--start``, one per line, on a search space."""
+    from tuneopt.api.words import parse_assignments, parse_value, parse_values
+    from tuneopt.search.space import load_space
+
+    lines = data.decode(errors="replace").splitlines()[:6]
+    with expected():
+        pinned = parse_values(lines[0:2], "--set")
+        grids = {
+            name: [parse_value(word) for word in text.split(",")]
+            for name, text in parse_assignments(lines[2:4], "--grid").items()
+        }
+        space = load_space("adamw").on("nano", pinned, grids).begin_at(parse_values(lines[4:6], "--start"))
+        assert type(space).from_dict(json.loads(json.dumps(space.to_dict()))) == space
+
+
+TARGETS: dict[str, Target] = {
+    each.__name__: each
+    for each in (
+        study, recipe, record, marker, sweep, compacted, results_csv, results_json, results_parquet, manifest, shard,
+        tokenizer, checkpoint, words,
+    )
+}  # fmt: skip
+"""Every target by name."""
+
+JSON_TARGETS = ("record", "marker", "sweep", "results_json", "manifest", "tokenizer")
+"""Those whose data is JSON, which a mutator can change without breaking its syntax."""
