@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from tuneopt.ledger import Ledger
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
 from tuneopt.train import engine
 from tuneopt.train.chunks import CHUNKED_VOCABULARY
+from tuneopt.train.distributed import Placement
+from tuneopt.train.distributed_run import run_ranks
 from tuneopt.train.engine import Engine, can_compile, fresh
 from tuneopt.train.hessian import hessian_diagonal
+from tuneopt.train.run import run_trial
 
 CPU = torch.device("cpu")
 FLAT = Scale("flat", "nano", layers=5, d_model=32, d_ff=64, heads=1, seq_len=32)
@@ -73,3 +77,19 @@ def test_inductor_gives_the_gradients_of_plain_code(precision: str, checkpointin
     for each, other in zip(ours, reference, strict=True):
         assert each.dtype == torch.float32, "gradients of master weights"
         assert torch.dist(each, other) <= (1e-4 if precision == "fp32" else 0.02) * other.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("vocab_size", [272, CHUNKED_VOCABULARY])
+def test_compiled_ranks_end_with_the_loss_of_one_process(corpus, make_spec, tmp_path, vocab_size: int) -> None:
+    """DDP around a loss that was compiled as a whole, and around one that was compiled by blocks."""
+    if not can_compile():
+        pytest.skip("no C++ compiler")
+    made = make_spec(ratio=0.05, micro_batch=4)
+    regime = replace(made.regime, corpus=replace(made.regime.corpus, vocab_size=vocab_size))
+    made = replace(made, compile=True, regime=regime)
+    whole = run_trial(replace(made, compile=False), corpus, Ledger(tmp_path / "one"))
+    ranks = run_ranks(made, corpus, Ledger(tmp_path / "two"), Placement(ranks=2))
+    assert ranks.select_loss == pytest.approx(whole.select_loss, rel=1e-4)
+    assert ranks.environment["ranks"] == "2" and ranks.environment["micro_batch"] == "4"
