@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from zero_specs import OPTIMIZERS
 
+from tuneopt import api
 from tuneopt.ledger import Ledger
+from tuneopt.train.checkpoint import CheckpointStore
 from tuneopt.train.distributed import Placement
 from tuneopt.train.distributed_launch import launch
 from tuneopt.train.distributed_run import run_ranks
+from tuneopt.train.failed import RankFailedError
 from tuneopt.train.run import run_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -63,11 +66,11 @@ def test_a_trial_goes_on_after_a_rank_died(corpus, make_spec, tmp_path: Path, mo
 
     killer = threading.Thread(target=kill_one_rank)
     killer.start()
-    with pytest.raises(RuntimeError, match="rank"):
+    with pytest.raises(RankFailedError, match=r"^rank 1 of 2 was ended by SIGKILL .*; run the same command again"):
         run_ranks(spec, corpus, ledger, Placement(2, 2))
     killer.join()
-    assert ledger.get(spec.id) is None
-    record = run_trial(spec, corpus, ledger)
+    assert ledger.get(spec.id) is None and CheckpointStore(ledger.checkpoint_dir(spec.id)).steps()
+    record = run_ranks(spec, corpus, ledger, Placement(2, 2))
     assert record.resumes == 1 and record.comparable
     assert record.select_loss == pytest.approx(alone.select_loss, rel=1e-4)
 
@@ -124,3 +127,21 @@ def test_the_module_trains_under_torchrun(corpus, make_spec, tmp_path: Path) -> 
     assert ended.returncode == 0, ended.stderr[-2000:]
     record = Ledger(tmp_path / "ledger").get(spec.id)
     assert record is not None and record.comparable and record.environment["zero"] == "3"
+
+
+def test_the_check_of_devices_says_what_it_measured() -> None:
+    command = [sys.executable, "-m", "tuneopt.train.zero.check", "--json", "--scale", "nano-65k", "--steps", "3"]
+    ended = subprocess.run([*command, "--stages", "1,3", "--optimizer", "lion"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    results = json.loads(ended.stdout)
+    assert [(result["ranks"], result["zero"]) for result in results] == [(1, 0), (2, 1), (2, 3)]
+    assert results[0]["difference"] == 0.0 and all(result["difference"] < 1e-4 for result in results)
+    assert all(len(result["losses"]) == 3 and result["seconds"] > 0 < result["peak_bytes"] for result in results)
+    again = subprocess.run([*command, "--stages", "1", "--tolerance", "-1"], capture_output=True, text=True)
+    assert again.returncode == 1, "a tolerance that nothing meets"
+
+
+def test_several_ranks_take_the_stage_that_memory_asks_for(corpus, make_spec, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tuneopt.train.memory.SHARDED", 1)  # every model counts as large
+    record = api.train(make_spec("lion", **OPTIMIZERS["lion"]), corpus, Ledger(tmp_path), ranks=2)
+    assert (record.environment["ranks"], record.environment["zero"]) == ("2", "1")
