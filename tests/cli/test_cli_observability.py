@@ -229,11 +229,9 @@ def test_a_trial_that_fails_leaves_its_log_and_the_message_names_it(text: Path, 
     (tmp_path / "broken.py").write_text(BROKEN)
     (tmp_path / "space.py").write_text(BROKEN_SPACE)
     only = ["--set", "learning_rate=0.1", "--set", "train_batch_size=16", "--set", "warmup=0.1", "--replicates", "1"]
-    process = subprocess.run(
-        [sys.executable, "-m", "tuneopt", "tune", "-O", "./broken.py:Broken", "--space", "./space.py", "--ratio", "0.05",
-         "--no-compile", "--corpus", "text", *only],
-        cwd=tmp_path, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
+    where = ["--space", "./space.py", "--ratio", "0.05", "--no-compile", "--corpus", "text"]
+    command = [sys.executable, "-m", "tuneopt", "tune", "-O", "./broken.py:Broken", *where, *only]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
     (log,) = (tmp_path / "ledger" / "logs").iterdir()
     trial = log.stem
     assert f"trial {trial}: failed: RuntimeError: the update went wrong; its log: {log}" in process.stderr
@@ -243,5 +241,5 @@ def test_a_trial_that_fails_leaves_its_log_and_the_message_names_it(text: Path, 
     assert names.count("start") == 3 and names.count("error") == 3 and names.count("restart") == 2
     assert names[-1] == "failed" and events[-1]["by"] == "driver"
     error = next(event for event in events if event["event"] == "error")
-    assert error["text"] == "RuntimeError: the update went wrong" and "broken.py" in error["traceback"]
+    assert error["text"] == "RuntimeError: the update went wrong" and "in step" in error["traceback"]
     assert Ledger(tmp_path / "ledger").ids() == [], "no record stands for a trial that failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,14 @@ def test_a_trial_with_a_record_runs_no_longer(ledger, monkeypatch):
         soon(ledger, lambda moment: len(moment.running) == 2)
         ledger.files.replace("trials/aa.json", b"{}")
         assert set(read_moment(ledger, "s").running) == {"bb"}
+
+
+def test_ray_tune_may_pickle_who_listens(ledger):
+    with Heartbeat(ledger, "s", "smoke", 0.0) as heart:
+        heart.start()
+        copy = pickle.loads(pickle.dumps(heart))
+        copy.show(progress())
+        assert read_moment(ledger, "s") is None or read_moment(ledger, "s").running == {}
 
 
 def test_a_place_that_cannot_be_written_ends_nothing(ledger, monkeypatch):

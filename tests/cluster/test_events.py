@@ -23,12 +23,9 @@ SPEC = TrialSpec(
 class Trial:
     """As much of `ray.tune.experiment.Trial` as the callback looks at."""
 
-    def __init__(self, name: str, error: str = "") -> None:
-        self.trial_id, self.error = name, error
+    def __init__(self, name: str, error_file: str | None = None) -> None:
+        self.trial_id, self.error_file = name, error_file
         self.config: dict[str, Any] = {"spec": json.dumps(SPEC.to_dict())}
-
-    def get_error(self) -> str:
-        return self.error
 
 
 class Ear(Observer):
@@ -115,8 +112,9 @@ def test_a_trial_that_was_recorded_already_is_not_told_as_run(events: Events, ea
     assert ear.heard == [("started", SPEC.id), ("reused",)]
 
 
-def test_a_dead_worker_a_restart_and_the_last_failure(events: Events, ear: Ear) -> None:
-    trial = Trial("a", "Traceback ...\nRayActorError: the node was preempted\n")
+def test_a_dead_worker_a_restart_and_the_last_failure(events: Events, ear: Ear, tmp_path) -> None:
+    (tmp_path / "error.txt").write_text("Failure # 1\nTraceback ...\nRayActorError: the node was preempted\n")
+    trial = Trial("a", str(tmp_path / "error.txt"))
     events.on_trial_start(trial=trial)
     events.on_trial_recover(trial=trial)
     events.on_trial_start(trial=trial)

@@ -44,6 +44,10 @@ class Heartbeat:
         self._thread.join()
         self._write({**self._plain, "running": {}, "over": True})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its callbacks, and with them whoever listens; a copy writes nothing."""
+        return {name: value for name, value in vars(self).items() if name not in ("_over", "_thread")}
+
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()

@@ -154,8 +154,9 @@ def train(
     """Train one trial without Ray; a trial that the ledger holds is returned as it is.
 
     With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine, by default at the
-    lowest stage that fits (`tuneopt.train.stages`); ``offload`` keeps optimizer state in host memory. ``checkpointing`` computes activations again in the backward pass; a forward pass
-    takes at most ``sequences`` sequences (None: the specification's micro-batch, on CUDA the most that fit);
+    lowest stage that fits (`tuneopt.train.stages`); ``offload`` keeps optimizer state in host memory. ``checkpointing``
+    computes activations again in the backward pass; a forward pass takes at most ``sequences`` sequences (None: the
+    specification's micro-batch, on CUDA the most that fit);
     ``deterministic`` asks CUDA for kernels that repeat themselves. None of them changes the trial's id.
     ``keep_weights`` keeps its final weights for `export_model`. Raises `InputError` for what cannot be.
     """

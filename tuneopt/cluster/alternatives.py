@@ -14,9 +14,11 @@ from tuneopt.cluster.placing import Placements, Placing
 from tuneopt.cluster.progress import Progress, SweepResult
 from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
+from tuneopt.ledger.lease import held
 from tuneopt.observe.observer import Observer
 from tuneopt.optim.external import account
 from tuneopt.search.sampled import SampledSearch
+from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
     from tuneopt.cluster.sampling import SampledSearcher
@@ -79,6 +81,7 @@ def run_search(
         keep()
         return _result(searcher, SearchResult(outcomes=searcher.outcomes, state=searcher.state))
     with (
+        held(ledger, search.id, "search"),
         compiling_ahead(placing.as_compiled([start]), address, gpus_per_trial),
         placing.connect(address, [search.sweep.regime.scale.name]) as session,
     ):
@@ -112,6 +115,8 @@ def _tune(
         scheduler=Halving(GRACE, REDUCTION) if scheduled else None,
         observers=observers,
     )
+    if searcher.halt and not interrupted:
+        raise InputError(searcher.halt)
     return _result(
         searcher,
         SearchResult(

@@ -91,7 +91,7 @@ def run_pool(
     placing = Placing(placements or {}, gpus_per_trial, not ledger.is_local, keep_weights)
     scales = {task.sweep.regime.scale.name for task in pool.tasks.values()}
     with (
-        held(ledger, name),
+        held(ledger, name, "sweep" if name in pool.tasks else "study"),
         compiling_ahead(placing.as_compiled(pool.coming(1)), address, gpus_per_trial),
         placing.connect(address, scales) as session,
     ):
@@ -118,9 +118,7 @@ def _tune(
     searcher = PoolSearcher(pool, ledger, reachable(corpus))
     watcher = Watcher(searcher, slots, began, listener)
     worker = placing.trainable(TrialTrainable)
-    interrupted = fit(
-        worker, searcher, watcher, name=name, slots=slots, request=placing.request, observers=observers
-    )
+    interrupted = fit(worker, searcher, watcher, name=name, slots=slots, request=placing.request, observers=observers)
     if searcher.halt and not interrupted:
         raise InputError(searcher.halt)
     return PoolResult(

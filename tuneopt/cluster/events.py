@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -94,6 +95,13 @@ def _spec(trial: Any) -> TrialSpec:
 
 
 def last_line(trial: Any) -> str:
-    """The last line of what Ray says about a failed trial."""
-    lines = str(trial.get_error() or "").strip().splitlines()
+    """The last line of what Ray says about a trial's latest failure.
+
+    Tune writes it beside the driver; `Trial.get_error` would look for it in the experiment's storage, where it arrives
+    later or never.
+    """
+    try:
+        lines = Path(trial.error_file).read_text(errors="replace").strip().splitlines()
+    except (OSError, TypeError):
+        return DEAD
     return lines[-1].strip() if lines else DEAD

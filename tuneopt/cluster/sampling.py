@@ -48,6 +48,8 @@ class SampledSearcher(Searcher):  # type: ignore[misc]
         self.outcomes: dict[str, Outcome] = {}
         self.running: dict[str, TrialSpec] = {}
         self.failed: set[str] = set()
+        self.halt = ""
+        """Why nothing more can run; a worker found out."""
         self.cut: dict[str, dict[str, Any]] = {}
         self.on_cut: Callable[[], None] = lambda: None
         """Called when the scheduler cut a trial, so that it is known to the next run even if this one is killed."""
@@ -82,6 +84,8 @@ class SampledSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's configuration, None while the running ones must end first, or FINISHED."""
+        if self.halt:
+            return str(Searcher.FINISHED)
         spec = None if self._exhausted or len(self.own) >= self.trials else self._propose(trial_id)
         confirming = spec is None
         if confirming:
@@ -111,7 +115,10 @@ class SampledSearcher(Searcher):  # type: ignore[misc]
         if spec is None:
             return
         searched = spec.seed == self.search.sweep.seed
-        record = self.ledger.get(spec.id)
+        if result and result.get("halt"):
+            self.halt = str(result["halt"])
+            return
+        record = self.ledger.sound(spec.id)
         value = None
         if record is not None:
             self.outcomes[spec.id] = outcome_of(record)
@@ -191,7 +198,7 @@ class SampledSearcher(Searcher):  # type: ignore[misc]
         spec = self.search.sweep.spec(config)
         if spec.id in self.specs:
             return None
-        record = self.ledger.get(spec.id)
+        record = self.ledger.sound(spec.id)
         if record is not None:
             self._learn(record)
             self.reused.add(spec.id)
@@ -212,7 +219,7 @@ class SampledSearcher(Searcher):  # type: ignore[misc]
             spec = self.search.sweep.spec(best, seed)
             if spec.id in self.outcomes or spec.id in self.failed or spec.id in busy:
                 continue
-            record = self.ledger.get(spec.id)
+            record = self.ledger.sound(spec.id)
             if record is None:
                 return spec
             self._learn(record)

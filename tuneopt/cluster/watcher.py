@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from tuneopt.cluster.events import last_line
 from tuneopt.cluster.progress import PoolProgress
 from tuneopt.cluster.searcher import PoolSearcher
 from tuneopt.search.standing import Standing
@@ -72,8 +73,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         """A trial failed for the last time."""
         name = self._name(trial)
         self.running.pop(name, None)
-        lines = str(trial.get_error() or "").strip().splitlines()
-        self.errors[name] = lines[-1] if lines else "its worker died"
+        self.errors[name] = last_line(trial)
         self.tell()
 
     def tell(self) -> None:

@@ -137,8 +137,9 @@ class Llama(nn.Module):
         shapes = [(name, parameter.shape) for name, parameter in self.named_parameters()]
         for name, shape in shapes:
             values = torch.empty(shape)
-            yield name, values.fill_(1.0) if len(shape) == 1 else values.normal_(
-                0.0, INITIALIZER_RANGE, generator=generator
+            yield (
+                name,
+                values.fill_(1.0) if len(shape) == 1 else values.normal_(0.0, INITIALIZER_RANGE, generator=generator),
             )
 
     def hidden(self, tokens: Tensor, blocks: Iterable[Callable[..., Tensor]] | None = None) -> Tensor:

@@ -1,0 +1,65 @@
+"""A full disk ends the whole run with one sentence, and no trial is given up for it."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from test_searcher import sweep
+
+from tuneopt import cli
+from tuneopt.cluster.searcher import SweepSearcher
+from tuneopt.cluster.trainable import TrialTrainable
+from tuneopt.ledger import Ledger
+from tuneopt.ledger.room import NoRoomError
+
+
+def full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Worker(TrialTrainable):
+    """A worker without Ray whose training ends in an error."""
+
+    def __init__(self, tmp_path: Path, error: Exception) -> None:
+        self.spec, self.run = sweep().spec(sweep().space.start), None
+        self.ledger, self.error = Ledger(tmp_path / "ledger"), error
+
+    def _train_on(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [full(), OSError(errno.EDQUOT, "Disk quota exceeded"), NoRoomError("/somewhere")])
+def test_a_worker_says_why_the_run_has_to_stop(tmp_path: Path, error: Exception) -> None:
+    result = Worker(tmp_path, error).step()
+    assert result["done"] and result["halt"].startswith("no space is left for /")
+    assert "run the same command again" in result["halt"]
+
+
+def test_other_errors_of_a_worker_stay_errors(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError):
+        Worker(tmp_path, PermissionError(errno.EACCES, "Permission denied")).step()
+
+
+def test_the_searcher_starts_nothing_more_and_gives_nothing_up(tmp_path: Path) -> None:
+    searcher = SweepSearcher(sweep(), Ledger(tmp_path), "corpus")
+    assert isinstance(searcher.suggest("a"), dict) and isinstance(searcher.suggest("b"), dict)
+    searcher.on_trial_complete("a", {"done": True, "halt": "no space is left for x"})
+    assert searcher.halt == "no space is left for x"
+    assert searcher.suggest("c") == SweepSearcher.FINISHED
+    assert not searcher.failed and not searcher.pool.gave_up
+
+
+def test_a_command_that_cannot_write_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def app(**named: object) -> None:
+        error = full()
+        error.filename = "/full/reports/x.html"
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr("sys.argv", ["tuneopt", "report"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert err.count("\n") == 1 and "no space is left for /full/reports/x.html; make room" in err
