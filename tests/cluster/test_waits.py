@@ -129,6 +129,7 @@ def test_preparing_ends_where_the_trials_own_log_says_so(moment: Moment) -> None
     TrialLog(moment.ledger, SPECS[1].id).write("ready", device="cpu", startup_seconds=1.0)
     text = moment.after(35.0)
     assert text is not None and text.kind == "preparing" and SPECS[0].id in text
+    assert text.endswith("it loads the text, builds the model and compiles it")
     log.write("warning", "warning", text="waiting: 'compile' in the cache is being built by process 12")
     text = moment.after(5.0)
     assert text is not None and text.endswith("'compile' in the cache is being built by process 12")

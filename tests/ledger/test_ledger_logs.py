@@ -88,12 +88,14 @@ def test_uploads_are_few_but_errors_and_ends_go_at_once(bucket: Ledger, monkeypa
     log = TrialLog(bucket, "t1")
     for step in range(50):
         log.write("point", step=step)
+    for _ in range(50):
+        log.write("warning", "warning", text="at every step")
     assert len(puts) == 1, "the first event goes up, the others wait"
     log.write("error", "error", text="boom")
     assert len(puts) == 2
     log.write("end", status="completed")
     assert len(puts) == 3
-    assert len(read_log(bucket, "t1")[0]) == 52, "nothing that was written is lost at the end"
+    assert len(read_log(bucket, "t1")[0]) == 102, "nothing that was written is lost at the end"
 
 
 def test_a_log_is_bounded_but_keeps_errors_and_the_end(ledger: Ledger, bucket: Ledger, monkeypatch) -> None:
@@ -158,7 +160,7 @@ def test_a_store_that_does_not_answer_is_left_alone_for_a_while(bucket: Ledger, 
     monkeypatch.setattr(bucket.files, "replace", refuse)
     for step in range(20):
         log.write("point", step=step)
-    log.write("warning", "warning", text="urgent, but the store has just failed")
+    log.write("warning", "warning", text="it waits as well")
     assert len(tries) == 1
     monkeypatch.setattr(bucket.files, "replace", good)
     monkeypatch.setattr(time, "monotonic", lambda clock=time.monotonic: clock() + logs.BACK_OFF_SECONDS)

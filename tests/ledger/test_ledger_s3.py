@@ -16,6 +16,7 @@ import pytest
 from ledger_samples import make_record, make_spec
 
 from tuneopt.ledger import Ledger, open_ledger
+from tuneopt.ledger.logs import TrialLog, find_log, read_log
 from tuneopt.spec import InputError
 
 HERE = Path(__file__).parent
@@ -88,6 +89,21 @@ def test_sweeps_runs_and_the_compacted_table_live_there_too(bucket: str, tmp_pat
     assert list(other.sweeps()) == ["s" * 16] and [run["wall_seconds"] for run in other.runs().values()] == [1.5]
     assert other.export(tmp_path / "all.parquet") == 8
     assert not other.is_local
+
+
+def test_a_trials_log_goes_up_and_another_process_goes_on_with_it(bucket: str) -> None:
+    spec = make_spec()
+    first = TrialLog(open_ledger(bucket), spec.id)
+    first.write("start", pid=1)
+    first.write("error", "error", text="out of memory")
+    again = TrialLog(open_ledger(bucket), spec.id)
+    again.write("restart", "warning", text="its worker died")
+    ledger = open_ledger(bucket, must_exist=True)
+    assert [event["event"] for event in read_log(ledger, find_log(ledger, spec.id[:6]))[0]] == [
+        "start", "error", "restart",
+    ]  # fmt: skip
+    assert again.where == f"{bucket.partition('?')[0]}/logs/{spec.id}.jsonl", "without how to reach the store"
+    assert ledger.verify() == [] and ledger.ids() == []
 
 
 def test_a_bucket_without_a_ledger_is_said_to_be_none(bucket: str) -> None:

@@ -78,7 +78,9 @@ class Waits:
         names = [event["event"] for event in events]
         latest = len(names) - names[::-1].index("start") if "start" in names else 0
         training = bool({"ready", "resume", "point"} & set(names[latest:]))
-        return {"training": training, "said": describe(events[-1]) if events else ""}
+        # That it started is known; what it then does, before anything else is said, is in the sentence itself.
+        said = describe(events[-1]) if events and names[-1] != "start" else ""
+        return {"training": training, "said": said}
 
 
 def _running(trial: str, heard: Heard, now: float) -> Running:

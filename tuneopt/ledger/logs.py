@@ -32,7 +32,7 @@ ENDS = ("end", "failed")
 """Events after which nothing is to come, unless the trial is started anew."""
 
 UPLOAD_SECONDS = 10.0
-"""Least time between two uploads to an object store; warnings, errors and the end go at once."""
+"""Least time between two uploads to an object store; exceptions and the end go at once."""
 
 BACK_OFF_SECONDS = 300.0
 """How long uploads pause after one that failed: a store that does not answer must not hold up training."""
@@ -74,7 +74,7 @@ class TrialLog:
             if isinstance(files, LocalFiles):
                 self._append(files.root / self.name, line, urgent)
             else:
-                self._upload(line, urgent, last=event in ENDS or level == "error")
+                self._upload(line, urgent, last=event in (*ENDS, "error", "interrupted"))
         except Exception as error:  # whatever a file system may raise: training is worth more than its log
             if not self._said:
                 self._said = True
@@ -100,7 +100,7 @@ class TrialLog:
         if _fits(len(self._held), urgent):
             self._held += line
         now = time.monotonic()
-        if now >= self._upload_after or (urgent and not self._said) or last:
+        if now >= self._upload_after or last:
             self._upload_after = now + BACK_OFF_SECONDS
             self.ledger.files.replace(self.name, bytes(self._held))
             self._upload_after, self._said = time.monotonic() + UPLOAD_SECONDS, False
@@ -120,7 +120,8 @@ def log_name(trial: str) -> str:
 
 def log_address(ledger: Ledger, trial: str) -> str:
     """Where the log of a trial is, as a path or an address, whether or not it is there."""
-    return f"{ledger.uri}/{log_name(trial)}"
+    place = ledger.uri if ledger.is_local else ledger.uri.partition("?")[0]  # what follows is how to reach a store
+    return f"{place}/{log_name(trial)}"
 
 
 def has_log(ledger: Ledger, trial: str) -> bool:
