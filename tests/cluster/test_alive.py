@@ -60,6 +60,17 @@ def test_a_node_that_the_cluster_gave_up_counts_as_lost(monkeypatch: pytest.Monk
     assert alive._dead_node() == "", "a head that does not answer for a while is not judged here"
 
 
+def test_ray_that_is_ended_on_purpose_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    fake_node(monkeypatch, {"raylet": process})
+    with watching(local=True) as watch:
+        watch.rest()
+        process.kill()
+        process.wait()
+        time.sleep(0.2)
+    assert watch.lost == ""
+
+
 HANGS = """
 import time
 from tuneopt.cluster import alive

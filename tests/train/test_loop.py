@@ -129,6 +129,19 @@ def test_resuming_from_any_checkpoint_gives_the_same_bits(corpus, make_spec, tmp
     assert resumed.proof == undisturbed.proof
 
 
+def test_a_checkpoint_at_a_curve_point_that_is_not_measured_yet_loses_no_point(corpus, make_spec, tmp_path) -> None:
+    undisturbed = finish(Training(make_spec(), corpus, None))
+    interrupted = Training(make_spec(), corpus, tmp_path)
+    for _ in range(undisturbed.curve[2].step):
+        interrupted.train_step()
+        if interrupted.step == undisturbed.curve[1].step:
+            interrupted._measure()
+    interrupted.save()
+    resumed = finish(Training(make_spec(), corpus, tmp_path))
+    curves = [[replace(point, seconds=0.0) for point in each.curve] for each in (resumed, undisturbed)]
+    assert curves[0] == curves[1]
+
+
 KILLED = """
 import sys, pickle
 from pathlib import Path

@@ -29,25 +29,34 @@ class Watch:
         self.local, self.wake = local, wake
         self.lost = ""
         self._done = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._look, name="ray-watch", daemon=True)
         self._thread.start()
 
+    def rest(self) -> None:
+        """Look no more, because Ray is about to be ended on purpose; what was lost before stays lost."""
+        with self._lock:
+            if not self.lost:
+                self._done.set()
+
     def stop(self) -> None:
-        """Look no more."""
+        """The driver got away from Ray, alive or dead."""
         self._done.set()
 
     def _look(self) -> None:
         while not self._done.wait(LOOK_SECONDS if self.local else LOOK_AT_CLUSTER_SECONDS):
             dead = _dead_processes() if self.local else _dead_node()
-            if dead and not self._done.is_set():
+            with self._lock:
+                if not dead or self._done.is_set():
+                    continue
                 self.lost = f"{dead}; run the same command again: it goes on from what is recorded"
-                if self.wake:
-                    os.kill(os.getpid(), WAKE)  # what waits inside Ray wakes up to signals
-                if not self._done.wait(END_SECONDS):
-                    sys.stderr.write(f"tuneopt: {self.lost}\n")
-                    sys.stderr.flush()
-                    os._exit(BAD_END)
-                return
+            if self.wake:
+                os.kill(os.getpid(), WAKE)  # what waits inside Ray wakes up to signals
+            if not self._done.wait(END_SECONDS):
+                sys.stderr.write(f"tuneopt: {self.lost}\n")
+                sys.stderr.flush()
+                os._exit(BAD_END)
+            return
 
 
 @contextlib.contextmanager

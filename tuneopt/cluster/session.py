@@ -114,6 +114,7 @@ def connect(
             if not watch.lost:
                 raise
         finally:
+            watch.rest()
             ray.shutdown()
         if watch.lost:
             raise InputError(watch.lost)

@@ -119,7 +119,9 @@ class Training:
 
     def advance(self) -> CurvePoint:
         """Train to the next curve point and measure there."""
-        target = next(point for point in curve_steps(self.steps, self.spec.evaluation.points) if point > self.step)
+        # After the last point, not after the last step: a checkpoint can lie at a curve point that is not measured yet.
+        last = self.curve[-1].step
+        target = next(point for point in curve_steps(self.steps, self.spec.evaluation.points) if point > last)
         while self.step < target:
             with self._clock("train"):
                 self.train_step()
