@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
@@ -24,8 +23,6 @@ WandB = Annotated[str | None, typer.Option("--wandb", metavar="PROJECT", help="L
 MLflow = Annotated[
     str | None, typer.Option("--mlflow", metavar="URI", help="Log to MLflow: a server, or sqlite:///mlflow.db.")
 ]
-
-_log = logging.getLogger("tuneopt.run")
 
 
 class Watching:
@@ -59,9 +56,11 @@ class Watching:
 
     def say(self, text: str) -> None:
         """A note to people, or a log record where people do not read along."""
+        import logging
+
         from tuneopt import console
 
         if self.display:
             console.say(text)
         else:
-            _log.info(text)
+            logging.getLogger("tuneopt.run").info(text)
