@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny_trials import CONFIG, TINY, VOCAB
 
 from tuneopt.data import Corpus, load_corpus
-from tuneopt.spec import Evaluation, Regime, Scale, TrialSpec
+from tuneopt.spec import Evaluation, Regime, TrialSpec
 
 WORDS = (
     "the",
@@ -24,8 +25,6 @@ WORDS = (
     "night",
     "never",
 )
-TINY = Scale("tiny", "nano", layers=2, d_model=16, d_ff=64, heads=1, seq_len=32)
-VOCAB = 272
 
 
 @pytest.fixture(scope="session")
@@ -36,20 +35,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
         text = " ".join(generator.choice(WORDS) for _ in range(120))
         (folder / f"{number:03d}.txt").write_text(f"Chapter {number}. {text}.")
     yield load_corpus(str(folder), vocab_size=VOCAB, cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-CONFIG = {
-    "learning_rate": 0.01,
-    "weight_decay": 0.1,
-    "beta1": 0.9,
-    "beta2": 0.95,
-    "epsilon": 1e-8,
-    "max_grad_norm": 1.0,
-    "train_batch_size": 8,
-    "warmup": 0.1,
-    "min_lr_ratio": 0.0,
-    "lr_schedule": "cosine",
-}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import CONFIG
+from tiny_trials import CONFIG
 from zero_specs import OPTIMIZERS
 
 from tuneopt.optim import create

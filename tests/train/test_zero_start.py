@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from tiny_trials import TINY
 from torch import nn
 from zero_memory_probe import Load, measure
 from zero_rank import Case, run_cases

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import CONFIG
+from tiny_trials import CONFIG
 from zero_specs import OPTIMIZERS
 
 from tuneopt.data import Corpus, open_corpus
