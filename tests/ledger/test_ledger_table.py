@@ -31,6 +31,22 @@ def sample() -> list[TrialRecord]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 1),
+        ({"ranks": "8"}, 8),
+        ({"devices": 2}, 2),
+        ({"ranks": "0"}, 1),
+        ({"ranks": True}, 1),
+        ({"ranks": "9" * 9}, 1),
+    ],
+)
+def test_device_seconds_count_every_rank(environment: dict, count: int, tmp_path: Path) -> None:
+    record = make_record(make_spec(0), environment=environment)
+    assert filled(tmp_path, [record]).table()["devices"].to_pylist() == [count]
+
+
 def test_a_row_holds_every_fact_of_its_record(tmp_path: Path) -> None:
     records = {record.trial: record for record in sample()}
     table = filled(tmp_path, list(records.values())).table()

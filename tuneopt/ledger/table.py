@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneopt.checked import LARGEST_COUNT
 from tuneopt.ledger.checks import SECONDS
 from tuneopt.ledger.record import TrialRecord
 from tuneopt.spec import InputError, Value
@@ -121,10 +120,14 @@ def row(record: TrialRecord) -> dict[str, Any]:
     }
 
 
+MOST_DIGITS = 8
+"""No trial has a hundred million devices; a longer number is damage."""
+
+
 def devices(record: TrialRecord) -> int:
-    """How many devices the trial held, by its environment's ``devices``; 1 where that says nothing."""
-    count = record.environment.get("devices", 1)
-    return count if isinstance(count, int) and 1 <= count <= LARGEST_COUNT else 1
+    """How many devices the trial held: the ``ranks`` (or ``devices``) of its environment; 1 where that says nothing."""
+    said = str(record.environment.get("ranks", record.environment.get("devices", 1)))
+    return max(int(said), 1) if said.isascii() and said.isdigit() and len(said) < MOST_DIGITS else 1
 
 
 def points(record: TrialRecord) -> list[dict[str, Any]]:
