@@ -71,7 +71,7 @@ class Nothing(trainable.TrialTrainable):
     def step(self) -> dict[str, Any]:
         record = finished(self.spec)
         self.ledger.put(record)
-        return {**trainable._outcome(record), "busy_seconds": 0.0, "reused": False, "done": True}
+        return {**trainable.outcome(record), "busy_seconds": 0.0, "reused": False, "done": True}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The queue of waiting trials: first come, first served, and blind to what ended."""
+"""The queue of waiting trials: first come, first served, no worker thrown away, and blind to what ended."""
 
 from __future__ import annotations
 
@@ -50,12 +50,24 @@ def test_the_choice_is_that_of_tunes_own_queue(make) -> None:
     assert queue.choose_trial_to_run(controller) is None
 
 
+def test_a_free_worker_goes_to_a_trial_that_none_was_asked_for() -> None:
+    starting, fresh, last = Waiting("a"), Waiting("b"), Waiting("c")
+    queue = LiveQueue()
+    controller = added(queue, [starting, fresh, last])
+    assert [queue.choose_trial_to_run(controller) for _ in range(4)] == [starting, fresh, last, starting]
+    fresh.status = "RUNNING"
+    assert queue.choose_trial_to_run(controller) is starting, "nobody else is left who could take it"
+    fresh.status = "PENDING"
+    assert queue.choose_trial_to_run(controller) is fresh, "its worker died, so that a new one is needed"
+
+
 def test_a_trial_whose_worker_died_waits_again_in_its_old_place() -> None:
     first, second = Waiting("a", "RUNNING"), Waiting("b")
     queue = LiveQueue()
     controller = added(queue, [first, second])
     assert queue.choose_trial_to_run(controller) is second
-    first.status = "PENDING"
+    second.status, first.status = "RUNNING", "PENDING"
+    controller = added(queue, [Waiting("c")])
     assert queue.choose_trial_to_run(controller) is first
 
 

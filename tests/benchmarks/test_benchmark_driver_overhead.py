@@ -1,0 +1,49 @@
+"""The driver's benchmark: its idle worker answers Tune like a real one, and its sweeps take the path of real ones."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import driver_overhead
+
+from tuneopt.cluster import trainable
+from tuneopt.ledger import Ledger
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> driver_overhead.Nothing:
+    ledger = Ledger(tmp_path)
+    spec = driver_overhead.sweep(0).state({}).pending[0]
+    worker = driver_overhead.Nothing.__new__(driver_overhead.Nothing)
+    worker.reset_config({"spec": json.dumps(spec.to_dict()), "corpus": "none", "ledger": ledger.uri, "source": ""})
+    return worker
+
+
+def test_a_trial_that_does_nothing_ends_like_a_real_one(worker: driver_overhead.Nothing) -> None:
+    said = worker.step()
+    record = worker.ledger.get(worker.spec.id)
+    assert record is not None and record.trial == worker.spec.id
+    assert said == {**trainable.outcome(record), "busy_seconds": 0.0, "reused": False, "done": True}
+
+
+def test_as_many_sweeps_are_planned_as_the_trials_take() -> None:
+    plan = driver_overhead.ManySweeps(3)
+    tasks = plan.tasks({})
+    assert len({task.sweep.id for task in tasks}) == 3
+    assert not plan.tasks({"one": None})
+
+
+def test_asking_is_timed_beside_all_records() -> None:
+    asked = driver_overhead.ask(200)
+    assert asked["records"] == 200 and asked["ask_ms"] > 0
+
+
+@pytest.mark.slow
+def test_idle_trials_are_all_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "TrialTrainable", driver_overhead.Nothing)
+    measured = driver_overhead.drive(60, 2)
+    assert measured["trials"] == 60 and measured["cpu_ms"] > 0
