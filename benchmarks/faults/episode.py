@@ -23,6 +23,9 @@ from tuneopt.ledger import Ledger
 STUCK = 240.0
 """Seconds without a step, a record or an end after which a run counts as stuck, and is killed."""
 
+SETTLING = {"kill raylet": 40.0, "pause raylet": 8.0, "pause node's raylet": 5.0}
+"""Seconds that the driver may take to notice what happened to its Ray, before the next fault comes."""
+
 DISK_BYTES = 48 << 20
 
 
@@ -44,6 +47,7 @@ class Episode:
         self.rewritten: list[str] = []
         self.broken: set[str] = set()
         self.stuck = 0
+        self.fresh = 0
         self.full: list[tuple[float, float]] = []
 
     def disturb(self, faults: list[Fault]) -> list[dict[str, Any]]:
@@ -62,6 +66,14 @@ class Episode:
             began = time.time()
             before = self._sizes()
             did = harm(fault.kind, scene)
+            for _ in range(3):
+                if did or self.run.code is not None:
+                    break
+                time.sleep(1.0)  # its victim was just gone
+                did = harm(fault.kind, scene)
+            if not did:
+                break  # it comes again in the next sweep
+            wait(lambda: self.run.code is not None, SETTLING.get(fault.kind, 0.0))
             self._mark_broken(before, did)
             if fault.kind == "fill disk":
                 self.full.append((began, time.time()))
@@ -132,6 +144,7 @@ class Episode:
         if self.run.starts > 60:
             raise RuntimeError(f"the sweep does not end: {self.run.ends[-5:]}")
         self.run.start()
+        self.fresh = time.time_ns()
         return False
 
     def _until_training(self) -> bool:
@@ -153,7 +166,8 @@ class Episode:
     def _steps(self, known: dict[int, int]) -> bool:
         """Whether any step was trained since ``known``."""
         now = lives(self.run.eyes)
-        return any(life.step > known.get(life.born, life.first_step) for life in now if life.alive)
+        mine = [life for life in now if life.born > self.fresh and life.alive]  # no orphans of a run that was killed
+        return any(life.step > known.get(life.born, life.first_step) for life in mine)
 
     def _more_than(self, count: int) -> bool:
         self._look()

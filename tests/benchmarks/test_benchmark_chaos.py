@@ -140,17 +140,17 @@ def test_lost_and_different_records_are_noticed(faults, tmp_path: Path) -> None:
 
 
 def test_the_table_counts_what_the_document_holds(faults) -> None:
-    fault = {"kind": "kill driver", "began": 10.0, "back_seconds": 4.0, "driver": [{"code": -9}]}
+    fault = {"kind": "kill driver", "did": "driver", "began": 10.0, "back_seconds": 4.0, "driver": [{"code": -9}]}
     cost = {"at": 10.5, "steps": 3, "seconds": 0.4, "excused": "", "within": True}
     sweep = {
         "place": "this machine", "faults": [fault, {**fault, "kind": "kill worker", "began": 20.0, "driver": []}],
         "lost": [], "doubled": [], "different": ["x"], "same answer": True, "work lost": [cost],
     }  # fmt: skip
     text = faults.table.markdown(json.loads(json.dumps({"sweeps": [sweep]})))
-    assert "| this machine | kill driver | 1 | 1 | 4, 4 s | 3, 3 | 1 of 1 |" in text
-    assert "| this machine | kill worker | 1 | 0 | 4, 4 s | - | 1 of 1 |" in text
+    assert "| this machine | kill driver | 1 | 1 | 3, 3 | 1 of 1 |" in text
+    assert "| this machine | kill worker | 1 | 0 | - | 1 of 1 |" in text
     assert "2 faults in 1 sweeps: 0 records lost, 0 written twice, 1 different" in text
-    assert "1 trials went on after a kill, 1 of them with at most one checkpoint interval" in text
+    assert "1 trials went on after a kill from their newest checkpoint, 1 of them with at most one" in text
 
 
 @pytest.mark.slow
