@@ -1,6 +1,7 @@
 """The driver's benchmark: its idle worker answers Tune like a real one, and its sweeps take the path of real ones."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_asking_is_timed_beside_all_records() -> None:
 
 
 @pytest.mark.slow
-def test_idle_trials_are_all_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainable, "TrialTrainable", driver_overhead.Nothing)
-    measured = driver_overhead.drive(60, 2)
+def test_idle_trials_are_all_recorded(tmp_path: Path) -> None:
+    program, out = Path(driver_overhead.__file__), tmp_path / "measured.json"
+    subprocess.run([sys.executable, program, "--trials", "60", "--json", out], check=True, timeout=200)
+    (measured,) = json.loads(out.read_text())["runs"]
     assert measured["trials"] == 60 and measured["cpu_ms"] > 0
