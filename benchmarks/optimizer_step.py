@@ -16,7 +16,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -161,20 +161,25 @@ def processor() -> str:
     return f"{field.get('model name', platform.machine())} ({', '.join(extras) or 'no AVX-512'})"
 
 
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Python's version, and each package's where it is installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
 def about(arguments: argparse.Namespace, parameters: int) -> dict[str, Any]:
     """The template of a performance claim: hardware, versions, date, command."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     hardware = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{processor()}, one thread"
     return {
         "hardware": hardware,
         "clock": "wall time" if arguments.clock == "wall" else "CPU time of the process",
         "parameters": parameters,
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions(PACKAGES),
         "date": datetime.now(UTC).date().isoformat(),
         "command": " ".join(["python benchmarks/optimizer_step.py", *sys.argv[1:]]),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tuneopt.train.distributed import Placement, Ranks
 from tuneopt.train.distributed_loop import RankTraining
 from tuneopt.train.engine import Engine
 from tuneopt.train.loop import LOOP_HYPERPARAMETERS, Training
-from tuneopt.train.model import RMS_NORM_EPS, ROPE_BASE
+from tuneopt.train.transformers_layout import config, renamed_weight
 
 TOKENS = 2**21
 """Tokens of the training split: what is in them is nothing to a timing, and no step of a run meets the same ones."""
@@ -105,25 +106,10 @@ def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro
     from tuneopt.optim import create
     from tuneopt.optim.factory import implementation
 
-    scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=scale.d_model,
-        intermediate_size=scale.d_ff,
-        num_hidden_layers=scale.layers,
-        num_attention_heads=scale.heads,
-        num_key_value_heads=scale.heads,
-        max_position_embeddings=scale.seq_len,
-        rms_norm_eps=RMS_NORM_EPS,
-        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
-        tie_word_embeddings=False,
-        attention_bias=False,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
-    model = LlamaForCausalLM(config).to(device)
-    state = ready.model.state_dict()
-    model.load_state_dict({n if n.startswith("lm_head") else f"model.{n}": value for n, value in state.items()})
+    scale = spec.regime.scale
+    plain_config = {**config(spec, end=0), "use_cache": False, "attn_implementation": "sdpa"}
+    model = LlamaForCausalLM(LlamaConfig(**plain_config)).to(device)
+    model.load_state_dict({renamed_weight(name): value for name, value in ready.model.state_dict().items()})
     named = [(name.removeprefix("model."), parameter) for name, parameter in model.named_parameters()]
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
     facts = {fact: getattr(scale, fact) for fact in implementation(spec.optimizer).model_facts}
@@ -234,6 +220,4 @@ def _mode(spec: TrialSpec) -> str:
 
 def regime_scale(scale: Scale, seq_len: int | None) -> Scale:
     """The scale with another sequence length, for machines that cannot hold its own."""
-    from dataclasses import replace
-
     return scale if seq_len is None else replace(scale, seq_len=seq_len)

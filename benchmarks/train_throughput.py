@@ -26,12 +26,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 import torch
-from optimizer_step import CLOCKS, processor
+from optimizer_step import CLOCKS, processor, versions
 from throughput_sides import EVALUATION, RandomCorpus, Side, breakdown, ours, regime_scale, transformers_llama
 
 from tuneopt.optim.info import BUILT_IN
@@ -141,12 +141,6 @@ def about(
     wanted: argparse.Namespace, device: torch.device, peak: Peak | None, note: str | None, world: int
 ) -> dict[str, Any]:
     """The template of a performance claim: hardware, versions, date, command."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     cpu = f"{processor()}, {torch.get_num_threads()} thread"
     return {
         "hardware": f"{world} x {device_name(device)}" if device.type == "cuda" else cpu,
@@ -159,7 +153,7 @@ def about(
         "peer": note
         or "transformers' LlamaForCausalLM, SDPA attention, the same optimizer; eager and compiled as named",
         "attention": attention(device, wanted.precision),
-        "versions": {"python": sys.version.split()[0], **versions},
+        "versions": versions(PACKAGES),
         "date": datetime.now(UTC).date().isoformat(),
         "command": " ".join(["python benchmarks/train_throughput.py", *sys.argv[1:]]),
     }

@@ -1,6 +1,5 @@
 """A full disk under a trial: one sentence, nothing corrupt, and the same command goes on when there is room again."""
 
-import lzma
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import tuneopt.data
 from tuneopt.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -34,16 +32,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    embedded = Path(tuneopt.data.__file__).parent / "embedded" / "public-domain-mix.txt.xz"
-    documents = lzma.decompress(embedded.read_bytes()).decode().split("<|endoftext|>")
-    for number, document in enumerate(documents[:150]):
-        (folder / f"{number:03d}.txt").write_text(document)
-    return folder
-
-
 def train(text: Path, ledger: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tuneopt", *TRAIN, "--corpus", str(text), "--ledger", str(ledger), "--json"],
@@ -63,10 +51,10 @@ def fill(disk: Path, spare: int) -> Path:
 
 
 @pytest.mark.parametrize("spare", [0, 100_000, 2_500_000])
-def test_a_full_disk_stops_a_trial_cleanly(text: Path, disk: Path, spare: int) -> None:
+def test_a_full_disk_stops_a_trial_cleanly(text_folder: Path, disk: Path, spare: int) -> None:
     """No room at all, room for the marker but no checkpoint, room for one checkpoint but not for the next."""
     filler = fill(disk, spare)
-    stopped = train(text, disk / "ledger")
+    stopped = train(text_folder, disk / "ledger")
     assert stopped.returncode == 2 and stopped.stdout == "", stopped.stderr
     lines = [line for line in stopped.stderr.splitlines() if "no space is left for" in line]
     assert lines and "make room and run the same command again" in lines[-1] and "Traceback" not in stopped.stderr
@@ -74,7 +62,7 @@ def test_a_full_disk_stops_a_trial_cleanly(text: Path, disk: Path, spare: int) -
     assert ledger.ids() == []
     assert not list((disk / "ledger").rglob("*.tmp"))
     filler.unlink()
-    done = train(text, disk / "ledger")
+    done = train(text_folder, disk / "ledger")
     assert done.returncode == 0, done.stderr
     assert len(ledger.ids()) == 1 and ledger.verify() == []
     (record,) = ledger.records()

@@ -1,7 +1,6 @@
 """Two drivers started together on one ledger by mistake, with real processes and real training."""
 
 import json
-import lzma
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-import tuneopt.data
 from tuneopt.cluster import janitor
 from tuneopt.ledger import Ledger
 
@@ -22,16 +20,6 @@ SWEEP = [
     "--grid", "learning_rate=0.004,0.016", "--set", "weight_decay=0.1", "--set", "beta1=0.9", "--set", "beta2=0.95",
     "--set", "epsilon=1e-10", "--set", "max_grad_norm=1", "--set", "warmup=0.1", "--set", "train_batch_size=16",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    embedded = Path(tuneopt.data.__file__).parent / "embedded" / "public-domain-mix.txt.xz"
-    documents = lzma.decompress(embedded.read_bytes()).decode().split("<|endoftext|>")
-    for number, document in enumerate(documents[:150]):
-        (folder / f"{number:03d}.txt").write_text(document)
-    return folder
 
 
 def start(text: Path, ledger: Path, *more: str) -> subprocess.Popen[str]:
@@ -46,8 +34,8 @@ def wait_until(condition, seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-def test_the_second_driver_says_who_holds_the_sweep(text: Path, tmp_path: Path) -> None:
-    drivers = [start(text, tmp_path / "ledger") for _ in range(2)]
+def test_the_second_driver_says_who_holds_the_sweep(text_folder: Path, tmp_path: Path) -> None:
+    drivers = [start(text_folder, tmp_path / "ledger") for _ in range(2)]
     ends = {driver.pid: (*driver.communicate(timeout=600), driver.returncode) for driver in drivers}
     (winner,) = [pid for pid, end in ends.items() if end[2] == 0]
     ((out, err, code),) = [end for pid, end in ends.items() if pid != winner]
@@ -61,20 +49,20 @@ def test_the_second_driver_says_who_holds_the_sweep(text: Path, tmp_path: Path) 
     assert sorted(run["run"]) == ledger.ids(), "each record was written by the one driver, once"
     assert ledger.verify() == [] and ledger.files.names("leases") == []
 
-    again = start(text, tmp_path / "ledger")
+    again = start(text_folder, tmp_path / "ledger")
     out, _ = again.communicate(timeout=300)
     assert again.returncode == 0 and json.loads(out)["best"] == answer["best"]
 
 
-def test_a_killed_driver_leaves_nothing_behind_and_does_not_hold_up_the_next(text: Path, tmp_path: Path) -> None:
+def test_a_killed_driver_leaves_nothing_behind_and_does_not_hold_up_the_next(text_folder: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    first = start(text, ledger)
+    first = start(text_folder, ledger)
     wait_until(lambda: list(ledger.glob("trials/*.json")) or first.poll() is not None)
     family = psutil.Process(first.pid).children(recursive=True)
     assert len(family) > 5
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    second = start(text, ledger)
+    second = start(text_folder, ledger)
     born = {each.pid: janitor.born(each.pid) for each in family}
     _, alive = psutil.wait_procs(family, timeout=30)
     left = [each for each in alive if janitor.born(each.pid) == born[each.pid]]
@@ -84,16 +72,16 @@ def test_a_killed_driver_leaves_nothing_behind_and_does_not_hold_up_the_next(tex
     assert json.loads(out)["certificate"]["complete"]
 
 
-def test_a_driver_whose_raylet_dies_ends_with_one_sentence(text: Path, tmp_path: Path) -> None:
+def test_a_driver_whose_raylet_dies_ends_with_one_sentence(text_folder: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    driver = start(text, ledger)
+    driver = start(text_folder, ledger)
     wait_until(lambda: list(ledger.glob("trials/*.json")) or driver.poll() is not None)
     (raylet,) = [each for each in psutil.Process(driver.pid).children(recursive=True) if each.name() == "raylet"]
     raylet.kill()
     out, err = driver.communicate(timeout=120)
     assert driver.returncode == 2 and out == ""
     assert "Ray's raylet on this machine ended" in err.splitlines()[-1] and "run the same command again" in err
-    again = start(text, ledger)
+    again = start(text_folder, ledger)
     out, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     assert json.loads(out)["certificate"]["complete"]

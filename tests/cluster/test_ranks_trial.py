@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_sweep import text_folder  # noqa: F401 - a fixture
 
 from tuneopt import api
 from tuneopt.ledger import Ledger
@@ -49,7 +48,7 @@ def alone(text: Path, ledger: Path, ratio: float = 0.02, **changes: float):
     return api.train(spec, corpus, str(ledger))
 
 
-def test_a_sweep_on_two_ranks_each_ends_as_in_one_process(text_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_sweep_on_two_ranks_each_ends_as_in_one_process(text_folder: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     summary = tune(
         text_folder, tmp_path / "ledger", "--ranks", "2", "--zero", "2", "--keep-weights",
@@ -77,7 +76,7 @@ def test_a_sweep_on_two_ranks_each_ends_as_in_one_process(text_folder: Path, tmp
     assert again["trials"]["run"] == 0 and again["best"] == summary["best"]
 
 
-def test_a_trial_goes_on_when_one_of_its_ranks_is_killed(text_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_trial_goes_on_when_one_of_its_ranks_is_killed(text_folder: Path, tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed"
     tune(text_folder, undisturbed, "--ranks", "2", ratio="0.1")
     (whole,) = Ledger(undisturbed).records()
@@ -106,7 +105,7 @@ def test_a_trial_goes_on_when_one_of_its_ranks_is_killed(text_folder: Path, tmp_
     assert not left
 
 
-def test_more_ranks_than_there_can_be_are_refused_at_once(text_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_more_ranks_than_there_can_be_are_refused_at_once(text_folder: Path, tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
     told = tune(
         text_folder, tmp_path / "ledger", "--ranks", "256", code=2, grid="train_batch_size=256,512", ratio="0.2"
@@ -121,7 +120,7 @@ def test_more_ranks_than_there_can_be_are_refused_at_once(text_folder: Path, tmp
     assert not (tmp_path / "ledger" / "sweeps").exists(), "what is refused leaves nothing behind"
 
 
-def test_ranks_of_one_trial_on_two_machines(text_folder: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+def test_ranks_of_one_trial_on_two_machines(text_folder: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from test_sweep import text_folder  # noqa: F401 - a fixture
 
 from tuneopt.ledger import Ledger
 
@@ -156,7 +155,7 @@ def left_behind(site: Site) -> list[str]:
     return found
 
 
-def test_a_sweep_on_a_cluster_that_ray_up_brought_up(site: Site, text_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_sweep_on_a_cluster_that_ray_up_brought_up(site: Site, text_folder: Path, tmp_path: Path) -> None:
     port = free_port()
     cluster = cluster_file(site, port)
     generated = site.run("ray", "get-auth-token", "--generate")

@@ -1,7 +1,6 @@
 """Whole sweeps through the command line and Ray Tune, with real processes that get killed."""
 
 import json
-import lzma
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-import tuneopt.data
 from tuneopt.ledger import Ledger
 
 pytestmark = pytest.mark.timeout(600)
@@ -22,17 +20,6 @@ SWEEP = [
     "--grid", "beta2=0.95,0.98", "--grid", "epsilon=1e-10", "--grid", "max_grad_norm=1", "--grid", "warmup=0.1",
     "--grid", "train_batch_size=16",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 200 documents of the embedded corpus, as a user's own folder."""
-    folder = tmp_path_factory.mktemp("text")
-    embedded = Path(tuneopt.data.__file__).parent / "embedded" / "public-domain-mix.txt.xz"
-    documents = lzma.decompress(embedded.read_bytes()).decode().split("<|endoftext|>")
-    for number, text in enumerate(documents[:200]):
-        (folder / f"{number:03d}.txt").write_text(text)
-    return folder
 
 
 def command(text: Path, ledger: Path, *more: str) -> list[str]:

@@ -81,9 +81,9 @@ def run_search(
         keep()
         return _result(searcher, SearchResult(outcomes=searcher.outcomes, state=searcher.state))
     with (
-        held(ledger, search.id, "search"),
         compiling_ahead(placing.as_compiled([start]), address, gpus_per_trial),
         placing.connect(address, [search.sweep.regime.scale.name]) as session,
+        held(ledger, search.id, "search"),
     ):
         keep()  # not before the cluster is known to run a trial: what is refused leaves no trace
         slots = min(session.slots, max_concurrent or session.slots)

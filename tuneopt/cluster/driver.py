@@ -91,9 +91,9 @@ def run_pool(
     placing = Placing(placements or {}, gpus_per_trial, not ledger.is_local, keep_weights)
     scales = {task.sweep.regime.scale.name for task in pool.tasks.values()}
     with (
-        held(ledger, name, "sweep" if name in pool.tasks else "study"),
         compiling_ahead(placing.as_compiled(pool.coming(1)), address, gpus_per_trial),
         placing.connect(address, scales) as session,
+        held(ledger, name, "sweep" if name in pool.tasks else "study"),
     ):
         connected()
         slots = min(session.slots, max_concurrent or session.slots)
