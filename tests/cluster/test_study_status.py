@@ -41,6 +41,7 @@ def test_a_running_study_says_where_it_stands(tmp_path: Path) -> None:
     before = ask(tmp_path)
     assert not before["under_way"] and before["eta_seconds"] is None and before["phase"] == "I"
     words = ["study", "run", "asked.yaml", "--ledger", "ledger", "-o", "report.html", "--max-concurrent", "2"]
+    words.append("--keep-weights")
     run = subprocess.Popen(
         [sys.executable, "-m", "tuneopt", *words], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -71,5 +72,6 @@ def test_a_running_study_says_where_it_stands(tmp_path: Path) -> None:
     assert len(shared) == 1, "one run has one wall time"
     ran = [trial for each in accounts for trial in each.get("run", ())]
     assert sorted(ran) == sorted(set(ran)) and len(ran) == len(list((tmp_path / "ledger" / "trials").glob("*.json")))
+    assert {path.name for path in (tmp_path / "ledger" / "weights").iterdir()} == set(ran)
     busy = sum(each["busy_seconds"] for each in accounts)
     assert 0 < busy <= 2 * shared[0]["wall_seconds"]

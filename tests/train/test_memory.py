@@ -79,6 +79,12 @@ def test_what_a_trial_asks_for_moves_its_part_alone() -> None:
     assert matrix.workspace > 0 == base.workspace
 
 
+def test_data_parallel_ranks_hold_their_gradients_throughout() -> None:
+    alone, two = (memory(MIDDLE, 1024, "lion", 4.0, ranks=ranks, passes=1) for ranks in (1, 2))
+    assert two.accumulates and not alone.accumulates
+    assert two.total == alone.total + alone.activations + alone.logits + two.reduction
+
+
 def test_a_rule_that_needs_all_gradients_holds_what_it_owns() -> None:
     streamed, whole = (memory(SCALES["1.2b"], 1024, name, 12.0, ranks=4, zero=3) for name in ("adamw", "mars"))
     share = -(-SCALES["1.2b"].total_parameters(1024) // 4)

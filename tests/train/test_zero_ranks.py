@@ -7,6 +7,7 @@ import pytest
 from zero_rank import Case, run_cases, step_losses
 from zero_specs import OPTIMIZERS
 
+from tuneopt.train.chunks import CHUNKED_VOCABULARY, chunk_tokens
 from tuneopt.train.loop import Training
 
 STAGES = (1, 2, 3)
@@ -69,6 +70,21 @@ def test_offload_bf16_and_plain_data_parallel(corpus, make, tmp_path: Path) -> N
         # Compute in bf16 rounds each sum over a micro-batch to three digits, so its order shows earlier.
         tolerance = 2e-3 if case.spec.precision == "bf16" else TOLERANCE
         assert result["losses"] == pytest.approx(step_losses(training, 10), rel=tolerance), case
+        assert result["proof"]["passed"], case
+
+
+@pytest.mark.parametrize("name", ["muon", "lion"])
+def test_chunked_heads_checkpointing_and_many_lots(corpus, make, tmp_path: Path, name: str) -> None:
+    """What large models have: logits in chunks, activations computed twice, and owners that step lot by lot."""
+    identity = replace(corpus.id, vocab_size=CHUNKED_VOCABULARY)
+    large = replace(make(name), regime=replace(make(name).regime, corpus=identity))
+    training = Training(large, corpus, None)
+    assert chunk_tokens(training.micro_batch * large.regime.scale.seq_len, CHUNKED_VOCABULARY) is not None
+    cases = [Case(large, stage, checkpointing=again, lot=2048) for stage in STAGES for again in (False, True)]
+    alone = step_losses(training, 10)
+    assert alone[-1] < alone[0] - 0.05
+    for case, result in zip(cases, run_cases(cases, 2, corpus, tmp_path), strict=True):
+        assert result["losses"] == pytest.approx(alone, rel=TOLERANCE), case
         assert result["proof"]["passed"], case
 
 

@@ -12,11 +12,15 @@ from tuneopt.spec import TrialSpec
 from tuneopt.train.distributed import Placement, Ranks
 from tuneopt.train.distributed_launch import is_rank, launch, leave, rank_of_environment
 from tuneopt.train.loop import Training
+from tuneopt.train.zero import lots
 
 
 @dataclass
 class Case:
-    """Train ``steps`` steps, from the newest checkpoint of ``folder`` where there is one, and save there if asked."""
+    """Train ``steps`` steps, from the newest checkpoint of ``folder`` where there is one, and save there if asked.
+
+    ``lot`` is the most elements of an owner's tensors that step together.
+    """
 
     spec: TrialSpec
     stage: int
@@ -24,6 +28,8 @@ class Case:
     offload: bool = False
     folder: Path | None = None
     save: bool = False
+    checkpointing: bool = False
+    lot: int = lots.LOT
 
     def to_dict(self) -> dict[str, Any]:
         folder = str(self.folder) if self.folder else None
@@ -61,7 +67,8 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     from tuneopt.train.zero.training import ZeroTraining
 
     kind = ZeroTraining if case.stage else RankTraining
-    placement = Placement(ranks.world, case.stage, case.offload)
+    placement = Placement(ranks.world, case.stage, case.offload, case.checkpointing)
+    lots.LOT = case.lot
     training = kind(case.spec, corpus, case.folder, placement, ranks)
     resumed = training.step
     losses = step_losses(training, case.steps, ranks)

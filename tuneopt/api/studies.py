@@ -108,13 +108,15 @@ def run_study(
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
     device_bytes: int | None = None,
+    keep_weights: bool = False,
     listener: Callable[[PoolProgress, StudyPlan], None] = lambda progress, plan: None,
     observers: Sequence[Observer] = (),
 ) -> tuple[PoolResult, dict[str, Any]]:
     """Run what is missing of a study on Ray Tune, all its sweeps over one pool of slots; its result and its status.
 
-    It stops cleanly at the study's limits and at Ctrl-C; running it again goes on from there. Raises `InputError` when
-    it cannot fit: on this machine, or on devices of ``device_bytes`` each.
+    It stops cleanly at the study's limits and at Ctrl-C; running it again goes on from there. ``keep_weights`` keeps
+    the final weights of every trial, for `export_model`. Raises `InputError` when it cannot fit: on this machine, or on
+    devices of ``device_bytes`` each.
     """
     from tuneopt.api.heartbeat import Heartbeat
     from tuneopt.cluster.driver import run_pool
@@ -154,6 +156,7 @@ def run_study(
             max_concurrent=max_concurrent,
             gpus_per_trial=gpus_per_trial,
             placements=placements(study),
+            keep_weights=keep_weights,
             connected=connected,
             listener=tell,
             observers=observers,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
-from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, Json, LedgerUri, group, show
+from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, Json, KeepWeights, LedgerUri, group, show
 
 app = group("Studies: sweeps over optimizers and regimes in three phases, over one pool of slots.")
 
@@ -70,6 +70,7 @@ def study_run(
     max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
     gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
     memory: Memory = None,
+    keep_weights: KeepWeights = False,
     match_budget: Match = False,
     simulate: Annotated[bool, typer.Option("--simulate", help="On surfaces and a fake clock; trains nothing.")] = False,
     stars: Annotated[Path | None, typer.Option("--stars", help="Table of stars for --simulate (JSON).")] = None,
@@ -103,7 +104,7 @@ def study_run(
     with StudyDisplay(study.name, quiet=quiet) as display, watching.trackers() as observers:
         result, status = api.run_study(
             study, ledger, address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial,
-            device_bytes=_bytes(memory), listener=display.update, observers=observers,
+            device_bytes=_bytes(memory), keep_weights=keep_weights, listener=display.update, observers=observers,
         )  # fmt: skip
     if result.interrupted:
         watching.say(resume_hint(sys.argv, result))

@@ -19,9 +19,11 @@ LOT = 2**24
 """Elements of an owner's tensors that step together (`tuneopt.train.zero.lots`)."""
 SHARDED = 10**9
 """Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
-REDUCED = {0: 0, 1: 1, 2: 2, 3: 1.5}
+REDUCED = {1: 1, 2: 2, 3: 1.5}
 """Buckets under way in a backward pass, by stage, beside the one that stage 3 always has: of gradients that are
 averaged, and at stage 3 half a bucket of weights that are fetched ahead."""
+PLAIN_BUCKET = 25 * 2**18
+"""Elements that torch's DDP averages at a time, 25 MiB: of these a copy is under way."""
 WHOLE = ("mars",)
 """Rules that need the gradients of all tensors at once, so that their owners take one lot."""
 STACKS = {"muon": 3.0, "scion": 3.0, "soap": 3.0, "kron": 5.5}
@@ -124,11 +126,11 @@ def memory(
         fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
         activations=_activations(scale, tokens, half, checkpointing),
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
-        reduction=int(FP32 * (REDUCED[zero] * min(BUCKET, count) + (largest if zero else 0))),
+        reduction=int(FP32 * _averaged(zero, count, largest)) if ranks > 1 or zero else 0,
         workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * STACKS.get(optimizer, 0.0)),
         exchange=FP32 * (_parcels(owned, lot) + (share if zero < 3 else 0)) if zero else 0,
         host=FP32 * (master + share + 2 * lot) + state if offload else 0,
-        accumulates=passes > 1 or zero == 3,
+        accumulates=passes > 1 or zero == 3 or (zero == 0 and ranks > 1),
     )
 
 
@@ -176,6 +178,11 @@ def stage_for(
 def _held(zero: int, count: int, lot: int) -> int:
     """Elements of buffers that stay: gradients and displacements of a lot, and stage 3's bucket."""
     return (2 * lot if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)
+
+
+def _averaged(zero: int, count: int, largest: int) -> float:
+    """Elements of copies while gradients are averaged, and of the gradient that was computed last."""
+    return largest + (REDUCED[zero] * min(BUCKET, count) if zero else min(PLAIN_BUCKET, count))
 
 
 def _parcels(owned: int, lot: int) -> int:
