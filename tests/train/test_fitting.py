@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 
+from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import Ledger
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec
 from tuneopt.train import fitting
@@ -117,6 +119,18 @@ def trained(spec, corpus, placement=None, steps: int = 6) -> Training:
 
 def weights(training: Training) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in training.model.parameters()])
+
+
+def test_ranks_agree_when_none_of_them_keeps_the_others_from_compiling(make_spec, monkeypatch):
+    """A rank that waited for the others with the machine's lock on compiling in its hands would wait for ever."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+
+    def agree(fits: bool) -> bool:
+        with FileLock(cache_folder() / ".compile.lock").acquire(timeout=0):
+            return fits
+
+    spec = replace(make_spec(), compile=True)
+    assert Engine(torch.device("cpu")).prepare(spec, agree=agree).micro_batch == spec.micro_batch
 
 
 @pytest.mark.parametrize("sequences", [1, 4, 24])

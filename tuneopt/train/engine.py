@@ -123,8 +123,8 @@ class Engine:
             if (key, size) in self._shapes:
                 break
             with _one_compiles() if spec.compile else nullcontext():
-                fits = agree(self._fits(warm, size, scale.seq_len, reserved, last=size == sizes[-1]))
-            if fits:
+                fits = self._fits(warm, size, scale.seq_len, reserved, last=size == sizes[-1])
+            if agree(fits):  # not before the lock is free, for which the other ranks wait
                 self._shapes.add((key, size))
                 break
         warm.model.initialize(spec.seed)
