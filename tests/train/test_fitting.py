@@ -82,9 +82,9 @@ class Small(Engine):
 
     most = 2
 
-    def _exercise(self, warm, size: int, seq_len: int) -> None:
+    def exercise(self, warm, size: int, spec: TrialSpec) -> None:
         self.tried = [*getattr(self, "tried", []), size]
-        super()._exercise(warm, size, seq_len)  # leaves gradients behind, as a pass that fails half-way may
+        super().exercise(warm, size, spec)  # leaves gradients behind, as a pass that fails half-way may
         if size > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 

@@ -7,24 +7,17 @@ weights for each trial. Nothing of a trial survives in them: weights come from t
 from __future__ import annotations
 
 import os
-import platform
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from tuneopt.data.cache import cache_folder, only_process
 from tuneopt.spec import Scale, TrialSpec
 from tuneopt.train.chunks import CHUNKED_VOCABULARY
 from tuneopt.train.compilers import has_compiler
 from tuneopt.train.head import loss_and_slope
+from tuneopt.train.kernels import compile_alone, skip_probes
 from tuneopt.train.model import Llama, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -44,18 +37,6 @@ class Warm:
     """Sequences of a pass that it was tried with; None where nothing was tried."""
 
 
-@contextmanager
-def _one_compiles() -> Iterator[None]:
-    """Let one process of this machine compile at a time: the others then find its kernels in Inductor's cache.
-
-    Workers of a sweep start together; compiling the same kernels side by side took them twice as long.
-    """
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_process(folder / "compile"):
-        yield
-
-
 def default_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,24 +45,6 @@ def default_device() -> torch.device:
 def can_compile() -> bool:
     """Whether torch.compile can build kernels for the default device here (on CPUs it needs a C++ compiler)."""
     return torch.cuda.is_available() or has_compiler()
-
-
-@cache
-def _skip_probes() -> None:
-    """Spare Inductor its test programs for vector instructions, 12 of the 40 seconds that a first compilation takes.
-
-    They show whether the compiler and the machine both know an instruction set. The kernel names what the machine
-    knows, Inductor reads that too; and GCC knows from version 11 whatever Inductor may ask for on x86.
-    """
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None or platform.machine() != "x86_64" or sys.platform != "linux":
-        return
-    macros = subprocess.run([compiler, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True).stdout
-    version = re.search(r"^#define __GNUC__ (\d+)$", macros, re.MULTILINE)
-    if version and int(version[1]) >= 11 and "__clang__" not in macros:
-        from torch._inductor import config
-
-        config.cpp.vec_isa_ok = True
 
 
 class Engine:
@@ -122,20 +85,19 @@ class Engine:
         for size in sizes:
             if (key, size) in self._shapes:
                 break
-            with _one_compiles() if spec.compile else nullcontext():
-                fits = self._fits(warm, size, scale.seq_len, reserved, last=size == sizes[-1])
-            if agree(fits):  # not before the lock is free, for which the other ranks wait
+            fits = self._fits(warm, size, spec, reserved, last=size == sizes[-1])
+            if agree(fits):  # not before the lock on compiling is free, for which other ranks wait
                 self._shapes.add((key, size))
                 break
         warm.model.initialize(spec.seed)
         warm.model.zero_grad(set_to_none=True)
         return replace(warm, micro_batch=size)
 
-    def _fits(self, warm: Warm, size: int, seq_len: int, reserved: int, *, last: bool) -> bool:
+    def _fits(self, warm: Warm, size: int, spec: TrialSpec, reserved: int, *, last: bool) -> bool:
         """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""
         held = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
         try:
-            self._exercise(warm, size, seq_len)
+            self.exercise(warm, size, spec)
         except torch.OutOfMemoryError:
             if last:
                 raise
@@ -149,11 +111,18 @@ class Engine:
             torch.cuda.empty_cache()
         return False
 
-    def _exercise(self, warm: Warm, size: int, seq_len: int) -> None:
-        """Run forward and backward once, so that compilation is over before a trial's clock starts."""
-        # Inputs and targets are views of one window, in trials as here: other strides would compile other kernels.
-        window = torch.zeros((size, seq_len + 1), dtype=torch.int64, device=self.device)
-        warm.loss(window[:, :-1], window[:, 1:]).backward()  # type: ignore[no-untyped-call]
+    def exercise(self, warm: Warm, size: int, spec: TrialSpec) -> None:
+        """Run forward and backward once over ``size`` sequences, so that compilation is over before the training."""
+
+        def one_pass() -> None:
+            # Inputs and targets are views of one window, in trials as here: other strides would compile other kernels.
+            window = torch.zeros((size, spec.regime.scale.seq_len + 1), dtype=torch.int64, device=self.device)
+            warm.loss(window[:, :-1], window[:, 1:]).backward()  # type: ignore[no-untyped-call]
+
+        if spec.compile:
+            compile_alone(one_pass)
+        else:
+            one_pass()
 
 
 def _kernels_repeat(device: torch.device, wanted: bool) -> None:
@@ -183,7 +152,7 @@ def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False)
 
 def _build(spec: TrialSpec, device: torch.device, checkpointing: bool = False) -> Warm:
     if spec.compile and device.type == "cpu":
-        _skip_probes()
+        skip_probes()
     model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
     return Warm(model, _loss_function(model, spec, device), device)
 

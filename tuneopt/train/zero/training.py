@@ -44,7 +44,11 @@ class ZeroTraining(RankTraining):
         checkpointing = self.placement.checkpointing
         if self.placement.zero == 3:
             return blank(replace(self.spec, compile=False), engine.device, checkpointing=checkpointing)
-        return fresh(self.spec, engine.device, checkpointing=checkpointing)
+        warm = fresh(self.spec, engine.device, checkpointing=checkpointing)
+        if self.spec.compile:
+            engine.exercise(warm, self.placement.micro_batch(self.spec), self.spec)
+            warm.model.zero_grad(set_to_none=True)
+        return warm
 
     def _resume(self) -> None:
         newest = self._newest()
