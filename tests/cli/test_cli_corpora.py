@@ -75,6 +75,9 @@ def test_inspect_shows_counts_mixture_guard_and_samples(
     code, out, _ = run(capsys, monkeypatch, "data", "inspect", str(prepared))
     assert code == 0
     assert "kept out of training: 20 equal, 0 sharing" in out and "train ended: source web ran out" in out
+    head = out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in head][:2] == ["corpus", "fingerprint"]
+    assert all(line == line.rstrip() for line in head), "padded to the width of the longest value"
 
 
 def test_a_folder_of_text_is_inspected_too(

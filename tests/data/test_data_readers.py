@@ -50,6 +50,7 @@ def test_joined_documents_come_apart_again(documents: list[str]) -> None:
 def test_jsonl_takes_text_or_the_only_string(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [{"text": "one\n<|endoftext|>\nstill", "url": "u"}, {"body": "two", "score": 3}, {"text": ""}]
+    rows += [{"text": None, "url": "u"}, {"body": None, "score": 3}]  # skipped, as in Parquet
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     assert list(read_jsonl(path)) == ["one\n<|endoftext|>\nstill", "two"]
 
@@ -61,7 +62,9 @@ def test_jsonl_takes_text_or_the_only_string(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON"),
         ('["a list"]', "not a JSON object"),
         ('{"title": "a", "body": "b"}', "no string column 'text' among 'title', 'body'"),
-        ('{"text": null, "body": "b"}', "no string column 'text'"),
+        ('{"text": 5, "body": "b"}', "'text' holds a number, not a string"),
+        ('{"text": ["a"], "body": null}', "'text' holds a list, not a string"),
+        ('{"text": true}', "'text' holds true or false, not a string"),
         ("{}", "among none"),
         ('{"text": "\\ud800"}', "surrogate"),
     ],

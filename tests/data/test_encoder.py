@@ -55,6 +55,30 @@ def test_prose_and_code_are_encoded_alike(both: dict[str, Tokenizer], kind: str,
         assert by_parts(encoder, texts) == plain(both[kind], texts)
 
 
+@pytest.mark.parametrize("kind", ["gpt-2", "llama-3"])
+@settings(max_examples=100, deadline=None)
+@given(parts=st.lists(PIECES, max_size=40), limit=st.integers(1, 9))
+def test_pieces_of_a_long_text_give_its_ids(
+    both: dict[str, Tokenizer], kind: str, parts: list[str], limit: int
+) -> None:
+    text = "".join(parts)
+    encoder = Encoder(both[kind])
+    pieces = list(encoder.pieces(text, limit))
+    assert "".join(pieces) == text
+    assert [number for ids in plain(both[kind], pieces) for number in ids] == plain(both[kind], [text])[0]
+    assert encoder.encode(pieces)[0].tolist() == plain(both[kind], [text])[0]
+
+
+def test_a_long_text_falls_into_pieces_where_there_are_cuts(both: dict[str, Tokenizer], prose: tuple[str, ...]) -> None:
+    text = " ".join(prose[:10])
+    pieces = list(Encoder(both["llama-3"]).pieces(text, 1000))
+    assert len(pieces) > len(text) / 1100
+    other = Tokenizer.from_str(both["gpt-2"].to_str())
+    other.encode_special_tokens = True
+    other.normalizer = NFC()
+    assert list(Encoder(other).pieces(text, 1000)) == [text]
+
+
 def test_known_parts_do_not_reach_the_tokenizer_again(both: dict[str, Tokenizer], prose: tuple[str, ...]) -> None:
     class Counting:
         encode_special_tokens = True

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuneopt.data.recipe import guard as guard_module
 from tuneopt.data.recipe.guard import Guard, Runs, fingerprint
 
 WORDS = st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "and", "café", "7", "B"])
@@ -68,12 +70,37 @@ def test_the_guard_finds_shared_runs_and_nothing_else(evaluation: list, training
         assert shared == any(tuple(w[i : i + ngram]) in held for i in range(len(w) - ngram + 1))
 
 
-def test_powers_grow_with_the_texts_and_change_nothing() -> None:
+def test_hashes_do_not_depend_on_the_texts_before() -> None:
     runs = Runs(3)
     short = runs.hashes(["one two three"])[0]
     runs.hashes(["long " * 5000])
     assert np.array_equal(runs.hashes(["one two three"])[0], short)
     assert np.array_equal(runs.hashes(["x " * 900, "One, two: three"])[0][-1:], short)
+
+
+@pytest.mark.parametrize("block", [1, 7, 30])
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.integers(1, 6))
+def test_long_texts_have_the_same_hashes_in_blocks(block: int, parts: list[list[tuple[str, str]]], ngram: int) -> None:
+    texts = ["".join(word + gap for word, gap in part) for part in parts]
+    whole, owners = Runs(ngram).hashes(texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard_module, "BLOCK", block)
+        hashes, theirs = Runs(ngram).hashes(texts)
+    assert hashes.tolist() == whole.tolist() and theirs.tolist() == owners.tolist()
+
+
+@pytest.mark.parametrize("text", ["word and sign, " * 400_000, "a" * 6_000_000], ids=["prose", "one-word"])
+def test_a_long_text_takes_little_memory_and_none_for_good(text: str) -> None:
+    runs = Runs(13)
+    tracemalloc.start()
+    try:
+        runs.hashes([text])
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * len(text)
+    assert kept < len(text) / 10
 
 
 def test_hashes_spread_over_all_bits() -> None:

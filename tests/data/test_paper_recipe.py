@@ -1,8 +1,12 @@
-"""The paper's recipe, run on small files of the schemas that its data sets have on the hub."""
+"""The paper's recipe, run on small files of the schemas that its data sets have on the hub: as files, and as data sets.
+
+Nothing here asks the hub: what it answers, and whether its data sets are still as they were, no test can know.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +108,47 @@ def test_a_large_vocabulary_takes_four_bytes(hub: Path, tmp_path: Path) -> None:
     assert corpus.id.vocab_size == 128_256
     assert corpus.split("train").documents_of().tokens(0).dtype == np.uint32
     assert corpus.split("train").windows(8).take([0]).dtype == np.int32
+
+
+@pytest.fixture(scope="module")
+def data_sets(hub: Path, prose: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as folders of data sets: columns differ between the parts of StarCoder and of ProofPile-2."""
+    root = tmp_path_factory.mktemp("sets")
+    shutil.copytree(hub / "dclm", root / "dclm" / "global-shard_01_of_10" / "local-shard_0_of_10")
+    for part in ("starcoder/python", "starcoder/git-commits-cleaned", "c4/en"):
+        (root / part).mkdir(parents=True)
+    shutil.copy(hub / "starcoder" / "train-00000-of-00001.parquet", root / "starcoder" / "python")
+    commits = {"commit_message": ["Mend"] * 20, "content": [f"+ {CODE * 8}{number}" for number in range(20)]}
+    pq.write_table(pa.table(commits), root / "starcoder" / "git-commits-cleaned" / "train-00000-of-00001.parquet")
+    metas = {"arxiv": {"arxiv_id": "a", "yymm": "01"}, "open-web-math": "{}", "algebraic-stack": {"size": 3}}
+    for place, (part, meta) in enumerate(metas.items()):
+        for split, texts in (("train", prose[40 + 5 * place : 45 + 5 * place]), ("test", prose[:3])):
+            (root / "proofpile" / part / split).mkdir(parents=True)
+            jsonl(root / "proofpile" / part / split / "0.jsonl.zst", texts, meta=meta)
+    (root / "proofpile" / "proof-pile-2.py").write_text("raise RuntimeError('a script must not run')")
+    shutil.copy(hub / "c4" / "c4-validation.00000-of-00001.json.gz", root / "c4" / "en")
+    jsonl(root / "c4" / "en" / "c4-train.00000-of-01024.json.gz", prose[:3])
+    (root / "c4" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/c4-train.*.json.gz\n"
+        "  - split: validation\n    path: en/c4-validation.*.json.gz\n---\n"
+    )
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", built_in())
+def test_its_data_sets_are_read_as_data_sets(data_sets: Path, hub: Path, tmp_path: Path, name: str) -> None:
+    """Every key of the recipe's sources but the name of the data set."""
+    changes = [f"sources.{source}.hub={data_sets / source}" for source in ("dclm", "starcoder", "proofpile")]
+    changes += [f"evaluation.sources.c4.hub={data_sets / 'c4'}", "when_exhausted=leave"]
+    tokenizer = f"tokenizer={{file: {hub / 'tokenizer.json'}, end_of_text: <|end_of_text|>}}"
+    corpus, _ = prepare_recipe(read_recipe(find_recipe(name), [*changes, tokenizer]), tmp_path / "out", local_pool(0))
+    assert corpus.manifest.recipe is not None
+    found = {}
+    for row in corpus.manifest.recipe["mixture"]:
+        counts = (*row["splits"].values(), *row["kept_out"].values())
+        found[row["source"]] = sum(each["documents"] for each in counts)
+    assert found == {"dclm": 40, "starcoder": 80, "proofpile": 15, "c4": 40}
 
 
 def test_every_recipe_of_the_package_names_data_sets_that_can_be_replaced_by_files(hub: Path) -> None:

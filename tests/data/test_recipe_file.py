@@ -71,6 +71,35 @@ def test_changes_replace_values_and_their_paths_are_those_of_the_caller(
     assert (recipe.tokens, recipe.held_out, recipe.evaluation, recipe.seed) == (5_000_000, 0.1, (), 9)
 
 
+def files_of(folder: Path, pattern: str) -> list[str]:
+    text = f"name: a\ntokenizer: {{train: 400}}\nsources: {{web: {{files: '{pattern}', weight: 1}}}}\n"
+    (source,) = read_recipe(write_recipe(folder, text)).sources
+    return [str(path.relative_to(folder)) for path in source.files]
+
+
+def test_hidden_files_are_left_out_and_folders_are_read_whole(folder: Path) -> None:
+    (folder / "web" / "below").mkdir()
+    (folder / "web" / ".cache").mkdir()
+    for name in ("below/c.txt", ".cache/d.txt", ".e.txt"):
+        (folder / "web" / name).write_text("text")
+    (folder / "web" / "README.md").write_text("no text of the corpus")
+    every = ["web/a.jsonl", "web/b.jsonl", "web/below/c.txt"]
+    assert files_of(folder, "web") == files_of(folder, "we*") == every
+    (folder / "web" / "README.md").unlink()
+    assert files_of(folder, "web/*") == files_of(folder, "web/**/*") == every
+    assert files_of(folder, "web/.e.txt") == ["web/.e.txt"]
+    assert files_of(folder, "web/.cache/*") == ["web/.cache/d.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("c.jsonl.xz", "web/*"), ("b.json", "web/*.json*"), ("n.md", "web/n.md")]
+)
+def test_a_pattern_that_names_what_nobody_reads_is_refused(folder: Path, name: str, pattern: str) -> None:
+    (folder / "web" / name).write_text("{}")
+    with pytest.raises(InputError, match=rf"names '{name}', which no reader knows \(1 such files\)"):
+        files_of(folder, pattern)
+
+
 MISTAKES = [
     ("name: small", "name: a b", 1, "must be of letters"),
     ("name: small", "nam: small", 1, "did you mean 'name'"),
@@ -79,6 +108,7 @@ MISTAKES = [
     ("{train: 400}", "{train: 400, end_of_text: x}", 2, "brings its own"),
     ("{train: 400}", "{file: x, revision: y}", 2, "belongs to a tokenizer of the hub"),
     ("{train: 400}", "{}", 2, "needs one of"),
+    ("{train: 400}", "{train: 100}", 2, "try 32768"),
     ("tokens: 2e6", "tokens: many", 3, "must be a number"),
     ("tokens: 2e6", "tokens: 1.5", 3, "whole number"),
     ("tokens: 2e6", "tokens: 1e30", 3, "whole number of up to"),
@@ -93,6 +123,12 @@ MISTAKES = [
     ("more.txt]", "'../**/\\0']", 7, "no file|cannot be looked up"),
     ("hub: some/code, ", "", 9, "belongs to a data set of the hub"),
     ("hub: some/code, config: python, revision: abc, ", "", 9, "needs files, or hub"),
+    ("some/code", "code", 9, "no folder here, no data set"),
+    ("some/code", "./code/here", 9, "no folder here, no data set"),
+    ("some/code", "json", 9, "needs data_files"),
+    ("config: python", "format: json", 9, "needs data_files"),
+    ("config: python", "format: jsn, data_files: a", 9, "did you mean 'json'"),
+    ("config: python", "data_files: 'hf://datasets/a/b/c.parquet'", 9, "say hub: OWNER/NAME and format"),
     ("  code: {", "  'c/o': {", 9, "must be of letters"),
     ("held: {", "web: {", 11, "names a source of training and of evaluation"),
     ("  tokens: 1e5", "  held_out: 0.1", 11, "either sources of its own or held_out"),

@@ -399,7 +399,7 @@ def test_a_data_set_is_streamed_through_datasets(world: Path, prepared: Corpus, 
     changes = [f"sources.web={{hub: json, data_files: ['{world / 'web.jsonl'}'], text: text, weight: 3}}"]
     corpus, _ = prepare_recipe(read_recipe(world / "recipe.yaml", changes), tmp_path / "out", local_pool(0))
     assert corpus.id.fingerprint == prepared.id.fingerprint
-    with pytest.raises(InputError, match="no column 'body' among 'text'"):
+    with pytest.raises(InputError, match="no string column 'body' among 'text'"):
         changes = [changes[0].replace("text: text", "text: body")]
         prepare_recipe(read_recipe(world / "recipe.yaml", changes), tmp_path / "no", local_pool(0))
 

@@ -62,8 +62,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], title: str | N
 
 
 def pairs(mapping: Mapping[str, Any]) -> None:
-    """Print names and values in two columns."""
-    grid = Table.grid(padding=(0, 2))
+    """Print names and values in two columns; no line is longer than what stands in it."""
+    width = max(map(len, mapping), default=0)
     for name, value in mapping.items():
-        grid.add_row(name, str(value))
-    _wide.print(grid, markup=False)
+        _wide.print(f"{name:<{width}}  {value}", markup=False, emoji=False)

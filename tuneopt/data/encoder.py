@@ -7,7 +7,8 @@ other. With S a character that is no white space, they are
     before a space in front of S, and after a line feed between two S.
 
 A text falls into parts there, and few different parts make up most text, so a table from part to ids saves almost all
-of the tokenizer's work. Other tokenizers, and texts with the NUL character, are encoded whole.
+of the tokenizer's work; and a long text can be encoded piece by piece. Other tokenizers encode whole texts, and so are
+pieces with the NUL character.
 
 Why these places: in both expressions a word or a run of signs takes at most one space, the one before it; a run of
 white space in front of S gives its last character to what follows (``\s+(?!\S)``), or ends at its last line feed
@@ -17,7 +18,8 @@ white space in front of S gives its last character to what follows (``\s+(?!\S)`
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -37,7 +39,11 @@ LLAMA_3 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+PIECE_CHARACTERS = 1 << 18
+"""A longer document falls into pieces where cuts are known: an encoding takes about 100 bytes a token."""
+
 _CUT = "\0"
+_PLACE = re.compile(r"(?<=\S\n)(?=\S)|(?= \S)")
 
 Ids = NDArray[np.uint32]
 
@@ -86,6 +92,20 @@ class Encoder:
         totals = np.cumsum(lengths)
         places = np.repeat(starts - totals + lengths, lengths) + np.arange(totals[-1] if len(found) else 0)
         return self._ids[places], np.concatenate([[0], totals])[np.cumsum(counts)]
+
+    def pieces(self, text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
+        """Pieces of little more than ``limit`` characters whose ids in a row are those of the text.
+
+        The text itself where no cut is known.
+        """
+        start = 0
+        while self.by_parts and len(text) - start > limit:
+            place = _PLACE.search(text, start + limit)
+            if place is None:
+                break
+            yield text[start : place.start()]
+            start = place.start()
+        yield text[start:]
 
     def _look_up(self, text: str, numbers: list[int], new: list[str]) -> None:
         """Append the numbers of a text's parts; those that are new get the next numbers, and are noted."""

@@ -3,7 +3,8 @@
 A ``.txt`` file is one document, or several with a line ``<|endoftext|>`` between them. A ``.jsonl`` file holds one JSON
 object per line, a ``.parquet`` file one document per row; their text is the column that was asked for, else ``text``,
 or the only string column. The first two may be compressed (``.jsonl.zst``, ``.txt.gz``; ``.json.gz`` counts as lines
-too). Empty documents are skipped. Every reader raises `InputError` for what it cannot read, naming file and line.
+too). Empty documents and nulls are skipped. Every reader raises `InputError` for what it cannot read, naming file and
+line.
 
 A range of a text file holds the documents whose first byte, or separator, lies in it: ranges that tile a file give each
 document once.
@@ -28,6 +29,7 @@ TEXT_COLUMN = "text"
 MAX_LINE = 1 << 28
 """Longest line in bytes: a document, or a line of one. A file without line breaks must not fill the memory."""
 
+_CODECS = {".zst": "zstd", ".gz": "gzip"}
 _ROWS = 256  # Parquet rows decoded at a time: bounds memory, whatever the row groups
 
 Where = Callable[[int], str]
@@ -88,6 +90,17 @@ def read_jsonl(path: Path, column: str | None = None) -> Iterator[str]:
     with _opened(path) as stream:
         where = _places(path)
         yield from _rows(_raw_lines(stream, where), where, column)
+
+
+def jsonl_stream(stream: IO[bytes], name: str, column: str | None = None) -> Iterator[str]:
+    """Documents of an open ``.jsonl`` file from anywhere, decompressed by the ending of its name."""
+
+    def where(number: int) -> str:
+        return f"{name}:{number}"
+
+    lines: IO[bytes] = _Lines(stream, _CODECS.get(Path(name).suffix.lower()), name)  # type: ignore[assignment]
+    with lines:
+        yield from _rows(_raw_lines(lines, where), where, column)
 
 
 def txt_range(path: Path, start: int, stop: int) -> Iterator[str]:
@@ -153,18 +166,18 @@ def _places(path: Path, start: int = 0) -> Where:
 
 def _opened(path: Path) -> IO[bytes]:
     """A file as bytes, decompressed by its ending."""
-    codec = {".zst": "zstd", ".gz": "gzip"}.get(path.suffix.lower())
+    codec = _CODECS.get(path.suffix.lower())
     if codec is None:
         return path.open("rb")
-    return _Decompressed(path, codec)  # type: ignore[return-value]
+    return _Lines(str(path), codec, str(path))  # type: ignore[return-value]
 
 
-class _Decompressed:
-    """The lines of a compressed file, as far as the readers here need a stream."""
+class _Lines:
+    """The lines of a file, decompressed, as far as the readers here need a stream; ``name`` is for errors."""
 
-    def __init__(self, path: Path, codec: str) -> None:
-        self._path = path
-        self._file = pa.input_stream(str(path), compression=codec, buffer_size=1 << 20)
+    def __init__(self, source: str | IO[bytes], codec: str | None, name: str) -> None:
+        self._name, self._done = name, "decompressed" if codec else "read"
+        self._file = pa.input_stream(source, compression=codec, buffer_size=1 << 20)
         self._rest = b""
 
     def readline(self, limit: int) -> bytes:
@@ -177,7 +190,7 @@ class _Decompressed:
                 block = self._file.read(1 << 20)
             except (OSError, pa.ArrowException) as error:
                 reason = str(error).splitlines()[0]
-                raise InputError(f"{self._path}: cannot be decompressed ({reason}); get the file again") from None
+                raise InputError(f"{self._name}: cannot be {self._done} ({reason}); get the file again") from None
             if not block:
                 break
             pieces.append(block)
@@ -190,7 +203,7 @@ class _Decompressed:
         self._rest = whole[end:]
         return whole[:end]
 
-    def __enter__(self) -> _Decompressed:
+    def __enter__(self) -> _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -215,10 +228,15 @@ def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
     name = column or TEXT_COLUMN
     if name not in row and column is None:
         names = [each for each, value in row.items() if isinstance(value, str)]
-        name = names[0] if len(names) == 1 else name
-    text = row.get(name)
-    if not isinstance(text, str):
+        nulls = [each for each, value in row.items() if value is None]
+        name = names[0] if len(names) == 1 else nulls[0] if nulls and not names else name
+    if name not in row:
         raise InputError(_no_column(where(number), name, row))
+    text = row[name]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise InputError(f"{where(number)}: {name!r} holds {kind_of(text)}, not a string; name the column of the text")
     if not text.isascii():
         try:
             text.encode()
@@ -227,6 +245,14 @@ def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
                 f"{where(number)}: half of a surrogate pair is no text; write the character itself"
             ) from None
     return text
+
+
+def kind_of(value: object) -> str:
+    """What a value that should be a text is, in words."""
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
 
 
 def _no_column(where: str, name: str, there: Iterable[str]) -> str:

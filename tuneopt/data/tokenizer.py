@@ -21,16 +21,13 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from tuneopt.data.encoder import Encoder
+from tuneopt.data.encoder import PIECE_CHARACTERS, Encoder
 from tuneopt.data.manifest import LARGEST_TOKENIZER
 from tuneopt.data.readers import END_OF_TEXT
 from tuneopt.spec import InputError, canonical_json
 
 SMALLEST_VOCABULARY = 257
 """256 bytes and the end of text."""
-
-PIECE_CHARACTERS = 1 << 18
-"""A longer document is cut after a line break before it is encoded: an encoding takes about 100 bytes a token."""
 
 BATCH_CHARACTERS = 1 << 20
 
@@ -114,7 +111,11 @@ def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
 
 
 def pieces(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a text into parts of at most ``limit`` characters, after a line break where there is one."""
+    """Cut a text into parts of at most ``limit`` characters, after a line break where there is one.
+
+    The ids of a part may differ at a cut from those of the whole text. Trial ids hash the tokens of the embedded text
+    and of text folders, which `encode` cuts like this; recipes cut with `Encoder.pieces`, where no id changes.
+    """
     start = 0
     while len(text) - start > limit:
         end = text.rfind("\n", start, start + limit) + 1 or start + limit

@@ -17,7 +17,7 @@ docs/corpora.md explains every key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from importlib.resources import files
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from tuneopt.data.readers import ending
 from tuneopt.data.recipe import recipe as defaults
-from tuneopt.data.recipe.recipe import EXHAUSTED, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
+from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
 from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
 from tuneopt.declared import fields
 from tuneopt.declared.lines import Node, parse_yaml, read_yaml
@@ -40,7 +40,7 @@ KEYS = (
 )  # fmt: skip
 """The keys of a recipe."""
 
-SOURCE_KEYS = ("files", "hub", "config", "split", "revision", "data_files", "text", "weight")
+SOURCE_KEYS = ("files", "hub", "config", "split", "revision", "data_files", "format", "text", "weight")
 TOKENIZER_KEYS = ("file", "hub", "revision", "train", "end_of_text")
 MOST_SOURCES = 250
 
@@ -142,9 +142,9 @@ def _name(node: Node, what: str, text: str | None = None, line: int | None = Non
     return name
 
 
-def _count(node: Node, what: str, least: int = 1, most: int = 10**15) -> int:
+def _count(node: Node, what: str, least: int = 1, most: int = 10**15, example: str = "2e9") -> int:
     """A whole number, which may be written as 2e9."""
-    value = fields.number(node, what, least=least, example="2e9")
+    value = fields.number(node, what, least=least, example=example)
     if value != int(value) or value > most:
         node.fail(f"{what} must be a whole number of up to {most}, not {fields.said(node)}")
     return int(value)
@@ -167,8 +167,8 @@ def _source(above: Node, name: str, node: Node, folder: Path, weighed: bool) -> 
     if weighed and "weight" not in parts:
         node.fail(f"source {name} needs a weight: its share of the tokens, in any unit, such as weight: 3.8")
     weight = _or(parts, "weight", lambda entry: _weight(entry, name), Fraction(1))
-    hub = _hub(parts) if "hub" in parts else None
-    for key in ("config", "split", "revision", "data_files"):
+    hub = _hub(parts, folder) if "hub" in parts else None
+    for key in ("config", "split", "revision", "data_files", "format"):
         if key in parts and hub is None:
             node.fail(f"{key!r} belongs to a data set of the hub, and source {name} names none", node.keys[key])
     if "files" in parts:
@@ -179,14 +179,40 @@ def _source(above: Node, name: str, node: Node, folder: Path, weighed: bool) -> 
     return SourceRecipe(name, weight, text, (), hub)
 
 
-def _hub(parts: Mapping[str, Node]) -> Hub:
+def _hub(parts: Mapping[str, Node], folder: Path) -> Hub:
+    node = parts["hub"]
+    name = fields.word(node, "hub")
+    none: tuple[str, ...] = ()
+    data_files = _or(parts, "data_files", _words, none)
+    if ("format" in parts or name in FORMATS) and not data_files:
+        node.fail(f"{name!r} needs data_files: the paths or patterns of the files to read")
+    if any(each.startswith("hf://") for each in data_files):
+        parts["data_files"].fail(
+            "data_files of the hub need their data set's name, so that its revision can be fixed; "
+            "say hub: OWNER/NAME and format: json"
+        )
     return Hub(
-        name=fields.word(parts["hub"], "hub"),
+        name=name,
         config=_or(parts, "config", lambda node: fields.word(node, "config"), None),
         split=_or(parts, "split", lambda node: fields.word(node, "split"), "train"),
         revision=_or(parts, "revision", lambda node: fields.word(node, "revision"), None),
-        data_files=_or(parts, "data_files", _words, ()),
+        data_files=data_files,
+        format=_or(parts, "format", lambda node: fields.word(node, "format", FORMATS), None),
+        folder=_home(node, name, folder),
     )
+
+
+def _home(node: Node, name: str, folder: Path) -> Path | None:
+    """The folder of a data set that is on this machine, or of a format's files; None for a data set of the hub."""
+    base = Path() if node.path.startswith("--set ") else folder
+    if name in FORMATS:
+        return base.absolute()
+    for place in (base / Path(name).expanduser(), Path(name)):  # `datasets` looks in the current folder
+        if place.is_dir():
+            return place.absolute()
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*/[\w.-]+", name):
+        node.fail(f"{name!r} is no folder here, no data set (OWNER/NAME), and no format ({', '.join(FORMATS)})")
+    return None
 
 
 def _words(node: Node) -> tuple[str, ...]:
@@ -214,6 +240,12 @@ def _files(node: Node, folder: Path) -> tuple[Path, ...]:
             matches = _matches(base, pattern)
         except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
             entry.fail(f"{pattern!r} cannot be looked up ({error}); give a path, or a pattern such as data/*.jsonl")
+        unknown = [each.name for each in matches if not ending(each)]
+        if unknown:
+            entry.fail(
+                f"{pattern!r} names {unknown[0]!r}, which no reader knows ({len(unknown)} such files); "
+                f"give .txt, .jsonl or .parquet, or these as .zst or .gz, or a pattern without it"
+            )
         if not matches:
             entry.fail(
                 f"no file that can be read at {pattern!r}; give .txt, .jsonl or .parquet, or these as .zst or .gz"
@@ -223,15 +255,19 @@ def _files(node: Node, folder: Path) -> tuple[Path, ...]:
 
 
 def _matches(base: Path, pattern: str) -> list[Path]:
+    """The files that a path or pattern names, and of the folders that it names what can be read; nothing hidden."""
     path = Path(pattern).expanduser()
-    path = path if path.is_absolute() else base / path
-    if path.is_dir():
-        candidates = sorted(path.rglob("*"))
-    elif path.exists():
-        candidates = [path]
-    else:
-        candidates = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    return [each.absolute() for each in candidates if each.is_file() and ending(each)]
+    path = path if path.is_absolute() else (base / path).absolute()
+    found = {path} if path.exists() else _shown(Path(path.anchor).glob(str(path.relative_to(path.anchor))), path.parts)
+    files = {each for each in found if not each.is_dir()}
+    for folder in found - files:
+        files |= {each for each in _shown(folder.rglob("*"), folder.parts) if each.is_file() and ending(each)}
+    return sorted(files)
+
+
+def _shown(found: Iterable[Path], named: Sequence[str]) -> set[Path]:
+    """Without hidden files and what is in hidden folders, unless their names were given."""
+    return {each for each in found if not any(part.startswith(".") and part not in named for part in each.parts)}
 
 
 def _evaluation(node: Node, folder: Path) -> dict[str, Any]:
@@ -273,6 +309,6 @@ def _tokenizer(node: Node, folder: Path) -> TokenizerRecipe:
         file=_or(parts, "file", lambda entry: base / Path(fields.word(entry, "file")).expanduser(), None),
         hub=_or(parts, "hub", lambda entry: fields.word(entry, "hub"), None),
         revision=_or(parts, "revision", lambda entry: fields.word(entry, "revision"), None),
-        train=_or(parts, "train", lambda entry: _count(entry, "train", SMALLEST_VOCABULARY, 2**20), None),
+        train=_or(parts, "train", lambda entry: _count(entry, "train", SMALLEST_VOCABULARY, 2**20, "32768"), None),
         end_of_text=_or(parts, "end_of_text", lambda entry: fields.word(entry, "end_of_text"), None),
     )

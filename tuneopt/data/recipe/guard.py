@@ -16,20 +16,22 @@ documents are in one split by construction, and runs of words are not compared.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 
+BLOCK = 1 << 18
+"""Bytes of text that are hashed at once: some 40 bytes of memory for each."""
+
 _LETTERS = bytes(c for c in range(256) if chr(c).isalnum() or c >= 128)
 _SIGNS = bytes(c for c in range(256) if c not in _LETTERS)
 _SPACED = bytes(c if c in _LETTERS else 32 for c in range(256))
 _BASE = np.uint64(0x9E3779B97F4A7C15 | 1)
-_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+_INVERSE = pow(int(_BASE), -1, 1 << 64)
 _STEP = np.uint64(0xD1B54A32D192ED03)
 _FIRST, _SECOND, _27, _30, _31 = map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 27, 30, 31))
 
@@ -41,32 +43,84 @@ def fingerprint(text: str) -> bytes:
 
 
 class Runs:
-    """Hashes every run of n words. Powers are kept between calls, as long as the longest text."""
+    """Hashes every run of n words, about `BLOCK` bytes of text at a time, so that a long text takes little memory."""
 
     def __init__(self, ngram: int) -> None:
         self.ngram = ngram
-        self._powers = self._inverses = np.ones(1, np.uint64)
+        self._powers, self._inverses = _powers(int(_BASE), BLOCK), _powers(_INVERSE, BLOCK)
 
     def hashes(self, texts: Sequence[str]) -> tuple[Words, NDArray[np.int64]]:
         """Hashes of the runs of all texts, shape (runs,), and the text each is from; texts of fewer words have none."""
-        spaced = [text.lower().encode().translate(_SPACED) for text in texts]
-        data = np.frombuffer(b" ".join(spaced) + b" ", np.uint8)
-        if len(data) > len(self._powers):
-            self._powers = np.cumprod(np.concatenate([[np.uint64(1)], np.full(len(data), _BASE)]), dtype=np.uint64)
-            self._inverses = np.cumprod(np.concatenate([[np.uint64(1)], np.full(len(data), _INVERSE)]), dtype=np.uint64)
-        inside = data != 32
-        edges = np.flatnonzero(np.diff(inside, prepend=False))  # where words begin and end, in turn
-        begins, ends = edges[0::2], edges[1::2]
+        found = [(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
+        blocks: list[bytes] = []
+        numbers: list[int] = []
+        size = 0
+        for number, text in enumerate(texts):
+            for block in _blocks(text.lower().encode().translate(_SPACED), self.ngram):
+                blocks.append(block)
+                numbers.append(number)
+                size += len(block)
+                if size >= BLOCK:
+                    found.append(self._hashes(blocks, numbers))
+                    blocks, numbers, size = [], [], 0
+        found.append(self._hashes(blocks, numbers))
+        return np.concatenate([each for each, _ in found]), np.concatenate([owners for _, owners in found])
+
+    def _hashes(self, blocks: Sequence[bytes], numbers: Sequence[int]) -> tuple[Words, NDArray[np.int64]]:
+        data = np.frombuffer(b" ".join(blocks) + b" ", np.uint8)
+        edges = np.flatnonzero(np.diff(data != 32, prepend=False))  # where words begin and end, in turn
+        begins = edges[0::2]
         # The hash of a word is a polynomial in its bytes: sum of byte * base^(place in the word), modulo 2^64.
-        sums = np.concatenate([[np.uint64(0)], np.cumsum(data.astype(np.uint64) * self._powers[: len(data)])])
-        words = _mix((sums[ends] - sums[begins]) * self._inverses[begins])
+        sums = self._sums(data, edges)
+        words = _mix((sums[1::2] - sums[0::2]) * self._inverse(begins))
         count = max(0, len(words) - self.ngram + 1)
         hashes = np.zeros(count, np.uint64)
         for offset in range(self.ngram):
             hashes = hashes * _STEP + words[offset : offset + count]
-        owners = np.searchsorted(np.cumsum([len(each) + 1 for each in spaced]), begins, side="right")
+        owners = np.searchsorted(np.cumsum([len(each) + 1 for each in blocks]), begins, side="right")
         whole = owners[:count] == owners[self.ngram - 1 :] if count else np.zeros(0, bool)
-        return _mix(hashes[whole]), owners[:count][whole].astype(np.int64)
+        return _mix(hashes[whole]), np.array(numbers, np.int64)[owners[:count][whole]]
+
+    def _sums(self, data: NDArray[np.uint8], places: NDArray[np.int64]) -> Words:
+        """The sum of byte * base^(place in the data) over all bytes before each of the places, which ascend."""
+        found = np.empty(len(places), np.uint64)
+        total = np.zeros(1, np.uint64)
+        for start in range(0, len(data), BLOCK):
+            part = data[start : start + BLOCK]
+            scale = np.uint64(pow(int(_BASE), start, 1 << 64))
+            sums = np.concatenate([total, total + np.cumsum(part * self._powers[: len(part)]) * scale])
+            first, stop = np.searchsorted(places, [start, start + BLOCK])
+            found[first:stop] = sums[places[first:stop] - start]
+            total = sums[-1:]
+        return found
+
+    def _inverse(self, places: NDArray[np.int64]) -> Words:
+        """base^-place of each place."""
+        blocks = _powers(pow(_INVERSE, BLOCK, 1 << 64), 1 + int(places[-1] // BLOCK) if len(places) else 1)
+        inverses: Words = self._inverses[places % BLOCK] * blocks[places // BLOCK]
+        return inverses
+
+
+def _powers(base: int, count: int) -> Words:
+    """base^0 to base^(count - 1), modulo 2^64."""
+    return np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(count - 1, base, np.uint64)]), dtype=np.uint64)
+
+
+def _blocks(spaced: bytes, ngram: int) -> Iterator[bytes]:
+    """A text as it is, or a long one in blocks that go on for n - 1 words in the next one: the runs are the same."""
+    if len(spaced) > BLOCK:
+        data = np.frombuffer(spaced, np.uint8)
+        spaced = data[np.append(True, (data[1:] != 32) | (data[:-1] != 32))].tobytes()  # one space between words
+    start = 0
+    while len(spaced) - start > BLOCK:
+        end = cut = spaced.find(b" ", start + BLOCK)
+        for _ in range(ngram - 1):
+            end = spaced.find(b" ", end + 1) if end >= 0 else end
+        if end < 0:
+            break
+        yield spaced[start:end]
+        start = cut + 1
+    yield spaced[start:]
 
 
 def _mix(words: Words) -> Words:
@@ -121,11 +175,3 @@ def _among(wanted: Words, known: Words) -> NDArray[np.bool_]:
         return np.zeros(len(wanted), bool)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
     return found
-
-
-def save_hashes(path: Path, hashes: Words) -> None:
-    """Write hashes to a file of their own, whole or not at all."""
-    aside = path.with_suffix(".part")
-    with aside.open("wb") as stream:
-        np.save(stream, hashes, allow_pickle=False)
-    aside.replace(path)

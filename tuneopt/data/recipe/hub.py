@@ -1,20 +1,16 @@
-"""Sources of the Hugging Face hub, through `datasets`, streamed: nothing is copied to this machine as a whole.
+"""Sources that `datasets` finds: a data set of the hub, a folder of one, or a format with ``data_files``.
 
-What `datasets.load_dataset` takes as a name is taken here: a data set of the hub, a folder, or a format such as
-``json`` with ``data_files``. A shard is what `datasets` makes of one file.
+A data set of the hub is fixed by its revision, files by their sizes and times. `stream` reads them.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from tuneopt.data.readers import document
-from tuneopt.data.recipe.recipe import Hub, SourceRecipe
+from tuneopt.data.recipe.recipe import FORMATS, Hub, SourceRecipe
 from tuneopt.spec import InputError
 
 
@@ -24,45 +20,40 @@ def pinned(source: SourceRecipe) -> SourceRecipe:
     Raises `InputError` when the hub does not answer or does not know the data set.
     """
     hub = source.hub
-    if hub is None or source.files or hub.name.count("/") != 1 or Path(hub.name).exists():
+    if hub is None or source.files or hub.folder is not None:
         return source
     from huggingface_hub import HfApi
 
     try:
         revision = HfApi().dataset_info(hub.name, revision=hub.revision).sha
     except Exception as error:  # whatever goes wrong between here and there
-        raise InputError(_unreachable("data set", hub.name, error)) from None
+        raise InputError(unreachable("data set", hub.name, error)) from None
     return replace(source, hub=replace(hub, revision=revision))
 
 
-def shards(source: SourceRecipe) -> int:
-    """How many shards the data set has."""
-    return int(_opened(source).num_shards)
+def files(source: SourceRecipe) -> list[list[str]]:
+    """What tells the files of a source from other ones: name, size and time, or the mark that a server gives them.
 
-
-def read_shard(source: SourceRecipe, number: int) -> Iterator[str]:
-    """The documents of one shard; rows without text are skipped."""
-    data = _opened(source)
-    column = source.text or "text"
+    Empty for a data set of the hub, which is told by its revision. Raises `InputError` for files that cannot be found.
+    """
     hub = source.hub
-    assert hub is not None
-    row: dict[str, Any]
+    if hub is None or hub.folder is None:
+        return []
     try:
-        for row in data.shard(num_shards=data.num_shards, index=number):
-            if column not in row:
-                raise InputError(
-                    f"data set {hub.name!r} has no column {column!r} among {', '.join(map(repr, row))}; "
-                    f"say text: COLUMN for source {source.name}"
-                )
-            text = row[column]
-            if text is not None and not isinstance(text, str):
-                raise InputError(f"column {column!r} of data set {hub.name!r} holds no text; name another")
-            if text is not None:
-                yield from document([text])
-    except InputError:
-        raise
-    except Exception as error:  # the errors of every format and file system there is
-        raise InputError(_unreachable("data set", hub.name, error)) from None
+        listing = []
+        for split, paths in builder(hub).config.data_files.items():
+            local = [Path(path) for path in paths if "://" not in path]
+            listing += [[str(split), path.name, *map(str, _size_and_time(path))] for path in local]
+            if len(local) < len(paths):
+                listing.append([str(split), *paths, str(paths.origin_metadata)])
+    except Exception as error:
+        raise InputError(unreachable("data set", hub.name, error)) from None
+    return listing
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def tokenizer_text(name: str, revision: str | None) -> str:
@@ -74,37 +65,36 @@ def tokenizer_text(name: str, revision: str | None) -> str:
     try:
         path = hf_hub_download(name, "tokenizer.json", revision=revision)
     except Exception as error:
-        raise InputError(_unreachable("tokenizer", name, error)) from None
+        raise InputError(unreachable("tokenizer", name, error)) from None
     return read_tokenizer(Path(path))
 
 
-def _opened(source: SourceRecipe) -> Any:
-    assert source.hub is not None
-    return _load(source.hub, os.getpid())
-
-
-@lru_cache(maxsize=64)
-def _load(hub: Hub, process: int) -> Any:
-    """A streaming data set, kept for the process: listing the files of a large one takes seconds."""
+def builder(hub: Hub) -> Any:
+    """What `datasets.load_dataset` streams from; raises what goes wrong between here and the files."""
     import datasets
 
     datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(
-            hub.name,
-            hub.config,
-            split=hub.split,
-            revision=hub.revision,
-            data_files=list(hub.data_files) or None,
-            streaming=True,
-        )
-    except Exception as error:
-        raise InputError(_unreachable("data set", hub.name, error)) from None
+    name, revision, data_files = str(hub.folder or hub.name), hub.revision, list(hub.data_files)
+    if hub.name in FORMATS:
+        name, data_files = hub.name, [_below(str(hub.folder), each) for each in data_files]
+    elif hub.format is not None:
+        root = name if hub.folder else f"hf://datasets/{name}" + (f"@{quote(revision, safe='')}" if revision else "")
+        name, revision, data_files = hub.format, None, [_below(root, each) for each in data_files]
+    found = datasets.load_dataset_builder(name, hub.config, revision=revision, data_files=data_files or None)
+    if not any((found.config.data_files or {}).values()):
+        raise FileNotFoundError(f"there is no file {' or '.join(data_files)}".rstrip())
+    return found
 
 
-def _unreachable(what: str, name: str, error: Exception) -> str:
+def _below(root: str, pattern: str) -> str:
+    """A path or pattern relative to ``root``; a URL as it is."""
+    return pattern if "://" in pattern or Path(pattern).is_absolute() else f"{root}/{pattern}"
+
+
+def unreachable(what: str, name: str, error: Exception) -> str:
+    """One sentence for whatever went wrong between here and there."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return (
-        f"the {what} {name!r} cannot be read through Hugging Face ({reason}); check its name and your access, "
-        "or give files of your own"
+        f"the {what} {name!r} cannot be read through Hugging Face ({reason}); check its name, your "
+        "connection and your access, or give files of your own"
     )

@@ -24,15 +24,25 @@ TRAINING_BYTES = 1 << 28
 """Text that a tokenizer learns from at most."""
 
 
+FORMATS = ("arrow", "csv", "json", "parquet", "text", "webdataset")
+"""Formats of `datasets` that files of text are read by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A data set of the Hugging Face hub, or anything else that `datasets.load_dataset` takes; it is streamed."""
+    """What `datasets` streams: a data set of the Hugging Face hub, a folder of one, or a format with ``data_files``.
+
+    ``format`` reads the ``data_files`` of a data set, whatever the data set itself says about them.
+    """
 
     name: str
     config: str | None = None
     split: str = "train"
     revision: str | None = None
     data_files: tuple[str, ...] = ()
+    format: str | None = None
+    folder: Path | None = None
+    """The data set's folder, or the one that a format's ``data_files`` are relative to; None on the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +60,9 @@ class SourceRecipe:
         """Where the text is from, in words that are the same on every machine."""
         if self.hub is None or self.files:
             return f"{len(self.files)} files" + (f", in place of {self.hub.name}" if self.hub else "")
-        parts = (self.hub.name, self.hub.config, self.hub.split, ", ".join(self.hub.data_files))
-        return " ".join(part for part in parts if part) + (f" at {self.hub.revision}" if self.hub.revision else "")
+        hub = self.hub
+        parts = (hub.name, hub.config, hub.split, ", ".join(hub.data_files), hub.format and f"as {hub.format}")
+        return " ".join(part for part in parts if part) + (f" at {hub.revision}" if hub.revision else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Writing shards round by round, so that a kill at any moment loses no finished shard.
 
-A round ends when one split has a shard's worth of tokens, behind a document. Its files are written aside, flushed to
-the disk and renamed; then the round's entry appears, which holds their checksums and where every source stands. What
-has no entry never happened. So shard boundaries follow from the recipe alone, and resuming begins behind the last
-entry.
+A round ends when one split has a shard's worth of tokens, behind a document. Its files, shards and the hashes that the
+guard is made of, are written aside, flushed to the disk and renamed; then the round's entry appears, which holds their
+checksums and where every source stands. What has no entry, or is not what its entry says, never happened. So shard
+boundaries follow from the recipe alone, and resuming begins behind the last entry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tuneopt.data.manifest import Boundaries, Shard, file_sha256, shard_from_dict
-from tuneopt.data.recipe.guard import Words, save_hashes
+from tuneopt.data.recipe.guard import Words
 from tuneopt.data.recipe.mixture import Run, Standing
 from tuneopt.data.recipe.rows import REPORT, SELECT
 from tuneopt.data.shards import ShardWriter, map_shard
@@ -33,18 +33,23 @@ BOUNDARIES = pa.schema([pa.field("end", pa.uint64(), nullable=False), pa.field("
 Sources are numbered as the recipe lists them, those of the evaluation behind the others.
 """
 
+KINDS = ("documents", "runs")
+"""What hashes of evaluation text are of."""
+
 WHOLE = 1 << 62
 """More tokens than a shard ever has: rounds decide where shards end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finished round: its shards by split, where every source of the phase stands behind it, and its documents."""
+    """A finished round: its shards by split, where every source of the phase stands behind it, and its hash files."""
 
     phase: str
     shards: Mapping[str, Shard]
     standing: tuple[Standing, ...]
     ended: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the file of each of `KINDS`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -53,13 +58,16 @@ class Entry:
             "shards": {split: asdict(shard) for split, shard in self.shards.items()},
             "standing": [each.to_dict() for each in self.standing],
             "ended": self.ended,
+            "hashes": dict(self.hashes),
         }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Entry:
         """Inverse of `to_dict`; raises TypeError, KeyError or ValueError for anything else."""
         shards = {split: shard_from_dict(shard) for split, shard in plain["shards"].items()}
-        return cls(plain["phase"], shards, tuple(Standing(**each) for each in plain["standing"]), plain["ended"])
+        standing = tuple(Standing(**each) for each in plain["standing"])
+        hashes = {kind: plain["hashes"][kind] for kind in KINDS}
+        return cls(plain["phase"], shards, standing, plain["ended"], hashes)
 
 
 class Rounds:
@@ -87,7 +95,9 @@ class Rounds:
             except (OSError, ValueError, KeyError, TypeError):
                 break
             parts = [part for shard in entry.shards.values() for part in (shard, shard.boundaries) if part]
-            if any(file_sha256(self._folder / part.file) != part.sha256 for part in parts):
+            expected = {self._folder / part.file: part.sha256 for part in parts}
+            expected |= {self._hash_file(kind, number): sha256 for kind, sha256 in entry.hashes.items()}
+            if any(file_sha256(path) != sha256 for path, sha256 in expected.items()):
                 break
             yield entry
         while self._entry(number).exists():  # what follows a damaged round is done again
@@ -96,6 +106,9 @@ class Rounds:
 
     def _entry(self, number: int) -> Path:
         return self._work / f"round-{number:06d}.json"
+
+    def _hash_file(self, kind: str, number: int) -> Path:
+        return self._work / f"{kind}-{number:06d}.npy"
 
     def _shards(self) -> Iterator[tuple[str, Shard]]:
         for entry in self.entries:
@@ -128,11 +141,12 @@ class Rounds:
         """Finish the round: shards, hashes for the guard, then the entry."""
         number = len(self.entries)
         shards = {split: self._open[split].finish(self._folder) for split in SPLITS if split in self._open}
-        for kind, arrays in (("documents", self._hashes), ("runs", self._runs)):
-            merged = np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays]))
-            save_hashes(self._work / f"{kind}-{number:06d}.npy", merged)
+        hashes = {
+            kind: self._save(self._hash_file(kind, number), arrays)
+            for kind, arrays in zip(KINDS, (self._hashes, self._runs), strict=True)
+        }
         _flush(self._folder)
-        entry = Entry(phase, shards, tuple(standing), ended)
+        entry = Entry(phase, shards, tuple(standing), ended, hashes)
         aside = self._work / "round.part"
         aside.write_text(json.dumps(entry.to_dict()), encoding="utf-8")
         _flush(aside)
@@ -141,9 +155,27 @@ class Rounds:
         self.entries.append(Entry.from_dict(json.loads(json.dumps(entry.to_dict()))))  # the standing goes on to change
         self._begin()
 
+    def _save(self, path: Path, hashes: Sequence[Words]) -> str:
+        """Write hashes to a file of their own, without repetition, whole or not at all; its SHA-256."""
+        aside = path.with_suffix(".part")
+        with aside.open("wb") as stream:
+            np.save(stream, np.unique(np.concatenate([np.zeros(0, np.uint64), *hashes])), allow_pickle=False)
+        _flush(aside)
+        aside.replace(path)
+        return file_sha256(path)
+
+    def drop(self) -> None:
+        """Forget all rounds, and remove their shards: nothing of them can be used."""
+        while self.entries:
+            for shard in self.entries.pop().shards.values():
+                for part in (shard, shard.boundaries):
+                    if part is not None:
+                        (self._folder / part.file).unlink()
+            self._entry(len(self.entries)).unlink()
+
     def hashes(self, kind: str) -> list[Words]:
         """The hashes of evaluation ``documents`` or of their ``runs`` in all finished rounds."""
-        return [np.load(self._work / f"{kind}-{number:06d}.npy") for number in range(len(self.entries))]
+        return [np.load(self._hash_file(kind, number)) for number in range(len(self.entries))]
 
     @property
     def fullest(self) -> int:

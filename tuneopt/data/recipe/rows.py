@@ -22,7 +22,7 @@ from tuneopt.data.encoder import Encoder
 from tuneopt.data.recipe.guard import Guard, Runs, fingerprint
 from tuneopt.data.recipe.recipe import SourceRecipe
 from tuneopt.data.recipe.units import Unit, documents
-from tuneopt.data.tokenizer import BATCH_CHARACTERS, parse_tokenizer, pieces, token_dtype
+from tuneopt.data.tokenizer import BATCH_CHARACTERS, parse_tokenizer, token_dtype
 
 TRAIN, SELECT, REPORT, EQUAL, SHARED = range(5)
 """Fates of a document: a split, or kept out of training because it equals evaluation text or shares a run of words."""
@@ -58,16 +58,22 @@ def schema(vocab_size: int) -> pa.Schema:
 
 def encode_unit(job: Job, unit: Unit) -> Iterator[pa.RecordBatch]:
     """The rows of a unit, about a million characters of text at a time; raises `InputError` for unreadable text."""
+    for texts in _batches(documents(job.sources[unit.source], unit)):
+        yield _encoded(job, texts)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts, about a million characters at a time."""
     waiting: list[str] = []
     characters = 0
-    for text in documents(job.sources[unit.source], unit):
+    for text in texts:
         waiting.append(text)
         characters += len(text)
         if characters >= BATCH_CHARACTERS:
-            yield _encoded(job, waiting)
+            yield waiting
             waiting, characters = [], 0
     if waiting:
-        yield _encoded(job, waiting)
+        yield waiting
 
 
 def _encoded(job: Job, texts: list[str]) -> pa.RecordBatch:
@@ -108,11 +114,15 @@ def _tokens(job: Job, texts: list[str | None]) -> tuple[NDArray[np.uint32], NDAr
     counts = np.zeros(len(texts), np.int64)
     for row, text in enumerate(texts):
         if text is not None:
-            cut = list(pieces(text))
-            parts += cut
-            counts[row] = len(cut)
-    ids, ends = encoder.encode(parts)
-    after = np.concatenate([[0], ends])[np.cumsum(counts)]  # where the ids of each text end
+            pieces = list(encoder.pieces(text))
+            parts += pieces
+            counts[row] = len(pieces)
+    encoded = [(np.zeros(0, np.uint32), np.zeros(1, np.int64))]
+    encoded += [encoder.encode(some) for some in _batches(parts)]  # several where a document is long
+    before = np.cumsum([0, *(len(some) for some, _ in encoded)])
+    ids = np.concatenate([some for some, _ in encoded])
+    ends = np.concatenate([each + start for (_, each), start in zip(encoded, before, strict=False)])
+    after = ends[np.cumsum(counts)]  # where the ids of each text end
     kept = counts > 0
     return np.insert(ids, after[kept], job.end).astype(np.uint32, copy=False), after + np.cumsum(kept)
 

@@ -17,11 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tuneopt.data.corpus import UNFINISHED, Corpus, open_corpus
-from tuneopt.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, SplitEntry, TokenizerEntry, file_sha256
+from tuneopt.data.manifest import TOKENIZER_FILE, Manifest, SplitEntry, TokenizerEntry, file_sha256
 from tuneopt.data.recipe.account import account
+from tuneopt.data.recipe.claim import claim, finished, is_finished, only_process, remove_leftovers, write
 from tuneopt.data.recipe.guard import Guard
 from tuneopt.data.recipe.hub import pinned
 from tuneopt.data.recipe.mixture import Mixture, Standing
@@ -29,14 +28,15 @@ from tuneopt.data.recipe.recipe import LEAVE, Recipe, SourceRecipe
 from tuneopt.data.recipe.rounds import Rounds
 from tuneopt.data.recipe.rows import REPORT, SELECT, TRAIN, Job
 from tuneopt.data.recipe.staging import Staging
-from tuneopt.data.recipe.units import stamp
+from tuneopt.data.recipe.stream import forget
+from tuneopt.data.recipe.units import check, stamp
 from tuneopt.data.recipe.vocabulary import find_tokenizer, identity, read_end
 from tuneopt.data.recipe.workers import Here, Pool, Workers
 from tuneopt.data.splits import BUCKETS, SPLITS
 from tuneopt.data.tokenizer import content_sha256, token_dtype
 from tuneopt.spec import InputError, canonical_json
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same recipe would give other bytes."""
 
 TELL_SECONDS = 5.0
@@ -72,26 +72,21 @@ def prepare_recipe(
 ) -> tuple[Corpus, bool]:
     """Prepare the corpus of a recipe in a folder; the corpus, and whether it was there already.
 
-    Raises `InputError` for sources that cannot be read or are too little, and for a folder with anything else in it.
+    Raises `InputError` for sources that cannot be read, are too little or change meanwhile, and for a folder that
+    cannot be written or has anything else in it.
     """
     key = _identity(recipe)
-    if (folder / MANIFEST_FILE).exists():
-        return _finished(folder, key), True
     work = folder / UNFINISHED
-    if folder.exists() and not work.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty, and holds no corpus; give another folder with --out")
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another process prepares a corpus in {folder}; wait for it, or give another --out") from None
-    with lock:
-        if (folder / MANIFEST_FILE).exists():
-            return _finished(folder, key), True
-        _claim(work, key, folder)
+    if is_finished(folder):
+        remove_leftovers(folder, work)
+        return finished(folder, key), True
+    with only_process(folder, work):
+        if is_finished(folder):  # another process was faster
+            shutil.rmtree(work, ignore_errors=True)
+            return finished(folder, key), True
+        claim(work, key, folder)
         _Preparation(recipe, folder, work, pool, progress, key).run()
-    shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     return open_corpus(folder), False
 
 
@@ -100,41 +95,6 @@ def _identity(recipe: Recipe) -> str:
     stamps = [stamp(source) for source in (*recipe.sources, *recipe.evaluation)]
     plain = [FORMAT, recipe.name, recipe.describe(), identity(recipe.tokenizer), stamps]
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
-
-
-def _finished(folder: Path, key: str) -> Corpus:
-    corpus = open_corpus(folder)
-    if (corpus.manifest.recipe or {}).get("identity") != key:
-        raise InputError(
-            f"{folder} holds a corpus of another recipe, or of files that changed since; "
-            "give another folder with --out, or delete this one"
-        )
-    return corpus
-
-
-def _claim(work: Path, key: str, folder: Path) -> None:
-    """Note whose folder this is; what another recipe left there without a finished shard is removed."""
-    path = work / "identity"
-    if path.exists() and path.read_text(encoding="utf-8") == key:
-        return
-    if not any(work.glob("round-*.json")):
-        for left in work.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != "lock":
-                left.unlink()
-        _write(path, key)
-    else:
-        raise InputError(
-            f"{folder} holds an unfinished corpus of another recipe, or of files that changed since; "
-            "give another folder with --out, or delete this one"
-        )
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 class _Preparation:
@@ -150,6 +110,8 @@ class _Preparation:
         key: str,
     ) -> None:
         self.folder, self.work, self.pool, self.progress, self.key = folder, work, pool, progress, key
+        self.asked = recipe
+        forget()
         self.recipe = self._pinned(recipe)
         self.held_out = 0 if recipe.evaluation else max(1, round(recipe.held_out * BUCKETS))
 
@@ -158,7 +120,7 @@ class _Preparation:
         path = self.work / "revisions.json"
         if not path.exists():
             fixed = [pinned(source).hub for source in (*recipe.sources, *recipe.evaluation)]
-            _write(path, json.dumps([hub.revision if hub else None for hub in fixed]))
+            write(path, json.dumps([hub.revision if hub else None for hub in fixed]))
         revisions = json.loads(path.read_text(encoding="utf-8"))
         count = len(recipe.sources)
         return replace(
@@ -170,6 +132,8 @@ class _Preparation:
     def run(self) -> None:
         """Prepare everything; the manifest comes last."""
         recipe = self.recipe
+        for source in (*recipe.evaluation, *recipe.sources):
+            check(source, recipe)
         text, tokenizer, training_bytes = find_tokenizer(recipe, self.work, self.held_out)
         self.tokenizer, self.text = tokenizer, text
         self.end = read_end(tokenizer, recipe.tokenizer)
@@ -178,10 +142,32 @@ class _Preparation:
         guard = None
         if recipe.evaluation:
             self._phase(EVALUATION, recipe.evaluation, None, len(recipe.sources))
+            self._unchanged()
+            self._evaluable()
             hashes = self.rounds.hashes
             guard = Guard.of(hashes("documents"), hashes("runs"), recipe.ngram)
         self._phase(TRAINING, recipe.sources, guard, 0)
+        self._unchanged()
         self._manifest(guard, training_bytes)
+
+    def _unchanged(self) -> None:
+        """Raise `InputError` if what was read in this phase may not be what was there at the begin."""
+        if _identity(self.asked) != self.key:
+            raise InputError(
+                f"files of recipe {self.recipe.name} changed while it was prepared; delete {self.folder} and run the "
+                "command again"
+            )
+
+    def _evaluable(self) -> None:
+        """Raise `InputError` if the evaluation sources left a split empty; a mended recipe may have the folder."""
+        for split in (SPLITS[SELECT], SPLITS[REPORT]):
+            if not self.rounds.shards(split):
+                self.rounds.drop()
+                raise self._empty(split)
+
+    def _empty(self, split: str) -> InputError:
+        use = "to train on" if split == SPLITS[TRAIN] else "to evaluate on"
+        return InputError(f"recipe {self.recipe.name} leaves no document for the split {split}; give more text {use}")
 
     def _phase(self, phase: str, sources: Sequence[SourceRecipe], guard: Guard | None, first: int) -> None:
         """Write the shards of a phase, from where its last finished round stands."""
@@ -239,14 +225,11 @@ class _Preparation:
             shards = self.rounds.shards(split)
             documents = sum(shard.boundaries.documents for shard in shards if shard.boundaries)
             if not documents:
-                raise InputError(
-                    f"recipe {recipe.name} leaves no document for the split {split}; give more text"
-                    + (" to evaluate on" if split != "train" else " to train on")
-                )
+                raise self._empty(split)
             size = sum(entry["splits"][split]["bytes"] for entry in plain["mixture"])
             tokens = sum(shard.tokens for shard in shards)
             splits[split] = SplitEntry(documents, size, tokens, self.rounds.digests[split].hexdigest(), shards)
-        _write(self.folder / TOKENIZER_FILE, self.text)
+        write(self.folder / TOKENIZER_FILE, self.text)
         trained = recipe.tokenizer.train is not None
         content = content_sha256(self.tokenizer) if trained else _content(self.text)
         manifest = Manifest(

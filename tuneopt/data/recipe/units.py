@@ -38,7 +38,7 @@ def units(source: SourceRecipe, index: int, recipe: Recipe) -> Iterator[Unit]:
     """The units of a source in the order of the recipe."""
     number = 0
     if not source.files:
-        from tuneopt.data.recipe.hub import shards
+        from tuneopt.data.recipe.stream import shards
 
         for shard in _order(shards(source), recipe):
             yield Unit(index, number, None, shard)
@@ -96,7 +96,7 @@ def documents(source: SourceRecipe, unit: Unit) -> Iterator[str]:
     """The documents of a unit; raises `InputError` for what cannot be read."""
     path = unit.path
     if path is None:
-        from tuneopt.data.recipe.hub import read_shard
+        from tuneopt.data.recipe.stream import read_shard
 
         yield from read_shard(source, unit.start)
         return
@@ -114,6 +114,13 @@ def documents(source: SourceRecipe, unit: Unit) -> Iterator[str]:
         raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None
 
 
+def check(source: SourceRecipe, recipe: Recipe) -> None:
+    """Read the first document, so that a source that cannot be read is told before any work; raises `InputError`."""
+    first = next(units(source, 0, recipe), None)
+    if first is not None:
+        next(documents(source, first), None)
+
+
 def stamp(source: SourceRecipe) -> str:
     """SHA-256 that changes when a source may have changed: its files' names, sizes and times, or its revision."""
     listing = []
@@ -123,4 +130,8 @@ def stamp(source: SourceRecipe) -> str:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None
         listing.append([path.name, str(status.st_size), str(status.st_mtime_ns)])
+    if source.hub is not None and not source.files:
+        from tuneopt.data.recipe.hub import files
+
+        listing = files(source)
     return hashlib.sha256(canonical_json([source.origin, source.text or "", listing]).encode()).hexdigest()
