@@ -9,7 +9,6 @@ from filelock import FileLock
 from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import Ledger
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec
-from tuneopt.train import fitting
 from tuneopt.train.distributed import Placement
 from tuneopt.train.engine import Engine
 from tuneopt.train.fitting import fitted, pass_sizes, reserved_bytes, sizes_within, step_memory
@@ -26,22 +25,25 @@ def paper_spec(scale: str = "130m", batch: int = 128, optimizer: str = "adamw", 
     return TrialSpec(optimizer, hyperparameters, regime, precision=precision, micro_batch=1)
 
 
+def unasked() -> int:
+    raise AssertionError("nothing is tried, so nobody asks what is free")
+
+
 def test_a_cpu_takes_what_the_specification_says():
     spec = replace(paper_spec(), micro_batch=16)
-    assert pass_sizes(spec, Placement(), CPU) == [16]
-    assert pass_sizes(spec, Placement(ranks=16), CPU) == [8]
-    assert pass_sizes(spec, Placement(sequences=5), CPU) == [4], "the largest divisor of the batch within 5"
-    assert pass_sizes(replace(spec, micro_batch=48), Placement(), CPU) == [32]
+    assert pass_sizes(spec, Placement(), CPU, unasked) == [16]
+    assert pass_sizes(spec, Placement(ranks=16), CPU, unasked) == [8]
+    assert pass_sizes(spec, Placement(sequences=5), CPU, unasked) == [4], "the largest divisor of the batch within 5"
+    assert pass_sizes(replace(spec, micro_batch=48), Placement(), CPU, unasked) == [32]
 
 
-def test_cuda_takes_the_largest_that_fits(monkeypatch):
+def test_cuda_takes_the_largest_that_fits():
     spec = paper_spec()
     for gib, expected in ((1000, [16, 8, 4, 2, 1]), (1, [1])):
-        monkeypatch.setattr(fitting, "device_bytes", lambda device, gib=gib: gib * GIB)
-        assert pass_sizes(spec, Placement(), CUDA) == expected, "65,536 tokens of a pass are enough"
-    monkeypatch.setattr(fitting, "device_bytes", lambda device: 80 * GIB)
-    assert pass_sizes(spec, Placement(sequences=2), CUDA) == [2]
-    assert fitted(spec, Placement(ranks=2, zero=2), CUDA).sequences == pass_sizes(spec, Placement(2, 2), CUDA)[0]
+        assert pass_sizes(spec, Placement(), CUDA, lambda gib=gib: gib * GIB) == expected, "65,536 tokens are enough"
+    assert pass_sizes(spec, Placement(sequences=2), CUDA, unasked) == [2]
+    sizes = pass_sizes(spec, Placement(2, 2), CUDA, lambda: 80 * GIB)
+    assert fitted(spec, Placement(ranks=2, zero=2), CUDA, lambda: 80 * GIB).sequences == sizes[0]
 
 
 @pytest.mark.parametrize("scale", ["130m", "300m", "520m", "1.2b"])
@@ -72,7 +74,7 @@ def test_what_a_step_needs_beside_the_pass_is_kept_free():
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match="does not divide among 3 ranks"):
-        pass_sizes(paper_spec(), Placement(ranks=3), CPU)
+        pass_sizes(paper_spec(), Placement(ranks=3), CPU, unasked)
     with pytest.raises(InputError, match="at least 1 sequence"):
         Placement(sequences=0)
 
@@ -108,6 +110,15 @@ def test_all_ranks_take_the_size_that_fits_on_the_fullest(make_spec):
 
     assert engine.prepare(make_spec(), [4, 2, 1, 1], agree=agree).micro_batch == 1
     assert heard == [False, True, True, True]
+
+
+def test_what_is_kept_free_depends_on_the_size_and_a_size_is_known_for_that_alone(make_spec):
+    engine, spec = Small(CPU), make_spec()
+    assert engine.prepare(spec, [2, 1], reserved=lambda size: 10 * size).micro_batch == 2
+    assert engine.prepare(spec, [2, 1], reserved=lambda size: 10 * size).micro_batch == 2
+    assert engine.tried == [2]
+    assert engine.prepare(spec, [2, 1], reserved=lambda size: 11 * size).micro_batch == 2
+    assert engine.tried == [2, 2], "another optimizer has more state"
 
 
 def trained(spec, corpus, placement=None, steps: int = 6) -> Training:

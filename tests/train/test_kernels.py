@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
 
 from tuneopt.train.engine import can_compile
-from tuneopt.train.kernels import UNFINISHED, compile_alone
+from tuneopt.train.kernels import UNFINISHED, allow_many_shapes, compile_alone
 
 
 @pytest.fixture
@@ -55,6 +57,20 @@ def test_a_failure_is_no_end_and_an_interruption_is_one(inductor: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         compile_alone(lambda: fail(KeyboardInterrupt()))
     assert (inductor / UNFINISHED).exists()
+
+
+def test_the_ninth_shape_is_compiled_like_the_first() -> None:
+    torch._dynamo.reset()
+    allow_many_shapes()
+    counter = CompileCounter()
+
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    for width in range(2, 14):
+        assert torch.compile(twice, backend=counter, dynamic=False)(torch.ones(width)).sum() == 2 * width
+    assert counter.frame_count == 12
+    torch._dynamo.reset()
 
 
 CODE = """

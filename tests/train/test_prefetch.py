@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -98,6 +99,19 @@ def test_a_trial_that_fails_leaves_no_thread(corpus, make_spec):
         training.train_step()
     del training
     assert eventually(lambda: threads() == 0)
+
+
+def test_a_trial_that_is_dropped_on_its_way_frees_its_memory_at_once(corpus, make_spec):
+    training = Training(make_spec(), corpus, None)
+    training.train_step()
+    optimizer = weakref.ref(training.optimizer)
+    gc.collect()
+    gc.disable()
+    try:
+        del training
+        assert optimizer() is None, "nothing refers to it in a circle"
+    finally:
+        gc.enable()
 
 
 def test_a_finished_trial_leaves_no_thread(corpus, make_spec):

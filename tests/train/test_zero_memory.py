@@ -35,7 +35,7 @@ def predicted(load: Load, state_bytes: int) -> int:
         zero=load.zero,
         offload=load.offload,
         head_chunk=chunk_tokens(load.micro_batch * scale.seq_len, load.vocab_size),
-        passes=1,
+        passes=load.passes,
     ).total
 
 
@@ -45,11 +45,18 @@ def free_bytes() -> int:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "zero", "vocab_size"),
-    [("lion", 0, 1024), ("adamw", 1, 1024), ("adamw", 2, 1024), ("lion", 3, 1024), ("muon", 3, 16_000)],
+    ("optimizer", "zero", "vocab_size", "passes"),
+    [
+        ("lion", 0, 1024, 1),
+        ("lion", 0, 1024, 2),
+        ("adamw", 1, 1024, 1),
+        ("adamw", 2, 1024, 1),
+        ("lion", 3, 1024, 1),
+        ("muon", 3, 16_000, 1),
+    ],
 )
-def test_the_model_meets_the_peak_of_each_rank(corpus, optimizer: str, zero: int, vocab_size: int) -> None:
-    load = Load(MIDDLE, vocab_size, optimizer, zero, steps=3)
+def test_the_model_meets_the_peak_of_each_rank(corpus, optimizer: str, zero: int, vocab_size: int, passes: int) -> None:
+    load = Load(MIDDLE, vocab_size, optimizer, zero, passes=passes, steps=3)
     results = measure(load, RANKS, corpus)
     state = sum(rank["state"] for rank in results) if zero else results[0]["state"]
     assert predicted(load, state) == pytest.approx(max(rank["peak"] for rank in results), rel=0.1)

@@ -54,6 +54,7 @@ def test_two_ranks_train_as_one_process(sharded, whole, name: str, stage: int) -
     assert {check["name"] for check in result["proof"]["checks"]} == {check["name"] for check in proof["checks"]}
     assert max(result["state_bytes"]) <= 0.55 * state_bytes
     assert sum(result["state_bytes"]) == state_bytes
+    assert result["freed"], "the next trial of the process needs the memory"
 
 
 def test_offload_bf16_and_plain_data_parallel(corpus, make, tmp_path: Path) -> None:
@@ -64,6 +65,7 @@ def test_offload_bf16_and_plain_data_parallel(corpus, make, tmp_path: Path) -> N
         Case(half, 2),
         Case(make("soap"), 0),
         Case(make("sophia"), 0),
+        *(Case(make("adamw"), stage, deterministic=True) for stage in (0, *STAGES)),
     ]
     for case, result in zip(cases, run_cases(cases, 2, corpus, tmp_path), strict=True):
         training = Training(case.spec, corpus, None)
@@ -71,6 +73,7 @@ def test_offload_bf16_and_plain_data_parallel(corpus, make, tmp_path: Path) -> N
         tolerance = 2e-3 if case.spec.precision == "bf16" else TOLERANCE
         assert result["losses"] == pytest.approx(step_losses(training, 10), rel=tolerance), case
         assert result["proof"]["passed"], case
+        assert result["repeats"] is case.deterministic and result["freed"], case
 
 
 @pytest.mark.parametrize("name", ["muon", "lion"])

@@ -30,6 +30,7 @@ class Load:
     optimizer: str
     zero: int
     micro_batch: int = 1
+    passes: int = 1
     precision: str = "fp32"
     offload: bool = False
     steps: int = 4
@@ -37,7 +38,7 @@ class Load:
     def spec(self, corpus: Corpus, ranks: int) -> TrialSpec:
         changes = {"block_size": 256} if self.optimizer == "soap" else {}
         config = {**CONFIG, **OPTIMIZERS[self.optimizer], **changes, "warmup": 0, "train_batch_size": None}
-        config["train_batch_size"] = ranks * self.micro_batch
+        config["train_batch_size"] = ranks * self.micro_batch * self.passes
         # The text of the corpus counts, its vocabulary is the model's.
         identity = CorpusId(corpus.id.name, corpus.id.fingerprint, self.vocab_size)
         return TrialSpec(

@@ -1,11 +1,15 @@
 """What one rank does for the tests of ZeRO: many cases in one process group, one line of JSON for each."""
 
+import gc
 import json
 import sys
 import traceback
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tuneopt.data import Corpus, open_corpus
 from tuneopt.spec import TrialSpec
@@ -29,6 +33,7 @@ class Case:
     folder: Path | None = None
     save: bool = False
     checkpointing: bool = False
+    deterministic: bool = False
     lot: int = lots.LOT
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     from tuneopt.train.zero.training import ZeroTraining
 
     kind = ZeroTraining if case.stage else RankTraining
-    placement = Placement(ranks.world, case.stage, case.offload, case.checkpointing)
+    placement = Placement(ranks.world, case.stage, case.offload, case.checkpointing, deterministic=case.deterministic)
     lots.LOT = case.lot
     training = kind(case.spec, corpus, case.folder, placement, ranks)
     resumed = training.step
@@ -77,9 +82,12 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
         training.save()
     held_out = training.held_out.losses(training.loss, final=True)
     bytes_held = ranks.gather(training.state_bytes)
+    repeats, model = torch.are_deterministic_algorithms_enabled(), weakref.ref(training.model)
     training.close()
+    del training
+    gc.collect()
     result = {"losses": losses, "proof": proof, "held_out": held_out, "state_bytes": bytes_held, "resumed": resumed}
-    return {"case": case.spec.optimizer, **result}
+    return {"case": case.spec.optimizer, "repeats": repeats, "freed": model() is None, **result}
 
 
 def main(corpus: str, cases: str) -> None:

@@ -102,6 +102,12 @@ class Ranks:
         dist.all_reduce(word, op=dist.ReduceOp.MIN)
         return bool(word)
 
+    def least(self, count: int) -> int:
+        """The least count of all ranks."""
+        word = torch.tensor(count, dtype=torch.int64, device=self.device)
+        dist.all_reduce(word, op=dist.ReduceOp.MIN)
+        return int(word)
+
     def first_says(self, flag: bool) -> bool:
         """The flag of rank 0."""
         word = torch.tensor(int(flag), device=self.device)

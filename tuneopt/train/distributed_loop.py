@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from tuneopt.data import Corpus
 from tuneopt.ledger import CurvePoint
 from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.checkpoint import CheckpointStore
+from tuneopt.train.device_memory import available_bytes
 from tuneopt.train.distributed import Placement, Ranks, SharedHeldOut
 from tuneopt.train.engine import Engine, LossFunction
 from tuneopt.train.fitting import fitted
 from tuneopt.train.loop import Training
-from tuneopt.train.prefetch import Range
+from tuneopt.train.prefetch import Part
 
 
 class RankTraining(Training):
@@ -39,7 +41,7 @@ class RankTraining(Training):
         placement.micro_batch(spec)  # says so where the batch does not divide
         self.ranks = ranks
         if placement.zero:
-            placement = fitted(spec, placement, ranks.device)
+            placement = fitted(spec, placement, ranks.device, lambda: ranks.least(available_bytes(ranks.device)))
         super().__init__(spec, corpus, checkpoints, Engine(ranks.device), placement)
 
     @property
@@ -59,6 +61,9 @@ class RankTraining(Training):
     def _agree(self, fits: bool) -> bool:
         return self.ranks.all(fits)
 
+    def _least(self, count: int) -> int:
+        return self.ranks.least(count)
+
     def _resume(self) -> None:
         super()._resume()
         self._share()
@@ -66,19 +71,23 @@ class RankTraining(Training):
             _Loss(self.model, self.loss),
             device_ids=[self.device] if self.device.type == "cuda" else None,
             broadcast_buffers=False,
-            gradient_as_bucket_view=True,  # else it holds a second copy of all gradients
+            gradient_as_bucket_view=True,  # else it holds a second copy of all gradients (`_drop_gradients`)
         )
 
     def _share(self) -> None:
         """Evaluate together from here on."""
         self.held_out: Any = SharedHeldOut(self.held_out, self.ranks)
 
-    def _ranges(self, step: int) -> list[Range]:
-        first = step * self.spec.batch + self.ranks.rank * self.parts * self.micro_batch
-        return [(first + part * self.micro_batch, self.micro_batch) for part in range(self.parts)]
+    @property
+    def _trained_here(self) -> Part:
+        return replace(super()._trained_here, first=self.ranks.rank * self.parts * self.micro_batch)
+
+    def _drop_gradients(self) -> None:
+        # They are views of DDP's buckets: in place of dropped ones, passes without averaging would make others.
+        self.optimizer.zero_grad(set_to_none=False)
 
     def _accumulate(self) -> Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         for part in range(self.parts):
             last = part == self.parts - 1
             with nullcontext() if last else self._ddp.no_sync():

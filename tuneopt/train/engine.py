@@ -16,8 +16,9 @@ from torch import Tensor
 from tuneopt.spec import Scale, TrialSpec
 from tuneopt.train.chunks import CHUNKED_VOCABULARY
 from tuneopt.train.compilers import has_compiler
+from tuneopt.train.device_memory import available_bytes
 from tuneopt.train.head import loss_and_slope
-from tuneopt.train.kernels import compile_alone, skip_probes
+from tuneopt.train.kernels import allow_many_shapes, compile_alone, skip_probes
 from tuneopt.train.model import Llama, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -53,7 +54,7 @@ class Engine:
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or default_device()
         self._warm: dict[tuple[Scale, int, str, bool, bool], Warm] = {}
-        self._shapes: set[tuple[tuple[Scale, int, str, bool, bool], int]] = set()
+        self._shapes: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
         if self.device.type == "cpu":
             # One thread for each trial: sums keep their order, and neighbours on the machine keep their cores.
             torch.set_num_threads(1)
@@ -67,36 +68,46 @@ class Engine:
         *,
         checkpointing: bool = False,
         deterministic: bool = False,
-        reserved: int = 0,
+        reserved: Callable[[int], int] = lambda size: 0,
         agree: Agreement = bool,
     ) -> Warm:
         """The warm model of ``spec``, compiled for its passes, weights drawn from its seed.
 
         ``sizes`` are the sequences that a pass may take, in the order of preference; by default the micro-batch of
-        ``spec``. The first counts that fits into the device's memory beside ``reserved`` bytes, on all ranks.
+        ``spec``. The first counts that fits into the device's memory on all ranks, beside as many bytes as ``reserved``
+        gives for it. A GPU keeps one model warm at a time.
         """
-        _kernels_repeat(self.device, deterministic)
+        repeat_kernels(self.device, deterministic)
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
         key = (scale, vocab_size, spec.precision, spec.compile, checkpointing)
         if key not in self._warm:
+            if self.device.type == "cuda":
+                self._warm.clear()
+                self._shapes.clear()
             self._warm[key] = _build(spec, self.device, checkpointing)
         warm = self._warm[key]
         sizes = sizes or (spec.micro_batch,)
         for size in sizes:
-            if (key, size) in self._shapes:
+            if (key, size, reserved(size)) in self._shapes:
                 break
-            fits = self._fits(warm, size, spec, reserved, last=size == sizes[-1])
+            fits = self._fits(warm, size, spec, reserved(size), last=size == sizes[-1])
             if agree(fits):  # not before the lock on compiling is free, for which other ranks wait
-                self._shapes.add((key, size))
+                self._shapes.add((key, size, reserved(size)))
                 break
         warm.model.initialize(spec.seed)
         warm.model.zero_grad(set_to_none=True)
         return replace(warm, micro_batch=size)
 
+    def available_bytes(self) -> int:
+        """Bytes of the CUDA device for a trial: what is free, and the model that is warm, used again or dropped."""
+        warm = (parameter for each in self._warm.values() for parameter in each.model.parameters())
+        return available_bytes(self.device, sum(p.numel() * p.element_size() for p in warm))
+
     def _fits(self, warm: Warm, size: int, spec: TrialSpec, reserved: int, *, last: bool) -> bool:
         """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""
-        held = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
+        held: Tensor | None = None
         try:
+            held = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
             self.exercise(warm, size, spec)
         except torch.OutOfMemoryError:
             if last:
@@ -125,7 +136,7 @@ class Engine:
             one_pass()
 
 
-def _kernels_repeat(device: torch.device, wanted: bool) -> None:
+def repeat_kernels(device: torch.device, wanted: bool) -> None:
     """Have CUDA give the same bits each time, or as fast as it can; CPUs with one thread do so by themselves."""
     if device.type == "cuda" and wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
@@ -175,6 +186,7 @@ def _compiled(model: Llama) -> LossFunction:
     All blocks share one compiled function, so a deep model compiles as fast as one layer, and a block's gradients can
     travel to other ranks while earlier blocks still go back. The chunks of the head share one as well.
     """
+    allow_many_shapes()
     if model.lm_head.out_features < CHUNKED_VOCABULARY:
         whole: LossFunction = torch.compile(model.loss, dynamic=False)
         return whole

@@ -8,6 +8,7 @@ fits, by the model of memory first, then by a trial pass (`Engine.prepare`), unl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -21,22 +22,20 @@ from tuneopt.train.memory import Memory, memory
 PASS_TOKENS = 2**16
 """Tokens of a pass at most: beyond, kernels of any scale here keep a device busy and only memory grows."""
 
-USABLE = 0.92
-"""Share of a device's memory that is planned with; the rest is for the context, libraries and fragments."""
-
 UNKNOWN_STATE_BYTES = 12.0
 """Bytes of state per parameter assumed of an optimizer from outside; the trial pass shows where that is too little."""
 
 
-def pass_sizes(spec: TrialSpec, placement: Placement, device: torch.device) -> list[int]:
+def pass_sizes(spec: TrialSpec, placement: Placement, device: torch.device, available: Callable[[], int]) -> list[int]:
     """Sequences that a rank's pass may take, in the order in which they are to be tried; each divides its share.
 
-    Raises `InputError` where the batch does not divide among the ranks.
+    ``available`` tells the bytes that are free for it, equal on all ranks. Raises `InputError` where the batch does not
+    divide among the ranks.
     """
     named = placement.micro_batch(spec)
     if placement.sequences is not None or device.type != "cuda":
         return [named]
-    return sizes_within(spec, placement, device_bytes(device))
+    return sizes_within(spec, placement, available())
 
 
 def sizes_within(spec: TrialSpec, placement: Placement, available: int) -> list[int]:
@@ -47,9 +46,9 @@ def sizes_within(spec: TrialSpec, placement: Placement, available: int) -> list[
     return [size for size in sizes if step_memory(spec, placement, size).device <= available] or sizes[-1:]
 
 
-def fitted(spec: TrialSpec, placement: Placement, device: torch.device) -> Placement:
+def fitted(spec: TrialSpec, placement: Placement, device: torch.device, available: Callable[[], int]) -> Placement:
     """``placement`` with the sequences of a pass that the model of memory allows, where nothing can be tried first."""
-    return replace(placement, sequences=pass_sizes(spec, placement, device)[0])
+    return replace(placement, sequences=pass_sizes(spec, placement, device, available)[0])
 
 
 def step_memory(spec: TrialSpec, placement: Placement, size: int) -> Memory:
@@ -79,9 +78,3 @@ def reserved_bytes(spec: TrialSpec, placement: Placement, size: int) -> int:
     """
     need = step_memory(spec, placement, size)
     return need.state + need.buffers + need.reduction + (need.gradients if need.accumulates else 0)
-
-
-def device_bytes(device: torch.device) -> int:
-    """Bytes of a CUDA device that a trial may plan with: what is free, and what this process holds already."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(USABLE * (free + torch.cuda.memory_reserved(device)))

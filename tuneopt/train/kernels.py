@@ -14,6 +14,9 @@ from pathlib import Path
 
 from tuneopt.data.cache import cache_folder, only_process
 
+SHAPES = 512
+"""Shapes that one process may compile; a sweep meets some ten."""
+
 UNFINISHED = "tuneopt-unfinished"
 """A file in Inductor's cache while something compiles; one that is found there was left by a process that was ended."""
 
@@ -52,6 +55,18 @@ def _inductor_cache() -> Path:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return Path(cache_dir())
+
+
+def allow_many_shapes() -> None:
+    """Let models of many shapes be compiled in one process, and never run what was to be compiled as plain code.
+
+    Dynamo counts by function, and all models share theirs: after eight shapes it would run the next ones as they are
+    written, with other rounding, and a trial's bits would depend on what its worker trained before.
+    """
+    from torch import _dynamo
+
+    _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = SHAPES
+    _dynamo.config.fail_on_recompile_limit_hit = True
 
 
 @cache

@@ -32,7 +32,7 @@ from tuneopt.train.evaluate import HeldOut
 from tuneopt.train.fitting import pass_sizes, reserved_bytes
 from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.model import Llama
-from tuneopt.train.prefetch import Prefetch, Range, gathering
+from tuneopt.train.prefetch import Part, Prefetch, gathering
 from tuneopt.train.schedule import Schedule
 
 LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
@@ -145,9 +145,12 @@ class Training:
 
     def _prepare(self, engine: Engine) -> Warm:
         """The freshly initialised model and its loss, tried with as many sequences as a pass is to take."""
-        sizes = pass_sizes(self.spec, self.placement, engine.device)
-        # One size was chosen and has to do; among several, the largest beside which the rest of a step has room.
-        reserved = reserved_bytes(self.spec, self.placement, sizes[0]) if len(sizes) > 1 else 0
+        sizes = pass_sizes(self.spec, self.placement, engine.device, lambda: self._least(engine.available_bytes()))
+
+        def reserved(size: int) -> int:
+            # One size was chosen and has to do; among several, the largest beside which the rest of a step has room.
+            return reserved_bytes(self.spec, self.placement, size) if len(sizes) > 1 else 0
+
         return engine.prepare(
             self.spec,
             sizes,
@@ -161,21 +164,26 @@ class Training:
         """Whether all who train this trial say so."""
         return fits
 
+    def _least(self, count: int) -> int:
+        """The least count of all who train this trial."""
+        return count
+
     def _window(self, first: int, count: int) -> Tensor:
         """Samples ``first`` to ``first + count - 1`` of the run, (count, T + 1) int64."""
         gather = gathering(self.windows, self.order, self.device)
         return gather(first, count).to(self.device, non_blocking=True)
 
-    def _ranges(self, step: int) -> list[Range]:
-        """The micro-batches of a step that are trained here."""
-        first = step * self.spec.batch
-        return [(first + part * self.micro_batch, self.micro_batch) for part in range(self.parts)]
+    @property
+    def _trained_here(self) -> Part:
+        """What is trained here of every batch."""
+        return Part(self.spec.batch, 0, self.parts, self.micro_batch)
 
     def _own_window(self, part: int) -> Tensor:
         """Micro-batch number ``part`` of the next step, of those that are trained here, gathered ahead."""
         began = time.perf_counter()
-        if self._batches is None or self._batches.next != self._ranges(self.step)[part]:
-            to_come = (each for step in range(self.step, self.steps) for each in self._ranges(step))
+        if self._batches is None or self._batches.next != self._trained_here.of(self.step)[part]:
+            # Nothing here refers to this training: one that is dropped frees its memory at once.
+            to_come = self._trained_here.from_step(self.step, self.steps)
             gather = gathering(self.windows, self.order, self.device)
             self._batches = Prefetch(gather, itertools.islice(to_come, part, None))
         window = self._batches.take().to(self.device, non_blocking=True)
@@ -184,13 +192,16 @@ class Training:
 
     def _accumulate(self) -> Tensor:
         """Leave the mean gradient of the next batch in the parameters; returns its last micro-batch."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         for part in range(self.parts):
             window = self._own_window(part)
             loss = self.loss(window[:, :-1], window[:, 1:]) / self.parts
             loss.backward()  # type: ignore[no-untyped-call]
             self._train_loss += loss.detach()
         return window
+
+    def _drop_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _curvature(self, window: Tensor) -> dict[Tensor, Tensor]:
         """An estimate of the Hessian's diagonal on the last of the specification's micro-batches, by parameter."""
@@ -227,6 +238,7 @@ class Training:
     def _measure(self) -> CurvePoint:
         """Evaluate, append a curve point, and judge divergence."""
         with self._clock("eval"):
+            self._drop_gradients()  # a pass of the evaluation needs their room
             # No model.eval(): the model behaves the same in both modes, and switching would compile it once more.
             select, report = self.held_out.losses(self.loss, final=False)
             train = float(self._train_loss) / (self.step - self.curve[-1].step) if self.curve else select
@@ -280,7 +292,8 @@ class Training:
 
     def _newest(self) -> tuple[int, dict[str, Any]] | None:
         """The newest checkpoint of this very trial."""
-        newest = self.store.load_newest(self.device) if self.store else None
+        # On the host: what is loaded into model and optimizer is copied, and a device may not hold both.
+        newest = self.store.load_newest(torch.device("cpu")) if self.store else None
         return newest if newest and newest[1]["trial"] == self.spec.id else None
 
     def _resume(self) -> None:

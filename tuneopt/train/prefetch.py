@@ -8,8 +8,9 @@ training thread. The thread idles between requests and ends with its `Prefetch`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,6 +23,26 @@ Range = tuple[int, int]
 
 DEPTH = 2
 """Micro-batches that are gathered ahead of the one in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is trained here of every batch: ``count`` micro-batches of ``size`` sequences, from the ``first`` on."""
+
+    batch: int
+    first: int
+    count: int
+    size: int
+
+    def of(self, step: int) -> list[Range]:
+        """Its micro-batches in a step."""
+        first = step * self.batch + self.first
+        return [(first + number * self.size, self.size) for number in range(self.count)]
+
+    def from_step(self, step: int, steps: int) -> Iterator[Range]:
+        """Its micro-batches from a step on, to the end of a run of ``steps``."""
+        for each in range(step, steps):
+            yield from self.of(each)
 
 
 class Prefetch:

@@ -9,7 +9,8 @@ import torch
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.spec import TrialSpec
 from tuneopt.train.chunks import chunk_tokens
-from tuneopt.train.fitting import UNKNOWN_STATE_BYTES, USABLE
+from tuneopt.train.device_memory import USABLE
+from tuneopt.train.fitting import UNKNOWN_STATE_BYTES
 from tuneopt.train.memory import stage_for
 
 JUDGED_TOKENS = 2**13

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -83,6 +84,21 @@ def shard(
         )
     shards = PieceShards(parameters, ranks.rank) if placement.zero == 3 else FlatShards(parameters)
     return Sharded(engine, apply, shards)
+
+
+def destroy(engine: Any) -> None:
+    """End a DeepSpeed engine, and let go of its memory for the next trial of this process."""
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    engine.destroy()
+    # Both keep modules for ever, and by their hooks and parameters all that the engine has.
+    parameter_offload.FWD_MODULE_STACK.clear()
+    for method in vars(PartitionedParameterCoordinator).values():
+        for cell in getattr(method, "__closure__", None) or ():
+            if hasattr(cell.cell_contents, "cache_clear"):
+                cell.cell_contents.cache_clear()
+    gc.collect()
 
 
 @contextmanager

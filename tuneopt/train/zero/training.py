@@ -16,9 +16,9 @@ from torch import Tensor
 from tuneopt.optim.clip import total_norm
 from tuneopt.train.checkpoint import CheckpointStore, by_name
 from tuneopt.train.distributed_loop import RankTraining
-from tuneopt.train.engine import Engine, Warm, blank, fresh
+from tuneopt.train.engine import Engine, Warm, blank, fresh, repeat_kernels
 from tuneopt.train.zero.checkpoint import write_parts
-from tuneopt.train.zero.engine import Sharded, quiet_deepspeed, settings, shard
+from tuneopt.train.zero.engine import Sharded, destroy, quiet_deepspeed, settings, shard
 from tuneopt.train.zero.exchange import Exchange
 from tuneopt.train.zero.hessian import reduced_to_owners, whole_copy
 from tuneopt.train.zero.lots import cut, needs_all
@@ -42,6 +42,7 @@ class ZeroTraining(RankTraining):
         # DeepSpeed takes the model apart, so it serves one trial; stage 3 fetches weights where compiled code
         # would have to break, so it runs as it is written.
         checkpointing = self.placement.checkpointing
+        repeat_kernels(engine.device, self.placement.deterministic)
         if self.placement.zero == 3:
             return blank(replace(self.spec, compile=False), engine.device, checkpointing=checkpointing)
         warm = fresh(self.spec, engine.device, checkpointing=checkpointing)
@@ -97,7 +98,12 @@ class ZeroTraining(RankTraining):
             self._train_loss += loss.detach() / self.parts
             if part < self.parts - 1:
                 engine.step()  # counts the micro-batch; weights move after the last one
+        if self.placement.offload and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # gradients travel to the host behind the back of who reads them
         return window
+
+    def _drop_gradients(self) -> None:
+        """They are DeepSpeed's."""
 
     def _curvature(self, window: Tensor) -> dict[Tensor, Tensor]:
         model = whole_copy(self.model, self.spec) if self.placement.zero == 3 else self.model
@@ -178,4 +184,4 @@ class ZeroTraining(RankTraining):
 
     def close(self) -> None:
         """Let go of DeepSpeed's hooks and buffers; the model cannot be used afterwards."""
-        self.sharded.engine.destroy()
+        destroy(self.sharded.engine)
