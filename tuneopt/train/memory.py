@@ -51,7 +51,9 @@ class Memory:
     workspace: int
     """What an update computes with."""
     exchange: int
-    """Under ZeRO, gradients and displacements under way; in stages 1 and 2 DeepSpeed's own copy of its shards."""
+    """Under ZeRO, gradients and displacements under way."""
+    applied: int
+    """In stages 1 and 2, when all displacements are there: DeepSpeed's own copy of its shards."""
     host: int = 0
     accumulates: bool = True
     """Whether gradients are alive during a pass: there are several in a step, or they have a buffer of their own."""
@@ -64,7 +66,7 @@ class Memory:
     @property
     def update(self) -> int:
         """What an update needs beside what stays."""
-        return self.workspace + self.exchange
+        return max(self.workspace + self.exchange, self.applied)
 
     @property
     def total(self) -> int:
@@ -128,7 +130,8 @@ def memory(
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
         reduction=int(FP32 * _averaged(zero, count, largest)) if ranks > 1 or zero else 0,
         workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * STACKS.get(optimizer, 0.0)),
-        exchange=FP32 * (_parcels(owned, lot) + (share if zero < 3 else 0)) if zero else 0,
+        exchange=FP32 * _parcels(owned, lot) if zero else 0,
+        applied=FP32 * share if zero in (1, 2) else 0,
         host=FP32 * (master + share + 2 * lot) + state if offload else 0,
         accumulates=passes > 1 or zero == 3 or (zero == 0 and ranks > 1),
     )
