@@ -99,7 +99,8 @@ def ours(
 def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro_batch: int, ready: Training) -> Side:
     """transformers' Llama of the same shape and initial weights in the plainest loop, with the same optimizer.
 
-    Attention goes through SDPA, labels come shifted, the cache is off, batches are read on the training thread.
+    Attention goes through SDPA, labels come shifted, the cache is off, batches are read on the training thread. Raises
+    `torch.OutOfMemoryError` where it has no room for a pass: its logits exist whole.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -137,6 +138,8 @@ def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro
     def first() -> float:
         return float(loss_of(ready._window(0, micro_batch)).detach())
 
+    loss_of(ready._window(0, micro_batch)).backward()  # compiles, and shows whether there is room
+    optimizer.zero_grad(set_to_none=True)
     return Side(f"transformers, {_mode(spec)}", device, step, first)
 
 

@@ -79,7 +79,10 @@ def compare(
         sides.append(side)
         if peers:
             settings = replace(spec, compile=compiled)
-            sides.append(transformers_llama(settings, corpus, engine.device, training.micro_batch, training))
+            try:
+                sides.append(transformers_llama(settings, corpus, engine.device, training.micro_batch, training))
+            except torch.OutOfMemoryError:
+                row["left_out"] = f"transformers has no room for a pass of {training.micro_batch} x {scale.seq_len}"
     row |= {"micro_batch": training.micro_batch, "losses": {side.label: side.first_loss() for side in sides}}
     for _ in range(wanted.warm):
         for side in sides:
@@ -194,9 +197,16 @@ def markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [row["scale"], row["optimizer"], f"{row['batch']} x {row['seq_len']} ({row['micro_batch']})"]
         for label in labels:
+            if label not in row["mfu"]:
+                cells.append("no room")
+                continue
             share = row["mfu"][label]
             cells.append(f"{row['tokens_per_second'][label]:,.0f} ({'unknown' if share is None else f'{share:.1%}'})")
-        lines.append("| " + " | ".join([*cells, *(f"{row['ratios'][name]:.2f}" for name in ratios)]) + " |")
+        lines.append(
+            "| "
+            + " | ".join([*cells, *(f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "" for name in ratios)])
+            + " |"
+        )
     columns = ["scale", "optimizer", "of", "step ms", *PARTS, "optimizer at 524,288 tokens", "peak GiB"]
     lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in rows:

@@ -66,6 +66,23 @@ def test_both_sides_do_the_same_work(result) -> None:
     assert row["ratios"] == {"eager over transformers eager": pytest.approx(ours / theirs)}
 
 
+def test_a_peer_without_room_is_left_out_and_said_so(bench, monkeypatch, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    import torch
+    from transformers import LlamaForCausalLM
+
+    def no_room(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(bench, "ENGINES", {})
+    monkeypatch.setattr(LlamaForCausalLM, "forward", no_room)
+    out = tmp_path / "result"
+    bench.main([*TINY, "--optimizers", "adamw", "--out", str(out)])
+    (row,) = json.loads(out.with_suffix(".json").read_text())["rows"]
+    assert list(row["tokens_per_second"]) == ["tuneopt, eager"] and row["steps_timed"] >= 3
+    assert row["left_out"] == "transformers has no room for a pass of 2 x 16"
+
+
 def test_the_parts_of_a_step_add_up(result) -> None:
     row = result[0]["rows"][0]
     assert set(row["breakdown"]) == {"forward", "backward", "optimizer", "data", "communication"}

@@ -100,6 +100,16 @@ def test_a_pattern_that_names_what_nobody_reads_is_refused(folder: Path, name: s
         files_of(folder, pattern)
 
 
+def test_data_files_are_relative_to_where_they_are_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_recipe(folder, GOOD.replace("hub: some/code, config: python,", "hub: json, data_files: '*.jsonl',"))
+    monkeypatch.chdir(folder / "web")
+    for changes, home in (([], folder), (["sources.code.data_files=a.jsonl"], folder / "web")):
+        hub = read_recipe(path, changes).sources[1].hub
+        assert hub is not None and hub.folder == home
+    hub = read_recipe(path, ["sources.code.hub=../web"]).sources[1].hub
+    assert hub is not None and hub.folder is not None and hub.folder.resolve() == folder / "web"
+
+
 MISTAKES = [
     ("name: small", "name: a b", 1, "must be of letters"),
     ("name: small", "nam: small", 1, "did you mean 'name'"),

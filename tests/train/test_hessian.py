@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 from torch.func import functional_call, hessian
 
 import tuneopt.train.loop as loop
 from tuneopt.ledger import Ledger
 from tuneopt.optim.probes import gaussian
 from tuneopt.spec import Scale
+from tuneopt.train.attention import ROWS
 from tuneopt.train.hessian import PASS_COST, hessian_diagonal
 from tuneopt.train.loop import Training
 from tuneopt.train.model import Llama
@@ -91,6 +93,82 @@ def test_it_runs_in_fp32_under_autocast(model):
     with torch.autocast("cpu", torch.bfloat16):
         cast = hessian_diagonal(model, *batch(), seed=0, step=0)
     assert all(torch.equal(plain[parameter], cast[parameter]) for parameter in plain)
+
+
+LONG = replace(SMALL, layers=2, seq_len=ROWS + 44)
+
+
+def long_model(**changes):
+    made = Llama(LONG, 11, **changes).double()
+    made.initialize(0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(20.0 if parameter.ndim > 1 else 1.0)
+    return made
+
+
+def long_batch():
+    tokens = torch.randint(0, 11, (2, LONG.seq_len + 1), generator=torch.Generator().manual_seed(1))
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def plain_diagonal(model, tokens, targets, seed, step):
+    """The same estimate with nothing saved on memory: torch's own second derivatives of plain products."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    probes = [gaussian(parameter, seed, step, name) for name, parameter in named.items()]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        first = torch.autograd.grad(model.loss(tokens, targets), list(named.values()), create_graph=True)
+        products = torch.autograd.grad(first, list(named.values()), grad_outputs=probes)
+    return {p: probe * product for p, probe, product in zip(named.values(), probes, products, strict=True)}
+
+
+@pytest.mark.parametrize("free", ["", "k_proj", "layers.0", "lm_head"])
+def test_long_sequences_give_the_estimate_of_plain_products(free):
+    model = long_model()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(free in name)
+    expected = plain_diagonal(model, *long_batch(), 0, 4)
+    found = hessian_diagonal(model, *long_batch(), seed=0, step=4)
+    assert list(found) == list(expected)
+    for parameter, reference in expected.items():
+        assert reference.norm() > 0
+        # The loss is taken in fp32, so what goes back from it has been rounded; the rest is fp64.
+        assert torch.dist(found[parameter], reference) <= 1e-6 * reference.norm()
+
+
+def test_short_sequences_keep_the_bits_of_plain_products(model):
+    model.float()
+    expected = plain_diagonal(model, *batch(), 0, 4)
+    found = hessian_diagonal(model, *batch(), seed=0, step=4)
+    assert all(torch.equal(found[parameter], expected[parameter]) for parameter in expected)
+
+
+def test_long_sequences_ask_neither_for_autocast_nor_for_checkpointing():
+    """To the bit: what a pass holds is decided by shapes alone, and it runs in fp32."""
+    plain, checkpointed = (
+        hessian_diagonal(long_model(checkpointing=each).float(), *long_batch(), seed=0, step=0)
+        for each in (False, True)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = hessian_diagonal(long_model().float(), *long_batch(), seed=0, step=0)
+    for one, two, three in zip(plain.values(), checkpointed.values(), cast.values(), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
+def test_a_deeper_model_adds_the_inputs_of_its_layers():
+    """Beside three copies of the weights: the probe, the gradient and the product."""
+    tokens, targets = (part[:1] for part in long_batch())
+
+    def peak(layers):
+        made = Llama(replace(LONG, layers=layers, d_model=16, d_ff=64), 11)
+        made.initialize(0)
+        with LiveBytes() as live:
+            hessian_diagonal(made, tokens, targets, seed=0, step=0)
+        weights = sum(parameter.nbytes for parameter in made.parameters())
+        return live.peak - 4 * weights  # the weights are counted, too
+
+    width = tokens.numel() * 16 * 4
+    assert peak(5) - peak(2) < 3 * 3 * width, "an ordinary pass holds 26 widths a layer"
 
 
 def finish(training):

@@ -98,7 +98,7 @@ def jsonl_stream(stream: IO[bytes], name: str, column: str | None = None) -> Ite
     def where(number: int) -> str:
         return f"{name}:{number}"
 
-    lines: IO[bytes] = _Lines(stream, _CODECS.get(Path(name).suffix.lower()), name)  # type: ignore[assignment]
+    lines: IO[bytes] = _Lines(stream, _CODECS.get(Path(name.partition("?")[0]).suffix.lower()), name)  # type: ignore[assignment]
     with lines:
         yield from _rows(_raw_lines(lines, where), where, column)
 

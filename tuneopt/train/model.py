@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tuneopt.spec import Scale
+from tuneopt.train.attention import Attend, fused_attention
 from tuneopt.train.head import Head
 
 RMS_NORM_EPS = 1e-5
@@ -60,14 +61,14 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
         self.o_proj = nn.Linear(scale.d_model, scale.d_model, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend = fused_attention) -> Tensor:
         """(B, T, D) in and out; the tables are (T, K)."""
         batch, seq_len, width = x.shape
         q, k, v = (
             projection(x).view(batch, seq_len, self.heads, -1).transpose(1, 2)  # (B, H, T, K)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, seq_len, width))
         return out
 
@@ -97,9 +98,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(scale.d_model)
         self.mlp = MLP(scale)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend = fused_attention) -> Tensor:
         """(B, T, D) in and out; the tables are (T, K)."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -142,12 +143,17 @@ class Llama(nn.Module):
                 values.fill_(1.0) if len(shape) == 1 else values.normal_(0.0, INITIALIZER_RANGE, generator=generator),
             )
 
-    def hidden(self, tokens: Tensor, blocks: Iterable[Callable[..., Tensor]] | None = None) -> Tensor:
-        """What the head reads, (B, T, D), for token ids of shape (B, T); ``blocks`` stand in for the layers."""
+    def hidden(
+        self, tokens: Tensor, blocks: Iterable[Callable[..., Tensor]] | None = None, *, checkpointing: bool = True
+    ) -> Tensor:
+        """What the head reads, (B, T, D), for token ids of shape (B, T); ``blocks`` stand in for the layers.
+
+        ``checkpointing=False`` is for blocks that see to it themselves.
+        """
         x: Tensor = self.embed_tokens(tokens)
         cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
         for layer in self.layers if blocks is None else blocks:
-            if self.checkpointing and torch.is_grad_enabled():
+            if checkpointing and self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, cos, sin, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, cos, sin)

@@ -198,12 +198,13 @@ def _hub(parts: Mapping[str, Node], folder: Path) -> Hub:
         revision=_or(parts, "revision", lambda node: fields.word(node, "revision"), None),
         data_files=data_files,
         format=_or(parts, "format", lambda node: fields.word(node, "format", FORMATS), None),
-        folder=_home(node, name, folder),
+        folder=_home(parts, name, folder),
     )
 
 
-def _home(node: Node, name: str, folder: Path) -> Path | None:
+def _home(parts: Mapping[str, Node], name: str, folder: Path) -> Path | None:
     """The folder of a data set that is on this machine, or of a format's files; None for a data set of the hub."""
+    node = parts["data_files" if name in FORMATS else "hub"]
     base = Path() if node.path.startswith("--set ") else folder
     if name in FORMATS:
         return base.absolute()
