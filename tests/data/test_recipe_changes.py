@@ -58,13 +58,13 @@ class StopError(Exception):
     pass
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
-    """Make preparations end behind the first round of a phase."""
+def stop_behind_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make preparations end behind the last round of evaluation text."""
     commit = Rounds.commit
 
-    def interrupted(self: Rounds, *arguments: object) -> None:
-        commit(self, *arguments)  # type: ignore[arg-type]
-        if arguments[0] == phase:
+    def interrupted(self: Rounds, phase: str, standing: object, ended: str = "") -> None:
+        commit(self, phase, standing, ended)  # type: ignore[arg-type]
+        if phase == "evaluation" and ended:
             raise StopError
 
     monkeypatch.setattr(Rounds, "commit", interrupted)
@@ -115,7 +115,7 @@ def test_damaged_hashes_of_evaluation_text_are_made_again(
     whole, _ = prepare_recipe(recipe_of(world), world / "whole", local_pool(0))
     assert kept_out(whole) >= 10
     with monkeypatch.context() as patch:
-        stop_after(patch, "train")
+        stop_behind_evaluation(patch)
         with pytest.raises(StopError):
             prepare_recipe(recipe_of(world), world / "out", local_pool(0))
     path = world / "out" / ".preparing" / f"{kind}-000000.npy"
