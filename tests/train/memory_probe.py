@@ -12,6 +12,7 @@ from tuneopt.optim import create
 from tuneopt.optim.factory import LOOP
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
 from tuneopt.train.engine import fresh
+from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.run import peak_memory, reset_peak_memory
 
 CPU = torch.device("cpu")
@@ -28,11 +29,15 @@ def train(name: str, scale: Scale, vocab_size: int, micro_batch: int) -> int:
     warm = fresh(TrialSpec(name, TrialSpec.freeze(config), regime, micro_batch=micro_batch), CPU)
     own = {word: value for word, value in config.items() if word not in LOOP}
     optimizer = create(name, warm.model, **own)
+    curved = optimizer.hessian_interval > 0
     for _ in range(2):
         optimizer.zero_grad(set_to_none=True)
         window = torch.randint(0, vocab_size, (micro_batch, scale.seq_len + 1))
         warm.loss(window[:, :-1], window[:, 1:]).backward()
+        diagonal = hessian_diagonal(warm.model, window[:, :-1], window[:, 1:], 0, 0) if curved else None
         optimizer.step()
+        if diagonal is not None:
+            optimizer.update_hessian(diagonal)
     return optimizer.state_bytes()
 
 

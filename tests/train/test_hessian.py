@@ -12,7 +12,7 @@ import tuneopt.train.loop as loop
 from tuneopt.ledger import Ledger
 from tuneopt.optim.probes import gaussian
 from tuneopt.spec import Scale
-from tuneopt.train.attention import ROWS
+from tuneopt.train.chunks import ATTENTION_ROWS
 from tuneopt.train.hessian import PASS_COST, hessian_diagonal
 from tuneopt.train.loop import Training
 from tuneopt.train.model import Llama
@@ -95,7 +95,7 @@ def test_it_runs_in_fp32_under_autocast(model):
     assert all(torch.equal(plain[parameter], cast[parameter]) for parameter in plain)
 
 
-LONG = replace(SMALL, layers=2, seq_len=ROWS + 44)
+LONG = replace(SMALL, layers=2, seq_len=ATTENTION_ROWS + 44)
 
 
 def long_model(**changes):

@@ -7,7 +7,7 @@ import pytest
 from zero_rank import Case, run_cases, step_losses
 from zero_specs import OPTIMIZERS
 
-from tuneopt.train.attention import ROWS
+from tuneopt.train.chunks import ATTENTION_ROWS
 from tuneopt.train.loop import Training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def test_long_sequences_train_as_in_one_process(corpus, module_spec, tmp_path: Path) -> None:
     """Hooks that ranks set on parameters must not run for gradients that are only a step towards an estimate."""
     spec = module_spec("sophia", ratio=1.0, train_batch_size=16, **OPTIMIZERS["sophia"])
-    scale = replace(spec.regime.scale, name="long", seq_len=ROWS + 44)
+    scale = replace(spec.regime.scale, name="long", seq_len=ATTENTION_ROWS + 44)
     spec = replace(spec, regime=replace(spec.regime, scale=scale))
     cases = [*(Case(spec, stage) for stage in (0, 1, 2, 3)), Case(spec, 2, checkpointing=True)]
     training = Training(spec, corpus, None)

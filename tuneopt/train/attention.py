@@ -2,9 +2,10 @@
 
 Fused kernels have no second derivative, and plain products, differentiated twice, hold several T x T matrices of every
 head and layer until the pass ends: 50 GB at T = 4096 for 32 layers of 8 heads. Here a pass keeps the queries, keys,
-values and output gradients, (T, K) each, and computes everything else again, `ROWS` queries and a few heads at a time.
-A query's output depends on no other query, so blocks of queries are independent, and the gradients of keys and values
-are sums over blocks. A block of queries meets the keys up to its own end alone, which leaves out half of the products.
+values and output gradients, (T, K) each, and computes everything else again, `ATTENTION_ROWS` queries and a few heads
+at a time. A query's output depends on no other query, so blocks of queries are independent, and the gradients of keys
+and values are sums over blocks. A block of queries meets the keys up to its own end alone, which leaves out half of
+the products.
 
 For a block with queries Q, output gradient G, keys K, values V and s = 1 / sqrt(width of a head), let * multiply
 element by element, and let centre(X) = X - (row sums of P * X):
@@ -32,14 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tuneopt.train.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-ROWS = 256
-"""Queries of a block. Blocks order floating-point sums, so shapes alone decide, never the machine. Sequences of one
-block, as on the nano ladder, take torch's plain products (`tuneopt.train.hessian`)."""
-
-BLOCK_ELEMENTS = 2**23
-"""Numbers of one matrix of a block at most, 32 MiB in fp32, of which five are alive at once."""
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -127,8 +123,8 @@ Index = tuple[int, slice, slice]
 def _blocks(q: Tensor) -> Iterator[tuple[Index, Index]]:
     """Blocks of queries of a (B, H, T, K) tensor, each with the keys up to its end; its keys' last rows are its own."""
     sequences, heads, seq_len, _ = q.shape
-    size = max(1, min(ROWS, BLOCK_ELEMENTS // seq_len))
-    together = max(1, BLOCK_ELEMENTS // (size * seq_len))
+    size = max(1, min(ATTENTION_ROWS, ATTENTION_ELEMENTS // seq_len))
+    together = max(1, ATTENTION_ELEMENTS // (size * seq_len))
     for sequence in range(sequences):
         for head in range(0, heads, together):
             some = slice(head, head + together)

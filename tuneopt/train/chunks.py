@@ -1,6 +1,6 @@
-"""How many tokens have logits at once; imports no torch, so that plans of memory can ask too.
+"""How many tokens are computed at once; imports no torch, so that plans of memory can ask too.
 
-The rule depends on shapes alone, never on the machine: chunks order floating-point sums, and a trial is to give the
+The rules depend on shapes alone, never on the machine: chunks order floating-point sums, and a trial is to give the
 same loss wherever it runs.
 """
 
@@ -13,6 +13,13 @@ LEAST_CHUNKS = 4
 
 CHUNK_ELEMENTS = 2**28
 """Logits of one chunk at most: 512 MiB in bf16; larger chunks would save passes over the head's gradient."""
+
+ATTENTION_ROWS = 256
+"""Queries of a block where attention is differentiated twice. Sequences of one block, as on the nano ladder, take
+torch's plain products (`tuneopt.train.hessian`)."""
+
+ATTENTION_ELEMENTS = 2**23
+"""Numbers of one matrix of such a block at most, 32 MiB in fp32, of which five are alive at once."""
 
 
 def chunk_tokens(tokens: int, vocab_size: int) -> int | None:

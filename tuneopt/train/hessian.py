@@ -1,8 +1,8 @@
 """An estimate of the Hessian's diagonal from one Hessian-vector product, for optimizers that ask for one.
 
 The product is the derivative of a gradient. What that would hold grows with T^2 in attention and is several times an
-ordinary pass elsewhere, so on sequences of more than `tuneopt.train.attention.ROWS` tokens attention goes block by
-block of queries (`tuneopt.train.attention`) and layers are computed again (`tuneopt.train.recomputed`), whether or not
+ordinary pass elsewhere, so on sequences of more than `ATTENTION_ROWS` tokens attention goes block by block of queries
+(`tuneopt.train.attention`) and layers are computed again (`tuneopt.train.recomputed`), whether or not
 training itself checkpoints activations: floating-point sums are ordered by the shapes alone.
 
 Source: Hutchinson's estimator as in Liu et al., arXiv 2305.14342 (Sophia-H), algorithm 1.
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuneopt.optim.probes import gaussian
-from tuneopt.train.attention import ROWS, twice_differentiable_attention
+from tuneopt.train.attention import twice_differentiable_attention
+from tuneopt.train.chunks import ATTENTION_ROWS
 from tuneopt.train.model import Llama
 from tuneopt.train.recomputed import recomputed
 
@@ -36,7 +37,7 @@ def hessian_diagonal(model: Llama, tokens: Tensor, targets: Tensor, seed: int, s
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     parameters = list(named.values())
     probes = [gaussian(parameter, seed, step, name) for name, parameter in named.items()]
-    long = tokens.shape[1] > ROWS
+    long = tokens.shape[1] > ATTENTION_ROWS
     kernels = nullcontext() if long else sdpa_kernel(SDPBackend.MATH)
     with torch.enable_grad(), torch.autocast(tokens.device.type, enabled=False), kernels:
         loss = _frugal_loss(model, tokens, targets) if long else model.loss(tokens, targets)

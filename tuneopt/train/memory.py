@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tuneopt.spec import Scale
+from tuneopt.train.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
 
 FP32, BF16 = 4, 2
 BUCKET = 2**24
@@ -26,6 +27,8 @@ PLAIN_BUCKET = 25 * 2**18
 """Elements that torch's DDP averages at a time, 25 MiB: of these a copy is under way."""
 WHOLE = ("mars",)
 """Rules that need the gradients of all tensors at once, so that their owners take one lot."""
+CURVED = ("sophia",)
+"""Rules that take Hessian-vector products."""
 STACKS = {"muon": 3.0, "scion": 3.0, "soap": 3.0, "kron": 5.5}
 """Copies of the largest stack of equal matrices that a matrix rule holds while it computes, gradients included; other
 rules work in place. Measured."""
@@ -54,6 +57,8 @@ class Memory:
     """Under ZeRO, gradients and displacements under way."""
     applied: int
     """In stages 1 and 2, when all displacements are there: DeepSpeed's own copy of its shards."""
+    curvature: int
+    """While a Hessian-vector product is taken (Sophia): probe, gradient, product and its parts, and activations."""
     host: int = 0
     accumulates: bool = True
     """Whether gradients are alive during a pass: there are several in a step, or they have a buffer of their own."""
@@ -66,7 +71,7 @@ class Memory:
     @property
     def update(self) -> int:
         """What an update needs beside what stays."""
-        return max(self.workspace + self.exchange, self.applied)
+        return max(self.workspace + self.exchange, self.applied, self.curvature)
 
     @property
     def total(self) -> int:
@@ -132,6 +137,7 @@ def memory(
         workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * STACKS.get(optimizer, 0.0)),
         exchange=FP32 * _parcels(owned, lot) if zero else 0,
         applied=FP32 * share if zero in (1, 2) else 0,
+        curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if optimizer in CURVED else 0,
         host=FP32 * (master + share + 2 * lot) + state if offload else 0,
         accumulates=passes > 1 or zero == 3 or (zero == 0 and ranks > 1),
     )
@@ -207,6 +213,24 @@ def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> 
     working = FP32 * (5 * f + 4 * d)
     left = scale.layers * FP32 * d + layer if checkpointing else scale.layers * layer
     return tokens * (left + working)
+
+
+def _curvature(scale: Scale, vocab_size: int, micro_batch: int, zero: int, chunk: int | None) -> int:
+    """Bytes of `tuneopt.train.hessian` beside weights, gradients and state; at stage 3 every rank has whole weights.
+
+    Above one block of queries a layer keeps its input and the gradient of its output, and one layer at a time and five
+    matrices of a block the rest; else about three times what an ordinary pass keeps, and T x T matrices. Measured.
+    """
+    d, f, layers, seq_len = scale.d_model, scale.d_ff, scale.layers, scale.seq_len
+    tokens = micro_batch * seq_len
+    if seq_len > ATTENTION_ROWS:
+        matrices = 5 * min(ATTENTION_ELEMENTS, scale.heads * ATTENTION_ROWS * seq_len)
+        kept = tokens * (2 * d * layers + 38 * d + 12 * f) + matrices
+    else:
+        matrices = int((2.65 * layers + 11) * scale.heads * seq_len**2) * micro_batch
+        kept = 3 * tokens * layers * (10 * d + 4 * f) + matrices
+    copies = (5 if zero == 3 else 4) * scale.total_parameters(vocab_size)
+    return FP32 * (kept + copies) + _logits(scale, vocab_size, tokens, False, chunk)
 
 
 def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int | None) -> int:
