@@ -6,12 +6,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import Ledger
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec
 from tuneopt.train.distributed import Placement
 from tuneopt.train.engine import Engine
 from tuneopt.train.fitting import fitted, pass_sizes, reserved_bytes, sizes_within, step_memory
+from tuneopt.train.kernels import kernels_of_this_machine
 from tuneopt.train.loop import Training
 from tuneopt.train.run import run_trial
 
@@ -137,7 +137,8 @@ def test_ranks_agree_when_none_of_them_keeps_the_others_from_compiling(make_spec
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
 
     def agree(fits: bool) -> bool:
-        with FileLock(cache_folder() / ".compile.lock").acquire(timeout=0):
+        place = kernels_of_this_machine()
+        with FileLock(place.with_name(f".{place.name}.lock")).acquire(timeout=0):
             return fits
 
     spec = replace(make_spec(), compile=True)

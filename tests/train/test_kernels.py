@@ -12,7 +12,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from tuneopt.train.engine import can_compile
-from tuneopt.train.kernels import UNFINISHED, allow_many_shapes, compile_alone
+from tuneopt.train.kernels import UNFINISHED, allow_many_shapes, compile_alone, kernels_of_this_machine
 
 
 @pytest.fixture
@@ -21,6 +21,10 @@ def inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "ab").mkdir(parents=True)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
     return folder
+
+
+def unfinished() -> Path:
+    return Path(f"{kernels_of_this_machine()}{UNFINISHED}")
 
 
 def library(inductor: Path, name: str, content: bytes, seconds: float) -> Path:
@@ -33,17 +37,26 @@ def library(inductor: Path, name: str, content: bytes, seconds: float) -> Path:
 def test_what_an_ended_process_built_last_is_removed(inductor: Path) -> None:
     before, after = library(inductor, "one.main.so", b"ELF", 1000), library(inductor, "two.main.so", b"EL", 1020)
     source = library(inductor, "two.main.cpp", b"int x;", 1020)
-    marker = inductor / UNFINISHED
+    marker = unfinished()
     marker.touch()
     os.utime(marker, (1010, 1010))
     compile_alone(lambda: None)
     assert before.exists() and source.exists() and not after.exists() and not marker.exists()
 
 
+def test_what_another_machine_is_building_in_a_shared_cache_is_left_alone(inductor: Path) -> None:
+    building = library(inductor, "one.main.so", b"EL", 1020)
+    other = inductor / f"tuneopt-elsewhere{UNFINISHED}"
+    other.touch()
+    os.utime(other, (1010, 1010))
+    compile_alone(lambda: None)
+    assert building.exists() and other.exists()
+
+
 def test_without_one_only_empty_libraries_are_removed(inductor: Path) -> None:
     whole, empty = library(inductor, "one.main.so", b"ELF", 1000), library(inductor, "two.main.so", b"", 1000)
     seen = []
-    compile_alone(lambda: seen.append((whole.exists(), empty.exists(), (inductor / UNFINISHED).exists())))
+    compile_alone(lambda: seen.append((whole.exists(), empty.exists(), unfinished().exists())))
     assert seen == [(True, False, True)]
 
 
@@ -53,10 +66,10 @@ def test_a_failure_is_no_end_and_an_interruption_is_one(inductor: Path) -> None:
 
     with pytest.raises(RuntimeError):
         compile_alone(lambda: fail(RuntimeError("out of memory")))
-    assert not (inductor / UNFINISHED).exists()
+    assert not unfinished().exists()
     with pytest.raises(KeyboardInterrupt):
         compile_alone(lambda: fail(KeyboardInterrupt()))
-    assert (inductor / UNFINISHED).exists()
+    assert unfinished().exists()
 
 
 def test_the_ninth_shape_is_compiled_like_the_first() -> None:

@@ -6,19 +6,26 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tuneopt.data.cache import cache_folder, only_process
+from tuneopt.data.cache import only_process
 
 SHAPES = 512
 """Shapes that one process may compile; a sweep meets some ten."""
 
-UNFINISHED = "tuneopt-unfinished"
-"""A file in Inductor's cache while something compiles; one that is found there was left by a process that was ended."""
+UNFINISHED = ".unfinished"
+"""How a file in Inductor's cache ends that is there while something compiles; one that is found there by who has the
+lock was left by a process that was ended."""
+
+EMPTY_SECONDS = 600.0
+"""After how long a library without content is no longer taken for one that another machine is writing."""
 
 
 def compile_alone(run: Callable[[], None]) -> None:
@@ -28,10 +35,9 @@ def compile_alone(run: Callable[[], None]) -> None:
     The later ones find the kernels of the first in Inductor's cache. Inductor writes a kernel in its place, so one that
     is ended meanwhile leaves half of a library, which ends whoever loads it: what it built last is built again.
     """
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_process(folder / "compile"):
-        marker = _inductor_cache() / UNFINISHED
+    place = kernels_of_this_machine()
+    with only_process(place):
+        marker = place.with_name(place.name + UNFINISHED)
         remove_unfinished(marker)
         marker.touch()
         try:
@@ -43,18 +49,21 @@ def compile_alone(run: Callable[[], None]) -> None:
 
 
 def remove_unfinished(marker: Path) -> None:
-    """Remove libraries beside ``marker`` that are empty, and those that are not older than it, if there is one."""
+    """Remove libraries beside ``marker`` that are not older than it, if there is one, and those that stayed empty."""
     since = marker.stat().st_mtime_ns if marker.exists() else None
     for library in marker.parent.glob("*/*.so"):
-        about = library.stat()
-        if about.st_size == 0 or (since is not None and about.st_mtime_ns >= since):
-            library.unlink()
+        with suppress(FileNotFoundError):  # another machine may clear up as well
+            about = library.stat()
+            empty = about.st_size == 0 and time.time() - about.st_mtime > EMPTY_SECONDS
+            if empty or (since is not None and about.st_mtime_ns >= since):
+                library.unlink()
 
 
-def _inductor_cache() -> Path:
+def kernels_of_this_machine() -> Path:
+    """What the lock and the marker are named after: in Inductor's cache, which several machines may share."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    return Path(cache_dir())
+    return Path(cache_dir()) / f"tuneopt-{socket.gethostname()}"
 
 
 def allow_many_shapes() -> None:
