@@ -98,6 +98,8 @@ def test_data_parallel_ranks_hold_their_gradients_throughout() -> None:
     alone, two = (memory(MIDDLE, 1024, "lion", 4.0, ranks=ranks, passes=1) for ranks in (1, 2))
     assert two.accumulates and not alone.accumulates
     assert two.total == alone.total + alone.activations + alone.logits + two.reduction
+    more = memory(MIDDLE, 1024, "lion", 4.0, ranks=2, passes=2)
+    assert more.total == two.total + two.gradients, "those of passes that are not averaged, beside the buckets"
 
 
 def test_a_rule_that_needs_all_gradients_holds_what_it_owns() -> None:

@@ -71,7 +71,7 @@ class RankTraining(Training):
             _Loss(self.model, self.loss),
             device_ids=[self.device] if self.device.type == "cuda" else None,
             broadcast_buffers=False,
-            gradient_as_bucket_view=True,  # else it holds a second copy of all gradients (`_drop_gradients`)
+            gradient_as_bucket_view=True,  # else it always holds a second copy of all gradients
         )
 
     def _share(self) -> None:
@@ -81,10 +81,6 @@ class RankTraining(Training):
     @property
     def _trained_here(self) -> Part:
         return replace(super()._trained_here, first=self.ranks.rank * self.parts * self.micro_batch)
-
-    def _drop_gradients(self) -> None:
-        # They are views of DDP's buckets: in place of dropped ones, passes without averaging would make others.
-        self.optimizer.zero_grad(set_to_none=False)
 
     def _accumulate(self) -> Tensor:
         self._drop_gradients()

@@ -133,7 +133,7 @@ def memory(
         fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
         activations=_activations(scale, tokens, half, checkpointing),
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
-        reduction=int(FP32 * _averaged(zero, count, largest)) if ranks > 1 or zero else 0,
+        reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
         workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * STACKS.get(optimizer, 0.0)),
         exchange=FP32 * _parcels(owned, lot) if zero else 0,
         applied=FP32 * share if zero in (1, 2) else 0,
@@ -189,9 +189,15 @@ def _held(zero: int, count: int, lot: int) -> int:
     return (2 * lot if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)
 
 
-def _averaged(zero: int, count: int, largest: int) -> float:
-    """Elements of copies while gradients are averaged, and of the gradient that was computed last."""
-    return largest + (REDUCED[zero] * min(BUCKET, count) if zero else min(PLAIN_BUCKET, count))
+def _averaged(zero: int, count: int, largest: int, passes: int) -> float:
+    """Elements of copies while gradients are averaged, and of the gradient that was computed last.
+
+    DDP's buckets are beside the gradients of passes that are not averaged. Zeroing gradients, which then stay views of
+    the buckets, would not help: DDP makes its buckets anew in the second step, beside those that are viewed.
+    """
+    if zero:
+        return largest + REDUCED[zero] * min(BUCKET, count)
+    return largest + min(PLAIN_BUCKET, count) + (count if passes > 1 else 0)
 
 
 def _parcels(owned: int, lot: int) -> int:
