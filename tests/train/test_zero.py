@@ -343,6 +343,23 @@ def test_ranks_know_who_they_are() -> None:
     assert list(launch([sys.executable, "-c", code], 2, {"EXTRA": "more"})) == ["0 2 more"]
 
 
+AGREEING = """
+from types import SimpleNamespace
+from tuneopt.train.distributed_launch import leave, rank_of_environment
+from tuneopt.train.distributed_loop import RankTraining
+with rank_of_environment() as ranks:
+    training = RankTraining.__new__(RankTraining)
+    training.ranks = ranks
+    free = [7 * 2**40, 5 * 2**40][ranks.rank]
+    print(training._least(free) // 2**40, training._agree(True), training._agree(ranks.rank == 0))
+leave(0)
+"""
+
+
+def test_ranks_plan_with_the_memory_of_the_fullest() -> None:
+    assert list(launch([sys.executable, "-c", AGREEING], 2)) == ["5 True False"]
+
+
 @pytest.mark.slow
 def test_one_process_needs_no_deepspeed() -> None:
     code = "import sys, tuneopt.train.run, tuneopt.train.distributed_run; print('deepspeed' in sys.modules)"

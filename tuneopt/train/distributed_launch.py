@@ -113,10 +113,11 @@ def _start(
     command: Sequence[str], rank: int, world: int, meeting: Path, log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[str]:
     own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), MEETING: str(meeting)}
-    if "OMP_NUM_THREADS" not in os.environ or not torch.cuda.is_available():
-        # Ranks share the machine's cores, and OpenMP spins where they do not suffice. On CPUs one thread sums in one
-        # order; beside GPUs threads compute what is offloaded.
-        own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // world)) if torch.cuda.is_available() else "1"
+    # Ranks share the machine's cores, and OpenMP spins where they do not suffice.
+    if not torch.cuda.is_available():
+        own["OMP_NUM_THREADS"] = "1"
+    elif "OMP_NUM_THREADS" not in os.environ:
+        own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // world))  # for what is offloaded
     with log.open("wb") as errors:
         return subprocess.Popen(
             list(command),

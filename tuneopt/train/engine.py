@@ -88,11 +88,12 @@ class Engine:
         warm = self._warm[key]
         sizes = sizes or (spec.micro_batch,)
         for size in sizes:
-            if (key, size, reserved(size)) in self._shapes:
+            shape = key, size, reserved(size)
+            if shape in self._shapes:
                 break
             fits = self._fits(warm, size, spec, reserved(size), last=size == sizes[-1])
             if agree(fits):  # not before the lock on compiling is free, for which other ranks wait
-                self._shapes.add((key, size, reserved(size)))
+                self._shapes.add(shape)
                 break
         warm.model.initialize(spec.seed)
         warm.model.zero_grad(set_to_none=True)

@@ -23,7 +23,7 @@ def is_finished(folder: Path) -> bool:
 
 
 @contextmanager
-def only_process(folder: Path, work: Path) -> Iterator[None]:
+def sole_preparation(folder: Path, work: Path) -> Iterator[None]:
     """Hold the lock of a folder that this makes; raises `InputError` for one that is in use or cannot be written."""
     lock = FileLock(work / "lock")
     try:
@@ -46,7 +46,7 @@ def only_process(folder: Path, work: Path) -> Iterator[None]:
 def remove_leftovers(folder: Path, work: Path) -> None:
     """Remove what a preparation that was killed behind its manifest left."""
     if work.is_dir():
-        with suppress(InputError), only_process(folder, work):  # the corpus is whole, whoever may write there
+        with suppress(InputError), sole_preparation(folder, work):  # the corpus is whole, whoever may write there
             shutil.rmtree(work, ignore_errors=True)
 
 

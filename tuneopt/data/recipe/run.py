@@ -20,7 +20,7 @@ from typing import Any
 from tuneopt.data.corpus import UNFINISHED, Corpus, open_corpus
 from tuneopt.data.manifest import TOKENIZER_FILE, Manifest, SplitEntry, TokenizerEntry, file_sha256
 from tuneopt.data.recipe.account import account
-from tuneopt.data.recipe.claim import claim, finished, is_finished, only_process, remove_leftovers, write
+from tuneopt.data.recipe.claim import claim, finished, is_finished, remove_leftovers, sole_preparation, write
 from tuneopt.data.recipe.guard import Guard
 from tuneopt.data.recipe.hub import pinned
 from tuneopt.data.recipe.mixture import Mixture, Standing
@@ -80,7 +80,7 @@ def prepare_recipe(
     if is_finished(folder):
         remove_leftovers(folder, work)
         return finished(folder, key), True
-    with only_process(folder, work):
+    with sole_preparation(folder, work):
         if is_finished(folder):  # another process was faster
             shutil.rmtree(work, ignore_errors=True)
             return finished(folder, key), True
