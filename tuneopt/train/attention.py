@@ -1,7 +1,7 @@
 """Causal attention that can be differentiated twice without a matrix of T x T numbers in memory.
 
 Fused kernels have no second derivative, and plain products, differentiated twice, hold several T x T matrices of every
-head and layer until the pass ends: some 50 GB at T = 4096 for 32 layers of 8 heads. Here a pass keeps the queries, keys,
+head and layer until the pass ends: ~50 GB at T = 4096 for 32 layers of 8 heads. Here a pass keeps the queries, keys,
 values and output gradients, (T, K) each, and computes everything else again, `ATTENTION_ROWS` queries and a few heads
 at a time. A query's output depends on no other query, so blocks of queries are independent, and the gradients of keys
 and values are sums over blocks. A block of queries meets the keys up to its own end alone, which leaves out half of
