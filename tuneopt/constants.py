@@ -12,7 +12,7 @@ TOKENS_PER_PARAMETER = 20
 """One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
 
 TOLERANCE = 0.003
-"""Nats that a change must win by to move an incumbent at the paper's scales (Wen et al., arXiv 2509.02046, section 3)."""
+"""Nats by which a change must beat an incumbent at the paper's scales (Wen et al., arXiv 2509.02046, section 3)."""
 
 NEAR_OPTIMAL = 0.007
 """Nats above the best within which a value counts as near-optimal (Wen et al., arXiv 2509.02046, section 4)."""
