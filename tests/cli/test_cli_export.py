@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tuneopt.api.weights import ExportedModel
 from tuneopt.cli import main
 from tuneopt.ledger import Ledger
 
@@ -52,7 +53,7 @@ def test_refused_in_one_line(place: Path, monkeypatch, capsys, words: str, said:
 def test_an_export_says_what_it_wrote(place: Path, monkeypatch, capsys) -> None:
     told = {"trial": "abcd", "path": "model", "format": "hf", "files": ["config.json"], "bytes": 1 << 20}
     losses = {"select_loss": 3.5, "retrained_select_loss": 3.5}
-    monkeypatch.setattr("tuneopt.api.export_model", lambda *words, **options: {**told, **losses})
+    monkeypatch.setattr("tuneopt.api.export_model", lambda *words, **options: ExportedModel(**told, **losses))
     for more in ([], ["--json"]):
         monkeypatch.setattr(sys, "argv", ["tuneopt", "export", "ab", "model", "--retrain", *more])
         with pytest.raises(SystemExit) as ended:

@@ -80,7 +80,7 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
             ).state
     ledger = SimpleNamespace(sweeps=lambda: sweeps, uri="here")
     monkeypatch.setattr(replaying, "replay", lambda sweep, ledger: (states[sweep.id], {}))
-    found = api.predict("adamw", 131072, 1, ledger)
+    found = api.predict("adamw", 131072, 1, ledger).to_dict()
     assert (found["regimes"], found["ladder"]) == (2, "nano")
     rate = found["config"]["learning_rate"]
     assert (rate["low"], rate["high"], rate["method"]) == (0.008, 0.016, "median")

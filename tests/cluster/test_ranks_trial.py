@@ -71,7 +71,7 @@ def test_a_sweep_on_two_ranks_each_ends_as_in_one_process(text_folder: Path, tmp
     startup = sorted(record.seconds["startup"] for record in ledger.records())
     assert startup[0] < startup[-1] / 3
     done = api.export_model(record.trial, tmp_path / "model", ledger)
-    assert "model.safetensors" in done["files"]
+    assert "model.safetensors" in done.files
     again = tune(text_folder, tmp_path / "ledger", grid="learning_rate=0.008,0.016")
     assert again["trials"]["run"] == 0 and again["best"] == summary["best"]
 

@@ -31,8 +31,8 @@ def test_a_cluster_writes_the_same_bytes_and_says_what_is_wrong(tmp_path: Path) 
         "sources:\n  web: {files: [web.jsonl, empty.jsonl], weight: 3}\n  code: {files: code.jsonl, weight: 1}\n"
         "evaluation: {sources: {held: {files: held.jsonl}}}\nshard_tokens: 50000\n"
     )
-    here, _ = api.prepare_corpus(recipe, tmp_path / "here", workers=0)
-    there, _ = api.prepare_corpus(recipe, tmp_path / "there", address="local")
+    here = api.prepare_corpus(recipe, tmp_path / "here", workers=0).corpus
+    there = api.prepare_corpus(recipe, tmp_path / "there", address="local").corpus
     assert digests(there.folder) == digests(here.folder)
     with (tmp_path / "code.jsonl").open("a") as stream:
         stream.write("\n{")

@@ -61,9 +61,9 @@ def test_leftovers_of_dead_writers_go(tmp_path: Path) -> None:
     dead.write_text("{")
     os.utime(dead, (time.time() - 7200,) * 2)
     done = api.clean(str(tmp_path), dry_run=True)
-    assert [each["name"] for each in done["leftovers"]] == [f"trials/{dead.name}"] and not done["removed"]
+    assert [leftover.name for leftover in done.leftovers] == [f"trials/{dead.name}"] and not done.removed
     assert dead.exists()
-    assert api.clean(str(tmp_path))["removed"] and not dead.exists()
+    assert api.clean(str(tmp_path)).removed and not dead.exists()
     assert ledger.ids() == [make_spec(0).id] and ledger.verify() == []
 
 

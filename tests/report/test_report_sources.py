@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 from report_rows import table_rows
 
-from tuneopt import api, console
+from tuneopt import api
+from tuneopt.commands.reports import print_summary
 from tuneopt.report.compare import compare
 from tuneopt.report.sources import gather
 from tuneopt.spec import InputError
@@ -145,7 +146,7 @@ def test_what_cannot_be_read_is_one_line_and_exit_code_2(tmp_path, arguments, ex
 
 def test_the_terminal_says_what_the_first_screen_says(capsys, table, tmp_path):
     document = api.report(None, tmp_path / "r.html", results=table)
-    console.report_summary(document, "r.html")
+    print_summary(document, "r.html")
     shown = capsys.readouterr().out
     assert document["answer"]["headline"] in shown
     assert all(sentence in shown for sentence in document["answer"]["sentences"])

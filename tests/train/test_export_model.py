@@ -46,7 +46,7 @@ def test_transformers_gives_the_same_logits_and_losses(trained: TrialRun, corpus
     from transformers import AutoModelForCausalLM
 
     done = api.export_model(trained.record.trial[:6], tmp_path / "model", trained.ledger)
-    assert done["trial"] == trained.record.trial and "model.safetensors" in done["files"]
+    assert done.trial == trained.record.trial and "model.safetensors" in done.files
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     tokens = torch.randint(corpus.id.vocab_size, (8, 32), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -108,13 +108,13 @@ def test_a_trial_without_kept_weights_is_trained_again(
     fingerprint = {"corpus": {"fingerprint": corpus.id.fingerprint}}
     ledger.put_sweep("some", {"regime": fingerprint, "corpus_source": "my-text"})
     done = api.export_model(record.trial, tmp_path / "model", ledger, retrain=True)
-    assert done["retrained_select_loss"] == record.select_loss
+    assert done.retrained_select_loss == record.select_loss
     kept = trained.ledger.files.root / kept_weights(record.trial)
     again, first = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", kept))
     assert again.keys() == first.keys() and all(torch.equal(again[name], first[name]) for name in first)
     assert not (tmp_path / "cache" / "retrained" / record.trial).exists()
     assert ledger.get(record.trial) == record
-    assert api.export_model(record.trial, tmp_path / "twice", ledger)["retrained_select_loss"] is None
+    assert api.export_model(record.trial, tmp_path / "twice", ledger).retrained_select_loss is None
 
 
 def test_a_diverged_trial_has_no_model(module_spec, corpus: Corpus, tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
 result = api.tune(sweep, "ledger")
 """
 
-from tuneopt.api.corpora import VOCAB_SIZES, corpus_account, inspect_corpus, prepare_corpus, regime_on
-from tuneopt.api.exports import export
-from tuneopt.api.ledgers import clean
+from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prepare_corpus, regime_on
+from tuneopt.api.ledgers import clean, export
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
@@ -22,11 +21,11 @@ from tuneopt.search.sampled import SampledSearch, check_names
 
 __all__ = [
     "VOCAB_SIZES",
+    "CorpusAccount",
     "SampledSearch",
     "Speed",
     "check_names",
     "clean",
-    "corpus_account",
     "cost",
     "export",
     "export_model",

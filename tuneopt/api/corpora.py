@@ -1,9 +1,10 @@
-"""Corpora by name or recipe: preparing them, a look into them, and their regimes."""
+"""Corpora by name or recipe: prepare one, look into one, and make the regimes that run on one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,107 @@ if TYPE_CHECKING:
 VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
 """Entries of the tokenizer trained for a corpus that brings none; 1024 was measured (docs/lab-notebook.md)."""
 
+SPLITS = ("train", "select", "report")
+
 SAMPLES = 2
-"""Documents of each split that are shown, and the characters of each."""
+"""Documents of each split that a look into a corpus shows."""
 SAMPLE_CHARACTERS = 200
+"""Characters of each sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """What one split of a corpus holds; ``bytes`` counts UTF-8 text, not token files."""
+
+    split: str
+    documents: int
+    tokens: int
+    bytes: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSample:
+    """The beginning of a document, or of a split's text where documents are not kept apart (``source`` None)."""
+
+    split: str
+    source: str | None
+    tokens: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusAccount:
+    """What a prepared corpus holds, and what is known of where it came from."""
+
+    corpus: str
+    fingerprint: str
+    vocabulary: int
+    bytes_per_token: float
+    tokens_per_byte: float
+    folder: str
+    split_rule: str
+    splits: tuple[SplitCounts, ...]
+    mixture: Sequence[Mapping[str, Any]]
+    """One row for each source of a recipe, as its manifest states it; empty for a plain folder of text."""
+    ended: Mapping[str, str]
+    """Why each phase of a recipe's mixing ended."""
+    guard: Mapping[str, Any] | None
+    """What kept evaluation documents out of the training split; None without a recipe."""
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> CorpusAccount:
+        """Read the account off a loaded corpus; reads its manifest, no tokens."""
+        manifest, recipe = corpus.manifest, corpus.manifest.recipe or {}
+        return cls(
+            corpus=corpus.id.name,
+            fingerprint=corpus.id.fingerprint,
+            vocabulary=corpus.id.vocab_size,
+            bytes_per_token=round(corpus.bytes_per_token, 4),
+            tokens_per_byte=round(1 / corpus.bytes_per_token, 4),
+            folder=str(corpus.folder.absolute()),
+            split_rule=manifest.split_rule,
+            splits=tuple(
+                SplitCounts(name, split.documents, split.tokens, split.bytes, len(manifest.splits[name].shards))
+                for name, split in ((name, corpus.split(name)) for name in SPLITS)
+            ),
+            mixture=recipe.get("mixture", []),
+            ended=recipe.get("ended", {}),
+            guard=recipe.get("guard"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of ``data prepare`` and ``data inspect``."""
+        return {**asdict(self), "splits": [asdict(split) for split in self.splits]}
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCorpus:
+    """A corpus that a recipe made: now, or (``reused``) in an earlier run."""
+
+    corpus: Corpus
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusLook:
+    """A corpus seen from a regime: its account, samples, and how often its budget goes through the training split."""
+
+    account: CorpusAccount
+    budget_tokens: int
+    epochs: float
+    warning: str | None
+    samples: tuple[CorpusSample, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of ``data inspect``."""
+        return {
+            **self.account.to_dict(),
+            "budget_tokens": self.budget_tokens,
+            "epochs": round(self.epochs, 4),
+            "warning": self.warning,
+            "samples": [asdict(sample) for sample in self.samples],
+        }
 
 
 def prepare_corpus(
@@ -29,8 +128,8 @@ def prepare_corpus(
     workers: int | None = None,
     address: str | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> tuple[Corpus, bool]:
-    """Prepare the corpus of a recipe; the corpus, and whether it was there already.
+) -> PreparedCorpus:
+    """Make token shards of a recipe's sources; what an earlier run finished is not made again.
 
     ``recipe`` is a file, or the name of one that ships with tuneopt; ``changes`` are as `read_recipe` takes them.
     ``out`` defaults to ``corpora/NAME``. ``workers`` processes encode (default: one for each core), or with ``address``
@@ -45,76 +144,41 @@ def prepare_corpus(
         count = len(os.sched_getaffinity(0)) if workers is None else workers
         if count < 0:
             raise InputError(f"workers must be at least 0, not {count}; 0 is this process alone")
-        return prepare_recipe(read, folder, local_pool(count), progress)
+        return PreparedCorpus(*prepare_recipe(read, folder, local_pool(count), progress))
     from tuneopt.cluster.session import connect
 
     with connect(address):
         from tuneopt.cluster.preparation import RayPool
 
-        return prepare_recipe(read, folder, RayPool, progress)
+        return PreparedCorpus(*prepare_recipe(read, folder, RayPool, progress))
 
 
-def inspect_corpus(corpus: str, scale: str, ratio: float) -> dict[str, Any]:
+def inspect_corpus(corpus: str, scale: str, ratio: float) -> CorpusLook:
     """Counts of a corpus, its splits and sources, samples, and the epochs that the budget of a regime takes."""
     regime, loaded = regime_on(scale, ratio, corpus)
     epochs = describe(loaded, regime.tokens)
-    return {
-        **corpus_account(loaded),
-        "budget_tokens": epochs.budget_tokens,
-        "epochs": round(epochs.epochs, 4),
-        "warning": epochs.warning,
-        "samples": _samples(loaded),
-    }
+    samples = tuple(sample for name in SPLITS for sample in _samples(loaded, name))
+    return CorpusLook(CorpusAccount.of(loaded), epochs.budget_tokens, epochs.epochs, epochs.warning, samples)
 
 
-def corpus_account(corpus: Corpus) -> dict[str, Any]:
-    """What a prepared corpus holds: counts of its splits, and of its sources where it is from a recipe."""
-    recipe = corpus.manifest.recipe or {}
-    return {
-        "corpus": corpus.id.name,
-        "fingerprint": corpus.id.fingerprint,
-        "vocabulary": corpus.id.vocab_size,
-        "bytes_per_token": round(corpus.bytes_per_token, 4),
-        "tokens_per_byte": round(1 / corpus.bytes_per_token, 4),
-        "folder": str(corpus.folder.absolute()),
-        "split_rule": corpus.manifest.split_rule,
-        "splits": [
-            {
-                "split": split.name,
-                "documents": split.documents,
-                "tokens": split.tokens,
-                "bytes": split.bytes,
-                "shards": len(corpus.manifest.splits[split.name].shards),
-            }
-            for split in map(corpus.split, ("train", "select", "report"))
-        ],
-        "mixture": recipe.get("mixture", []),
-        "ended": recipe.get("ended", {}),
-        "guard": recipe.get("guard"),
-    }
-
-
-def _samples(corpus: Corpus) -> list[dict[str, Any]]:
-    """The first documents of each split, as far as they are kept apart; else the begin of its text."""
-    tokenizer = corpus.tokenizer
-    found = []
-    texts: list[tuple[str | None, int, Any]]
-    for name in ("train", "select", "report"):
-        split = corpus.split(name)
-        if corpus.manifest.recipe is None:
-            head = split.windows(1).take(range(min(SAMPLE_CHARACTERS, split.tokens - 1)))[:, 0]
-            texts = [(None, len(head), head)]
-        else:
-            documents = split.documents_of()
-            sources = [row["source"] for row in corpus.manifest.recipe["mixture"]]
-            texts = [
-                (sources[documents.source(number)], len(documents.tokens(number)), documents.tokens(number))
-                for number in range(min(SAMPLES, len(documents)))
-            ]
-        for source, count, tokens in texts:
-            text = tokenizer.decode(tokens[:SAMPLE_CHARACTERS].tolist())[:SAMPLE_CHARACTERS]
-            found.append({"split": name, "source": source, "tokens": count, "text": text})
-    return found
+def _samples(corpus: Corpus, name: str) -> list[CorpusSample]:
+    """The first documents of a split where a recipe kept them apart; else the beginning of its text."""
+    split, recipe = corpus.split(name), corpus.manifest.recipe
+    if recipe is None:
+        head = split.windows(1).take(range(min(SAMPLE_CHARACTERS, split.tokens - 1)))[:, 0]
+        texts = [(None, head)]
+    else:
+        documents = split.documents_of()
+        texts = [
+            (recipe["mixture"][documents.source(number)]["source"], documents.tokens(number))
+            for number in range(min(SAMPLES, len(documents)))
+        ]
+    decode = corpus.tokenizer.decode
+    # A token is at least one character, so as many tokens as characters are always enough to decode.
+    return [
+        CorpusSample(name, source, len(tokens), decode(tokens[:SAMPLE_CHARACTERS].tolist())[:SAMPLE_CHARACTERS])
+        for source, tokens in texts
+    ]
 
 
 def regime_on(scale: str, ratio: float, corpus: str) -> tuple[Regime, Corpus]:

@@ -1,30 +1,98 @@
-"""Tidying a ledger."""
+"""A ledger as a whole: export it to other programs' formats, and remove what no run needs."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
+    from tuneopt.ledger.clean import Leftover
+
+TABLES = (".parquet", ".csv")
+OPTUNA = (".db", ".sqlite", ".sqlite3")
+"""Suffixes of an Optuna storage, for optuna-dashboard."""
 
 
-def clean(ledger: Ledger | str, *, dry_run: bool = False, days: float | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class TableExport:
+    """A table that was written, one row for each of ``trials``."""
+
+    path: str
+    trials: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of ``ledger export``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class OptunaExport(TableExport):
+    """An Optuna storage that was written or added to; ``left_out`` counts trials that belong to no sweep."""
+
+    added: int
+    left_out: int
+    studies: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What no run of a ledger needs, and whether it was removed."""
+
+    removed: bool
+    leftovers: tuple[Leftover, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all leftovers."""
+        return sum(leftover.bytes for leftover in self.leftovers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of ``ledger clean``."""
+        plain = [leftover.to_dict() for leftover in self.leftovers]
+        return {"removed": self.removed, "bytes": self.bytes, "leftovers": plain}
+
+
+def export(ledger: Ledger | str, path: Path | str) -> TableExport:
+    """Write a ledger to ``path``: one table (.parquet, .csv), or an Optuna storage for its dashboard (.db, .sqlite).
+
+    Exporting to the same storage again adds what is new. Raises `InputError` for another suffix and a file that cannot
+    be written.
+    """
+    from tuneopt.ledger import open_ledger
+
+    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if suffix in TABLES:
+        return TableExport(str(place), opened.export(place))
+    if suffix not in OPTUNA:
+        raise InputError(
+            f"cannot export to {place.name!r}: name a file that ends in .parquet or .csv, or in .db for Optuna"
+        )
+    from tuneopt.analysis.optuna_storage import export_studies
+
+    done = export_studies(opened, place)
+    return OptunaExport(str(place), done.trials, done.added, done.left_out, list(done.studies))
+
+
+def clean(ledger: Ledger | str, *, dry_run: bool = False, days: float | None = None) -> Cleaning:
     """Remove what no run needs from a ledger, and from this machine's cache where the ledger is remote.
 
     ``days`` also takes the checkpoints of unfinished trials that have been untouched for so long. With ``dry_run``
-    nothing is removed. Returns what was found. Raises `InputError` where there is no ledger.
+    nothing is removed. Raises `InputError` where there is no ledger.
     """
     from tuneopt.data.cache import cache_folder
     from tuneopt.ledger import open_ledger
     from tuneopt.ledger.clean import CHECKPOINTS, clean_cache, leftovers, remove
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    found = leftovers(opened, None if days is None else days * 86400)
+    unneeded = leftovers(opened, None if days is None else days * 86400)
     if not dry_run:
-        remove(opened, found)
-    found += clean_cache(opened, cache_folder() / CHECKPOINTS, dry_run=dry_run)
-    return {
-        "removed": not dry_run,
-        "bytes": sum(each.bytes for each in found),
-        "leftovers": [each.to_dict() for each in found],
-    }
+        remove(opened, unneeded)
+    # Checkpoints of a remote ledger's trials are kept in this machine's cache, which `leftovers` does not look into.
+    unneeded += clean_cache(opened, cache_folder() / CHECKPOINTS, dry_run=dry_run)
+    return Cleaning(not dry_run, tuple(unneeded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.spec import InputError
@@ -10,13 +11,32 @@ from tuneopt.spec import InputError
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.search.ladder import LadderSpace
-    from tuneopt.search.prediction import TunedRegime
+    from tuneopt.search.prediction import Forecast, TunedRegime
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedConfig:
+    """A predicted configuration, and what the prediction rests on."""
+
+    optimizer: str
+    ladder: str
+    source: str
+    forecast: Forecast
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of ``predict``."""
+        return {
+            "optimizer": self.optimizer,
+            "ladder": self.ladder,
+            "source": self.source,
+            **self.forecast.to_dict(),
+        }
 
 
 def predict(
     optimizer: str, params: float, ratio: float, ledger: Ledger | str | None = None, *, space: str | None = None
-) -> dict[str, Any]:
-    """The configuration to expect at ``params`` non-embedding parameters and ``ratio``: what ``predict --json`` prints.
+) -> PredictedConfig:
+    """The configuration to expect at ``params`` non-embedding parameters and ``ratio``.
 
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own. Without a ledger the
     published tuned points of the search space are the ground, for the built-in ones those of arXiv 2509.02046; with one
@@ -41,8 +61,7 @@ def predict(
         name = optimizer if optimizer in swept else external.resolve(optimizer)
         plane, regimes = _certified(opened, name, params)
         source = f"certified sweeps in {opened.uri}"
-    found = forecast(plane, regimes, params, ratio)
-    return {"optimizer": plane.optimizer, "ladder": plane.ladder, "source": source, **found.to_dict()}
+    return PredictedConfig(plane.optimizer, plane.ladder, source, forecast(plane, regimes, params, ratio))
 
 
 def _other_versions(ledger: Ledger, optimizer: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,23 @@ RECORD = "trial.json"
 """The file in an export that holds the trial's record."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A model that was written; ``retrained_select_loss`` (nats) is there where the trial was trained again for it."""
+
+    trial: str
+    path: str
+    format: str
+    files: list[str]
+    bytes: int
+    select_loss: float | None
+    retrained_select_loss: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON shape of ``export``."""
+        return asdict(self)
+
+
 def export_model(
     trial: str,
     folder: Path | str,
@@ -29,8 +47,8 @@ def export_model(
     retrain: bool = False,
     corpus: str | None = None,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
-) -> dict[str, Any]:
-    """Write the final model of a trial into ``folder``, which must be new or empty; returns what was written.
+) -> ExportedModel:
+    """Write the final model of a trial into ``folder``, which must be new or empty.
 
     ``trial`` is an id or enough of its beginning. Weights are there when the trial ran with ``keep_weights``; else
     ``retrain`` trains it again in this process, on the corpus that the ledger names or ``corpus``, and keeps them.
@@ -66,15 +84,15 @@ def export_model(
     if target.exists():
         target.rmdir()
     scratch.rename(target)
-    return {
-        "trial": record.trial,
-        "path": str(target),
-        "format": to,
-        "files": sorted(path.name for path in target.iterdir()),
-        "bytes": sum(path.stat().st_size for path in target.iterdir()),
-        "select_loss": record.select_loss,
-        "retrained_select_loss": again.select_loss if again else None,
-    }
+    return ExportedModel(
+        trial=record.trial,
+        path=str(target),
+        format=to,
+        files=sorted(path.name for path in target.iterdir()),
+        bytes=sum(path.stat().st_size for path in target.iterdir()),
+        select_loss=record.select_loss,
+        retrained_select_loss=again.select_loss if again else None,
+    )
 
 
 def _train_again(

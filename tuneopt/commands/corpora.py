@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuneopt.commands.options import CorpusName, Json, Ratio, ScaleName, group, show
+
+if TYPE_CHECKING:
+    from tuneopt.api.corpora import CorpusAccount, CorpusLook
+    from tuneopt.data.recipe.run import Progress
 
 app = group("Prepare and inspect corpora.")
 
@@ -25,18 +30,15 @@ def data_prepare(
     json_: Json = False,
 ) -> int:
     """Make token shards of a recipe's sources; the same command goes on after a kill."""
-    from tuneopt import api, console
+    from tuneopt import api
 
     began = time.monotonic()
-    corpus, reused = api.prepare_corpus(
-        recipe, out, changes=changes or (), workers=workers, address=address, progress=console.preparing
+    prepared = api.prepare_corpus(
+        recipe, out, changes=changes or (), workers=workers, address=address, progress=_progress_line
     )
-    document = {
-        **api.corpus_account(corpus),
-        "reused": reused,
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    return show(document, json_, console.corpus)
+    account = api.CorpusAccount.of(prepared.corpus)
+    cost = {"reused": prepared.reused, "seconds": round(time.monotonic() - began, 1)}
+    return show({**account.to_dict(), **cost}, json_, lambda plain: _print_account(account, cost))
 
 
 @app.command("inspect")
@@ -48,6 +50,84 @@ def data_inspect(
     json_: Json = False,
 ) -> int:
     """Show a corpus: sources, documents, tokens, splits, samples, and the epochs that a budget takes."""
-    from tuneopt import api, console
+    from tuneopt import api
 
-    return show(api.inspect_corpus(corpus if path is None else path, scale, ratio), json_, console.corpus)
+    look = api.inspect_corpus(corpus if path is None else path, scale, ratio)
+    return show(look.to_dict(), json_, lambda plain: _print_look(look))
+
+
+def _progress_line(progress: Progress) -> None:
+    """One line on stderr about a preparation under way; the time left is at the rate of this run alone."""
+    from tuneopt.console.plain import number, say, span
+
+    rate = progress.new_tokens / progress.seconds if progress.seconds else 0.0
+    share = ""
+    if progress.limit:
+        left = (progress.limit - progress.tokens) / rate if rate else 0.0
+        share = f" of {number(progress.limit)} ({progress.tokens / progress.limit:.0%}), {span(left)} left"
+    say(f"{progress.phase}: {number(progress.tokens)} tokens{share}, {number(rate)} tokens/s")
+
+
+def _print_look(look: CorpusLook) -> None:
+    from tuneopt.console.plain import number, out, say
+
+    _print_account(look.account, {"budget_tokens": look.budget_tokens, "epochs": round(look.epochs, 4)})
+    for sample in look.samples:
+        out.print()
+        source = f", source {sample.source}" if sample.source else ""
+        out.print(f"{sample.split}{source}, {number(sample.tokens)} tokens: {sample.text!r}", markup=False)
+    if look.warning:
+        say(f"warning: {look.warning}")
+
+
+def _print_account(account: CorpusAccount, more: Mapping[str, Any]) -> None:
+    """The account as pairs and tables on stdout; ``more`` are further pairs."""
+    from tuneopt.console.plain import number, out, pairs, table
+
+    tables = ("splits", "mixture", "ended", "guard")
+    pairs({**{name: value for name, value in account.to_dict().items() if name not in tables}, **more})
+    out.print()
+    table(
+        ("split", "documents", "tokens", "bytes", "bytes/token", "shards"),
+        [
+            (split.split, number(split.documents), number(split.tokens), number(split.bytes),
+             f"{split.bytes / max(1, split.tokens):.3f}", split.shards)
+            for split in account.splits
+        ],
+    )  # fmt: skip
+    if account.mixture:
+        out.print()
+        table(
+            ("source", "for", "asked", "got", "documents", "tokens", "bytes/token", "epochs", "kept out", "from"),
+            [_mixture_row(row) for row in account.mixture],
+        )
+        for phase, why in account.ended.items():
+            out.print(f"{phase} ended: {why}", markup=False)
+    if account.guard:
+        out.print(_guard_line(account.guard), markup=False)
+
+
+def _mixture_row(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """One source of a recipe; shares are of training tokens, so a source for evaluation alone has none."""
+    from tuneopt.console.plain import number
+
+    train = row["phase"] == "train"
+    counts = [row["splits"]["train"]] if train else [row["splits"][name] for name in ("select", "report")]
+    documents, tokens, size = (sum(split[name] for split in counts) for name in ("documents", "tokens", "bytes"))
+    return (
+        row["source"], row["phase"], f"{row['weight']:.2%}" if train else "", f"{row['share']:.2%}" if train else "",
+        number(documents), number(tokens), f"{size / tokens:.3f}" if tokens else "-", row["epochs"],
+        number(sum(kept["documents"] for kept in row["kept_out"].values())), row["origin"],
+    )  # fmt: skip
+
+
+def _guard_line(guard: Mapping[str, Any]) -> str:
+    from tuneopt.console.plain import number
+
+    if not guard["evaluation_documents"]:
+        return "guard: equal documents share a split; runs of words are not compared"
+    runs = f", {number(guard['evaluation_runs'])} runs of {guard['ngram']} words" if guard["ngram"] else ""
+    return (
+        f"guard: {number(guard['evaluation_documents'])} evaluation documents{runs}; kept out of training: "
+        f"{number(guard['kept_out_equal'])} equal, {number(guard['kept_out_shared'])} sharing a run"
+    )

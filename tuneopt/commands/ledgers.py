@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuneopt.commands.options import BAD_INPUT, DONE, Json, LedgerUri, group, show
 from tuneopt.errors import InputError
+
+if TYPE_CHECKING:
+    from tuneopt.api.ledgers import Cleaning, TableExport
 
 app = group("Look into recorded trials.")
 
@@ -65,10 +68,11 @@ def ledger_export(
     json_: Json = False,
 ) -> int:
     """Export all trials as one table, a row each, or all sweeps as the studies of an Optuna storage."""
-    from tuneopt import api, console
+    from tuneopt import api
     from tuneopt.ledger import open_ledger
 
-    return show(api.export(open_ledger(ledger, must_exist=True), path), json_, console.exported)
+    done = api.export(open_ledger(ledger, must_exist=True), path)
+    return show(done.to_dict(), json_, lambda plain: _print_export(done))
 
 
 @app.command("verify")
@@ -103,6 +107,30 @@ def ledger_clean(
     json_: Json = False,
 ) -> int:
     """Remove what no run needs: checkpoints of recorded trials, and leftovers of killed processes."""
-    from tuneopt import api, console
+    from tuneopt import api
 
-    return show(api.clean(ledger, dry_run=dry_run, days=older_than), json_, console.cleaned)
+    done = api.clean(ledger, dry_run=dry_run, days=older_than)
+    return show(done.to_dict(), json_, lambda plain: _print_cleaning(done))
+
+
+def _print_export(done: TableExport) -> None:
+    from tuneopt.api.ledgers import OptunaExport
+    from tuneopt.console.plain import say
+
+    if not isinstance(done, OptunaExport):
+        say(f"{done.trials} trials written to {done.path}")
+        return
+    say(f"{done.trials} trials in {len(done.studies)} studies of {done.path}, {done.added} of them new")
+    if done.left_out:
+        say(f"{done.left_out} trials belong to no sweep and are in no study")
+    say(f"look at it with: optuna-dashboard sqlite:///{done.path}")
+
+
+def _print_cleaning(done: Cleaning) -> None:
+    from tuneopt.console.plain import say
+
+    verb = "removed" if done.removed else "would go"
+    for leftover in done.leftovers:
+        say(f"{verb}: {leftover.name} ({leftover.bytes / 2**20:.1f} MiB): {leftover.why}")
+    count = len(done.leftovers)
+    say(f"{verb}: {count} leftovers, {done.bytes / 2**20:.1f} MiB" if count else "nothing is left over")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -11,19 +12,18 @@ from tuneopt.commands.options import BAD_INPUT, DONE, Json, show
 
 def optimizers(json_: Json = False) -> int:
     """List the optimizers, also of installed packages: family, fallback rule, source, state bytes per parameter."""
-    from tuneopt import api, console
+    from tuneopt import api
 
-    return show(api.optimizers(), json_, console.optimizers)
+    return show(api.optimizers(), json_, _print_optimizers)
 
 
 def space(
     name: Annotated[str, typer.Argument(help="Optimizer, or the path of a search-space file.")], json_: Json = False
 ) -> int:
     """Print a search space: grids and starts of both ladders, and the published tuned points."""
-    from tuneopt import console
     from tuneopt.search import load_space
 
-    return show(load_space(name).describe(), json_, console.space)
+    return show(load_space(name).describe(), json_, _print_space)
 
 
 def doctor(
@@ -31,9 +31,55 @@ def doctor(
     json_: Json = False,
 ) -> int:
     """Say what this machine or cluster can run, and what is missing."""
-    from tuneopt import console
     from tuneopt.cluster.doctor import examine
+    from tuneopt.console.plain import table
 
-    findings = [finding.to_dict() for finding in examine(address)]
-    show(findings, json_, console.findings)
-    return BAD_INPUT if any(finding["status"] == "missing" for finding in findings) else DONE
+    findings = list(examine(address))
+    marks = {"ok": "ok", "note": "note", "missing": "MISSING"}
+    rows = [(marks[one.status], one.subject, one.detail, one.mend) for one in findings]
+    show([one.to_dict() for one in findings], json_, lambda plain: table(("", "", "", ""), rows))
+    return BAD_INPUT if any(finding.status == "missing" for finding in findings) else DONE
+
+
+def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
+    from tuneopt.console.plain import table
+
+    rows = []
+    for entry in entries:
+        size = entry["state_bytes_per_parameter"]
+        state = "not declared" if size is None else f"{size:.4g}"
+        family = entry["family"] or "not declared"
+        rows.append((entry["name"], entry["origin"], family, entry["fallback"], state, entry["source"]))
+    table(("optimizer", "origin", "family", "fallback", "state bytes/parameter", "source"), rows)
+
+
+def _print_space(plain: Mapping[str, Any]) -> None:
+    """A search space with the grids of both ladders and the published tuned values."""
+    from tuneopt.console.plain import loss, out, pairs, table
+
+    coordinates = plain["coordinates"]
+    for ladder, fixed in plain["fixed"].items():
+        table(
+            ("coordinate", "start", "grid", "unit", "kind"),
+            [
+                (one["name"], one["start"][ladder], " ".join(map(str, one["grid"][ladder])), one["unit"], one["kind"])
+                for one in coordinates
+                if ladder in one["grid"]
+            ],
+            f"{plain['optimizer']}, {ladder} ladder",
+        )
+        constants = ", ".join(f"{name}={value}" for name, value in fixed.items())
+        out.print(f"fixed: {constants or 'nothing'}", markup=False)
+        out.print()
+    points = plain["published"]
+    table(
+        ("published tuned points", *(f"{point['scale']}/{point['ratio']:g}x" for point in points)),
+        [
+            ("loss, nats/token", *(loss(point["loss"]) for point in points)),
+            *((one["name"], *(point["config"].get(one["name"], "-") for point in points)) for one in coordinates),
+        ],
+    )
+    out.print()
+    pairs({one["name"]: one["meaning"] for one in coordinates})
+    out.print()
+    pairs({"source": plain["source"], "nano ladder": plain["found"]})

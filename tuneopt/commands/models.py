@@ -22,7 +22,17 @@ def export(
     json_: Json = False,
 ) -> int:
     """Export the final model of a trial for other programs."""
-    from tuneopt import api, console
+    from tuneopt import api
+    from tuneopt.console.plain import say
 
     done = api.export_model(trial, folder, ledger, to=to, retrain=retrain, corpus=corpus)
-    return show(done, json_, console.exported_model)
+
+    def print_export(plain: object) -> None:
+        say(f"the model of trial {done.trial} is in {done.path} ({done.bytes / 2**20:.1f} MiB)")
+        again = done.retrained_select_loss
+        if again is not None:
+            same = "as recorded" if again == done.select_loss else f"recorded {done.select_loss:.6f}"
+            say(f"trained again: select loss {again:.6f}, {same}")
+        say(f"load it with: transformers.AutoModelForCausalLM.from_pretrained({done.path!r})")
+
+    return show(done.to_dict(), json_, print_export)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tuneopt.commands.options import Json, show
+
+MOST = 40
+"""Regimes and speedups that the terminal shows; the report has all."""
 
 Uri = Annotated[
     str | None,
@@ -29,8 +33,54 @@ def report(
     json_: Json = False,
 ) -> int:
     """Write the one-file HTML report of a ledger, of a table from elsewhere, of the published study, or of several."""
-    from tuneopt import api, console
+    from tuneopt import api
 
     source = "ledger" if ledger is None and results is None and not published else ledger
     document = api.report(source, output, results=results, published=published, sigma=sigma)
-    return show(document, json_, lambda summary: console.report_summary(summary, output))
+    return show(document, json_, lambda summary: print_summary(summary, output))
+
+
+def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
+    """What the report's first screen says, the speedups with their tie groups, and where the report is."""
+    from tuneopt.console.plain import out, say, table
+
+    answer = summary["answer"]
+    for sentence in (answer["headline"], *answer["sentences"]):
+        out.print(sentence, markup=False)
+    table(
+        ("regime", "best group", "speedup", "interval"),
+        [
+            (
+                f"{place['corpus']} {place['scale']}/{place['ratio']:g}x".strip(),
+                ", ".join(place["leaders"]) or f"{place['lowest']} (noise unknown)",
+                place["speedup"],
+                place["interval"],
+            )
+            for place in answer["places"][:MOST]
+        ],
+    )
+    # The baseline's own speedup is 1 by definition, and says nothing.
+    rows = [row for row in summary["speedups"] if row["optimizer"] != summary["baseline"]]
+
+    def times(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}x"
+
+    table(
+        ("optimizer", "scale", "ratio", "speedup", "low", "high", "tie group", "remarks"),
+        [
+            (
+                row["optimizer"],
+                row["scale"],
+                f"{row['ratio']:g}",
+                *(times(row[key]) for key in ("speedup", "low", "high")),
+                row["tie_group"],
+                ", ".join(row["flags"]),
+            )
+            for row in rows[:MOST]
+        ],
+    )
+    if len(rows) > MOST:
+        say(f"{len(rows) - MOST} more speedups are in the report")
+    for warning in summary["warnings"]:
+        say(f"warning: {warning}")
+    out.print(f"report: {path}", markup=False)
