@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuneopt.cluster import janitor
+from tuneopt.cluster.ray_fixes import janitor
 from tuneopt.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -5,7 +5,7 @@ import logging
 import pytest
 from ray._private import worker
 
-from tuneopt.cluster.ray_messages import errors_as_asked, messages_to_log
+from tuneopt.cluster.ray_fixes.output import errors_as_asked, messages_to_log
 from tuneopt.observe.logs import JsonLines, Shown
 
 

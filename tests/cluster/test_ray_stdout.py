@@ -2,7 +2,7 @@
 
 import inspect
 
-from tuneopt.cluster.ray_messages import messages_to_log
+from tuneopt.cluster.ray_fixes.output import messages_to_log
 
 
 def test_ray_prints_by_the_function_that_is_replaced(capsys) -> None:

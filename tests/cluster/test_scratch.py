@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tuneopt.cluster import janitor, scratch
+from tuneopt.cluster.ray_fixes import folder as scratch
+from tuneopt.cluster.ray_fixes import janitor
 from tuneopt.spec import InputError
 
 HOLDER = "import sys, time; file = open(sys.argv[1], 'w'); print('open', flush=True); time.sleep(120)"
 
 DRIVER = """
 import subprocess, sys, time
-from tuneopt.cluster.scratch import scratch
+from tuneopt.cluster.ray_fixes.folder import scratch
 with scratch() as folder:
     log = open(folder / "log", "w")  # as Ray's core does in the driver itself
     child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(folder / "agent.log")], stdout=subprocess.PIPE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneopt.cluster.ray_token import CHOSEN, guard_token
+from tuneopt.cluster.ray_fixes.access import CHOSEN, guard_token
 
 
 @pytest.fixture

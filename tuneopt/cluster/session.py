@@ -7,17 +7,15 @@ import os
 import re
 import signal
 import socket
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tuneopt.cluster.alive import watching
-from tuneopt.cluster.ray_messages import messages_to_log
-from tuneopt.cluster.ray_token import guard_token
-from tuneopt.cluster.scratch import scratch
+from tuneopt.cluster.ray_fixes.access import guard_token, loopback
+from tuneopt.cluster.ray_fixes.folder import scratch
+from tuneopt.cluster.ray_fixes.lost import watching
+from tuneopt.cluster.ray_fixes.output import core_messages, messages_to_log
 from tuneopt.spec import InputError
 from tuneopt.train.pause import PAUSE_VARIABLE
 
@@ -27,18 +25,20 @@ WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZER
 CONNECT_SECONDS = 5.0
 """How long a cluster may take to answer a connection."""
 
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Ray 2.60 warns at each start about what this will mean one day (ray-project/ray, pull request 54928).
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a CSV, a JSON and a TensorBoard file for each trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: Tune's first one would wait for the running trials
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's own snapshots grow with every trial, and nothing reads them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's table of trials, on stdout
     "RAY_ROTATION_MAX_BYTES": str(16 << 20),  # of each of Ray's log files; a long run would fill the disk with them
     "RAY_ROTATION_BACKUP_COUNT": "2",
 }
+"""Ray's switches for a run; what a user has set stays."""
 
 
 def worker_environment() -> dict[str, str]:
@@ -69,7 +69,7 @@ def connect(
     keeps those of one trial on one machine. Slots are counted for the fewest. Raises `InputError` when no cluster
     answers there or the largest trial can never run on it.
     """
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if address:
         check_address(address)
@@ -77,13 +77,15 @@ def connect(
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ended = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
+    # Order: messages go to the log before Ray says its first word; the folder's janitor must be there before Ray's
+    # processes are; the token must be private before Ray reads it. At the end all of it goes after `ray.shutdown`.
     clearing = ExitStack()
     clearing.enter_context(messages_to_log())
     folder = None if address else clearing.enter_context(scratch())
     if not address:
         guard_token()
-    with _core_messages() if address else _loopback() as said:
+    with core_messages() if address else loopback() as core_said:
         try:
             ray.init(
                 address=address or "local",
@@ -96,9 +98,9 @@ def connect(
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             clearing.close()
-            raise InputError(_refused(address, error, said())) from None
+            raise InputError(_refused(address, error, core_said())) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ended)  # Ray's own handler would leave without a word
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler would leave without a word
     with clearing, watching(local=not address) as watch:
         try:
             # A cluster that grows with its work has less now than it can have; one that is there has what it has.
@@ -118,42 +120,6 @@ def connect(
             ray.shutdown()
         if watch.lost:
             raise InputError(watch.lost)
-
-
-@contextmanager
-def _loopback() -> Iterator[Callable[[], str]]:
-    """Ray started within this listens on 127.0.0.1 alone; by itself it opens its ports on every network interface.
-
-    Ray's switch for it is the one that keeps firewalls of desktop systems from asking. Its processes inherit the
-    variable; this one read it when Ray was imported.
-    """
-    from ray._private import ray_constants
-
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before, allowed = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield str
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = allowed
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
-def _core_messages() -> Iterator[Callable[[], str]]:
-    """Hold back what Ray's C++ core writes to stderr; the value reads it. A refused connection brings twenty lines."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lambda: os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _refused(address: str | None, error: Exception, said: str) -> str:

@@ -10,7 +10,7 @@ import ray
 
 from tuneopt.cluster.events import Events
 from tuneopt.cluster.holders import look_at_cluster
-from tuneopt.cluster.ray_messages import errors_as_asked
+from tuneopt.cluster.ray_fixes.output import errors_as_asked
 from tuneopt.cluster.waits import Waits
 from tuneopt.observe.board import Board
 from tuneopt.observe.narrator import Narrator

@@ -2,7 +2,8 @@
 
 A local run gets a folder of its own under the system's temporary folder, and a small process beside it, the janitor.
 When the driver ends, however it ends, the janitor ends what is left of Ray's processes and removes the folder. Ray by
-itself keeps every session's folder for ever, and its agents outlive a killed driver by a minute.
+itself keeps every session's folder for ever (ray-project/ray, issue 41202), and its agents outlive a killed driver by a
+minute (issues 2005 and 26118).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneopt.cluster import janitor
+from tuneopt.cluster.ray_fixes import janitor
 from tuneopt.spec import InputError
 
 LONGEST = 40
-"""Characters of the parent folder: Ray's sockets lie below it, and a socket's path has at most 107."""
+"""Characters of the parent folder: Ray's sockets lie below it, and a socket's path has at most 107 (issue 7724)."""
 
 
 @contextlib.contextmanager
@@ -67,6 +68,7 @@ def _own(parent: Path) -> Path:
 
 
 def _parent() -> Path:
+    """The folder of this user's sessions: below the temporary folder, or /tmp where that path is too long."""
     for folder in (tempfile.gettempdir(), "/tmp"):
         if len(folder) <= LONGEST - len("/tuneopt-ray-") - 6:
             return Path(folder) / f"tuneopt-ray-{os.getuid()}"

@@ -25,6 +25,7 @@ def born(process: int) -> str:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    # After the command's name, which may hold spaces and brackets: 0 is the state, 19 the start time (proc(5)).
     return "" if fields[0] in "ZX" else fields[19]
 
 
@@ -53,7 +54,7 @@ def clear(folder: Path, patience: float = PATIENCE_SECONDS, spared: int = 0) -> 
     deadline = time.monotonic() + patience
     while users(folder, spared) and time.monotonic() < deadline:
         time.sleep(0.2)
-    for _ in range(20):
+    for _ in range(20):  # a killed raylet's workers can still start one more process
         left = users(folder, spared)
         if not left:
             break

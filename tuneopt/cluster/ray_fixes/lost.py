@@ -1,4 +1,8 @@
-"""Notices when Ray itself dies under a driver, which would otherwise wait for its trials for ever."""
+"""Notices when Ray itself dies under a driver, which would otherwise wait for its trials for ever.
+
+Ray's core asks a dead raylet for workers again and again (ray-project/ray, issue 20239), and Tune waits on it. A thread
+of this process looks instead: at the processes that this driver started, or at its node of a cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,19 @@ from types import FrameType
 from typing import Any
 
 LOOK_SECONDS = 2.0
+"""Between two looks at own processes; a poll of a child costs nothing."""
 LOOK_AT_CLUSTER_SECONDS = 10.0
+"""Between two looks at a cluster's list of nodes, which is a remote call."""
 END_SECONDS = 15.0
 """How long the driver may take to end after Ray died; its C++ core can wait for answers that will not come."""
 
 BAD_END = 2
 
 WAKE = signal.SIGUSR1
-"""Shells start background jobs with SIGINT ignored."""
+"""What interrupts the main thread. Not SIGINT: shells start background jobs with SIGINT ignored."""
 
 
-class Watch:
+class LostRayWatch:
     """Looks after the Ray that this driver is connected to; ``lost`` says what became of it, if anything did."""
 
     def __init__(self, local: bool, wake: bool) -> None:
@@ -46,13 +52,14 @@ class Watch:
     def _look(self) -> None:
         while not self._done.wait(LOOK_SECONDS if self.local else LOOK_AT_CLUSTER_SECONDS):
             dead = _dead_processes() if self.local else _dead_node()
-            with self._lock:
+            with self._lock:  # `rest` may be called between the look and here; then the end was on purpose
                 if not dead or self._done.is_set():
                     continue
                 self.lost = f"{dead}; run the same command again: it goes on from what is recorded"
             if self.wake:
                 os.kill(os.getpid(), WAKE)  # what waits inside Ray wakes up to signals
             if not self._done.wait(END_SECONDS):
+                # The main thread is stuck in Ray's C++ core, where no Python exception reaches it.
                 sys.stderr.write(f"tuneopt: {self.lost}\n")
                 sys.stderr.flush()
                 os._exit(BAD_END)
@@ -60,11 +67,11 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(local: bool) -> Iterator[Watch]:
-    """Look after Ray while the block runs."""
+def watching(local: bool) -> Iterator[LostRayWatch]:
+    """Look after Ray while the block runs. In another thread than the main one nothing can be interrupted."""
     wake = threading.current_thread() is threading.main_thread()
     before = signal.signal(WAKE, _interrupt) if wake else None
-    watch = Watch(local, wake)
+    watch = LostRayWatch(local, wake)
     try:
         yield watch
     finally:

@@ -1,9 +1,16 @@
-"""What Ray's own processes report to the driver: into the log, where it would stand on stdout otherwise."""
+"""Where Ray's words go: into the log, not onto stdout, which is the one JSON document of ``--json``.
+
+Ray prints what its raylets report on the driver's stdout (ray-project/ray, issue 9654), lets its C++ core write to
+stderr, and sets its own handlers on its Python loggers.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +23,7 @@ _log = logging.getLogger("tuneopt.ray")
 def messages_to_log() -> Iterator[None]:
     """Log what raylets report, such as the death of a worker, at level INFO; Ray prints it on stdout by default.
 
-    That is no place for it: stdout is the one JSON document of ``--json``. What follows for a trial is said of the
-    trial, at level WARNING.
+    What follows for a trial is said of the trial, at level WARNING.
     """
     from ray._private import worker
 
@@ -45,6 +51,23 @@ def errors_as_asked() -> Iterator[None]:
         yield
     finally:
         logger.handlers = before
+
+
+@contextmanager
+def core_messages() -> Iterator[Callable[[], str]]:
+    """Hold back what Ray's C++ core writes to stderr; the value reads it. A refused connection brings twenty lines.
+
+    The file descriptor is replaced, because C++ does not know of ``sys.stderr``.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _to_log(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuneopt.cluster import alive
-from tuneopt.cluster.alive import watching
+from tuneopt.cluster.ray_fixes import lost
+from tuneopt.cluster.ray_fixes.lost import watching
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alive, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(alive, "LOOK_AT_CLUSTER_SECONDS", 0.02)
+    monkeypatch.setattr(lost, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lost, "LOOK_AT_CLUSTER_SECONDS", 0.02)
 
 
 def fake_node(monkeypatch: pytest.MonkeyPatch, processes: dict[str, subprocess.Popen[bytes]]) -> None:
@@ -49,15 +49,15 @@ def test_a_node_that_the_cluster_gave_up_counts_as_lost(monkeypatch: pytest.Monk
     nodes = [{"NodeID": "mine", "Alive": True}, {"NodeID": "other", "Alive": False}]
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert alive._dead_node() == ""
+    assert lost._dead_node() == ""
     nodes[0]["Alive"] = False
-    assert "is gone" in alive._dead_node()
+    assert "is gone" in lost._dead_node()
 
     def unreachable() -> list[dict[str, object]]:
         raise ConnectionError("the head does not answer")
 
     monkeypatch.setattr(ray, "nodes", unreachable)
-    assert alive._dead_node() == "", "a head that does not answer for a while is not judged here"
+    assert lost._dead_node() == "", "a head that does not answer for a while is not judged here"
 
 
 def test_ray_that_is_ended_on_purpose_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,11 +73,11 @@ def test_ray_that_is_ended_on_purpose_is_not_lost(monkeypatch: pytest.MonkeyPatc
 
 HANGS = """
 import time
-from tuneopt.cluster import alive
-alive.LOOK_SECONDS, alive.END_SECONDS = 0.02, 0.5
-alive._dead_processes = lambda: "Ray's raylet on this machine ended"
+from tuneopt.cluster.ray_fixes import lost
+lost.LOOK_SECONDS, lost.END_SECONDS = 0.02, 0.5
+lost._dead_processes = lambda: "Ray's raylet on this machine ended"
 try:
-    with alive.watching(local=True):
+    with lost.watching(local=True):
         try:
             time.sleep(60)
         except KeyboardInterrupt:
@@ -100,8 +100,8 @@ def test_nothing_is_left_of_a_watch_that_saw_nothing(monkeypatch: pytest.MonkeyP
     import signal
 
     fake_node(monkeypatch, {})
-    before = signal.getsignal(alive.WAKE)
+    before = signal.getsignal(lost.WAKE)
     with watching(local=True) as watch:
         pass
     watch._thread.join(5)
-    assert not watch._thread.is_alive() and signal.getsignal(alive.WAKE) == before
+    assert not watch._thread.is_alive() and signal.getsignal(lost.WAKE) == before
