@@ -27,9 +27,9 @@ import psutil
 
 from tuneopt.cluster import driver, trainable
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
-from tuneopt.search.known import recorded
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.pool import Limits, Pool
+from tuneopt.search.queue import Limits, SchedulerQueue
+from tuneopt.search.records import recorded
 from tuneopt.search.space import load_space
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.sweep import Sweep
@@ -104,7 +104,7 @@ def drive(trials: int, slots: int) -> dict[str, Any]:
     wave = len(sweep(0).state({}).pending)
     with tempfile.TemporaryDirectory(prefix="tuneopt-overhead-") as folder:
         ledger = Ledger(folder)
-        pool = Pool(ManySweeps(-(-trials // wave)), known=recorded(ledger), limits=Limits(max_trials=trials))
+        pool = SchedulerQueue(ManySweeps(-(-trials // wave)), known=recorded(ledger), limits=Limits(max_trials=trials))
         began = time.perf_counter()
         result = driver.run_pool(pool, ledger, "none", name="overhead", max_concurrent=slots, listener=meter)
         ended = time.perf_counter()

@@ -60,8 +60,8 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
     """Two certified sweeps and one unfinished one, as the ledger's replay tells them."""
     from types import SimpleNamespace
 
+    from tuneopt.run.simulated import simulate
     from tuneopt.search import replay as replaying
-    from tuneopt.search.simulate import simulate
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
     from tuneopt.spec import SCALES, CorpusId, Regime

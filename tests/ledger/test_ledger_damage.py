@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from tuneopt.ledger import Ledger, open_ledger, place
 from tuneopt.ledger.damage import DamagedRecordError, mending
 from tuneopt.ledger.files import RemoteFiles
-from tuneopt.search.known import recorded
+from tuneopt.search.records import recorded
 from tuneopt.spec import InputError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
-from tuneopt.search.simulate import simulate
+from tuneopt.run.simulated import simulate
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from search_helpers import bowl, published, rough, small_sweep
 
+from tuneopt.run.simulated import simulate
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.simulate import simulate
 from tuneopt.search.space import load_space
 from tuneopt.search.surrogate import AdditiveSurrogate
 from tuneopt.search.sweep import Sweep

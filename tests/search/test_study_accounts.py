@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_study_planner import loss, plan
 
-from tuneopt.search.pool import Ended, Pool
-from tuneopt.search.simulate import as_outcome
+from tuneopt.run.simulated import as_outcome
+from tuneopt.search.plan import Ended
+from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study.accounts import Took, accounts
 
 
-def interrupted_run(ahead: bool, most: int, failed_every: int) -> tuple[Pool, list[str], dict[str, str]]:
+def interrupted_run(ahead: bool, most: int, failed_every: int) -> tuple[SchedulerQueue, list[str], dict[str, str]]:
     """A pool after some trials on three slots; every so many fail for good, and three still run at the end."""
-    pool, run, failed = Pool(plan(), ahead=ahead), [], {}
+    pool, run, failed = SchedulerQueue(plan(), ahead=ahead), [], {}
     draw = random.Random(most)
     while len(run) + len(failed) < most and not pool.finished:
         while len(pool.running) < 3 and pool.next() is not None:
@@ -50,7 +51,7 @@ def test_sums_over_accounts_are_what_the_run_took(ahead, most, failed_every):
 
 
 def test_a_trial_launched_ahead_counts_for_the_sweep_that_guessed_it():
-    pool = Pool(plan(), ahead=True)
+    pool = SchedulerQueue(plan(), ahead=True)
     while pool.next() is not None:
         pass
     spec = pool.running[next(iter(pool.outcomes), next(iter(pool.running)))]

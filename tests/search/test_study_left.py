@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_study_planner import loss, plan
 
-from tuneopt.search.pool import Ended, Pool
-from tuneopt.search.simulate import as_outcome, drive
+from tuneopt.run.simulated import as_outcome, drive
+from tuneopt.search.plan import Ended
+from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study.expect import expected
 from tuneopt.search.study.left import Moment, _line, device_seconds_left, pace, seconds_left
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
@@ -33,13 +34,13 @@ def test_no_time_is_below_nothing(points):
     assert fixed >= 0 and each >= 0 and fixed + each > 0
 
 
-def halted(most: int) -> tuple[Pool, float, float]:
+def halted(most: int) -> tuple[SchedulerQueue, float, float]:
     """A pool after some trials on four slots, with the time gone and the time that the whole takes."""
-    whole = Pool(plan())
+    whole = SchedulerQueue(plan())
     clock = drive(whole, loss, slots=4, duration=duration)
     gone = sorted(run.ended for run in clock.runs)[most - 1]
     ended = {run.spec.id for run in clock.runs if run.ended <= gone}
-    pool = Pool(plan(), known=lambda spec: None)
+    pool = SchedulerQueue(plan(), known=lambda spec: None)
     while len(pool.outcomes) < len(ended):
         spec = pool.next()
         assert spec is not None and spec.id in ended | {each.spec.id for each in clock.runs}
@@ -71,7 +72,7 @@ def test_the_pace_of_a_regime_is_its_own_and_a_new_one_follows_the_line():
 
 def test_before_any_trial_has_ended_nothing_is_said():
     made = plan()
-    pool = Pool(made)
+    pool = SchedulerQueue(made)
     assert device_seconds_left(pool, pool.standings, expected(made, pool.standings), Moment(2)) is None
     assert seconds_left(made, pool, pool.standings, None, Moment(2)) is None
 

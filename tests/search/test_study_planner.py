@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.search.pool import Ended, Limits, Pool
-from tuneopt.search.simulate import as_outcome, drive
+from tuneopt.run.simulated import as_outcome, drive
+from tuneopt.search.plan import Ended
+from tuneopt.search.queue import Limits, SchedulerQueue
 from tuneopt.search.study.budget import SEEDS, START, spent
 from tuneopt.search.study.expect import expected
 from tuneopt.search.study.file import parse_study
@@ -52,19 +53,19 @@ def plan(text: str = TEXT, **changes) -> StudyPlan:
     return StudyPlan(replace(parse_study(text), **changes), CORPUS)
 
 
-def run(made: StudyPlan, slots: int = 7, evaluate=loss, **rest) -> Pool:
-    pool = Pool(made, **rest)
+def run(made: StudyPlan, slots: int = 7, evaluate=loss, **rest) -> SchedulerQueue:
+    pool = SchedulerQueue(made, **rest)
     drive(pool, evaluate, slots=slots, duration=lambda spec: float(spec.regime.tokens))
     return pool
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[StudyPlan, Pool]:
+def whole() -> tuple[StudyPlan, SchedulerQueue]:
     made = plan()
     return made, run(made)
 
 
-def certificates(made: StudyPlan, pool: Pool) -> dict:
+def certificates(made: StudyPlan, pool: SchedulerQueue) -> dict:
     return {(each.optimizer, each.regime.label): (each.certified, each.best) for each in results(made, pool.standings)}
 
 
@@ -122,7 +123,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_certificates(whole, data):
     kept = set(data.draw(st.lists(st.sampled_from(order), unique=True, max_size=len(order))))
     kept |= set(order[: data.draw(st.integers(0, len(order)))])
     again = plan()
-    resumed = Pool(again, known=lambda spec: Ended(pool.outcomes[spec.id], 1.0) if spec.id in kept else None)
+    resumed = SchedulerQueue(again, known=lambda spec: Ended(pool.outcomes[spec.id], 1.0) if spec.id in kept else None)
     clock = drive(resumed, loss, slots=data.draw(st.integers(1, 9)))
     assert certificates(again, resumed) == certificates(made, pool)
     assert not {each.spec.id for each in clock.runs} & kept, "a finished trial ran twice"
@@ -131,7 +132,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_certificates(whole, data):
 def test_trials_that_are_lost_block_nothing():
     made = plan()
     lost = {spec.id for tasks in made.first.values() for task in tasks for spec in task.sweep.state({}).pending[2:3]}
-    pool = Pool(made)
+    pool = SchedulerQueue(made)
     drive(pool, loss, slots=5, crashes=lambda spec: spec.id in lost)
     assert pool.finished and pool.gave_up == lost
     assert not all(each.certified for each in results(made, pool.standings))
@@ -179,7 +180,7 @@ def test_matched_budgets_are_equal_in_every_regime():
         assert len(set(counts.values())) == 1, (label, counts)
     assert pool.finished and any(standing.task.phase == "match" for standing in pool.standings.values())
     again = plan(match_budget=True)
-    resumed = Pool(again, known=lambda spec: Ended(pool.outcomes[spec.id]))
+    resumed = SchedulerQueue(again, known=lambda spec: Ended(pool.outcomes[spec.id]))
     assert resumed.finished and set(resumed.outcomes) == set(pool.outcomes)
 
 
@@ -214,7 +215,7 @@ def test_the_status_tells_phases_limits_and_what_is_left(whole):
 
 def test_expectations_come_true_within_a_factor(whole):
     made, pool = whole
-    before = sum(each.trials for each in expected(plan(), Pool(plan()).standings))
+    before = sum(each.trials for each in expected(plan(), SchedulerQueue(plan()).standings))
     assert 0.4 < before / len(pool.outcomes) < 2.5
     after = expected(made, pool.standings)
     assert sum(each.remaining for each in after) == 0
@@ -222,7 +223,7 @@ def test_expectations_come_true_within_a_factor(whole):
 
 def test_outcomes_told_in_another_order_lead_to_the_same_tasks(whole):
     _, pool = whole
-    other = Pool(plan())
+    other = SchedulerQueue(plan())
     queue = []
     draw = random.Random(3)
     while not other.idle or queue:

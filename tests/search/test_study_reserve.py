@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_helpers import small_sweep
 
-from tuneopt.search.pool import Pool
-from tuneopt.search.reserve import SHARE, Reserve, may_start
-from tuneopt.search.simulate import drive
+from tuneopt.run.simulated import drive
+from tuneopt.search.queue import SHARE, Reserve, SchedulerQueue, may_start
 from tuneopt.search.standing import Standing, Task
 from tuneopt.spec import TrialSpec
 
@@ -80,7 +79,7 @@ def test_every_trial_runs_whether_slots_are_kept_or_not(slots):
     outcomes = []
     for keep in (False, True):
         plan = ChainAndFiller(keep)
-        pool = Pool(plan)
+        pool = SchedulerQueue(plan)
         drive(pool, lambda spec: 4.0, slots=slots, duration=plan.duration)
         assert pool.finished
         outcomes.append(dict(pool.outcomes))
@@ -91,7 +90,7 @@ def test_a_kept_slot_brings_the_long_trials_forward():
     began = []
     for keep in (False, True):
         plan = ChainAndFiller(keep)
-        clock = drive(Pool(plan), lambda spec: 4.0, slots=8, duration=plan.duration)
+        clock = drive(SchedulerQueue(plan), lambda spec: 4.0, slots=8, duration=plan.duration)
         long = sorted(run.started for run in clock.runs if plan.duration(run.spec) == 100)
         began.append(long[1])
     assert began[1] < began[0], "the second long trial starts earlier"
@@ -99,7 +98,7 @@ def test_a_kept_slot_brings_the_long_trials_forward():
 
 def test_without_a_number_of_slots_nothing_is_kept():
     plan = ChainAndFiller(True)
-    pool = Pool(plan)
+    pool = SchedulerQueue(plan)
     while pool.next() is not None:
         pass
     assert sum(plan.duration(spec) == 60 for spec in pool.running.values()) > 8

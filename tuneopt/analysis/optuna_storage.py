@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.analysis.optuna_trials import distribution, frozen, members, quiet, varied
 from tuneopt.ledger import Ledger
-from tuneopt.search.stored import stored_sweep
+from tuneopt.search.records import stored_sweep
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError
 

@@ -80,8 +80,7 @@ def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpa
     Ladders are not mixed: their warmups and batches count different things.
     """
     from tuneopt.search.prediction import star_regime
-    from tuneopt.search.replay import replay
-    from tuneopt.search.stored import stored_sweep
+    from tuneopt.search.records import replay, stored_sweep
 
     found: dict[str, list[tuple[LadderSpace, TunedRegime]]] = {}
     for name, plain in ledger.sweeps().items():

@@ -36,8 +36,8 @@ def simulate_study(
     modelled around the published tuned points. A trial takes its FLOPs at `MFU` of `PEAK_FLOPS`, a diverging one
     `DIVERGED_SHARE` of that.
     """
-    from tuneopt.search.pool import Pool
-    from tuneopt.search.simulate import drive
+    from tuneopt.run.simulated import drive
+    from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.study.planner import StudyPlan
     from tuneopt.search.study.status import status_document
     from tuneopt.search.study.surfaces import Surfaces
@@ -51,7 +51,7 @@ def simulate_study(
         return (DIVERGED_SHARE if diverges else 1.0) * spec.regime.flops / (MFU * PEAK_FLOPS)
 
     began = time.process_time()
-    pool = Pool(plan, limits=study.limits, expected=lambda spec: spec.regime.flops / (MFU * PEAK_FLOPS))
+    pool = SchedulerQueue(plan, limits=study.limits, expected=lambda spec: spec.regime.flops / (MFU * PEAK_FLOPS))
     clock = drive(pool, surfaces.evaluate, slots=slots, duration=seconds)
     places = dict.fromkeys(
         (standing.task.optimizer, standing.task.sweep.regime) for standing in pool.standings.values()

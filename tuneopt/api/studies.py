@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tuneopt.cluster.progress import PoolProgress, PoolResult
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
-    from tuneopt.search.pool import Pool
+    from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.study.planner import StudyPlan
     from tuneopt.search.study.study import Study
 
@@ -194,16 +194,16 @@ def _plan(study: Study, required: bool = True) -> StudyPlan:
     return StudyPlan(study, corpus, _compile(study.compile))
 
 
-def _pool(plan: StudyPlan, ledger: Ledger, ahead: bool = False) -> Pool:
-    from tuneopt.search.known import recorded
-    from tuneopt.search.pool import Pool
+def _pool(plan: StudyPlan, ledger: Ledger, ahead: bool = False) -> SchedulerQueue:
+    from tuneopt.search.queue import SchedulerQueue
+    from tuneopt.search.records import recorded
 
-    pool = Pool(plan, known=recorded(ledger), limits=plan.study.limits, ahead=ahead)
+    pool = SchedulerQueue(plan, known=recorded(ledger), limits=plan.study.limits, ahead=ahead)
     pool.expected = lambda spec: _pace(pool) * spec.regime.flops
     return pool
 
 
-def _pace(pool: Pool) -> float:
+def _pace(pool: SchedulerQueue) -> float:
     """Device seconds per FLOP of the trials that ended, 0 before there are any."""
     return pool.device_seconds / pool.flops if pool.flops else 0.0
 

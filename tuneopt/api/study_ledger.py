@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import PoolResult
     from tuneopt.ledger import Ledger
-    from tuneopt.search.pool import Pool
+    from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.study.study import Study
 
 
-def put_sweeps(ledger: Ledger, pool: Pool, study: Study, known: set[str]) -> None:
+def put_sweeps(ledger: Ledger, pool: SchedulerQueue, study: Study, known: set[str]) -> None:
     """Describe the sweeps that are new in the ledger, so that reports find them; ``known`` takes in their ids."""
     from tuneopt.optim.external import account
 
@@ -22,7 +22,7 @@ def put_sweeps(ledger: Ledger, pool: Pool, study: Study, known: set[str]) -> Non
             ledger.put_sweep(name, {**plain, **account(task.sweep.space.optimizer)})
 
 
-def put_runs(ledger: Ledger, study: str, pool: Pool, result: PoolResult) -> None:
+def put_runs(ledger: Ledger, study: str, pool: SchedulerQueue, result: PoolResult) -> None:
     """An account of this run for each sweep that it worked on, and one for what they share."""
     from tuneopt.search.study.accounts import Took, accounts
 

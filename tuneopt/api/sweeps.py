@@ -219,7 +219,7 @@ def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
     The time rests on trials of the same optimizer and scale in the ledger, or else on a few steps trained now.
     """
     from tuneopt.data import describe
-    from tuneopt.search.replay import replay
+    from tuneopt.search.records import replay
     from tuneopt.train.measure import recorded_throughput, trained_throughput
 
     state, outcomes = replay(sweep, ledger)

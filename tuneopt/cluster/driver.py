@@ -12,8 +12,8 @@ from tuneopt.ledger import Ledger
 from tuneopt.ledger.lease import held
 from tuneopt.observe.observer import Observer
 from tuneopt.optim.external import account
-from tuneopt.search.known import recorded
-from tuneopt.search.pool import OneSweep, Pool
+from tuneopt.search.queue import OneSweep, SchedulerQueue
+from tuneopt.search.records import recorded
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError
 
@@ -40,7 +40,7 @@ def run_sweep(
     `InputError` when the cluster cannot run a single trial.
     """
     plain = {**sweep.to_dict(), "corpus_source": corpus, **account(sweep.space.optimizer)}
-    pool = Pool(OneSweep(sweep), known=recorded(ledger), ahead=True)
+    pool = SchedulerQueue(OneSweep(sweep), known=recorded(ledger), ahead=True)
 
     def tell(progress: PoolProgress) -> None:
         moment = {name: getattr(progress, name) for name in Progress.__dataclass_fields__ if name != "state"}
@@ -65,7 +65,7 @@ def run_sweep(
 
 
 def run_pool(
-    pool: Pool,
+    pool: SchedulerQueue,
     ledger: Ledger,
     corpus: str,
     *,
@@ -101,7 +101,7 @@ def run_pool(
 
 
 def _tune(
-    pool: Pool,
+    pool: SchedulerQueue,
     ledger: Ledger,
     corpus: str,
     name: str,

@@ -17,7 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.optim.external import source_of
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.replay import outcome_of
+from tuneopt.search.records import outcome_of
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.samplers import distributions, make_sampler, to_point, to_values, told_loss
 from tuneopt.search.state import SweepState

@@ -13,9 +13,9 @@ from ray.tune.search import Searcher
 
 from tuneopt.ledger import Ledger
 from tuneopt.optim.external import source_of
-from tuneopt.search.known import recorded
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.pool import OneSweep, Pool
+from tuneopt.search.queue import OneSweep, SchedulerQueue
+from tuneopt.search.records import recorded
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
@@ -24,7 +24,7 @@ from tuneopt.spec import TrialSpec
 class PoolSearcher(Searcher):  # type: ignore[misc]
     """Suggests the trials of a pool, the most urgent first; the workers' records tell it how they ended."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, corpus: str) -> None:
+    def __init__(self, pool: SchedulerQueue, ledger: Ledger, corpus: str) -> None:
         super().__init__(metric="select_loss", mode="min")
         self.pool, self.ledger, self.corpus = pool, ledger, corpus
         self.running: dict[str, TrialSpec] = {}
@@ -82,7 +82,7 @@ class SweepSearcher(PoolSearcher):
     """
 
     def __init__(self, sweep: Sweep, ledger: Ledger, corpus: str) -> None:
-        super().__init__(Pool(OneSweep(sweep), known=recorded(ledger), ahead=True), ledger, corpus)
+        super().__init__(SchedulerQueue(OneSweep(sweep), known=recorded(ledger), ahead=True), ledger, corpus)
         self.sweep = sweep
 
     @property

@@ -11,10 +11,9 @@ from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.table import devices
 from tuneopt.report.palette import position
 from tuneopt.search.ladder import Config
-from tuneopt.search.replay import replay
+from tuneopt.search.records import replay, stored_sweep
 from tuneopt.search.sampled import marks
 from tuneopt.search.state import SweepState
-from tuneopt.search.stored import stored_sweep
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, nearest
 

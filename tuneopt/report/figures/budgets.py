@@ -82,7 +82,7 @@ class BudgetsInfo:
 
 def budgets_info(views: Sequence[SweepView]) -> BudgetsInfo | None:
     """The budget record of the sweeps of a report; None before any trial has ended."""
-    from tuneopt.search.known import ended
+    from tuneopt.search.records import ended
 
     standings = {
         view.id: Standing(Task(view.sweep, view.phase), view.state, (), tuple(view.records), True, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from tuneopt.search.reserve import Reserve
+from tuneopt.search.queue import Reserve
 from tuneopt.search.study.study import PHASES, Study
 
 if TYPE_CHECKING:

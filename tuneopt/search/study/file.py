@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.ladder import LadderSpace
-from tuneopt.search.pool import Limits
+from tuneopt.search.queue import Limits
 from tuneopt.search.space import SearchSpace, load_space, space_names
 from tuneopt.search.study import fields
 from tuneopt.search.study.begin import regimes_of, sweep_in

@@ -11,7 +11,7 @@ import numpy as np
 from tuneopt.search.study.chains import urgency
 
 if TYPE_CHECKING:
-    from tuneopt.search.pool import Pool
+    from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.standing import Standing
     from tuneopt.search.study.expect import Expected
     from tuneopt.search.study.planner import StudyPlan
@@ -39,7 +39,7 @@ class Moment:
         return min(float(self.slots), self.device_seconds / self.seconds) if self.device_seconds else float(self.slots)
 
 
-def pace(pool: Pool, standings: Mapping[str, Standing]) -> Callable[[Regime], float] | None:
+def pace(pool: SchedulerQueue, standings: Mapping[str, Standing]) -> Callable[[Regime], float] | None:
     """Device seconds of a trial by regime, learned from those that ended; None before any has.
 
     A regime with ended trials has their mean. For others a line through the known means: a time that every trial takes
@@ -75,7 +75,7 @@ def _line(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
 
 
 def device_seconds_left(
-    pool: Pool, standings: Mapping[str, Standing], expectations: Sequence[Expected], moment: Moment
+    pool: SchedulerQueue, standings: Mapping[str, Standing], expectations: Sequence[Expected], moment: Moment
 ) -> float | None:
     """Device seconds of the trials still to come, less what the running ones have done; None before any has ended."""
     seconds = pace(pool, standings)
@@ -92,7 +92,7 @@ def device_seconds_left(
 
 
 def seconds_left(
-    plan: StudyPlan, pool: Pool, standings: Mapping[str, Standing], left: float | None, moment: Moment
+    plan: StudyPlan, pool: SchedulerQueue, standings: Mapping[str, Standing], left: float | None, moment: Moment
 ) -> float | None:
     """Seconds by the clock until the end; None without slots, or before any trial has ended.
 

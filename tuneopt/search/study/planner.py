@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from tuneopt.search.reserve import Reserve
+from tuneopt.search.queue import Reserve
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.study import chains
 from tuneopt.search.study.begin import closeness, hold, regimes_of, runnable, start, sweep_in
@@ -53,7 +53,7 @@ class Finding:
 
 
 class StudyPlan:
-    """Which sweeps a study has, on a corpus; see `tuneopt.search.pool.Plan`.
+    """Which sweeps a study has, on a corpus; see `tuneopt.search.queue.Plan`.
 
     ``compile`` goes into every trial. ``seconds`` estimates a trial of a regime, on any scale: only ratios count.
     """

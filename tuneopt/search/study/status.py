@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneopt.search.pool import Pool
+from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.standing import Standing
 from tuneopt.search.study.budget import spent
 from tuneopt.search.study.cost import limits_dict
@@ -15,7 +15,7 @@ from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.results import finding_dict, results
 
 
-def status_document(plan: StudyPlan, pool: Pool, moment: Moment | None = None) -> dict[str, Any]:
+def status_document(plan: StudyPlan, pool: SchedulerQueue, moment: Moment | None = None) -> dict[str, Any]:
     """What ``study status --json`` prints; ``moment`` is what is under way, if anything is."""
     moment = moment or Moment()
     standings = pool.standings

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tuneopt.search.ladder import LadderSpace
-from tuneopt.search.pool import Limits
+from tuneopt.search.queue import Limits
 from tuneopt.search.sweep import TOLERANCE
 from tuneopt.spec import Evaluation, canonical_json, find_scale
 

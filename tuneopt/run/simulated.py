@@ -1,6 +1,6 @@
 """A backend without training: sweeps on a fake clock, with slots, durations, divergence and crashes.
 
-It drives the same `Pool` that real backends drive and tells it of every finished trial, so sweeps that behave in the
+It drives the same plans that real backends drive and tells them of every finished trial, so sweeps that behave in the
 simulator differ from real ones only in where the losses come from.
 """
 
@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.pool import Ended, OneSweep, Pool
+from tuneopt.search.plan import Ended
+from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, TrialSpec
@@ -85,7 +86,7 @@ class Simulation:
 
 
 def drive(
-    pool: Pool,
+    pool: SchedulerQueue,
     evaluate: Evaluate,
     *,
     slots: int = 1,
@@ -133,7 +134,7 @@ def simulate(
     slot.
     """
     earlier = known or {}
-    pool = Pool(OneSweep(sweep), known=lambda spec: Ended(earlier[spec.id]) if spec.id in earlier else None)
+    pool = SchedulerQueue(OneSweep(sweep), known=lambda spec: Ended(earlier[spec.id]) if spec.id in earlier else None)
     clock = drive(pool, evaluate, slots=slots, duration=duration, crashes=crashes)
     state = pool.standings[sweep.id].state
     return Simulation(state, {**earlier, **pool.outcomes}, frozenset(pool.gave_up), clock.runs, slots)

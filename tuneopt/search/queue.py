@@ -1,27 +1,56 @@
-"""One pool of slots for many sweeps: what runs next, over all of them.
+"""The scheduler queue: the trials of one sweep, or of all sweeps of a study, handed out over one set of slots.
 
-A plan names the sweeps that there are; which ones follow from how the earlier ones stand. The pool hands their trials
-out one by one, the most urgent first, so that slots which one sweep's last trials leave idle are filled with another's.
-It is the one scheduler of every backend: Ray and the simulator drive it alike. Nothing in it needs keeping: told the
-same outcomes, in any order, a new pool stands where the old one stood.
+An agenda names the sweeps that there are; which ones follow from how the earlier ones stand. The queue hands their
+trials out one by one, the most urgent first, so that slots which one sweep's last trials leave idle are filled with
+another's. It is the plan of `tuneopt tune` and of `tuneopt study run`, on every backend.
+
+A trial is never taken off its slot. So a long one that is begun to fill a slot can make a chain of trials wait that the
+end of everything depends on, though the slot is wanted much sooner. Batch systems answer that with reservations and
+backfilling (`Reserve`): what starts meanwhile is what has ended by then.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from tuneopt.search.lookahead import lookahead
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.reserve import Reserve, may_start
-from tuneopt.search.standing import Standing, Task, stand
+from tuneopt.search.plan import Ended, Plan, PlanProgress
+from tuneopt.search.standing import Standing, Task, lookahead, stand
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
 
+SHARE = 0.25
+"""Share of the slots that may be kept; a small machine is never short of work, so one of three slots keeps none."""
 
-class Plan(Protocol):
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Trials to come: after about ``wait`` seconds ``slots`` of them, ``seconds`` long each."""
+
+    wait: float
+    slots: int
+    seconds: float
+
+
+def may_start(seconds: float, running: Collection[float], reserves: Sequence[Reserve], slots: int) -> bool:
+    """Whether a trial of ``seconds`` may have one of ``slots`` slots while trials as long as ``running`` says run.
+
+    It may not when it is shorter than trials to come, would still run when they are ready, and would leave too few
+    slots that are free by then. Where nothing runs, anything may start: waiting would last for ever.
+    """
+    for reserve in reserves:
+        if not running or not reserve.wait < seconds < reserve.seconds:
+            continue
+        kept = sum(each.slots for each in reserves if each.wait < seconds)
+        long = sum(each > reserve.wait for each in running)
+        if long + min(kept, int(SHARE * slots)) >= slots:
+            return False
+    return True
+
+
+class Agenda(Protocol):
     """Which sweeps there are, given how those already begun stand."""
 
     def tasks(self, standings: Mapping[str, Standing]) -> Sequence[Task]:
@@ -39,7 +68,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class OneSweep:
-    """The plan that is a single sweep."""
+    """The agenda that is a single sweep: its own launch order decides, and nothing follows on it."""
 
     sweep: Sweep
 
@@ -48,7 +77,7 @@ class OneSweep:
         return (Task(self.sweep),)
 
     def urgency(self, standing: Standing) -> float:
-        """All the same: the sweep's own launch order decides."""
+        """All the same."""
         return 0.0
 
     def duration(self, spec: TrialSpec) -> float:
@@ -56,7 +85,7 @@ class OneSweep:
         return 0.0
 
     def reserves(self, standings: Mapping[str, Standing]) -> Sequence[Reserve]:
-        """None: nothing follows on the sweep."""
+        """None."""
         return ()
 
 
@@ -68,17 +97,9 @@ class Limits:
     max_device_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a trial ended, and what it cost in device seconds."""
-
-    outcome: Outcome
-    seconds: float = 0.0
-
-
 @dataclass(slots=True)
 class _Entry:
-    """A task in the pool: its standing, and the trials of the wave that it waits for."""
+    """A task in the queue: its standing, and the trials of the wave that it waits for."""
 
     standing: Standing
     waits: set[str] = field(default_factory=set)
@@ -86,51 +107,51 @@ class _Entry:
     """Whether the standing has taken in every outcome told."""
 
 
-class Pool:
-    """The trials of a plan's sweeps, handed out over one set of slots.
+class SchedulerQueue(Plan):
+    """The trials of an agenda's sweeps, the most urgent first.
 
     ``known`` looks up a trial that ended in an earlier run; each is asked for once. ``expected`` is the device seconds
     that a trial will take, only used against the limits. ``ahead`` launches trials that will probably be needed next
-    when nothing else is left for a free slot. Whoever drives the pool sets ``slots``, how many it fills; until then
-    none is kept for what the plan `reserves`. ``guesses`` tells for which sweep a trial was launched ahead.
+    when nothing else is left for a free slot; ``guesses`` tells for which sweep. ``study`` is the name and id of the
+    study whose sweeps these are. No slot is kept for what the agenda `reserves` before ``slots`` is set.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        agenda: Agenda,
         *,
         known: Callable[[TrialSpec], Ended | None] = lambda spec: None,
         limits: Limits | None = None,
         expected: Callable[[TrialSpec], float] = lambda spec: 0.0,
         ahead: bool = False,
+        study: tuple[str, str] | None = None,
     ) -> None:
-        self.plan, self.known, self.expected, self.ahead = plan, known, expected, ahead
+        super().__init__()
+        self.agenda, self.known, self.expected, self.ahead, self.study = agenda, known, expected, ahead, study
+        self.kind = "study" if study else "sweep"
         self.limits = limits or Limits()
-        self.outcomes: dict[str, Outcome] = {}
         self.seconds: dict[str, float] = {}
-        self.gave_up: set[str] = set()
-        self.reused: set[str] = set()
-        self.running: dict[str, TrialSpec] = {}
         self.guesses: dict[str, str] = {}
-        self.slots: int | None = None
-        self.diverged = 0
-        self.stopped = ""
+        self.flops = 0.0
         self._entries: dict[str, _Entry] = {}
         self._wanted: dict[str, list[str]] = {}
         self._asked: set[str] = set()
+        # A heap of (less urgent, place in its wave, how late it was pushed, trial). Trials that have started or ended
+        # since are passed over when they come to the top: cheaper than to search for them at each end.
         self._ready: list[tuple[float, int, int, TrialSpec]] = []
         self._due: list[str] = []
         self._pushed = 0
         self._spent = 0.0
-        self.flops = 0.0
+        self._diverged = 0
         self._guesses: Iterator[tuple[str, TrialSpec]] | None = None
         self._reserves: Sequence[Reserve] | None = None
         self._unfold()
         self._settle()
+        self.id = study[1] if study else next(iter(self._entries), "")
 
     @property
     def standings(self) -> Mapping[str, Standing]:
-        """How every task stands now, by sweep id, in the order of the plan."""
+        """How every task stands now, by sweep id, in the order of the agenda."""
         for name, entry in self._entries.items():
             if not entry.fresh:
                 self._renew(name, entry)
@@ -147,8 +168,13 @@ class Pool:
         return self._spent
 
     @property
+    def diverged(self) -> int:
+        """Trials that diverged, earlier runs included; counted as they end, since displays ask at every event."""
+        return self._diverged
+
+    @property
     def finished(self) -> bool:
-        """Whether nothing is left to run: every sweep has ended, with or without a certificate."""
+        """Whether every sweep has ended, with or without a certificate."""
         return all(entry.standing.finished for entry in self._entries.values())
 
     @property
@@ -158,6 +184,37 @@ class Pool:
             return False
         spec = self._peek()
         return self.finished or spec is None or bool(self._limit(spec))
+
+    @property
+    def scales(self) -> set[str]:
+        """Names of the scales of all sweeps so far."""
+        return {entry.standing.task.sweep.regime.scale.name for entry in self._entries.values()}
+
+    def progress(self) -> PlanProgress:
+        """Figures over all sweeps so far; a trial that two of them need counts in both."""
+        standings = self.standings.values()
+        parts = [standing.state.progress for standing in standings]
+        phases: dict[str, tuple[int, int]] = {}
+        for standing in standings:
+            finished, count = phases.get(standing.task.phase, (0, 0))
+            phases[standing.task.phase] = (finished + standing.finished, count + 1)
+        return PlanProgress(
+            waves=max((part.waves for part in parts), default=0),
+            done=sum(part.done for part in parts),
+            remaining=sum(part.remaining for part in parts),
+            diverged=sum(part.diverged for part in parts),
+            best_loss=min((part.best_loss for part in parts if part.best_loss is not None), default=None),
+            certificates=sum(standing.certified for standing in standings),
+            phases=phases,
+        )
+
+    def documents(self, known: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each sweep with its phase, so that a report finds it; a sweep's document never changes."""
+        for name, entry in self._entries.items():
+            if name not in known:
+                task = entry.standing.task
+                more = {"study": self.study[0], "phase": task.phase} if self.study else {}
+                yield name, {**task.sweep.to_dict(), **more}
 
     def coming(self, count: int) -> list[TrialSpec]:
         """The trials that `next` would hand out first, none of them started."""
@@ -171,19 +228,19 @@ class Pool:
         reached; ``stopped`` then says which.
         """
         passed: list[tuple[float, int, int, TrialSpec]] = []
-        found = None
-        while found is None and (spec := self._peek()) is not None:
+        chosen = None
+        while chosen is None and (spec := self._peek()) is not None:
             passed.append(heapq.heappop(self._ready))
-            found = spec if self._may_start(spec) else None
-        found = found or self._guess()
-        if found is not None and self._limit(found):
-            found = None
+            chosen = spec if self._may_start(spec) else None
+        chosen = chosen or self._guess()
+        if chosen is not None and self._limit(chosen):
+            chosen = None
         for entry in passed:
-            if found is None or entry[-1] is not found:
+            if chosen is None or entry[-1] is not chosen:
                 heapq.heappush(self._ready, entry)
-        if found is not None:
-            self.running[found.id] = found
-        return found
+        if chosen is not None:
+            self.running[chosen.id] = chosen
+        return chosen
 
     def tell(self, spec: TrialSpec, ended: Ended | None) -> None:
         """Take in how a trial ended; None gives it up: its sweeps go on without it."""
@@ -195,9 +252,10 @@ class Pool:
         if ended is None:
             self.gave_up.add(spec.id)
         else:
+            new = spec.id not in self.outcomes
             self._spent += ended.seconds - self.seconds.get(spec.id, 0.0)
-            self.flops += 0.0 if spec.id in self.outcomes else spec.regime.flops
-            self.diverged += ended.outcome.status == "diverged" and spec.id not in self.outcomes
+            self.flops += spec.regime.flops if new else 0.0
+            self._diverged += new and ended.outcome.status == "diverged"
             self.outcomes[spec.id] = ended.outcome
             self.seconds[spec.id] = ended.seconds
         self._guesses = None
@@ -205,11 +263,13 @@ class Pool:
             entry = self._entries[name]
             entry.fresh = False
             entry.waits.discard(spec.id)
+            # To work out where a sweep stands costs milliseconds, and only the end of its wave changes what it asks
+            # for: until then it is done only for those who look at `standings`.
             if not entry.waits:
                 self._due.append(name)
 
     def _settle(self) -> None:
-        """Renew the tasks whose wave is complete, and see which tasks the plan then has, until nothing changes."""
+        """Renew the tasks whose wave is complete, and see which tasks the agenda then has, until nothing changes."""
         while self._due:
             while self._due:
                 name = self._due.pop()
@@ -222,11 +282,11 @@ class Pool:
             entry.standing = stand(entry.standing.task, self.outcomes, self.gave_up)
             entry.fresh, self._reserves = True, None
             fresh = [spec for spec in entry.standing.pending if spec.id not in entry.waits]
-            found = [self._look_up(spec) for spec in fresh]
-            if not any(found):
+            known = [self._look_up(spec) for spec in fresh]
+            if not any(known):
                 break
         entry.waits = {spec.id for spec in entry.standing.pending}
-        urgency = -self.plan.urgency(entry.standing) if fresh else 0.0
+        urgency = -self.agenda.urgency(entry.standing) if fresh else 0.0
         for place, spec in enumerate(fresh):
             wanting = self._wanted.setdefault(spec.id, [])
             if name not in wanting:
@@ -246,11 +306,11 @@ class Pool:
         return ended is not None
 
     def _unfold(self) -> None:
-        tasks = self.plan.tasks({name: entry.standing for name, entry in self._entries.items()})
-        for task in tasks:
+        """Take up the tasks that the agenda has now and had not before."""
+        for task in self.agenda.tasks({name: entry.standing for name, entry in self._entries.items()}):
             if task.id not in self._entries:
                 standing = stand(task, self.outcomes, self.gave_up)
-                self._entries[task.id] = _Entry(replace(standing, pending=()))
+                self._entries[task.id] = _Entry(replace(standing, pending=()))  # `_renew` finds all of them new
                 self._due.append(task.id)
 
     def _peek(self) -> TrialSpec | None:
@@ -263,39 +323,40 @@ class Pool:
         return None
 
     def _guess(self) -> TrialSpec | None:
+        """A trial that will probably be needed, for a slot that would idle."""
         if not self.ahead or self.finished:
             return None
         while True:
             if self._guesses is None:
-                self._guesses = self._ahead()
+                self._guesses = (
+                    (sweep, spec)
+                    for sweep, standing in list(self.standings.items())
+                    if not standing.finished and standing.task.quota is None
+                    for spec in lookahead(standing.task.sweep, self.outcomes, self.gave_up)
+                )
             sweep, spec = next(self._guesses, ("", None))
             if spec is None:
                 return None
             if spec.id in self.running or spec.id in self.outcomes or spec.id in self.gave_up:
                 continue
-            # A guess found in the ledger makes a better guess possible.
+            # A guess that the ledger holds makes a better guess possible: `_look_up` then dropped these.
             if not self._look_up(spec) and self._may_start(spec):
                 self.guesses[spec.id] = sweep
                 return spec
-
-    def _ahead(self) -> Iterator[tuple[str, TrialSpec]]:
-        for sweep, standing in list(self.standings.items()):
-            if not standing.finished and standing.task.quota is None:
-                for spec in lookahead(standing.task.sweep, self.outcomes, self.gave_up):
-                    yield sweep, spec
 
     def _may_start(self, spec: TrialSpec) -> bool:
         """Whether a slot that is free now need not be kept for longer trials that will soon be ready."""
         if self.slots is None:
             return True
         if self._reserves is None:
-            self._reserves = self.plan.reserves({name: entry.standing for name, entry in self._entries.items()})
+            self._reserves = self.agenda.reserves({name: entry.standing for name, entry in self._entries.items()})
         if not self._reserves:
             return True
-        running = [self.plan.duration(each) for each in self.running.values()]
-        return may_start(self.plan.duration(spec), running, self._reserves, self.slots)
+        running = [self.agenda.duration(each) for each in self.running.values()]
+        return may_start(self.agenda.duration(spec), running, self._reserves, self.slots)
 
     def _limit(self, spec: TrialSpec) -> str:
+        """The limit that starting ``spec`` would break, in words for people; empty when there is none."""
         trials, seconds = self.limits.max_trials, self.limits.max_device_seconds
         if trials is not None and len(self.outcomes) + len(self.gave_up) + len(self.running) >= trials:
             self.stopped = f"max_trials {trials}"

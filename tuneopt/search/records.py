@@ -1,0 +1,67 @@
+"""What a ledger holds, in the words of searches: ends of trials, sweeps, and a sweep replayed from its records.
+
+Replaying records is all there is to resuming. A damaged record counts as none where trials are run (it is trained
+again); where results are read it is an error, which the reader mends or reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Ended
+from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.spec import InputError, TrialSpec
+
+_FIELDS = frozenset(field.name for field in fields(Sweep) if field.init)
+
+
+def outcome_of(record: TrialRecord) -> Outcome:
+    """What a search is told about a finished trial; one whose update check failed is ``unproven`` and cannot win."""
+    status = record.status if record.comparable or record.status == "diverged" else "unproven"
+    return Outcome(status, record.select_loss, record.report_loss)
+
+
+def ended(record: TrialRecord) -> Ended:
+    """How a recorded trial ended; its device seconds are all its wall time, on all its devices."""
+    from tuneopt.ledger.table import devices  # pulls in pyarrow, which a dry run of a sweep does not need
+
+    return Ended(outcome_of(record), devices(record) * sum(record.seconds.values()))
+
+
+def recorded(ledger: Ledger) -> Callable[[TrialSpec], Ended | None]:
+    """A look-up of trials in ``ledger``; None for one without a record, or with a damaged one."""
+
+    def look_up(spec: TrialSpec) -> Ended | None:
+        record = ledger.sound(spec.id)
+        return None if record is None else ended(record)
+
+    return look_up
+
+
+def stored_sweep(plain: Mapping[str, Any], name: str) -> Sweep:
+    """The sweep that a ledger's entry describes; what its driver noted beside the sweep's own fields is passed over.
+
+    Raises `InputError` naming the entry where it describes none.
+    """
+    try:
+        return Sweep.from_dict({key: value for key, value in plain.items() if key in _FIELDS})
+    except InputError as error:
+        raise InputError(f"sweeps/{name}.json of the ledger describes no sweep ({error}); move it away") from None
+
+
+def replay(sweep: Sweep, ledger: Ledger) -> tuple[SweepState, dict[str, Outcome]]:
+    """The sweep's state and outcomes as the ledger alone tells them; each trial is looked up once."""
+    outcomes: dict[str, Outcome] = {}
+    asked: set[str] = set()
+    while True:
+        state = sweep.state(outcomes)
+        fresh = [spec.id for spec in state.pending if spec.id not in asked]
+        asked.update(fresh)
+        found = {trial: outcome_of(record) for trial in fresh if (record := ledger.get(trial)) is not None}
+        if not found:
+            return state, outcomes
+        outcomes |= found
