@@ -88,7 +88,7 @@ def marker(data: bytes) -> None:
 
 def sweep(data: bytes) -> None:
     """A sweep's description in a ledger: read, planned, and written again."""
-    from tuneopt.ledger.checks import parse_object, plain_tree
+    from tuneopt.checked import parse_object, plain_tree
     from tuneopt.search.records import stored_sweep
 
     with expected():

@@ -1,15 +1,19 @@
-"""Single fields of data that others wrote: of the right type and within bounds, or one sentence that says so.
+"""Data that others wrote: single fields of the right type and within bounds, and JSON read strictly.
 
-The bounds are far beyond anything that can be trained. They keep sums and products within what a table can hold, and
-hostile data from costing time or memory.
+Specifications, records, tables and manifests are checked field by field with these functions, so that everything above
+may rely on types and finite numbers. Each failure is one `InputError` sentence. The bounds are far beyond anything that
+can be trained. They keep sums and products within what a table can hold, and hostile data from costing time or memory.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tuneopt.errors import InputError
+from tuneopt.errors import InputError, nearest
 
 LARGEST_COUNT = 2**63 - 1
 """Largest count of anything: what a 64-bit column holds."""
@@ -23,7 +27,14 @@ LARGEST_USUAL = 1e30
 LONGEST_TEXT = 4096
 """Characters of a name or word."""
 
+DEEPEST = 50
+"""Levels of nesting in the free parts of JSON data; the proof in a record has four."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class NewerSchemaError(InputError):
+    """Data that a newer release wrote: whole, but not for this one to read, move or write again."""
 
 
 def text(name: str, value: Any, *, empty: bool = True) -> str:
@@ -74,5 +85,83 @@ def shown(value: Any) -> str:
     """A value for an error's sentence, cut where it is long."""
     if isinstance(value, int) and abs(value) > LARGEST_COUNT:
         return f"a number of {value.bit_length()} bits"
-    found = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    return found if len(found) <= 80 else found[:79] + "\u2026"
+    words = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return words if len(words) <= 80 else words[:79] + "\u2026"
+
+
+def parse_object(data: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object without NaN, infinities or repeated keys; raises `InputError` naming ``what`` otherwise."""
+
+    def no_constant(word: str) -> None:
+        raise InputError(f"{what} may not hold {word}; the data is damaged")
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        plain = dict(pairs)
+        if len(plain) != len(pairs):  # Python's json would silently keep the last of two equal keys
+            raise InputError(f"{what} holds a key twice; the data is damaged")
+        return plain
+
+    try:
+        tree = json.loads(data, parse_constant=no_constant, object_pairs_hook=no_repeats)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not {what}: truncated or not JSON ({error})") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"not {what}: a JSON object is needed, not {type(tree).__name__}")
+    # JSON can spell out half of a surrogate pair, which no file can be written with. Encoding everything finds it, and
+    # only texts with such an escape need that.
+    if (b"\\ud" if isinstance(data, bytes) else "\\ud") in data.lower():  # type: ignore[operator]
+        try:
+            json.dumps(tree, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError):
+            raise InputError(f"{what} holds half of a surrogate pair, which is no text; the data is damaged") from None
+    return tree
+
+
+def known_schema(version: Any, newest: int, what: str) -> None:
+    """Raises `NewerSchemaError` for a schema of a later release, `InputError` for one that no release wrote."""
+    if isinstance(version, int) and not isinstance(version, bool) and version > newest:
+        raise NewerSchemaError(
+            f"this {what} has schema {version} and this tuneopt reads up to {newest}; upgrade tuneopt to read it"
+        )
+    if version != newest or isinstance(version, bool):
+        raise InputError(f"this {what} names no known schema (found {version!r}, known: {newest})")
+
+
+def exact_keys(plain: Any, names: Iterable[str], what: str) -> None:
+    """Raises `InputError` unless ``plain`` is an object with exactly the keys ``names``."""
+    known = list(names)
+    if not isinstance(plain, Mapping):
+        raise InputError(f"a {what} must be an object, not {type(plain).__name__}")
+    if list(plain) == known or plain.keys() == set(known):  # the usual case, and 20 times faster than looking
+        return
+    for name in plain:
+        if name not in known:
+            raise InputError(f"a {what} has no field {name!r}; {nearest(str(name), known)}")
+    missing = [name for name in known if name not in plain]
+    raise InputError(f"a {what} lacks the field{'s' if missing[1:] else ''} {', '.join(missing)}")
+
+
+def plain_tree(tree: Any, where: str, depth: int = 0) -> Any:
+    """JSON data as dicts and lists; numbers that are not finite become words, so that no NaN is ever written."""
+    if tree is None or isinstance(tree, bool):
+        return tree
+    if isinstance(tree, str):
+        return whole_text(tree)
+    if isinstance(tree, int) and -LARGEST_NUMBER <= tree <= LARGEST_NUMBER:
+        return int(tree)
+    if isinstance(tree, float):
+        return float(tree) if math.isfinite(tree) else str(float(tree))
+    if depth > DEEPEST:
+        raise InputError(f"{where} is nested more than {DEEPEST} deep; the data is damaged")
+    if isinstance(tree, Mapping):
+        return {whole_text(str(key)): plain_tree(value, where, depth + 1) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain_tree(value, where, depth + 1) for value in tree]
+    raise InputError(f"{where} must hold plain JSON data, not {shown(tree)}")
+
+
+def whole_text(text: str) -> str:
+    """``text`` with a question mark for each half of a surrogate pair: such halves come from undecodable file names."""
+    return text if text.isascii() else text.encode(errors="replace").decode()

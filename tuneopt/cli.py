@@ -10,8 +10,7 @@ import typer
 
 from tuneopt.commands import corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED
-from tuneopt.errors import InputError, visible
-from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.errors import InputError, NoRoomError, no_room, visible
 from tuneopt.train.failed import RankFailedError
 
 app = typer.Typer(

@@ -1,9 +1,15 @@
-"""Bad input and how it is told: one sentence, the nearest known word, and nothing that a terminal would obey."""
+"""Errors that a user can mend, and how they are worded: one sentence, and nothing that a terminal would obey.
+
+Every floor raises `InputError` for what comes from outside (options, files, tables, addresses). The command line prints
+its sentence and exits with 2. Any other exception is a mistake of tuneopt itself and keeps its traceback.
+"""
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST_SENTENCE = 2000
 """Characters of an error's sentence; a file that is one huge word must not fill a terminal."""
@@ -13,6 +19,8 @@ LONGEST_WORD = 80
 
 _UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp")
 """Unicode categories that are no part of a line of text: control codes, direction marks, half surrogates, line ends."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class InputError(ValueError):
@@ -26,6 +34,20 @@ class InputError(ValueError):
         super().__init__(text if len(text) <= LONGEST_SENTENCE else text[: LONGEST_SENTENCE - 1] + "\u2026")
 
 
+class NoRoomError(InputError):
+    """Nothing more can be written at a place: its disk is full, or the user's share of it is used up."""
+
+    def __init__(self, place: str | Path) -> None:
+        super().__init__(
+            f"no space is left for {place}; make room and run the same command again: it goes on from what is stored"
+        )
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether ``error`` is an OSError that says that a disk, or a user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 def visible(text: str, keep: str = "") -> str:
     """``text`` with every character that would steer a terminal spelt out (``\\x1b``), but those in ``keep``."""
     if text.isprintable():
@@ -37,10 +59,13 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint naming the known word closest to ``word``, or the list of all when nothing is close."""
+    """A hint naming the known word closest to ``word``, or the list of all when nothing is close.
+
+    Close means at most one typing error for every three letters of the known word, and never less than one.
+    """
     words = list(known)
     if len(word) <= LONGEST_WORD:
-        close = min(words, key=lambda each: _typing_errors(word.lower(), each.lower()), default="")
+        close = min(words, key=lambda one: _typing_errors(word.lower(), one.lower()), default="")
         if close and _typing_errors(word.lower(), close.lower()) <= max(1, len(close) // 3):
             return f"did you mean {close!r}?"
     return f"known: {', '.join(words)}"
@@ -48,13 +73,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _typing_errors(typed: str, meant: str) -> int:
     """Letters added, lost, changed or swapped with their neighbour (optimal string alignment distance)."""
-    before: list[int] = []
+    before: list[int] = []  # the row before the one above: a swap looks back two rows
     row = list(range(len(meant) + 1))
     for i, letter in enumerate(typed, 1):
         before, above, row = row, before, [i]
-        for j, wanted in enumerate(meant, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == meant[j - 2] and typed[i - 2] == wanted:
+        for j, other in enumerate(meant, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == meant[j - 2] and typed[i - 2] == other:
                 cost = min(cost, above[j - 2] + 1)
             row.append(cost)
     return row[-1]

@@ -16,11 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from tuneopt import checked
+from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.errors import InputError as InputError
 from tuneopt.errors import nearest as nearest
-
-TOKENS_PER_PARAMETER = 20
-"""One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
 
 SEMANTICS = 1
 """Raised whenever the same specification would train differently, so that no old record passes for a new one."""

@@ -10,8 +10,8 @@ from test_searcher import sweep
 from tuneopt import cli
 from tuneopt.cluster.searcher import SweepSearcher
 from tuneopt.cluster.trainable import TrialTrainable
+from tuneopt.errors import NoRoomError
 from tuneopt.ledger import Ledger
-from tuneopt.ledger.room import NoRoomError
 
 
 def full() -> OSError:

@@ -18,7 +18,7 @@ from tuneopt.cluster.placing import Placing, check_batches
 from tuneopt.cluster.rank_worker import Job, Line
 from tuneopt.cluster.ranks import Group, Ranked
 from tuneopt.cluster.trainable import TrialTrainable
-from tuneopt.ledger.room import NoRoomError
+from tuneopt.errors import NoRoomError
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, find_scale

@@ -12,8 +12,9 @@ from ledger_samples import make_record, make_spec
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from tuneopt.ledger import Ledger, open_ledger, place
-from tuneopt.ledger.damage import DamagedRecordError, mending
+from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import RemoteFiles
+from tuneopt.ledger.store import mending
 from tuneopt.search.records import recorded
 from tuneopt.spec import InputError
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from tuneopt.ledger import Ledger, lease
-from tuneopt.ledger.lease import Holder, held, parse
+from tuneopt.ledger.lease import Holder, hold, parse
 from tuneopt.spec import InputError
 
 HOLD = """
 import sys, time
 from tuneopt.ledger import Ledger
-from tuneopt.ledger.lease import held
+from tuneopt.ledger.lease import hold
 from tuneopt.spec import InputError
 try:
-    with held(Ledger(sys.argv[1]), "sweep"):
+    with hold(Ledger(sys.argv[1]), "sweep"):
         print("held", flush=True)
         sys.stdin.readline()
 except InputError as error:
@@ -52,7 +52,7 @@ def test_of_processes_started_together_one_holds_and_the_others_name_it(tmp_path
             assert f"sweep sweep is under way: process {holders[0]} on " in line and " since 20" in line
     for process in processes:
         end(process)
-    with held(Ledger(tmp_path), "sweep"):
+    with hold(Ledger(tmp_path), "sweep"):
         pass
 
 
@@ -63,14 +63,14 @@ def test_a_killed_holder_holds_nothing_up(tmp_path: Path) -> None:
     while lease._born(process.pid):
         time.sleep(0.005)
     began = time.monotonic()
-    with held(Ledger(tmp_path), "sweep"):
+    with hold(Ledger(tmp_path), "sweep"):
         assert time.monotonic() - began < 1.0
         end(process)
 
 
 def test_other_sweeps_of_one_ledger_are_free(tmp_path: Path) -> None:
-    with held(Ledger(tmp_path), "one"), held(Ledger(tmp_path), "two"), pytest.raises(InputError, match="one is under"):
-        held(Ledger(tmp_path), "one").__enter__()
+    with hold(Ledger(tmp_path), "one"), hold(Ledger(tmp_path), "two"), pytest.raises(InputError, match="one is under"):
+        hold(Ledger(tmp_path), "one").__enter__()
     assert Ledger(tmp_path).files.names("leases") == []
 
 
@@ -95,7 +95,7 @@ def test_a_holder_elsewhere_is_believed_while_its_heart_beats(tmp_path: Path) ->
     beating = threading.Timer(0.1, lambda: put(ledger, far.beaten()))
     beating.start()
     with pytest.raises(InputError, match=f"process {far.process} on far works on it since"):
-        held(ledger, "sweep").__enter__()
+        hold(ledger, "sweep").__enter__()
     beating.join()
 
 
@@ -104,20 +104,20 @@ def test_a_holder_elsewhere_whose_heart_stands_still_is_succeeded(tmp_path: Path
     ledger, far = Ledger(tmp_path), elsewhere()
     put(ledger, far)
     began = time.monotonic()
-    with held(ledger, "sweep"):
+    with hold(ledger, "sweep"):
         assert 0.4 < time.monotonic() - began < 5
         found = parse(ledger.files.read("leases/sweep.json"))
         assert found is not None and found.token != far.token
     put(ledger, dataclasses.replace(far, at=time.time() - 3600))
     began = time.monotonic()
-    with held(ledger, "sweep"):
+    with hold(ledger, "sweep"):
         assert time.monotonic() - began < 0.4, "what has stood still for an hour is not waited for"
 
 
 @pytest.mark.usefixtures("quick")
 def test_one_that_lost_its_lease_does_not_take_it_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger, far = Ledger(tmp_path), elsewhere()
-    with held(ledger, "sweep"):
+    with hold(ledger, "sweep"):
         put(ledger, far)
         time.sleep(0.3)
     assert parse(ledger.files.read("leases/sweep.json")) == far
@@ -128,14 +128,14 @@ def test_one_that_lost_its_lease_does_not_take_it_back(tmp_path: Path, caplog: p
 def test_a_damaged_lease_holds_nothing(tmp_path: Path, text: bytes) -> None:
     ledger = Ledger(tmp_path)
     ledger.files.replace("leases/sweep.json", text)
-    with held(ledger, "sweep"):
+    with hold(ledger, "sweep"):
         assert parse(ledger.files.read("leases/sweep.json")) is not None
 
 
 def test_its_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
     ledger = Ledger(tmp_path)
-    with held(ledger, "sweep"):
+    with hold(ledger, "sweep"):
         deadline = time.monotonic() + 10
         while True:
             found = parse(ledger.files.read("leases/sweep.json"))

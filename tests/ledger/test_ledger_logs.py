@@ -15,8 +15,9 @@ from ledger_samples import make_record, make_spec
 from pyarrow.fs import LocalFileSystem
 
 from tuneopt.ledger import Ledger, logs
+from tuneopt.ledger.browse import find_log
 from tuneopt.ledger.files import RemoteFiles
-from tuneopt.ledger.logs import SilentLog, TrialLog, find_log, follow_log, has_log, log_address, read_log
+from tuneopt.ledger.logs import SilentLog, TrialLog, follow_log, has_log, log_address, read_log
 from tuneopt.spec import InputError
 
 

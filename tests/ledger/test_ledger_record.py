@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_samples import CORPUS, make_record, make_spec
 
-from tuneopt.ledger.checks import finite
-from tuneopt.ledger.record import CurvePoint, TrialRecord
+from tuneopt.ledger.record import CurvePoint, TrialRecord, finite
 from tuneopt.spec import SCALES, InputError, Regime, TrialSpec
 
 loss = st.floats(-50, 50)

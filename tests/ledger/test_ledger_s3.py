@@ -16,7 +16,8 @@ import pytest
 from ledger_samples import make_record, make_spec
 
 from tuneopt.ledger import Ledger, open_ledger
-from tuneopt.ledger.logs import TrialLog, find_log, read_log
+from tuneopt.ledger.browse import find_log
+from tuneopt.ledger.logs import TrialLog, read_log
 from tuneopt.spec import InputError
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.errors import NoRoomError, no_room
 from tuneopt.spec import InputError
 from tuneopt.train import checkpoint, pause
 from tuneopt.train.checkpoint import CheckpointStore

@@ -17,7 +17,6 @@ import pytest
 from tuneopt.ledger import Ledger, open_ledger
 from tuneopt.ledger.clean import leftovers
 from tuneopt.ledger.files import RemoteFiles
-from tuneopt.ledger.objects import Objects
 from tuneopt.train.mirror import Mirror
 from tuneopt.train.run import run_trial
 
@@ -78,7 +77,7 @@ def test_a_lost_machine_costs_no_more_than_what_it_had_not_uploaded(corpus, make
     first = worker(spec, corpus, bucket, tmp_path / "machine-1")
     ledger = open_ledger(bucket)
     assert isinstance(ledger.files, RemoteFiles)
-    copies = Mirror(Objects(ledger.files), spec.id)
+    copies = Mirror(ledger.files, spec.id)
     deadline = time.monotonic() + 120
     while not copies.steps():
         assert first.poll() is None and time.monotonic() < deadline, "nothing was uploaded"

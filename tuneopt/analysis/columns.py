@@ -16,8 +16,9 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.analysis.runs import RegimeKey, Run
 from tuneopt.analysis.spaces import axes
+from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.search.axis import Axis, is_number
-from tuneopt.spec import SCALES, TOKENS_PER_PARAMETER, InputError, TrialSpec, Value, nearest
+from tuneopt.spec import SCALES, InputError, TrialSpec, Value, nearest
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("optimiser", "method", "algorithm", "name"),

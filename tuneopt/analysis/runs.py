@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuneopt.ledger.checks import SECONDS
+from tuneopt.ledger.record import SECONDS
 from tuneopt.spec import Value
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tuneopt.cluster.placing import Placements, Placing
 from tuneopt.cluster.progress import Progress, SweepResult
 from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
-from tuneopt.ledger.lease import held
+from tuneopt.ledger.lease import hold
 from tuneopt.observe.observer import Observer
 from tuneopt.optim.external import account
 from tuneopt.search.sampled import SampledSearch
@@ -83,7 +83,7 @@ def run_search(
     with (
         compiling_ahead(placing.as_compiled([start]), address, gpus_per_trial),
         placing.connect(address, [search.sweep.regime.scale.name]) as session,
-        held(ledger, search.id, "search"),
+        hold(ledger, search.id, "search"),
     ):
         keep()  # not before the cluster is known to run a trial: what is refused leaves no trace
         slots = min(session.slots, max_concurrent or session.slots)

@@ -9,7 +9,7 @@ from tuneopt.cluster.placing import Placements, Placing
 from tuneopt.cluster.progress import PoolProgress, PoolResult, Progress, SweepResult
 from tuneopt.cluster.tuner import compiling_ahead, fit, reachable
 from tuneopt.ledger import Ledger
-from tuneopt.ledger.lease import held
+from tuneopt.ledger.lease import hold
 from tuneopt.observe.observer import Observer
 from tuneopt.optim.external import account
 from tuneopt.search.queue import OneSweep, SchedulerQueue
@@ -93,7 +93,7 @@ def run_pool(
     with (
         compiling_ahead(placing.as_compiled(pool.coming(1)), address, gpus_per_trial),
         placing.connect(address, scales) as session,
-        held(ledger, name, "sweep" if name in pool.tasks else "study"),
+        hold(ledger, name, "sweep" if name in pool.tasks else "study"),
     ):
         connected()
         slots = min(session.slots, max_concurrent or session.slots)

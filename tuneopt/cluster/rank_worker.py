@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.cluster.trainable import REPORT_SECONDS
-from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.errors import NoRoomError, no_room
 from tuneopt.spec import InputError, TrialSpec
 
 if TYPE_CHECKING:

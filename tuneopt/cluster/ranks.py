@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from tuneopt.cluster.rank_worker import Job, Line, train_rank
 from tuneopt.cluster.trainable import TrialTrainable, outcome
-from tuneopt.ledger.room import NoRoomError
+from tuneopt.errors import NoRoomError
 from tuneopt.optim.external import source_of
 from tuneopt.spec import InputError
 from tuneopt.train.distributed import TIMEOUT, Placement

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from ray import tune
 
 from tuneopt.data import load_corpus
+from tuneopt.errors import NoRoomError, no_room
 from tuneopt.ledger import TrialRecord, open_ledger
 from tuneopt.ledger.logs import TrialLog
-from tuneopt.ledger.room import NoRoomError, no_room
 from tuneopt.optim.external import adopt
 from tuneopt.spec import TrialSpec
 from tuneopt.train.distributed import Placement

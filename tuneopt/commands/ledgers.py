@@ -33,10 +33,10 @@ def ledger_show(
 ) -> int:
     """Show one trial: configuration, losses, cost, proof and routing."""
     from tuneopt import console
-    from tuneopt.ledger import logs, open_ledger
+    from tuneopt.ledger import browse, open_ledger
 
     opened = open_ledger(ledger, must_exist=True)
-    return show(logs.document(opened, logs.find_finished(opened, trial)), json_, console.record)
+    return show(browse.document(opened, browse.find_finished(opened, trial)), json_, console.record)
 
 
 @app.command("logs")
@@ -49,11 +49,12 @@ def ledger_logs(
     """Print the log of a trial, finished or not: its workers, curve points, warnings and errors."""
     from tuneopt import console
     from tuneopt.ledger import logs, open_ledger
+    from tuneopt.ledger.browse import find_log
 
     if follow and json_:
         raise InputError("--follow prints as events come, and --json one document at the end; choose one")
     opened = open_ledger(ledger, must_exist=True)
-    found = logs.find_log(opened, trial)
+    found = find_log(opened, trial)
     if follow:
         for event in logs.follow_log(opened, found, 1.0 if opened.is_local else logs.UPLOAD_SECONDS):
             console.events([event])

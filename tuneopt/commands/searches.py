@@ -36,7 +36,7 @@ def sampled(
     """Run the search and write its report; the exit code says whether its best happens to be certified."""
     from tuneopt import api, console
     from tuneopt.display import SweepDisplay, resume_hint
-    from tuneopt.ledger.damage import mending
+    from tuneopt.ledger.store import mending
 
     if dry_run:
         return show(api.search_cost(search, loaded, ledger, trials), json_, console.cost)

@@ -90,7 +90,7 @@ def study_run(
     from tuneopt.cluster.session import check_address
     from tuneopt.display import StudyDisplay, resume_hint
     from tuneopt.ledger import open_ledger
-    from tuneopt.ledger.damage import mending
+    from tuneopt.ledger.store import mending
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     study = api.load_study(file, match_budget)

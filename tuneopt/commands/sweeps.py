@@ -82,7 +82,7 @@ def tune(
     from tuneopt.cluster.session import check_address
     from tuneopt.display import SweepDisplay, resume_hint
     from tuneopt.ledger import open_ledger
-    from tuneopt.ledger.damage import mending
+    from tuneopt.ledger.store import mending
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     api.check_names(search, scheduler, trials)
@@ -157,7 +157,7 @@ def train(
     from tuneopt import api, console
     from tuneopt.display import TrialDisplay
     from tuneopt.ledger import open_ledger
-    from tuneopt.ledger.logs import document
+    from tuneopt.ledger.browse import document
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     opened = open_ledger(ledger)

@@ -1,4 +1,8 @@
-"""The store of all trial records: schema, durable store, compaction, import and export.
+"""The store of all trial records: one small file for each finished trial, in a folder or an object store.
+
+From below: `files` writes whole files, `place` finds them by an address, `record` is one trial, `damage` says what is
+wrong with a file, `compaction` and `table` make one table of all, and `store` is the `Ledger` that everybody uses.
+Beside it stand `lease`, `logs`, `folders`, `browse` and `clean`.
 
 Names resolve lazily, so that importing this package stays light (no pyarrow until a table is asked for).
 """
@@ -10,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuneopt.ledger.browse import find_record, short_rows
-    from tuneopt.ledger.checks import finite
-    from tuneopt.ledger.record import CurvePoint, TrialRecord
+    from tuneopt.ledger.record import CurvePoint, TrialRecord, finite
     from tuneopt.ledger.store import Ledger, open_ledger
 
 __all__ = ["CurvePoint", "Ledger", "TrialRecord", "find_record", "finite", "open_ledger", "short_rows"]
@@ -21,7 +24,7 @@ _HOMES = {
     "Ledger": "store",
     "TrialRecord": "record",
     "find_record": "browse",
-    "finite": "checks",
+    "finite": "record",
     "open_ledger": "store",
     "short_rows": "browse",
 }

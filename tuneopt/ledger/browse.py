@@ -1,11 +1,12 @@
-"""Looking into a ledger: short rows for a listing, and one record by a prefix of its id."""
+"""Looking into a ledger: short rows for a listing, and one trial's record or log by the first digits of its id."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tuneopt.ledger.checks import SECONDS
-from tuneopt.ledger.record import TrialRecord
+from tuneopt.ledger.damage import DamagedRecordError
+from tuneopt.ledger.logs import has_log, log_address, logged_trials
+from tuneopt.ledger.record import SECONDS, TrialRecord
 from tuneopt.ledger.store import Ledger
 from tuneopt.spec import InputError
 
@@ -18,9 +19,8 @@ def short_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
     ``seconds`` is the whole wall time of the trial. Losses are nats per token, None for a diverged trial.
     """
-    rows = ledger.table().select(
-        [*SHORT, "parameters", *(f"seconds_{part}" for part in SECONDS), "proof_passed", "ended"]
-    )
+    parts = [f"seconds_{part}" for part in SECONDS]
+    rows = ledger.table().select([*SHORT, "parameters", *parts, "proof_passed", "ended"]).to_pylist()
 
     def order(row: dict[str, Any]) -> tuple[Any, ...]:
         loss = row["select_loss"]
@@ -29,22 +29,64 @@ def short_rows(ledger: Ledger) -> list[dict[str, Any]]:
     return [
         {
             **{name: row[name] for name in SHORT},
-            "seconds": sum(row[f"seconds_{part}"] for part in SECONDS),
+            "seconds": sum(row[part] for part in parts),
             "proof_passed": row["proof_passed"],
             "ended": row["ended"],
         }
-        for row in sorted(rows.to_pylist(), key=order)
+        for row in sorted(rows, key=order)
     ]
 
 
 def find_record(ledger: Ledger, prefix: str) -> TrialRecord:
     """The one record whose id begins with ``prefix``; raises `InputError` for none, or naming the candidates."""
-    found = [trial for trial in ledger.ids() if trial.startswith(prefix)] if prefix else []
-    if len(found) == 1:
-        record = ledger.get(found[0])
-        if record is not None:
-            return record
-    if not found:
+    trial = _only(ledger.ids(), prefix)
+    record = None if trial is None else ledger.get(trial)
+    if record is None:
         raise InputError(f"no trial in {ledger.uri} has an id that begins with {prefix!r}; list them with ledger ls")
-    shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    raise InputError(f"the id {prefix!r} is ambiguous; give more digits of one of {shown}")
+    return record
+
+
+def find_finished(ledger: Ledger, prefix: str) -> TrialRecord:
+    """As `find_record`; the `InputError` for a trial that has not finished, or failed, names its log."""
+    try:
+        return find_record(ledger, prefix)
+    except DamagedRecordError:
+        raise
+    except InputError:
+        logged = [trial for trial in logged_trials(ledger) if prefix and trial.startswith(prefix)]
+        if len(logged) != 1 or ledger.has(logged[0]):
+            raise
+        raise InputError(
+            f"trial {logged[0]} has no record, because it runs, was interrupted or failed; its log "
+            f"{log_address(ledger, logged[0])} says more: print it with ledger logs {logged[0]}"
+        ) from None
+
+
+def find_log(ledger: Ledger, prefix: str) -> str:
+    """The id of the one trial whose id begins with ``prefix`` and that has a log.
+
+    Raises `InputError` for none, or naming the candidates.
+    """
+    trial = _only(logged_trials(ledger), prefix)
+    if trial is not None:
+        return trial
+    if prefix and any(trial.startswith(prefix) for trial in ledger.ids()):
+        raise InputError(
+            f"the trial {prefix!r} has a record but no log; `tuneopt ledger show {prefix}` shows the record"
+        )
+    raise InputError(f"no trial in {ledger.uri} has a log and an id that begins with {prefix!r}")
+
+
+def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:
+    """A record as plain data, with the address of its log under ``log``; None where there is no log."""
+    log = log_address(ledger, record.trial) if has_log(ledger, record.trial) else None
+    return {**record.to_dict(), "log": log}
+
+
+def _only(trials: list[str], prefix: str) -> str | None:
+    """The one id that begins with ``prefix``, None where there is none; raises `InputError` for several."""
+    matches = [trial for trial in trials if trial.startswith(prefix)] if prefix else []
+    if len(matches) > 1:
+        shown = ", ".join(matches[:8]) + (f" and {len(matches) - 8} more" if len(matches) > 8 else "")
+        raise InputError(f"the id {prefix!r} is ambiguous; give more digits of one of {shown}")
+    return matches[0] if matches else None

@@ -1,7 +1,8 @@
 """What a ledger holds that no run will ever need: found, named, and removed when asked.
 
 While a trial runs, its newest two checkpoints stay; when its record is written, its checkpoints go. What can be left
-over is of processes that died at the wrong moment, and of trials that nobody asks for any more.
+over is of processes that died at the wrong moment, and of trials that nobody asks for any more. Records, logs and kept
+weights are never left over.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tuneopt.ledger.store import Ledger
+from tuneopt.ledger.damage import strays
+from tuneopt.ledger.store import Ledger
 
 CHECKPOINTS = "checkpoints"
-_FOLDERS = ("trials", "sweeps", "runs", "studies", "leases", "compacted", ".")
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that may go: a file, or a folder with all that is in it."""
+    """Something that may go: a file, or a folder (its name ends in a slash) with all that is in it."""
 
     name: str
     bytes: int
@@ -31,7 +31,7 @@ class Leftover:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"name": self.name, "bytes": self.bytes, "why": self.why}
+        return asdict(self)
 
 
 def leftovers(ledger: Ledger, older_than: float | None = None) -> list[Leftover]:
@@ -40,28 +40,35 @@ def leftovers(ledger: Ledger, older_than: float | None = None) -> list[Leftover]
     With ``older_than`` (seconds) also the checkpoints of unfinished trials that nobody has written to for so long: a
     trial that is asked for again then begins at its first step.
     """
-    return [*_checkpoints(ledger, older_than), *_strays(ledger)]
+    interrupted = [Leftover(name, 0, "left behind by an interrupted write") for name in strays(ledger.files)]
+    return [*_checkpoints(ledger, older_than), *interrupted]
 
 
-def remove(ledger: Ledger, found: list[Leftover]) -> None:
+def remove(ledger: Ledger, unneeded: list[Leftover]) -> None:
     """Remove what `leftovers` found."""
-    for each in found:
-        if each.name.endswith("/"):
-            ledger.files.delete_tree(each.name.rstrip("/"))
+    for one in unneeded:
+        if one.name.endswith("/"):
+            ledger.files.delete_tree(one.name.rstrip("/"))
         else:
-            ledger.files.delete(each.name)
+            ledger.files.delete(one.name)
 
 
 def clean_cache(ledger: Ledger, folder: Path, *, dry_run: bool) -> list[Leftover]:
-    """Checkpoints in a machine's own cache of trials that a remote ledger holds by now; removed unless ``dry_run``."""
-    found = []
+    """Checkpoints in a machine's own cache of trials that a remote ledger holds by now; removed unless ``dry_run``.
+
+    Beside a local ledger the cache holds no checkpoints: there trials write them into the ledger's own folder.
+    """
+    unneeded = []
     for path in sorted(folder.iterdir()) if folder.is_dir() and not ledger.is_local else ():
         if path.is_dir() and ledger.has(path.name):
-            size = sum(_size(file) for file in path.rglob("*"))
-            found.append(Leftover(f"{path}/", size, "the trial has its record"))
+            size = 0
+            for file in path.rglob("*"):
+                with contextlib.suppress(OSError):  # the trial's own process may be removing them too
+                    size += file.stat().st_size if file.is_file() else 0
+            unneeded.append(Leftover(f"{path}/", size, "the trial has its record"))
             if not dry_run:
                 shutil.rmtree(path, ignore_errors=True)
-    return found
+    return unneeded
 
 
 def _checkpoints(ledger: Ledger, older_than: float | None) -> Iterator[Leftover]:
@@ -78,16 +85,3 @@ def _checkpoints(ledger: Ledger, older_than: float | None) -> Iterator[Leftover]
         elif older_than is not None and now - newest[trial] > older_than:
             days = (now - newest[trial]) / 86400
             yield Leftover(f"{CHECKPOINTS}/{trial}/", sizes[trial], f"unfinished, and untouched for {days:.1f} days")
-
-
-def _strays(ledger: Ledger) -> Iterator[Leftover]:
-    for folder in _FOLDERS:
-        for name in ledger.files.stray(folder):
-            path = name if folder == "." else f"{folder}/{name}"
-            yield Leftover(path, 0, "left behind by an interrupted write")
-
-
-def _size(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size if path.is_file() else 0
-    return 0

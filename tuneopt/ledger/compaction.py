@@ -1,24 +1,27 @@
-"""One Parquet file beside the small ones, for fast reading.
+"""One Parquet file beside the small ones, for fast reading: ``compacted/trials.parquet``.
 
-The compacted file is derived data and may be deleted at any time. It is replaced in one step, so a reader sees the
-old or the new one. A row in it counts only while the trial's own file is there; trials that it lacks are read from
-their own files. A damaged or foreign compacted file is passed over (`Ledger.verify` reports it).
+It has the flat columns of `tuneopt.ledger.table`, the curve of each trial (``curve``, a list of points) and the text of
+its record (``record``). zstd, with page checksums; the key ``tuneopt_compaction`` in its metadata names the format.
+
+The compacted file is derived data and may be deleted at any time. It is written by ``tuneopt ledger compact`` alone,
+and replaced in one step, so a reader sees the old or the new one. A row in it counts only while the trial's own file is
+there; trials that it lacks are read from their own files. So a compaction beside running workers loses nothing, and a
+damaged or foreign compacted file is passed over (`problems` reports it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tuneopt.ledger import table as tables
-from tuneopt.ledger.checks import SCHEMA
-
-if TYPE_CHECKING:
-    from tuneopt.ledger.store import Ledger
+from tuneopt.ledger.damage import decode, json_names, key, set_aside
+from tuneopt.ledger.files import Files
+from tuneopt.ledger.record import SCHEMA, TrialRecord
 
 NAME = "compacted/trials.parquet"
 _FORMAT = f"1/{SCHEMA}".encode()
@@ -26,26 +29,26 @@ _KEY = b"tuneopt_compaction"
 _DERIVED = ("curve", "record")
 
 
-def compact(ledger: Ledger) -> int:
+def compact(files: Files, uri: str) -> int:
     """Write all records into the compacted file; raises `InputError` at a damaged record and changes nothing then."""
-    texts = list(_stored_texts(ledger))
+    texts = list(_stored_texts(files, json_names(files, "trials")))
     if not texts:
         return 0
-    records = [ledger.decode(trial, data) for trial, data in texts]
+    records = [decode(uri, trial, data) for trial, data in texts]
     whole = tables.build([tables.row(record) for record in records])
     curves = pa.array([tables.points(record) for record in records], pa.list_(tables.POINT))
     whole = whole.append_column("curve", curves)
     whole = whole.append_column("record", pa.array([data.decode() for _, data in texts], pa.string()))
     sink = pa.BufferOutputStream()
     pq.write_table(whole.replace_schema_metadata({_KEY: _FORMAT}), sink, compression="zstd", write_page_checksum=True)
-    ledger.files.replace(NAME, sink.getvalue().to_pybytes())
+    files.replace(NAME, sink.getvalue().to_pybytes())
     return len(records)
 
 
-def load(ledger: Ledger, columns: tuple[str, ...] | None = None) -> pa.Table | None:
+def load(files: Files, columns: tuple[str, ...] | None = None) -> pa.Table | None:
     """The compacted file, or None when there is none that this release can read; ``columns`` None means flat ones."""
     try:
-        data = ledger.files.read(NAME)
+        data = files.read(NAME)
     except FileNotFoundError:
         return None
     try:
@@ -58,49 +61,50 @@ def load(ledger: Ledger, columns: tuple[str, ...] | None = None) -> pa.Table | N
         return None
 
 
-def _split(ledger: Ledger, columns: tuple[str, ...] | None) -> tuple[pa.Table | None, list[str]]:
-    """Compacted rows whose trial still has its file, and the ids that are in files alone."""
-    ids = ledger.ids()
-    folded = load(ledger, columns)
+def _split(files: Files, columns: tuple[str, ...] | None) -> tuple[pa.Table | None, list[str]]:
+    """Compacted rows whose trial still has its file, and the names of the files that are not compacted.
+
+    The listing comes first: a record that is put meanwhile is in neither, as if the reader had come a moment earlier.
+    """
+    names = json_names(files, "trials")
+    folded = load(files, columns)
     if folded is None:
-        return None, ids
-    folded = folded.filter(pc.is_in(folded["trial"], pa.array(ids, pa.string())))
+        return None, names
+    folded = folded.filter(pc.is_in(folded["trial"], pa.array(map(key, names), pa.string())))
     known = set(folded["trial"].to_pylist())
-    return folded, [trial for trial in ids if trial not in known]
+    return folded, [name for name in names if key(name) not in known]
 
 
-def _stored_texts(ledger: Ledger, ids: list[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    names = [f"trials/{trial}.json" for trial in (ledger.ids() if ids is None else ids)]
-    for name, data in ledger.files.read_all(names):
-        yield name.removeprefix("trials/").removesuffix(".json"), data
+def _stored_texts(files: Files, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    return ((key(name), data) for name, data in files.read_all(names))
 
 
-def texts(ledger: Ledger) -> Iterator[tuple[str, bytes]]:
-    """The JSON text of every record, ordered by id."""
-    folded, newer = _split(ledger, ("trial", "record"))
+def texts(files: Files) -> Iterator[tuple[str, bytes]]:
+    """The id and JSON text of every record, ordered by id."""
+    folded, newer = _split(files, ("trial", "record"))
     if folded is None:
-        yield from _stored_texts(ledger, newer)
+        yield from _stored_texts(files, newer)
         return
     known = dict(zip(folded["trial"].to_pylist(), folded["record"].to_pylist(), strict=True))
-    fresh = dict(_stored_texts(ledger, newer))
+    fresh = dict(_stored_texts(files, newer))
     for trial in sorted([*known, *fresh]):
         yield trial, fresh[trial] if trial in fresh else known[trial].encode()
 
 
-def table(ledger: Ledger) -> pa.Table:
+def table(files: Files, uri: str) -> pa.Table:
     """All trials as one flat table, ordered by id."""
-    folded, newer = _split(ledger, None)
-    fresh = tables.build([tables.row(ledger.decode(trial, data)) for trial, data in _stored_texts(ledger, newer)])
+    folded, newer = _split(files, None)
+    fresh = tables.build([tables.row(decode(uri, trial, data)) for trial, data in _stored_texts(files, newer)])
     if folded is None:
         return fresh
     folded = folded.replace_schema_metadata(None)
     return folded if not newer else tables.join([folded, fresh]).sort_by("trial")
 
 
-def curves(ledger: Ledger) -> pa.Table:
+def curves(files: Files, uri: str) -> pa.Table:
     """All curve points, ordered by trial id and step."""
-    folded, newer = _split(ledger, ("trial", "curve"))
-    records = [ledger.decode(trial, data) for trial, data in _stored_texts(ledger, newer)]
+    folded, newer = _split(files, ("trial", "curve"))
+    records = [decode(uri, trial, data) for trial, data in _stored_texts(files, newer)]
     fresh = tables.flatten_curves(
         pa.array([record.trial for record in records], pa.string()),
         pa.array([tables.points(record) for record in records], pa.list_(tables.POINT)),
@@ -109,3 +113,39 @@ def curves(ledger: Ledger) -> pa.Table:
         return fresh
     old = tables.flatten_curves(folded["trial"].combine_chunks(), folded["curve"].combine_chunks())
     return pa.concat_tables([old, fresh]).sort_by([("trial", "ascending"), ("step", "ascending")])
+
+
+def problems(files: Files, records: dict[str, tuple[bytes, TrialRecord]]) -> Iterator[str]:
+    """The compacted rows against the good records (text and record by trial); what is not compacted is no problem."""
+    if not files.exists(NAME):
+        return
+    folded, texts = load(files), load(files, ("trial", "record"))
+    if folded is None or texts is None:
+        yield f"{NAME}: damaged or of another release; compact again"
+        return
+    stored = dict(zip(texts["trial"].to_pylist(), texts["record"].to_pylist(), strict=True))
+    known = [records[trial][1] for trial in folded["trial"].to_pylist() if trial in records]
+    expected = {row["trial"]: row for row in tables.build(list(map(tables.row, known))).to_pylist()}
+    present = set(map(key, json_names(files, "trials")))
+    for row in folded.to_pylist():
+        trial = row["trial"]
+        if trial not in present:
+            yield f"{NAME}: holds trial {trial}, whose record is gone; compact again"
+        elif trial in records and (stored[trial].encode() != records[trial][0] or not _same(row, expected[trial])):
+            yield f"{NAME}: disagrees with trials/{trial}.json; compact again"
+
+
+def _same(row: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Equal where both have a column; a column's kind may differ by what other trials hold."""
+
+    def form(value: Any) -> Any:
+        return tables.word(value) if isinstance(value, bool | int | float) else value
+
+    return all(form(row.get(name)) == form(expected.get(name)) for name in {*row, *expected})
+
+
+def mend(files: Files, uri: str) -> str:
+    """Set an unreadable compacted file aside: what was in it is in the files of the trials. A sentence, or nothing."""
+    if not files.exists(NAME) or load(files, ()) is not None:
+        return ""
+    return set_aside(files, uri, NAME, lambda name, data: "not a table of this release; compact again")

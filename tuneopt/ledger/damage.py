@@ -1,25 +1,28 @@
-"""Damaged files of a ledger: told apart from good ones, set aside, said, and never deleted.
+"""Damaged files of a ledger: told apart from good ones, named, set aside, and never deleted.
 
 A record that a dying disk cut short must neither stop a sweep for ever nor vanish. It is moved into ``damaged/``, a
-warning names it, and its trial runs again. Reading alone never moves anything: whoever writes the record anew does.
+warning names it, and its trial runs again. Reading alone never moves anything: `set_aside` is called by whoever writes
+the record anew, and by ``tuneopt ledger mend``.
+
+What makes a file good is said once for each folder, in `FAULTS`; a further check of a kind of file belongs there.
+`check` and `mend` walk the same folders, so that one reports what the other moves.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
 
+from tuneopt.checked import NewerSchemaError, parse_object
+from tuneopt.ledger import place
+from tuneopt.ledger.files import Files
+from tuneopt.ledger.record import TrialRecord
 from tuneopt.spec import InputError
-
-if TYPE_CHECKING:
-    from tuneopt.ledger.store import Ledger
 
 FOLDER = "damaged"
 """Where damaged files are kept, under their own names and eight digits of their content."""
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -31,58 +34,137 @@ class DamagedRecordError(InputError):
         self.why = why
 
 
-def set_aside(ledger: Ledger, name: str, fault: Callable[[bytes], str]) -> str:
-    """Move a damaged file into ``damaged/``; the sentence that says so, or nothing where the file is good by now.
+def json_names(files: Files, folder: str) -> list[str]:
+    """Names of the JSON files of a folder, the folder's own name in front, sorted; one listing, no file is opened."""
+    return [f"{folder}/{name}" for name in files.names(folder) if name.endswith(".json")]
 
-    ``fault`` says what is wrong with the bytes of a file. It is asked again right before the move, so that of two
-    processes that found the same damage the second leaves alone what the first has written anew.
+
+def key(name: str) -> str:
+    """What a file is found by: ``abc`` of ``trials/abc.json``."""
+    return name.rpartition("/")[2].removesuffix(".json")
+
+
+def decode(uri: str, trial: str, data: bytes) -> TrialRecord:
+    """The record in the file of ``trial``; raises `DamagedRecordError` when it is damaged or another trial's.
+
+    A record of a newer release is no damage, and raises `NewerSchemaError`. ``uri`` names the ledger in sentences.
     """
-    with ledger.files.alone(FOLDER):
-        try:
-            data = ledger.files.read(name)
-        except FileNotFoundError:
-            return ""
-        why = fault(data)
-        if not why:
-            return ""
-        kept = f"{FOLDER}/{name}~{hashlib.sha256(data).hexdigest()[:8]}"
-        ledger.files.move(name, kept)
-    sentence = f"{name} in {ledger.uri} was damaged ({why}); it is kept as {kept}"
-    _log.warning("%s", sentence)
-    return sentence
-
-
-def mend(ledger: Ledger) -> list[str]:
-    """Set every damaged file of a ledger aside; one sentence for each, none when all is well."""
-    from tuneopt.ledger import compaction
-
-    done = []
-    for folder, fault in (("trials", ledger.fault), ("sweeps", plain_fault), ("runs", plain_fault)):
-        names = [f"{folder}/{name}" for name in ledger.files.names(folder) if name.endswith(".json")]
-        for name, data in ledger.files.read_all(names):
-            if fault(name, data):
-                done.append(set_aside(ledger, name, lambda again, name=name, fault=fault: fault(name, again)))  # type: ignore[misc]
-    if ledger.files.exists(compaction.NAME) and compaction.load(ledger, ()) is None:
-        # Derived data: what was in it is in the files of the trials.
-        done.append(set_aside(ledger, compaction.NAME, lambda data: "not a table of this release; compact again"))
-    return [sentence for sentence in done if sentence]
-
-
-def mending(ledger: Ledger, act: Callable[[], T]) -> T:
-    """``act()``, and once more after `mend` where it met a damaged file: for commands that write to the ledger."""
+    name = f"trials/{trial}.json in {uri}"
     try:
-        return act()
-    except DamagedRecordError:
-        mend(ledger)
-        return act()
+        record = TrialRecord.from_json(data)
+    except NewerSchemaError:
+        raise
+    except InputError as error:
+        raise DamagedRecordError(
+            f"the record {name} is damaged ({error}); move it away (`tuneopt ledger mend`) and train it again",
+            str(error),
+        ) from None
+    if record.trial != trial:
+        why = f"holds the record of trial {record.trial}"
+        raise DamagedRecordError(f"the file {name} is misplaced: it {why}; move it away", why)
+    return record
+
+
+def decode_plain(uri: str, name: str, data: bytes) -> dict[str, object]:
+    """What a sweep's or run's file holds; raises `DamagedRecordError` for anything but a JSON object."""
+    if why := plain_fault(name, data):
+        raise DamagedRecordError(f"{name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`)", why)
+    return parse_object(data, "JSON")
+
+
+def record_fault(name: str, data: bytes) -> str:
+    """What is wrong with the bytes of the record ``trials/<id>.json``; empty when nothing is."""
+    try:
+        decode("", key(name), data)
+    except DamagedRecordError as error:
+        return error.why
+    return ""
 
 
 def plain_fault(name: str, data: bytes) -> str:
-    """What is wrong with the description of a sweep or a run; empty when nothing is."""
-    from tuneopt.ledger.checks import parse_object
-
+    """What is wrong with the bytes of a sweep's or run's file; empty when nothing is."""
     try:
         parse_object(data, "JSON")
     except InputError as error:
         return str(error)
     return ""
+
+
+FAULTS: dict[str, Callable[[str, bytes], str]] = {
+    "trials": record_fault,
+    "sweeps": plain_fault,
+    "runs": plain_fault,
+}
+"""For each folder of JSON files: what is wrong with a file, by its name and bytes; empty when nothing is."""
+
+
+_WRITTEN = ("trials", "sweeps", "runs", "studies", "leases", "compacted", ".")
+"""Folders that small files are written into, each under a temporary name at first."""
+
+
+def strays(files: Files) -> list[str]:
+    """Temporary files that no live writer owns, left behind by writes that were interrupted."""
+    return [name if folder == "." else f"{folder}/{name}" for folder in _WRITTEN for name in files.stray(folder)]
+
+
+def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], str]) -> str:
+    """Move a damaged file into ``damaged/``; the sentence that says so, or nothing where the file is good by now.
+
+    ``fault`` is asked again under the lock, right before the move: of two processes that saw the same damage the
+    second one must leave alone what the first has written anew. An object store has no lock; there the window is the
+    time of one request, and what is moved is kept.
+    """
+    with files.alone(FOLDER):
+        try:
+            data = files.read(name)
+        except FileNotFoundError:
+            return ""
+        why = fault(name, data)
+        if not why:
+            return ""
+        # The digest keeps a second, different damage of the same file from replacing the first one.
+        kept = f"{FOLDER}/{name}~{hashlib.sha256(data).hexdigest()[:8]}"
+        files.move(name, kept)
+    sentence = f"{name} in {uri} was damaged ({why}); it is kept as {kept}"
+    _log.warning("%s", sentence)
+    return sentence
+
+
+def mend(files: Files, uri: str) -> list[str]:
+    """Set every damaged JSON file aside; one sentence for each. Raises at a record of a newer release."""
+    done = []
+    for folder, fault in FAULTS.items():
+        for name, data in files.read_all(json_names(files, folder)):
+            if fault(name, data):
+                done.append(set_aside(files, uri, name, fault))
+    return [sentence for sentence in done if sentence]
+
+
+def check(files: Files, uri: str) -> tuple[list[str], dict[str, tuple[bytes, TrialRecord]]]:
+    """One sentence for each file that is damaged or out of place; and the good records, with their bytes, by trial."""
+    problems = list(_check_marker(files, uri))
+    records = {}
+    for folder, fault in FAULTS.items():
+        kind = "a record" if folder == "trials" else "JSON"
+        names = files.names(folder)
+        problems += [f"{folder}/{name}: not {kind}; move it away" for name in names if not name.endswith(".json")]
+        for name, data in files.read_all(json_names(files, folder)):
+            try:
+                if folder == "trials":  # decoded once, for the comparison with the compacted rows as well
+                    records[key(name)] = data, decode(uri, key(name), data)
+                elif why := fault(name, data):
+                    problems.append(f"{name}: {why}")
+            except DamagedRecordError as error:
+                problems.append(f"{name}: {error.why}")
+            except NewerSchemaError as error:
+                problems.append(f"{name}: {error}")
+    return problems, records
+
+
+def _check_marker(files: Files, uri: str) -> Iterator[str]:
+    try:
+        place.check_marker(files.read(place.MARKER), uri)
+    except FileNotFoundError:
+        yield f"{place.MARKER}: missing; the next record that is put writes it again"
+    except InputError as error:
+        yield f"{place.MARKER}: {error}"

@@ -1,8 +1,19 @@
 """Where a ledger's files live: a local folder, or a prefix of an object store through pyarrow's file systems.
 
 Both places offer the same few operations on names relative to the ledger's root. What is written is either there
-whole or not there at all. Local writes are also durable: the file's bytes and then its folder entry are flushed to
-disk before a write reports success.
+whole or not there at all, for readers, after a kill, and (in a folder) after a power cut. A local write goes
+
+    temporary file, fsync of it  ->  link or rename to its name  ->  fsync of the folder.
+
+The content is flushed before the name appears: in the other order ext4 and XFS may show, after a power cut, the name
+with an empty file. The folder is flushed last: only then is the name itself on the disk, and only then does a write
+report success. A reader sees the old state up to the link or rename and the new one after it, never a part. What a
+kill leaves is a temporary file, which no reader looks at (its name starts with a dot); `stray` finds it later.
+
+`create` must let exactly one of several writers win. On a folder a hard link does that: it fails where the name is
+taken, on every local file system and on NFS, while a rename would replace silently. File systems without hard links
+(FAT, exFAT, many FUSE and SMB mounts) get a check and a rename under a lock instead. An object store has no such
+operation in pyarrow; there it asks first, and `RemoteFiles` says why that is enough.
 """
 
 from __future__ import annotations
@@ -18,14 +29,33 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+"""What file systems answer that know no hard links: EPERM on Linux's FAT, EACCES on Android, EMLINK where a count ends.
+
+Any other error, a full disk above all, is the caller's.
+"""
+
 _STRAY_AFTER = 3600.0
-"""Seconds after which a temporary file of another machine counts as left behind."""
+"""Seconds after which a temporary file of another machine counts as left behind: its writer cannot be asked for, and
+no write of a small file takes an hour."""
+
+_REQUESTS = 16
+"""Reads of an object store at once: each waits for the network some 10 to 100 ms."""
+
+
+class Stream(Protocol):
+    """What is read from or written to a large object, in pieces."""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, at most ``size``; empty at the end."""
+
+    def write(self, data: bytes) -> int:
+        """Add bytes."""
 
 
 class Files(Protocol):
@@ -69,7 +99,10 @@ class Files(Protocol):
 
 
 class LocalFiles:
-    """Files under a local folder. Temporary names start with a dot and carry their writer's host and process."""
+    """Files under a local folder: the contract of `Files`, kept as the head of this file says.
+
+    Temporary names start with a dot and carry their writer's host and process, by which `stray` asks whether it lives.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -91,7 +124,7 @@ class LocalFiles:
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file; of several writers at once exactly one gets True. A hard link is the arbiter."""
         target = self.root / name
-        if target.exists():
+        if target.exists():  # spares the write and two flushes in the usual case; the link decides all the same
             return False
         temporary = self._write_temporary(target, data)
         try:
@@ -104,8 +137,8 @@ class LocalFiles:
             if not _rename_if_absent(temporary, target):
                 return False
         finally:
-            temporary.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+            temporary.unlink(missing_ok=True)  # the link is a second name of the same file; this drops the first
+        flush(target.parent)
         return True
 
     def replace(self, name: str, data: bytes) -> None:
@@ -116,15 +149,15 @@ class LocalFiles:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+        flush(target.parent)
 
     def move(self, name: str, target: str) -> None:
-        """Rename a file."""
+        """Rename a file. Its old folder is not flushed: after a power cut the file may have both names, never none."""
         place = self.root / target
         _make_folder(place.parent)
         with contextlib.suppress(FileNotFoundError):
             (self.root / name).replace(place)
-            _flush_folder(place.parent)
+            flush(place.parent)
 
     def delete(self, name: str) -> None:
         """Remove a file."""
@@ -146,11 +179,11 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def alone(self, word: str) -> Iterator[None]:
-        """Hold a lock that the kernel drops with its process."""
+        """Hold a lock that the kernel drops with its process, so that a kill blocks nobody."""
         from filelock import FileLock
 
         lock = FileLock(self.root / f".{word}.lock")
-        with contextlib.suppress(NotImplementedError):
+        with contextlib.suppress(NotImplementedError):  # Lustre and NFS mounts without a lock daemon
             lock.acquire()
         try:
             yield
@@ -195,6 +228,7 @@ class RemoteFiles:
 
     ``create`` asks first and puts then: where two writers put one name within that moment, the later one stays.
     Records of one trial are interchangeable (the name is a hash of all that the result depends on), and each is whole.
+    Objects are opened without pyarrow's compression by ending: bytes are stored as they are given.
     """
 
     def __init__(self, filesystem: FileSystem, prefix: str) -> None:
@@ -203,11 +237,11 @@ class RemoteFiles:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises FileNotFoundError."""
-        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
+        with self.reading(name) as stream:
             return bytes(stream.read())
 
     def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
-        """Each name with its bytes; 16 requests run at once, because each one waits for the network."""
+        """Each name with its bytes; several requests run at once, because each one waits for the network."""
 
         def fetch(name: str) -> bytes | None:
             try:
@@ -215,7 +249,7 @@ class RemoteFiles:
             except FileNotFoundError:
                 return None
 
-        with ThreadPoolExecutor(16) as pool:
+        with ThreadPoolExecutor(_REQUESTS) as pool:
             for name, data in zip(names, pool.map(fetch, names), strict=True):
                 if data is not None:
                     yield name, data
@@ -233,20 +267,27 @@ class RemoteFiles:
 
     def replace(self, name: str, data: bytes) -> None:
         """Put an object in a single request."""
-        with self.open_output(name) as stream:
+        with self.writing(name) as stream:
             stream.write(data)
 
-    def open_output(self, name: str) -> Any:
-        """A stream into an object, which is there once the stream is closed."""
+    def reading(self, name: str) -> AbstractContextManager[Stream]:
+        """A large object's bytes, in pieces; raises FileNotFoundError."""
+        stream: AbstractContextManager[Stream] = self.filesystem.open_input_stream(self.path(name), compression=None)
+        return stream
+
+    def writing(self, name: str) -> AbstractContextManager[Stream]:
+        """A large new object, in pieces; it is there once the stream is closed, and killed before, there is none."""
         path = self.path(name)
+        stream: AbstractContextManager[Stream]
         try:
-            return self.filesystem.open_output_stream(path, compression=None)
+            stream = self.filesystem.open_output_stream(path, compression=None)
         except FileNotFoundError:  # a file system with real folders
             self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-            return self.filesystem.open_output_stream(path, compression=None)
+            stream = self.filesystem.open_output_stream(path, compression=None)
+        return stream
 
     def move(self, name: str, target: str) -> None:
-        """Copy an object, then delete it."""
+        """Copy an object, then delete it: killed between the two, it has both names."""
         with contextlib.suppress(FileNotFoundError):
             self.replace(target, self.read(name))
             self.delete(name)
@@ -271,7 +312,7 @@ class RemoteFiles:
         return [(info.path.removeprefix(f"{top}/"), info.size, (info.mtime_ns or 0) / 1e9) for info in files]
 
     def alone(self, word: str) -> AbstractContextManager[object]:
-        """Object stores know no locks."""
+        """Object stores know no locks: do not wait."""
         return contextlib.nullcontext()
 
     def names(self, folder: str) -> list[str]:
@@ -298,13 +339,14 @@ def _make_folder(folder: Path) -> None:
         missing.append(missing[-1].parent)
     folder.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):  # a new folder's own entry must reach the disk as well
-        _flush_folder(made.parent)
+        flush(made.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems refuse to flush a folder
+        with contextlib.suppress(OSError):  # some network file systems (CIFS, FUSE mounts) refuse to flush a folder
             os.fsync(handle)
     finally:
         os.close(handle)
@@ -312,7 +354,7 @@ def _flush_folder(folder: Path) -> None:
 
 def _rename_if_absent(temporary: Path, target: Path) -> bool:
     """First writer wins where hard links are not supported: check and rename under a lock that dies with its holder."""
-    import fcntl
+    import fcntl  # not on Windows, whose NTFS has hard links
 
     with (target.parent / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -323,13 +365,14 @@ def _rename_if_absent(temporary: Path, target: Path) -> bool:
 
 
 def _abandoned(path: Path) -> bool:
+    """Whether the writer of a temporary file is dead: by its process on this machine, by the file's age elsewhere."""
     host, process = [*path.name.split("~"), "", ""][1:3]
     if host == socket.gethostname() and process.isdigit():
         try:
-            os.kill(int(process), 0)
+            os.kill(int(process), 0)  # signal 0 only asks whether the process is there
         except ProcessLookupError:
             return True
-        except PermissionError:
-            return False
+        except PermissionError:  # it is there, and another user's
+            pass
         return False
     return time.time() - path.stat().st_mtime > _STRAY_AFTER

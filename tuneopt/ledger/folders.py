@@ -1,56 +1,59 @@
-"""Folders of large files beside a ledger's records, such as kept weights: there whole, or not at all."""
+"""Folders of large files beside a ledger's records, such as kept weights: there whole, or not at all.
+
+In a local ledger a folder is filled under a temporary name and renamed. An object store knows no rename: there the
+files are put one by one, and `LIST`, which names them, is put last and deleted first. Without the list the folder is
+not there, whatever files are.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tuneopt.ledger.files import LocalFiles, RemoteFiles
-from tuneopt.ledger.objects import Objects
-
-if TYPE_CHECKING:
-    from tuneopt.ledger.store import Ledger
+from tuneopt.ledger.files import LocalFiles, RemoteFiles, flush
+from tuneopt.ledger.store import Ledger
 
 LIST = "files.txt"
-"""What an object store gets last: the names of a folder's files. Without it the folder is not there."""
+"""What an object store gets last: the names of a folder's files, a line each."""
 
 _PIECE = 16 << 20
+"""Bytes that are copied at a time."""
 
 
 @contextlib.contextmanager
 def new_folder(ledger: Ledger, name: str) -> Iterator[Path]:
     """An empty local folder to write files into; they are stored as ``name`` when the block ends without an error.
 
-    A folder of that name that is there already is replaced.
+    A folder of that name that is there already is replaced. The old one goes before the new one appears, so a kill
+    between the two leaves neither: what is kept here can be made again.
     """
-    if isinstance(ledger.files, LocalFiles):
-        target = ledger.files.root / name
+    files = ledger.files
+    if isinstance(files, LocalFiles):
+        target = files.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}~", dir=target.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}~", dir=target.parent))  # same file system: a rename
         try:
             yield scratch
-            _flush(scratch)
+            for path in (*scratch.iterdir(), scratch):  # contents before names, as in `LocalFiles`
+                flush(path)
             shutil.rmtree(target, ignore_errors=True)
-            scratch.chmod(0o755)
+            scratch.chmod(0o755)  # mkdtemp makes a folder for this user alone
             scratch.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return
-    assert isinstance(ledger.files, RemoteFiles)
+    assert isinstance(files, RemoteFiles)
     with tempfile.TemporaryDirectory(prefix="tuneopt-") as made:
         yield Path(made)
-        objects = Objects(ledger.files)
         paths = sorted(Path(made).iterdir())
-        objects.delete(f"{name}/{LIST}")
+        files.delete(f"{name}/{LIST}")
         for path in paths:
-            with path.open("rb") as file, objects.writing(f"{name}/{path.name}") as stream:
+            with path.open("rb") as file, files.writing(f"{name}/{path.name}") as stream:
                 shutil.copyfileobj(file, stream, _PIECE)
-        objects.replace(f"{name}/{LIST}", "\n".join(path.name for path in paths).encode())
+        files.replace(f"{name}/{LIST}", "\n".join(path.name for path in paths).encode())
 
 
 def has_folder(ledger: Ledger, name: str) -> bool:
@@ -62,25 +65,14 @@ def has_folder(ledger: Ledger, name: str) -> bool:
 
 def fetch_folder(ledger: Ledger, name: str, target: Path) -> None:
     """Copy the folder's files into ``target``, which exists; raises FileNotFoundError where there is no such folder."""
-    if isinstance(ledger.files, LocalFiles):
-        for path in sorted((ledger.files.root / name).iterdir()):
+    files = ledger.files
+    if isinstance(files, LocalFiles):
+        for path in sorted((files.root / name).iterdir()):
             shutil.copyfile(path, target / path.name)
         return
-    assert isinstance(ledger.files, RemoteFiles)
-    objects = Objects(ledger.files)
-    for word in objects.read(f"{name}/{LIST}").decode().splitlines():
-        if Path(word).name != word or word.startswith("."):
+    assert isinstance(files, RemoteFiles)
+    for word in files.read(f"{name}/{LIST}").decode().splitlines():
+        if Path(word).name != word or word.startswith("."):  # a list from elsewhere must not write outside ``target``
             raise FileNotFoundError(f"{name}/{LIST} names {word!r}, which is no file of that folder")
-        with objects.reading(f"{name}/{word}") as stream, (target / word).open("wb") as file:
-            while piece := stream.read(_PIECE):
-                file.write(piece)
-
-
-def _flush(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some network file systems refuse to flush a folder
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        with files.reading(f"{name}/{word}") as stream, (target / word).open("wb") as file:
+            shutil.copyfileobj(stream, file, _PIECE)

@@ -3,6 +3,9 @@
 Results are safe without it, since the first record of a trial wins; it saves the time of training everything twice. A
 holder on this machine is asked for by its process, so that a killed driver holds nothing up. One on another machine
 counts as gone when its heartbeat stands still for `EXPIRY_SECONDS`.
+
+``leases/<name>.json`` holds one `Holder` as JSON. Its holder alone replaces it, every `BEAT_SECONDS`, and deletes it at
+the end; a killed driver leaves it, and the next driver takes it over. A lease that cannot be read holds nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ from tuneopt.ledger.store import Ledger
 from tuneopt.spec import InputError
 
 BEAT_SECONDS = 10.0
+"""Seconds between heartbeats: a small write each, which a slow object store can bear."""
+
 EXPIRY_SECONDS = 60.0
+"""Seconds without a heartbeat after which a holder on another machine counts as gone: six beats may fail in a row."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +46,9 @@ class Holder:
     born: str
     since: str
     beat: int = 0
+    """Heartbeats so far: other drivers compare it with what they saw before, so that no two clocks have to agree."""
     at: float = 0.0
+    """When it last beat, in seconds since 1970 by its own clock; it only shortens a wait."""
 
     @classmethod
     def here(cls) -> Holder:
@@ -75,7 +83,7 @@ def parse(data: bytes) -> Holder | None:
 
 
 @contextlib.contextmanager
-def held(ledger: Ledger, name: str, what: str = "sweep") -> Iterator[None]:
+def hold(ledger: Ledger, name: str, what: str = "sweep") -> Iterator[None]:
     """Hold the lease of the sweep or study ``name`` while the block runs.
 
     Raises `InputError` that names the host, the process and since when, where another driver holds it.
@@ -108,7 +116,7 @@ class _Lease:
             self.watch(other)
         with self.files.alone("leases"):
             now = self.read()
-            if now is not None and now != other:  # a third one was faster
+            if now is not None and now != other:  # a third driver was faster
                 raise self.refusal(now)
             self.files.replace(self.name, self.mine.to_json())
 
@@ -138,7 +146,10 @@ class _Lease:
             return None
 
     def beat(self, done: threading.Event) -> None:
-        """Show that this process is alive, until ``done`` or until another one took over."""
+        """Show that this process is alive, until ``done`` or until another one took over.
+
+        A beat that cannot be written is left out: a store that does not answer for a moment must not end a sweep.
+        """
         while not done.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):
                 now = self.read()
@@ -160,7 +171,11 @@ def _who(holder: Holder) -> str:
 
 
 def _machine() -> str:
-    """A machine that was not restarted, seen from one container: where process numbers mean the same."""
+    """A machine that was not restarted, seen from one container: where process numbers mean the same.
+
+    Two containers can share a host name and number their processes alike; the kernel's name of the process namespace
+    tells them apart, and the boot id tells a restart.
+    """
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -169,16 +184,18 @@ def _machine() -> str:
 
 
 def _born(process: int) -> str:
-    """When a process of this machine began, in the kernel's ticks; empty when there is none."""
+    """When a process of this machine began, in the kernel's ticks since boot; empty when there is none.
+
+    A number alone would take a later process with the same number for the holder. Where there is no /proc (macOS), it
+    has to do.
+    """
     try:
+        # The name in parentheses may hold spaces; state and start time are the 1st and the 20th field behind it.
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]  # a zombie runs no more
     except OSError:
-        return "" if Path("/proc/self").exists() else _lives(process)
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _lives(process: int) -> str:
-    """Where there is no /proc: whether the number is in use at all."""
+        if Path("/proc/self").exists():
+            return ""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,7 +1,9 @@
 """A log for each trial beside its record: ``logs/<trial id>.jsonl``, an event a line.
 
-The worker that trains writes it, the driver adds what a dead worker cannot say. It is there for trials that failed as
-well, which have no record. Nothing is computed from it, and what goes wrong with it never ends a trial.
+A line is a JSON object with ``time`` (UTC, milliseconds), ``level``, ``event``, ``trial`` and what the event adds. The
+worker that trains writes it, the driver adds what a dead worker cannot say. It is there for trials that failed as
+well, which have no record. Nothing is computed from it, and what goes wrong with it never ends a trial. A kill can cut
+the last line short; readers wait for its line feed, and a later writer's line then makes one line that is unreadable.
 """
 
 from __future__ import annotations
@@ -16,12 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tuneopt.ledger.browse import find_record
-from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import LocalFiles
-from tuneopt.ledger.record import TrialRecord
 from tuneopt.ledger.store import Ledger
-from tuneopt.spec import InputError
 
 FOLDER = "logs"
 
@@ -53,9 +51,9 @@ class TrialLog:
     def __init__(self, ledger: Ledger, trial: str) -> None:
         self.ledger, self.trial = ledger, trial
         self.name = log_name(trial)
-        self._held: bytearray | None = None
+        self._content: bytearray | None = None  # all of the log, on an object store
         self._upload_after = 0.0
-        self._said = False
+        self._complained = False
 
     @property
     def where(self) -> str:
@@ -72,38 +70,30 @@ class TrialLog:
             files = self.ledger.files
             self.ledger.mark()
             if isinstance(files, LocalFiles):
-                self._append(files.root / self.name, line, urgent)
+                _append(files.root / self.name, line, urgent)
             else:
                 self._upload(line, urgent, last=event in (*ENDS, "error", "interrupted"))
         except Exception as error:  # whatever a file system may raise: training is worth more than its log
-            if not self._said:
-                self._said = True
+            if not self._complained:
+                self._complained = True
                 _log.warning(
                     "cannot write the log %s: %s", self.where, error, extra={"trial": self.trial, "log_failed": True}
                 )
 
-    def _append(self, path: Path, line: bytes, urgent: bool) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            if _fits(os.fstat(handle).st_size, urgent):
-                os.write(handle, line)
-        finally:
-            os.close(handle)
-
     def _upload(self, line: bytes, urgent: bool, last: bool) -> None:
-        if self._held is None:
+        if self._content is None:
             try:
-                self._held = bytearray(self.ledger.files.read(self.name))
+                self._content = bytearray(self.ledger.files.read(self.name))
             except FileNotFoundError:
-                self._held = bytearray()
-        if _fits(len(self._held), urgent):
-            self._held += line
+                self._content = bytearray()
+        if _fits(len(self._content), urgent):
+            self._content += line
         now = time.monotonic()
         if now >= self._upload_after or last:
+            # The long pause is set first: if the put raises or takes minutes, the next events do not try again.
             self._upload_after = now + BACK_OFF_SECONDS
-            self.ledger.files.replace(self.name, bytes(self._held))
-            self._upload_after, self._said = time.monotonic() + UPLOAD_SECONDS, False
+            self.ledger.files.replace(self.name, bytes(self._content))
+            self._upload_after, self._complained = time.monotonic() + UPLOAD_SECONDS, False
 
 
 class SilentLog(TrialLog):
@@ -129,46 +119,9 @@ def has_log(ledger: Ledger, trial: str) -> bool:
     return ledger.files.exists(log_name(trial))
 
 
-def find_log(ledger: Ledger, prefix: str) -> str:
-    """The id of the one trial whose id begins with ``prefix`` and that has a log.
-
-    Raises `InputError` for none, or naming the candidates.
-    """
-    logged = [name.removesuffix(".jsonl") for name in ledger.files.names(FOLDER) if name.endswith(".jsonl")]
-    found = [trial for trial in logged if trial.startswith(prefix)] if prefix else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-        raise InputError(f"the id {prefix!r} is ambiguous; give more digits of one of {shown}")
-    if prefix and any(trial.startswith(prefix) for trial in ledger.ids()):
-        raise InputError(
-            f"the trial {prefix!r} has a record but no log; `tuneopt ledger show {prefix}` shows the record"
-        )
-    raise InputError(f"no trial in {ledger.uri} has a log and an id that begins with {prefix!r}")
-
-
-def find_finished(ledger: Ledger, prefix: str) -> TrialRecord:
-    """As `find_record`; the `InputError` for a trial that has not finished, or failed, names its log."""
-    try:
-        return find_record(ledger, prefix)
-    except DamagedRecordError:
-        raise
-    except InputError:
-        names = ledger.files.names(FOLDER) if prefix else []
-        found = [name.removesuffix(".jsonl") for name in names if name.startswith(prefix)]
-        if len(found) != 1 or ledger.has(found[0]):
-            raise
-        raise InputError(
-            f"trial {found[0]} has no record, because it runs, was interrupted or failed; its log "
-            f"{log_address(ledger, found[0])} says more: print it with ledger logs {found[0]}"
-        ) from None
-
-
-def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:
-    """A record as plain data, with the address of its log under ``log``; None where there is no log."""
-    log = log_address(ledger, record.trial) if has_log(ledger, record.trial) else None
-    return {**record.to_dict(), "log": log}
+def logged_trials(ledger: Ledger) -> list[str]:
+    """Ids of all trials that have a log, sorted."""
+    return [name.removesuffix(".jsonl") for name in ledger.files.names(FOLDER) if name.endswith(".jsonl")]
 
 
 def read_log(ledger: Ledger, trial: str, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
@@ -185,19 +138,32 @@ def read_log(ledger: Ledger, trial: str, offset: int = 0) -> tuple[list[dict[str
 
 
 def follow_log(ledger: Ledger, trial: str, pause: float = 1.0) -> Iterator[dict[str, Any]]:
-    """Events as they come, from the first on, to the end of the trial (its ``end``, or a failure for good)."""
+    """Events as they come, from the first on, to the end of the trial (its ``end``, or a failure for good).
+
+    ``pause`` is in seconds. Where the last event so far is an end, but the trial is started again later, it stops.
+    """
     offset = 0
     while True:
         events, offset = read_log(ledger, trial, offset)
         yield from events
-        if events and ended(events):
+        if events and events[-1]["event"] in ENDS:
             return
         time.sleep(pause)
 
 
-def ended(events: list[dict[str, Any]]) -> bool:
-    """Whether the last of these events ends a trial: nothing more is to come, unless the trial is started again."""
-    return events[-1]["event"] in ENDS
+def _append(path: Path, line: bytes, urgent: bool) -> None:
+    """Append in one write to a file opened with O_APPEND: lines of two processes of a machine never mix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        if _fits(os.fstat(handle).st_size, urgent):
+            os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def _fits(size: int, urgent: bool) -> bool:
+    return size < LIMIT or (urgent and size < 2 * LIMIT)
 
 
 def _event(line: bytes) -> dict[str, Any]:
@@ -206,13 +172,8 @@ def _event(line: bytes) -> dict[str, Any]:
     except ValueError:
         plain = None
     if not isinstance(plain, dict) or not isinstance(plain.get("event"), str):
-        text = line.decode(errors="replace")
-        return {"time": "", "level": "warning", "event": "unreadable", "text": text}
+        return {"time": "", "level": "warning", "event": "unreadable", "text": line.decode(errors="replace")}
     return {"time": "", "level": "info", **plain}
-
-
-def _fits(size: int, urgent: bool) -> bool:
-    return size < LIMIT or (urgent and size < 2 * LIMIT)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,9 @@
-"""From what a user calls a ledger (a path or an address) to the files behind it, with errors that say the mend."""
+"""From what a user calls a ledger (a path or an address) to the files behind it, with errors that say the mend.
+
+A ledger is known by its marker, ``ledger.json``: one line of JSON with the kind and the schema of the layout. It is
+written before anything else, so a folder with files of another program is never taken for a ledger, and a ledger of a
+newer release is never written to.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from tuneopt.ledger import checks
+from tuneopt.checked import NewerSchemaError, known_schema, parse_object
 from tuneopt.ledger.files import Files, LocalFiles, RemoteFiles
 from tuneopt.spec import InputError, nearest
 
@@ -23,15 +28,14 @@ def resolve(uri: str | Path) -> tuple[str, Files]:
     text = str(uri)
     if not text.strip():
         raise InputError("the ledger's address is empty; give a folder or an address such as s3://bucket/prefix")
-    scheme, found, rest = text.partition("://")
-    if not found:
-        return _local(Path(text))
-    if scheme not in SCHEMES:
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme not in SCHEMES:
         raise InputError(f"a ledger cannot live at a {scheme}:// address; {nearest(scheme, SCHEMES)}")
-    if scheme == "file":
-        if not rest.startswith("/"):
+    if not separator or scheme == "file":
+        if separator and not rest.startswith("/"):
             raise InputError(f"{text!r} names another host; write file:///absolute/path or a plain path")
-        return _local(Path(rest))
+        root = Path(rest if separator else text).expanduser().absolute()
+        return str(root), LocalFiles(root)
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if (at and user != "anonymous") or _SECRET.search(rest.partition("?")[2]):
         raise InputError(
@@ -48,68 +52,57 @@ def resolve(uri: str | Path) -> tuple[str, Files]:
     return text.rstrip("/"), RemoteFiles(filesystem, prefix)
 
 
-def _local(path: Path) -> tuple[str, Files]:
-    root = path.expanduser().absolute()
-    return str(root), LocalFiles(root)
-
-
 def marker_text() -> bytes:
     """What a new ledger's marker file holds."""
     return json.dumps({"kind": "tuneopt ledger", "schema": MARKER_SCHEMA}).encode() + b"\n"
 
 
 def cut_short(data: bytes) -> bool:
-    """Whether ``data`` is this release's own marker as a crash can leave it: a part of it, or zeros."""
+    """Whether ``data`` is this release's own marker as a crash can leave it: a part of it, or zeros.
+
+    A file system that orders its journal before its data can show a file at its full length with no content yet.
+    """
     return data != marker_text() and (marker_text().startswith(data) or not data.strip(b"\0"))
 
 
 def check_marker(data: bytes, uri: str) -> None:
     """Raises `InputError` unless ``data`` marks a ledger that this release reads."""
     try:
-        plain = checks.parse_object(data, "a ledger's marker")
+        plain = parse_object(data, "a ledger's marker")
+        if plain.get("kind") == "tuneopt ledger":
+            known_schema(plain.get("schema"), MARKER_SCHEMA, f"ledger {uri}")
+            return
+    except NewerSchemaError:
+        raise
     except InputError as error:
         raise InputError(f"{uri}/{MARKER} is damaged ({error}); restore it or give another ledger") from None
-    if plain.get("kind") != "tuneopt ledger":
-        raise InputError(f"{uri}/{MARKER} belongs to another program; give another folder")
-    schema = plain.get("schema")
-    if isinstance(schema, int) and schema > MARKER_SCHEMA:
-        raise InputError(
-            f"the ledger {uri} has schema {schema} and this tuneopt reads up to {MARKER_SCHEMA}; upgrade tuneopt"
-        )
-    if schema != MARKER_SCHEMA or isinstance(schema, bool):
-        raise InputError(f"{uri}/{MARKER} names no known schema ({schema!r}); restore it or give another ledger")
+    raise InputError(f"{uri}/{MARKER} belongs to another program; give another folder")
 
 
 def inspect(uri: str, files: Files, must_exist: bool) -> None:
     """Raises `InputError` unless a ledger is at ``uri``, or (without ``must_exist``) can be made there."""
     try:
-        _inspect(uri, files, must_exist)
+        if isinstance(files, LocalFiles):
+            root = files.root
+            there = next((folder for folder in (root, *root.parents) if folder.exists()), root)
+            if there.exists() and not there.is_dir():
+                what = "is a file" if there == root else f"lies inside {there}, which is a file"
+                raise InputError(f"the ledger {uri} {what}; give a folder")
+            if not root.exists():
+                if must_exist:
+                    raise InputError(f"there is no ledger at {uri}; check the path, or tune something into it first")
+                return
+            next(root.iterdir(), None)  # an unreadable folder shows itself here
+        if files.exists(MARKER):
+            data = files.read(MARKER)
+            if not cut_short(data):  # the next write mends it
+                check_marker(data, uri)
+        elif must_exist:
+            raise InputError(f"{uri} is not a ledger (it has no {MARKER}); check the address")
     except PermissionError:
         raise InputError(f"the ledger {uri} cannot be read by this user; change its permissions") from None
     except OSError as error:
         raise InputError(f"the ledger {uri} cannot be read ({_one_line(error)}); check the address") from None
-
-
-def _inspect(uri: str, files: Files, must_exist: bool) -> None:
-    if isinstance(files, LocalFiles):
-        root = files.root
-        for folder in (root, *root.parents):
-            if folder.exists():
-                if not folder.is_dir():
-                    what = "is a file" if folder == root else f"lies inside {folder}, which is a file"
-                    raise InputError(f"the ledger {uri} {what}; give a folder")
-                break
-        if not root.exists():
-            if must_exist:
-                raise InputError(f"there is no ledger at {uri}; check the path, or tune something into it first")
-            return
-        next(root.iterdir(), None)  # an unreadable folder shows itself here
-    if files.exists(MARKER):
-        data = files.read(MARKER)
-        if not cut_short(data):  # the next write mends it
-            check_marker(data, uri)
-    elif must_exist:
-        raise InputError(f"{uri} is not a ledger (it has no {MARKER}); check the address")
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,17 +3,34 @@
 A record is written once, by the worker that finished the trial, and is never changed. Everything a comparison or a
 report may ask later is in it: the specification, the losses, the curve, what it cost, the proof that the named
 optimizer ran, and where it ran. Units: nats per token, tokens, steps, seconds, bytes, FLOPs.
+
+On disk a record is the one line of JSON that `TrialRecord.to_json` gives (sorted keys, no spaces, no NaN) and a line
+feed, in ``trials/<trial>.json``. `TrialRecord.from_json` accepts that form alone and checks every field: what a
+comparison reads has passed these checks, whoever wrote the file.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 
-from tuneopt.ledger import checks
-from tuneopt.spec import InputError, TrialSpec
+from tuneopt import checked
+from tuneopt.spec import InputError, TrialSpec, nearest
+
+SCHEMA = 1
+"""Version of the record's JSON form; raised when a field is added, renamed or changes its meaning."""
+
+STATUSES = ("completed", "diverged")
+
+SECONDS = ("train", "eval", "startup", "checkpoint")
+"""What the wall time of a trial is divided into."""
+
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +47,14 @@ class CurvePoint:
     """Seconds since the trial began, earlier parts of a resumed trial included."""
 
     def __post_init__(self) -> None:
-        checks.count("a curve point's step", self.step)
-        checks.count("a curve point's tokens", self.tokens)
-        checks.number("a curve point's learning_rate", self.learning_rate)
-        checks.number("a curve point's seconds", self.seconds)
-        losses = (("train_loss", self.train_loss), ("select_loss", self.select_loss), ("report_loss", self.report_loss))
-        for name, loss in losses:
+        checked.whole("a curve point's step", self.step)
+        checked.whole("a curve point's tokens", self.tokens)
+        number("a curve point's learning_rate", self.learning_rate)
+        number("a curve point's seconds", self.seconds)
+        for name in ("train_loss", "select_loss", "report_loss"):
+            loss = getattr(self, name)
             if loss is not None:
-                checks.number(name, loss, low=-checks.LARGEST)
+                number(name, loss, low=-LARGEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +92,66 @@ class TrialRecord:
     resumes: int
     tokens_per_second: float
     notes: tuple[str, ...] = ()
-    schema: int = checks.SCHEMA
+    schema: int = SCHEMA
 
     def __post_init__(self) -> None:
+        self._check_identity()
+        self._check_losses()
+        for name in ("tokens", "steps", "resumes"):
+            checked.whole(name, getattr(self, name))
+        for name in ("peak_bytes", "checkpoint_bytes", "optimizer_state_bytes"):
+            if getattr(self, name) is not None:
+                checked.whole(name, getattr(self, name))
+        for name in ("epochs", "flops", "tokens_per_second"):
+            number(name, getattr(self, name))
+        checked.exact_keys(self.seconds, SECONDS, "record's seconds")
+        for name in ("started", "ended"):
+            _check_moment(name, getattr(self, name))
+        for name, kind in (("proof", Mapping | None), ("environment", Mapping), ("routing", list | tuple)):
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"a trial record's {name} has the wrong type, {type(getattr(self, name)).__name__}")
+        if not all(isinstance(route, Mapping) for route in self.routing):
+            raise InputError("a trial record's routing must hold one object per parameter")
+        if not isinstance(self.notes, list | tuple) or not all(isinstance(note, str) for note in self.notes):
+            raise InputError("a trial record's notes must be a list of texts")
+        # One plain form for each field, so that a record equals what is read back from its JSON.
+        forms = {
+            "curve": tuple(self.curve),
+            "seconds": {name: number(f"seconds {name}", self.seconds[name]) for name in SECONDS},
+            "proof": checked.plain_tree(self.proof, "proof"),
+            "routing": tuple(checked.plain_tree(route, "routing") for route in self.routing),
+            "environment": checked.plain_tree(self.environment, "environment"),
+            "notes": tuple(map(checked.whole_text, self.notes)),
+        }
+        for name, form in forms.items():
+            object.__setattr__(self, name, form)
+
+    def _check_identity(self) -> None:
         if not all(isinstance(point, CurvePoint) for point in self.curve):
             raise InputError("a trial record's curve must hold CurvePoint values")
-        for name, plain in checks.normalised(self).items():
-            object.__setattr__(self, name, plain)
+        checked.known_schema(self.schema, SCHEMA, "trial record")
+        if not isinstance(self.spec, TrialSpec):
+            raise InputError("a trial record's spec must be a TrialSpec")
+        if self.trial != self.spec.id:
+            raise InputError(f"the record's trial id {self.trial!r} is not its specification's hash {self.spec.id!r}")
+        if self.status not in STATUSES:
+            raise InputError(f"unknown trial status {self.status!r}; {nearest(str(self.status), STATUSES)}")
+        if "train_batch_size" not in self.spec.config:
+            raise InputError("a trial record's specification needs the hyperparameter train_batch_size")
+        # Tables divide by the steps of the budget: a batch that does not fit the budget is refused here.
+        self.spec.regime.steps(checked.whole("train_batch_size", self.spec.config["train_batch_size"]))
+
+    def _check_losses(self) -> None:
+        diverged = self.status == "diverged"
+        for name in ("select_loss", "report_loss"):
+            value = getattr(self, name)
+            if diverged != (value is None):
+                raise InputError(f"a {self.status} trial {'has no' if diverged else 'needs a'} {name}, not {value!r}")
+        if self.initial_loss is None and not diverged:
+            raise InputError("a completed trial needs an initial_loss, not None")
+        for name in ("select_loss", "report_loss", "initial_loss"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), low=-LARGEST)
 
     @property
     def comparable(self) -> bool:
@@ -107,16 +177,45 @@ class TrialRecord:
     @classmethod
     def from_json(cls, text: str | bytes) -> TrialRecord:
         """Rebuild a record; raises `InputError` for anything but a complete record of a known schema."""
-        plain = checks.parse_object(text, "a trial record")
-        checks.known_schema(plain.get("schema"), checks.SCHEMA, "trial record")
-        checks.exact_keys(plain, [field.name for field in fields(cls)], "trial record")
+        plain = checked.parse_object(text, "a trial record")
+        # Before the keys: a newer release may have other fields, and its records are not to be called damaged.
+        checked.known_schema(plain.get("schema"), SCHEMA, "trial record")
+        checked.exact_keys(plain, [field.name for field in fields(cls)], "trial record")
         points = plain.pop("curve")
         if not isinstance(points, list):
             raise InputError("a trial record's curve must be a list of points; move the file away and train again")
         names = [field.name for field in fields(CurvePoint)]
         for point in points:
-            checks.exact_keys(point, names, "curve point")
+            checked.exact_keys(point, names, "curve point")
         if not isinstance(plain["spec"], dict):
             raise InputError("a trial record's spec must be an object; move the file away and train again")
         spec = TrialSpec.from_dict(plain.pop("spec"))
         return cls(spec=spec, curve=tuple(CurvePoint(**point) for point in points), **plain)
+
+
+def finite(value: float | None) -> float | None:
+    """The value as a float, or None where it is missing, NaN or infinite: the form losses are recorded in."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def number(name: str, value: Any, *, low: float = 0) -> float:
+    """A finite number from ``low`` up; raises `InputError` naming ``name`` otherwise."""
+    if type(value) is float and low <= value <= LARGEST:  # the usual case: hundreds of these in every record
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
+        raise InputError(
+            f"{name} must be a finite number, not {checked.shown(value)}; a loss that is not finite is recorded as None"
+        )
+    if value < low:
+        raise InputError(f"{name} must be at least {low:g}, not {value!r}")
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _check_moment(name: str, text: Any) -> None:
+    """A time as ISO 8601 in UTC: times of two machines are compared as texts."""
+    try:
+        offset = datetime.fromisoformat(checked.text(name, text)).utcoffset()
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be an ISO-8601 time such as 2026-01-31T12:00:00+00:00, not {text!r}") from None
+    if offset != timedelta(0):
+        raise InputError(f"{name} must be in UTC, such as 2026-01-31T12:00:00+00:00, not {text!r}")

@@ -1,10 +1,21 @@
 """The durable store of trial records, sweeps and runs.
 
-Layout under the root: ``ledger.json`` (marker with the schema), ``trials/<id>.json`` (one immutable file per
-finished trial), ``sweeps/<id>.json``, ``runs/<time>-<word>.json``, ``compacted/trials.parquet`` (derived, for fast
-reading) and ``checkpoints/`` (owned by training). The files in ``trials`` are the only truth: a compacted row whose
-file is gone does not exist, and a file that is not compacted yet is read as it is. No operation deletes a record; a
-damaged one moves to ``damaged/`` when its trial is recorded again.
+Layout under the root:
+
+    ledger.json                    marker with the schema, written before anything else (`place`)
+    trials/<id>.json               one immutable file for each finished trial (`record`), written by its worker
+    sweeps/<id>.json               what a sweep asks for and where it stands; its driver replaces it as it goes
+    runs/<time>-<word>.json        the account of one command, written once, at its end
+    studies/<id>.json              how far a study under way is; its driver replaces it every few seconds
+    compacted/trials.parquet       derived, for fast reading (`compaction`)
+    logs/<id>.jsonl                an event a line, for people (`logs`)
+    leases/<name>.json             who drives a sweep or study (`lease`)
+    checkpoints/, weights/         large files, owned by training; weights come and go as whole folders (`folders`)
+    damaged/                       files that were set aside (`damage`)
+
+The files in ``trials`` are the only truth: a compacted row whose file is gone does not exist, and a file that is not
+compacted yet is read as it is. No operation deletes a record; a damaged one moves to ``damaged/`` when its trial is
+recorded again. All writes go through `files`, so a reader or a crash at any moment sees a file whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,12 +24,14 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneopt.ledger import checks, damage, place
+from tuneopt.checked import plain_tree
+from tuneopt.ledger import damage, place
+from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.record import TrialRecord
 from tuneopt.spec import InputError
@@ -26,8 +39,10 @@ from tuneopt.spec import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+"""Names that are a single part of a path, and no hidden file, on every file system."""
 
 
 class Ledger:
@@ -49,7 +64,7 @@ class Ledger:
 
     def ids(self) -> list[str]:
         """Ids of all trials that have a record, sorted; one listing, no file is opened."""
-        return [name.removesuffix(".json") for name in self.files.names("trials") if name.endswith(".json")]
+        return list(map(damage.key, damage.json_names(self.files, "trials")))
 
     def has(self, trial: str) -> bool:
         """Whether a trial has a record."""
@@ -61,46 +76,41 @@ class Ledger:
             data = self.files.read(f"trials/{_safe(trial)}.json")
         except FileNotFoundError:
             return None
-        return self.decode(trial, data)
+        return damage.decode(self.uri, trial, data)
 
     def sound(self, trial: str) -> TrialRecord | None:
         """The record of a trial, or None where there is none or a damaged one: what a sweep still has to run."""
         try:
             return self.get(trial)
-        except damage.DamagedRecordError as error:
+        except DamagedRecordError as error:
             _log.warning("%s; its trial runs again", str(error).partition(";")[0])
             return None
 
     def put(self, record: TrialRecord) -> bool:
         """Store a record, durably and whole. The first writer wins: False, and no change, when one was there.
 
-        A damaged record that was there is set aside, and does not count.
+        A damaged record that was there is set aside, and does not count. Between that and the second attempt another
+        process may have written the record: then it is the first writer.
         """
         self.mark()
         name, data = f"trials/{record.trial}.json", record.to_json().encode() + b"\n"
         if self.files.create(name, data):
             return True
-        aside = damage.set_aside(self, name, lambda found: self.fault(name, found))
+        aside = damage.set_aside(self.files, self.uri, name, damage.record_fault)
         return bool(aside) and self.files.create(name, data)
 
     def mend(self) -> list[str]:
         """Move every damaged file to ``damaged/``, one sentence for each; their trials run when next asked for."""
-        return damage.mend(self)
+        from tuneopt.ledger import compaction
 
-    def fault(self, name: str, data: bytes) -> str:
-        """What is wrong with the bytes of the record ``trials/<id>.json``; empty when nothing is."""
-        try:
-            self.decode(name.removeprefix("trials/").removesuffix(".json"), data)
-        except damage.DamagedRecordError as error:
-            return error.why
-        return ""
+        return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
 
     def records(self) -> Iterator[TrialRecord]:
         """All records in the order of their ids; raises `DamagedRecordError` at a damaged one."""
-        from tuneopt.ledger.compaction import texts
+        from tuneopt.ledger import compaction
 
-        for trial, data in texts(self):
-            yield self.decode(trial, data)
+        for trial, data in compaction.texts(self.files):
+            yield damage.decode(self.uri, trial, data)
 
     def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
         """Store what describes a sweep, over an older description of the same id."""
@@ -133,21 +143,21 @@ class Ledger:
 
     def table(self) -> pa.Table:
         """One row per trial, ordered by id, flat columns (`tuneopt.ledger.table` lists them)."""
-        from tuneopt.ledger.compaction import table
+        from tuneopt.ledger import compaction
 
-        return table(self)
+        return compaction.table(self.files, self.uri)
 
     def curves(self) -> pa.Table:
         """One row per curve point: trial, step, tokens, fraction of the run, learning rate, losses, seconds."""
-        from tuneopt.ledger.compaction import curves
+        from tuneopt.ledger import compaction
 
-        return curves(self)
+        return compaction.curves(self.files, self.uri)
 
     def compact(self) -> int:
         """Fold all records into one Parquet file for fast reading; returns how many. Safe beside running workers."""
-        from tuneopt.ledger.compaction import compact
+        from tuneopt.ledger import compaction
 
-        return compact(self)
+        return compaction.compact(self.files, self.uri)
 
     def export(self, path: str | Path) -> int:
         """Write `table` to a ``.parquet`` or ``.csv`` file; returns the rows; `InputError` for another suffix."""
@@ -157,57 +167,34 @@ class Ledger:
 
     def verify(self) -> list[str]:
         """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""
-        from tuneopt.ledger.verify import problems
+        from tuneopt.ledger import compaction
 
-        return problems(self)
-
-    def decode(self, trial: str, data: bytes) -> TrialRecord:
-        """The record in the file of ``trial``; raises `DamagedRecordError` when it is damaged or another trial's.
-
-        A record of a newer release is no damage, and raises a plain `InputError`.
-        """
-        name = f"trials/{trial}.json in {self.uri}"
-        try:
-            record = TrialRecord.from_json(data)
-        except checks.NewerSchemaError:
-            raise
-        except InputError as error:
-            raise damage.DamagedRecordError(
-                f"the record {name} is damaged ({error}); move it away (`tuneopt ledger mend`) and train it again",
-                str(error),
-            ) from None
-        if record.trial != trial:
-            why = f"it holds the record of trial {record.trial}"
-            raise damage.DamagedRecordError(f"the file {name} is misplaced: {why}; move it away", why)
-        return record
+        problems, records = damage.check(self.files, self.uri)
+        strays = [
+            f"{name}: left behind by an interrupted write; it holds nothing that counts and may be removed"
+            for name in damage.strays(self.files)
+        ]
+        return [*problems, *strays, *compaction.problems(self.files, records)]
 
     def mark(self) -> None:
         """Make the marker before the first write, and never write into a ledger of a newer release."""
         if not self._marked:
             if not self.files.create(place.MARKER, place.marker_text()):
-                found = self.files.read(place.MARKER)
-                if place.cut_short(found):
+                data = self.files.read(place.MARKER)
+                if place.cut_short(data):
                     self.files.replace(place.MARKER, place.marker_text())
                 else:
-                    place.check_marker(found, self.uri)
+                    place.check_marker(data, self.uri)
             self._marked = True
 
     def _put_plain(self, name: str, plain: Mapping[str, Any], what: str) -> None:
         self.mark()
-        text = json.dumps(checks.plain_tree(plain, what), sort_keys=True, allow_nan=False)
+        text = json.dumps(plain_tree(plain, what), sort_keys=True, allow_nan=False)
         self.files.replace(name, text.encode() + b"\n")
 
     def _plain(self, folder: str) -> dict[str, dict[str, Any]]:
-        names = [f"{folder}/{name}" for name in self.files.names(folder) if name.endswith(".json")]
-        found = {}
-        for name, data in self.files.read_all(names):
-            try:
-                found[name.removeprefix(f"{folder}/").removesuffix(".json")] = checks.parse_object(data, "JSON")
-            except InputError as error:
-                raise damage.DamagedRecordError(
-                    f"{name} in {self.uri} is damaged ({error}); move it away (`tuneopt ledger mend`)", str(error)
-                ) from None
-        return found
+        stored = self.files.read_all(damage.json_names(self.files, folder))
+        return {damage.key(name): damage.decode_plain(self.uri, name, data) for name, data in stored}
 
 
 def open_ledger(uri: str | Path, must_exist: bool = False) -> Ledger:
@@ -219,6 +206,18 @@ def open_ledger(uri: str | Path, must_exist: bool = False) -> Ledger:
     ledger = Ledger(uri)
     place.inspect(ledger.uri, ledger.files, must_exist)
     return ledger
+
+
+def mending(ledger: Ledger, act: Callable[[], T]) -> T:
+    """``act()``, and once more after `Ledger.mend` where it met a damaged file: for commands that write to the ledger.
+
+    A command that only reads says what is damaged instead, and moves nothing.
+    """
+    try:
+        return act()
+    except DamagedRecordError:
+        ledger.mend()
+        return act()
 
 
 def _safe(name: str) -> str:

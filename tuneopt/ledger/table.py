@@ -14,8 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneopt.ledger.checks import SECONDS
-from tuneopt.ledger.record import TrialRecord
+from tuneopt.ledger.record import SECONDS, TrialRecord
 from tuneopt.spec import InputError, Value
 
 FIXED = pa.schema(

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.errors import NoRoomError, no_room
 from tuneopt.train.mirror import Mirror
 from tuneopt.train.pause import pause_seconds
 

@@ -17,8 +17,8 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from tuneopt.ledger.objects import Objects
-from tuneopt.ledger.room import NoRoomError, no_room
+from tuneopt.errors import NoRoomError, no_room
+from tuneopt.ledger.files import RemoteFiles
 
 KEPT = 2
 END_SECONDS = 60.0
@@ -36,7 +36,7 @@ class Mirror:
     gives way to a newer one: training never waits, and at most one upload is behind.
     """
 
-    def __init__(self, objects: Objects, trial: str) -> None:
+    def __init__(self, objects: RemoteFiles, trial: str) -> None:
         self.objects = objects
         self.prefix = f"checkpoints/{trial}"
         self._turn = threading.Condition()

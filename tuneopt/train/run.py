@@ -192,9 +192,7 @@ def checkpoint_store(ledger: Ledger, trial: str) -> CheckpointStore:
     """The checkpoints of a trial; those of a remote ledger have copies beside it, for other machines to go on from."""
     mirror = None
     if isinstance(ledger.files, RemoteFiles):
-        from tuneopt.ledger.objects import Objects
-
-        mirror = Mirror(Objects(ledger.files), trial)
+        mirror = Mirror(ledger.files, trial)
     return CheckpointStore(checkpoint_folder(ledger, trial), mirror)
 
 

@@ -24,12 +24,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tuneopt import declared as fields
 from tuneopt.data.readers import ending
 from tuneopt.data.recipe import recipe as defaults
 from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
 from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
-from tuneopt.declared import fields
-from tuneopt.declared.lines import Node, parse_yaml, read_yaml
+from tuneopt.declared import Node, parse_yaml, read_yaml
 from tuneopt.spec import InputError, nearest
 
 T = TypeVar("T")
@@ -146,14 +146,14 @@ def _count(node: Node, what: str, least: int = 1, most: int = 10**15, example: s
     """A whole number, which may be written as 2e9."""
     value = fields.number(node, what, least=least, example=example)
     if value != int(value) or value > most:
-        node.fail(f"{what} must be a whole number of up to {most}, not {fields.said(node)}")
+        node.fail(f"{what} must be a whole number of up to {most}, not {fields.in_words(node)}")
     return int(value)
 
 
 def _sources(node: Node, folder: Path, weighed: bool) -> tuple[SourceRecipe, ...]:
     if not isinstance(node.plain, dict) or not node.plain:
         node.fail(
-            f"sources must be a mapping of names to sources, not {fields.said(node)}; try web: {{files: [*.txt]}}"
+            f"sources must be a mapping of names to sources, not {fields.in_words(node)}; try web: {{files: [*.txt]}}"
         )
     if len(node.plain) > MOST_SOURCES:
         node.fail(f"{len(node.plain)} sources are more than {MOST_SOURCES}; put files of one kind into one source")
@@ -225,9 +225,9 @@ def _weight(node: Node, name: str) -> Fraction:
     try:
         weight = Fraction(Decimal(str(node.plain)))
     except InvalidOperation:
-        node.fail(f"the weight of {name} must be a number, not {fields.said(node)}; try 3.8")
+        node.fail(f"the weight of {name} must be a number, not {fields.in_words(node)}; try 3.8")
     if not Fraction(1, 10**18) <= weight <= 10**18:
-        node.fail(f"the weight of {name} must lie between 1e-18 and 1e18, not {fields.said(node)}")
+        node.fail(f"the weight of {name} must lie between 1e-18 and 1e18, not {fields.in_words(node)}")
     return weight
 
 

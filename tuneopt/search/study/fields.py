@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 
-from tuneopt.declared.fields import mapping, number, said, sequence, switch, value, whole, word
-from tuneopt.declared.lines import Node
+from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.spec import InputError, Regime, Scale, find_scale
 
-__all__ = ["label", "mapping", "number", "ratio", "said", "scale", "sequence", "switch", "value", "whole", "word"]
+__all__ = ["in_words", "label", "mapping", "number", "ratio", "scale", "sequence", "switch", "value", "whole", "word"]
 
 
 def scale(node: Node, what: str = "scale", line: int | None = None, text: str | None = None) -> Scale:
     """A scale by its name, which is the node's own text or a key's."""
     name = node.plain if text is None else text
     if not isinstance(name, str):
-        node.fail(f"{what} must be the name of a scale, not {said(node)}; try 130m or nano-65k")
+        node.fail(f"{what} must be the name of a scale, not {in_words(node)}; try 130m or nano-65k")
     try:
         return find_scale(name)
     except InputError as error:

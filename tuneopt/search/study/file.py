@@ -175,7 +175,7 @@ def _changed(space: SearchSpace, name: str, ladder: str, node: Node) -> LadderSp
         if part not in parts:
             continue
         if not isinstance(parts[part].plain, dict):
-            parts[part].fail(f"{part} must be a mapping of hyperparameters, not {fields.said(parts[part])}")
+            parts[part].fail(f"{part} must be a mapping of hyperparameters, not {fields.in_words(parts[part])}")
         for key, entry in parts[part].items():
             if part == "grid":
                 grids[key] = [fields.value(each, f"a value of {key}") for each in fields.sequence(entry, key)]
@@ -223,7 +223,7 @@ def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: li
             listed.fail(f"nothing is left for {name}: the phase before has every scale and ratio")
         return tuple(rest)
     if not isinstance(listed.plain, dict) or not listed.plain:
-        listed.fail(f"the regimes of {name} must be a mapping of scales to ratios, not {fields.said(listed)}; "
+        listed.fail(f"the regimes of {name} must be a mapping of scales to ratios, not {fields.in_words(listed)}; "
                     "try {nano-65k: [1, 2]}")  # fmt: skip
     found: dict[Place, None] = {}
     for key, entry in listed.items():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneopt.declared import lines
-from tuneopt.declared.lines import MAX_BYTES, Node
+from tuneopt import declared
+from tuneopt.declared import MAX_BYTES, Node
 
 __all__ = ["MAX_BYTES", "Node", "parse_yaml", "read_yaml"]
 
@@ -14,9 +14,9 @@ EXAMPLE = "studies/smoke.yaml"
 
 def read_yaml(path: Path) -> Node:
     """The one document of a study file; raises `InputError` with the place of what is wrong."""
-    return lines.read_yaml(path, "study", EXAMPLE)
+    return declared.read_yaml(path, "study", EXAMPLE)
 
 
 def parse_yaml(text: str, path: str) -> Node:
     """The one document of a study's text; ``path`` is named in errors."""
-    return lines.parse_yaml(text, path, EXAMPLE)
+    return declared.parse_yaml(text, path, EXAMPLE)
