@@ -16,7 +16,7 @@ from report_samples import make_sweep, run_sweep
 from tuneopt.ledger import Ledger
 from tuneopt.report.compare import Comparison, compare
 from tuneopt.report.sources import Material, gather
-from tuneopt.report.study import Study, SweepView, read_study
+from tuneopt.report.study import StudyView, SweepView, read_study
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def view(single: Ledger) -> SweepView:
 
 
 @pytest.fixture(scope="session")
-def study(several: Ledger) -> Study:
+def study(several: Ledger) -> StudyView:
     return read_study(several)
 
 

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneopt.report.study import Study, SweepView, read_study
+    from tuneopt.report.study import StudyView, SweepView, read_study
     from tuneopt.report.write import write_report
 
-__all__ = ["Study", "SweepView", "read_study", "write_report"]
+__all__ = ["StudyView", "SweepView", "read_study", "write_report"]
 
-_HOMES = {"Study": "study", "SweepView": "study", "read_study": "study", "write_report": "write"}
+_HOMES = {"StudyView": "study", "SweepView": "study", "read_study": "study", "write_report": "write"}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Facts:
+class NamedValues:
     """Named values, one to a line."""
 
     title: str
@@ -65,7 +65,7 @@ class Fold:
     kind: ClassVar[str] = "fold"
 
 
-Block = Figure | Table | Facts | Prose | Command | Fold
+Block = Figure | Table | NamedValues | Prose | Command | Fold
 
 
 @dataclass(frozen=True)

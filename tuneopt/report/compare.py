@@ -13,7 +13,7 @@ from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.study import Analysis, analyse
 from tuneopt.report.palette import position
 from tuneopt.report.sources import Material
-from tuneopt.report.study import Study, SweepView
+from tuneopt.report.study import StudyView, SweepView
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def compare(material: Material, *, sigma: float | None = None) -> Comparison:
     return Comparison(analysis, document(analysis), regimes)
 
 
-def winner_of(study: Study | None, comparison: Comparison, regime: RegimeKey, optimizer: str) -> SweepView | None:
+def winner_of(study: StudyView | None, comparison: Comparison, regime: RegimeKey, optimizer: str) -> SweepView | None:
     """The sweep that stands for an optimizer in a regime; of several, the one with the lowest select loss."""
     if study is None:
         return None

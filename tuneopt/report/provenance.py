@@ -6,19 +6,19 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneopt.report.blocks import Facts, Table
+from tuneopt.report.blocks import NamedValues, Table
 from tuneopt.report.figures.path import differences
 from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural
 
 
-def corpus(view: SweepView) -> Facts:
+def corpus(view: SweepView) -> NamedValues:
     """The text that was trained on."""
     regime = view.sweep.regime
     epochs = max((record.epochs for record in view.records.values()), default=None)
     seeds = view.sweep.seeds
-    return Facts(
+    return NamedValues(
         "Regime and corpus",
         (
             ("scale", f"{regime.scale.name}: {regime.scale.layers} layers, width {regime.scale.d_model}, "
@@ -39,7 +39,7 @@ def corpus(view: SweepView) -> Facts:
     )  # fmt: skip
 
 
-def environment(views: Sequence[SweepView]) -> Facts:
+def environment(views: Sequence[SweepView]) -> NamedValues:
     """Versions and hardware of the trials; what differs between them is counted."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for view in views:
@@ -54,7 +54,7 @@ def environment(views: Sequence[SweepView]) -> Facts:
     times = [moment for view in views for record in view.every.values() for moment in (record.started, record.ended)]
     if times:
         facts.append(("first start, last end", f"{min(times)[:19]}Z, {max(times)[:19]}Z"))
-    return Facts("Environment and versions", tuple(facts))
+    return NamedValues("Environment and versions", tuple(facts))
 
 
 def proof(view: SweepView) -> Table:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneopt.report import provenance, tables
-from tuneopt.report.blocks import Facts, Table
+from tuneopt.report.blocks import NamedValues, Table
 from tuneopt.report.command import tune_command
 from tuneopt.report.figure import Figure
 from tuneopt.report.figures.curves import curves_info, draw_curves
@@ -15,8 +15,8 @@ from tuneopt.report.figures.seeds import draw_seeds, seeds_info
 from tuneopt.report.figures.sensitivity import draw_sensitivity, sensitivity_info
 from tuneopt.report.figures.star import draw_star, star_info
 from tuneopt.report.palette import look
-from tuneopt.report.study import Study, SweepView
-from tuneopt.report.verdict import SweepVerdict, Tile, tiles
+from tuneopt.report.study import StudyView, SweepView
+from tuneopt.report.verdict import KeyNumber, SweepVerdict, tiles
 
 CURVES = 2400
 """Faint learning curves on the whole page, and rows of trials: they keep a file of 10,000 trials small."""
@@ -32,7 +32,7 @@ class Section:
     title: str
     colour: str
     verdict: SweepVerdict
-    tiles: tuple[Tile, ...]
+    tiles: tuple[KeyNumber, ...]
     star: Figure | None
     seeds: Figure | None
     hyperparameters: Table
@@ -41,9 +41,9 @@ class Section:
     curves: Figure | None
     sensitivity: Figure | None
     importances: Table | None
-    certificate: Facts
-    budget: Facts
-    corpus: Facts
+    certificate: NamedValues
+    budget: NamedValues
+    corpus: NamedValues
     proof: Table
     routing: Table
     trials: Table
@@ -56,7 +56,7 @@ class Section:
         return tuple(figure for figure in own if figure is not None)
 
 
-def section(study: Study, view: SweepView, verdict: SweepVerdict) -> Section:
+def section(study: StudyView, view: SweepView, verdict: SweepVerdict) -> Section:
     """The section of a sweep of a study."""
 
     def figure(name: str, info: Any, draw: Any) -> Figure:

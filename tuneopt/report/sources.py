@@ -21,7 +21,7 @@ from tuneopt.analysis.load import load
 from tuneopt.analysis.published import published as published_study
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger import table as tables
-from tuneopt.report.study import Study, read_study
+from tuneopt.report.study import StudyView, read_study
 from tuneopt.report.text import count_text, plural
 from tuneopt.spec import InputError
 
@@ -46,7 +46,7 @@ class Material:
     the sources.
     """
 
-    study: Study | None
+    study: StudyView | None
     inputs: Inputs
     judged: frozenset[str] | None
     origins: tuple[Origin, ...]
@@ -89,7 +89,7 @@ def gather(
     return Material(study, inputs, judged, tuple(origin for _, origin, _ in parts), tuple(options))
 
 
-def _of_study(study: Study) -> tuple[Inputs, frozenset[str]]:
+def _of_study(study: StudyView) -> tuple[Inputs, frozenset[str]]:
     """Every trial of the sweeps, and the ids of those that stand for them.
 
     The runs of the start count for the noise, once the winner was run with as many seeds.
@@ -156,6 +156,6 @@ def _file_origin(path: Path, inputs: Inputs) -> Origin:
     return Origin(f"file {path.name}", (("SHA-256", digest), *_counts(inputs)))
 
 
-def _ledger_origin(ledger: Ledger, study: Study) -> Origin:
+def _ledger_origin(ledger: Ledger, study: StudyView) -> Origin:
     trials = len({trial for view in study.views for trial in view.every})
     return Origin(f"ledger {ledger.uri}", (("sweeps", str(len(study.views))), ("trials", f"{trials:,}")))

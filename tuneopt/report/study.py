@@ -111,7 +111,7 @@ class SweepView:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyView:
     """The sweeps of a report, smallest regime first, and how many trials of the ledger belong to none of them.
 
     ``runs`` are the accounts of what the sweeps of studies share: wall seconds and slots, each run once. ``shares`` are
@@ -153,7 +153,7 @@ class _ReadOnce(Ledger):
         return self.held[trial]
 
 
-def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> Study:
+def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView:
     """Replay the sweeps of a ledger, or those whose ids (or their beginnings) are given.
 
     Raises `InputError` for a ledger without sweeps and an id that no sweep has.
@@ -171,7 +171,7 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> Study:
     shared = tuple(run for run in runs if "sweep" not in run and shown & set(names_in(run.get("sweeps"))))
     studies = {run.get("study") for run in shared}
     shares = tuple(run for run in runs if "sweep" in run and run.get("study") in studies)
-    return Study(tuple(views), len(set(ledger.ids()) - ours), shared, shares)
+    return StudyView(tuple(views), len(set(ledger.ids()) - ours), shared, shares)
 
 
 def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -> list[str]:

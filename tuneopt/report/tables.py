@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneopt.analysis import importance
-from tuneopt.report.blocks import Facts, Table
+from tuneopt.report.blocks import NamedValues, Table
 from tuneopt.report.figures.path import PathInfo
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import (
@@ -64,7 +64,7 @@ def moves(info: PathInfo) -> Table:
     )  # fmt: skip
 
 
-def certificate(view: SweepView) -> Facts:
+def certificate(view: SweepView) -> NamedValues:
     """What the certificate claims, and on what it rests."""
     state, descent = view.state, view.state.descent
     status = Counter(change.status for change in descent.star)
@@ -77,7 +77,7 @@ def certificate(view: SweepView) -> Facts:
     best = min((change.loss for change in descent.star if change.loss is not None), default=None)
     margin = None if best is None or descent.incumbent_loss is None else best - descent.incumbent_loss
     measured = f"max({view.sweep.tolerance_floor:g}, 1.645 \u221a2 \u03c3) = {state.tolerance:.4f} nats"
-    return Facts(
+    return NamedValues(
         "Certificate",
         (
             ("complete", "yes" if descent.certificate.complete and state.finished else "no"),
@@ -118,7 +118,7 @@ def _wall(view: SweepView, seconds: float) -> str:
     return f"{duration_text(seconds)} in {plural(len(view.runs), 'run')}" if view.runs else NONE
 
 
-def budget(view: SweepView) -> Facts:
+def budget(view: SweepView) -> NamedValues:
     """What the sweep cost."""
     records, progress = list(view.every.values()), view.state.progress
     parts = ("train", "eval", "startup", "checkpoint")
@@ -128,7 +128,7 @@ def budget(view: SweepView) -> Facts:
     room = sum(float(run.get("wall_seconds") or 0) * float(run.get("slots") or 0) for run in view.runs)
     busy = sum(float(run.get("busy_seconds") or 0) for run in view.runs)
     reused = sum(trial not in view.launched for trial in view.records) if view.runs else None
-    return Facts(
+    return NamedValues(
         "Budget",
         (
             ("trials", f"{progress.done} done, {progress.diverged} diverged, {progress.unproven} unproven, "

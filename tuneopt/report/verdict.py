@@ -31,7 +31,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Tile:
+class KeyNumber:
     """A figure that the first screen shows large: its name, its value, a note under it, and its standard error."""
 
     name: str
@@ -187,7 +187,7 @@ def _mixed(view: SweepView) -> list[str]:
     return found
 
 
-def tiles(view: SweepView, verdict: SweepVerdict) -> tuple[Tile, ...]:
+def tiles(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]:
     """The figures of a single sweep that the first screen shows large."""
     certificate = view.state.descent.certificate
     seeds = plural(verdict.report.seeds, "seed") if verdict.report else "not measured"
@@ -199,14 +199,14 @@ def tiles(view: SweepView, verdict: SweepVerdict) -> tuple[Tile, ...]:
         _loss_tile("Select loss", verdict.select, f"nats/token, {seeds}"),
         _loss_tile("Gain over the start", gain, "nats per token")
         if gain
-        else Tile("Gain over the start", "none", "the start is best" if verdict.report else "not measured"),
-        Tile("Certificate", verdict.state, edges),
-        Tile("Tolerance", f"{certificate.tolerance:.4f}", f"nats; noise {noise}"),
-        Tile("Trials", f"{len(view.every):,}", f"{duration_text(view.device_seconds())} of device time"),
+        else KeyNumber("Gain over the start", "none", "the start is best" if verdict.report else "not measured"),
+        KeyNumber("Certificate", verdict.state, edges),
+        KeyNumber("Tolerance", f"{certificate.tolerance:.4f}", f"nats; noise {noise}"),
+        KeyNumber("Trials", f"{len(view.every):,}", f"{duration_text(view.device_seconds())} of device time"),
     )
 
 
-def _loss_tile(name: str, value: Mean | None, note: str) -> Tile:
+def _loss_tile(name: str, value: Mean | None, note: str) -> KeyNumber:
     if value is None:
-        return Tile(name, NONE, note)
-    return Tile(name, f"{value.value:.4f}", note, "" if value.error is None else f"\u00b1\u00a0{value.error:.4f}")
+        return KeyNumber(name, NONE, note)
+    return KeyNumber(name, f"{value.value:.4f}", note, "" if value.error is None else f"\u00b1\u00a0{value.error:.4f}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuneopt.analysis.budget import Budget
-from tuneopt.report.blocks import Block, Chapter, Facts, Table, table_or_fold
+from tuneopt.report.blocks import Block, Chapter, NamedValues, Table, table_or_fold
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figure import Figure
 from tuneopt.report.figures.budgets import BudgetsInfo, budgets_info, draw_budgets
-from tuneopt.report.study import Study
+from tuneopt.report.study import StudyView
 from tuneopt.report.text import NONE, count_text, duration_text, listed, percent_text, plural
 
 TITLE = "What tuning has cost"
@@ -18,7 +18,7 @@ NAMED = 3
 """Regimes that the sentence on unequal budgets names; of more it gives the number."""
 
 
-def chapter(study: Study | None, comparison: Comparison) -> Chapter:
+def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
     """The budget record of a ledger's sweeps; a table of results has none."""
     info = None if study is None else budgets_info(study.views)
     if study is None or info is None:
@@ -84,14 +84,14 @@ def _table(info: BudgetsInfo) -> Table:
     return Table("Budget by optimizer and coordinate", heads, rows, frozenset(range(3, 8)), note)
 
 
-def _runs(study: Study) -> Facts:
+def _runs(study: StudyView) -> NamedValues:
     """The runs of the studies that the sweeps belong to, each second once."""
     wall = sum(_number(run, "wall_seconds") for run in study.runs)
     room = sum(_number(run, "wall_seconds") * _number(run, "slots") for run in study.runs)
     busy = sum(_number(run, "busy_seconds") for run in (*study.runs, *study.shares))
     unfinished = sum(_number(run, "busy_seconds") for run in study.runs)
     cut = sum(run.get("interrupted") is True for run in study.runs)
-    return Facts(
+    return NamedValues(
         "Runs of the study",
         (
             ("runs", f"{len(study.runs)}" + (f", {cut} of them interrupted" if cut else "")),

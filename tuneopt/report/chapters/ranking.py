@@ -14,7 +14,7 @@ from tuneopt.report.figures.losses import draw_losses, losses_info
 from tuneopt.report.figures.speedups import TOGETHER, interval_text
 from tuneopt.report.palette import position
 from tuneopt.report.rows import spread
-from tuneopt.report.study import Study
+from tuneopt.report.study import StudyView
 from tuneopt.report.text import NONE, change_text, loss_text, plural
 
 TITLE = "Ranking and tie groups"
@@ -23,7 +23,7 @@ MOST_COLUMNS = 16
 """Regimes that the table of tie groups has room for."""
 
 
-def chapter(study: Study | None, comparison: Comparison) -> Chapter:
+def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
     """The ranking of every regime."""
     blocks: list[Block] = []
     rankings = comparison.analysis.rankings
@@ -93,7 +93,7 @@ def _mean_group(rankings: list[Ranking], name: str) -> float:
     return sum(known) / len(known) if known else math.inf
 
 
-def results(study: Study | None, comparison: Comparison) -> Table:
+def results(study: StudyView | None, comparison: Comparison) -> Table:
     """Every optimizer in every regime: loss, tie group, speedup, certificate."""
     baseline = comparison.analysis.baseline
     rows: list[tuple[str, ...]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuneopt.report import provenance
-from tuneopt.report.blocks import Block, Chapter, Command, Facts, Fold, Prose, Table, figures_of
+from tuneopt.report.blocks import Block, Chapter, Command, Fold, NamedValues, Prose, Table, figures_of
 from tuneopt.report.compare import Comparison
 from tuneopt.report.sources import Material
 from tuneopt.report.text import loss_text, plural, value_text
@@ -19,7 +19,7 @@ MOST = 2000
 def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter], sweeps: int) -> Chapter:
     """Where every number comes from; folded, because it is for the tenth question."""
     blocks: list[Block] = [Command("How to make this report again", material.command)]
-    blocks += [Fold(origin.name, (Facts(origin.name, origin.facts),)) for origin in material.origins]
+    blocks += [Fold(origin.name, (NamedValues(origin.name, origin.facts),)) for origin in material.origins]
     notes = material.inputs.notes
     if notes:
         blocks.append(Fold("What the sources do not say", (Prose(tuple(_sentence(note) for note in notes)),)))
