@@ -25,13 +25,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuneopt.constants import TOLERANCE
 from tuneopt.search.descent import POLICIES, descend
 from tuneopt.search.ladder import Config, LadderSpace
 from tuneopt.search.space import load_space
 from tuneopt.search.surrogate import AdditiveSurrogate, PairwiseSurrogate
 from tuneopt.spec import Value, canonical
 
-TOLERANCE = 0.003
 NOISE = 0.0012
 TPE_WAVES = 5
 SEARCHERS = (*POLICIES, "tpe", "random")

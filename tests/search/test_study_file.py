@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.search.study.begin import sweep_in
 from tuneopt.search.study.file import parse_study, read_study
 from tuneopt.search.study.lines import MAX_BYTES
-from tuneopt.search.study.study import NEAR_OPTIMAL
 from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Regime
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"

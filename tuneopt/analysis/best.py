@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import RegimeKey, Run
+from tuneopt.constants import TOLERANCE
 from tuneopt.spec import Value
-
-TOLERANCE = 0.003
-"""Nats under which a change does not count (arXiv 2509.02046); the noise's threshold where that is larger."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from tuneopt.analysis.best import Result
 from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.sensitivity import NEAR_OPTIMAL, Sensitivity
+from tuneopt.analysis.sensitivity import Sensitivity
 from tuneopt.analysis.spaces import searched
 from tuneopt.analysis.stars import Star
+from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.search.axis import is_number
 from tuneopt.spec import Value
 

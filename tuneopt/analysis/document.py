@@ -7,16 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.analysis.best import TOLERANCE
 from tuneopt.analysis.flips import Flip
 from tuneopt.analysis.inputs import Inputs, as_inputs
 from tuneopt.analysis.noise import FAMILY_RATE
 from tuneopt.analysis.ranking import Ranking
 from tuneopt.analysis.runs import RegimeKey, Rows, Run
 from tuneopt.analysis.scaling import describe
-from tuneopt.analysis.sensitivity import NEAR_OPTIMAL
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.analysis.study import Analysis, analyse
+from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.runs import Run
+from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.spec import Value
-
-NEAR_OPTIMAL = 0.007
-"""Nats above the best loss within which a value counts as near-optimal (arXiv 2509.02046, section 3)."""
 
 Change = tuple[str, Value, float | None]
 """A coordinate, the value it was changed to, and the loss; None where the trial diverged or was not compared."""

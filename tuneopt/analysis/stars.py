@@ -10,7 +10,8 @@ from tuneopt.analysis.best import Result
 from tuneopt.analysis.lookup import Config
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import RegimeKey, Run
-from tuneopt.analysis.sensitivity import NEAR_OPTIMAL, Sensitivity, sensitivities, star
+from tuneopt.analysis.sensitivity import Sensitivity, sensitivities, star
+from tuneopt.constants import NEAR_OPTIMAL
 
 
 @dataclass(frozen=True, slots=True)

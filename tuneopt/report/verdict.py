@@ -7,13 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import NONE, duration_text, listed, loss_text, plural
 from tuneopt.search.descent import Certificate
-
-ONE_SIDED = 1.645
-"""Standard errors by which a difference must exceed zero to count: 95%, one-sided."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _result(view: SweepView, report: Mean | None, gain: Mean | None) -> str:
         return (
             f"{reached}, {abs(gain.value):.4f} {_side(gain.value)} the start; single runs say nothing about the noise."
         )
-    sure = "more than noise explains" if gain.value > ONE_SIDED * gain.error else "no more than noise explains"
+    sure = "more than noise explains" if gain.value > ONE_SIDED_95 * gain.error else "no more than noise explains"
     return f"{reached}, {abs(gain.value):.4f} \u00b1 {gain.error:.4f} {_side(gain.value)} the start: {sure}."
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 from tuneopt.search.axis import Axis
 from tuneopt.search.ladder import Config, LadderSpace
 from tuneopt.search.prediction_law import Floats, Law, fit_law
@@ -37,11 +38,8 @@ __all__ = ["Forecast", "Law", "Prediction", "TunedRegime", "forecast", "predict"
 FEWEST = 4
 """Regimes from which a law is fitted; it has four parameters."""
 
-NEAR = 0.007
-"""Nats above a winner within which a value counts as near-optimal (arXiv 2509.02046)."""
-
-SOFTNESS = 0.003
-"""Nats over which the weight of a near-optimal value falls by e: the tolerance of a sweep."""
+SOFTNESS = TOLERANCE
+"""Nats over which the weight of a near-optimal value falls by e."""
 
 LEVEL = 0.90
 """Coverage of an interval."""
@@ -61,7 +59,7 @@ class TunedRegime:
 
     def near_optimal(self, name: str) -> dict[Value, float]:
         """The near-optimal values of one coordinate, each with its nats above the winner; the winner's own always."""
-        found = {value: max(0.0, above) for value, above in self.near.get(name, {}).items() if above <= NEAR}
+        found = {value: max(0.0, above) for value, above in self.near.get(name, {}).items() if above <= NEAR_OPTIMAL}
         return found | {self.config[name]: 0.0}
 
 

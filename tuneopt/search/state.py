@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tuneopt.constants import DIFFERENCE_95
 from tuneopt.search.descent import Change, Descent, descend
 from tuneopt.search.ladder import Config
 from tuneopt.search.outcome import Outcome
@@ -15,9 +16,6 @@ from tuneopt.spec import TrialSpec
 
 if TYPE_CHECKING:
     from tuneopt.search.sweep import Sweep
-
-SIGMAS = 1.645 * math.sqrt(2)
-"""Standard deviations that a change must win by: one-sided 95% for the difference of two single runs."""
 
 TYPICAL_MOVES = 1
 """Moves that a sweep usually makes; only the estimate of the remaining trials rests on it."""
@@ -112,7 +110,7 @@ def survey(sweep: Sweep, outcomes: Mapping[str, Outcome], gave_up: Collection[st
     measured = all(trial in outcomes or trial in gave_up for trial in noise)
     losses = [loss for trial in noise if trial in outcomes and (loss := outcomes[trial].loss) is not None]
     sigma = statistics.stdev(losses) if measured and len(losses) > 1 else None
-    tolerance = max(sweep.tolerance_floor, SIGMAS * (sigma or 0.0))
+    tolerance = max(sweep.tolerance_floor, DIFFERENCE_95 * (sigma or 0.0))
     descent = descend(
         sweep.space,
         _ByConfig(sweep, outcomes),

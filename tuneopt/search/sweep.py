@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneopt import checked
+from tuneopt.constants import TOLERANCE
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.ladder import Config, LadderSpace
 from tuneopt.search.outcome import Outcome
@@ -28,10 +29,7 @@ from tuneopt.spec import (
     nearest,
 )
 
-__all__ = ["MICRO_BATCH_TOKENS", "TOLERANCE", "Outcome", "Sweep", "SweepState", "micro_batch"]
-
-TOLERANCE = 0.003
-"""Nats per token by which a change must win (arXiv 2509.02046); measured noise can raise it, nothing lowers it."""
+__all__ = ["MICRO_BATCH_TOKENS", "Outcome", "Sweep", "SweepState", "micro_batch"]
 
 LARGEST_REPLICATES = 1000
 """Seeds that a start and a winner may run with."""

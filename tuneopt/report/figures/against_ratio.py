@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.ranking import Ranking
+from tuneopt.constants import TOLERANCE
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.figures.grouped import MOST_PLACES, Spot, draw_groups
@@ -107,7 +108,7 @@ def draw_against_ratio(info: AgainstRatioInfo) -> Drawing:
         for each in info.distances
     ]
     drawing = Drawing(440, "data-to-model ratio, by scale", "loss above the lowest (nats/token)", legend=True)
-    edge = scale_edge([each.nats for each in info.distances], info.threshold or 0.003)
+    edge = scale_edge([each.nats for each in info.distances], info.threshold or TOLERANCE)
     draw_groups(drawing, spots, 1.12 * edge, -0.06 * edge)
     drawing.level(0)
     if info.threshold is not None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneopt.analysis.sensitivity import NEAR_OPTIMAL, Sensitivity
+from tuneopt.analysis.sensitivity import Sensitivity
+from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.figures.star import scale_edge

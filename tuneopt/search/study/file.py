@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.queue import Limits
@@ -26,8 +27,7 @@ from tuneopt.search.space import SearchSpace, load_space, space_names
 from tuneopt.search.study import fields
 from tuneopt.search.study.begin import regimes_of, sweep_in
 from tuneopt.search.study.lines import Node, parse_yaml, read_yaml
-from tuneopt.search.study.study import NEAR_OPTIMAL, Devices, Place, Study
-from tuneopt.search.sweep import TOLERANCE
+from tuneopt.search.study.study import Devices, Place, Study
 from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale
 
 T = TypeVar("T")

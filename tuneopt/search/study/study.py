@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.queue import Limits
-from tuneopt.search.sweep import TOLERANCE
 from tuneopt.spec import Evaluation, canonical_json, find_scale
 
 PHASES = ("I", "II", "III")
 """Sweep everything; sweep what scales; predict the next scale."""
-
-NEAR_OPTIMAL = 0.007
-"""Nats above the best loss within which a value counts as near-optimal (arXiv 2509.02046, section 3)."""
 
 Place = tuple[str, float]
 """A regime by its names: scale and ratio. The corpus is the study's."""
