@@ -16,11 +16,12 @@ from torch import Tensor
 from tuneopt.data import Windows
 from tuneopt.data.shards import ShardWriter, map_shard
 from tuneopt.spec import CorpusId, Evaluation, Scale, TrialSpec
-from tuneopt.train.distributed import Placement, Ranks
+from tuneopt.train.building import LOOP_HYPERPARAMETERS, WarmModels
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.distributed_loop import RankTraining
-from tuneopt.train.engine import Engine
-from tuneopt.train.loop import LOOP_HYPERPARAMETERS, Training
-from tuneopt.train.transformers_layout import config, renamed_weight
+from tuneopt.train.loop import Training
+from tuneopt.train.ranks import Ranks
+from tuneopt.train.weights import config, renamed_weight
 
 TOKENS = 2**21
 """Tokens of the training split: what is in them is nothing to a timing, and no step of a run meets the same ones."""
@@ -81,7 +82,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def ours(
-    spec: TrialSpec, corpus: Any, engine: Engine, placement: Placement, ranks: Ranks | None = None
+    spec: TrialSpec, corpus: Any, engine: WarmModels, placement: ParallelConfig, ranks: Ranks | None = None
 ) -> tuple[Side, Training]:
     """The training loop as trials run it: prefetch, schedule, clipping, the proof behind it."""
     if ranks is None:

@@ -9,9 +9,9 @@ The GPU part needs torch and pyarrow alone: the corpus is random, and without tr
 note. All candidates of a row step in turn in one process, so that the machine's noise hits them alike. Both sides have
 the same initial weights, tokens, optimizer, precision, threads and passes; a row shows that their losses agree. Passes
 for Sophia's Hessian are in our steps alone. The MFU is counted against the dense peak of the device
-(`tuneopt.train.peaks`), one given with ``--peak-flops``, or, with ``--peak-flops measure``, the rate of large products
-measured here. On a machine with other work, ``--clock cpu`` counts the seconds that the process ran, threads that read
-batches included. Writes OUT.json and OUT.md.
+(`tuneopt.train.machine`), one given with ``--peak-flops``, or, with ``--peak-flops measure``, the rate of large
+products measured here. On a machine with other work, ``--clock cpu`` counts the seconds that the process ran, threads
+that read batches included. Writes OUT.json and OUT.md.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from throughput_sides import EVALUATION, RandomCorpus, Side, breakdown, ours, re
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.search.space import load_space
 from tuneopt.spec import SCALES, Regime, Scale, TrialSpec
-from tuneopt.train.distributed import Placement, Ranks
-from tuneopt.train.distributed_launch import is_rank, leave, rank_of_environment
-from tuneopt.train.engine import Engine
-from tuneopt.train.peaks import Peak, device_name, measured_peak, mfu, peak_of
-from tuneopt.train.run import peak_memory, reset_peak_memory
+from tuneopt.train.building import WarmModels
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.launch import is_rank, leave
+from tuneopt.train.machine import Peak, device_name, measured_peak, mfu, peak_memory, peak_of, reset_peak_memory
+from tuneopt.train.ranks import Ranks, rank_of_environment
 
 TINY = Scale("tiny", "nano", layers=2, d_model=32, d_ff=128, heads=1, seq_len=64)
 KNOWN = {**SCALES, "tiny": TINY}
@@ -54,7 +54,12 @@ PARTS = ("forward", "backward", "optimizer", "data", "communication")
 
 
 def compare(
-    scale: Scale, optimizer: str, corpus: RandomCorpus, engine: Engine, wanted: argparse.Namespace, ranks: Ranks | None
+    scale: Scale,
+    optimizer: str,
+    corpus: RandomCorpus,
+    engine: WarmModels,
+    wanted: argparse.Namespace,
+    ranks: Ranks | None,
 ) -> dict[str, Any]:
     """One row: a scale and an optimizer, every candidate stepping in turn."""
     batch = wanted.batch or (16 if scale.ladder == "nano" else 32)
@@ -68,7 +73,7 @@ def compare(
         evaluation=EVALUATION,
     )
     world = ranks.world if ranks else 1
-    placement = Placement(ranks=world, checkpointing=wanted.checkpointing, sequences=wanted.micro_batch)
+    placement = ParallelConfig(ranks=world, checkpointing=wanted.checkpointing, sequences=wanted.micro_batch)
     sides: list[Side] = []
     row: dict[str, Any] = {"scale": scale.name, "optimizer": optimizer, "batch": batch, "seq_len": scale.seq_len}
     reset_peak_memory()
@@ -100,12 +105,12 @@ def compare(
     return row
 
 
-ENGINES: dict[bool, Engine] = {}
+ENGINES: dict[bool, WarmModels] = {}
 """One engine for each mode: candidates live side by side, and an engine hands its one model out again."""
 
 
-def engine_for(engine: Engine, compiled: bool) -> Engine:
-    return ENGINES.setdefault(compiled, Engine(engine.device))
+def engine_for(engine: WarmModels, compiled: bool) -> WarmModels:
+    return ENGINES.setdefault(compiled, WarmModels(engine.device))
 
 
 def more(here: bool, ranks: Ranks | None) -> bool:
@@ -262,7 +267,7 @@ def main(words: list[str] | None = None) -> None:
     with process(wanted) as ranks, tempfile.TemporaryDirectory() as folder:
         device = ranks.device if ranks else torch.device(wanted.device)
         world, first = (ranks.world, ranks.rank == 0) if ranks else (1, True)
-        engine = Engine(device)
+        engine = WarmModels(device)
         given = wanted.peak_flops
         if given == "measure":
             peak: Peak | None = measured_peak(device, wanted.precision)

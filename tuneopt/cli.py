@@ -11,7 +11,7 @@ import typer
 from tuneopt.commands import corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED
 from tuneopt.errors import InputError, NoRoomError, no_room, visible
-from tuneopt.train.failed import RankFailedError
+from tuneopt.train.launch import RankFailedError
 
 app = typer.Typer(
     name="tuneopt",

@@ -22,7 +22,7 @@ from tuneopt.errors import NoRoomError
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, find_scale
-from tuneopt.train.distributed import Placement
+from tuneopt.train.config import ParallelConfig
 
 GPUS = {"CPU": 16.0, "GPU": 8.0}
 
@@ -56,7 +56,7 @@ def test_ranks_never_take_more_than_there_is(ranks: int, machines: list[tuple[in
 
 def test_slots_are_those_of_the_smallest_trial(monkeypatch) -> None:
     FakeRay(monkeypatch, now=[(GPUS, 2)])
-    placing = Placing({"130m": Placement(2), "1.2b": Placement(8, 2)}, gpus_per_trial=1)
+    placing = Placing({"130m": ParallelConfig(2), "1.2b": ParallelConfig(8, 2)}, gpus_per_trial=1)
     with placing.connect(None, ["130m", "1.2b"]) as connected:
         assert connected.slots == 8
     with placing.connect(None, ["nano-65k"]) as connected:
@@ -65,11 +65,11 @@ def test_slots_are_those_of_the_smallest_trial(monkeypatch) -> None:
 
 def test_what_no_cluster_can_meet_is_refused_with_what_is_missing(monkeypatch) -> None:
     ray = FakeRay(monkeypatch, now=[(GPUS, 2)])
-    placing = Placing({"1.2b": Placement(32, 2)}, gpus_per_trial=1)
+    placing = Placing({"1.2b": ParallelConfig(32, 2)}, gpus_per_trial=1)
     with pytest.raises(InputError, match=r"32 ranks needs 32 times 1 CPU and 1 GPU on the cluster.* hold 16"):
         placing.connect(None, ["1.2b"]).__enter__()
     assert ray.closed
-    together = replace(placing, placements={"1.2b": Placement(16, 2)}, together=True)
+    together = replace(placing, placements={"1.2b": ParallelConfig(16, 2)}, together=True)
     with pytest.raises(InputError, match="on one machine, where its checkpoints are, and the largest holds 8"):
         together.connect(None, ["1.2b"]).__enter__()
 
@@ -77,8 +77,8 @@ def test_what_no_cluster_can_meet_is_refused_with_what_is_missing(monkeypatch) -
 @pytest.mark.parametrize("gpus", [0.5, 2.0])
 def test_a_rank_drives_one_whole_gpu(gpus: float) -> None:
     with pytest.raises(InputError, match=f"drives one GPU, and --gpus-per-trial is {gpus:g}; give 1"):
-        Placing({"130m": Placement(2)}, gpus_per_trial=gpus)
-    Placing({"130m": Placement(1)}, gpus_per_trial=gpus)
+        Placing({"130m": ParallelConfig(2)}, gpus_per_trial=gpus)
+    Placing({"130m": ParallelConfig(1)}, gpus_per_trial=gpus)
 
 
 def sweep(**grids: list[Any]) -> Sweep:
@@ -88,10 +88,10 @@ def sweep(**grids: list[Any]) -> Sweep:
 
 def test_batches_that_do_not_divide_are_refused_before_anything_starts() -> None:
     with pytest.raises(InputError, match="train_batch_size 12, 20 does not divide among 8 ranks at 130m"):
-        check_batches(Placement(8), "130m", [8, 12, 16.0, 20])
+        check_batches(ParallelConfig(8), "130m", [8, 12, 16.0, 20])
     with pytest.raises(InputError, match="does not divide among 3 ranks at nano-65k"):
-        api.placed(sweep(), Placement(3))
-    assert api.placed(sweep(train_batch_size=[12, 24, 48]), Placement(3)) == {"nano-65k": Placement(3)}
+        api.placed(sweep(), ParallelConfig(3))
+    assert api.placed(sweep(train_batch_size=[12, 24, 48]), ParallelConfig(3)) == {"nano-65k": ParallelConfig(3)}
     assert api.placed(sweep(), None) == {}
 
 
@@ -104,9 +104,11 @@ def test_one_process_is_the_plain_worker_with_the_plain_request() -> None:
 
 
 def test_ranks_take_their_devices_through_ray_train_alone() -> None:
-    placing = Placing({"nano-65k": Placement(2, 1)}, keep_weights=True)
+    placing = Placing({"nano-65k": ParallelConfig(2, 1)}, keep_weights=True)
     worker = placing.trainable(TrialTrainable)
-    assert issubclass(worker, Ranked) and worker.placements == {"nano-65k": Placement(2, 1)} and worker.keep_weights
+    assert (
+        issubclass(worker, Ranked) and worker.placements == {"nano-65k": ParallelConfig(2, 1)} and worker.keep_weights
+    )
     there, elsewhere = (
         placing.request({"spec": json.dumps({"regime": {"scale": {"name": name}}})}).required_resources
         for name in ("nano-65k", "nano-262k")
@@ -118,15 +120,15 @@ def test_ranks_take_their_devices_through_ray_train_alone() -> None:
 def test_kernels_are_compiled_for_the_micro_batch_of_a_rank() -> None:
     spec = replace(sweep().spec(sweep().space.start), compile=True)
     assert spec.batch == 8 and spec.micro_batch == 8
-    (compiled,) = Placing({"nano-65k": Placement(4)}).as_compiled([spec])
+    (compiled,) = Placing({"nano-65k": ParallelConfig(4)}).as_compiled([spec])
     assert compiled == replace(spec, micro_batch=2)
     assert Placing().as_compiled([spec]) == [spec]
-    assert Placing({"nano-65k": Placement(2, 3)}).as_compiled([spec]) == [], "stage 3 runs uncompiled"
+    assert Placing({"nano-65k": ParallelConfig(2, 3)}).as_compiled([spec]) == [], "stage 3 runs uncompiled"
 
 
 def job(trial: str = "one") -> Job:
     spec = SimpleNamespace(id=trial)
-    return Job(spec, "embedded", "", SimpleNamespace(uri="somewhere"), Placement(2))  # type: ignore[arg-type]
+    return Job(spec, "embedded", "", SimpleNamespace(uri="somewhere"), ParallelConfig(2))  # type: ignore[arg-type]
 
 
 def test_ranks_wait_for_the_next_trial_and_leave_after_a_while() -> None:
@@ -187,7 +189,7 @@ def group(monkeypatch):
         line, ended = LocalLine(words), threading.Event()
         monkeypatch.setattr(ray, "remote", lambda **options: lambda kind: SimpleNamespace(remote=lambda: line))
         monkeypatch.setattr(Group, "_fit", lambda self: ended.wait(5) if running else None)
-        made = Group(Placement(2), 0.0, False)
+        made = Group(ParallelConfig(2), 0.0, False)
         assert made.take_up(job())
         if not running:
             made._thread = SimpleNamespace(ident=1, is_alive=lambda: False)  # type: ignore[assignment]

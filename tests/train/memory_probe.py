@@ -11,9 +11,9 @@ from zero_specs import OPTIMIZERS
 from tuneopt.optim import create
 from tuneopt.optim.factory import LOOP
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
-from tuneopt.train.engine import fresh
-from tuneopt.train.hessian import hessian_diagonal
-from tuneopt.train.run import peak_memory, reset_peak_memory
+from tuneopt.train.building import fresh
+from tuneopt.train.machine import peak_memory, reset_peak_memory
+from tuneopt.train.second_order.hessian import hessian_diagonal
 
 CPU = torch.device("cpu")
 

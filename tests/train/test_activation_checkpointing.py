@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tuneopt.spec import Scale
-from tuneopt.train.distributed import Placement
-from tuneopt.train.hessian import hessian_diagonal
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.loop import Training
 from tuneopt.train.model import Llama
+from tuneopt.train.second_order.hessian import hessian_diagonal
 
 DEEP = Scale("deep", "nano", layers=6, d_model=32, d_ff=128, heads=1, seq_len=64)
 
@@ -79,7 +79,7 @@ def test_a_trial_ends_with_the_same_weights(corpus, make_spec, compile: bool) ->
     runs = []
     for checkpointing in (False, True):
         spec = replace(make_spec(), compile=compile)
-        training = Training(spec, corpus, None, placement=Placement(checkpointing=checkpointing))
+        training = Training(spec, corpus, None, placement=ParallelConfig(checkpointing=checkpointing))
         assert training.model.checkpointing is checkpointing
         for _ in range(8):
             training.train_step()

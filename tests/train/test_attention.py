@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from live_bytes import LiveBytes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tuneopt.train import attention
-from tuneopt.train.attention import twice_differentiable_attention
+from tuneopt.train.chunks import ATTENTION_ROWS
+from tuneopt.train.second_order import layers
+from tuneopt.train.second_order.layers import twice_differentiable_attention
 
 
 def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,7 @@ def derivatives(attend, inputs, directions):
 def test_derivatives_equal_plain_products(sequences, heads, seq_len, width, rows, elements):
     """Any number of blocks, tokens that they do not divide, and heads in several parts."""
     inputs, directions = problem(sequences, heads, seq_len, width, seed=rows)
-    with patch.object(attention, "ATTENTION_ROWS", rows), patch.object(attention, "ATTENTION_ELEMENTS", elements):
+    with patch.object(layers, "ATTENTION_ROWS", rows), patch.object(layers, "ATTENTION_ELEMENTS", elements):
         found = derivatives(twice_differentiable_attention, inputs, directions)
     for ours, reference in zip(found, derivatives(plain, inputs, directions), strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
@@ -52,14 +53,14 @@ def test_derivatives_equal_plain_products(sequences, heads, seq_len, width, rows
 
 def test_numeric_derivatives_agree():
     (q, k, v, _), _ = problem(1, 2, 5, 3)
-    with patch.object(attention, "ATTENTION_ROWS", 2):
+    with patch.object(layers, "ATTENTION_ROWS", 2):
         assert torch.autograd.gradcheck(twice_differentiable_attention, (q, k, v))
         assert torch.autograd.gradgradcheck(twice_differentiable_attention, (q, k, v))
 
 
 def test_fp32_is_as_exact_as_plain_products():
     """Both round; neither may be much further from fp64 than the other. Scores are large enough for sharp rows."""
-    inputs, directions = problem(1, 2, 2 * attention.ATTENTION_ROWS + 88, 16, torch.float32)
+    inputs, directions = problem(1, 2, 2 * ATTENTION_ROWS + 88, 16, torch.float32)
     exact = derivatives(plain, [x.detach().double().requires_grad_() for x in inputs], [x.double() for x in directions])
     ours, reference = (derivatives(each, inputs, directions) for each in (twice_differentiable_attention, plain))
     for mine, theirs, truth in zip(ours, reference, exact, strict=True):
@@ -71,7 +72,7 @@ def test_fp32_is_as_exact_as_plain_products():
 def test_no_query_sees_what_comes_later():
     """To the bit: other keys, values and directions beyond a block's end do not enter what belongs to its queries."""
     inputs, directions = problem(1, 1, 8, 3)
-    with patch.object(attention, "ATTENTION_ROWS", 4):
+    with patch.object(layers, "ATTENTION_ROWS", 4):
         before = derivatives(twice_differentiable_attention, inputs, directions)
         for tensor in (*inputs[1:3], *directions):
             tensor.data[:, :, 4:] = 100.0
@@ -98,7 +99,7 @@ def peak(attend, seq_len: int) -> int:
 
 
 def test_memory_grows_with_the_tokens_not_with_their_square():
-    short, long = 2 * attention.ATTENTION_ROWS, 4 * attention.ATTENTION_ROWS
+    short, long = 2 * ATTENTION_ROWS, 4 * ATTENTION_ROWS
     assert peak(twice_differentiable_attention, long) < 2.2 * peak(twice_differentiable_attention, short)
     assert peak(plain, long) > 3.5 * peak(plain, short), "the count sees what plain products hold"
     assert peak(twice_differentiable_attention, long) < 0.25 * peak(plain, long)
@@ -113,7 +114,7 @@ def test_a_block_stays_within_its_bytes():
             derivatives(twice_differentiable_attention, inputs, directions)
         return live.peak - 16 * inputs[0].nbytes
 
-    with patch.object(attention, "ATTENTION_ELEMENTS", 2**17):
+    with patch.object(layers, "ATTENTION_ELEMENTS", 2**17):
         matrix = 4 * 2**17
         assert 4 * matrix < peak_beside_vectors(1) < 5.2 * matrix
         assert peak_beside_vectors(8) < 5.2 * matrix

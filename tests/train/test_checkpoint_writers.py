@@ -9,7 +9,7 @@ import torch
 
 from tuneopt.errors import NoRoomError, no_room
 from tuneopt.spec import InputError
-from tuneopt.train import checkpoint, pause
+from tuneopt.train import checkpoint, config
 from tuneopt.train.checkpoint import CheckpointStore
 
 CPU = torch.device("cpu")
@@ -76,16 +76,16 @@ def test_the_reason_of_a_failed_write_is_kept(size: int) -> None:
 
 def test_writing_checkpoints_takes_a_twentieth_of_the_time_at_most(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
-    assert store.pause == pause.PAUSE_SECONDS == 10.0
+    assert store.pause == config.PAUSE_SECONDS == 10.0
     store.last_seconds = 3.0
     assert store.pause == 60.0
 
 
 def test_the_environment_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(pause.PAUSE_VARIABLE, "0.5")
+    monkeypatch.setenv(config.PAUSE_VARIABLE, "0.5")
     assert CheckpointStore(tmp_path).pause == 0.5
     for bad in ("often", "-1", "nan", "inf"):
-        monkeypatch.setenv(pause.PAUSE_VARIABLE, bad)
+        monkeypatch.setenv(config.PAUSE_VARIABLE, bad)
         with pytest.raises(InputError, match="TUNEOPT_CHECKPOINT_SECONDS must be a number of seconds"):
             CheckpointStore(tmp_path)
 

@@ -8,13 +8,12 @@ from torch._dynamo.testing import CompileCounter
 
 from tuneopt.ledger import Ledger
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
-from tuneopt.train import engine
+from tuneopt.train.building import BuiltModel, WarmModels, can_compile, fresh
 from tuneopt.train.chunks import CHUNKED_VOCABULARY
-from tuneopt.train.distributed import Placement
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.distributed_run import run_ranks
-from tuneopt.train.engine import Engine, can_compile, fresh
-from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.run import run_trial
+from tuneopt.train.second_order.hessian import hessian_diagonal
 
 CPU = torch.device("cpu")
 FLAT = Scale("flat", "nano", layers=5, d_model=32, d_ff=64, heads=1, seq_len=32)
@@ -30,7 +29,7 @@ def window(vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def gradients(made: engine.Warm, vocab_size: int) -> tuple[float, list[torch.Tensor]]:
+def gradients(made: BuiltModel, vocab_size: int) -> tuple[float, list[torch.Tensor]]:
     loss = made.loss(*window(vocab_size))
     return loss.item(), list(torch.autograd.grad(loss, list(made.model.parameters())))
 
@@ -70,8 +69,8 @@ def test_inductor_gives_the_gradients_of_plain_code(precision: str, checkpointin
     if not can_compile():
         pytest.skip("no C++ compiler")
     vocab = CHUNKED_VOCABULARY + 5
-    compiled = Engine(CPU).prepare(spec(vocab, compile=True, precision=precision), checkpointing=checkpointing)
-    plain = Engine(CPU).prepare(spec(vocab, precision=precision))
+    compiled = WarmModels(CPU).prepare(spec(vocab, compile=True, precision=precision), checkpointing=checkpointing)
+    plain = WarmModels(CPU).prepare(spec(vocab, precision=precision))
     (loss, ours), (expected, reference) = gradients(compiled, vocab), gradients(plain, vocab)
     assert loss == pytest.approx(expected, rel=1e-6 if precision == "fp32" else 1e-4)
     for each, other in zip(ours, reference, strict=True):
@@ -90,6 +89,6 @@ def test_compiled_ranks_end_with_the_loss_of_one_process(corpus, make_spec, tmp_
     regime = replace(made.regime, corpus=replace(made.regime.corpus, vocab_size=vocab_size))
     made = replace(made, compile=True, regime=regime)
     whole = run_trial(replace(made, compile=False), corpus, Ledger(tmp_path / "one"))
-    ranks = run_ranks(made, corpus, Ledger(tmp_path / "two"), Placement(ranks=2))
+    ranks = run_ranks(made, corpus, Ledger(tmp_path / "two"), ParallelConfig(ranks=2))
     assert ranks.select_loss == pytest.approx(whole.select_loss, rel=1e-4)
     assert ranks.environment["ranks"] == "2" and ranks.environment["micro_batch"] == "4"

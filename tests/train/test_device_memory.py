@@ -3,8 +3,8 @@
 import torch
 
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
-from tuneopt.train.device_memory import USABLE, available_bytes
-from tuneopt.train.engine import Engine
+from tuneopt.train.building import WarmModels
+from tuneopt.train.fitting import USABLE, available_bytes
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_living_tensors_do_not_count_as_free(monkeypatch) -> None:
 
 def test_the_warm_model_of_the_trial_before_counts_as_free(monkeypatch) -> None:
     pretend(monkeypatch, free=50_000, reserved=20_000, allocated=20_000)
-    engine = Engine(CPU)
+    engine = WarmModels(CPU)
     assert engine.available_bytes() == int(USABLE * 50_000)
     scale = Scale("flat", "nano", layers=1, d_model=32, d_ff=64, heads=1, seq_len=32)
     regime = Regime(scale, 1.0, CorpusId("text", "0" * 16, 97))

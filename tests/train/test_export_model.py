@@ -12,7 +12,7 @@ from tuneopt.data import Corpus
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.folders import has_folder
 from tuneopt.spec import InputError
-from tuneopt.train.distributed import Placement
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.distributed_run import run_ranks
 from tuneopt.train.evaluate import HeldOut
 from tuneopt.train.run import TrialRun, run_trial
@@ -131,7 +131,7 @@ def test_a_diverged_trial_has_no_model(module_spec, corpus: Corpus, tmp_path: Pa
 def test_ranks_keep_the_model_that_they_shard(module_spec, corpus: Corpus, tmp_path: Path, zero: int) -> None:
     ledger = Ledger(tmp_path / "ledger")
     spec = replace(module_spec("muon", momentum=0.95, muon_epsilon=1e-5, muon_to_adam_lr=0.3), seed=zero)
-    record = run_ranks(spec, corpus, ledger, Placement(2, zero), keep_weights=True)
+    record = run_ranks(spec, corpus, ledger, ParallelConfig(2, zero), keep_weights=True)
     api.export_model(record.trial, tmp_path / "model", ledger)
     found = losses_in_transformers(tmp_path / "model", corpus, record)
     assert found == pytest.approx((record.select_loss, record.report_loss), rel=1e-6)

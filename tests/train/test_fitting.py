@@ -8,9 +8,9 @@ from filelock import FileLock
 
 from tuneopt.ledger import Ledger
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec
-from tuneopt.train.distributed import Placement
-from tuneopt.train.engine import Engine
-from tuneopt.train.fitting import fitted, pass_sizes, reserved_bytes, sizes_within, step_memory
+from tuneopt.train.building import WarmModels
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.fitting import pass_sizes, reserved_bytes, sizes_within, step_memory
 from tuneopt.train.kernels import kernels_of_this_machine
 from tuneopt.train.loop import Training
 from tuneopt.train.run import run_trial
@@ -31,24 +31,28 @@ def unasked() -> int:
 
 def test_a_cpu_takes_what_the_specification_says():
     spec = replace(paper_spec(), micro_batch=16)
-    assert pass_sizes(spec, Placement(), CPU, unasked) == [16]
-    assert pass_sizes(spec, Placement(ranks=16), CPU, unasked) == [8]
-    assert pass_sizes(spec, Placement(sequences=5), CPU, unasked) == [4], "the largest divisor of the batch within 5"
-    assert pass_sizes(replace(spec, micro_batch=48), Placement(), CPU, unasked) == [32]
+    assert pass_sizes(spec, ParallelConfig(), CPU, unasked) == [16]
+    assert pass_sizes(spec, ParallelConfig(ranks=16), CPU, unasked) == [8]
+    assert pass_sizes(spec, ParallelConfig(sequences=5), CPU, unasked) == [4], (
+        "the largest divisor of the batch within 5"
+    )
+    assert pass_sizes(replace(spec, micro_batch=48), ParallelConfig(), CPU, unasked) == [32]
 
 
 def test_cuda_takes_the_largest_that_fits():
     spec = paper_spec()
     for gib, expected in ((1000, [16, 8, 4, 2, 1]), (1, [1])):
-        assert pass_sizes(spec, Placement(), CUDA, lambda gib=gib: gib * GIB) == expected, "65,536 tokens are enough"
-    assert pass_sizes(spec, Placement(sequences=2), CUDA, unasked) == [2]
-    sizes = pass_sizes(spec, Placement(2, 2), CUDA, lambda: 80 * GIB)
-    assert fitted(spec, Placement(ranks=2, zero=2), CUDA, lambda: 80 * GIB).sequences == sizes[0]
+        assert pass_sizes(spec, ParallelConfig(), CUDA, lambda gib=gib: gib * GIB) == expected, (
+            "65,536 tokens are enough"
+        )
+    assert pass_sizes(spec, ParallelConfig(sequences=2), CUDA, unasked) == [2]
+    sizes = pass_sizes(spec, ParallelConfig(2, 2), CUDA, lambda: 80 * GIB)
+    assert sizes and all(128 // 2 % size == 0 for size in sizes)
 
 
 @pytest.mark.parametrize("scale", ["130m", "300m", "520m", "1.2b"])
 def test_every_size_on_the_list_fits_and_the_next_does_not(scale: str):
-    spec, placement = paper_spec(scale), Placement()
+    spec, placement = paper_spec(scale), ParallelConfig()
     for available in (16 * GIB, 40 * GIB, 80 * GIB):
         sizes = sizes_within(spec, placement, available)
         assert sizes == sorted(sizes, reverse=True) and all(128 % size == 0 for size in sizes)
@@ -59,27 +63,29 @@ def test_every_size_on_the_list_fits_and_the_next_does_not(scale: str):
 
 def test_checkpointing_and_more_ranks_let_a_pass_take_more():
     spec, available = paper_spec("520m"), 40 * GIB
-    plain = sizes_within(spec, Placement(), available)[0]
-    assert sizes_within(spec, Placement(checkpointing=True), available)[0] > plain
-    assert sizes_within(spec, Placement(ranks=8, zero=2), available)[0] >= plain
+    plain = sizes_within(spec, ParallelConfig(), available)[0]
+    assert sizes_within(spec, ParallelConfig(checkpointing=True), available)[0] > plain
+    assert sizes_within(spec, ParallelConfig(ranks=8, zero=2), available)[0] >= plain
 
 
 def test_what_a_step_needs_beside_the_pass_is_kept_free():
     spec = paper_spec()
     count = spec.regime.scale.total_parameters(128_256)
-    assert reserved_bytes(spec, Placement(), 1) == 12 * count, "two moments, and the gradients of earlier passes"
-    assert reserved_bytes(paper_spec(batch=16), Placement(), 16) == 8 * count, "one pass makes its gradients itself"
-    assert reserved_bytes(replace(spec, optimizer="Mine@0123456789ab"), Placement(), 1) == 16 * count
+    assert reserved_bytes(spec, ParallelConfig(), 1) == 12 * count, "two moments, and the gradients of earlier passes"
+    assert reserved_bytes(paper_spec(batch=16), ParallelConfig(), 16) == 8 * count, (
+        "one pass makes its gradients itself"
+    )
+    assert reserved_bytes(replace(spec, optimizer="Mine@0123456789ab"), ParallelConfig(), 1) == 16 * count
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match="does not divide among 3 ranks"):
-        pass_sizes(paper_spec(), Placement(ranks=3), CPU, unasked)
+        pass_sizes(paper_spec(), ParallelConfig(ranks=3), CPU, unasked)
     with pytest.raises(InputError, match="at least 1 sequence"):
-        Placement(sequences=0)
+        ParallelConfig(sequences=0)
 
 
-class Small(Engine):
+class Small(WarmModels):
     """A device that holds ``most`` sequences of a pass and says so as CUDA does."""
 
     most = 2
@@ -142,13 +148,13 @@ def test_ranks_agree_when_none_of_them_keeps_the_others_from_compiling(make_spec
             return fits
 
     spec = replace(make_spec(), compile=True)
-    assert Engine(torch.device("cpu")).prepare(spec, agree=agree).micro_batch == spec.micro_batch
+    assert WarmModels(torch.device("cpu")).prepare(spec, agree=agree).micro_batch == spec.micro_batch
 
 
 @pytest.mark.parametrize("sequences", [1, 4, 24])
 def test_the_size_of_a_pass_changes_nothing_but_rounding(corpus, make_spec, sequences: int):
     spec = make_spec(train_batch_size=24, micro_batch=12)
-    other = trained(spec, corpus, Placement(sequences=sequences))
+    other = trained(spec, corpus, ParallelConfig(sequences=sequences))
     assert (other.micro_batch, other.parts) == (sequences, 24 // sequences)
     plain = trained(spec, corpus)
     assert plain.micro_batch == 12
@@ -177,7 +183,7 @@ SOPHIA = {"gamma": 0.02, "hessian_interval": 2, "beta1": 0.95, "beta2": 0.95, "e
 @pytest.mark.parametrize("sequences", [2, 8, 16])
 def test_the_hessian_takes_the_same_sequences_whatever_a_pass_takes(corpus, make_spec, sequences: int):
     spec = make_spec("sophia", train_batch_size=16, micro_batch=8, learning_rate=0.001, **SOPHIA)
-    plain, other = trained(spec, corpus, steps=4), trained(spec, corpus, Placement(sequences=sequences), steps=4)
+    plain, other = trained(spec, corpus, steps=4), trained(spec, corpus, ParallelConfig(sequences=sequences), steps=4)
     assert other.extra_tokens == plain.extra_tokens == 2 * 8 * 32
     parameter = "layers.0.mlp.down_proj.weight"
     hessians = [each.optimizer.state[each.model.get_parameter(parameter)]["hessian"] for each in (plain, other)]
@@ -189,7 +195,10 @@ def test_the_record_says_how_it_ran_and_the_trial_stays_the_same(corpus, make_sp
     spec = make_spec(ratio=0.05)
     plain = run_trial(spec, corpus, Ledger(tmp_path / "a"))
     placed = run_trial(
-        spec, corpus, Ledger(tmp_path / "b"), placement=Placement(sequences=2, checkpointing=True, deterministic=True)
+        spec,
+        corpus,
+        Ledger(tmp_path / "b"),
+        placement=ParallelConfig(sequences=2, checkpointing=True, deterministic=True),
     )
     assert plain.trial == placed.trial
     assert plain.environment["micro_batch"] == "8" and "checkpointing" not in plain.environment

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tuneopt.spec import Scale
 from tuneopt.train.chunks import CHUNK_ELEMENTS, CHUNKED_VOCABULARY, chunk_tokens
 from tuneopt.train.head import Head, chunked_cross_entropy
-from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.model import Llama
+from tuneopt.train.second_order.hessian import hessian_diagonal
 
 SCALE = Scale("short", "nano", layers=2, d_model=16, d_ff=32, heads=1, seq_len=32)
 VOCAB = CHUNKED_VOCABULARY + 7

@@ -13,10 +13,10 @@ from tuneopt.ledger import Ledger
 from tuneopt.optim.probes import gaussian
 from tuneopt.spec import Scale
 from tuneopt.train.chunks import ATTENTION_ROWS
-from tuneopt.train.hessian import PASS_COST, hessian_diagonal
 from tuneopt.train.loop import Training
 from tuneopt.train.model import Llama
 from tuneopt.train.run import run_trial
+from tuneopt.train.second_order.hessian import PASS_COST, hessian_diagonal
 
 SMALL = Scale("small", "nano", layers=1, d_model=4, d_ff=8, heads=2, seq_len=6)
 SOPHIA = {"gamma": 0.0125, "hessian_interval": 10, "epsilon": 1e-7}

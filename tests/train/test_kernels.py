@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from tuneopt.train.engine import can_compile
+from tuneopt.train.building import can_compile
 from tuneopt.train.kernels import UNFINISHED, allow_many_shapes, compile_alone, kernels_of_this_machine
 
 
@@ -89,11 +89,11 @@ def test_the_ninth_shape_is_compiled_like_the_first() -> None:
 CODE = """
 import torch
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
-from tuneopt.train.engine import Engine
+from tuneopt.train.building import WarmModels
 scale = Scale("flat", "nano", layers=1, d_model=32, d_ff=64, heads=1, seq_len=32)
 spec = TrialSpec("adamw", TrialSpec.freeze({"train_batch_size": 2}), Regime(scale, 1.0, CorpusId("text", "0" * 16, 97)),
                  micro_batch=2, compile=True)
-warm = Engine(torch.device("cpu")).prepare(spec)
+warm = WarmModels(torch.device("cpu")).prepare(spec)
 tokens = torch.randint(97, (2, 33), generator=torch.Generator().manual_seed(0))
 print(warm.loss(tokens[:, :-1], tokens[:, 1:]).item())
 """

@@ -14,8 +14,8 @@ from tuneopt.data import Corpus
 from tuneopt.ledger import Ledger
 from tuneopt.ledger.logs import TrialLog, log_address, read_log
 from tuneopt.spec import TrialSpec
-from tuneopt.train.logged import telling
 from tuneopt.train.run import TrialRun, run_trial
+from tuneopt.train.trial_log import logging_to
 
 
 def events(ledger: Ledger, trial: str) -> list[dict]:
@@ -89,7 +89,7 @@ def test_what_ends_a_trial_is_in_its_log_and_on_the_error(module_spec, corpus: C
 
 def test_warnings_of_any_library_are_kept_and_still_shown(ledger: Ledger, recwarn: pytest.WarningsRecorder) -> None:
     log = TrialLog(ledger, "t1")
-    with telling(log):
+    with logging_to(log):
         logging.getLogger("some.library").warning("slow kernel on %s", "cpu")
         logging.getLogger("some.library").info("not worth keeping")
         warnings.warn("deprecated", UserWarning, stacklevel=1)
@@ -113,7 +113,7 @@ def test_without_another_handler_a_warning_still_reaches_stderr(ledger: Ledger, 
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     own = logging.getLogger("has.its.own")
     own.addHandler(logging.NullHandler())
-    with telling(TrialLog(ledger, "t1")):
+    with logging_to(TrialLog(ledger, "t1")):
         logging.getLogger("nobody").warning("heard")
         own.warning("said elsewhere")
     assert capsys.readouterr().err == "heard\n"
@@ -121,7 +121,7 @@ def test_without_another_handler_a_warning_still_reaches_stderr(ledger: Ledger, 
 
 
 def test_an_interruption_is_no_error(ledger: Ledger) -> None:
-    with pytest.raises(KeyboardInterrupt), telling(TrialLog(ledger, "t1")):
+    with pytest.raises(KeyboardInterrupt), logging_to(TrialLog(ledger, "t1")):
         raise KeyboardInterrupt
     assert [event["event"] for event in events(ledger, "t1")] == ["interrupted"]
 
@@ -130,7 +130,7 @@ def test_a_log_that_cannot_be_written_does_not_feed_on_itself(tmp_path: Path, ca
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "logs").write_text("in the way")
     log = TrialLog(Ledger(tmp_path / "ledger"), "t1")
-    with telling(log):
+    with logging_to(log):
         for _ in range(3):
             log.write("point")
     assert len(caplog.records) == 1

@@ -13,7 +13,7 @@ import torch
 
 from tuneopt.ledger import Ledger
 from tuneopt.spec import InputError
-from tuneopt.train.engine import Engine
+from tuneopt.train.building import WarmModels
 from tuneopt.train.loop import Training, curve_steps, stays_above_start
 from tuneopt.train.run import run_trial
 
@@ -95,7 +95,7 @@ def test_batch_sizes_see_the_same_tokens_in_the_same_order(corpus, make_spec) ->
 
 
 def test_accumulated_micro_batches_give_the_whole_batch_gradient(corpus, make_spec) -> None:
-    first, second = (Training(make_spec(micro_batch=size), corpus, None, Engine()) for size in (8, 2))
+    first, second = (Training(make_spec(micro_batch=size), corpus, None, WarmModels()) for size in (8, 2))
     for training in (first, second):
         training.train_step()
     gradients = [[p.grad for p in training.model.parameters()] for training in (first, second)]
@@ -104,10 +104,10 @@ def test_accumulated_micro_batches_give_the_whole_batch_gradient(corpus, make_sp
 
 
 def test_a_warm_engine_leaves_no_trace_of_the_trial_before(corpus, make_spec) -> None:
-    engine = Engine()
+    engine = WarmModels()
     finish(Training(make_spec("adamw", learning_rate=0.05, seed=3), corpus, None, engine))
     warm = finish(Training(make_spec(), corpus, None, engine))
-    cold = finish(Training(make_spec(), corpus, None, Engine()))
+    cold = finish(Training(make_spec(), corpus, None, WarmModels()))
     assert warm.final_losses == cold.final_losses
     assert all(torch.equal(a, b) for a, b in zip(weights(warm), weights(cold), strict=True))
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_at_a_curve_point_that_is_not_measured_yet_loses_no_point(c
 KILLED = """
 import sys, pickle
 from pathlib import Path
-import tuneopt.train.pause as pause
+import tuneopt.train.config as pause
 from tuneopt.data import open_corpus
 from tuneopt.ledger import Ledger
 from tuneopt.spec import TrialSpec

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tuneopt.spec import SCALES, Scale
 from tuneopt.train.chunks import chunk_tokens
+from tuneopt.train.fitting import chosen_stage
 from tuneopt.train.memory import Memory, memory, stage_for
-from tuneopt.train.stages import chosen_stage
 
 VOCAB = 128_256
 MIDDLE = Scale("middle", "nano", layers=8, d_model=512, d_ff=2048, heads=8, seq_len=64)

@@ -21,7 +21,7 @@ from tuneopt.train import head
 from tuneopt.train.loop import Training
 from tuneopt.train.chunks import chunk_tokens
 from tuneopt.train.memory import memory
-from tuneopt.train.run import peak_memory, reset_peak_memory
+from tuneopt.train.machine import peak_memory, reset_peak_memory
 
 rows, kernel = [], head.loss_and_slope
 

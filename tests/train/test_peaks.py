@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tuneopt.spec import SCALES
-from tuneopt.train.peaks import DEVICES, measured_peak, mfu, peak_of, speed_facts
+from tuneopt.train.machine import DEVICES, measured_peak, mfu, peak_of, speed_facts
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,8 @@ import torch
 from live_bytes import LiveBytes
 
 from tuneopt.spec import Scale
-from tuneopt.train.attention import twice_differentiable_attention
 from tuneopt.train.model import Block, rotary_table
-from tuneopt.train.recomputed import recomputed
+from tuneopt.train.second_order.layers import recomputed, twice_differentiable_attention
 
 SCALE = Scale("small", "nano", layers=1, d_model=8, d_ff=16, heads=2, seq_len=9)
 

@@ -19,18 +19,16 @@ from tuneopt.optim import create
 from tuneopt.optim.adapter import adapted
 from tuneopt.optim.proof import Check, Proof
 from tuneopt.spec import InputError
-from tuneopt.train.checkpoint import CheckpointStore, by_name, by_position
-from tuneopt.train.distributed import Placement, Ranks, SharedHeldOut, joined
-from tuneopt.train.distributed_launch import launch
-from tuneopt.train.engine import fresh
-from tuneopt.train.evaluate import HeldOut
-from tuneopt.train.failed import RankFailedError
-from tuneopt.train.zero.checkpoint import write_parts
+from tuneopt.train.building import fresh
+from tuneopt.train.checkpoint import CheckpointStore, by_name, by_position, write_parts
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.evaluate import HeldOut, SharedHeldOut
+from tuneopt.train.launch import RankFailedError, launch
+from tuneopt.train.ranks import Ranks, joined
 from tuneopt.train.zero.engine import Apply
-from tuneopt.train.zero.exchange import Exchange
-from tuneopt.train.zero.lots import cut, needs_all
 from tuneopt.train.zero.owned import Owned
-from tuneopt.train.zero.owners import assign, loads
+from tuneopt.train.zero.owners import assign, cut, loads, needs_all
+from tuneopt.train.zero.shards import Exchange
 from tuneopt.train.zero.witness import merged
 
 CPU = torch.device("cpu")
@@ -62,14 +60,14 @@ def built(name: str, make_spec):
     return model, create(name, model, **facts, **own)
 
 
-def displaced(owned: Owned, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The displacement of every tensor, lot by lot."""
+def updated(owned: Owned, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The update of every tensor, bucket by bucket."""
     found = {}
-    for lot in owned.lots:
-        for name, place in lot.gradients.items():
+    for bucket in owned.buckets:
+        for name, place in bucket.gradients.items():
             place.copy_(gradients[name].reshape(-1))
-        owned.displace(lot)
-        found.update({name: view.view(lot.parameters[name].shape).clone() for name, view in lot.views.items()})
+        owned.compute_updates(bucket)
+        found.update({name: view.view(bucket.parameters[name].shape).clone() for name, view in bucket.updates.items()})
     return found
 
 
@@ -80,13 +78,13 @@ def squares(optimizer, gradients: dict[str, torch.Tensor]) -> torch.Tensor:
 
 @pytest.mark.parametrize("limit", [2**24, 1500])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_displacement_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ranks, monkeypatch) -> None:
-    monkeypatch.setattr("tuneopt.train.zero.lots.LOT", limit)
+def test_update_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ranks, monkeypatch) -> None:
+    monkeypatch.setattr("tuneopt.train.zero.owners.BUCKET", limit)
     model, optimizer = built(name, make_spec)
     twin, stepping = built(name, make_spec)
-    lots = cut(optimizer, dict.fromkeys(dict(model.named_parameters()), 0), 1)
-    assert len(lots) == 1 if limit > 1500 or name == "mars" else len(lots) > 8
-    owned = Owned(optimizer, lots, alone, CPU)
+    buckets = cut(optimizer, dict.fromkeys(dict(model.named_parameters()), 0), 1)
+    assert len(buckets) == 1 if limit > 1500 or name == "mars" else len(buckets) > 8
+    owned = Owned(optimizer, buckets, alone, CPU)
     groups = [{**group, "params": group["params"]} for group in optimizer.param_groups]
     apply = Apply([{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups])
     generator = torch.Generator().manual_seed(1)
@@ -99,10 +97,10 @@ def test_displacement_then_apply_is_a_step(name: str, limit: int, make_spec, alo
             parameter.grad = gradients[parameter_name].clone()
         stepping.step()
         if len(owned.limits) == 1:
-            owned.clip(None if len(lots) == 1 else squares(optimizer, gradients))
-        displacements = displaced(owned, gradients)
+            owned.clip(None if len(buckets) == 1 else squares(optimizer, gradients))
+        updates = updated(owned, gradients)
         for parameter_name, parameter in model.named_parameters():
-            parameter.grad = displacements[parameter_name]
+            parameter.grad = updates[parameter_name]
         apply.step()
     for mine, reference in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
@@ -114,11 +112,11 @@ def test_state_travels_by_name(make_spec, alone: Ranks) -> None:
     model, optimizer = built("soap", make_spec)
     names = list(dict(model.named_parameters()))
     owned = Owned(optimizer, [names], alone, CPU)
-    displaced(owned, {name: torch.randn(p.shape) for name, p in model.named_parameters()})
-    state = owned.state(owned.lots[0])
-    again = Owned(optimizer, [names[3:5], names[5:7]], alone, CPU)  # fewer tensors than were saved, in other lots
+    updated(owned, {name: torch.randn(p.shape) for name, p in model.named_parameters()})
+    state = owned.state(owned.buckets[0])
+    again = Owned(optimizer, [names[3:5], names[5:7]], alone, CPU)  # fewer tensors than were saved, in other buckets
     again.load(state)
-    loaded = {name: held for lot in again.lots for name, held in again.state(lot).items()}
+    loaded = {name: held for bucket in again.buckets for name, held in again.state(bucket).items()}
     assert set(loaded) == set(names[3:7])
     for name in names[3:7]:
         for key, value in loaded[name].items():
@@ -137,26 +135,26 @@ def test_a_plain_torch_optimizer_cannot_be_sharded(alone: Ranks) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(ranks=st.integers(1, 6), limit=st.integers(1, 9000), data=st.data())
-def test_lots_hold_every_tensor_once_and_no_owner_too_much(ranks: int, limit: int, data: st.DataObject) -> None:
+def test_buckets_hold_every_tensor_once_and_no_owner_too_much(ranks: int, limit: int, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["muon", "lion", "mars"]))
     optimizer = create(name, ROUTED)
     sizes = {name: parameter.numel() for name, parameter in ROUTED.named_parameters()}
     owners = {each: data.draw(st.integers(0, ranks - 1)) for each in sizes}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuneopt.train.zero.lots.LOT", limit)
-        lots = cut(optimizer, owners, ranks)
-    assert sorted(each for lot in lots for each in lot) == sorted(sizes)
+        patch.setattr("tuneopt.train.zero.owners.BUCKET", limit)
+        buckets = cut(optimizer, owners, ranks)
+    assert sorted(each for bucket in buckets for each in bucket) == sorted(sizes)
     if needs_all(optimizer):
-        assert len(lots) == 1
+        assert len(buckets) == 1
         return
-    for lot in lots:
+    for bucket in buckets:
         for rank in range(ranks):
-            held = [sizes[each] for each in lot if owners[each] == rank]
+            held = [sizes[each] for each in bucket if owners[each] == rank]
             assert len(held) <= 1 or sum(held) <= limit
-    # No two lots of one owner that follow each other could have been one.
+    # No two buckets of one owner that follow each other could have been one.
     for rank in range(ranks):
-        held = [sum(sizes[each] for each in lot if owners[each] == rank) for lot in lots]
-        first = [next((sizes[each] for each in lot if owners[each] == rank), 0) for lot in lots]
+        held = [sum(sizes[each] for each in bucket if owners[each] == rank) for bucket in buckets]
+        first = [next((sizes[each] for each in bucket if owners[each] == rank), 0) for bucket in buckets]
         assert all(a + b > limit or b == 0 for a, b in zip(held, first[1:], strict=False))
 
 
@@ -204,16 +202,16 @@ def test_state_is_balanced_over_ranks(name: str, ranks: int, make_spec) -> None:
 def test_pieces_travel_to_owners_and_back(alone: Ranks) -> None:
     sizes = {"a": 7, "b": 4, "c": 25, "d": 1}
     pieces = {name: torch.randn(size) for name, size in sizes.items()}
-    parcels = [["a", "c"], ["b"], ["d"]]
-    exchange = Exchange(alone, parcels, dict.fromkeys(sizes, 0), {name: (0, size) for name, size in sizes.items()})
+    transfers = [["a", "c"], ["b"], ["d"]]
+    exchange = Exchange(alone, transfers, dict.fromkeys(sizes, 0), {name: (0, size) for name, size in sizes.items()})
     whole = {name: torch.zeros(size) for name, size in sizes.items()}
     back: dict[str, torch.Tensor] = {}
     there = [exchange.to_owners(number, pieces.__getitem__) for number in range(3)]  # several may be under way
-    for parcel in there:
-        parcel.fill(whole.__getitem__)
+    for transfer in there:
+        transfer.fill(whole.__getitem__)
     for number in range(len(exchange)):
-        parcel = exchange.to_holders(number, whole.__getitem__)
-        parcel.hand_out(lambda piece, values: back.update({piece.name: values.clone()}))
+        transfer = exchange.to_holders(number, whole.__getitem__)
+        transfer.hand_out(lambda piece, values: back.update({piece.name: values.clone()}))
     for name in sizes:
         assert torch.equal(pieces[name], whole[name]) and torch.equal(pieces[name], back[name])
 
@@ -268,14 +266,14 @@ def test_a_proof_holds_where_it_holds_on_every_rank() -> None:
 
 def test_placements(make_spec) -> None:
     spec = make_spec(train_batch_size=24, micro_batch=8)
-    assert [Placement(ranks, 2).micro_batch(spec) for ranks in (1, 2, 3, 4, 6, 8, 24)] == [8, 6, 8, 6, 4, 3, 1]
-    assert Placement(2, 3, True).facts(spec) == {"ranks": "2", "zero": "3", "micro_batch": "6", "offload": "cpu"}
-    assert not Placement().distributed and Placement(zero=1).distributed and Placement(2).distributed
+    assert [ParallelConfig(ranks, 2).micro_batch(spec) for ranks in (1, 2, 3, 4, 6, 8, 24)] == [8, 6, 8, 6, 4, 3, 1]
+    assert ParallelConfig(2, 3, True).facts(spec) == {"ranks": "2", "zero": "3", "micro_batch": "6", "offload": "cpu"}
+    assert not ParallelConfig().distributed and ParallelConfig(zero=1).distributed and ParallelConfig(2).distributed
     for wrong, words in [((0,), "at least 1"), ((2, 4), "stages"), ((2, 0, True), "needs ZeRO")]:
         with pytest.raises(InputError, match=words):
-            Placement(*wrong)
+            ParallelConfig(*wrong)
     with pytest.raises(InputError, match="does not divide among 5 ranks"):
-        Placement(5).micro_batch(spec)
+        ParallelConfig(5).micro_batch(spec)
 
 
 LATE = """
@@ -300,7 +298,7 @@ sys.exit(1)
     ],
 )
 def test_a_rank_that_fails_ends_the_others_and_is_named(ending: str, sentence: str, lost: bool, monkeypatch) -> None:
-    monkeypatch.setattr("tuneopt.train.distributed_launch.PATIENCE", 20.0 if lost else 0.1)
+    monkeypatch.setattr("tuneopt.train.launch.PATIENCE", 20.0 if lost else 0.1)
     code = LATE.replace("ENDING", "sys.stderr.flush(); " + ending).replace("LOST", str(lost))
     began, lines = time.monotonic(), []
     with pytest.raises(RankFailedError, match=re.escape(sentence)) as caught:
@@ -317,8 +315,8 @@ def test_bad_input_that_ranks_find_stays_bad_input() -> None:
 
 ORPHANS = """
 import os, signal, sys, time
-from tuneopt.train.distributed_launch import launch
-code = "import os, time; from tuneopt.train.distributed_launch import rank_of_environment\\n"
+from tuneopt.train.launch import launch
+code = "import os, time; from tuneopt.train.launch import rank_of_environment\\n"
 code += "with rank_of_environment() as ranks:\\n    print(os.getpid(), flush=True); time.sleep(60)"
 for line in launch([sys.executable, "-c", code], 1):
     print(line, flush=True)
@@ -345,7 +343,8 @@ def test_ranks_know_who_they_are() -> None:
 
 AGREEING = """
 from types import SimpleNamespace
-from tuneopt.train.distributed_launch import leave, rank_of_environment
+from tuneopt.train.launch import leave
+from tuneopt.train.ranks import rank_of_environment
 from tuneopt.train.distributed_loop import RankTraining
 with rank_of_environment() as ranks:
     training = RankTraining.__new__(RankTraining)

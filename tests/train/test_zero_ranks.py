@@ -77,13 +77,13 @@ def test_offload_bf16_and_plain_data_parallel(corpus, make, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["muon", "lion"])
-def test_chunked_heads_checkpointing_and_many_lots(corpus, make, tmp_path: Path, name: str) -> None:
-    """What large models have: logits in chunks, activations computed twice, and owners that step lot by lot."""
+def test_chunked_heads_checkpointing_and_many_buckets(corpus, make, tmp_path: Path, name: str) -> None:
+    """What large models have: logits in chunks, activations computed twice, and owners that step bucket by bucket."""
     identity = replace(corpus.id, vocab_size=CHUNKED_VOCABULARY)
     large = replace(make(name), regime=replace(make(name).regime, corpus=identity))
     training = Training(large, corpus, None)
     assert chunk_tokens(training.micro_batch * large.regime.scale.seq_len, CHUNKED_VOCABULARY) is not None
-    cases = [Case(large, stage, checkpointing=again, lot=2048) for stage in STAGES for again in (False, True)]
+    cases = [Case(large, stage, checkpointing=again, bucket=2048) for stage in STAGES for again in (False, True)]
     alone = step_losses(training, 10)
     assert alone[-1] < alone[0] - 0.05
     for case, result in zip(cases, run_cases(cases, 2, corpus, tmp_path), strict=True):

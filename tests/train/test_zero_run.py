@@ -15,10 +15,9 @@ from zero_specs import OPTIMIZERS
 from tuneopt import api
 from tuneopt.ledger import Ledger
 from tuneopt.train.checkpoint import CheckpointStore
-from tuneopt.train.distributed import Placement
-from tuneopt.train.distributed_launch import launch
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.distributed_run import run_ranks
-from tuneopt.train.failed import RankFailedError
+from tuneopt.train.launch import RankFailedError, launch
 from tuneopt.train.run import run_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -27,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def test_a_trial_on_two_ranks_leaves_the_record_of_one(corpus, make_spec, tmp_path: Path) -> None:
     spec = make_spec("muon", **OPTIMIZERS["muon"])
     points = []
-    record = run_ranks(spec, corpus, Ledger(tmp_path / "two"), Placement(2, 2), points.append)
+    record = run_ranks(spec, corpus, Ledger(tmp_path / "two"), ParallelConfig(2, 2), points.append)
     alone = run_trial(spec, corpus, Ledger(tmp_path / "one"))
     assert record.trial == alone.trial and record.comparable
     assert record.select_loss == pytest.approx(alone.select_loss, rel=1e-4)
@@ -39,18 +38,18 @@ def test_a_trial_on_two_ranks_leaves_the_record_of_one(corpus, make_spec, tmp_pa
     assert (record.tokens, record.flops, record.routing) == (alone.tokens, alone.flops, alone.routing)
     assert record.optimizer_state_bytes == alone.optimizer_state_bytes
     assert not Ledger(tmp_path / "two").checkpoint_dir(spec.id).exists()
-    assert run_ranks(spec, corpus, Ledger(tmp_path / "two"), Placement(2, 2)) == record, "it is not trained again"
+    assert run_ranks(spec, corpus, Ledger(tmp_path / "two"), ParallelConfig(2, 2)) == record, "it is not trained again"
 
 
 def test_divergence_under_zero_is_a_status(corpus, make_spec, tmp_path: Path) -> None:
     spec = make_spec(learning_rate=1e30, max_grad_norm=0, warmup=0)
-    record = run_ranks(spec, corpus, Ledger(tmp_path), Placement(2, 1))
+    record = run_ranks(spec, corpus, Ledger(tmp_path), ParallelConfig(2, 1))
     assert record.status == "diverged" and record.select_loss is None
 
 
 def test_a_trial_goes_on_after_a_rank_died(corpus, make_spec, tmp_path: Path, monkeypatch) -> None:
     # Every step is saved, so that there is something to go on from, whenever the rank dies.
-    code = "import tuneopt.train.pause as pause\npause.PAUSE_SECONDS = 0.0\n"
+    code = "import tuneopt.train.config as pause\npause.PAUSE_SECONDS = 0.0\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     spec = make_spec("adamw", ratio=0.4)
     ledger = Ledger(tmp_path / "ledger")
@@ -67,10 +66,10 @@ def test_a_trial_goes_on_after_a_rank_died(corpus, make_spec, tmp_path: Path, mo
     killer = threading.Thread(target=kill_one_rank)
     killer.start()
     with pytest.raises(RankFailedError, match=r"^rank 1 of 2 was ended by SIGKILL .*; run the same command again"):
-        run_ranks(spec, corpus, ledger, Placement(2, 2))
+        run_ranks(spec, corpus, ledger, ParallelConfig(2, 2))
     killer.join()
     assert ledger.get(spec.id) is None and CheckpointStore(ledger.checkpoint_dir(spec.id)).steps()
-    record = run_ranks(spec, corpus, ledger, Placement(2, 2))
+    record = run_ranks(spec, corpus, ledger, ParallelConfig(2, 2))
     assert record.resumes == 1 and record.comparable
     assert record.select_loss == pytest.approx(alone.select_loss, rel=1e-4)
 
@@ -89,7 +88,8 @@ import torch
 from torch import nn
 from tuneopt.optim import create
 from tuneopt.spec import InputError
-from tuneopt.train.distributed_launch import leave, rank_of_environment
+from tuneopt.train.launch import leave
+from tuneopt.train.ranks import rank_of_environment
 from tuneopt.train.zero.engine import quiet_deepspeed
 
 with rank_of_environment() as ranks:

@@ -11,11 +11,10 @@ from zero_rank import Case, run_cases
 
 from tuneopt.optim import create
 from tuneopt.spec import Scale
+from tuneopt.train.building import blank, fresh
 from tuneopt.train.checkpoint import CheckpointStore
-from tuneopt.train.engine import blank, fresh
 from tuneopt.train.memory import memory
-from tuneopt.train.zero.engine import BUCKET
-from tuneopt.train.zero.sharded import follow, saved_values
+from tuneopt.train.zero.engine import BUCKET, follow, saved_values
 
 CPU = torch.device("cpu")
 

@@ -16,9 +16,10 @@ from zero_specs import OPTIMIZERS
 
 from tuneopt.data import Corpus, open_corpus
 from tuneopt.spec import CorpusId, Evaluation, Regime, Scale, TrialSpec
-from tuneopt.train.distributed import Placement, Ranks
-from tuneopt.train.distributed_launch import is_rank, launch, leave, rank_of_environment
-from tuneopt.train.run import peak_memory, reset_peak_memory
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.launch import is_rank, launch, leave
+from tuneopt.train.machine import peak_memory, reset_peak_memory
+from tuneopt.train.ranks import Ranks, rank_of_environment
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def train(load: Load, corpus: Corpus, ranks: Ranks, base: int) -> dict[str, Any]
     spec = load.spec(corpus, ranks.world)
     reset_peak_memory()
     began = time.perf_counter()
-    training = kind(spec, corpus, None, Placement(ranks.world, load.zero, load.offload), ranks)
+    training = kind(spec, corpus, None, ParallelConfig(ranks.world, load.zero, load.offload), ranks)
     start, started = (peak_memory(ranks.device) or 0) - base, time.perf_counter() - began
     losses, seconds = [], []
     reset_peak_memory()

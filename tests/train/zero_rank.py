@@ -13,17 +13,18 @@ import torch
 
 from tuneopt.data import Corpus, open_corpus
 from tuneopt.spec import TrialSpec
-from tuneopt.train.distributed import Placement, Ranks
-from tuneopt.train.distributed_launch import is_rank, launch, leave, rank_of_environment
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.launch import is_rank, launch, leave
 from tuneopt.train.loop import Training
-from tuneopt.train.zero import lots
+from tuneopt.train.ranks import Ranks, rank_of_environment
+from tuneopt.train.zero import owners
 
 
 @dataclass
 class Case:
     """Train ``steps`` steps, from the newest checkpoint of ``folder`` where there is one, and save there if asked.
 
-    ``lot`` is the most elements of an owner's tensors that step together.
+    ``bucket`` is the most elements of an owner's tensors that step together.
     """
 
     spec: TrialSpec
@@ -34,7 +35,7 @@ class Case:
     save: bool = False
     checkpointing: bool = False
     deterministic: bool = False
-    lot: int = lots.LOT
+    bucket: int = owners.BUCKET
 
     def to_dict(self) -> dict[str, Any]:
         folder = str(self.folder) if self.folder else None
@@ -72,8 +73,10 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     from tuneopt.train.zero.training import ZeroTraining
 
     kind = ZeroTraining if case.stage else RankTraining
-    placement = Placement(ranks.world, case.stage, case.offload, case.checkpointing, deterministic=case.deterministic)
-    lots.LOT = case.lot
+    placement = ParallelConfig(
+        ranks.world, case.stage, case.offload, case.checkpointing, deterministic=case.deterministic
+    )
+    owners.BUCKET = case.bucket
     training = kind(case.spec, corpus, case.folder, placement, ranks)
     resumed = training.step
     losses = step_losses(training, case.steps, ranks)

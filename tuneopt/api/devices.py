@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tuneopt.search.study.needs import Asked
     from tuneopt.search.study.study import Study
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
 ADAMW_STATE_BYTES = 8.0
 """State bytes per parameter of an optimizer that says nothing of its own."""
@@ -43,17 +43,17 @@ def peak_bytes(asked: Asked) -> int:
     ).device
 
 
-def placements(study: Study) -> dict[str, Placement]:
+def placements(study: Study) -> dict[str, ParallelConfig]:
     """Where a study's trials train, by scale; raises `InputError` where a batch does not divide among the ranks."""
     if not study.placement:
         return {}
     from tuneopt.cluster.placing import check_batches
     from tuneopt.search.study.needs import batches
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
     found = {}
     for scale, devices in study.placement.items():
-        found[scale] = Placement(devices.ranks, devices.zero, devices.offload)
+        found[scale] = ParallelConfig(devices.ranks, devices.zero, devices.offload)
         for optimizer in study.optimizers:
             check_batches(found[scale], scale, batches(study, optimizer))
     return found

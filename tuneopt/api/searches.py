@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
     from tuneopt.search.sampled import SampledSearch
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
 
 def sample(
@@ -27,7 +27,7 @@ def sample(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
-    placement: Placement | None = None,
+    placement: ParallelConfig | None = None,
     keep_weights: bool = False,
     listener: Callable[[Progress], None] = lambda progress: None,
     observers: Sequence[Observer] = (),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
     from tuneopt.observe.observer import Observer
     from tuneopt.search.sweep import Sweep
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -93,7 +93,7 @@ def tune(
     address: str | None = None,
     max_concurrent: int | None = None,
     gpus_per_trial: float = 0.0,
-    placement: Placement | None = None,
+    placement: ParallelConfig | None = None,
     keep_weights: bool = False,
     listener: Callable[[Progress], None] = lambda progress: None,
     observers: Sequence[Observer] = (),
@@ -154,17 +154,17 @@ def train(
     """Train one trial without Ray; a trial that the ledger holds is returned as it is.
 
     With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine, by default at the
-    lowest stage that fits (`tuneopt.train.stages`); ``offload`` keeps optimizer state in host memory. ``checkpointing``
-    computes activations again in the backward pass; a forward pass takes at most ``sequences`` sequences (None: the
-    specification's micro-batch, on CUDA the most that fit);
-    ``deterministic`` asks CUDA for kernels that repeat themselves. None of them changes the trial's id.
+    lowest stage that fits (`tuneopt.train.fitting`); ``offload`` keeps optimizer state in host memory.
+    ``checkpointing`` is activation checkpointing; a forward pass takes at most ``sequences`` sequences (None: the
+    specification's micro-batch, on CUDA the most that fit); ``deterministic`` asks CUDA for kernels that repeat
+    themselves. None of them changes the trial's id.
     ``keep_weights`` keeps its final weights for `export_model`. Raises `InputError` for what cannot be.
     """
     from tuneopt.ledger import open_ledger
     from tuneopt.observe.one_trial import OneTrial
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
     from tuneopt.train.distributed_run import run_ranks
-    from tuneopt.train.stages import chosen_stage
+    from tuneopt.train.fitting import chosen_stage
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
     with OneTrial(spec, opened, observers) as watched:
@@ -175,7 +175,7 @@ def train(
 
         if zero is None:
             zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
-        placement = Placement(ranks, zero, offload, checkpointing, sequences, deterministic)
+        placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)
         record = run_ranks(spec, corpus, opened, placement, tell, keep_weights)
         watched.done(record)
     return record
@@ -183,7 +183,7 @@ def train(
 
 def placement_of(
     ranks: int, zero: int | None, offload: bool, checkpointing: bool = False, scale: str = ""
-) -> Placement | None:
+) -> ParallelConfig | None:
     """Where a trial runs; None for one plain process. Raises `InputError` for what cannot be.
 
     Without a stage ``zero``, several ranks share gradients and optimizer state of large scales (stage 2) and no others:
@@ -195,12 +195,12 @@ def placement_of(
         zero = 2 if offload or (ranks > 1 and scale and find_scale(scale).parameters >= SHARDED) else 0
     if ranks == 1 and zero == 0 and not offload and not checkpointing:
         return None  # torch need not be imported to know that
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
-    return Placement(ranks, zero, offload, checkpointing)
+    return ParallelConfig(ranks, zero, offload, checkpointing)
 
 
-def placed(sweep: Sweep, placement: Placement | None) -> dict[str, Placement]:
+def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, ParallelConfig]:
     """``placement`` for the trials of a sweep, by their scale; raises `InputError` where a batch does not divide."""
     if placement is None:
         return {}
@@ -292,11 +292,11 @@ def regime_dict(regime: Regime) -> dict[str, Any]:
 
 
 def _compile(wanted: bool | None) -> bool:
-    from tuneopt.train.compilers import has_compiler
+    from tuneopt.train.kernels import has_compiler
 
     if wanted is False or has_compiler():
         return wanted is not False
-    from tuneopt.train.engine import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
+    from tuneopt.train.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
 
     if wanted and not can_compile():
         raise InputError("--compile needs a C++ compiler; install g++ or leave it out")

@@ -84,7 +84,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _compiler() -> Iterator[Finding]:
-    from tuneopt.train.engine import can_compile
+    from tuneopt.train.building import can_compile
 
     if can_compile():
         yield Finding("torch.compile", "ok", "a compiler is here; nano trials run compiled")

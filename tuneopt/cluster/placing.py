@@ -12,9 +12,9 @@ from tuneopt.cluster.session import Session, connect
 from tuneopt.spec import InputError, TrialSpec
 
 if TYPE_CHECKING:
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
-Placements = Mapping[str, "Placement"]
+Placements = Mapping[str, "ParallelConfig"]
 """Where trials run, by the name of their scale; a scale that is left out trains in one process."""
 
 HOLDER = {"memory": 1.0}
@@ -93,7 +93,7 @@ class Placing:
         return self.placements[scale].ranks if scale in self.placements else 1
 
 
-def check_batches(placement: Placement, scale: str, batches: Collection[Any]) -> None:
+def check_batches(placement: ParallelConfig, scale: str, batches: Collection[Any]) -> None:
     """Raise `InputError` where a batch of a grid does not divide among the ranks of its scale."""
     odd = sorted({int(batch) for batch in batches if int(batch) % placement.ranks})
     if odd:

@@ -13,7 +13,8 @@ from tuneopt.spec import InputError, TrialSpec
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
-    from tuneopt.train.distributed import Placement, Ranks
+    from tuneopt.train.config import ParallelConfig
+    from tuneopt.train.ranks import Ranks
 
 PATIENCE = 5.0
 """Seconds that ranks keep their devices without a trial. Others may wait for these."""
@@ -28,7 +29,7 @@ class Job:
     source: str
     """Text of the optimizer's file, empty unless it is a class of a user's file."""
     ledger: Ledger
-    placement: Placement
+    placement: ParallelConfig
     keep_weights: bool = False
     report_seconds: float = REPORT_SECONDS
 
@@ -92,7 +93,7 @@ def train_rank(config: dict[str, Any]) -> None:
     from ray import train
     from ray.train.torch import get_device
 
-    from tuneopt.train.distributed import Ranks
+    from tuneopt.train.ranks import Ranks
 
     line, context = config["line"], train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device())

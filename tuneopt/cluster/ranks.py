@@ -19,7 +19,8 @@ from tuneopt.cluster.trainable import TrialTrainable, outcome
 from tuneopt.errors import NoRoomError
 from tuneopt.optim.external import source_of
 from tuneopt.spec import InputError
-from tuneopt.train.distributed import TIMEOUT, Placement
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.ranks import TIMEOUT
 
 RESTARTS = 2
 """How often the ranks are started again, together, after one of them died; then Tune starts the trial anew."""
@@ -101,7 +102,7 @@ class Ranked(TrialTrainable):
 class Group:
     """The ranks of a Ray Train run, started and watched by a thread of this process."""
 
-    def __init__(self, placement: Placement, gpus_per_rank: float, together: bool) -> None:
+    def __init__(self, placement: ParallelConfig, gpus_per_rank: float, together: bool) -> None:
         import ray
 
         self.placement, self.gpus_per_rank, self.together = placement, gpus_per_rank, together

@@ -15,10 +15,10 @@ from tuneopt.ledger import TrialRecord, open_ledger
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.optim.external import adopt
 from tuneopt.spec import TrialSpec
-from tuneopt.train.distributed import Placement
-from tuneopt.train.engine import Engine
-from tuneopt.train.logged import telling
+from tuneopt.train.building import WarmModels
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.run import TrialRun
+from tuneopt.train.trial_log import logging_to
 
 REPORT_SECONDS = 5.0
 """Least time between two reports to Tune: a worker waits idle while the driver takes one in."""
@@ -33,13 +33,13 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     """
 
     report_seconds = REPORT_SECONDS
-    placements: ClassVar[Mapping[str, Placement]] = {}
+    placements: ClassVar[Mapping[str, ParallelConfig]] = {}
     """Scale name -> where its trials train; a scale that is left out trains in this process."""
     keep_weights: ClassVar[bool] = False
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the engine for all trials of this worker, and take up the first."""
-        self.engine = Engine()
+        self.engine = WarmModels()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -48,7 +48,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         adopt(self.spec.optimizer, new_config["source"])
         self.corpus_source = str(new_config["corpus"])
         self.ledger = open_ledger(new_config["ledger"])
-        self.placement = self.placements.get(self.spec.regime.scale.name, Placement())
+        self.placement = self.placements.get(self.spec.regime.scale.name, ParallelConfig())
         self.run: TrialRun | None = None
         return True
 
@@ -80,7 +80,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _train_on(self) -> dict[str, Any]:
         if self.run is None:
-            with telling(TrialLog(self.ledger, self.spec.id)):  # it may wait for another process to build the corpus
+            with logging_to(TrialLog(self.ledger, self.spec.id)):  # it may wait for another process to build the corpus
                 corpus = load_corpus(self.corpus_source, vocab_size=self.spec.regime.corpus.vocab_size)
             self.run = TrialRun(self.spec, corpus, self.ledger, self.engine, self.placement, self.keep_weights)
         began = time.monotonic()

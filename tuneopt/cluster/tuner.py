@@ -11,7 +11,7 @@ from typing import Any
 from tuneopt.cluster.session import WORKER_ENVIRONMENT
 from tuneopt.observe.observer import Observer
 from tuneopt.spec import TrialSpec
-from tuneopt.train.precompile import compiling
+from tuneopt.train.kernels import compiling
 
 RETRIES = 2
 """How often a trial whose worker died is started again; it goes on from its last checkpoint."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tuneopt.data import Corpus
     from tuneopt.ledger import Ledger
     from tuneopt.search.sampled import SampledSearch
-    from tuneopt.train.distributed import Placement
+    from tuneopt.train.config import ParallelConfig
 
 
 def sampled(
@@ -27,7 +27,7 @@ def sampled(
     address: str | None,
     max_concurrent: int | None,
     gpus_per_trial: float,
-    placement: Placement | None,
+    placement: ParallelConfig | None,
     keep_weights: bool,
     dry_run: bool,
     json_: bool,

@@ -1,9 +1,9 @@
 """Checkpoints of one trial: atomic, the newest two kept, loaded without executing pickled code.
 
-One process writes one file, several ranks write a folder with a part each (`tuneopt.train.zero`). Both are read by
-anybody: a trial may go on with another number of ranks. Two processes may write one trial's checkpoints at once, as
-after a driver that was killed and started again: each file is one process' own until it is whole, and what either of
-them wrote is good for both.
+One process writes one file (`CheckpointStore.save`), ranks under ZeRO a folder with a part each (`write_parts`), whose
+tensors are whole. Both are read by anybody: a trial may go on with another number of ranks. Two processes may write one
+trial's checkpoints at once, as after a driver that was killed and started again: each file is one process' own until it
+is whole, and what either of them wrote is good for both.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 
 from tuneopt.errors import NoRoomError, no_room
+from tuneopt.train.config import pause_seconds
 from tuneopt.train.mirror import Mirror
-from tuneopt.train.pause import pause_seconds
+from tuneopt.train.ranks import Ranks
 
 KEPT = 2
 _SHARE = 20
@@ -158,30 +160,72 @@ def _write(path: Path, state: dict[str, Any]) -> int:
         return file.tell()
 
 
+def write_parts(
+    store: CheckpointStore, step: int, count: int, part: Callable[[int], dict[str, Any]], ranks: Ranks
+) -> None:
+    """Write a checkpoint of ``step``, of which every rank gives ``part(0)`` to ``part(count - 1)``; all ranks together.
+
+    Parts are made one after another, so that one at a time needs memory, and go into a folder that all ranks can see.
+    It appears under its final name when all parts are complete and on disk; the newest two stay.
+    """
+    began = time.perf_counter()
+    final = store.folder / f"step-{step:09d}"
+    temporary = final.with_suffix(".tmp")
+    if ranks.rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    ranks.barrier()  # nobody writes into a folder that rank 0 is about to remove
+    written = 0
+    for number in range(count):
+        path = temporary / part_name(number * ranks.world + ranks.rank)
+        with path.open("wb") as file:
+            torch.save({**_compact(part(number)), "parts": count * ranks.world}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        written += path.stat().st_size
+    sizes: list[int] = ranks.gather(written)  # waits for all: the folder is whole from here on
+    if ranks.rank == 0:
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.replace(final)
+        store.drop_old()
+    ranks.barrier()
+    store.last_seconds = time.perf_counter() - began
+    store.last_bytes = sum(sizes)
+
+
+def _compact(value: Any) -> Any:
+    """The same containers with tensors that own their memory: a saved view would bring all of its storage along."""
+    if isinstance(value, torch.Tensor):
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        return value.detach() if whole else value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _compact(inner) for key, inner in value.items()}
+    return value
+
+
 def part_name(rank: int) -> str:
     """The file of one rank in the folder of a checkpoint."""
     return f"rank-{rank:05d}.pt"
 
 
-def by_position(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def by_position(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer's part of a checkpoint in the form of `torch.optim.Optimizer.state_dict`.
 
-    Ranks save state by parameter name (``state``), one process by position (``optimizer``).
+    ZeRO saves state by parameter name (``state``), the others by position (``optimizer``).
     """
-    if "optimizer" in state:
-        found: dict[str, Any] = state["optimizer"]
-        return found
+    if "optimizer" in saved:
+        positional: dict[str, Any] = saved["optimizer"]
+        return positional
     names = [name for group in optimizer.param_groups for name in group["param_names"]]
-    by_name = state["state"]
-    held = {position: by_name[name] for position, name in enumerate(names) if name in by_name}
-    return {"state": held, "param_groups": optimizer.state_dict()["param_groups"]}
+    state = {position: saved["state"][name] for position, name in enumerate(names) if name in saved["state"]}
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def by_name(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+def by_name(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     """The optimizer's part of a checkpoint as state of each parameter by its name; inverse of `by_position`."""
-    if "state" in state:
-        found: dict[str, dict[str, Any]] = state["state"]
-        return found
+    if "state" in saved:
+        named: dict[str, dict[str, Any]] = saved["state"]
+        return named
     names = [name for group in optimizer.param_groups for name in group["param_names"]]
-    held = state["optimizer"]["state"]
-    return {name: held[position] for position, name in enumerate(names) if position in held}
+    positional = saved["optimizer"]["state"]
+    return {name: positional[position] for position, name in enumerate(names) if position in positional}

@@ -16,7 +16,7 @@ CHUNK_ELEMENTS = 2**28
 
 ATTENTION_ROWS = 256
 """Queries of a block where attention is differentiated twice. Sequences of one block, as on the nano ladder, take
-torch's plain products (`tuneopt.train.hessian`)."""
+torch's plain products (`tuneopt.train.second_order.hessian`)."""
 
 ATTENTION_ELEMENTS = 2**23
 """Numbers of one matrix of such a block at most, 32 MiB in fp32, of which five are alive at once."""

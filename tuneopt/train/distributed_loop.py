@@ -13,13 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tuneopt.data import Corpus
 from tuneopt.ledger import CurvePoint
 from tuneopt.spec import InputError, TrialSpec
+from tuneopt.train.building import LossFunction, WarmModels
 from tuneopt.train.checkpoint import CheckpointStore
-from tuneopt.train.device_memory import available_bytes
-from tuneopt.train.distributed import Placement, Ranks, SharedHeldOut
-from tuneopt.train.engine import Engine, LossFunction
-from tuneopt.train.fitting import fitted
+from tuneopt.train.config import ParallelConfig
+from tuneopt.train.evaluate import SharedHeldOut
+from tuneopt.train.fitting import available_bytes, pass_sizes
 from tuneopt.train.loop import Training
 from tuneopt.train.prefetch import Part
+from tuneopt.train.ranks import Ranks
 
 
 class RankTraining(Training):
@@ -33,7 +34,7 @@ class RankTraining(Training):
         spec: TrialSpec,
         corpus: Corpus,
         checkpoints: Path | CheckpointStore | None,
-        placement: Placement,
+        placement: ParallelConfig,
         ranks: Ranks,
     ) -> None:
         if placement.ranks != ranks.world:
@@ -41,8 +42,9 @@ class RankTraining(Training):
         placement.micro_batch(spec)  # says so where the batch does not divide
         self.ranks = ranks
         if placement.zero:
-            placement = fitted(spec, placement, ranks.device, lambda: ranks.least(available_bytes(ranks.device)))
-        super().__init__(spec, corpus, checkpoints, Engine(ranks.device), placement)
+            sizes = pass_sizes(spec, placement, ranks.device, lambda: ranks.least(available_bytes(ranks.device)))
+            placement = replace(placement, sequences=sizes[0])  # nothing can be tried first
+        super().__init__(spec, corpus, checkpoints, WarmModels(ranks.device), placement)
 
     @property
     def state_bytes(self) -> int:

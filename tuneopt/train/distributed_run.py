@@ -9,18 +9,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tuneopt.data import Corpus
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, open_ledger
 from tuneopt.ledger.logs import SilentLog, TrialLog
 from tuneopt.spec import TrialSpec
-from tuneopt.train.distributed import Placement, Ranks
-from tuneopt.train.distributed_launch import launch
+from tuneopt.train.building import WarmModels
+from tuneopt.train.checkpoint import CheckpointStore
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.distributed_loop import RankTraining
-from tuneopt.train.engine import Engine
-from tuneopt.train.logged import log_failed
+from tuneopt.train.launch import launch
 from tuneopt.train.loop import Training
+from tuneopt.train.ranks import Ranks
 from tuneopt.train.run import TrialRun, checkpoint_store, run_trial
-from tuneopt.train.weights import store_sharded_weights
+from tuneopt.train.trial_log import log_failed
+from tuneopt.train.weights import store_weights
 
 POINT = "point "
 """What a line of rank 0 begins with that holds a curve point."""
@@ -34,7 +38,7 @@ class RankRun(TrialRun):
         spec: TrialSpec,
         corpus: Corpus,
         ledger: Ledger,
-        placement: Placement,
+        placement: ParallelConfig,
         ranks: Ranks,
         keep_weights: bool = False,
     ) -> None:
@@ -48,7 +52,7 @@ class RankRun(TrialRun):
         record = super()._known()
         return record if self.ranks.first_says(record is not None) else None
 
-    def _start(self, engine: Engine | None) -> Training:
+    def _start(self, engine: WarmModels | None) -> Training:
         kind = RankTraining
         if self.placement.zero:
             from tuneopt.train.zero.training import ZeroTraining
@@ -71,7 +75,14 @@ class RankRun(TrialRun):
 
     def _keep_weights(self, training: Training) -> None:
         if self.placement.zero:
-            store_sharded_weights(training, self.corpus, self.ledger, self.ranks.rank)
+            if training.store is None:
+                return
+            training.save()
+            if self.ranks.rank == 0:
+                newest = CheckpointStore(training.store.folder).load_newest(torch.device("cpu"))
+                if newest is None or newest[0] != training.step:
+                    raise RuntimeError(f"the last checkpoint of trial {training.spec.id} cannot be read back")
+                store_weights(self.spec, self.corpus, self.ledger, newest[1]["model"])
         elif self.ranks.rank == 0:
             super()._keep_weights(training)
 
@@ -87,7 +98,7 @@ def run_rank(
     spec: TrialSpec,
     corpus: Corpus,
     ledger: Ledger,
-    placement: Placement,
+    placement: ParallelConfig,
     ranks: Ranks,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
     keep_weights: bool = False,
@@ -103,14 +114,14 @@ def run_ranks(
     spec: TrialSpec,
     corpus: Corpus,
     ledger: Ledger | str,
-    placement: Placement,
+    placement: ParallelConfig,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
     keep_weights: bool = False,
 ) -> TrialRecord:
     """Train one trial on ranks of this machine to its end, or return the record that the ledger already holds.
 
     A plain placement trains in this process. Raises `InputError` for a batch that does not divide among the ranks,
-    before anything starts, and `tuneopt.train.failed.RankFailedError` when a rank fails; running again goes on from the
+    before anything starts, and `tuneopt.train.launch.RankFailedError` when a rank fails; running again goes on from the
     last checkpoint, whatever the number of ranks then.
     """
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
@@ -142,7 +153,7 @@ def work(job: str, ranks: Ranks) -> TrialRecord:
     from tuneopt.data import open_corpus
 
     plain = json.loads(job)
-    spec, placement = TrialSpec.from_dict(plain["spec"]), Placement(**plain["placement"])
+    spec, placement = TrialSpec.from_dict(plain["spec"]), ParallelConfig(**plain["placement"])
     corpus, ledger = open_corpus(Path(plain["corpus"])), open_ledger(plain["ledger"])
 
     def tell(point: CurvePoint) -> None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from tuneopt.data import Corpus
 from tuneopt.spec import InputError, TrialSpec
-from tuneopt.train.engine import LossFunction
+from tuneopt.train.building import LossFunction
+from tuneopt.train.ranks import Ranks
 
 SPLITS = ("select", "report")
 
@@ -78,3 +80,27 @@ class HeldOut:
 def each_loss(loss: LossFunction, parts: list[Tensor]) -> list[Tensor]:
     """The mean loss of each micro-batch (B, T + 1), float64."""
     return [loss(part[:, :-1], part[:, 1:]).detach().double() for part in parts]
+
+
+class SharedHeldOut:
+    """Evaluation whose micro-batches are dealt out to the ranks; every rank gets the same two losses.
+
+    The sum runs over micro-batches in the order of one process. Every rank takes equally many, the last ones over
+    again where they do not divide, because ranks that shard weights must run the model together.
+    """
+
+    def __init__(self, held_out: HeldOut, ranks: Ranks) -> None:
+        self._held_out, self._ranks = held_out, ranks
+
+    def losses(self, loss: LossFunction, *, final: bool) -> tuple[float, float]:
+        """(select, report) loss in nats per token, as `HeldOut.losses`."""
+        return self._held_out.losses(loss, final=final, each=self._each)
+
+    def _each(self, loss: LossFunction, parts: list[Tensor]) -> list[Tensor]:
+        rank, world = self._ranks.rank, self._ranks.world
+        rounds = -(-len(parts) // world)
+        own = [parts[min(number * world + rank, len(parts) - 1)] for number in range(rounds)]
+        measured = torch.stack([loss(part[:, :-1], part[:, 1:]).detach().double() for part in own])
+        gathered = [torch.empty_like(measured) for _ in range(world)]
+        dist.all_gather(gathered, measured)
+        return list(torch.stack(gathered, dim=1).flatten()[: len(parts)].unbind())

@@ -1,7 +1,13 @@
-"""Compiling on a machine that several processes share: one at a time, and never from a kernel that a kill cut off."""
+"""Compiling kernels on a machine that several processes share.
+
+torch.compile on CPUs needs a C++ compiler, takes seconds to minutes, and leaves its kernels in Inductor's cache, where
+other processes find them. Here is when it can be done at all, that one process at a time does it, that nobody loads a
+kernel that a kill cut off, and how it is begun while Ray still starts. Imports no torch until something compiles.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -10,12 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from tuneopt.data.cache import only_process
+from tuneopt.spec import TrialSpec
 
 SHAPES = 512
 """Shapes that one process may compile; a sweep meets some ten."""
@@ -28,6 +35,34 @@ EMPTY_SECONDS = 600.0
 """After how long a library without content is no longer taken for one that another machine is writing."""
 
 
+def has_compiler() -> bool:
+    """Whether a C++ compiler is found on this machine."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+@contextmanager
+def compiling(spec: TrialSpec, environment: Mapping[str, str]) -> Iterator[None]:
+    """Compile the kernels of ``spec`` in another process meanwhile; whatever is left undone at the end is dropped.
+
+    Ray takes ten seconds to start and its workers five to import torch; kernels that are in the cache by then need not
+    be waited for. A worker that comes too early waits for the lock. ``environment`` is what the workers set in addition
+    to this process's own: their kernels are to be the same.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuneopt.train.building", json.dumps(spec.to_dict())],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the driver, which ends this process itself
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def compile_alone(run: Callable[[], None]) -> None:
     """``run`` something that compiles; no other process of this machine compiles meanwhile.
 
@@ -38,6 +73,7 @@ def compile_alone(run: Callable[[], None]) -> None:
     place = kernels_of_this_machine()
     with only_process(place):
         marker = place.with_name(place.name + UNFINISHED)
+        # Only the holder of the lock may look: a marker that is here now has no living owner.
         remove_unfinished(marker)
         marker.touch()
         try:

@@ -25,15 +25,15 @@ from tuneopt.optim import create
 from tuneopt.optim.factory import implementation
 from tuneopt.optim.proof import Witness
 from tuneopt.spec import InputError, TrialSpec
+from tuneopt.train.building import BuiltModel, WarmModels
 from tuneopt.train.checkpoint import CheckpointStore, by_position
-from tuneopt.train.distributed import Placement
-from tuneopt.train.engine import Engine, Warm
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.evaluate import HeldOut
 from tuneopt.train.fitting import pass_sizes, reserved_bytes
-from tuneopt.train.hessian import hessian_diagonal
 from tuneopt.train.model import Llama
 from tuneopt.train.prefetch import Part, Prefetch, gathering
 from tuneopt.train.schedule import Schedule
+from tuneopt.train.second_order.hessian import hessian_diagonal
 
 LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
 """What the loop itself takes from a configuration; the rest goes to the optimizer."""
@@ -50,19 +50,19 @@ class Training:
         spec: TrialSpec,
         corpus: Corpus,
         checkpoints: Path | CheckpointStore | None,
-        engine: Engine | None = None,
-        placement: Placement | None = None,
+        engine: WarmModels | None = None,
+        placement: ParallelConfig | None = None,
     ) -> None:
         if corpus.id.fingerprint != spec.regime.corpus.fingerprint:
             raise InputError(f"corpus {corpus.id} is not the one the trial names, {spec.regime.corpus}")
         self.spec = spec
-        self.placement = placement or Placement()
+        self.placement = placement or ParallelConfig()
         self.store = CheckpointStore(checkpoints) if isinstance(checkpoints, Path) else checkpoints
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.data_seconds = 0.0
         """Seconds of this process's training that went into waiting for batches."""
         with self._clock("startup"):
-            warm = self._prepare(engine or Engine())
+            warm = self._prepare(engine or WarmModels())
             self.model, self.loss, self.device = warm.model, warm.loss, warm.device
             self.micro_batch = warm.micro_batch or self.placement.micro_batch(spec)
             self.parts = spec.batch // self.placement.ranks // self.micro_batch
@@ -143,7 +143,7 @@ class Training:
         if self._batches is not None and self.step >= self.steps:
             self._batches.close()
 
-    def _prepare(self, engine: Engine) -> Warm:
+    def _prepare(self, engine: WarmModels) -> BuiltModel:
         """The freshly initialised model and its loss, tried with as many sequences as a pass is to take."""
         sizes = pass_sizes(self.spec, self.placement, engine.device, lambda: self._least(engine.available_bytes()))
 

@@ -17,7 +17,7 @@ BUCKET = 2**24
 LIVE = 2**27
 """Elements of weights that stage 3 keeps fetched (`tuneopt.train.zero.engine`)."""
 LOT = 2**24
-"""Elements of an owner's tensors that step together (`tuneopt.train.zero.lots`)."""
+"""Elements of an owner's tensors that step together (`tuneopt.train.zero.owners`)."""
 SHARDED = 10**9
 """Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
 REDUCED = {1: 1, 2: 2, 3: 1.5}
@@ -222,7 +222,7 @@ def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> 
 
 
 def _curvature(scale: Scale, vocab_size: int, micro_batch: int, zero: int, chunk: int | None) -> int:
-    """Bytes of `tuneopt.train.hessian` beside weights, gradients and state; at stage 3 every rank has whole weights.
+    """Bytes of `tuneopt.train.second_order` over weights, gradients and state; stage 3 gathers whole weights.
 
     Above one block of queries a layer keeps its input and the gradient of its output, and one layer at a time and five
     matrices of a block the rest; else about three times what an ordinary pass keeps, and T x T matrices. Measured.

@@ -16,12 +16,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tuneopt.spec import Scale
-from tuneopt.train.attention import Attend, fused_attention
 from tuneopt.train.head import Head
 
 RMS_NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
 INITIALIZER_RANGE = 0.02
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Causal attention: queries, keys and values (B, H, T, K) give (B, H, T, K)."""
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v by torch's quickest kernel, which can be differentiated once.
+
+    For second derivatives another function takes its place (`tuneopt.train.second_order.layers`).
+    """
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 class RMSNorm(nn.Module):

@@ -16,15 +16,14 @@ from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
 from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.spec import TrialSpec
+from tuneopt.train.building import WarmModels
 from tuneopt.train.checkpoint import CheckpointStore
-from tuneopt.train.distributed import Placement
-from tuneopt.train.engine import Engine
-from tuneopt.train.environment import environment
-from tuneopt.train.hessian import PASS_COST
-from tuneopt.train.logged import log_end, log_failed, log_point, log_ready, log_start, telling
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.loop import Training
+from tuneopt.train.machine import environment, peak_memory, reset_peak_memory, speed_facts
 from tuneopt.train.mirror import Mirror
-from tuneopt.train.peaks import speed_facts
+from tuneopt.train.second_order.hessian import PASS_COST
+from tuneopt.train.trial_log import log_end, log_failed, log_point, log_ready, log_start, logging_to
 from tuneopt.train.weights import store_weights
 
 
@@ -40,13 +39,13 @@ class TrialRun:
         spec: TrialSpec,
         corpus: Corpus,
         ledger: Ledger,
-        engine: Engine | None = None,
-        placement: Placement | None = None,
+        engine: WarmModels | None = None,
+        placement: ParallelConfig | None = None,
         keep_weights: bool = False,
     ) -> None:
         self.spec = spec
         self.keep_weights = keep_weights
-        self.placement = placement or Placement()
+        self.placement = placement or ParallelConfig()
         self.ledger = ledger
         self.started = _now()
         self.corpus = corpus
@@ -55,7 +54,7 @@ class TrialRun:
         self.training: Training | None = None
         self.log = self._open_log()
         if self.record is None:
-            with telling(self.log):
+            with logging_to(self.log):
                 log_start(self.log, spec)
                 reset_peak_memory()
                 self.training = self._start(engine)
@@ -73,7 +72,7 @@ class TrialRun:
     def advance(self) -> CurvePoint:
         """Train to the next curve point; at the last one, write the record and remove the checkpoints."""
         assert self.training is not None and self.record is None, "the trial already has its record"
-        with telling(self.log):
+        with logging_to(self.log):
             point = self.training.advance()
             log_point(self.log, point, self.training.steps)
             if self.training.finished:
@@ -97,11 +96,11 @@ class TrialRun:
     def _known(self) -> TrialRecord | None:
         return self.ledger.sound(self.spec.id)
 
-    def _start(self, engine: Engine | None) -> Training:
+    def _start(self, engine: WarmModels | None) -> Training:
         return Training(self.spec, self.corpus, checkpoint_store(self.ledger, self.spec.id), engine, self.placement)
 
     def _keep_weights(self, training: Training) -> None:
-        store_weights(training, self.corpus, self.ledger)
+        store_weights(self.spec, self.corpus, self.ledger, training.model.state_dict())
 
     def _keep(self, record: TrialRecord, training: Training) -> None:
         self.ledger.put(record)
@@ -167,8 +166,8 @@ def run_trial(
     corpus: Corpus,
     ledger: Ledger,
     *,
-    engine: Engine | None = None,
-    placement: Placement | None = None,
+    engine: WarmModels | None = None,
+    placement: ParallelConfig | None = None,
     keep_weights: bool = False,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
 ) -> TrialRecord:
@@ -213,28 +212,6 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
     visit(list(optimizer.state.values()))
     return sum(storages.values())
-
-
-def reset_peak_memory() -> None:
-    """Start peak memory counting afresh, so that a warm worker reports each trial's own peak."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux, or not allowed: the peak is then that of the whole process
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes since `reset_peak_memory`: of the GPU's allocator, or the resident set of this process on a CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    kilobytes = lines.get("VmHWM", "").split()
-    return int(kilobytes[0]) * 1024 if kilobytes else None
 
 
 def _now() -> str:

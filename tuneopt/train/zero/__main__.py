@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tuneopt.spec import InputError, TrialSpec
-from tuneopt.train.distributed import STAGES, Placement
-from tuneopt.train.distributed_launch import is_rank, leave, rank_of_environment
+from tuneopt.train.config import STAGES, ParallelConfig
 from tuneopt.train.distributed_run import run_ranks, work
-from tuneopt.train.failed import RankFailedError
-from tuneopt.train.stages import chosen_stage
+from tuneopt.train.fitting import chosen_stage
+from tuneopt.train.launch import RankFailedError, is_rank, leave
+from tuneopt.train.ranks import rank_of_environment
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
         spec = TrialSpec.from_dict(json.loads(options.spec.read_text()))
         zero = chosen_stage(spec, options.ranks, offload=options.offload) if options.zero is None else options.zero
-        placement = Placement(options.ranks, zero, options.offload)
+        placement = ParallelConfig(options.ranks, zero, options.offload)
         record = run_ranks(
             spec, open_corpus(options.corpus), options.ledger, placement, lambda point: print(point, file=sys.stderr)
         )
@@ -67,7 +67,7 @@ def _rank(options: argparse.Namespace) -> int:
                     "spec": plain,
                     "corpus": str(options.corpus),
                     "ledger": options.ledger,
-                    "placement": asdict(Placement(ranks.world, zero, options.offload)),
+                    "placement": asdict(ParallelConfig(ranks.world, zero, options.offload)),
                 }
             )
         work(job, ranks)

@@ -20,11 +20,12 @@ from typing import Any
 from tuneopt.data import Corpus, load_corpus
 from tuneopt.search.space import load_space
 from tuneopt.spec import CorpusId, Evaluation, Regime, TrialSpec, find_scale
-from tuneopt.train.distributed import Placement, Ranks
-from tuneopt.train.distributed_launch import is_rank, launch, leave, rank_of_environment
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.distributed_loop import RankTraining
 from tuneopt.train.fitting import step_memory
-from tuneopt.train.run import peak_memory, reset_peak_memory
+from tuneopt.train.launch import is_rank, launch, leave
+from tuneopt.train.machine import peak_memory, reset_peak_memory
+from tuneopt.train.ranks import Ranks, rank_of_environment
 from tuneopt.train.zero.training import ZeroTraining
 
 RESULT = "result "
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     spec = _spec(options, load_corpus(CORPUS, vocab_size=1024))
     stages = [int(word) for word in options.stages.split(",")]
-    placements = [Placement(1), *(Placement(options.ranks, zero, options.offload and zero > 0) for zero in stages)]
-    results = [_measured(spec, placement, options.steps) for placement in placements]
+    sharded = [ParallelConfig(options.ranks, zero, options.offload and zero > 0) for zero in stages]
+    results = [_measured(spec, parallel, options.steps) for parallel in (ParallelConfig(), *sharded)]
     alone = results[0]["losses"]
     for result in results:
         pairs = zip(result["losses"], alone, strict=True)
@@ -82,7 +83,7 @@ def _spec(options: argparse.Namespace, corpus: Corpus) -> TrialSpec:
     )
 
 
-def _measured(spec: TrialSpec, placement: Placement, steps: int) -> dict[str, Any]:
+def _measured(spec: TrialSpec, placement: ParallelConfig, steps: int) -> dict[str, Any]:
     job = {"spec": spec.to_dict(), "placement": asdict(placement), "steps": steps}
     lines = launch([sys.executable, "-m", "tuneopt.train.zero.check", json.dumps(job)], placement.ranks)
     found: dict[str, Any] = next(json.loads(line.removeprefix(RESULT)) for line in lines if line.startswith(RESULT))
@@ -92,7 +93,7 @@ def _measured(spec: TrialSpec, placement: Placement, steps: int) -> dict[str, An
 def _work(job: str, ranks: Ranks) -> dict[str, Any]:
     """What one rank does: a few steps, and what they took."""
     plain = json.loads(job)
-    spec, placement = TrialSpec.from_dict(plain["spec"]), Placement(**plain["placement"])
+    spec, placement = TrialSpec.from_dict(plain["spec"]), ParallelConfig(**plain["placement"])
     kind = ZeroTraining if placement.zero else RankTraining
     reset_peak_memory()
     training = kind(spec, load_corpus(CORPUS, vocab_size=1024), None, placement, ranks)

@@ -1,11 +1,17 @@
-"""DeepSpeed's engine around a model: it shards, averages gradients and applies displacements, and nothing else."""
+"""DeepSpeed's engine around a model: it shards, averages gradients and applies updates, and nothing else.
+
+DeepSpeed never sees the optimizer of the trial, because that needs whole tensors and DeepSpeed would hand it flat
+shards. It gets `Apply`, which adds to the weights what it finds in the place of the gradient: the finished update.
+At stage 3 a model's weights never exist whole: they are drawn tensor by tensor, and each is cut into shards at once
+(`scatter`).
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +21,10 @@ from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
 from tuneopt.spec import TrialSpec
-from tuneopt.train.distributed import Placement, Ranks
-from tuneopt.train.engine import LossFunction
+from tuneopt.train.building import LossFunction
+from tuneopt.train.config import ParallelConfig
 from tuneopt.train.model import Llama
+from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.shards import FlatShards, PieceShards, Shards
 
 BUCKET = 2**24
@@ -68,7 +75,7 @@ class Sharded:
 
 
 def shard(
-    model: Llama, loss: LossFunction, whole: Optimizer, spec: TrialSpec, placement: Placement, ranks: Ranks
+    model: Llama, loss: LossFunction, whole: Optimizer, spec: TrialSpec, placement: ParallelConfig, ranks: Ranks
 ) -> Sharded:
     """Hand the model, with its weights as they are, to DeepSpeed; all ranks together, in one process group."""
     deepspeed = quiet_deepspeed(ranks.device)
@@ -80,10 +87,48 @@ def shard(
     apply = Apply(groups)
     with _one_copy() if placement.zero == 3 and not placement.offload else nullcontext():
         engine, *_ = deepspeed.initialize(
-            model=LossModule(model, loss), optimizer=apply, config=settings(spec, placement), dist_init_required=False
+            model=LossModule(model, loss),
+            optimizer=apply,
+            config=deepspeed_settings(spec, placement),
+            dist_init_required=False,
         )
     shards = PieceShards(parameters, ranks.rank) if placement.zero == 3 else FlatShards(parameters)
     return Sharded(engine, apply, shards)
+
+
+def scatter(model: nn.Module, values: Iterable[tuple[str, Tensor]], settings: dict[str, Any], deepspeed: Any) -> None:
+    """Give a model without storage its weights, in the order of its parameters, keeping this rank's shards alone.
+
+    ``values`` are (name, whole tensor) in that order, equal on all ranks; one of them exists at a time. ``settings``
+    is DeepSpeed's configuration, of stage 3. Afterwards the model has other parameters than before, which DeepSpeed
+    fetches where they are used.
+    """
+    modules = {
+        f"{prefix}.{name}" if prefix else name: (module, name)
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    for name, value in values:
+        module, own = modules.pop(name)
+        before = module.get_parameter(own)
+        # DeepSpeed takes modules; one that holds this parameter alone is cut up whole.
+        holder = nn.ParameterList([nn.Parameter(value, requires_grad=before.requires_grad)])
+        deepspeed.zero.Init(module=holder, config_dict_or_path=settings)
+        setattr(module, own, holder[0])
+        del value
+    assert not modules, f"no values for {', '.join(modules)}"
+
+
+def follow(optimizer: Optimizer, model: nn.Module) -> None:
+    """Let an optimizer that was built for the model before `scatter` name its parameters of now; it must not step."""
+    parameters = dict(model.named_parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [parameters[name] for name in group["param_names"]]
+
+
+def saved_values(model: nn.Module, saved: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a checkpoint in the order of the model's parameters, each in memory of its own."""
+    return ((name, saved[name].clone()) for name, _ in model.named_parameters())
 
 
 def destroy(engine: Any) -> None:
@@ -123,7 +168,7 @@ def _one_copy() -> Iterator[None]:
         Stage3._create_fp32_partitions = create
 
 
-def settings(spec: TrialSpec, placement: Placement) -> dict[str, Any]:
+def deepspeed_settings(spec: TrialSpec, placement: ParallelConfig) -> dict[str, Any]:
     """DeepSpeed's configuration. Weights stay fp32 whatever the precision of the compute, which autocast sets."""
     size = placement.micro_batch(spec)
     zero: dict[str, Any] = {

@@ -1,10 +1,10 @@
 """The part of an optimizer that one rank runs: whole tensors, their state, and the steps that they take.
 
-A step is *displacement* then *apply*. The owner of a tensor lets its optimizer step from zero without weight decay,
-which leaves -lr u, the rate times the direction, by the very kernels of an unsharded step. The displacement travels
+A step is *update* then *apply*. The owner of a tensor lets its optimizer step from zero without weight decay,
+which leaves -lr u, the rate times the direction, by the very kernels of an unsharded step. The update travels
 to whoever holds the weights, in the place of the gradient, and they apply p <- p - lr wd p - lr u, elementwise.
 
-Tensors step lot by lot (`tuneopt.train.zero.lots`). All lots share one buffer for gradients and one for displacements.
+Tensors step bucket by bucket (`tuneopt.train.zero.owners`). All share one buffer for gradients and one for updates.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from tuneopt.optim.base import Optimizer
 from tuneopt.optim.clip import total_norm
 from tuneopt.optim.pool import Batch
 from tuneopt.spec import InputError
-from tuneopt.train.distributed import Ranks
+from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.owners import shapes
 
 
-class Lot:
+class Bucket:
     """Tensors of one owner that step together, with an optimizer of their own that keeps their state."""
 
     def __init__(self, whole: Optimizer, sizes: Mapping[str, torch.Size], flat: Tensor, gradients: Tensor) -> None:
         self.flat = flat[: sum(size.numel() for size in sizes.values())]
-        self.views: dict[str, Tensor] = {}
-        """Displacements after `Owned.displace`, flat, by name; a view of what all lots share."""
+        self.updates: dict[str, Tensor] = {}
+        """Updates after `Owned.compute_updates`, flat, by name; a view of what all buckets share."""
         self.gradients: dict[str, Tensor] = {}
         """Where whole averaged gradients are to be put before, likewise."""
         self.parameters: dict[str, nn.Parameter] = {}
         position = 0
         for name, size in sizes.items():
             end = position + size.numel()
-            self.views[name], self.gradients[name] = flat[position:end], gradients[position:end]
-            self.parameters[name] = nn.Parameter(self.views[name].view(size))
+            self.updates[name], self.gradients[name] = flat[position:end], gradients[position:end]
+            self.parameters[name] = nn.Parameter(self.updates[name].view(size))
             position = end
         self.optimizer = part(whole, self.parameters)
         for group in self.optimizer.param_groups:
@@ -52,13 +52,13 @@ class Lot:
 
 
 class Owned:
-    """The tensors of an optimizer that this rank owns, lot by lot.
+    """The tensors of an optimizer that this rank owns, bucket by bucket.
 
     ``whole`` is the optimizer as it was built for the whole model: its groups say what belongs where, and at which
     rate; it holds no state. Everything lives on ``device``.
     """
 
-    def __init__(self, whole: Optimizer, lots: Sequence[Sequence[str]], ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, whole: Optimizer, buckets: Sequence[Sequence[str]], ranks: Ranks, device: torch.device) -> None:
         if inspect.unwrap(type(whole).step) is not inspect.unwrap(Optimizer.step):
             raise InputError(
                 f"{type(whole).__name__} takes its steps by itself and cannot be sharded; give it update rules "
@@ -70,67 +70,67 @@ class Owned:
             for group in whole.param_groups
             for name, shape in zip(group["param_names"], shapes(whole, group), strict=True)
         }
-        sizes = [{name: every[name] for name in names} for names in lots]
+        sizes = [{name: every[name] for name in names} for names in buckets]
         largest = max((sum(size.numel() for size in each.values()) for each in sizes), default=0)
-        self.displacements = torch.zeros(largest, device=device)
-        """What all lots share, and others may use between steps; `gradients` as well."""
+        self.updates = torch.zeros(largest, device=device)
+        """What all buckets share, and others may use between steps; `gradients` as well."""
         self.gradients = torch.zeros(largest, device=device)
-        self.lots = [Lot(whole, each, self.displacements, self.gradients) for each in sizes]
+        self.buckets = [Bucket(whole, each, self.updates, self.gradients) for each in sizes]
         self.limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
         """The norms that gradients are clipped to."""
         self._divisors: dict[float, Tensor] | None = None
-        for lot in self.lots:
-            lot.optimizer.clip_divisors = self._clip_divisors  # type: ignore[method-assign]
+        for bucket in self.buckets:
+            bucket.optimizer.clip_divisors = self._clip_divisors  # type: ignore[method-assign]
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Stand-ins for the owned tensors: their shapes, and keys of their state; their values are displacements."""
-        return {name: parameter for lot in self.lots for name, parameter in lot.parameters.items()}
+        """Stand-ins for the owned tensors: their shapes, and keys of their state; their values are updates."""
+        return {name: parameter for bucket in self.buckets for name, parameter in bucket.parameters.items()}
 
     @torch.no_grad()
-    def displace(self, lot: Lot) -> None:
-        """Leave the displacement of every tensor of ``lot`` in its ``views``, from the gradients put there before.
+    def compute_updates(self, bucket: Bucket) -> None:
+        """Leave the update of every tensor of ``bucket`` in its ``views``, from the gradients put there before.
 
         Unless `clip` has been told this step's norms, all ranks must call this together: clipping then takes the norm
-        over the lots of all of them.
+        over the buckets of all of them.
         """
-        lot.flat.zero_()
-        lot.show_gradients(True)
-        for group, rates in zip(lot.optimizer.param_groups, self._whole.param_groups, strict=True):
+        bucket.flat.zero_()
+        bucket.show_gradients(True)
+        for group, rates in zip(bucket.optimizer.param_groups, self._whole.param_groups, strict=True):
             group["lr"] = rates["lr"]
-        lot.optimizer.step()
-        lot.show_gradients(False)
+        bucket.optimizer.step()
+        bucket.show_gradients(False)
 
     def clip(self, squares: Tensor | None) -> None:
         """Take the squared joint norms of this step's gradients, one for each of `limits`; None to measure them."""
         self._divisors = None if squares is None else self._from_squares(squares)
 
     def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
-        """Hand every lot the estimates of the Hessian's diagonal, by parameter."""
-        for lot in self.lots:
-            lot.optimizer.update_hessian(diagonal)
+        """Hand every bucket the estimates of the Hessian's diagonal, by parameter."""
+        for bucket in self.buckets:
+            bucket.optimizer.update_hessian(diagonal)
 
-    def state(self, lot: Lot) -> dict[str, dict[str, Any]]:
-        """State of the tensors of a lot, by name."""
-        held = lot.optimizer.state
-        return {name: dict(held[p]) for name, p in lot.parameters.items() if held.get(p)}
+    def state(self, bucket: Bucket) -> dict[str, dict[str, Any]]:
+        """State of the tensors of a bucket, by name."""
+        held = bucket.optimizer.state
+        return {name: dict(held[p]) for name, p in bucket.parameters.items() if held.get(p)}
 
     def state_bytes(self) -> int:
         """Bytes of state tensors held on this rank now."""
-        return sum(lot.optimizer.state_bytes() for lot in self.lots)
+        return sum(bucket.optimizer.state_bytes() for bucket in self.buckets)
 
     def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over state by name; entries of tensors that others own are left alone."""
-        for lot in self.lots:
-            names = [name for group in lot.optimizer.param_groups for name in group["param_names"]]
+        for bucket in self.buckets:
+            names = [name for group in bucket.optimizer.param_groups for name in group["param_names"]]
             positions = {position: dict(state[name]) for position, name in enumerate(names) if name in state}
-            lot.optimizer.load_state_dict(
-                {"state": positions, "param_groups": lot.optimizer.state_dict()["param_groups"]}
+            bucket.optimizer.load_state_dict(
+                {"state": positions, "param_groups": bucket.optimizer.state_dict()["param_groups"]}
             )
 
     def show_state(self, seen: Optimizer) -> None:
         """Let another optimizer over some of the tensors see their state, which is there from the first step on."""
-        held = {name: lot.optimizer.state[own] for lot in self.lots for name, own in lot.parameters.items()}
+        held = {name: bucket.optimizer.state[own] for bucket in self.buckets for name, own in bucket.parameters.items()}
         for group in seen.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 seen.state[parameter] = held[name]
@@ -149,7 +149,7 @@ class Owned:
         return [divisors[limit] if limit > 0 else None for limit in limits]
 
     def _from_squares(self, squares: Tensor) -> dict[float, Tensor]:
-        norms = squares.sqrt().to(self.displacements.device)
+        norms = squares.sqrt().to(self.updates.device)
         return {limit: (norm / limit).clamp(min=1.0) for limit, norm in zip(self.limits, norms, strict=True)}
 
 

@@ -1,12 +1,18 @@
-"""Which rank owns the state of which tensor.
+"""Which rank owns the state of which tensor, and in which buckets an owner's tensors step.
 
-An owner keeps the whole state of its tensors and computes their updates. Ranks are to hold equal state and to do equal
-work at once; each tensor, the heaviest first, goes to the rank whose larger load of the two grows least.
+An owner rank keeps the whole state of its tensors and computes their updates: rules of the matrix family, Adam-mini's
+blocks and joint norms need whole tensors. Ranks are to hold equal state and to do equal work at once; each tensor, the
+heaviest first, goes to the rank whose larger load of the two grows least.
+
+An owner's tensors step bucket by bucket, so that a step needs little memory: while one bucket is computed the next
+one's gradients arrive and the updates of the one before leave. Buckets of all owners travel together, so that every
+rank computes all the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -14,6 +20,9 @@ import torch
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.pool import logical, short_first
 from tuneopt.optim.rule import MatrixRule, Rule
+
+BUCKET = 2**24
+"""Elements of one owner's bucket, 64 MiB in fp32; a larger tensor is a bucket of its own."""
 
 
 def loads(optimizer: Optimizer) -> dict[str, tuple[int, int]]:
@@ -33,6 +42,7 @@ def shapes(optimizer: Optimizer, group: Mapping[str, Any]) -> list[tuple[int, ..
 
 
 def _load(rule: Rule, tensor: torch.Tensor, group: dict[str, Any]) -> tuple[int, int]:
+    """The load of one parameter; a matrix (m, n) with m <= n costs about m^2 n, as Newton-Schulz and bases do."""
     if not isinstance(rule, MatrixRule):
         state = rule.state_shapes(tuple(tensor.shape), group)
         return sum(torch.Size(shape).numel() for shape in state.values()), tensor.numel()
@@ -58,3 +68,29 @@ def assign(loads: Mapping[str, tuple[int, int]], ranks: int) -> dict[str, int]:
         held[best] = (held[best][0] + state, held[best][1] + work)
         owners[name] = best
     return {name: owners[name] for name in loads}
+
+
+def needs_all(optimizer: Optimizer) -> bool:
+    """Whether a step must see the gradients of all tensors at once, because it clips something made of them (MARS)."""
+    return type(optimizer).prepare is not Optimizer.prepare
+
+
+def cut(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list[list[str]]:
+    """The names of every bucket, over all ranks; the same on every rank.
+
+    Equal tensors of a group follow each other, because a matrix rule computes them together.
+    """
+    limit = float("inf") if needs_all(optimizer) else BUCKET
+    buckets: list[list[list[str]]] = [[] for _ in range(ranks)]
+    filled = [limit] * ranks
+    for group in optimizer.param_groups:
+        sides = dict(zip(group["param_names"], shapes(optimizer, group), strict=True))
+        for name in sorted(sides, key=lambda name: tuple(sorted(sides[name]))):
+            owner, size = owners[name], torch.Size(sides[name]).numel()
+            if not buckets[owner] or filled[owner] + size > limit:
+                buckets[owner].append([])
+                filled[owner] = 0
+            buckets[owner][-1].append(name)
+            filled[owner] += size
+    # Bucket i of all owners is one exchange; an owner with fewer has nothing in the last ones.
+    return [[name for part in parts for name in part] for parts in zip_longest(*buckets, fillvalue=[])]

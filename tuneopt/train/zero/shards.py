@@ -1,17 +1,24 @@
-"""Which part of each parameter DeepSpeed keeps on this rank, and its gradient and master weights there.
+"""The shards of a rank under DeepSpeed, and how tensors travel between the ranks that hold shards and their owners.
 
 Stages 1 and 2 cut the flattened parameters of a group into one piece per rank, so that a tensor lies on one rank or
-runs over a border. Stage 3 cuts every tensor into one piece per rank, the last one padded.
+runs over a border. Stage 3 cuts every tensor into one piece per rank, the last one padded. `Shards` hides which.
+
+An `Exchange` moves whole buckets of tensors: every rank sends each owner only the pieces that it holds (all-to-all), so
+one direction moves a W-th of the parameters per rank, not all of them. A transfer travels while its caller computes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+from tuneopt.train.ranks import Ranks
 
 Extent = tuple[int, int]
 """First element and number of elements of a piece within the flattened tensor; (0, 0) where there is none."""
@@ -52,7 +59,7 @@ class FlatShards(Shards):
         return (0, 0) if mapping is None else (mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel)
 
     def gradient(self, name: str) -> Tensor:
-        """See `Shards.gradient`."""
+        """A view of DeepSpeed's averaged gradient."""
         parameter = self.parameters[name]
         position = parameter._index_in_param_group  # type: ignore[attr-defined]
         piece: Tensor = self._mapping(parameter).get_lp_grad_fragment(position)
@@ -62,11 +69,11 @@ class FlatShards(Shards):
         return flat if flat.numel() == count else flat.narrow(0, start, count)
 
     def set_gradient(self, name: str, value: Tensor) -> None:
-        """See `Shards.set_gradient`."""
+        """Copied into the view."""
         self.gradient(name).copy_(value)
 
     def master(self, name: str) -> Tensor:
-        """See `Shards.master`."""
+        """A view of what DeepSpeed's step moves."""
         piece: Tensor = self._mapping(self.parameters[name]).get_hp_fragment()
         return piece
 
@@ -89,14 +96,14 @@ class PieceShards(Shards):
         return (first, count) if count else (0, 0)
 
     def gradient(self, name: str) -> Tensor:
-        """See `Shards.gradient`."""
+        """What DeepSpeed holds of it, less the padding."""
         from deepspeed.utils import safe_get_local_grad
 
         piece: Tensor = safe_get_local_grad(self.parameters[name])
         return piece[: self.extents[name][1]]
 
     def set_gradient(self, name: str, value: Tensor) -> None:
-        """See `Shards.set_gradient`."""
+        """DeepSpeed takes the piece with its padding."""
         from deepspeed.utils import safe_set_local_grad
 
         padded = torch.zeros(self.parameters[name].ds_tensor.numel(), dtype=value.dtype, device=value.device)  # type: ignore[attr-defined]
@@ -104,8 +111,97 @@ class PieceShards(Shards):
         safe_set_local_grad(self.parameters[name], padded)
 
     def master(self, name: str) -> Tensor:
-        """See `Shards.master`."""
+        """What DeepSpeed holds of it, less the padding."""
         from deepspeed.utils import safe_get_local_fp32_param
 
         piece: Tensor = safe_get_local_fp32_param(self.parameters[name])
         return piece[: self.extents[name][1]]
+
+
+Read = Callable[[str], Tensor]
+Write = Callable[[str, Tensor], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of one tensor: elements ``start`` to ``start + count - 1``."""
+
+    name: str
+    start: int
+    count: int
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Pieces under way between ranks; what was sent must live until they have arrived."""
+
+    _handle: Any
+    _sent: Tensor | None
+    _arriving: Tensor | None
+    _pieces: list[Piece]
+
+    def hand_out(self, write: Callable[[Piece, Tensor], Any]) -> None:
+        """Wait for it, call ``write(piece, values)`` for everything that arrived, and let go of its memory."""
+        assert self._arriving is not None, "a transfer is handed out once"
+        self._handle.wait()
+        position = 0
+        for piece in self._pieces:
+            write(piece, self._arriving[position : position + piece.count])
+            position += piece.count
+        self._sent = self._arriving = None
+
+    def fill(self, whole: Read) -> None:
+        """`hand_out` at an owner: every piece to its place in the flat tensor ``whole(name)``."""
+
+        def write(piece: Piece, values: Tensor) -> None:
+            whole(piece.name)[piece.start : piece.start + piece.count].copy_(values)
+
+        self.hand_out(write)
+
+
+class Exchange:
+    """Who holds and who owns what, bucket by bucket; built together on all ranks, from each rank's own extents."""
+
+    def __init__(
+        self, ranks: Ranks, buckets: Sequence[Sequence[str]], owners: Mapping[str, int], extents: Mapping[str, Extent]
+    ) -> None:
+        self._ranks = ranks
+        self.owners = {name: owners[name] for names in buckets for name in names}
+        extents_by_rank: list[dict[str, Extent]] = ranks.gather(dict(extents))
+        # For each bucket and rank, in the same order on both ends: the pieces that go there, those that come back.
+        self._outgoing: list[list[list[Piece]]] = []
+        self._incoming: list[list[list[Piece]]] = []
+        me, world = ranks.rank, range(ranks.world)
+        for names in buckets:
+            pieces = [[Piece(name, *held[name]) for name in names if held[name][1]] for held in extents_by_rank]
+            self._outgoing.append([[piece for piece in pieces[me] if owners[piece.name] == to] for to in world])
+            self._incoming.append([[piece for piece in pieces[of] if owners[piece.name] == me] for of in world])
+
+    def __len__(self) -> int:
+        """The number of buckets."""
+        return len(self._outgoing)
+
+    def to_owners(self, number: int, piece: Read) -> Transfer:
+        """Send bucket ``number`` to its owners, from this rank's flat ``piece(name)``; all ranks together."""
+        return self._send(self._outgoing[number], self._incoming[number], lambda part: piece(part.name))
+
+    def to_holders(self, number: int, whole: Read) -> Transfer:
+        """Send bucket ``number`` back to those who hold its pieces, from the owners' flat ``whole(name)``."""
+
+        def read(part: Piece) -> Tensor:
+            return whole(part.name)[part.start : part.start + part.count]
+
+        return self._send(self._incoming[number], self._outgoing[number], read)
+
+    def _send(
+        self, outgoing: list[list[Piece]], incoming: list[list[Piece]], read: Callable[[Piece], Tensor]
+    ) -> Transfer:
+        device = self._ranks.device
+        values = [read(piece).to(device, torch.float32) for pieces in outgoing for piece in pieces]
+        sent = torch.cat(values) if values else torch.empty(0, device=device)
+        arriving_counts, sent_counts = (
+            [sum(piece.count for piece in pieces) for pieces in by_rank] for by_rank in (incoming, outgoing)
+        )
+        arriving = torch.empty(sum(arriving_counts), device=device)
+        handle = dist.all_to_all_single(arriving, sent, arriving_counts, sent_counts, async_op=True)
+        return Transfer(handle, sent, arriving, [piece for pieces in incoming for piece in pieces])

@@ -1,7 +1,7 @@
 """The training loop under ZeRO: each rank updates the tensors that it owns, and holds its shards of the rest.
 
-One step: gradients averaged into shards (DeepSpeed) -> whole gradients at their owners -> displacements there ->
-back to the shards -> applied (DeepSpeed). What is between the shards happens lot by lot.
+One step: gradients averaged into shards (DeepSpeed) -> whole gradients at their owners -> updates there ->
+back to the shards -> applied (DeepSpeed). What is between the shards happens bucket by bucket.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.clip import total_norm
-from tuneopt.train.checkpoint import CheckpointStore, by_name
+from tuneopt.train.building import BuiltModel, WarmModels, blank, fresh, repeat_kernels
+from tuneopt.train.checkpoint import CheckpointStore, by_name, write_parts
 from tuneopt.train.distributed_loop import RankTraining
-from tuneopt.train.engine import Engine, Warm, blank, fresh, repeat_kernels
-from tuneopt.train.zero.checkpoint import write_parts
-from tuneopt.train.zero.engine import Sharded, destroy, quiet_deepspeed, settings, shard
-from tuneopt.train.zero.exchange import Exchange
-from tuneopt.train.zero.hessian import reduced_to_owners, whole_copy
-from tuneopt.train.zero.lots import cut, needs_all
+from tuneopt.train.second_order.hessian import reduced_to_owners, whole_copy
+from tuneopt.train.zero.engine import (
+    Sharded,
+    deepspeed_settings,
+    destroy,
+    follow,
+    quiet_deepspeed,
+    saved_values,
+    scatter,
+    shard,
+)
 from tuneopt.train.zero.owned import Owned
-from tuneopt.train.zero.owners import assign, loads
-from tuneopt.train.zero.sharded import follow, saved_values, scatter
+from tuneopt.train.zero.owners import assign, cut, loads, needs_all
+from tuneopt.train.zero.shards import Exchange
 from tuneopt.train.zero.witness import ShardedWitness, squares_of_limited, squares_of_shards
 
 
@@ -38,7 +44,7 @@ class ZeroTraining(RankTraining):
     owned: Owned
     exchange: Exchange
 
-    def _prepare(self, engine: Engine) -> Warm:
+    def _prepare(self, engine: WarmModels) -> BuiltModel:
         # DeepSpeed takes the model apart, so it serves one trial; stage 3 fetches weights where compiled code
         # would have to break, so it runs as it is written.
         checkpointing = self.placement.checkpointing
@@ -57,10 +63,10 @@ class ZeroTraining(RankTraining):
         self.sharded = shard(self.model, self.loss, self.optimizer, self.spec, self.placement, self.ranks)
         self.loss = self.sharded.engine
         owners = assign(loads(self.optimizer), self.ranks.world)
-        lots = cut(self.optimizer, owners, self.ranks.world)
-        self.exchange = Exchange(self.ranks, lots, owners, self.sharded.shards.extents)
+        buckets = cut(self.optimizer, owners, self.ranks.world)
+        self.exchange = Exchange(self.ranks, buckets, owners, self.sharded.shards.extents)
         home = torch.device("cpu") if self.placement.offload else self.device
-        mine = [[name for name in names if owners[name] == self.ranks.rank] for names in lots]
+        mine = [[name for name in names if owners[name] == self.ranks.rank] for names in buckets]
         self.owned = Owned(self.optimizer, mine, self.ranks, home)
         self._watch: ShardedWitness | None = None
         if newest:
@@ -77,7 +83,7 @@ class ZeroTraining(RankTraining):
         if self.placement.zero == 3:
             drawn = saved_values(self.model, saved) if saved else self.model.initial_values(self.spec.seed)
             on_device = ((name, value.to(self.device)) for name, value in drawn)
-            scatter(self.model, on_device, settings(self.spec, self.placement), quiet_deepspeed(self.device))
+            scatter(self.model, on_device, deepspeed_settings(self.spec, self.placement), quiet_deepspeed(self.device))
             follow(self.optimizer, self.model)
         elif saved:
             with torch.no_grad():
@@ -117,7 +123,7 @@ class ZeroTraining(RankTraining):
         watch = self._watch
         if watch:
             watch.look(self._squares_apart(), [group["lr"] for group in self.optimizer.param_groups])
-        self._displace()
+        self._put_updates()
         for flat, group in zip(self.sharded.apply.param_groups, self.optimizer.param_groups, strict=True):
             flat["lr"], flat["weight_decay"] = group["lr"], group["weight_decay"]
         self.sharded.engine.step()
@@ -131,22 +137,22 @@ class ZeroTraining(RankTraining):
         if diagonal is not None:
             self.owned.update_hessian(diagonal)
 
-    def _displace(self) -> None:
-        """Put displacements in the place of the gradients, lot by lot; parcels travel while lots are computed."""
-        shards, exchange, lots = self.sharded.shards, self.exchange, self.owned.lots
-        # Where a rule needs all gradients at once there is one lot, and it takes the norms itself.
+    def _put_updates(self) -> None:
+        """Put updates in the place of the gradients, bucket by bucket; transfers travel while buckets are computed."""
+        shards, exchange, buckets = self.sharded.shards, self.exchange, self.owned.buckets
+        # Where a rule needs all gradients at once there is one bucket, and it takes the norms itself.
         self.owned.clip(None if needs_all(self.optimizer) else self._squares())
-        total = torch.zeros((), device=self.owned.displacements.device)
+        total = torch.zeros((), device=self.owned.updates.device)
         coming, leaving = exchange.to_owners(0, shards.gradient), None
-        for number, lot in enumerate(lots):
-            coming.fill(lot.gradients.__getitem__)
-            if number + 1 < len(lots):
+        for number, bucket in enumerate(buckets):
+            coming.fill(bucket.gradients.__getitem__)
+            if number + 1 < len(buckets):
                 coming = exchange.to_owners(number + 1, shards.gradient)
-            self.owned.displace(lot)
-            total += lot.flat.sum()
+            self.owned.compute_updates(bucket)
+            total += bucket.flat.sum()
             if leaving:
                 leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
-            leaving = exchange.to_holders(number, lot.views.__getitem__)
+            leaving = exchange.to_holders(number, bucket.updates.__getitem__)
         assert leaving is not None
         leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
         # DeepSpeed drops a step that is not finite, or whose norm is not, in silence; so the loss must show it.
@@ -156,7 +162,7 @@ class ZeroTraining(RankTraining):
         """This rank's parts of the squared joint norms, for the proof, not by the means of the step."""
         if not needs_all(self.optimizer):
             return squares_of_shards(self.optimizer, self.sharded.shards)
-        self.exchange.to_owners(0, self.sharded.shards.gradient).fill(self.owned.lots[0].gradients.__getitem__)
+        self.exchange.to_owners(0, self.sharded.shards.gradient).fill(self.owned.buckets[0].gradients.__getitem__)
         return squares_of_limited(self.owned)
 
     def _squares(self) -> Tensor:
@@ -171,15 +177,15 @@ class ZeroTraining(RankTraining):
 
     def _write(self, store: CheckpointStore) -> None:
         self.ranks.sum(self._train_loss).div_(self.ranks.world)
-        write_parts(store, self.step, len(self.owned.lots), self._part, self.ranks)
+        write_parts(store, self.step, len(self.owned.buckets), self._part, self.ranks)
 
     def _part(self, number: int) -> dict[str, Any]:
-        """The weights and state of a lot; the first of all parts has what else a checkpoint needs."""
-        lot = self.owned.lots[number]
-        weights = {name: torch.empty_like(view) for name, view in lot.views.items()}
+        """The weights and state of a bucket; the first of all parts has what else a checkpoint needs."""
+        bucket = self.owned.buckets[number]
+        weights = {name: torch.empty_like(view) for name, view in bucket.updates.items()}
         self.exchange.to_owners(number, self.sharded.shards.master).fill(weights.__getitem__)
-        model = {name: weights[name].view(own.shape) for name, own in lot.parameters.items()}
-        part = {"model": model, "state": self.owned.state(lot)}
+        model = {name: weights[name].view(own.shape) for name, own in bucket.parameters.items()}
+        part = {"model": model, "state": self.owned.state(bucket)}
         return {**self._progress(), **part} if number == self.ranks.rank == 0 else part
 
     def close(self) -> None:

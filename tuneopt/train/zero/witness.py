@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.invariants.base import Invariant, Subject
 from tuneopt.optim.proof import WATCHED, Check, Proof, Witness
-from tuneopt.train.distributed import Ranks
-from tuneopt.train.zero.exchange import Exchange
+from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.owned import Owned, part
 from tuneopt.train.zero.owners import shapes
-from tuneopt.train.zero.shards import Shards
+from tuneopt.train.zero.shards import Exchange, Shards
 
 SEEN = 2**24
 """Elements of one group that a rank watches, beside one tensor that it always does; they travel three times a step."""
@@ -42,7 +41,7 @@ def watched(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list
 class ShardedWitness(Witness):
     """A witness on each rank; all ranks must call its methods and read `finished` together.
 
-    Tensors are looked at one after another, in the buffers that their owner's lots share.
+    Tensors are looked at one after another, in the buffers that their owner's buckets share.
     """
 
     def __init__(self, whole: Optimizer, owned: Owned, exchange: Exchange, shards: Shards, ranks: Ranks) -> None:
@@ -52,7 +51,7 @@ class ShardedWitness(Witness):
         self._exchange = Exchange(ranks, [[name] for name in self._names], exchange.owners, shards.extents)
         mine = set(names[ranks.rank])
         shapes = {name: parameter.shape for name, parameter in owned.parameters.items() if name in mine}
-        self._weights = {name: owned.displacements[: shape.numel()] for name, shape in shapes.items()}
+        self._weights = {name: owned.updates[: shape.numel()] for name, shape in shapes.items()}
         self._gradients = {name: owned.gradients[: shape.numel()] for name, shape in shapes.items()}
         seen = {name: nn.Parameter(self._weights[name].view(shape)) for name, shape in shapes.items()}
         for name, parameter in seen.items():
@@ -66,7 +65,7 @@ class ShardedWitness(Witness):
         """Take the snapshots before a step of which ``rates`` are the learning rates, group by group.
 
         ``squares`` are this rank's parts of the squared joint norms, computed apart from the step, by limit. Leaves
-        other gradients in the lots than were there.
+        other gradients in the buckets than were there.
         """
         for group, rate in zip(self._seen.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -124,18 +123,18 @@ def squares_of_shards(optimizer: Optimizer, shards: Shards) -> dict[float, float
 
 
 def squares_of_limited(owned: Owned) -> dict[float, float]:
-    """The same at the owners, of what the invariants say is clipped; every lot holds its gradients."""
+    """The same at the owners, of what the invariants say is clipped; every bucket holds its gradients."""
     found: dict[float, float] = {}
-    for lot in owned.lots:
-        rules = {rule.name: rule.invariant() for rule in lot.optimizer.rules}
-        lot.show_gradients(True)
-        for group in lot.optimizer.param_groups:
+    for bucket in owned.buckets:
+        rules = {rule.name: rule.invariant() for rule in bucket.optimizer.rules}
+        bucket.show_gradients(True)
+        for group in bucket.optimizer.param_groups:
             for parameter in group["params"] if (limit := float(group["max_grad_norm"])) else ():
-                state = lot.optimizer.state.get(parameter, {})
+                state = bucket.optimizer.state.get(parameter, {})
                 clipped: Tensor = rules[group["rule"]].limited(parameter, group, state)
                 norm = float(torch.linalg.vector_norm(clipped, dtype=torch.float64))
                 found[limit] = found.get(limit, 0.0) + norm**2
-        lot.show_gradients(False)
+        bucket.show_gradients(False)
     return found
 
 

@@ -1,13 +1,15 @@
-"""Starting the ranks of a trial on this machine, and what a started rank knows about itself.
+"""Starting the ranks of a trial on this machine, and saying which of them failed and why.
 
-On several machines a launcher such as torchrun starts the same command and sets the same variables.
+A rank is a process with four variables in its environment (RANK, LOCAL_RANK, WORLD_SIZE and where to meet the others).
+On several machines a launcher such as torchrun starts the same command and sets the same variables. Ranks wait for each
+other for up to half an hour, so when one fails the others are ended here. Imports no torch until ranks are started,
+because the command line knows `RankFailedError`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,15 +17,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-import torch
-
 from tuneopt.spec import InputError
-from tuneopt.train.distributed import Ranks, joined
-from tuneopt.train.failed import culprit, failure
 
 MEETING = "TUNEOPT_MEETING_FILE"
 """Variable that names the file in which the ranks of one machine find each other; without it they use torch's."""
@@ -34,42 +31,23 @@ BAD_INPUT = 2
 PATIENCE = 5.0
 """Seconds that the other ranks get to end after one has failed."""
 
-_M_MMAP_THRESHOLD = -3
-_PR_SET_PDEATHSIG = 1
-"""The names of these settings in glibc's malloc.h and Linux's prctl.h."""
+GO_ON = "run the same command again to go on from the last checkpoint"
+
+_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|timed? ?out|nccl|gloo|socket", re.IGNORECASE)
+"""What the other ranks say when one is gone."""
+
+
+class RankFailedError(RuntimeError):
+    """A rank ended before its trial did. The message is one sentence; ``log`` holds the last lines of that rank."""
+
+    def __init__(self, sentence: str, log: str = "") -> None:
+        super().__init__(sentence)
+        self.log = log
 
 
 def is_rank() -> bool:
     """Whether a launcher started this process as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-@contextmanager
-def rank_of_environment() -> Iterator[Ranks]:
-    """Join the others as the rank that the launcher's variables name; GPUs are dealt out by LOCAL_RANK."""
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
-    else:
-        _give_back_freed_memory()
-    meeting = os.environ.get(MEETING)
-    if meeting:
-        _end_with_parent()
-    with joined(rank, world, device, f"file://{meeting}" if meeting else "env://") as ranks:
-        yield ranks
-
-
-def _give_back_freed_memory() -> None:
-    """Have glibc return blocks of 4 MiB and more when they are freed; it keeps up to 32 MiB for later, in fragments."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**22)
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when the one that started it dies: nobody else would wait for it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def leave(code: int) -> NoReturn:
@@ -101,9 +79,11 @@ def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | 
             if any(guard.codes):
                 texts = [log.read_text(errors="replace") for log in logs]
                 rank = culprit(guard.codes, texts)
-                error = failure(rank, ranks, guard.codes[rank] or 0, texts[rank])
-                raise InputError(texts[rank].strip().splitlines()[-1]) if guard.codes[rank] == BAD_INPUT else error
+                if guard.codes[rank] == BAD_INPUT:
+                    raise InputError(_last_line(texts[rank], keep_dot=True))
+                raise failure(rank, ranks, guard.codes[rank] or 0, texts[rank])
         finally:
+            # Also when the caller stops reading: ranks must not outlive who started them.
             for process in processes:
                 process.kill()
                 process.wait()
@@ -112,8 +92,11 @@ def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | 
 def _start(
     command: Sequence[str], rank: int, world: int, meeting: Path, log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[str]:
+    import torch
+
     own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), MEETING: str(meeting)}
-    # Ranks share the machine's cores, and OpenMP spins where they do not suffice.
+    # Ranks share the machine's cores, and OpenMP's idle threads spin: with more threads than cores they stand in the
+    # way of those that work.
     if not torch.cuda.is_available():
         own["OMP_NUM_THREADS"] = "1"
     elif "OMP_NUM_THREADS" not in os.environ:
@@ -143,6 +126,7 @@ class _Guard(threading.Thread):
         while True:
             codes = [process.poll() for process in self._processes]
             if any(codes):
+                # Not at once: the one whose error is worth reading may be the second that is seen to end.
                 deadline = min(deadline, time.monotonic() + PATIENCE)
             if None not in codes:
                 self.codes = codes
@@ -153,3 +137,37 @@ class _Guard(threading.Thread):
                     process.kill()
                 return
             time.sleep(0.05)
+
+
+def culprit(codes: Sequence[int | None], logs: Sequence[str]) -> int:
+    """The rank that failed by itself, among those whose exit code is not 0; the others fail because it is gone."""
+
+    def blame(rank: int) -> tuple[int, int]:
+        code = codes[rank] or 0
+        if code < 0 and code != -signal.SIGABRT:
+            return 0, rank  # ended from outside
+        if _LOST.search(_last_line(logs[rank])):
+            return 3, rank  # it lost the connection to one that had failed before
+        # A rank aborts, too, when a thread of its communication finds nobody, so an exit code says more.
+        return (1 if code > 0 else 2), rank
+
+    return min((rank for rank, code in enumerate(codes) if code), key=blame)
+
+
+def failure(rank: int, ranks: int, code: int, log: str) -> RankFailedError:
+    """The error for a rank that ended with ``code``, negative for a signal, and wrote ``log``."""
+    who = f"rank {rank} of {ranks}"
+    if code < 0:
+        names = {known.value: known.name for known in signal.Signals}
+        why = " (which is how the kernel ends processes when memory runs out)" if code == -signal.SIGKILL else ""
+        sentence = f"{who} was ended by {names.get(-code, f'signal {-code}')}{why}"
+    else:
+        sentence = f"{who} failed: {_last_line(log) or f'it ended with code {code} and said nothing'}"
+    return RankFailedError(f"{sentence}; {GO_ON}", "\n".join(log.splitlines()[-12:]))
+
+
+def _last_line(log: str, *, keep_dot: bool = False) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if keep_dot else lines[-1].rstrip(".")

@@ -1,4 +1,8 @@
-"""What a training process says of its trial in the trial's log: beginning, curve points, warnings, errors, end."""
+"""What a training process writes into its trial's log: beginning, curve points, warnings, errors, end.
+
+Each event is one line of JSON (`tuneopt.ledger.logs.TrialLog`). A process that is killed leaves the lines that it
+wrote, so a log shows how far a trial came and what it warned of, whatever ended it.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from tuneopt.ledger import CurvePoint, TrialRecord
 from tuneopt.ledger.logs import TrialLog
-
-if TYPE_CHECKING:
-    from tuneopt.ledger import CurvePoint, TrialRecord
-    from tuneopt.spec import TrialSpec
-    from tuneopt.train.loop import Training
+from tuneopt.spec import TrialSpec
+from tuneopt.train.loop import Training
+from tuneopt.train.machine import environment
 
 
 def log_start(log: TrialLog, spec: TrialSpec) -> None:
     """A process takes the trial up."""
-    from tuneopt import __version__
-
     log.write(
         "start",
         optimizer=spec.optimizer,
@@ -33,7 +34,7 @@ def log_start(log: TrialLog, spec: TrialSpec) -> None:
         steps=spec.steps,
         host=socket.gethostname(),
         pid=os.getpid(),
-        tuneopt=__version__,
+        tuneopt=environment().get("tuneopt", "unknown"),
     )
 
 
@@ -66,10 +67,11 @@ def log_end(log: TrialLog, record: TrialRecord) -> None:
 
 
 @contextmanager
-def telling(log: TrialLog) -> Iterator[None]:
-    """Let warnings reach the log too, from `logging` and from `warnings`, and an exception, which then goes on.
+def logging_to(log: TrialLog) -> Iterator[None]:
+    """Copy warnings into the log, from `logging` and from `warnings`, and an exception, which then goes on.
 
-    Only while the trial is under way: a process trains one after the other.
+    Hooks are in place only while the trial is under way: a process trains one after the other, and a warning belongs to
+    the trial that it came up in.
     """
     root, shown = logging.getLogger(), warnings.showwarning
     handler = _ToLog(log, alone=not root.handlers)
@@ -93,11 +95,11 @@ def telling(log: TrialLog) -> Iterator[None]:
         log.write("interrupted", "warning", text="the process was asked to end")
         raise
     except BaseException as error:
-        log.write("error", "error", text=_sentence(error), traceback=traceback.format_exc())
+        log.write("error", "error", text=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         raise
     finally:
         root.removeHandler(handler)
-        if warnings.showwarning is show:
+        if warnings.showwarning is show:  # somebody else's hook stays
             warnings.showwarning = shown
 
 
@@ -107,7 +109,7 @@ def log_failed(log: TrialLog) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.write("failed", "error", text=_sentence(error))
+        log.write("failed", "error", text=f"{type(error).__name__}: {error}")
         error.add_note(f"the trial's log: {log.where}")
         raise
 
@@ -137,7 +139,3 @@ def _handled(name: str) -> bool:
             return True
         logger = logger.parent if logger.propagate else None
     return False
-
-
-def _sentence(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

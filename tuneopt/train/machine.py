@@ -1,7 +1,9 @@
-"""Dense peak FLOP/s of devices, and the share of it that a training step uses (MFU).
+"""What a trial ran on, and what it took of it: versions, hardware, peak memory, and the share of peak FLOP/s (MFU).
 
-MFU counts the model's own FLOPs: 6 N + 6 L T d + 6 d V per token (`Scale.flops_per_token`), whatever was computed anew
-or beside it (Chowdhery et al., arXiv 2204.02311, appendix B). Peaks are those of the vendors' data sheets, dense (no
+These are facts for the record. Nothing here changes a result or names a user or host.
+
+MFU counts the model's own FLOPs: 6 N + 6 L T d + 6 d V per token (`Scale.flops_per_token`), whatever was computed again
+or on top (Chowdhery et al., arXiv 2204.02311, appendix B). Peaks are those of the vendors' data sheets, dense (no
 sparsity), with fp32 accumulation: in bf16 that of the matrix units, in fp32 that of the vector units, because torch
 does not round fp32 products to TF32 by default. A device that is not listed, and every CPU, has no peak here: the
 MFU is then unknown unless somebody gives one or measures it.
@@ -9,10 +11,18 @@ MFU is then unknown unless somebody gives one or measures it.
 
 from __future__ import annotations
 
+import functools
+import os
+import platform
+import subprocess
 import time
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 
 import torch
+
+PACKAGES = ("tuneopt", "torch", "ray", "deepspeed", "numpy", "pyarrow", "tokenizers", "optuna", "scipy", "plotly")
 
 TERA = 1e12
 
@@ -48,6 +58,50 @@ DEVICES = (  # more special names first: the first that fits counts
     _Device("NVIDIA GeForce RTX 3090", 71.0, 35.6, "NVIDIA GA102 architecture paper, appendix A"),
     _Device("AMD Instinct MI300X", 1307.4, 163.4, "AMD Instinct MI300X data sheet"),
 )
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Plain facts for a trial record; a package that is not installed is left out."""
+    facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    facts["cpu"] = f"{os.cpu_count()} x {_cpu_model()}"
+    try:
+        facts["memory_gib"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f}"
+    except (ValueError, OSError, AttributeError):  # not Linux
+        facts["memory_gib"] = "0"
+    if torch.cuda.is_available():
+        facts["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+        facts["cuda"] = torch.version.cuda or "unknown"
+    if commit := _commit():
+        facts["commit"] = commit
+    return facts
+
+
+def reset_peak_memory() -> None:
+    """Start peak memory counting afresh, so that a warm worker reports each trial's own peak."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux, or not allowed: the peak is then that of the whole process
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes since `reset_peak_memory`: of the GPU's allocator, or the resident set of this process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    kilobytes = lines.get("VmHWM", "").split()
+    return int(kilobytes[0]) * 1024 if kilobytes else None
 
 
 def device_name(device: torch.device) -> str:
@@ -91,3 +145,32 @@ def speed_facts(
     if peak is None or share is None:
         return {"mfu": "unknown", "peak_flops": "unknown"}
     return {"mfu": f"{share:.4f}", "peak_flops": f"{peak.flops:.4g} ({peak.source}, {precision}, dense)"}
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from, with ``+`` when files were changed; None when installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if head.returncode != 0:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -1,11 +1,11 @@
-"""Causal attention that can be differentiated twice without a matrix of T x T numbers in memory.
+"""Attention and whole layers that can be differentiated twice with little memory.
 
-Fused kernels have no second derivative, and plain products, differentiated twice, hold several T x T matrices of every
-head and layer until the pass ends: ~50 GB at T = 4096 for 32 layers of 8 heads. Here a pass keeps the queries, keys,
-values and output gradients, (T, K) each, and computes everything else again, `ATTENTION_ROWS` queries and a few heads
-at a time. A query's output depends on no other query, so blocks of queries are independent, and the gradients of keys
-and values are sums over blocks. A block of queries meets the keys up to its own end alone, which leaves out half of
-the products.
+**Attention.** Fused kernels have no second derivative, and plain products, differentiated twice, hold several T x T
+matrices of every head and layer until the pass ends: ~50 GB at T = 4096 for 32 layers of 8 heads. Here a pass keeps the
+queries, keys, values and output gradients, (T, K) each, and computes everything else again, `ATTENTION_ROWS` queries
+and a few heads at a time. A query's output depends on no other query, so blocks of queries are independent, and the
+gradients of keys and values are sums over blocks. A block of queries meets the keys up to its own end alone, which
+leaves out half of the products.
 
 For a block with queries Q, output gradient G, keys K, values V and s = 1 / sqrt(width of a head), let * multiply
 element by element, and let centre(X) = X - (row sums of P * X):
@@ -22,25 +22,28 @@ and for the product of the second derivative with directions (a, b, c) of (Q, K,
 
 Source of the idea that attention needs no T x T memory, derivatives included: Rabe and Staats, arXiv 2112.05682; the
 second derivative follows from the first by the chain rule.
+
+**Layers.** A pass for second derivatives otherwise keeps the activations of the forward pass and of the backward pass,
+about three times those of an ordinary pass; and `torch.utils.checkpoint` gives hardly any of it back, since what it
+computes again for the first derivative is kept for the second. Here a layer's gradient is a function of its own, of the
+layer's input and the gradient of its output: layer and gradient keep what they were given and compute the rest again,
+one layer at a time. That costs three more forward passes of each layer, and one more backward pass.
+
+Source: Chen et al., arXiv 1604.06174 (activation checkpointing), applied to the gradient as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tuneopt.train.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
+from tuneopt.train.model import fused_attention
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`twice_differentiable_attention` by torch's quickest kernel, which can be differentiated once."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+Layer = Callable[[Tensor], Tensor]
 
 
 def twice_differentiable_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -56,17 +59,22 @@ class _Attention(torch.autograd.Function):
     """Attention by the quickest kernel there is; the gradient as a function of its own."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        q: Tensor,  # (B, H, T, K), as k and v
+        k: Tensor,
+        v: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         return fused_attention(q, k, v)
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        of_q, of_k, of_v = _Gradient.apply(*ctx.saved_tensors, along)  # type: ignore[no-untyped-call]
+        of_q, of_k, of_v = _AttentionGradient.apply(*ctx.saved_tensors, along)  # type: ignore[no-untyped-call]
         return of_q, of_k, of_v
 
 
-class _Gradient(torch.autograd.Function):
+class _AttentionGradient(torch.autograd.Function):
     """The gradient of <G, attention(q, k, v)> by q, k and v, as a function of them and of G."""
 
     @staticmethod
@@ -144,3 +152,61 @@ def _probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
 def _centre(p: Tensor, x: Tensor) -> Tensor:
     """``x`` less its mean over each row of probabilities ``p``, in place."""
     return x.sub_((p * x).sum(dim=-1, keepdim=True))
+
+
+def recomputed(run: Layer, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """``run(x)``, differentiable twice by ``x`` and by ``parameters``, which are all that ``run`` reads beside."""
+    out: Tensor = _RecomputedLayer.apply(run, x, *parameters)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _RecomputedLayer(torch.autograd.Function):
+    """The layer; ``parameters`` are those that ``run`` reads, named so that autograd knows of them."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Layer, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *parameters)
+        ctx.run = run
+        return run(x)
+
+    @staticmethod
+    def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_LayerGradient.apply(ctx.run, along, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+
+
+class _LayerGradient(torch.autograd.Function):
+    """The gradient of <along, layer(x)> by x and the parameters, as a function of them and of ``along``."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Layer, along: Tensor, x: Tensor, *parameters: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(along, x, *parameters)
+        ctx.run = run
+        with torch.enable_grad():
+            x = _leaf(x)
+            return _gradients(run(x), (x, *parameters), [along])
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a layer that is computed again has no third derivative")
+        along, x, *parameters = ctx.saved_tensors
+        with torch.enable_grad():
+            along, x = along.detach().requires_grad_(), _leaf(x)
+            first = _gradients(ctx.run(x), (x, *parameters), [along], create_graph=True)
+            pairs = [(g, v) for g, v in zip(first, directions, strict=True) if g is not None and v is not None]
+            gradients, probes = [gradient for gradient, _ in pairs], [probe for _, probe in pairs]
+        return None, *_gradients(gradients, (along, x, *parameters), probes)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """``x`` without its history, so that derivatives end here."""
+    return x.detach().requires_grad_(x.requires_grad)
+
+
+def _gradients(
+    outputs: Any, inputs: tuple[Tensor, ...], along: list[Tensor], *, create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Gradients of ``outputs`` by those inputs that ask for one; None for the others and where it is zero."""
+    asking = [tensor for tensor in inputs if tensor.requires_grad]
+    gradients = iter(torch.autograd.grad(outputs, asking, along, create_graph=create_graph, allow_unused=True))
+    return tuple(next(gradients) if tensor.requires_grad else None for tensor in inputs)

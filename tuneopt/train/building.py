@@ -1,41 +1,49 @@
-"""Warm models: one module and one compiled loss per shape, used again by every trial of a process.
+"""Building what a trial trains: the model, its loss function, compiled where asked for, and its optimizer.
 
-Building and compiling cost seconds, a nano trial half a minute; so a worker keeps its models and refills their
-weights for each trial. Nothing of a trial survives in them: weights come from the seed, gradients are dropped.
+Building and compiling cost seconds, a nano trial half a minute; so a worker keeps its models in `WarmModels` and
+refills their weights for each trial. Nothing of a trial survives in them: weights come from the seed, gradients are
+dropped. ZeRO takes models apart, so it asks for one of its own (`fresh`), at stage 3 without weights (`blank`).
+
+``python -m tuneopt.train.building SPEC`` compiles the kernels of a trial and ends (`tuneopt.train.kernels.compiling`).
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tuneopt.optim import create
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.factory import implementation
 from tuneopt.spec import Scale, TrialSpec
 from tuneopt.train.chunks import CHUNKED_VOCABULARY
-from tuneopt.train.compilers import has_compiler
-from tuneopt.train.device_memory import available_bytes
+from tuneopt.train.fitting import available_bytes
 from tuneopt.train.head import loss_and_slope
-from tuneopt.train.kernels import allow_many_shapes, compile_alone, skip_probes
+from tuneopt.train.kernels import allow_many_shapes, compile_alone, has_compiler, skip_probes
 from tuneopt.train.model import Llama, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
 
-Agreement = Callable[[bool], bool]
-"""Whether something holds on every rank of a trial; in one process, what it is given."""
+LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
+"""What the loop itself takes from a configuration; the rest goes to the optimizer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
-    """A model with its loss function, ``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
+class BuiltModel:
+    """A model with its loss function, and the sequences of a pass that they were built for."""
 
     model: Llama
     loss: LossFunction
     device: torch.device
-    micro_batch: int | None = None
-    """Sequences of a pass that it was tried with; None where nothing was tried."""
+    micro_batch: int
+    compiled: bool
 
 
 def default_device() -> torch.device:
@@ -48,13 +56,14 @@ def can_compile() -> bool:
     return torch.cuda.is_available() or has_compiler()
 
 
-class Engine:
-    """Gives a warm model for a specification, freshly initialised from its seed."""
+class WarmModels:
+    """The models of one process: one module and one compiled loss per shape, used again by trial after trial."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or default_device()
-        self._warm: dict[tuple[Scale, int, str, bool, bool], Warm] = {}
-        self._shapes: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
+        self._warm: dict[tuple[Scale, int, str, bool, bool], BuiltModel] = {}
+        self._fitting: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
+        """Keys of models, sizes of a pass and bytes reserved beside it that are known to fit."""
         if self.device.type == "cpu":
             # One thread for each trial: sums keep their order, and neighbours on the machine keep their cores.
             torch.set_num_threads(1)
@@ -69,31 +78,32 @@ class Engine:
         checkpointing: bool = False,
         deterministic: bool = False,
         reserved: Callable[[int], int] = lambda size: 0,
-        agree: Agreement = bool,
-    ) -> Warm:
+        agree: Callable[[bool], bool] = bool,
+    ) -> BuiltModel:
         """The warm model of ``spec``, compiled for its passes, weights drawn from its seed.
 
-        ``sizes`` are the sequences that a pass may take, in the order of preference; by default the micro-batch of
-        ``spec``. The first counts that fits into the device's memory on all ranks, beside as many bytes as ``reserved``
-        gives for it. A GPU keeps one model warm at a time.
+        ``sizes`` are the sequences that a pass may take, in the order of preference; by default the micro-batch size of
+        ``spec``. The first counts that fits into the device's memory on all ranks (``agree`` asks them), beside as many
+        bytes as ``reserved`` gives for it. Where not even the last fits, `torch.OutOfMemoryError` is raised.
         """
         repeat_kernels(self.device, deterministic)
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
         key = (scale, vocab_size, spec.precision, spec.compile, checkpointing)
         if key not in self._warm:
-            if self.device.type == "cuda":
+            if self.device.type == "cuda":  # its memory is for one model; a CPU's holds all of the nano ladder
                 self._warm.clear()
-                self._shapes.clear()
+                self._fitting.clear()
             self._warm[key] = _build(spec, self.device, checkpointing)
         warm = self._warm[key]
         sizes = sizes or (spec.micro_batch,)
         for size in sizes:
-            shape = key, size, reserved(size)
-            if shape in self._shapes:
+            known = key, size, reserved(size)
+            if known in self._fitting:
                 break
             fits = self._fits(warm, size, spec, reserved(size), last=size == sizes[-1])
-            if agree(fits):  # not before the lock on compiling is free, for which other ranks wait
-                self._shapes.add(shape)
+            # Ask the others only now that the lock on compiling is free: they may be waiting for it.
+            if agree(fits):
+                self._fitting.add(known)
                 break
         warm.model.initialize(spec.seed)
         warm.model.zero_grad(set_to_none=True)
@@ -101,29 +111,28 @@ class Engine:
 
     def available_bytes(self) -> int:
         """Bytes of the CUDA device for a trial: what is free, and the model that is warm, used again or dropped."""
-        warm = (parameter for each in self._warm.values() for parameter in each.model.parameters())
-        return available_bytes(self.device, sum(p.numel() * p.element_size() for p in warm))
+        parameters = (parameter for warm in self._warm.values() for parameter in warm.model.parameters())
+        return available_bytes(self.device, sum(p.numel() * p.element_size() for p in parameters))
 
-    def _fits(self, warm: Warm, size: int, spec: TrialSpec, reserved: int, *, last: bool) -> bool:
+    def _fits(self, warm: BuiltModel, size: int, spec: TrialSpec, reserved: int, *, last: bool) -> bool:
         """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""
-        held: Tensor | None = None
+        ballast: Tensor | None = None
         try:
-            held = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
+            ballast = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
             self.exercise(warm, size, spec)
+            return True
         except torch.OutOfMemoryError:
             if last:
                 raise
-        else:
-            return True
         finally:
-            del held
+            del ballast
         # Only here, outside the handler, does nothing refer to the failed pass any more.
         warm.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
 
-    def exercise(self, warm: Warm, size: int, spec: TrialSpec) -> None:
+    def exercise(self, warm: BuiltModel, size: int, spec: TrialSpec) -> None:
         """Run forward and backward once over ``size`` sequences, so that compilation is over before the training."""
 
         def one_pass() -> None:
@@ -137,36 +146,44 @@ class Engine:
             one_pass()
 
 
-def repeat_kernels(device: torch.device, wanted: bool) -> None:
+def repeat_kernels(device: torch.device, deterministic: bool) -> None:
     """Have CUDA give the same bits each time, or as fast as it can; CPUs with one thread do so by themselves."""
-    if device.type == "cuda" and wanted:
+    if device.type == "cuda" and deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
-    if torch.are_deterministic_algorithms_enabled() != wanted:
-        torch.use_deterministic_algorithms(wanted)
+    # The setting is the process's: a warm worker's next trial must not inherit it.
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)
 
 
-def fresh(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> Warm:
+def fresh(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
     """A model of its own for ``spec``, weights drawn from its seed, for callers that take it apart."""
-    warm = _build(spec, device, checkpointing)
-    warm.model.initialize(spec.seed)
-    return warm
+    built = _build(spec, device, checkpointing)
+    built.model.initialize(spec.seed)
+    return built
 
 
-def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> Warm:
+def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
     """A model for ``spec`` whose weights have shapes but no storage, for callers that give it their own."""
-    with torch.device("meta"):
-        model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
     scale = spec.regime.scale
+    with torch.device("meta"):
+        model = Llama(scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
     cos, sin = rotary_table(scale.seq_len, scale.d_model // scale.heads)
     model.cos, model.sin = cos.to(device), sin.to(device)
-    return Warm(model, _loss_function(model, spec, device), device)
+    return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
-def _build(spec: TrialSpec, device: torch.device, checkpointing: bool = False) -> Warm:
+def build_optimizer(spec: TrialSpec, model: Llama) -> Optimizer:
+    """The optimizer of ``spec`` over all parameters of ``model``, with the facts about the model that it asks for."""
+    own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
+    facts = {fact: getattr(spec.regime.scale, fact) for fact in implementation(spec.optimizer).model_facts}
+    return create(spec.optimizer, model, **{**facts, **own})
+
+
+def _build(spec: TrialSpec, device: torch.device, checkpointing: bool) -> BuiltModel:
     if spec.compile and device.type == "cpu":
         skip_probes()
     model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
-    return Warm(model, _loss_function(model, spec, device), device)
+    return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
 def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossFunction:
@@ -199,3 +216,7 @@ def _compiled(model: Llama) -> LossFunction:
         return loss
 
     return by_blocks
+
+
+if __name__ == "__main__":
+    WarmModels().prepare(TrialSpec.from_dict(json.loads(sys.argv[1])))
