@@ -50,12 +50,13 @@ class ZeroTraining(RankTraining):
         checkpointing = self.placement.checkpointing
         repeat_kernels(engine.device, self.placement.deterministic)
         if self.placement.zero == 3:
-            return blank(replace(self.spec, compile=False), engine.device, checkpointing=checkpointing)
+            warm = blank(replace(self.spec, compile=False), engine.device, checkpointing=checkpointing)
+            return replace(warm, micro_batch=self.placement.micro_batch(self.spec))
         warm = fresh(self.spec, engine.device, checkpointing=checkpointing)
         if self.spec.compile:
             engine.exercise(warm, self.placement.micro_batch(self.spec), self.spec)
             warm.model.zero_grad(set_to_none=True)
-        return warm
+        return replace(warm, micro_batch=self.placement.micro_batch(self.spec))
 
     def _resume(self) -> None:
         newest = self._newest()
