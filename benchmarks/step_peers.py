@@ -102,8 +102,8 @@ def late(build: Callable[[nn.Module], Steps]) -> Callable[[nn.Module], Steps]:
         for optimizer in steps:
             assert isinstance(optimizer, optim.Optimizer)
             optimizer.step()
-            for pool in optimizer.pools:
-                pool.steps = [LATE] * len(pool.steps)
+            for entry in optimizer.state.values():
+                entry["step"] = LATE
         return steps
 
     return built

@@ -128,7 +128,7 @@ def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro
     def step() -> None:
         nonlocal done
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * ready.schedule(done)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * ready.schedule(done)
         optimizer.zero_grad(set_to_none=True)
         for part in range(parts):
             window = ready._window(done * spec.batch + part * micro_batch, micro_batch)

@@ -16,7 +16,7 @@ def train(parameters, optimizer, after=lambda step: None):
     """All steps of the problem; ``after`` is called with the number, from 1, of each step that was done."""
     for step, gradients in enumerate(problem.gradients()):
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * problem.schedule(step)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * problem.schedule(step)
         for name, parameter in parameters.items():
             parameter.grad = torch.tensor(gradients[name], dtype=parameter.dtype)
         optimizer.step()

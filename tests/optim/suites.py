@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from watching import failed, watch
 
 from tuneopt.optim import Witness, create
-from tuneopt.optim import blocks as blocks_module
+from tuneopt.optim import portions as portions_module
 from tuneopt.optim.rule import ElementwiseRule
 from tuneopt.optim.testing import TinyModel, assert_equal_models, seed_gradients
 from tuneopt.spec import SCALES
@@ -103,7 +103,7 @@ class ElementwiseSuite:
         generator = torch.Generator().manual_seed(0)
         for step in range(6):
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * step / 100
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * step / 100
             tokens = torch.randint(0, 64, (2, 33), generator=generator)
             optimizer.zero_grad()
             model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
@@ -127,7 +127,7 @@ class ElementwiseSuite:
     @pytest.mark.parametrize("limit", [0.0, 1.0])
     def test_direction_and_apply_on_whole_tensors_is_the_same_rule(self, limit, monkeypatch):
         """The fast path runs in portions of a few rows, the other on whole tensors."""
-        monkeypatch.setattr(blocks_module, "BLOCK", 50)
+        monkeypatch.setattr(portions_module, "PORTION", 50)
         ours, theirs = TinyModel(width=16), TinyModel(width=16)
         fast = self.kind(ours, **self.settings, max_grad_norm=limit)
         plain = unfused(self.kind)(theirs, **self.settings, max_grad_norm=limit)

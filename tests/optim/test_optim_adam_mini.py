@@ -9,7 +9,7 @@ from suites import SIZES, ElementwiseSuite, broken
 from torch import nn
 from watching import failed, watch
 
-from tuneopt.optim import AdamMini, Witness, blocks, create
+from tuneopt.optim import AdamMini, Witness, create, portions
 from tuneopt.optim.adam_mini import AdamMiniHeadsRule, AdamMiniRule
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.partition import block_count, by_block, heads_of
@@ -181,7 +181,7 @@ def test_blocks_are_views():
 
 def test_weights_stored_the_other_way_round_move_alike(monkeypatch):
     """transformers' Conv1D keeps (in, out); a block is still an output neuron."""
-    monkeypatch.setattr(blocks, "BLOCK", 20)
+    monkeypatch.setattr(portions, "PORTION", 20)
 
     class Conv1D(nn.Module):
         def __init__(self, weight):

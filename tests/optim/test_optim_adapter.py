@@ -10,7 +10,7 @@ from torch import nn
 
 from tuneopt.optim import Optimizer, Witness
 from tuneopt.optim.adapter import Adapted, adapted
-from tuneopt.optim.factory import _from_outside, create, hyperparameter_names
+from tuneopt.optim.factory import create, from_outside, hyperparameter_names
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, assert_equal_models, seed_gradients, through_file
 from tuneopt.spec import InputError
 
@@ -32,7 +32,8 @@ def proof_of(kind, steps=5, rate=lambda step: 1.0, scale=1.0, **settings):
     optimizer = adapted(kind)(model, **settings)
     witness = Witness(optimizer)
     for seed in range(steps):
-        optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["initial_lr"] * rate(seed)
+        group = optimizer.param_groups[0]
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate(seed)
         seed_gradients(model, seed, scale)
         witness.before_step()
         optimizer.step()
@@ -65,7 +66,7 @@ def test_it_steps_as_the_class_does_alone():
 
 
 def test_search_space_words_become_its_arguments():
-    kind = _from_outside("Adam", torch.optim.Adam)
+    kind = from_outside("Adam", torch.optim.Adam)
     assert issubclass(kind, Adapted) and issubclass(kind, Optimizer)
     words = hyperparameter_names(kind)
     assert {"learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "amsgrad", "max_grad_norm"} <= set(words)
@@ -135,7 +136,7 @@ def test_its_state_is_measured_and_not_predicted():
     with pytest.raises(InputError, match="does not declare its state"):
         optimizer.predicted_state_bytes()
     with pytest.raises(InputError, match="runs unsharded only"):
-        _ = optimizer.pools
+        _ = optimizer.buckets()
 
 
 class Lazy(torch.optim.SGD):

@@ -11,8 +11,7 @@ from reference import problem
 from watching import HonestRuns, failed, watch, with_rules
 
 from tuneopt.optim import Kron, create
-from tuneopt.optim.kron import KronRule
-from tuneopt.optim.kron_diagonal import KronDiagonalRule
+from tuneopt.optim.kron import KronDiagonalRule, KronRule
 from tuneopt.optim.probes import gaussian
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, seed_gradients, through_file
 from tuneopt.spec import InputError

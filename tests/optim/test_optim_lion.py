@@ -12,7 +12,7 @@ from watching import failed, watch
 
 from tuneopt.optim import Lion, Witness, create
 from tuneopt.optim.adamw import AdamWRule
-from tuneopt.optim.lion import SMALLEST, LionRule, lion_update
+from tuneopt.optim.lion import HEIGHT, LionRule, lion_update
 from tuneopt.optim.rule import ElementwiseRule, apply
 from tuneopt.optim.testing import OptimizerConformance, TinyModel
 from tuneopt.spec import InputError
@@ -43,7 +43,7 @@ def test_the_sign_of_anything(dtype):
     """Zero stays zero, NaN stays NaN, and 1e-30 has a sign as high as 1e38."""
     values = torch.tensor([0.0, -0.0, 3.0, -3.0, 1e-30, -1e-30, 1e38, -1e38, float("nan")], dtype=dtype)
     (signs,) = lion_update([values.clone()], [torch.zeros_like(values)], beta1=0.0, beta2=0.5)
-    signs = signs / SMALLEST
+    signs = signs / HEIGHT
     assert signs[:8].tolist() == [0.0, 0.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
     assert signs[8].isnan()
 
@@ -51,7 +51,7 @@ def test_the_sign_of_anything(dtype):
 def test_the_momentum_of_the_sign_is_the_one_before_this_step():
     momentum = [torch.tensor([1.0, 1.0])]
     (signs,) = lion_update([torch.tensor([-8.0, -10.0])], momentum, beta1=0.9, beta2=0.5)
-    assert (signs / SMALLEST).tolist() == [1.0, -1.0]  # 0.9 - 0.8 and 0.9 - 1.0
+    assert (signs / HEIGHT).tolist() == [1.0, -1.0]  # 0.9 - 0.8 and 0.9 - 1.0
     torch.testing.assert_close(momentum[0], torch.tensor([-3.5, -4.5]))
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.optim import Muon, Scion
-from tuneopt.optim.orthogonalize import band, check_coefficients, check_precision, newton_schulz, spectral_map
+from tuneopt.optim.orthogonalize import band, newton_schulz, spectral_map
 from tuneopt.optim.proof import Witness
+from tuneopt.optim.testing import TinyModel
 from tuneopt.optim.tiles import cut, paste, tiles
 from tuneopt.spec import InputError
 
@@ -63,12 +64,12 @@ def test_bands(steps, coefficients, low, high):
 
 def test_unknown_coefficients_name_the_nearest():
     with pytest.raises(InputError, match="did you mean 'polar_express'"):
-        check_coefficients("polar_expres")
+        Muon(TinyModel(), ns_coefficients="polar_expres")
 
 
 def test_unknown_precision_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'bf16'"):
-        check_precision("bf61")
+        Muon(TinyModel(), ns_precision="bf61")
 
 
 def test_zero_stays_zero_and_scale_does_not_matter():

@@ -23,7 +23,7 @@ def as_parameters(dtype=torch.float32):
 def train(parameters, optimizer, steps=problem.STEPS):
     for step, gradients in enumerate(problem.gradients()[:steps]):
         for group in optimizer.param_groups:
-            group["lr"] = group.get("initial_lr", LR) * problem.schedule(step)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * problem.schedule(step)
         for name, parameter in parameters.items():
             parameter.grad = torch.tensor(gradients[name], dtype=parameter.dtype)
         optimizer.step()

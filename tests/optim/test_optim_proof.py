@@ -23,7 +23,7 @@ def watch(kind, steps=14, rate=lambda step: 1.0, start=0, scale=lambda step: 0.0
         if step == start:
             witness = Witness(optimizer)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * rate(step)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate(step)
         seed_gradients(model, step, scale(step))
         if witness:
             witness.before_step()
@@ -93,7 +93,7 @@ def test_passes_on_the_real_model(name):
     generator = torch.Generator().manual_seed(0)
     for step in range(4):
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * step / 100
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * step / 100
         tokens = torch.randint(0, 64, (2, 33), generator=generator)
         optimizer.zero_grad()
         model.loss(tokens[:, :-1], tokens[:, 1:]).backward()

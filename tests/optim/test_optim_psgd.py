@@ -130,7 +130,7 @@ def test_portions_of_a_stack_are_stepped_without_a_seam(kind, monkeypatch):
     """Three matrices of a stack at a time, or all of them at once."""
     results = []
     for size in (3 * 64, 10**9):
-        monkeypatch.setattr(portions, "PORTION", size)
+        monkeypatch.setattr(portions, "STACK_PORTION", size)
         model = torch.nn.ModuleDict({f"l{i}_proj": torch.nn.Linear(8, 8, bias=False) for i in range(7)})
         for seed, parameter in enumerate(model.parameters()):
             parameter.data = stack(8, 8, seed=seed)
@@ -141,9 +141,9 @@ def test_portions_of_a_stack_are_stepped_without_a_seam(kind, monkeypatch):
             optimizer.step()
         results.append(torch.stack(list(model.parameters())).detach())
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-14)
-    monkeypatch.setattr(portions, "PORTION", 3 * 64)
-    assert [len(results[0][some]) for some in portions.portions(results[0])] == [3, 3, 1]
-    assert list(portions.portions(results[0].to("meta"))) == [slice(0, 7)]
+    monkeypatch.setattr(portions, "STACK_PORTION", 3 * 64)
+    assert [len(results[0][some]) for some in portions.slices(results[0])] == [3, 3, 1]
+    assert list(portions.slices(results[0].to("meta"))) == [slice(0, 7)]
 
 
 def test_probes_are_functions_of_their_words():

@@ -78,7 +78,7 @@ def test_every_element_of_the_rest_moves_by_its_share_of_the_rate():
 def test_groups_have_their_own_rate_and_clip():
     groups = {group["rule"]: group for group in Scion(TinyModel(), lr=0.1, scion_to_signum_lr=0.3).param_groups}
     assert (groups["scion"]["lr"], groups["scion"]["max_grad_norm"]) == (0.1, 0.0)
-    assert groups["signum"]["initial_lr"] == pytest.approx(0.03)
+    assert groups["signum"]["lr"] == pytest.approx(0.03)
     assert groups["signum"]["max_grad_norm"] == 1.0
 
 

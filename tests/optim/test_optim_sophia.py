@@ -9,7 +9,7 @@ from reference import sophia as twin
 from watching import HonestRuns, estimate, failed, watch, with_rules
 
 from tuneopt.optim import Sophia, create
-from tuneopt.optim.blocks import BLOCK
+from tuneopt.optim.portions import PORTION
 from tuneopt.optim.sophia import SophiaRule
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, seed_gradients
 from tuneopt.spec import InputError
@@ -92,7 +92,7 @@ def test_a_hessian_moves_no_parameter_and_unknown_ones_are_passed_over():
 
 def test_large_tensors_are_stepped_in_portions_without_a_seam():
     """More elements than one portion holds, against the same rule on a single slice."""
-    count = 3 * BLOCK // 64 + 5
+    count = 3 * PORTION // 64 + 5
     whole = torch.nn.Parameter(torch.randn(count, 64, generator=torch.Generator().manual_seed(0)))
     slices = [torch.nn.Parameter(part.clone()) for part in whole.detach().split(97)]
     gradient = torch.randn(count, 64, generator=torch.Generator().manual_seed(1))

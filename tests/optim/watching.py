@@ -22,7 +22,7 @@ def watch(kind, steps=14, rate=lambda step: 1.0, start=0, scale=lambda step: 0.0
         if step == start:
             witness = Witness(optimizer)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * rate(step)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate(step)
         seed_gradients(model, step, scale(step))
         if witness:
             witness.before_step()

@@ -81,7 +81,7 @@ def test_the_table_is_completed_from_the_class(site):
 
 
 def test_built_in_rows_agree_with_what_their_classes_say():
-    from tuneopt.optim.description import state_bytes_per_parameter
+    from tuneopt.optim.factory import state_bytes_per_parameter
 
     for entry in info():
         assert describe(entry) is entry

@@ -23,7 +23,7 @@ def optimizers() -> list[dict[str, Any]]:
     entries = info()
     if all(entry.family for entry in entries):
         return [asdict(entry) for entry in entries]
-    from tuneopt.optim.description import describe
+    from tuneopt.optim.factory import describe
 
     return [asdict(describe(entry)) for entry in entries]
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tuneopt.optim.adamw import AdamW
     from tuneopt.optim.base import Optimizer, Parameters
     from tuneopt.optim.cautious import Cautious
-    from tuneopt.optim.description import describe
-    from tuneopt.optim.factory import create
+    from tuneopt.optim.factory import create, describe
+    from tuneopt.optim.hyperparameters import Bounds, Settings
     from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, excess, relative, visible
     from tuneopt.optim.kron import Kron
     from tuneopt.optim.lion import Lion
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tuneopt.optim.routing import DEFAULT_RULES, Route, RouteRule, route_table
     from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape
     from tuneopt.optim.scion import Scion
-    from tuneopt.optim.settings import Bounds, Settings
     from tuneopt.optim.soap import SOAP
     from tuneopt.optim.sophia import Sophia
 
@@ -86,7 +85,7 @@ _HOMES = {
     "Optimizer": "base",
     "Parameters": "base",
     "create": "factory",
-    "describe": "description",
+    "describe": "factory",
     "Check": "proof",
     "Proof": "proof",
     "Witness": "proof",
@@ -98,8 +97,8 @@ _HOMES = {
     "MatrixRule": "rule",
     "Rule": "rule",
     "Shape": "rule",
-    "Bounds": "settings",
-    "Settings": "settings",
+    "Bounds": "hyperparameters",
+    "Settings": "hyperparameters",
     "Invariant": "invariants.base",
     "Moment": "invariants.base",
     "Subject": "invariants.base",

@@ -1,48 +1,48 @@
-"""Adam-mini: one second moment per block. Source: Zhang et al., arXiv 2406.16793; as run in arXiv 2509.02046."""
+"""Adam-mini: one second moment per block. Source: Zhang et al., arXiv 2406.16793; as run in arXiv 2509.02046.
+
+m <- beta1 m + (1 - beta1) g
+v <- beta2 v + (1 - beta2) mean(g^2)              (mean over a block)
+u  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+p <- p - lr (u + wd p)
+
+A block is a row (an output neuron, a token of the embedding or the head), or in query and key projections the rows of
+one attention head (`tuneopt.optim.partition`). Norms and other vectors are AdamW's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.blocks import blocks
+from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Settings, given
 from tuneopt.optim.invariants.adam_mini import AdamMiniInvariant
 from tuneopt.optim.partition import QUERY_OR_KEY, block_count, by_block, heads_of
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
-from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass
-from tuneopt.optim.settings import Bounds, Settings
-from tuneopt.spec import InputError, nearest
-
-CLIPPED = ("vectors", "all")
+from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass, divided
+from tuneopt.spec import InputError
 
 PER_HEAD = RouteRule(QUERY_OR_KEY, "adam_mini_heads", True, "query or key: one block per head", min_ndim=2, max_ndim=2)
 HEADS_UNKNOWN = replace(PER_HEAD, rule=MAIN, reason="query or key: one block per row, the number of heads is unknown")
 
 
 def adam_mini_update(
-    gradients: list[Tensor],
-    exp_avg: list[Tensor],
-    exp_avg_sq: list[Tensor],
+    gradients: list[Tensor],  # g, stacks of blocks (n, a, b)
+    exp_avg: list[Tensor],  # m, (n, a, b), updated in place
+    exp_avg_sq: list[Tensor],  # v, one number per block, (n, 1, 1), updated in place
     *,
     step: int,
     beta1: float,
     beta2: float,
     eps: float,
 ) -> list[Tensor]:
-    """The direction u of Adam-mini for stacks of blocks (n, a, b) with ``exp_avg_sq`` (n, 1, 1); updates the moments.
-
-    m <- beta1 m + (1 - beta1) g
-    v <- beta2 v + (1 - beta2) mean(g^2)              (mean over a block)
-    u  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    The parameter then moves by p <- p - lr (u + wd p).
-    """
+    """The direction u of the module's formula, (n, a, b); ``step`` is t and counts from 1."""
     torch._foreach_lerp_(exp_avg, gradients, 1 - beta1)
     norms = [torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True) for gradient in gradients]
     squares = torch._foreach_mul(norms, norms)
@@ -90,22 +90,15 @@ class AdamMiniRule(ElementwiseRule):
         """Direction and apply on views (blocks, rows, in), so that a portion holds whole blocks."""
         whole = (parameters, gradients, state["exp_avg"])
         stacks = [[by_block(tensor, settings) for tensor in column] for column in whole]
-        for _, (own, grads, exp_avg, exp_avg_sq) in blocks([*stacks, state["exp_avg_sq"]]):
-            if divisor is not None:
-                grads = list(torch._foreach_div(grads, divisor))
-            apply_in_one_pass(own, self._update(grads, exp_avg, exp_avg_sq, settings, step), settings)
+        for _, (own, grads, exp_avg, exp_avg_sq) in portions([*stacks, state["exp_avg_sq"]]):
+            direction = self._update(divided(grads, divisor), exp_avg, exp_avg_sq, settings, step)
+            apply_in_one_pass(own, direction, settings)
 
     def _update(
-        self,
-        gradients: list[Tensor],
-        exp_avg: list[Tensor],
-        exp_avg_sq: list[Tensor],
-        settings: Settings,
-        step: int,
+        self, grads: list[Tensor], exp_avg: list[Tensor], exp_avg_sq: list[Tensor], settings: Settings, step: int
     ) -> list[Tensor]:
         beta1, beta2 = settings["betas"]
-        eps = settings["eps"]
-        return adam_mini_update(gradients, exp_avg, exp_avg_sq, step=step, beta1=beta1, beta2=beta2, eps=eps)
+        return adam_mini_update(grads, exp_avg, exp_avg_sq, step=step, beta1=beta1, beta2=beta2, eps=settings["eps"])
 
 
 class AdamMiniHeadsRule(AdamMiniRule):
@@ -131,7 +124,6 @@ class AdamMini(Optimizer):
         DEFAULT_RULES[-1],
     )
     model_facts = ("heads",)
-    bounds: ClassVar = {"heads": Bounds(whole=True)}
     fixed: ClassVar = {"nesterov": False}
 
     def __init__(
@@ -142,31 +134,19 @@ class AdamMini(Optimizer):
         eps: float = 1e-10,
         weight_decay: float = 0.1,
         *,
-        heads: int | None = None,
+        heads: Annotated[int | None, Bounds(whole=True), Only("adam_mini_heads")] = None,
         max_grad_norm: float = 1.0,
-        clipped: str = "vectors",
+        clipped: Annotated[str, OneOf(("vectors", "all"))] = "vectors",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        if clipped not in CLIPPED:
-            raise InputError(f"unknown clipped {clipped!r}; {nearest(str(clipped), CLIPPED)}")
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "heads": heads_of(params) if heads is None else heads,
-            "max_grad_norm": max_grad_norm,
-            "clipped": clipped,
-        }
-        if rules is None and settings["heads"] == 0:
+        heads = heads_of(params) if heads is None else heads
+        if rules is None and heads == 0:
             rules = [HEADS_UNKNOWN if rule is PER_HEAD else rule for rule in self.routing_rules]
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)
 
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
-        """Only query and key weights have blocks of heads; vectors alone are clipped unless ``clipped`` says all."""
-        own = dict(settings)
-        if rule != "adam_mini_heads":
-            own["heads"] = 0
+        """Vectors alone are clipped unless ``clipped`` says all."""
+        own = super().rule_settings(rule, settings)
         if rule != "adamw" and settings["clipped"] == "vectors":
             own["max_grad_norm"] = 0.0
         return own

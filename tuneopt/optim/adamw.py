@@ -1,4 +1,10 @@
-"""AdamW, through torch's fused kernel. Source: Loshchilov and Hutter, arXiv 1711.05101."""
+"""AdamW, through torch's fused kernel. Source: Loshchilov and Hutter, arXiv 1711.05101.
+
+m <- beta1 m + (1 - beta1) g;    v <- beta2 v + (1 - beta2) g^2
+p <- p (1 - lr wd) - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+Also the fallback rule of the matrix family, and the home of the second moment that all of the Adam family shares.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +15,17 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.hyperparameters import Settings, given
 from tuneopt.optim.invariants.adamw import AdamWInvariant
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, Shape
-from tuneopt.optim.settings import Settings
+from tuneopt.optim.rule import ElementwiseRule
 
 
 def adamw_update(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    exp_avg: list[Tensor],
-    exp_avg_sq: list[Tensor],
+    parameters: list[Tensor],  # any shapes; one device and dtype, contiguous, as all tensors here
+    gradients: list[Tensor],  # shaped as parameters; overwritten by what they are after the clip
+    exp_avg: list[Tensor],  # m, shaped as parameters
+    exp_avg_sq: list[Tensor],  # v, shaped as parameters
     *,
     step: int,
     lr: float,
@@ -27,19 +33,13 @@ def adamw_update(
     beta2: float,
     eps: float,
     weight_decay: float,
-    divisor: Tensor | None = None,
+    divisor: Tensor | None = None,  # 0-dim
 ) -> None:
-    """One AdamW step in place, on tensors of one device and dtype (any shapes); ``step`` is t and counts from 1.
+    """One AdamW step in place, as the module says, with g <- g / divisor first; ``step`` is t and counts from 1.
 
-    g <- g / divisor
-    m <- beta1 m + (1 - beta1) g
-    v <- beta2 v + (1 - beta2) g^2
-    p <- p (1 - lr wd) - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    The kernel is the one behind ``torch.optim.AdamW(fused=True)``. It writes the divided gradients back.
+    The kernel is the one behind ``torch.optim.AdamW(fused=True)``.
     """
-    device = parameters[0].device
-    count = torch.full((), float(step), dtype=torch.float32, device=device)
+    count = torch.full((), float(step), dtype=torch.float32, device=parameters[0].device)
     torch._fused_adamw_(
         parameters,
         gradients,
@@ -59,14 +59,27 @@ def adamw_update(
     )
 
 
+def root_second_moment(
+    exp_avg_sq: list[Tensor], gradients: list[Tensor], *, beta2: float, eps: float, step: int
+) -> tuple[list[Tensor], float]:
+    """Update v in place; return fresh tensors sqrt(v) + s eps, and s = sqrt(1 - beta2^t).
+
+    v <- beta2 v + (1 - beta2) g^2.  Then x / (sqrt(v / (1 - beta2^t)) + eps) is s x / (sqrt(v) + s eps), which leaves
+    the bias correction to a factor that the numerator takes along.
+    """
+    torch._foreach_mul_(exp_avg_sq, beta2)
+    torch._foreach_addcmul_(exp_avg_sq, gradients, gradients, 1 - beta2)
+    root = torch._foreach_sqrt(exp_avg_sq)
+    correction = (1 - beta2**step) ** 0.5
+    torch._foreach_add_(root, eps * correction)
+    return list(root), correction
+
+
 class AdamWRule(ElementwiseRule):
     """AdamW as main rule or as fallback of the matrix family."""
 
     name = "adamw"
-
-    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """Both moments."""
-        return {"exp_avg": shape, "exp_avg_sq": shape}
+    state = ("exp_avg", "exp_avg_sq")
 
     def invariant(self) -> AdamWInvariant:
         """The change equals an independent AdamW step."""
@@ -78,13 +91,11 @@ class AdamWRule(ElementwiseRule):
         """The bias-corrected ratio of moments, without the fused kernel: for apply steps that run elsewhere."""
         beta1, beta2 = settings["betas"]
         torch._foreach_lerp_(state["exp_avg"], gradients, 1 - beta1)
-        torch._foreach_mul_(state["exp_avg_sq"], beta2)
-        torch._foreach_addcmul_(state["exp_avg_sq"], gradients, gradients, 1 - beta2)
-        scale = torch._foreach_div(state["exp_avg_sq"], 1 - beta2**step)
-        torch._foreach_sqrt_(scale)
-        torch._foreach_add_(scale, settings["eps"])
-        ratio = torch._foreach_div(state["exp_avg"], scale)
-        torch._foreach_div_(ratio, 1 - beta1**step)
+        root, correction = root_second_moment(
+            state["exp_avg_sq"], gradients, beta2=beta2, eps=settings["eps"], step=step
+        )
+        ratio = torch._foreach_mul(state["exp_avg"], correction / (1 - beta1**step))
+        torch._foreach_div_(ratio, root)
         return list(ratio)
 
     def advance(
@@ -96,7 +107,7 @@ class AdamWRule(ElementwiseRule):
         step: int,
         divisor: Tensor | None,
     ) -> None:
-        """The fused kernel, direction and apply in one pass."""
+        """The fused kernel: direction and apply in one pass."""
         beta1, beta2 = settings["betas"]
         adamw_update(
             parameters,
@@ -133,11 +144,4 @@ class AdamW(Optimizer):
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm,
-        }
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from tuneopt.optim.base import Optimizer, Parameters, _as_groups
+from tuneopt.optim.base import Optimizer, Parameters, as_groups
+from tuneopt.optim.bucket import Bucket
+from tuneopt.optim.hyperparameters import COMMON, Settings
 from tuneopt.optim.invariants.generic import GenericInvariant
-from tuneopt.optim.pool import Pool
 from tuneopt.optim.routing import Route
 from tuneopt.optim.rule import Rule, Shape
-from tuneopt.optim.settings import COMMON, Settings
 from tuneopt.spec import InputError
 
 CLIP = "max_grad_norm"
@@ -49,10 +49,10 @@ class Adapted(Optimizer):
     kind: ClassVar[type[torch.optim.Optimizer]]
 
     def __init__(self, params: Parameters, **settings: Any) -> None:
-        groups = _as_groups(params)
+        groups = as_groups(params)
         if len(groups) != 1:
             raise InputError(f"{self.kind.__name__} declares no rules and takes one param group, not {len(groups)}")
-        self._route_rules, self._modules, self._pools, self._routes = (), {}, None, []
+        self._begin(params, ())
         named = self._named(groups[0]["params"], None, explicit=True)
         reason = "the class declares no routing: one group for all"
         decays = float(settings.get("weight_decay", 0) or 0) > 0
@@ -68,12 +68,12 @@ class Adapted(Optimizer):
         self._limit = 0.0
         if CLIP not in inspect.signature(self.kind).parameters:
             self._limit = settings.pop(CLIP, 0.0)
-            COMMON[CLIP].check(CLIP, self._limit)
+            COMMON[CLIP].checked(CLIP, self._limit)
         self.inner = self.kind([parameter for _, parameter in trained], **settings)
         if len(self.inner.param_groups) != 1 or "lr" not in self.inner.param_groups[0]:
             raise InputError(f"{self.kind.__name__} has no learning rate 'lr' in one param group; adapt its class")
         group = self.inner.param_groups[0]
-        group |= {"rule": self.main.name, "param_names": [name for name, _ in trained], "initial_lr": group["lr"]}
+        group |= {"rule": self.main.name, "param_names": [name for name, _ in trained]}
         group.setdefault(CLIP, self._limit)
         torch.optim.Optimizer.__init__(self, self.inner.param_groups, self.inner.defaults)
         self._share()
@@ -81,8 +81,7 @@ class Adapted(Optimizer):
     def _share(self) -> None:
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
 
-    @property
-    def pools(self) -> list[Pool[Any]]:
+    def buckets(self) -> list[Bucket]:
         """Raises `InputError`: sharded training needs rules, and a plain class has none."""
         raise InputError(f"{self.kind.__name__} declares no rules, so it runs unsharded only")
 

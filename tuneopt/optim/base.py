@@ -1,23 +1,24 @@
-"""The common base of all optimizers: groups, routing, state, clipping and the step itself.
+"""The common base of all optimizers: param groups, routing, state, and the loop of a step.
 
-A subclass names its update rules (main first, fallback last) and says how the settings of a group follow from the
-constructor's arguments. It is a `torch.optim.Optimizer`: param groups, schedulers, hooks, closures, `state_dict`.
+A subclass names its update rules (main first, fallback last) and declares its hyperparameters in the signature of its
+constructor (`tuneopt.optim.hyperparameters`). It is a `torch.optim.Optimizer`: param groups, schedulers, hooks,
+closures, `state_dict`. A step goes from here to the buckets of equal parameters (`tuneopt.optim.bucket`), from there to
+the rule of each bucket, and from the rule to its update function.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any, ClassVar, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from tuneopt.optim.clip import norm_divisors
-from tuneopt.optim.pool import Batch, Pool, build_pools, logical, short_first
+from tuneopt.optim.bucket import Batch, Bucket, build_buckets, logical, norm_divisors, short_first
+from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, ScalesRate, Settings, checked, declared
 from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, owners, route
 from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
-from tuneopt.optim.settings import Bounds, Settings, checked
 from tuneopt.spec import InputError, Value, nearest
 
 Parameters: TypeAlias = (
@@ -29,9 +30,10 @@ Parameters: TypeAlias = (
 class Optimizer(torch.optim.Optimizer):
     """Base class; see `tuneopt.optim.AdamW` and `tuneopt.optim.Muon` for what a subclass adds.
 
-    Every group carries the complete settings of its rule, ``initial_lr`` and ``param_names``. Parameters whose
-    gradient is None are skipped: they keep their value, state and step number. State is fp32 for fp32 and bf16
-    parameters. A step makes no host synchronisation, and may leave ``p.grad`` clipped, as torch's own clipping does.
+    Every group carries the complete settings of its rule and ``param_names``. Parameters whose gradient is None are
+    skipped: they keep their value, state and step number. Those that require no gradient are in no group until they
+    do. State is fp32 for fp32 and bf16 parameters. A step makes no host synchronisation, and may leave ``p.grad``
+    clipped, as torch's own clipping does.
     """
 
     source: ClassVar[str] = ""
@@ -39,8 +41,10 @@ class Optimizer(torch.optim.Optimizer):
     rules: ClassVar[tuple[Rule, ...]]
     """Update rules; the first is ``main`` in routing rules, the last ``fallback``."""
     routing_rules: ClassVar[tuple[RouteRule, ...]] = DEFAULT_RULES
-    bounds: ClassVar[Mapping[str, Bounds]] = {}
-    """Where the settings that are special to this optimizer may lie."""
+    bounds: ClassVar[Mapping[str, Bounds | OneOf]] = {}
+    """Where settings may lie: those that annotations of the constructor declare, and those that a class writes here."""
+    declared: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """What the constructor's annotations say of each argument; read from the signature."""
     fixed: ClassVar[Mapping[str, Value]] = {}
     """Hyperparameters of published configurations that have one value here."""
     model_facts: ClassVar[tuple[str, ...]] = ()
@@ -49,15 +53,33 @@ class Optimizer(torch.optim.Optimizer):
     Whoever knows the model should pass them, as the training loop does.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        marks = declared(cls)
+        limits = {name: m for name, found in marks.items() for m in found if isinstance(m, Bounds | OneOf)}
+        inherited = next((base.bounds for base in cls.__mro__[1:] if issubclass(base, Optimizer)), {})
+        cls.bounds = {**inherited, **limits, **vars(cls).get("bounds", {})}
+        cls.declared = {**cls.declared, **marks}
+
     def __init__(self, params: Parameters, settings: Settings, rules: Sequence[RouteRule] | None = None) -> None:
-        settings = checked(settings, self.bounds)
-        self._route_rules = tuple(rules) if rules is not None else self.routing_rules
-        self._routes: list[Route] = []
-        self._modules = owners(params) if isinstance(params, nn.Module) else {}
-        self._pools: list[Pool[Any]] | None = None
-        super().__init__(_as_groups(params), settings)
+        self._begin(params, self.routing_rules if rules is None else rules)
+        super().__init__(as_groups(params), checked(settings, self.bounds))
         if not any(group["params"] for group in self.param_groups):
             raise InputError("the optimizer got no parameter that requires a gradient")
+
+    def _begin(self, params: Parameters, rules: Sequence[RouteRule]) -> None:
+        """What is there before any group."""
+        self._route_rules = tuple(rules)
+        self._routes: list[Route] = []
+        self._modules = owners(params) if isinstance(params, nn.Module) else {}
+        self._names: dict[Tensor, str] = {}
+        self._kinds: list[tuple[Any, ...]] = []
+        """For each group, what its members have in common: the group that they were given in, and their route."""
+        self._frozen: list[tuple[int, str, Tensor, Settings]] = []
+        """Parameters that required no gradient when they were given: place in the routes, name, and given group."""
+        self._buckets: list[Bucket] | None = None
+        self._members: list[list[Tensor]] = []
+        """The parameters of each group when the buckets were built."""
 
     @property
     def main(self) -> Rule:
@@ -69,9 +91,84 @@ class Optimizer(torch.optim.Optimizer):
         """Which parameter went to which rule, and why; frozen parameters are listed too."""
         return tuple(self._routes)
 
+    # ---- A step: from gradients to parameters.
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step for every parameter that has a gradient; returns the closure's loss, or None without one.
+
+        Raises `InputError` for a sparse gradient.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # Buckets are kept from step to step, because stacked state is dear to rebuild, and checked against groups and
+        # state, which belong to the user. A batch is the part of a bucket that has gradients and one step number.
+        batches = [batch for bucket in self.buckets() for batch in bucket.batches()]
+        # Before the clip: a rule whose own gradient it is that gets clipped (MARS) puts it in the place of the given.
+        self.prepare(batches)
+        # The clip is a divisor that updates apply where they read gradients anyway, which saves a pass over memory.
+        divisors = self.clip_divisors(batches)
+        for batch, divisor in zip(batches, divisors, strict=True):
+            # The rule of the bucket updates its state and gives u; then p <- p - lr (u + wd p).
+            batch.bucket.advance(batch, divisor)
+        self.finish(batches)
+        return loss
+
+    def prepare(self, batches: list[Batch]) -> None:
+        """Hook between gradients and clipping, for rules that clip something else than the gradient."""
+
+    def clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
+        """What the gradients of each batch are divided by; sharded training takes norms over all ranks here."""
+        return norm_divisors(batches)
+
+    def finish(self, batches: list[Batch]) -> None:
+        """Hook after the parameters have moved, for what a rule keeps for its next step."""
+
+    @property
+    def hessian_interval(self) -> int:
+        """Steps between the estimates of the Hessian's diagonal that training owes to `update_hessian`; 0 for none."""
+        return 0
+
+    def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
+        """Take in an estimate, by parameter, after each of these steps; most optimizers want none and ignore it."""
+
+    def buckets(self) -> list[Bucket]:
+        """Parameters by how they step together, as `param_groups` and `state` are now.
+
+        Both belong to the user, as with torch's own optimizers: a parameter that was taken out of its group is left
+        alone, one that was put in the place of another is trained, state that was cleared starts anew, and a parameter
+        that was frozen when it was given joins once it requires a gradient. Raises `InputError` for a shard.
+        """
+        self._let_thawed_join()
+        current = self._buckets is not None and len(self._members) == len(self.param_groups)
+        for group, members in zip(self.param_groups, self._members, strict=False):
+            own = group["params"]
+            current = current and len(own) == len(members) and all(map(operator.is_, own, members))
+        if self._buckets is None or not (current and all(bucket.holds(self.state) for bucket in self._buckets)):
+            by_name = {rule.name: rule for rule in self.rules}
+            self._name_members()
+            self._members = [list(group["params"]) for group in self.param_groups]
+            self._buckets = [
+                bucket
+                for group in self.param_groups
+                for bucket in build_buckets(by_name[group["rule"]], group, self.state)
+            ]
+        return self._buckets
+
+    # ---- Param groups: from names and shapes to rules and settings.
+
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
         """The settings of a group under ``rule``, from those given for the optimizer or for a mixed group."""
-        return settings
+        own = dict(settings)
+        for name, marks in self.declared.items():
+            for mark in marks:
+                if isinstance(mark, Only) and mark.rule != rule:
+                    own[name] = type(settings[name])(0)
+                elif isinstance(mark, ScalesRate) and mark.rule == rule:
+                    own["lr"] = settings["lr"] * settings[name]
+        return own
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, routed by name into one group per rule and decay.
@@ -79,40 +176,42 @@ class Optimizer(torch.optim.Optimizer):
         A group that names its ``rule`` is taken as it is. Raises `InputError` for unnamed parameters where names are
         needed, for complex ones, and for settings out of their bounds.
         """
-        given = {key: value for key, value in param_group.items() if key not in ("params", "param_names", "initial_lr")}
+        given = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}
         named = self._named(param_group["params"], param_group.get("param_names"), explicit="rule" in given)
         names = [rule.name for rule in self.rules]
-        if "rule" in given:
-            if given["rule"] not in names:
-                raise InputError(f"unknown rule {given['rule']!r}; {nearest(str(given['rule']), names)}")
-            decays = given.get("weight_decay", self.defaults["weight_decay"]) > 0
-            rules: tuple[RouteRule, ...] = (RouteRule("", given["rule"], decays, "named by its group"),)
-        else:
-            rules = self._route_rules
-        routes = route(named, rules, {MAIN: names[0], FALLBACK: names[-1]}, self._modules)
-        buckets: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
-        for (name, parameter), entry in zip(named, routes, strict=True):
-            if entry.rule != "frozen":
-                key = (entry.rule, entry.decay, entry.pieces, entry.transposed)
-                buckets.setdefault(key, []).append((name, parameter))
-        for (rule, decay, pieces, transposed), members in buckets.items():
-            if "rule" in given:
-                settings = {**self.rule_settings(rule, {**self.defaults}), **given}
+        if "rule" in given and given["rule"] not in names:
+            raise InputError(f"unknown rule {given['rule']!r}; {nearest(str(given['rule']), names)}")
+        origin, first = len(self._kinds), len(self._routes)
+        kinds: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
+        for place, ((name, parameter), entry) in enumerate(zip(named, self._route(named, given), strict=True), first):
+            self._routes.append(entry)
+            if entry.rule == "frozen":
+                self._frozen.append((place, name, parameter, {**given, "origin": origin}))
             else:
-                settings = {**self.rule_settings(rule, {**self.defaults, **given}), "rule": rule}
-            settings["weight_decay"] = settings["weight_decay"] if decay else 0.0
-            settings = checked(settings, self.bounds)
-            super().add_param_group(
-                {
-                    "params": members,
-                    **settings,
-                    "pieces": pieces,
-                    "transposed": transposed,
-                    "initial_lr": param_group.get("initial_lr", settings["lr"]),
-                }
-            )
-        self._routes.extend(routes)
-        self._pools = None
+                kind = (origin, entry.rule, entry.decay, entry.pieces, entry.transposed)
+                kinds.setdefault(kind, []).append((name, parameter))
+        for kind, members in kinds.items():
+            self._add_group(kind, members, given)
+
+    def _route(self, named: list[tuple[str, Tensor]], given: Settings) -> tuple[Route, ...]:
+        rules: Sequence[RouteRule] = self._route_rules
+        if "rule" in given:
+            decays = given.get("weight_decay", self.defaults["weight_decay"]) > 0
+            rules = (RouteRule("", given["rule"], decays, "named by its group"),)
+        return route(named, rules, {MAIN: self.rules[0].name, FALLBACK: self.rules[-1].name}, self._modules)
+
+    def _add_group(self, kind: tuple[Any, ...], members: list[tuple[str, Tensor]], given: Settings) -> None:
+        """Add one param group with the complete settings of its rule."""
+        _, rule, decay, pieces, transposed = kind
+        if "rule" in given:  # such a group's own settings are final; only the defaults become the rule's
+            settings = {**self.rule_settings(rule, {**self.defaults}), **given}
+        else:
+            settings = {**self.rule_settings(rule, {**self.defaults, **given}), "rule": rule}
+        settings["weight_decay"] = settings["weight_decay"] if decay else 0.0
+        layout = {"pieces": pieces, "transposed": transposed}
+        super().add_param_group({"params": members, **checked(settings, self.bounds), **layout})
+        self._names.update({parameter: name for name, parameter in members})
+        self._kinds.append(kind)
 
     def _named(self, params: Any, names: Sequence[str] | None, explicit: bool) -> list[tuple[str, Tensor]]:
         entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
@@ -133,88 +232,88 @@ class Optimizer(torch.optim.Optimizer):
                 raise InputError(f"{entry[0]} is complex; pass torch.view_as_real of it")
         return entries
 
-    @property
-    def pools(self) -> list[Pool[Any]]:
-        """Parameters by how they step together; built at the first step and after every change of groups or state."""
-        if self._pools is None:
-            self._refuse_shards()
-            by_name = {rule.name: rule for rule in self.rules}
-            self._pools = [
-                pool for group in self.param_groups for pool in build_pools(by_name[group["rule"]], group, self.state)
-            ]
-        return self._pools
+    def _let_thawed_join(self) -> None:
+        """Parameters that were frozen when they were given, and require a gradient now, join the group of their kind.
 
-    def _refuse_shards(self) -> None:
-        """Raise `InputError` where parameters were replaced since they were routed, as ZeRO and its kin do."""
+        Each goes where it would have been from the start, so that a `state_dict` has one order of parameters.
+        """
+        thawed = [entry for entry in self._frozen if entry[2].requires_grad]
+        for place, name, parameter, given in thawed:
+            self._frozen = [entry for entry in self._frozen if entry[2] is not parameter]
+            settings = {key: value for key, value in given.items() if key != "origin"}
+            (entry,) = self._route([(name, parameter)], settings)
+            self._routes[place] = entry
+            kind = (given["origin"], entry.rule, entry.decay, entry.pieces, entry.transposed)
+            if kind not in self._kinds:
+                self._add_group(kind, [(name, parameter)], settings)
+                continue
+            group = self.param_groups[self._kinds.index(kind)]
+            earlier = {known.parameter for known in self._routes[:place]}
+            position = sum(other in earlier for other in group["param_names"])
+            group["params"].insert(position, parameter)
+            group["param_names"].insert(position, name)
+            self._names[parameter] = name
+
+    def _name_members(self) -> None:
+        """Keep ``param_names`` in step with ``params``, which users edit.
+
+        A known tensor keeps its name, another one has taken the place of the name at its position. Raises `InputError`
+        where it does not fit there: ZeRO and its kin put flat shards in the place of parameters.
+        """
         shapes = {entry.parameter: entry.shape for entry in self._routes}
         for group in self.param_groups:
-            wanted = [shapes.get(name) for name in group["param_names"]]
-            found = [tuple(parameter.shape) for parameter in group["params"]]
-            if found != wanted:
-                pairs = zip_longest(group["param_names"], wanted, found)
-                name, shape, given = next(pair for pair in pairs if pair[1] != pair[2])
-                raise InputError(
-                    f"{type(self).__name__} works on whole tensors and was handed a shard: {name} of shape {shape} "
-                    f"became {given}; do not hand this optimizer to a ZeRO engine, train with tuneopt.train.zero, "
-                    "which computes directions from whole tensors"
-                )
+            params, names = group["params"], group["param_names"]
+            for position, parameter in enumerate(params):
+                if parameter not in self._names and len(names) == len(params):
+                    self._names = {**self._names, parameter: names[position]}
+                name = self._names.get(parameter, next(iter(names), "a parameter"))
+                shape, own = shapes.get(name, ()), tuple(parameter.shape)
+                # The first dimension may have grown or shrunk, as that of an embedding with its vocabulary.
+                if parameter not in self._names or len(own) != len(shape) or own[1:] != shape[1:]:
+                    raise InputError(
+                        f"{type(self).__name__} works on whole tensors and was handed a shard: {name} of shape {shape} "
+                        f"became {own}; do not hand this optimizer to a ZeRO engine, train with tuneopt.train.zero, "
+                        "which computes updates from whole tensors; add parameters with add_param_group"
+                    )
+            group["param_names"] = [self._names[parameter] for parameter in params]
 
-    @property
-    def hessian_interval(self) -> int:
-        """Steps between the estimates of the Hessian's diagonal that training owes to `update_hessian`; 0 for none."""
-        return 0
-
-    def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
-        """Take in an estimate, by parameter, after each of these steps; most optimizers want none and ignore it."""
-
-    def prepare(self, batches: list[Batch]) -> None:
-        """Hook between gradients and clipping, for rules that clip something else than the gradient."""
-
-    def clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
-        """What the gradients of each batch are divided by; sharded training takes norms over all ranks here."""
-        return norm_divisors(batches)
-
-    def finish(self, batches: list[Batch]) -> None:
-        """Hook after the parameters have moved, for what a rule keeps for its next step."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step for every parameter that has a gradient; returns the closure's loss, or None without one.
-
-        Raises `InputError` for a sparse gradient.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        batches = [batch for pool in self.pools for batch in pool.batches()]
-        self.prepare(batches)
-        for batch, divisor in zip(batches, self.clip_divisors(batches), strict=True):
-            batch.pool.advance(batch, divisor)
-        self.finish(batches)
-        return loss
+    # ---- State: saving, loading, counting.
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a `state_dict`, bit for bit; fp32 state stays fp32 under low-precision parameters."""
-        super().load_state_dict(state_dict)
-        order = [p for group in self.param_groups for p in group["params"]]
-        saved_order = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for index, parameter in zip(saved_order, order, strict=True):
+        """Take over a `state_dict`, bit for bit; fp32 state stays fp32 under low-precision parameters.
+
+        Hooks see it as torch's own optimizers show it, and what a pre-hook returns is what is loaded.
+        """
+        final: dict[str, Any] = {}
+
+        def restore(_: torch.optim.Optimizer) -> None:
             # torch casts state to the dtype of its parameter; the saved tensors still have their own.
-            for key, value in state_dict["state"].get(index, {}).items():
-                if key == "step":
-                    self.state[parameter][key] = int(value)
-                elif isinstance(value, Tensor):
-                    self.state[parameter][key] = value.to(parameter.device, state_dtype(parameter), copy=True)
-        self._pools = None
+            order = [p for group in self.param_groups for p in group["params"]]
+            saved_order = [i for group in final["param_groups"] for i in group["params"]]
+            for index, parameter in zip(saved_order, order, strict=True):
+                for key, value in final["state"].get(index, {}).items():
+                    if key == "step":
+                        self.state[parameter][key] = int(value)
+                    elif isinstance(value, Tensor):
+                        self.state[parameter][key] = value.to(parameter.device, state_dtype(parameter), copy=True)
+
+        # The last hook before the load sees what all others made of it; the first one after it comes before theirs.
+        keep = self.register_load_state_dict_pre_hook(lambda _, state: final.update(state))
+        again = self.register_load_state_dict_post_hook(restore, prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            keep.remove()
+            again.remove()
+        self._buckets = None
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_route_rules", "_routes", "_modules")
+        kept = ("_route_rules", "_routes", "_modules", "_names", "_kinds", "_frozen")
         return {**super().__getstate__(), **{key: self.__dict__[key] for key in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._pools = None
+        self._buckets, self._members = None, []
 
     def predicted_state_bytes(self) -> int:
         """Bytes of state tensors that training will hold, from shapes alone."""
@@ -223,12 +322,8 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             rule = by_name[group["rule"]]
             for parameter in group["params"]:
-                tensors = [parameter]
-                if isinstance(rule, MatrixRule):
-                    tensors = [short_first(matrix) for matrix in logical(parameter, group)]
-                size = torch.empty(0, dtype=state_dtype(parameter)).element_size()
-                shapes = [s for t in tensors for s in rule.state_shapes(tuple(t.shape), group).values()]
-                total += size * sum(torch.Size(shape).numel() for shape in shapes)
+                numbers = state_elements(rule, parameter, group)
+                total += numbers * torch.empty(0, dtype=state_dtype(parameter)).element_size()
         return total
 
     def state_bytes(self) -> int:
@@ -237,7 +332,17 @@ class Optimizer(torch.optim.Optimizer):
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
-def _as_groups(params: Parameters) -> list[dict[str, Any]]:
+def state_elements(rule: Rule, parameter: Tensor, group: Settings) -> int:
+    """Elements of the state tensors that a rule keeps for a parameter, which may be on the meta device."""
+    tensors = [parameter]
+    if isinstance(rule, MatrixRule):
+        tensors = [short_first(matrix) for matrix in logical(parameter, group)]
+    shapes = [shape for tensor in tensors for shape in rule.state_shapes(tuple(tensor.shape), group).values()]
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def as_groups(params: Parameters) -> list[dict[str, Any]]:
+    """What a constructor may be given, as param groups."""
     if isinstance(params, nn.Module):
         return [{"params": list(params.named_parameters())}]
     if isinstance(params, Tensor):

@@ -1,24 +1,30 @@
-"""Cautious AdamW: no step against the gradient. Source: Liang et al., arXiv 2411.16085; as run in arXiv 2509.02046."""
+"""Cautious AdamW: no step against the gradient. Source: Liang et al., arXiv 2411.16085; as run in arXiv 2509.02046.
+
+m <- beta1 m + (1 - beta1) g;    v <- beta2 v + (1 - beta2) g^2
+a  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+u  = a [a g > 0] / (kept + eps),    kept = share of the entries of the whole tensor with a g > 0
+p <- p - lr (u + wd p)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from tuneopt.optim.adamw import root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.blocks import blocks
+from tuneopt.optim.hyperparameters import Bounds, Settings, given
 from tuneopt.optim.invariants.cautious import CautiousInvariant
-from tuneopt.optim.moments import root_second_moment
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass
-from tuneopt.optim.settings import Bounds, Settings
+from tuneopt.optim.rule import ElementwiseRule, apply_in_one_pass, divided
 
 
 def agreeing(exp_avg: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """|m| where m and g have the same sign and 0 elsewhere, and the sign of g; fresh tensors.
+    """|m| where m and g have the same sign and 0 elsewhere, and the sign of g; fresh tensors, shaped as gradients.
 
     The product with a sign, unlike m g > 0, cannot underflow, and it keeps NaN.
     """
@@ -37,24 +43,17 @@ def average_and_count(exp_avg: list[Tensor], gradients: list[Tensor], *, beta1: 
 
 
 def cautious_update(
-    gradients: list[Tensor],
-    exp_avg: list[Tensor],
-    exp_avg_sq: list[Tensor],
-    kept: list[Tensor],
+    gradients: list[Tensor],  # g, any shapes
+    exp_avg: list[Tensor],  # m of this step already, shaped as gradients
+    exp_avg_sq: list[Tensor],  # v, shaped as gradients, updated in place
+    kept: list[Tensor],  # 0-dim each, of the whole tensor
     *,
     step: int,
     beta1: float,
     beta2: float,
     eps: float,
 ) -> list[Tensor]:
-    """The direction u of Cautious AdamW; ``exp_avg`` is this step's already, ``exp_avg_sq`` is updated in place.
-
-    v <- beta2 v + (1 - beta2) g^2
-    a  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-    u  = a [a g > 0] / (kept + eps),    kept = share of the entries of the whole tensor with a g > 0 (0-dim)
-
-    The parameter then moves by p <- p - lr (u + wd p).
-    """
+    """The direction u of the module's formula, shaped as gradients; ``step`` is t and counts from 1."""
     root, correction = root_second_moment(exp_avg_sq, gradients, beta2=beta2, eps=eps, step=step)
     direction, signs = agreeing(exp_avg, gradients)
     torch._foreach_mul_(direction, signs)
@@ -69,10 +68,7 @@ class CautiousRule(ElementwiseRule):
     """Cautious AdamW for every parameter."""
 
     name = "cautious"
-
-    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """Both moments."""
-        return {"exp_avg": shape, "exp_avg_sq": shape}
+    state = ("exp_avg", "exp_avg_sq")
 
     def invariant(self) -> CautiousInvariant:
         """No entry moves against its gradient, and the others move by a rescaled AdamW step."""
@@ -85,16 +81,8 @@ class CautiousRule(ElementwiseRule):
         beta1, beta2 = settings["betas"]
         counts = average_and_count(state["exp_avg"], gradients, beta1=beta1)
         kept = list(torch._foreach_div(counts, [float(gradient.numel()) for gradient in gradients]))
-        return cautious_update(
-            gradients,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            kept,
-            step=step,
-            beta1=beta1,
-            beta2=beta2,
-            eps=settings["eps"],
-        )
+        words = {"step": step, "beta1": beta1, "beta2": beta2, "eps": settings["eps"]}
+        return cautious_update(gradients, state["exp_avg"], state["exp_avg_sq"], kept, **words)
 
     def advance(
         self,
@@ -108,30 +96,18 @@ class CautiousRule(ElementwiseRule):
         """Two rounds over the portions, because the share of entries that are kept is known only after the first."""
         beta1, beta2 = settings["betas"]
         counts: list[list[Tensor]] = [[] for _ in parameters]
-        for positions, (grads, exp_avg) in blocks([gradients, state["exp_avg"]]):
-            found = average_and_count(exp_avg, divided(grads, divisor), beta1=beta1)
-            for position, count in zip(positions, found, strict=True):
+        for positions, (grads, exp_avg) in portions([gradients, state["exp_avg"]]):
+            agreed = average_and_count(exp_avg, divided(grads, divisor), beta1=beta1)
+            for position, count in zip(positions, agreed, strict=True):
                 counts[position].append(count)
         totals = [count[0] if len(count) == 1 else torch.stack(count).sum() for count in counts]
         kept = torch._foreach_div(totals, [float(gradient.numel()) for gradient in gradients])
         columns = [parameters, gradients, state["exp_avg"], state["exp_avg_sq"]]
-        for positions, (own, grads, exp_avg, exp_avg_sq) in blocks(columns):
-            direction = cautious_update(
-                divided(grads, divisor),
-                exp_avg,
-                exp_avg_sq,
-                [kept[position] for position in positions],
-                step=step,
-                beta1=beta1,
-                beta2=beta2,
-                eps=settings["eps"],
-            )
+        words = {"step": step, "beta1": beta1, "beta2": beta2, "eps": settings["eps"]}
+        for positions, (own, grads, exp_avg, exp_avg_sq) in portions(columns):
+            shares = [kept[position] for position in positions]
+            direction = cautious_update(divided(grads, divisor), exp_avg, exp_avg_sq, shares, **words)
             apply_in_one_pass(own, direction, settings)
-
-
-def divided(gradients: list[Tensor], divisor: Tensor | None) -> list[Tensor]:
-    """The gradients over their clip."""
-    return gradients if divisor is None else list(torch._foreach_div(gradients, divisor))
 
 
 class Cautious(Optimizer):
@@ -142,24 +118,16 @@ class Cautious(Optimizer):
     """
 
     rules = (CautiousRule(),)
-    bounds: ClassVar = {"eps": Bounds(low=1e-37)}
 
     def __init__(
         self,
         params: Parameters,
         lr: float = 0.008,
         betas: tuple[float, float] = (0.98, 0.98),
-        eps: float = 1e-25,
+        eps: Annotated[float, Bounds(low=1e-37)] = 1e-25,
         weight_decay: float = 0.1,
         *,
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm,
-        }
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)

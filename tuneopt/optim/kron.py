@@ -1,4 +1,13 @@
-"""Kron: PSGD with Kronecker factors. Source: Li, arXiv 2211.04422, as run in arXiv 2509.02046."""
+"""Kron: PSGD with Kronecker factors. Source: Li, arXiv 2211.04422, as run in arXiv 2509.02046.
+
+G <- G / ||G||_F when ``normalize``;   M <- beta1 M + (1 - beta1) G;   M_hat = M / (1 - beta1^t)
+on steps with a fit:  one fit of L and R to M_hat + damping V, with a random probe V  (`tuneopt.optim.psgd`)
+u  = L^T L M_hat R^T R,  as a whole matrix scaled down to rms 1.1 where it exceeds that
+p <- p - lr (u + wd p)
+
+Hidden matrices are cut into blocks with triangular factors L (r, r) and R (c, c); embeddings, head, norms and vectors
+have diagonal factors over their whole tensor. Factors start at init_scale^(1/2) times the identity.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +18,19 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.invariants.kron import KronInvariant
-from tuneopt.optim.kron_diagonal import KronDiagonalRule, PreconditionedRule, clip_rms, normalized
-from tuneopt.optim.portions import portions
-from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, fit_triangular
+from tuneopt.optim.hyperparameters import Count, DecayRate, Index, Positive, Settings, given
+from tuneopt.optim.invariants.kron import KronDiagonalInvariant, KronInvariant
+from tuneopt.optim.portions import slices
+from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, clip_rms, fit_diagonal, fit_number, fit_triangular, normalized
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import MatrixRule, Shape
-from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
+from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape
 from tuneopt.optim.tiles import cut, paste, tiles
 
 
 def kron_update(
-    gradients: Tensor,
-    probe: Tensor | None,
-    blocks: list[tuple[Tensor, Tensor, Tensor]],
+    gradients: Tensor,  # G, (n, a, b), overwritten by u
+    probe: Tensor | None,  # V, (n, a, b), on steps with a fit
+    blocks: list[tuple[Tensor, Tensor, Tensor]],  # of each tile M (k, r, c), L (k, r, r), R (k, c, c), in place
     *,
     step: int,
     fit: int,
@@ -32,14 +40,7 @@ def kron_update(
     block_size: int,
     normalize: bool,
 ) -> Tensor:
-    """The direction u of Kron for matrices G (n, a, b), cut into tiles of blocks (see `tiles`), in place of G.
-
-    ``blocks`` holds momentum M (k, r, c) and upper triangular factors L (k, r, r), R (k, c, c) of each tile, updated
-    in place; factors start at init_scale^(1/2) times the identity.
-    G <- G / ||G||_F when ``normalize``;   M <- beta1 M + (1 - beta1) G;   M_hat = M / (1 - beta1^t)
-    on steps with a fit:  one fit of L and R to M_hat + damping V  (`fit_triangular`)
-    u = L^T L M_hat R^T R,  as a whole matrix scaled down to rms 1.1 where it exceeds that
-    """
+    """The direction u of Kron for whole matrices, cut into tiles of blocks (see `tiles`)."""
     if normalize:
         normalized(gradients)
     parts = tiles(tuple(gradients.shape[1:]), block_size)
@@ -50,8 +51,9 @@ def kron_update(
             for factor in factors:
                 factor.diagonal(dim1=1, dim2=2).fill_(init_scale**0.5)
     if probe is not None:
+        # The damping is a share of the mean entry of the whole matrix, not of its block.
         sums = [momentum.view(len(gradients), -1).abs().sum(dim=1) for momentum, _, _ in blocks]
-        damping = torch.stack(sums).sum(dim=0).mul_(DAMPING / gradients[0].numel() / correction)
+        damping = torch.stack(sums).sum(dim=0).mul_(DAMPING / gradients[0].numel() / correction)  # (n,)
         for tile, (momentum, left, right) in zip(parts, blocks, strict=True):
             noise = cut(probe, tile)
             damped = momentum / correction
@@ -61,6 +63,62 @@ def kron_update(
         update = torch.bmm(left.mT, torch.bmm(left, momentum))
         paste(gradients, tile, torch.bmm(torch.bmm(update, right.mT), right))
     return clip_rms(gradients, correction)
+
+
+def kron_diagonal_update(
+    gradients: Tensor,  # G, (n, a, b), overwritten; vectors are (n, a, 1)
+    probe: Tensor | None,  # V, (n, a, b), on steps with a fit
+    momentum: Tensor,  # M, (n, a, b), updated in place
+    left: Tensor,  # diagonal l of L, (n, a), updated in place
+    right: Tensor,  # diagonal r of R, (n, b), updated in place; (n, 0) for vectors, which have one factor
+    *,
+    step: int,
+    fit: int,
+    beta1: float,
+    factor_lr: float,
+    init_scale: float,
+    normalize: bool,
+) -> Tensor:
+    """The direction u = l^2 M_hat r^2 of Kron with diagonal factors for whole tensors, (n, a, b)."""
+    if normalize:
+        normalized(gradients)
+    momentum.lerp_(gradients, 1 - beta1)
+    correction = 1 - beta1**step
+    two_sided = right.shape[1] > 0
+    if step == 1:
+        left.fill_(init_scale**0.5 if two_sided else init_scale)
+        right.fill_(init_scale**0.5)
+    if probe is not None:
+        damping = momentum.flatten(1).abs().mean(dim=1).view(-1, 1, 1).mul_(DAMPING / correction)
+        damped = (momentum / correction).addcmul_(probe, damping)
+        fit_diagonal(left, right, damped, probe, lr=factor_lr, balance=fit % BALANCE_EVERY == 0)
+    update = momentum * left.square().unsqueeze(2)
+    if two_sided:
+        update.mul_(right.square().unsqueeze(1))
+    return clip_rms(update, correction)
+
+
+class PreconditionedRule(Rule):
+    """What both rules share: when factors are fitted, and the settings of an update."""
+
+    def draws(self, settings: Settings, step: int) -> bool:
+        """A probe on every step with a fit."""
+        return self.fit(settings, step) > 0
+
+    def fit(self, settings: Settings, step: int) -> int:
+        """The number of the fit on this step, 0 for none."""
+        return fit_number(step, settings["preconditioner_update_probability"], settings["update_prob_flat_start"])
+
+    def words(self, settings: Settings, step: int) -> Settings:
+        """The arguments that both update functions take."""
+        return {
+            "step": step,
+            "fit": self.fit(settings, step),
+            "beta1": settings["beta1"],
+            "factor_lr": settings["preconditioner_lr"],
+            "init_scale": settings["preconditioner_init_scale"],
+            "normalize": settings["normalize_grads"],
+        }
 
 
 class KronRule(PreconditionedRule, MatrixRule):
@@ -73,11 +131,8 @@ class KronRule(PreconditionedRule, MatrixRule):
         shapes: dict[str, Shape] = {}
         for tile in tiles(shape, settings["block_size"]):
             k, r, c = tile.count, tile.height, tile.width
-            shapes |= {
-                f"momentum_{tile.index}": (k, r, c),
-                f"left_{tile.index}": (k, r, r),
-                f"right_{tile.index}": (k, c, c),
-            }
+            index = tile.index
+            shapes |= {f"momentum_{index}": (k, r, c), f"left_{index}": (k, r, r), f"right_{index}": (k, c, c)}
         return shapes
 
     def invariant(self) -> KronInvariant:
@@ -86,26 +141,57 @@ class KronRule(PreconditionedRule, MatrixRule):
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `kron_update`."""
-        parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
-        keys = [(f"momentum_{tile.index}", f"left_{tile.index}", f"right_{tile.index}") for tile in parts]
+        indices = [tile.index for tile in tiles(tuple(gradients.shape[1:]), settings["block_size"])]
         probe = state.get("probe")
-        for some in portions(gradients):
-            kron_update(
-                gradients[some],
-                None if probe is None else probe[some],
-                [
-                    (state[m][some].flatten(0, 1), state[q][some].flatten(0, 1), state[r][some].flatten(0, 1))
-                    for m, q, r in keys
-                ],
-                step=step,
-                fit=self.fit(settings, step),
-                beta1=settings["beta1"],
-                factor_lr=settings["preconditioner_lr"],
-                init_scale=settings["preconditioner_init_scale"],
-                block_size=settings["block_size"],
-                normalize=settings["normalize_grads"],
+        words = {**self.words(settings, step), "block_size": settings["block_size"]}
+        for some in slices(gradients):
+            m, q, r = (
+                [state[f"{key}_{i}"][some].flatten(0, 1) for i in indices] for key in ("momentum", "left", "right")
             )
+            noise = None if probe is None else probe[some]
+            kron_update(gradients[some], noise, list(zip(m, q, r, strict=True)), **words)
         return gradients
+
+
+class KronDiagonalRule(PreconditionedRule, ElementwiseRule):
+    """Kron with diagonal factors, for embeddings, head, norms and vectors; same-shape tensors are stacked.
+
+    A factor sums over its whole tensor, so a step cannot be taken in portions.
+    """
+
+    name = "kron_diagonal"
+
+    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
+        """The momentum and the diagonals; tensors of one dimension have no right one."""
+        rows = shape[0] if shape else 1
+        columns = torch.Size(shape).numel() // rows if len(shape) > 1 else 0
+        return {"momentum": shape, "left": (rows,), "right": (columns,)}
+
+    def invariant(self) -> KronDiagonalInvariant:
+        """Factors that change when due, and the gradient preconditioned by them."""
+        return KronDiagonalInvariant()
+
+    def direction(
+        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
+    ) -> list[Tensor]:
+        """See `kron_diagonal_update`, applied to all tensors of one shape at once."""
+        shapes: dict[torch.Size, list[int]] = {}
+        for row, gradient in enumerate(gradients):
+            shapes.setdefault(gradient.shape, []).append(row)
+        directions = list(gradients)
+        words = self.words(settings, step)
+        for shape, rows in shapes.items():
+            stacks = {key: torch.stack([tensors[row] for row in rows]) for key, tensors in state.items()}
+            matrices = (len(rows), shape[0] if shape else 1, -1)
+            probe = stacks["probe"].view(matrices) if "probe" in stacks else None
+            stacked = torch.stack([gradients[row] for row in rows]).view(matrices)
+            momentum = stacks["momentum"].view(matrices)
+            update = kron_diagonal_update(stacked, probe, momentum, stacks["left"], stacks["right"], **words)
+            for key in ("momentum", "left", "right"):
+                torch._foreach_copy_([state[key][row] for row in rows], list(stacks[key].unbind(0)))
+            for row, one in zip(rows, update.unbind(0), strict=True):
+                directions[row] = one.view(shape)
+        return directions
 
 
 class Kron(Optimizer):
@@ -118,48 +204,27 @@ class Kron(Optimizer):
     """
 
     rules = (KronRule(), KronDiagonalRule())
-    bounds: ClassVar = {
-        "beta1": DECAY_RATE,
-        "preconditioner_lr": Bounds(above=True),
-        "preconditioner_init_scale": Bounds(above=True),
-        "preconditioner_update_probability": Bounds(above=True),
-        "update_prob_flat_start": Bounds(whole=True),
-        "block_size": Bounds(low=1, whole=True),
-        "probe_seed": Bounds(whole=True),
-    }
     fixed: ClassVar = {"partition_grads_into_blocks": True}
 
     def __init__(
         self,
         params: Parameters,
         lr: float = 0.002,
-        beta1: float = 0.95,
+        beta1: DecayRate = 0.95,
         weight_decay: float = 0.5,
         *,
-        preconditioner_lr: float = 0.2,
-        preconditioner_init_scale: float = 1.0,
-        preconditioner_update_probability: float = 0.05,
-        update_prob_flat_start: int = 500,
-        block_size: int = 256,
+        preconditioner_lr: Positive = 0.2,
+        preconditioner_init_scale: Positive = 1.0,
+        preconditioner_update_probability: Positive = 0.05,
+        update_prob_flat_start: Index = 500,
+        block_size: Count = 256,
         normalize_grads: bool = True,
         max_grad_norm: float = 1.0,
-        probe_seed: int = 0,
+        probe_seed: Index = 0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        settings = {
-            "lr": lr,
-            "beta1": beta1,
-            "weight_decay": weight_decay,
-            "preconditioner_lr": preconditioner_lr,
-            "preconditioner_init_scale": preconditioner_init_scale,
-            "preconditioner_update_probability": preconditioner_update_probability,
-            "update_prob_flat_start": update_prob_flat_start,
-            "block_size": block_size,
-            "normalize_grads": bool(normalize_grads),
-            "max_grad_norm": max_grad_norm,
-            "probe_seed": probe_seed,
-        }
-        super().__init__(params, settings, rules)
+        normalize_grads = bool(normalize_grads)
+        super().__init__(params, given(locals()), rules)
 
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
         """Normalised gradients are not clipped."""

@@ -1,46 +1,45 @@
-"""MARS: AdamW on variance-reduced gradients. Source: Yuan et al., arXiv 2411.10438; as run in arXiv 2509.02046."""
+"""MARS: AdamW on variance-reduced gradients. Source: Yuan et al., arXiv 2411.10438; as run in arXiv 2509.02046.
+
+c  = g + gamma beta1 / (1 - beta1) (g - g_previous)                     (g_previous is 0 in the first step)
+c <- c / max(1, ||c|| / max_grad_norm),  one norm over all parameters
+m <- beta1 m + (1 - beta1) c;    v <- beta2 v + (1 - beta2) c^2
+p <- p (1 - lr wd) - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.blocks import blocks
+from tuneopt.optim.bucket import Batch
+from tuneopt.optim.hyperparameters import NotNegative, given
 from tuneopt.optim.invariants.mars import MARSInvariant
-from tuneopt.optim.pool import Batch
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import Shape
-from tuneopt.optim.settings import Bounds, Settings
 
 
-def corrected(gradients: list[Tensor], previous: list[Tensor], *, gamma: float, beta1: float) -> None:
-    """Overwrite ``previous`` gradients with the corrected gradients c of this step (tensors of any shape).
-
-    c = g + gamma beta1 / (1 - beta1) (g - g_previous)                      (g_previous is 0 in the first step)
-    """
-    weight = 1 + gamma * beta1 / (1 - beta1)
-    for _, (before, now) in blocks([previous, gradients]):
+def corrected(
+    gradients: list[Tensor],  # g, any shapes
+    previous: list[Tensor],  # g_previous, shaped as gradients; overwritten by c
+    *,
+    gamma: float,
+    beta1: float,
+) -> None:
+    """Overwrite ``previous`` gradients with the corrected gradients c of this step."""
+    weight = 1 + gamma * beta1 / (1 - beta1)  # c = g_previous + weight (g - g_previous)
+    for _, (before, now) in portions([previous, gradients]):
         torch._foreach_lerp_(before, now, weight)
 
 
 class MARSRule(AdamWRule):
-    """AdamW on corrected gradients, which the optimizer hands over; keeps the raw gradient of the step before.
-
-    c <- c / max(1, ||c|| / max_grad_norm),  one norm over all parameters
-    m <- beta1 m + (1 - beta1) c;    v <- beta2 v + (1 - beta2) c^2
-    p <- p (1 - lr wd) - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-    """
+    """AdamW on corrected gradients, which the optimizer hands over; keeps the raw gradient of the step before."""
 
     name = "mars"
-
-    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """Both moments and the gradient of the step before."""
-        return {**super().state_shapes(shape, settings), "previous_gradient": shape}
+    state = ("exp_avg", "exp_avg_sq", "previous_gradient")
 
     def invariant(self) -> MARSInvariant:
         """The change differs from AdamW's by exactly the correction."""
@@ -54,7 +53,6 @@ class MARS(Optimizer):
     """
 
     rules = (MARSRule(),)
-    bounds: ClassVar = {"gamma": Bounds()}
 
     def __init__(
         self,
@@ -64,27 +62,21 @@ class MARS(Optimizer):
         eps: float = 1e-25,
         weight_decay: float = 0.1,
         *,
-        gamma: float = 0.025,
+        gamma: NotNegative = 0.025,
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "gamma": gamma,
-            "max_grad_norm": max_grad_norm,
-        }
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)
 
     def prepare(self, batches: list[Batch]) -> None:
-        """Replace gradients by corrected ones, which for this step take the place of the previous gradients."""
+        """Replace gradients by corrected ones, which for this step take the place of the previous gradients.
+
+        So the correction needs no memory of its own, and the clip sees what it has to clip.
+        """
         for batch in batches:
             previous = [self.state[parameter]["previous_gradient"] for parameter in batch.parameters]
             gradients = [g.to(old.dtype) for g, old in zip(batch.gradients, previous, strict=True)]
-            settings = batch.settings
-            corrected(gradients, previous, gamma=settings["gamma"], beta1=settings["betas"][0])
+            corrected(gradients, previous, gamma=batch.settings["gamma"], beta1=batch.settings["betas"][0])
             batch.gradients = previous
 
     def finish(self, batches: list[Batch]) -> None:

@@ -1,39 +1,40 @@
-"""NAdamW: AdamW with one Nesterov look-ahead. Source: Dozat 2016, ICLR workshop; constant beta1 as in 2509.02046."""
+"""NAdamW: AdamW with one Nesterov look-ahead. Source: Dozat 2016, ICLR workshop; constant beta1 as in 2509.02046.
+
+m <- beta1 m + (1 - beta1) g;    v <- beta2 v + (1 - beta2) g^2
+u  = [ beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t) ] / (sqrt(v / (1 - beta2^t)) + eps)
+p <- p - lr (u + wd p)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from tuneopt.optim.adamw import adamw_update
+from tuneopt.optim.adamw import adamw_update, root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.blocks import blocks
+from tuneopt.optim.hyperparameters import OneOf, Settings, given
 from tuneopt.optim.invariants.nadamw import NAdamWInvariant
-from tuneopt.optim.moments import root_second_moment
+from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, Shape
-from tuneopt.optim.settings import Settings
-from tuneopt.spec import InputError, nearest
-
-BIAS_CORRECTIONS = ("next", "same")
+from tuneopt.optim.rule import ElementwiseRule
 
 
 def look_ahead_weights(beta1: float, step: int, bias_correction: str) -> tuple[float, float]:
-    """What m and g weigh in the first moment that looks one step ahead, bias correction included; see `nadamw_update`.
+    """What m and g weigh in the first moment that looks one step ahead, bias correction included.
 
-    ``next`` corrects m by the step whose place it takes, t + 1; ``same`` corrects both by t.
+    ``next`` corrects m by the step whose place it takes, t + 1, as the formula says; ``same`` corrects both by t.
     """
     ahead = step + 1 if bias_correction == "next" else step
     return beta1 / (1 - beta1**ahead), (1 - beta1) / (1 - beta1**step)
 
 
 def nadamw_update(
-    gradients: list[Tensor],
-    exp_avg: list[Tensor],
-    exp_avg_sq: list[Tensor],
+    gradients: list[Tensor],  # g, any shapes
+    exp_avg: list[Tensor],  # m, shaped as gradients, updated in place
+    exp_avg_sq: list[Tensor],  # v, shaped as gradients, updated in place
     *,
     step: int,
     beta1: float,
@@ -41,13 +42,7 @@ def nadamw_update(
     eps: float,
     bias_correction: str = "next",
 ) -> list[Tensor]:
-    """The direction u of NAdamW for tensors of any shape; both moments are updated in place.
-
-    m <- beta1 m + (1 - beta1) g;    v <- beta2 v + (1 - beta2) g^2
-    u  = [ beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t) ] / (sqrt(v / (1 - beta2^t)) + eps)
-
-    The parameter then moves by p <- p - lr (u + wd p).
-    """
+    """The direction u of the module's formula, shaped as gradients; ``step`` is t and counts from 1."""
     torch._foreach_lerp_(exp_avg, gradients, 1 - beta1)
     root, correction = root_second_moment(exp_avg_sq, gradients, beta2=beta2, eps=eps, step=step)
     average, fresh = look_ahead_weights(beta1, step, bias_correction)
@@ -61,10 +56,7 @@ class NAdamWRule(ElementwiseRule):
     """NAdamW for every parameter."""
 
     name = "nadamw"
-
-    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """Both moments."""
-        return {"exp_avg": shape, "exp_avg_sq": shape}
+    state = ("exp_avg", "exp_avg_sq")
 
     def invariant(self) -> NAdamWInvariant:
         """The change equals an independent NAdamW step, and differs from AdamW's by the look-ahead."""
@@ -75,16 +67,8 @@ class NAdamWRule(ElementwiseRule):
     ) -> list[Tensor]:
         """See `nadamw_update`."""
         beta1, beta2 = settings["betas"]
-        return nadamw_update(
-            gradients,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            step=step,
-            beta1=beta1,
-            beta2=beta2,
-            eps=settings["eps"],
-            bias_correction=settings["bias_correction"],
-        )
+        words = {"beta1": beta1, "beta2": beta2, "eps": settings["eps"], "bias_correction": settings["bias_correction"]}
+        return nadamw_update(gradients, state["exp_avg"], state["exp_avg_sq"], step=step, **words)
 
     def advance(
         self,
@@ -95,18 +79,18 @@ class NAdamWRule(ElementwiseRule):
         step: int,
         divisor: Tensor | None,
     ) -> None:
-        """The look-ahead in two parts: AdamW's fused kernel for what m weighs, one more division for what g weighs.
+        """The same in two parts: AdamW's fused kernel for what m weighs, one more division for what g weighs.
 
-        The kernel writes the divided gradients back, so the second part needs no division by ``divisor``.
+        Two passes fewer than `direction` and apply. The kernel's step is lr' m / (1 - beta1^t) / ..., so its rate lr'
+        makes up for the other bias correction, and its decay for that rate.
         """
         beta1, beta2 = settings["betas"]
         lr, eps = settings["lr"], settings["eps"]
         average, fresh = look_ahead_weights(beta1, step, settings["bias_correction"])
         share = average * (1 - beta1**step) or 1.0  # of AdamW's rate; at beta1 = 0 the kernel's m is g, and is all
         correction = (1 - beta2**step) ** 0.5
-        for _, (own, grads, exp_avg, exp_avg_sq) in blocks(
-            [parameters, gradients, state["exp_avg"], state["exp_avg_sq"]]
-        ):
+        columns = [parameters, gradients, state["exp_avg"], state["exp_avg_sq"]]
+        for _, (own, grads, exp_avg, exp_avg_sq) in portions(columns):
             adamw_update(
                 own,
                 grads,
@@ -121,6 +105,7 @@ class NAdamWRule(ElementwiseRule):
                 divisor=divisor,
             )
             if beta1 > 0:
+                # The kernel has written the divided gradients back, so here they are used as they are.
                 root = torch._foreach_sqrt(exp_avg_sq)
                 torch._foreach_add_(root, eps * correction)
                 torch._foreach_addcdiv_(own, grads, root, -lr * fresh * correction)
@@ -144,19 +129,7 @@ class NAdamW(Optimizer):
         weight_decay: float = 0.1,
         *,
         max_grad_norm: float = 1.0,
-        bias_correction: str = "next",
+        bias_correction: Annotated[str, OneOf(("next", "same"))] = "next",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        if bias_correction not in BIAS_CORRECTIONS:
-            raise InputError(
-                f"unknown bias_correction {bias_correction!r}; {nearest(str(bias_correction), BIAS_CORRECTIONS)}"
-            )
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm,
-            "bias_correction": bias_correction,
-        }
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)

@@ -9,8 +9,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tuneopt.spec import InputError, nearest
-
 STEPS = 5
 
 REACHED = 0.002
@@ -23,7 +21,7 @@ Polynomial = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class NewtonSchulzSchedule:
     """One polynomial for each step, the last one for all further steps; ``shrink`` divides the matrix beforehand."""
 
     polynomials: tuple[Polynomial, ...]
@@ -52,28 +50,14 @@ _GREEDY = (
 POLAR_EXPRESS = (*((a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in _GREEDY), (1.875, -1.25, 0.375))
 """Polynomials that are each the best one after those before, for singular values from 0.001 (Amsel et al. 2025)."""
 
-COEFFICIENTS: Mapping[str, Schedule] = {
-    "quintic": Schedule((QUINTIC,)),
-    "polar_express": Schedule(POLAR_EXPRESS, SAFETY),
+COEFFICIENTS: Mapping[str, NewtonSchulzSchedule] = {
+    "quintic": NewtonSchulzSchedule((QUINTIC,)),
+    "polar_express": NewtonSchulzSchedule(POLAR_EXPRESS, SAFETY),
 }
 
 
-def check_precision(precision: str) -> str:
-    """The precision itself; raises `InputError` for an unknown one."""
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown ns_precision {precision!r}; {nearest(str(precision), PRECISIONS)}")
-    return precision
-
-
-def check_coefficients(name: str) -> str:
-    """The name itself; raises `InputError` for an unknown one."""
-    if name not in COEFFICIENTS:
-        raise InputError(f"unknown coefficients {name!r}; {nearest(str(name), COEFFICIENTS)}")
-    return name
-
-
 def newton_schulz(
-    matrices: Tensor,
+    matrices: Tensor,  # (..., a, b)
     eps: float = 1e-7,
     steps: int = STEPS,
     precision: str = "fp32",

@@ -9,8 +9,8 @@ import re
 
 from torch import Tensor, nn
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.rule import Shape
-from tuneopt.optim.settings import Settings
 
 QUERY_OR_KEY = r"(^|[._])(w?[qk]|query|key)(_?proj)?\.weight$"
 """Names of the projections that have one block per head."""

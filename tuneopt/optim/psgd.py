@@ -22,6 +22,12 @@ BALANCE_EVERY = 100
 DAMPING = float(torch.finfo(torch.float32).eps) ** 0.5
 """Share of the mean gradient entry that is added to the gradient along the probe."""
 
+UPDATE_RMS = 1.1
+"""Largest root mean square of a direction; above it the direction is scaled down."""
+
+TINY = 1e-16
+"""Added to the norm that a gradient is divided by."""
+
 
 @lru_cache(maxsize=64)
 def _numbers(probability: float, flat_start: int) -> tuple[list[int], list[int]]:
@@ -61,17 +67,33 @@ def norm_lower_bound(matrices: Tensor) -> Tensor:
     return torch.where(largest > 0, bound, largest)
 
 
-def fit_triangular(left: Tensor, right: Tensor, gradients: Tensor, probe: Tensor, *, lr: float, balance: bool) -> None:
-    """One fit of upper triangular factors (n, r, r) and (n, c, c) to blocks G (n, r, c), in place.
+def balance_factors(left: Tensor, right: Tensor) -> None:
+    """Give the factors (n, ...) of each block one largest entry, in place; their product, the preconditioner, stays.
+
+    Fits leave the ratio of the two free, and it would drift until one of them over- or underflows.
+    """
+    highs = [factor.abs().flatten(1).amax(dim=1).view(-1, *[1] * (factor.ndim - 1)) for factor in (left, right)]
+    middle = (highs[0] * highs[1]).sqrt()
+    left.mul_(middle / highs[0])
+    right.mul_(middle / highs[1])
+
+
+def fit_triangular(
+    left: Tensor,  # upper triangular L, (n, r, r), updated in place
+    right: Tensor,  # upper triangular R, (n, c, c), updated in place
+    gradients: Tensor,  # G, (n, r, c)
+    probe: Tensor,  # V, (n, r, c)
+    *,
+    lr: float,
+    balance: bool,
+) -> None:
+    """One fit of triangular factors.
 
     A = L G R^T;   B = L^-T V R^-1
     L <- L - lr triu(A A^T - B B^T) L / ||A A^T + B B^T||;   R <- R - lr triu(A^T A - B^T B) R / ||A^T A + B^T B||
     """
     if balance:
-        highs = [factor.abs().amax(dim=(1, 2), keepdim=True) for factor in (left, right)]
-        middle = (highs[0] * highs[1]).sqrt()
-        left.mul_(middle / highs[0])
-        right.mul_(middle / highs[1])
+        balance_factors(left, right)
     seen = torch.bmm(torch.bmm(left, gradients), right.mT)
     drawn = torch.linalg.solve_triangular(left.mT, probe, upper=False)
     drawn = torch.linalg.solve_triangular(right, drawn, upper=True, left=False)
@@ -81,17 +103,19 @@ def fit_triangular(left: Tensor, right: Tensor, gradients: Tensor, probe: Tensor
         factor.sub_(torch.bmm(moment.sub_(drawn_moment).triu_().mul_(rate), factor))
 
 
-def fit_diagonal(left: Tensor, right: Tensor, gradients: Tensor, probe: Tensor, *, lr: float, balance: bool) -> None:
-    """One fit of diagonal factors (n, r) and (n, c) to matrices G (n, r, c), in place; c = 0 is no right factor.
-
-    As `fit_triangular`, with diagonals in place of triangles; the norm of a diagonal is its largest entry.
-    """
+def fit_diagonal(
+    left: Tensor,  # diagonal of L, (n, r), updated in place
+    right: Tensor,  # diagonal of R, (n, c), updated in place; c = 0 is no right factor
+    gradients: Tensor,  # G, (n, r, c), or (n, r, 1) without a right factor
+    probe: Tensor,  # V, as gradients
+    *,
+    lr: float,
+    balance: bool,
+) -> None:
+    """One fit of diagonal factors: as `fit_triangular`, and the norm of a diagonal is its largest entry."""
     two_sided = right.shape[1] > 0
     if balance and two_sided:
-        highs = [factor.abs().amax(dim=1, keepdim=True) for factor in (left, right)]
-        middle = (highs[0] * highs[1]).sqrt()
-        left.mul_(middle / highs[0])
-        right.mul_(middle / highs[1])
+        balance_factors(left, right)
     seen, drawn = gradients * left.unsqueeze(2), probe / left.unsqueeze(2)
     if two_sided:
         seen.mul_(right.unsqueeze(1))
@@ -102,3 +126,15 @@ def fit_diagonal(left: Tensor, right: Tensor, gradients: Tensor, probe: Tensor, 
         a, b = seen.sum(dim=side), drawn.sum(dim=side)
         high = (a + b).abs().amax(dim=1, keepdim=True) + torch.finfo(a.dtype).tiny
         factor.sub_((a - b).mul_(lr / high).mul_(factor))
+
+
+def normalized(gradients: Tensor) -> Tensor:
+    """Each matrix of a stack (n, a, b) divided by its Frobenius norm, in place; zero stays zero."""
+    return gradients.div_(torch.linalg.vector_norm(gradients, dim=(1, 2), keepdim=True).add_(TINY))
+
+
+def clip_rms(directions: Tensor, correction: float) -> Tensor:
+    """Each matrix of a stack (n, a, b) divided by ``correction``, then brought to rms 1.1 where it exceeds that."""
+    size = directions[0].numel() ** 0.5 * UPDATE_RMS
+    rms = torch.linalg.vector_norm(directions, dim=(1, 2), keepdim=True).div_(size)
+    return directions.div_(rms.clamp_(min=correction))

@@ -19,16 +19,25 @@ from tuneopt.spec import InputError
 MAIN = "main"
 FALLBACK = "fallback"
 
+WRAPPERS = re.compile(
+    r"(^|(?<=\.))(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer|original_module|"
+    r"modules_to_save\.\w+)\.|^((base_)?model\.)+"
+)
+"""What DDP, torch.compile, FSDP, activation checkpointing and PEFT add to names, and what models are called in others.
+
+A rule sees names with and without it, so that a head stays a head however it is wrapped.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteRule:
     """One line of a routing table; every condition that is given must hold.
 
-    ``pattern`` is searched in the full parameter name (case ignored), ``module`` in the class name of the module that
-    owns the parameter (known when the optimizer is built from a model), ``min_ndim`` and ``max_ndim`` bound the
-    number of dimensions. ``rule`` is ``main``, ``fallback`` or the name of one of the optimizer's rules. ``pieces``
-    declares a fused weight, such as query, key and value in one matrix, as that many equal logical matrices, cut along
-    the output features.
+    ``pattern`` is searched in the full parameter name, and in it without `WRAPPERS` (case ignored), ``module`` in the
+    class name of the module that owns the parameter (known when the optimizer is built from a model). ``min_ndim`` and
+    ``max_ndim`` bound the number of dimensions. ``rule`` is ``main``, ``fallback`` or the name of one of the
+    optimizer's rules. ``pieces`` declares a fused weight, such as query, key and value in one matrix, as that many
+    equal logical matrices, cut along the output features.
     """
 
     pattern: str
@@ -44,7 +53,7 @@ class RouteRule:
         """Whether the rule takes this parameter."""
         return (
             self.min_ndim <= len(shape) <= self.max_ndim
-            and re.search(self.pattern, name, re.IGNORECASE) is not None
+            and any(re.search(self.pattern, form, re.IGNORECASE) for form in (name, unwrapped(name)))
             and (not self.module or re.search(self.module, module) is not None)
         )
 
@@ -80,6 +89,12 @@ class Route:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**asdict(self), "shape": list(self.shape)}
+
+
+def unwrapped(name: str) -> str:
+    """A parameter's name without what wrappers add to it, however many there are."""
+    bare = WRAPPERS.sub("", name)
+    return bare if bare == name else unwrapped(bare)
 
 
 def owners(model: nn.Module) -> dict[str, str]:

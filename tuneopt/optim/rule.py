@@ -1,35 +1,39 @@
-"""What an update rule is: a direction computed from gradients and state, then one elementwise apply.
+"""What an update rule is: a direction u computed from gradients and state, then p <- p - lr (u + wd p), elementwise.
 
 The two parts are separate because a direction may need whole matrices while the apply never does, so that sharded
-training can compute the direction where the state lives and apply it anywhere.
+training can compute the direction where the state lives and apply it anywhere. A rule is either elementwise (lists of
+tensors of any shape) or a matrix rule (stacks of equal matrices); it holds no data, all state lives in the optimizer.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tuneopt.optim.blocks import blocks
-from tuneopt.optim.settings import Settings
-
-if TYPE_CHECKING:
-    from tuneopt.optim.invariants.base import Invariant
+from tuneopt.optim.hyperparameters import Settings
+from tuneopt.optim.invariants.base import Invariant
+from tuneopt.optim.portions import portions
 
 Shape = tuple[int, ...]
 
 
 class Rule(ABC):
-    """How the parameters of one group move. Rules hold no data; all state lives in the optimizer."""
+    """How the parameters of one group move."""
 
     name: ClassVar[str]
+    state: ClassVar[tuple[str, ...]] = ()
+    """State tensors that are shaped as the parameter; memory models count them."""
 
-    @abstractmethod
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """State tensors (all start at zero) of one parameter or logical matrix of ``shape``; fp32, 4 bytes each."""
+        """State tensors (all start at zero) of one parameter or logical matrix of ``shape``; fp32, 4 bytes each.
+
+        Rules whose state has other shapes than the parameter override this.
+        """
+        return dict.fromkeys(self.state, shape)
 
     @abstractmethod
     def invariant(self) -> Invariant:
@@ -67,12 +71,14 @@ class ElementwiseRule(Rule):
         step: int,
         divisor: Tensor | None,
     ) -> None:
-        """Move the parameters by one step; gradients are first divided by ``divisor``, the clip by norm."""
+        """Move the parameters by one step; gradients are first divided by ``divisor``, the clip by norm.
+
+        All tensors are contiguous. Rules with a fused kernel, or that need more than one round, override this.
+        """
         columns = [parameters, gradients, *state.values()]
-        for _, (own, grads, *held) in blocks(columns) if self.separable else ((None, columns),):
-            if divisor is not None:
-                grads = list(torch._foreach_div(grads, divisor))
-            apply_in_one_pass(own, self.direction(grads, dict(zip(state, held, strict=True)), settings, step), settings)
+        for _, (own, grads, *held) in portions(columns) if self.separable else ((None, columns),):
+            direction = self.direction(divided(grads, divisor), dict(zip(state, held, strict=True)), settings, step)
+            apply_in_one_pass(own, direction, settings)
 
 
 class MatrixRule(Rule):
@@ -92,6 +98,11 @@ class MatrixRule(Rule):
         ``gradients`` (n, a, b) may be overwritten; ``state`` holds tensors of shape (n, ...) and the constants;
         ``step`` counts from 1.
         """
+
+
+def divided(gradients: list[Tensor], divisor: Tensor | None) -> list[Tensor]:
+    """The gradients over their clip; fresh tensors where there is one."""
+    return gradients if divisor is None else list(torch._foreach_div(gradients, divisor))
 
 
 def apply(parameters: list[Tensor], direction: list[Tensor], settings: Settings) -> None:

@@ -1,24 +1,34 @@
-"""SOAP: Adam in the eigenbasis of Shampoo's factors. Source: Vyas et al., arXiv 2409.11321, run as in 2509.02046."""
+"""SOAP: Adam in the eigenbasis of Shampoo's factors. Source: Vyas et al., arXiv 2409.11321, run as in 2509.02046.
+
+For each block G (r, c) of a matrix, with s = ``shampoo_beta`` and k = ``correction_step``:
+step 1 only initialises, u = 0:   L = (1 - s) G G^T,  R = (1 - s) G^T G,  Q_L, Q_R = their eigenvectors.
+From step 2 on, with G' = Q_L^T G Q_R and moments m, v that live in the bases:
+m <- beta1 m + (1 - beta1) G';    v <- beta2 v + (1 - beta2) G'^2
+u  = Q_L [ m / (sqrt(v) + eps) ] Q_R^T sqrt(1 - beta2^k) / (1 - beta1^k)
+every ``frequency`` steps:  Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R),  m and v carried over to the new bases
+L <- s L + (1 - s) G G^T;  R <- s R + (1 - s) G^T G
+p <- p - lr (u + wd p)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.hyperparameters import Count, DecayRate, OneOf, Settings, given
 from tuneopt.optim.invariants.soap import SOAPInvariant
-from tuneopt.optim.portions import portions
+from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
-from tuneopt.optim.settings import DECAY_RATE, Bounds, Settings
 from tuneopt.optim.tiles import cut, paste, tiles
-from tuneopt.spec import InputError, nearest
 
-BIAS_CORRECTIONS = ("steps", "updates")
+STATE = ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
+"""Of each tile, in the order of `soap_update`'s arguments."""
 
 
 def eigenbasis(factor: Tensor, eps: float) -> Tensor:
@@ -46,13 +56,13 @@ def refresh_basis(factor: Tensor, basis: Tensor, exp_avg_sq: Tensor, dim: int) -
 
 
 def soap_update(
-    gradients: Tensor,
-    left: Tensor,
-    right: Tensor,
-    left_basis: Tensor,
-    right_basis: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    gradients: Tensor,  # G, (n, r, c)
+    left: Tensor,  # L, (n, r, r); this and all below are updated in place
+    right: Tensor,  # R, (n, c, c)
+    left_basis: Tensor,  # Q_L, (n, r, r)
+    right_basis: Tensor,  # Q_R, (n, c, c)
+    exp_avg: Tensor,  # m, (n, r, c), in the bases
+    exp_avg_sq: Tensor,  # v, (n, r, c), in the bases
     *,
     step: int,
     beta1: float,
@@ -62,15 +72,7 @@ def soap_update(
     frequency: int,
     correction_step: int,
 ) -> Tensor:
-    """The direction u of SOAP for blocks G (n, r, c); factors, bases and moments are updated in place.
-
-    Step 1 only initialises, u = 0:   L = (1 - s) G G^T,  R = (1 - s) G^T G,  Q_L, Q_R = their eigenvectors.
-    From step 2 on, with G' = Q_L^T G Q_R and moments m, v that live in the bases:
-    m <- beta1 m + (1 - beta1) G';    v <- beta2 v + (1 - beta2) G'^2
-    u = Q_L [ m / (sqrt(v) + eps) ] Q_R^T sqrt(1 - beta2^k) / (1 - beta1^k)           (k = ``correction_step``)
-    every ``frequency`` steps:  Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R),  m and v carried over to the new bases
-    L <- s L + (1 - s) G G^T;  R <- s R + (1 - s) G^T G
-    """
+    """The direction u of the module's formula, (n, r, c); ``step`` counts from 1."""
     if step == 1:
         left.baddbmm_(gradients, gradients.mT, beta=shampoo_beta, alpha=1 - shampoo_beta)
         right.baddbmm_(gradients.mT, gradients, beta=shampoo_beta, alpha=1 - shampoo_beta)
@@ -83,13 +85,14 @@ def soap_update(
     ratio = exp_avg / exp_avg_sq.sqrt().add_(eps)
     ratio.mul_((1 - beta2**correction_step) ** 0.5 / (1 - beta1**correction_step))
     direction = torch.bmm(torch.bmm(left_basis, ratio), right_basis.mT)
-    if step % frequency == 0:
+    if step % frequency == 0:  # the direction above is still that of the old bases; v is permuted, m is rotated
         new_left = refresh_basis(left, left_basis, exp_avg_sq, 1)
         new_right = refresh_basis(right, right_basis, exp_avg_sq, 2)
         turn_left, turn_right = torch.bmm(new_left.mT, left_basis), torch.bmm(right_basis.mT, new_right)
         exp_avg.copy_(torch.bmm(torch.bmm(turn_left, exp_avg), turn_right))
         left_basis.copy_(new_left)
         right_basis.copy_(new_right)
+    # Last, so that a basis never knows the gradient that it rotates.
     left.baddbmm_(gradients, gradients.mT, beta=shampoo_beta, alpha=1 - shampoo_beta)
     right.baddbmm_(gradients.mT, gradients, beta=shampoo_beta, alpha=1 - shampoo_beta)
     return direction
@@ -105,14 +108,8 @@ class SOAPRule(MatrixRule):
         shapes: dict[str, Shape] = {}
         for tile in tiles(shape, settings["block_size"]):
             k, r, c = tile.count, tile.height, tile.width
-            shapes |= {
-                f"left_{tile.index}": (k, r, r),
-                f"right_{tile.index}": (k, c, c),
-                f"left_basis_{tile.index}": (k, r, r),
-                f"right_basis_{tile.index}": (k, c, c),
-                f"exp_avg_{tile.index}": (k, r, c),
-                f"exp_avg_sq_{tile.index}": (k, r, c),
-            }
+            sides = ((k, r, r), (k, c, c), (k, r, r), (k, c, c), (k, r, c), (k, r, c))
+            shapes |= {f"{key}_{tile.index}": side for key, side in zip(STATE, sides, strict=True)}
         return shapes
 
     def invariant(self) -> SOAPInvariant:
@@ -125,15 +122,12 @@ class SOAPRule(MatrixRule):
         parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
         whole = len(parts) == 1 and parts[0].count == 1
         for tile in parts:
-            held = [
-                state[f"{key}_{tile.index}"].flatten(0, 1)
-                for key in ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
-            ]
+            own = [state[f"{key}_{tile.index}"].flatten(0, 1) for key in STATE]
             blocks = gradients if whole else cut(gradients, tile)
-            for some in portions(blocks):
+            for some in slices(blocks):
                 blocks[some] = soap_update(
                     blocks[some],
-                    *(tensor[some] for tensor in held),
+                    *(tensor[some] for tensor in own),
                     step=step,
                     beta1=beta1,
                     beta2=beta2,
@@ -156,11 +150,6 @@ class SOAP(Optimizer):
     """
 
     rules = (SOAPRule(), AdamWRule())
-    bounds: ClassVar = {
-        "shampoo_beta": DECAY_RATE,
-        "precondition_frequency": Bounds(low=1, whole=True),
-        "block_size": Bounds(low=1, whole=True),
-    }
     fixed: ClassVar = {"partition_grads_into_blocks": True}
 
     def __init__(
@@ -171,26 +160,11 @@ class SOAP(Optimizer):
         eps: float = 1e-15,
         weight_decay: float = 0.1,
         *,
-        shampoo_beta: float = 0.95,
-        precondition_frequency: int = 10,
-        block_size: int = 256,
+        shampoo_beta: DecayRate = 0.95,
+        precondition_frequency: Count = 10,
+        block_size: Count = 256,
         max_grad_norm: float = 1.0,
-        bias_correction: str = "steps",
+        bias_correction: Annotated[str, OneOf(("steps", "updates"))] = "steps",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        if bias_correction not in BIAS_CORRECTIONS:
-            raise InputError(
-                f"unknown bias_correction {bias_correction!r}; {nearest(str(bias_correction), BIAS_CORRECTIONS)}"
-            )
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "shampoo_beta": shampoo_beta,
-            "precondition_frequency": precondition_frequency,
-            "block_size": block_size,
-            "max_grad_norm": max_grad_norm,
-            "bias_correction": bias_correction,
-        }
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)

@@ -1,37 +1,38 @@
-"""Sophia-H: clipped Newton-like steps. Source: Liu et al., arXiv 2305.14342, as run in arXiv 2509.02046."""
+"""Sophia-H: clipped Newton-like steps. Source: Liu et al., arXiv 2305.14342, as run in arXiv 2509.02046.
+
+m <- beta1 m + (1 - beta1) g
+u  = clip( (m / (1 - beta1^t)) / max(gamma h, eps), -1, 1 )
+p <- p - lr (u + wd p)
+every ``hessian_interval`` steps:  h <- beta2 h + (1 - beta2) estimate       (of the Hessian's diagonal, uncorrected)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.hyperparameters import Count, Positive, Settings, given
 from tuneopt.optim.invariants.sophia import SophiaInvariant
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, Shape
-from tuneopt.optim.settings import Bounds, Settings
+from tuneopt.optim.rule import ElementwiseRule
 
 
 def sophia_update(
-    gradients: list[Tensor],
-    exp_avg: list[Tensor],
-    hessian: list[Tensor],
+    gradients: list[Tensor],  # g, any shapes
+    exp_avg: list[Tensor],  # m, shaped as gradients, updated in place
+    hessian: list[Tensor],  # h, shaped as gradients
     *,
     step: int,
     beta1: float,
     gamma: float,
     eps: float,
 ) -> list[Tensor]:
-    """The direction u of Sophia for tensors of any shape; ``exp_avg`` is updated in place, ``step`` counts from 1.
+    """The direction u of Sophia, shaped as gradients; ``step`` is t and counts from 1.
 
-    m <- beta1 m + (1 - beta1) g
-    u  = clip( (m / (1 - beta1^t)) / max(gamma h, eps), -1, 1 )
-
-    h is an average of estimates of the Hessian's diagonal (`hessian_update`). Where it is 0, as before the first
-    estimate, or negative, u is the sign of m for every m above eps.
+    Where h is 0, as before the first estimate, or negative, u is the sign of m for every m above eps.
     """
     correction = 1 - beta1**step
     directions = []
@@ -43,7 +44,7 @@ def sophia_update(
 
 
 def hessian_update(hessian: list[Tensor], estimates: list[Tensor], *, beta2: float) -> None:
-    """h <- beta2 h + (1 - beta2) estimate, without bias correction, in place."""
+    """h <- beta2 h + (1 - beta2) estimate, without bias correction, in place; all shaped as parameters."""
     torch._foreach_lerp_(hessian, estimates, 1 - beta2)
 
 
@@ -51,11 +52,8 @@ class SophiaRule(ElementwiseRule):
     """Sophia for every parameter."""
 
     name = "sophia"
+    state = ("exp_avg", "hessian")
     separable = True
-
-    def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """The momentum and the average of the Hessian's diagonal."""
-        return {"exp_avg": shape, "hessian": shape}
 
     def invariant(self) -> SophiaInvariant:
         """Bounded by the learning rate, with a Hessian that is refreshed on schedule."""
@@ -65,15 +63,8 @@ class SophiaRule(ElementwiseRule):
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
     ) -> list[Tensor]:
         """See `sophia_update`."""
-        return sophia_update(
-            gradients,
-            state["exp_avg"],
-            state["hessian"],
-            step=step,
-            beta1=settings["betas"][0],
-            gamma=settings["gamma"],
-            eps=settings["eps"],
-        )
+        words = {"beta1": settings["betas"][0], "gamma": settings["gamma"], "eps": settings["eps"]}
+        return sophia_update(gradients, state["exp_avg"], state["hessian"], step=step, **words)
 
 
 class Sophia(Optimizer):
@@ -85,35 +76,21 @@ class Sophia(Optimizer):
     """
 
     rules = (SophiaRule(),)
-    bounds: ClassVar = {
-        "eps": Bounds(above=True),
-        "gamma": Bounds(above=True),
-        "hessian_interval": Bounds(low=1, whole=True),
-    }
 
     def __init__(
         self,
         params: Parameters,
         lr: float = 0.004,
         betas: tuple[float, float] = (0.95, 0.99),
-        eps: float = 1e-12,
+        eps: Positive = 1e-12,
         weight_decay: float = 0.1,
         *,
-        gamma: float = 0.0125,
-        hessian_interval: int = 10,
+        gamma: Positive = 0.0125,
+        hessian_interval: Count = 10,
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        settings = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "gamma": gamma,
-            "hessian_interval": hessian_interval,
-            "max_grad_norm": max_grad_norm,
-        }
-        super().__init__(params, settings, rules)
+        super().__init__(params, given(locals()), rules)
 
     @property
     def hessian_interval(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class MatrixTile:
     """``down`` x ``across`` blocks of height x width each, from row ``top`` and column ``left`` of the matrix."""
 
     index: int
@@ -43,26 +43,26 @@ def _cuts(length: int, block: int) -> list[tuple[int, int, int]]:
 
 
 @lru_cache(maxsize=1024)
-def tiles(shape: tuple[int, ...], block: int) -> tuple[Tile, ...]:
+def tiles(shape: tuple[int, ...], block: int) -> tuple[MatrixTile, ...]:
     """The tiles of a matrix of this shape; together they cover each element once."""
     pairs = [(rows, columns) for rows in _cuts(shape[0], block) for columns in _cuts(shape[1], block)]
     return tuple(
-        Tile(index, top, left, down, across, height, width)
+        MatrixTile(index, top, left, down, across, height, width)
         for index, ((top, down, height), (left, across, width)) in enumerate(pairs)
     )
 
 
-def cut(stack: Tensor, tile: Tile) -> Tensor:
+def cut(stack: Tensor, tile: MatrixTile) -> Tensor:
     """The blocks of one tile of each matrix, (n * count, height, width), as a copy."""
     # Not reshape: of a single matrix it may give a view, which cannot be pasted back.
     return _grid(stack, tile).clone(memory_format=torch.contiguous_format).view(-1, tile.height, tile.width)
 
 
-def paste(stack: Tensor, tile: Tile, blocks: Tensor) -> None:
+def paste(stack: Tensor, tile: MatrixTile, blocks: Tensor) -> None:
     """Put blocks, ordered as `cut` gives them, back into their places."""
     _grid(stack, tile).copy_(blocks.view(-1, tile.down, tile.across, tile.height, tile.width))
 
 
-def _grid(stack: Tensor, tile: Tile) -> Tensor:
+def _grid(stack: Tensor, tile: MatrixTile) -> Tensor:
     """The tile's rectangle as a view of shape (n, down, across, height, width)."""
     return tile.of(stack).view(-1, tile.down, tile.height, tile.across, tile.width).transpose(2, 3)

@@ -132,7 +132,7 @@ class Training:
         """One optimizer step at the schedule's rate, over as many micro-batches as the batch holds."""
         rate = self.schedule(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * rate
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
         window = self._accumulate()
         interval, diagonal = self.optimizer.hessian_interval, None
         if interval and (self.step + 1) % interval == 0:
@@ -243,7 +243,8 @@ class Training:
             select, report = self.held_out.losses(self.loss, final=False)
             train = float(self._train_loss) / (self.step - self.curve[-1].step) if self.curve else select
             self._train_loss.zero_()
-            rate = float(self.optimizer.param_groups[0]["initial_lr"]) * self.schedule(max(0, self.step - 1))
+            first = self.optimizer.param_groups[0]
+            rate = float(first.get("initial_lr", first["lr"])) * self.schedule(max(0, self.step - 1))
             elapsed = sum(self.seconds.values())
             point = CurvePoint(self.step, self.tokens, rate, finite(train), finite(select), finite(report), elapsed)
             self.curve.append(point)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import SAMPLE, Invariant, Moment, Subject, Tally, excess, visible
 from tuneopt.optim.partition import by_block
-from tuneopt.optim.settings import Settings
 
 UPDATE = 1e-3
 DENOMINATOR = 1e-3

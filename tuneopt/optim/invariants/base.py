@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneopt.optim.settings import Settings
+from tuneopt.optim.hyperparameters import Settings
 
 SAMPLE = 65_536
 """Elements of one large tensor that are looked at."""

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Moment, Subject, Tally, excess
 from tuneopt.optim.invariants.variant import VariantInvariant, adam_ratio
-from tuneopt.optim.settings import Settings
 
 ZERO = 1e-3
 CLEAR = 1e-4

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from tuneopt.optim.bucket import logical, short_first
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, excess, relative, visible
-from tuneopt.optim.pool import logical, short_first
 from tuneopt.optim.probes import gaussian
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, fit_diagonal, fit_number, fit_triangular
-from tuneopt.optim.settings import Settings
 from tuneopt.optim.tiles import cut, paste, tiles
 
 MOVED = 1e-3

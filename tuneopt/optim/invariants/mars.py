@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Moment, Subject
 from tuneopt.optim.invariants.variant import VariantInvariant, adam_ratio, averaged
-from tuneopt.optim.settings import Settings
 
 PREVIOUS = "previous_gradient"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Moment
 from tuneopt.optim.invariants.variant import VariantInvariant, adam_ratio
-from tuneopt.optim.settings import Settings
 
 
 class NAdamWInvariant(VariantInvariant):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.bucket import logical, short_first
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, excess, visible
 from tuneopt.optim.orthogonalize import REACHED, band, spectral_map
-from tuneopt.optim.pool import logical, short_first
-from tuneopt.optim.settings import Settings
 
 MARGIN = (0.88, 1.08)
 """Room around the band of the map, for bf16: the quintic's [0.681, 1.203] becomes [0.60, 1.30]."""

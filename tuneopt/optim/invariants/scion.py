@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, visible
 from tuneopt.optim.invariants.orthogonal import MuonInvariant
-from tuneopt.optim.settings import Settings
 
 MAGNITUDE = 1e-2
 DISAGREE = 1e-3

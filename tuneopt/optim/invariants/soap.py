@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.bucket import logical, short_first
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, excess, relative, visible
-from tuneopt.optim.pool import logical, short_first
-from tuneopt.optim.settings import Settings
 
 ORTHOGONAL = 1e-3
 DIAGONAL = 1e-2

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.base import Check, Invariant, Moment, Subject, Tally, excess, visible
-from tuneopt.optim.settings import Settings
 
 TOLERANCE = 1e-3
 BOUND = 1.001

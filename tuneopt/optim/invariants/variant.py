@@ -10,9 +10,9 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.invariants.adamw import AdamWInvariant
 from tuneopt.optim.invariants.base import Check, Moment, Tally, excess, visible
-from tuneopt.optim.settings import Settings
 
 UPDATE = 1e-3
 TRAIT = 0.02

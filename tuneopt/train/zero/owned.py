@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.clip import total_norm
-from tuneopt.optim.pool import Batch
+from tuneopt.optim.bucket import Batch, total_norm
 from tuneopt.spec import InputError
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.owners import shapes
@@ -136,7 +135,7 @@ class Owned:
                 seen.state[parameter] = held[name]
 
     def _clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
-        """As `tuneopt.optim.clip.norm_divisors`, by norms over all ranks."""
+        """As `tuneopt.optim.bucket.norm_divisors`, by norms over all ranks."""
         limits = [float(batch.settings["max_grad_norm"]) for batch in batches]
         divisors = self._divisors
         if divisors is None:
@@ -157,7 +156,7 @@ def part(whole: Optimizer, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     """A copy of an optimizer over stand-ins for some of its parameters, without state; every group is kept."""
     part = copy.copy(whole)
     part.state = type(whole.state)(dict)
-    part.param_groups = []
+    part.param_groups, part._frozen = [], []
     for group in whole.param_groups:
         names = [name for name in group["param_names"] if name in parameters]
         part.param_groups.append({**group, "params": [parameters[name] for name in names], "param_names": names})

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from tuneopt.optim.base import Optimizer
-from tuneopt.optim.pool import logical, short_first
+from tuneopt.optim.base import Optimizer, state_elements
+from tuneopt.optim.bucket import logical
 from tuneopt.optim.rule import MatrixRule, Rule
 
 BUCKET = 2**24
@@ -43,13 +43,10 @@ def shapes(optimizer: Optimizer, group: Mapping[str, Any]) -> list[tuple[int, ..
 
 def _load(rule: Rule, tensor: torch.Tensor, group: dict[str, Any]) -> tuple[int, int]:
     """The load of one parameter; a matrix (m, n) with m <= n costs about m^2 n, as Newton-Schulz and bases do."""
-    if not isinstance(rule, MatrixRule):
-        state = rule.state_shapes(tuple(tensor.shape), group)
-        return sum(torch.Size(shape).numel() for shape in state.values()), tensor.numel()
-    matrices = [short_first(matrix) for matrix in logical(tensor, group)]
-    held = [shape for matrix in matrices for shape in rule.state_shapes(tuple(matrix.shape), group).values()]
-    work = sum(matrix.numel() * (1 + matrix.shape[0]) for matrix in matrices)
-    return sum(torch.Size(shape).numel() for shape in held), work
+    work = tensor.numel()
+    if isinstance(rule, MatrixRule):
+        work = sum(matrix.numel() * (1 + min(matrix.shape)) for matrix in logical(tensor, group))
+    return state_elements(rule, tensor, group), work
 
 
 def assign(loads: Mapping[str, tuple[int, int]], ranks: int) -> dict[str, int]:

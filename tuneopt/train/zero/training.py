@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneopt.optim.clip import total_norm
+from tuneopt.optim.bucket import total_norm
 from tuneopt.train.building import BuiltModel, WarmModels, blank, fresh, repeat_kernels
 from tuneopt.train.checkpoint import CheckpointStore, by_name, write_parts
 from tuneopt.train.distributed_loop import RankTraining

@@ -1,0 +1,254 @@
+"""Buckets: parameters of one group that step together, and what one step does with them.
+
+A group is sorted by device, dtype and, under a matrix rule, by shape. A `ListBucket` hands lists of tensors to its
+elementwise rule; a `StackBucket` keeps the state of equal matrices stacked, so that a step stacks gradients only, and
+the optimizer's state entries are views into the stacks. `tuneopt.optim.base` runs the loop over all buckets.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from tuneopt.optim.hyperparameters import Settings
+from tuneopt.optim.probes import gaussian
+from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape, apply, state_dtype
+from tuneopt.spec import InputError
+
+State = MutableMapping[Any, dict[str, Any]]
+"""The optimizer's own state: parameter to names to tensors, and ``step`` as a whole number."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Those members of a bucket that take one step with the same step number."""
+
+    bucket: Bucket
+    rows: list[int] | None
+    """Positions in the bucket; None when all of them step, the usual case, which needs no copies."""
+    step: int
+    gradients: list[Tensor]
+    """One tensor per parameter, or a single stack (n, a, b) that belongs to the batch."""
+
+    @property
+    def settings(self) -> Settings:
+        """The param group, as it is now."""
+        return self.bucket.group
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that step, in the order of ``gradients`` where those are one per parameter."""
+        return self.select(self.bucket.parameters)
+
+    def select(self, members: list[Any]) -> list[Any]:
+        """Of a list with one entry for each member of the bucket, those of the members that step."""
+        return members if self.rows is None else [members[row] for row in self.rows]
+
+
+class Bucket(ABC):
+    """The common part: members, their state entries, and which of them have a gradient."""
+
+    def __init__(self, rule: Rule, group: Settings, members: list[tuple[str, Tensor]], state: State) -> None:
+        self.rule, self.group = rule, group
+        self.names = [name for name, _ in members]
+        self.parameters = [parameter for _, parameter in members]
+        self.dtype = state_dtype(self.parameters[0])
+        # Entries are filled in place: whoever holds one (a pretended optimizer of the update check) goes on seeing it.
+        self.entries = [state.setdefault(parameter, {}) for parameter in self.parameters]
+        for entry in self.entries:
+            entry["step"] = int(entry.get("step", 0))
+
+    def holds(self, state: State) -> bool:
+        """Whether ``state`` is still what this bucket steps with; it may have been reset, replaced or loaded."""
+        return all(state.get(p) is entry for p, entry in zip(self.parameters, self.entries, strict=True))
+
+    def batches(self) -> list[Batch]:
+        """What steps now; parameters without a gradient are left out and keep their state and step number.
+
+        Raises `InputError` for a sparse gradient, which no rule here can use.
+        """
+        rows_at: dict[int, list[int]] = {}
+        for row, (parameter, entry) in enumerate(zip(self.parameters, self.entries, strict=True)):
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse:
+                raise InputError(f"{self.names[row]} has a sparse gradient; build its embedding with sparse=False")
+            # Step numbers belong to parameters, because bias corrections do: one that joins late starts at 1.
+            rows_at.setdefault(int(entry["step"]) + 1, []).append(row)
+        return [
+            Batch(self, None if len(rows) == len(self.parameters) else rows, step, self._gather(rows))
+            for step, rows in rows_at.items()
+        ]
+
+    def advance(self, batch: Batch, divisor: Tensor | None) -> None:
+        """Take the step of ``batch``; its gradients are divided by ``divisor`` first."""
+        for entry in batch.select(self.entries):
+            entry["step"] = batch.step
+        self._move(batch, divisor)
+
+    def _saved(self, row: int, key: str, shape: Shape) -> Tensor | None:
+        """What the state entry of a member holds already, from a checkpoint or an earlier bucket."""
+        saved: Tensor | None = self.entries[row].get(key)
+        if saved is not None and tuple(saved.shape) != shape:
+            raise InputError(f"the state {key!r} of {self.names[row]} has shape {tuple(saved.shape)}, not {shape}")
+        return saved
+
+    @abstractmethod
+    def _gather(self, rows: list[int]) -> list[Tensor]: ...
+
+    @abstractmethod
+    def _move(self, batch: Batch, divisor: Tensor | None) -> None: ...
+
+
+class ListBucket(Bucket):
+    """Tensors of any shape under an elementwise rule."""
+
+    rule: ElementwiseRule
+
+    def __init__(self, rule: Rule, group: Settings, members: list[tuple[str, Tensor]], state: State) -> None:
+        super().__init__(rule, group, members, state)
+        self.keys: tuple[str, ...] = ()
+        for row, (parameter, entry) in enumerate(zip(self.parameters, self.entries, strict=True)):
+            shapes = rule.state_shapes(tuple(parameter.shape), group)
+            self.keys = tuple(shapes)
+            for key, shape in shapes.items():
+                saved = self._saved(row, key, shape)
+                if saved is None:
+                    entry[key] = torch.zeros(shape, dtype=self.dtype, device=parameter.device)
+                else:
+                    entry[key] = saved.to(parameter.device, self.dtype).contiguous()
+
+    def _gather(self, rows: list[int]) -> list[Tensor]:
+        return [cast(Tensor, self.parameters[row].grad) for row in rows]
+
+    def _move(self, batch: Batch, divisor: Tensor | None) -> None:
+        parameters, entries = batch.parameters, batch.select(self.entries)
+        state = {key: [entry[key] for entry in entries] for key in self.keys}
+        if self.rule.draws(self.group, batch.step):
+            words = (self.group["probe_seed"], batch.step)
+            shaped = [torch.empty(p.shape, dtype=self.dtype, device=p.device) for p in parameters]
+            names = batch.select(self.names)
+            state["probe"] = [gaussian(like, *words, name) for like, name in zip(shaped, names, strict=True)]
+        # Fused kernels and portions go through memory and not through strides, and state is fp32: a parameter that is
+        # transposed, channels-last or of low precision steps as a contiguous copy, which is then written back.
+        own = [self._plain(parameter) for parameter in parameters]
+        gradients = [self._plain(gradient) for gradient in batch.gradients]
+        self.rule.advance(own, gradients, state, self.group, batch.step, divisor)
+        copies = [(p, moved) for p, moved in zip(parameters, own, strict=True) if moved is not p]
+        if copies:
+            torch._foreach_copy_([parameter for parameter, _ in copies], [moved for _, moved in copies])
+
+    def _plain(self, tensor: Tensor) -> Tensor:
+        """The tensor itself where a kernel can take it, else a contiguous copy in the dtype of the state."""
+        return tensor if tensor.dtype == self.dtype and tensor.is_contiguous() else tensor.to(self.dtype).contiguous()
+
+
+class StackBucket(Bucket):
+    """Logical matrices of one shape (short side first) under a matrix rule, stacked as (n, a, b)."""
+
+    rule: MatrixRule
+
+    def __init__(self, rule: Rule, group: Settings, members: list[tuple[str, Tensor]], state: State) -> None:
+        super().__init__(rule, group, members, state)
+        first, count, self.pieces = self.parameters[0], len(self.parameters), int(group["pieces"])
+        shapes = rule.state_shapes(tuple(short_first(logical(first, group)[0]).shape), group)
+        self.stacks: dict[str, Tensor] = {
+            key: torch.zeros((count, self.pieces, *shape), dtype=self.dtype, device=first.device)
+            for key, shape in shapes.items()
+        }
+        for row, entry in enumerate(self.entries):
+            for key, stack in self.stacks.items():
+                saved = self._saved(row, key, tuple(stack.shape[1:]))
+                if saved is not None:
+                    stack[row].copy_(saved)
+                entry[key] = stack[row]
+        self._views = [dict(entry) for entry in self.entries]
+        out_in = [(m.shape[0], m.shape[1]) for p in self.parameters for m in logical(p, group)]
+        constants = self.rule.constants(out_in, torch.empty(0, dtype=self.dtype, device=first.device))
+        self.constants = {key: value.view(count, self.pieces, *value.shape[1:]) for key, value in constants.items()}
+
+    def holds(self, state: State) -> bool:
+        """As `Bucket.holds`; a tensor that was put in the place of a view would not be stepped with, either."""
+        return super().holds(state) and all(
+            entry.get(key) is views[key]
+            for entry, views in zip(self.entries, self._views, strict=True)
+            for key in self.stacks
+        )
+
+    def _gather(self, rows: list[int]) -> list[Tensor]:
+        gradients = [cast(Tensor, self.parameters[row].grad) for row in rows]
+        return [torch.stack([short_first(m) for g in gradients for m in logical(g, self.group)]).to(self.dtype)]
+
+    def _move(self, batch: Batch, divisor: Tensor | None) -> None:
+        rows, (gradients,) = batch.rows, batch.gradients
+        if divisor is not None:
+            gradients.div_(divisor)
+        # (count, pieces, ...) -> (n, ...): to the rule, a piece of a fused weight is a matrix like any other.
+        tensors = {**self.stacks, **self.constants}
+        state = {key: (stack if rows is None else stack[rows]).flatten(0, 1) for key, stack in tensors.items()}
+        if self.rule.draws(self.group, batch.step):
+            words = (self.group["probe_seed"], batch.step)
+            state["probe"] = torch.empty_like(gradients)
+            names = [(name, piece) for name in batch.select(self.names) for piece in range(self.pieces)]
+            for matrix, which in zip(state["probe"], names, strict=True):
+                matrix.copy_(gaussian(matrix, *words, *which))
+        direction = self.rule.direction(gradients, state, self.group, batch.step)
+        if rows is not None:  # an index made copies, which go back to their rows
+            for key, stack in self.stacks.items():
+                stack[rows] = state[key].view(len(rows), *stack.shape[1:])
+        targets = [short_first(matrix) for parameter in batch.parameters for matrix in logical(parameter, self.group)]
+        apply(targets, list(direction.unbind(0)), self.group)
+
+
+def build_buckets(rule: Rule, group: Settings, state: State) -> list[Bucket]:
+    """Sort the parameters of one group into buckets; state that is there is taken over, the rest starts at 0."""
+    members: dict[Any, list[tuple[str, Tensor]]] = {}
+    stacked = isinstance(rule, MatrixRule)
+    for name, parameter in zip(group["param_names"], group["params"], strict=True):
+        shape = tuple(short_first(logical(parameter, group)[0]).shape) if stacked else ()
+        members.setdefault((shape, parameter.device, parameter.dtype), []).append((name, parameter))
+    kind = StackBucket if stacked else ListBucket
+    return [kind(rule, group, some, state) for some in members.values()]
+
+
+def logical(tensor: Tensor, settings: Settings) -> list[Tensor]:
+    """The logical matrices of a parameter-shaped tensor, as (out, in) views: pieces of a fused weight, or it alone."""
+    matrix = tensor.mT if settings["transposed"] else tensor
+    return [matrix] if settings["pieces"] == 1 else list(matrix.chunk(settings["pieces"]))
+
+
+def short_first(matrix: Tensor) -> Tensor:
+    """The matrix or its transpose, whichever has its short side first."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def norm_divisors(batches: list[Batch]) -> list[Tensor | None]:
+    """For each batch the divisor max(1, ||g|| / max_grad_norm), or None where clipping is off.
+
+    The norm is taken over all gradients of the batches that share one positive ``max_grad_norm``: a group that has
+    its own rule of clipping, or none, carries another value or 0. A NaN norm gives a NaN divisor, so that divergence
+    shows in the parameters. Everything stays on the device.
+    """
+    divisors: dict[float, Tensor] = {}
+    limits = [float(batch.settings["max_grad_norm"]) for batch in batches]
+    for limit in dict.fromkeys(limits):
+        if limit > 0:
+            gradients = [g for batch, own in zip(batches, limits, strict=True) if own == limit for g in batch.gradients]
+            divisors[limit] = (total_norm(gradients) / limit).clamp_(min=1.0)
+    return [
+        divisors[limit].to(batch.gradients[0].device, batch.bucket.dtype) if limit > 0 else None
+        for batch, limit in zip(batches, limits, strict=True)
+    ]
+
+
+def total_norm(tensors: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all entries together, fp32 (float64 if any is), on the first tensor's device; 0-dim."""
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    norms = torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([part.to(norms[0].device) for part in norms]))
+    return norm
