@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tuneopt.data.locks import acquire, holder
+from tuneopt.data.cache import acquire, holder
 
 HOLD = """
 import sys

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pytest
 
 from tuneopt.data import Corpus
-from tuneopt.data.documents import Documents, map_boundaries
 from tuneopt.data.manifest import Boundaries, DamagedCorpusError, Shard, file_sha256
-from tuneopt.data.shards import ShardWriter
+from tuneopt.data.shards import Documents, ShardWriter, map_boundaries
 from tuneopt.spec import InputError
 
 KIND = pa.schema([pa.field("end", pa.uint64(), nullable=False), pa.field("source", pa.uint16(), nullable=False)])

@@ -11,11 +11,10 @@ from recipe_world import digests, jsonl, write_recipe
 
 from tuneopt.data.recipe import hub as hub_module
 from tuneopt.data.recipe.file import find_recipe, read_recipe
-from tuneopt.data.recipe.hub import pinned
+from tuneopt.data.recipe.hub import pinned, read_shard, shards
 from tuneopt.data.recipe.recipe import Hub, Recipe, SourceRecipe
 from tuneopt.data.recipe.rounds import Rounds
 from tuneopt.data.recipe.run import local_pool, prepare_recipe
-from tuneopt.data.recipe.stream import read_shard, shards
 from tuneopt.data.recipe.units import stamp
 from tuneopt.data.tokenizer import train_tokenizer
 from tuneopt.spec import InputError

@@ -12,8 +12,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 
 from tuneopt.data.recipe.recipe import SourceRecipe
-from tuneopt.data.recipe.rows import Job, encode_unit
-from tuneopt.data.recipe.units import Unit
+from tuneopt.data.recipe.units import EncodingJob, Unit, encode_unit
 from tuneopt.data.tokenizer import train_tokenizer
 
 
@@ -37,7 +36,7 @@ def test_a_long_document_is_encoded_as_a_whole(prose: tuple[str, ...], tmp_path:
     long = "\n\n\n".join(prose)[:500_000] if breaks else "the cat 12345678 sat\x00  on" * 25_000
     assert len(long) >= 500_000
     path = jsonl(tmp_path / "a.jsonl", ["short", long, "behind"])
-    job = Job((SourceRecipe("a", files=(path,)),), tokenizer.to_str(), 0, 400, 0, 0)
+    job = EncodingJob((SourceRecipe("a", files=(path,)),), tokenizer.to_str(), 0, 400, 0, 0)
     (rows,) = encode_unit(job, Unit(0, 0, path, 0, path.stat().st_size))
     found = [list(each) for each in rows.column("tokens").to_pylist()]
     texts = ["short", long.strip("\n"), "behind"]

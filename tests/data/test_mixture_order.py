@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.data.recipe import mixture as module
-from tuneopt.data.recipe.mixture import Mixture, Standing
-from tuneopt.data.recipe.rows import EQUAL, SELECT, TRAIN, Rows
-from tuneopt.data.recipe.units import Unit
+from tuneopt.data.recipe.mixture import Mixture, SourcePosition
+from tuneopt.data.recipe.units import EQUAL, SELECT, TRAIN, Rows, Unit
 from tuneopt.spec import InputError
 
 Document = tuple[int, int]  # fate and tokens
@@ -54,7 +53,7 @@ def mixed(
     exhausted: str,
     room: int,
     monkeypatch: pytest.MonkeyPatch,
-    standing: list[Standing] | None = None,
+    standing: list[SourcePosition] | None = None,
 ) -> tuple[list[tuple[int, int, int]], Mixture]:
     """Documents in order as (source, fate, tokens)."""
     shelf = Shelf(sources)
@@ -62,7 +61,7 @@ def mixed(
         patch.setattr(module, "read_rows", shelf.rows)
         mixture = Mixture(
             shelf, [Fraction(weight) for weight in weights], list("abcdef"), (TRAIN,), limit, exhausted,
-            standing or [Standing() for _ in sources],
+            standing or [SourcePosition() for _ in sources],
         )  # type: ignore[arg-type]  # fmt: skip
         found: list[tuple[int, int, int]] = []
         while (run := mixture.draw(room)) is not None:
@@ -149,7 +148,7 @@ def test_going_on_from_any_standing_is_the_same(
     with pytest.MonkeyPatch.context() as patch:
         whole, _ = mixed(cuts, weights, None, "leave", 5, patch)
         head, mixture = mixed(cuts, weights, stop, "leave", 5, patch)
-        copies = [Standing(**each.to_dict()) for each in mixture.standing]
+        copies = [SourcePosition(**each.to_dict()) for each in mixture.positions]
         tail, _ = mixed(cuts, weights, None, "leave", 5, patch, copies)
     assert head + tail == whole
 
@@ -188,4 +187,4 @@ def test_the_end_has_a_reason(exhausted: str, limit: int | None, why: str) -> No
         _, mixture = mixed(sources, [1, 1], limit, exhausted, 4, patch)
     assert why in mixture.ended
     # 3 documents of 2 tokens an epoch; 50 of the 99 tokens are asked of source b, 8 whole epochs and a bit
-    assert mixture.standing[1].epoch == (8 if exhausted == "repeat" else 0)
+    assert mixture.positions[1].epoch == (8 if exhausted == "repeat" else 0)

@@ -11,7 +11,7 @@ import pytest
 from recipe_world import digests, jsonl, write_recipe
 
 from tuneopt.data import Corpus
-from tuneopt.data.recipe import claim as claim_module
+from tuneopt.data.recipe import rounds as claim_module
 from tuneopt.data.recipe import run as run_module
 from tuneopt.data.recipe.file import read_recipe
 from tuneopt.data.recipe.recipe import Recipe

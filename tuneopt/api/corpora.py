@@ -12,7 +12,7 @@ from tuneopt.data import Corpus, describe, load_corpus
 from tuneopt.spec import CorpusId, InputError, Regime, find_scale
 
 if TYPE_CHECKING:
-    from tuneopt.data.recipe.run import Progress
+    from tuneopt.data.recipe.run import PreparationProgress
 
 VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
 """Entries of the tokenizer trained for a corpus that brings none; 1024 was measured (docs/lab-notebook.md)."""
@@ -127,7 +127,7 @@ def prepare_corpus(
     changes: Sequence[str] = (),
     workers: int | None = None,
     address: str | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[PreparationProgress], None] = lambda _: None,
 ) -> PreparedCorpus:
     """Make token shards of a recipe's sources; what an earlier run finished is not made again.
 

@@ -19,9 +19,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from tuneopt.data.recipe.rows import Job, encode_unit, schema, write_rows
-from tuneopt.data.recipe.units import Unit
-from tuneopt.data.recipe.workers import stem
+from tuneopt.data.recipe.units import EncodingJob, Unit, encode_unit, schema, write_rows
 from tuneopt.spec import InputError
 
 AHEAD = 4
@@ -34,7 +32,7 @@ GROUPS = 3
 class RayPool:
     """A pool on the cluster that this process is connected to."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: EncodingJob, folder: Path) -> None:
         self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.ahead = AHEAD * self._cores
         self._folder, self._kind = folder, schema(job.vocab_size)
@@ -83,7 +81,7 @@ class RayPool:
                     held = rows.setdefault(place, [])
                     held += [batch for batch in batches if len(batch)]
                     if said is not None:  # the last row stands for the unit's end
-                        path = write_rows(self._folder, stem(group[place]), _without_end(held), self._kind)
+                        path = write_rows(self._folder, group[place].stem, _without_end(held), self._kind)
                         del rows[place]
                         self._done.put((group[place], path))
             self._done.put(None)
@@ -106,7 +104,7 @@ def _encoded(job: Any, group: Sequence[Unit]) -> Iterator[pa.Table]:
 def encode_place(batch: pa.Table, job: Any, group: Sequence[Unit]) -> Iterator[pa.Table]:
     """The rows of one unit of a group, then a row that says that there are no more, or why there are none."""
     place = batch.column("place")[0].as_py()
-    held: Job = ray.get(job)
+    held: EncodingJob = ray.get(job)
     said = ""
     try:
         for rows in encode_unit(held, group[place]):

@@ -13,7 +13,7 @@ from tuneopt.commands.options import CorpusName, Json, Ratio, ScaleName, group, 
 
 if TYPE_CHECKING:
     from tuneopt.api.corpora import CorpusAccount, CorpusLook
-    from tuneopt.data.recipe.run import Progress
+    from tuneopt.data.recipe.run import PreparationProgress
 
 app = group("Prepare and inspect corpora.")
 
@@ -56,7 +56,7 @@ def data_inspect(
     return show(look.to_dict(), json_, lambda plain: _print_look(look))
 
 
-def _progress_line(progress: Progress) -> None:
+def _progress_line(progress: PreparationProgress) -> None:
     """One line on stderr about a preparation under way; the time left is at the rate of this run alone."""
     from tuneopt.console.plain import number, say, span
 

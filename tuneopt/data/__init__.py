@@ -9,10 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneopt.data.batches import Windows, batch
-    from tuneopt.data.corpus import Corpus, TokenSplit, load_corpus, open_corpus
-    from tuneopt.data.epochs import Epochs, describe
-    from tuneopt.data.order import SampleOrder
+    from tuneopt.data.batches import SampleOrder, Windows, batch
+    from tuneopt.data.corpus import Corpus, Epochs, TokenSplit, describe, load_corpus, open_corpus
 
 __all__ = [
     "Corpus",
@@ -28,12 +26,12 @@ __all__ = [
 
 _HOME = {
     "Corpus": "corpus",
-    "Epochs": "epochs",
-    "SampleOrder": "order",
+    "Epochs": "corpus",
+    "SampleOrder": "batches",
     "TokenSplit": "corpus",
     "Windows": "batches",
     "batch": "batches",
-    "describe": "epochs",
+    "describe": "corpus",
     "load_corpus": "corpus",
     "open_corpus": "corpus",
 }

@@ -1,20 +1,35 @@
-"""Where prepared corpora are kept, and how a folder of files appears there all at once or not at all."""
+"""Where prepared corpora are kept, and how files and folders appear there all at once or not at all.
+
+A corpus is built under a hidden name beside its place and renamed when it is whole. One process builds at a time, the
+others wait for its lock and then find the corpus. The rename does not need the lock: it keeps work from being done
+twice, and where a file system knows no locks the first folder that appears stays.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
-from tuneopt.data.locks import acquire
 from tuneopt.spec import InputError
 
 CACHE_VARIABLE = "TUNEOPT_CACHE"
+
+FIRST_SECONDS = 30.0
+"""How long a process waits before it says for whom."""
+
+EVERY_SECONDS = 300.0
+"""How often it says so from then on."""
+
+_LOCKS = Path("/proc/locks")
+
+_log = logging.getLogger(__name__)
 
 
 def cache_folder(cache_dir: Path | None = None) -> Path:
@@ -43,6 +58,13 @@ def only_process(target: Path) -> Iterator[bool]:
         lock.release()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file: a reader, or who comes after a kill, sees the old content or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
 def publish(target: Path, build: Callable[[Path], object]) -> None:
     """Let ``build`` fill a new folder beside ``target``, then rename it; a target that appeared meanwhile stays."""
     temporary = _aside(target)
@@ -51,7 +73,7 @@ def publish(target: Path, build: Callable[[Path], object]) -> None:
         build(temporary)
         try:
             temporary.rename(target)
-        except OSError:
+        except OSError:  # where there are no locks, another process may have been faster; its content is the same
             if not target.is_dir():
                 raise
     finally:
@@ -74,3 +96,31 @@ def remove_leftovers(target: Path) -> None:
 
 def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.building-{uuid.uuid4().hex}")
+
+
+def acquire(lock: BaseFileLock, what: str, first: float = FIRST_SECONDS, every: float = EVERY_SECONDS) -> None:
+    """Take ``lock``, however long that takes; a wait for ``what`` is logged as a warning that names the holder."""
+    pause = first
+    while True:
+        try:
+            lock.acquire(timeout=pause)
+            return
+        except Timeout:
+            pause = every
+            pid = holder(Path(lock.lock_file))
+            _log.warning("waiting: %s is being built by %s", what, f"process {pid}" if pid else "another process")
+
+
+def holder(path: Path) -> int | None:
+    """The process that holds the lock on a file, as Linux tells it; None where that cannot be known."""
+    try:
+        status = path.stat()
+        place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        lines = _LOCKS.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        if len(words) > 5 and "->" not in words and words[5] == place:
+            return int(words[4]) if words[4].isdigit() and words[4] != "0" else None
+    return None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneopt.data.batches import Windows
 from tuneopt.data.cache import CACHE_VARIABLE, cache_folder, discard, only_process, publish, remove_leftovers
-from tuneopt.data.documents import Documents
 from tuneopt.data.manifest import (
     MANIFEST_FILE,
     SCHEMA,
@@ -21,7 +21,7 @@ from tuneopt.data.manifest import (
     Manifest,
     file_sha256,
 )
-from tuneopt.data.shards import map_shard
+from tuneopt.data.shards import Documents, map_shard
 from tuneopt.data.sources import EMBEDDED, Source, find_source
 from tuneopt.data.splits import SPLITS
 from tuneopt.spec import CorpusId, InputError, canonical_json, nearest
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".preparing"
 """The folder inside a corpus that holds what is not finished yet."""
+
+CHEAP_EPOCHS = 4.0
+"""Up to here repeated text is worth nearly as much as new text (Muennighoff et al., arXiv 2305.16264)."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,16 +115,37 @@ class Corpus:
 
     def verify(self) -> list[str]:
         """Read every file in full; one sentence per file that does not match its checksum, none when all is well."""
-        expected = {shard.file: shard.sha256 for shard in self.manifest.shards}
-        expected |= {
-            shard.boundaries.file: shard.boundaries.sha256 for shard in self.manifest.shards if shard.boundaries
-        }
+        expected = {part.file: part.sha256 for part in self.manifest.parts}
         expected[TOKENIZER_FILE] = self.manifest.tokenizer.sha256
         return [
             f"{self.folder / name} does not match its checksum; delete the folder and prepare the corpus again"
             for name, sha256 in expected.items()
             if file_sha256(self.folder / name) != sha256
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """A budget against a corpus: tokens, passes over the train split, and a warning or None."""
+
+    budget_tokens: int
+    train_tokens: int
+    epochs: float
+    warning: str | None
+
+
+def describe(corpus: Corpus, budget_tokens: int) -> Epochs:
+    """Passes that a budget makes over the train split, with a warning above four (arXiv 2305.16264)."""
+    tokens = corpus.split("train").tokens
+    epochs = budget_tokens / tokens
+    warning = None
+    if epochs > CHEAP_EPOCHS:
+        warning = (
+            f"a budget of {budget_tokens} tokens repeats the {tokens} training tokens of corpus "
+            f"{corpus.id.name!r} {epochs:.1f} times; above {CHEAP_EPOCHS:g} epochs repeated text is worth clearly less "
+            "than new text (Muennighoff et al., arXiv 2305.16264), so compare with care or use a larger corpus"
+        )
+    return Epochs(budget_tokens, tokens, epochs, warning)
 
 
 def open_corpus(folder: Path) -> Corpus:

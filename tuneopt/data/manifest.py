@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneopt import checked
+from tuneopt.data.cache import write_whole
 from tuneopt.data.splits import SPLITS
 from tuneopt.spec import InputError, canonical_json
 
@@ -85,6 +86,17 @@ class Shard:
         checked.whole("a shard's tokens", self.tokens, least=1)
         checked.whole("a shard's bytes", self.bytes, least=1)
         checked.sha256("a shard's checksum", self.sha256)
+
+    @property
+    def parts(self) -> tuple[Shard | Boundaries, ...]:
+        """The files on disk: its own, and that of its documents where it has one."""
+        return (self,) if self.boundaries is None else (self, self.boundaries)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Shard:
+        """A shard from plain data; raises TypeError or `InputError` for anything else."""
+        boundaries = plain.get("boundaries")
+        return cls(**{**plain, "boundaries": None if boundaries is None else Boundaries(**boundaries)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +183,7 @@ class Manifest:
         if fields["schema"] != SCHEMA:
             raise ValueError(f"schema {fields['schema']!r} instead of {SCHEMA}")
         splits = {
-            name: SplitEntry(**{**entry, "shards": tuple(map(shard_from_dict, entry["shards"]))})
+            name: SplitEntry(**{**entry, "shards": tuple(map(Shard.from_dict, entry["shards"]))})
             for name, entry in fields.pop("splits").items()
         }
         if set(splits) != set(SPLITS):
@@ -186,9 +198,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into the folder, whole or not at all."""
-        aside = folder / f".{MANIFEST_FILE}.part"
-        aside.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        aside.replace(folder / MANIFEST_FILE)
+        write_whole(folder / MANIFEST_FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -204,10 +214,9 @@ class Manifest:
 
     def check_sizes(self, folder: Path) -> None:
         """Cheap check of every file: shards by size, the small tokenizer by checksum. Raises `DamagedCorpusError`."""
-        for shard in self.shards:
-            for part in (shard, shard.boundaries):
-                if part is not None and (size := file_size(folder / part.file)) != part.bytes:
-                    raise DamagedCorpusError(folder, f"{part.file} has {size} of {part.bytes} bytes")
+        for part in self.parts:
+            if (size := file_size(folder / part.file)) != part.bytes:
+                raise DamagedCorpusError(folder, f"{part.file} has {size} of {part.bytes} bytes")
         if file_size(folder / TOKENIZER_FILE) > LARGEST_TOKENIZER:
             raise DamagedCorpusError(folder, f"{TOKENIZER_FILE} has more than {LARGEST_TOKENIZER >> 20} MiB")
         if file_sha256(folder / TOKENIZER_FILE) != self.tokenizer.sha256:
@@ -218,30 +227,23 @@ class Manifest:
 
         Raises `DamagedCorpusError`. Of a larger corpus only `Corpus.verify` reads every byte.
         """
-        parts = [part for shard in self.shards for part in (shard, shard.boundaries) if part is not None]
-        if sum(part.bytes for part in parts) > CHECKED_BYTES:
+        if sum(part.bytes for part in self.parts) > CHECKED_BYTES:
             return
-        for part in parts:
+        for part in self.parts:
             facts = (folder / part.file).stat()
             if _sum_of(folder / part.file, facts.st_ino, facts.st_size, facts.st_mtime_ns) != part.sha256:
                 raise DamagedCorpusError(folder, f"{part.file} does not match its checksum")
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
-        """The shards of all splits."""
-        return tuple(shard for entry in self.splits.values() for shard in entry.shards)
+    def parts(self) -> tuple[Shard | Boundaries, ...]:
+        """The files of all shards of all splits."""
+        return tuple(part for entry in self.splits.values() for shard in entry.shards for part in shard.parts)
 
 
 @lru_cache(4096)
 def _sum_of(path: Path, inode: int, size: int, changed: int) -> str:
     """A file's SHA-256, remembered until the file changes."""
     return file_sha256(path)
-
-
-def shard_from_dict(plain: Mapping[str, Any]) -> Shard:
-    """A shard from plain data; raises TypeError or `InputError` for anything else."""
-    boundaries = plain.get("boundaries")
-    return Shard(**{**plain, "boundaries": None if boundaries is None else Boundaries(**boundaries)})
 
 
 def file_size(path: Path) -> int:

@@ -7,13 +7,14 @@ too). Empty documents and nulls are skipped. Every reader raises `InputError` fo
 line.
 
 A range of a text file holds the documents whose first byte, or separator, lies in it: ranges that tile a file give each
-document once.
+document once. So any process can read any part of a file, and a corpus does not depend on how many there are.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,10 +31,23 @@ MAX_LINE = 1 << 28
 """Longest line in bytes: a document, or a line of one. A file without line breaks must not fill the memory."""
 
 _CODECS = {".zst": "zstd", ".gz": "gzip"}
-_ROWS = 256  # Parquet rows decoded at a time: bounds memory, whatever the row groups
+_ROWS = 256
+"""Parquet rows that are decoded at a time: bounds memory, whatever the row groups."""
 
 Where = Callable[[int], str]
 """From a line's number to the words that say where it is."""
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """One sentence, an `InputError`, for whatever keeps a file from being read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # text files name line and cause themselves
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable Parquet file ({reason}); write it again or leave it out") from None
 
 
 def _raw_lines(stream: IO[bytes], where: Where) -> Iterator[bytes]:
@@ -147,7 +161,10 @@ def _seek_line(stream: IO[bytes], start: int) -> None:
 
 
 def _places(path: Path, start: int = 0) -> Where:
-    """Line numbers of the whole file, also where reading began at byte ``start``; counted when there is an error."""
+    """Line numbers of the whole file, also where reading began at byte ``start``.
+
+    The lines before it are counted when there is an error to name, and never otherwise.
+    """
 
     def where(number: int) -> str:
         before = 0
@@ -173,7 +190,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 class _Lines:
-    """The lines of a file, decompressed, as far as the readers here need a stream; ``name`` is for errors."""
+    """The lines of a file, decompressed, as far as the readers here need a stream; ``name`` is for errors.
+
+    pyarrow's streams have no `readline`; Python's gzip is slower, and 3.11 has no zstd.
+    """
 
     def __init__(self, source: str | IO[bytes], codec: str | None, name: str) -> None:
         self._name, self._done = name, "decompressed" if codec else "read"
@@ -181,8 +201,8 @@ class _Lines:
         self._rest = b""
 
     def readline(self, limit: int) -> bytes:
-        """Up to ``limit`` bytes of the next line."""
-        pieces = [self._rest]
+        """Up to ``limit`` bytes of the next line; empty at the end."""
+        pieces = [self._rest]  # joined once at the end: a long line is not copied for every block
         size = len(self._rest)
         cut = self._rest.find(b"\n") + 1
         while not cut and size < limit:
@@ -227,8 +247,9 @@ def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
         )
     name = column or TEXT_COLUMN
     if name not in row and column is None:
-        names = [each for each, value in row.items() if isinstance(value, str)]
-        nulls = [each for each, value in row.items() if value is None]
+        # The only string is the text. A row of nulls alone has lost its text, and is skipped like a null text.
+        names = [key for key, value in row.items() if isinstance(value, str)]
+        nulls = [key for key, value in row.items() if value is None]
         name = names[0] if len(names) == 1 else nulls[0] if nulls and not names else name
     if name not in row:
         raise InputError(_no_column(where(number), name, row))
@@ -237,7 +258,7 @@ def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
         return ""
     if not isinstance(text, str):
         raise InputError(f"{where(number)}: {name!r} holds {kind_of(text)}, not a string; name the column of the text")
-    if not text.isascii():
+    if not text.isascii():  # JSON can spell out half of a surrogate pair, which no tokenizer takes
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -256,41 +277,33 @@ def kind_of(value: object) -> str:
 
 
 def _no_column(where: str, name: str, there: Iterable[str]) -> str:
-    return f"{where}: no string column {name!r} among {_listed(there)}; rename the one with the text"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "none"
+    listed = ", ".join(map(repr, there)) or "none"
+    return f"{where}: no string column {name!r} among {listed}; rename the one with the text"
 
 
 def read_parquet(path: Path, column: str | None = None, groups: Iterable[int] | None = None) -> Iterator[str]:
     """Documents of a ``.parquet`` file, or of some of its row groups, one per row; null rows are skipped."""
-    try:
-        with pq.ParquetFile(path) as file:
-            name = _text_column(file.schema_arrow, path, column)
-            wanted: dict[str, Any] = {} if groups is None else {"row_groups": list(groups)}
-            for rows in file.iter_batches(batch_size=_ROWS, columns=[name], use_threads=False, **wanted):
-                for text in rows.column(0).to_pylist():
-                    if text is not None:
-                        yield from document([text])
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a readable Parquet file ({reason}); write it again or leave it out") from None
+    with readable(path), pq.ParquetFile(path) as file:
+        name = _text_column(file.schema_arrow, path, column)
+        some: dict[str, Any] = {} if groups is None else {"row_groups": list(groups)}
+        for rows in file.iter_batches(batch_size=_ROWS, columns=[name], use_threads=False, **some):
+            for text in rows.column(0).to_pylist():
+                if text is not None:
+                    yield from document([text])
 
 
 def _text_column(schema: pa.Schema, path: Path, column: str | None) -> str:
-    names = [field.name for field in schema if _is_string(field.type)]
-    if (column or TEXT_COLUMN) in names:
-        return column or TEXT_COLUMN
+    """The column that was asked for, else ``text``, else the only column of strings there is."""
+    names = []
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            names.append(str(field.name))
     if column is None and len(names) == 1 and TEXT_COLUMN not in schema.names:
-        return str(names[0])
-    raise InputError(_no_column(str(path), column or TEXT_COLUMN, schema.names))
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+        return names[0]
+    if (column or TEXT_COLUMN) not in names:
+        raise InputError(_no_column(str(path), column or TEXT_COLUMN, schema.names))
+    return column or TEXT_COLUMN
 
 
 READERS: dict[str, Callable[..., Iterator[str]]] = {

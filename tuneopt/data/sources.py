@@ -10,13 +10,12 @@ import hashlib
 import lzma
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
-from tuneopt.data.readers import READERS, ending, text_documents
+from tuneopt.data.readers import READERS, ending, readable, text_documents
 from tuneopt.spec import InputError, canonical_json, nearest
 
 EMBEDDED = "embedded"
@@ -60,14 +59,6 @@ class EmbeddedSource:
             yield from text_documents(text, _EMBEDDED_FILE)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None
-
-
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """Text files below ``root`` (a folder, or one file), in the order of their relative paths."""
@@ -85,7 +76,7 @@ class FileSource:
         """Covers paths, sizes and times of all files. Reading every byte would cost minutes for a large corpus."""
         listing = []
         for path in self.paths:
-            with _readable(path):
+            with readable(path):
                 status = path.stat()
             # The change time also tells a file that was replaced by one of equal size and restored modification time.
             listing.append([str(path), status.st_size, str(status.st_mtime_ns), str(status.st_ctime_ns)])
@@ -94,7 +85,7 @@ class FileSource:
     def documents(self) -> Iterator[str]:
         """The documents of all files; raises `InputError` for a file that cannot be read."""
         for path in self.paths:
-            with _readable(path):
+            with readable(path):
                 yield from READERS[ending(path)](path)
 
 

@@ -22,18 +22,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneopt.data.batches import mix
+
 Words = NDArray[np.uint64]
 
 BLOCK = 1 << 18
 """Bytes of text that are hashed at once: some 40 bytes of memory for each."""
 
+# Bytes from 128 on count as letters: they are parts of letters of other scripts in UTF-8, and are compared as they are.
 _LETTERS = bytes(c for c in range(256) if chr(c).isalnum() or c >= 128)
 _SIGNS = bytes(c for c in range(256) if c not in _LETTERS)
 _SPACED = bytes(c if c in _LETTERS else 32 for c in range(256))
 _BASE = np.uint64(0x9E3779B97F4A7C15 | 1)
 _INVERSE = pow(int(_BASE), -1, 1 << 64)
 _STEP = np.uint64(0xD1B54A32D192ED03)
-_FIRST, _SECOND, _27, _30, _31 = map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 27, 30, 31))
 
 
 def fingerprint(text: str) -> bytes:
@@ -64,22 +66,24 @@ class Runs:
                     found.append(self._hashes(blocks, numbers))
                     blocks, numbers, size = [], [], 0
         found.append(self._hashes(blocks, numbers))
-        return np.concatenate([each for each, _ in found]), np.concatenate([owners for _, owners in found])
+        return np.concatenate([hashes for hashes, _ in found]), np.concatenate([owners for _, owners in found])
 
     def _hashes(self, blocks: Sequence[bytes], numbers: Sequence[int]) -> tuple[Words, NDArray[np.int64]]:
-        data = np.frombuffer(b" ".join(blocks) + b" ", np.uint8)
+        """The runs of blocks of text (b bytes, w words), without those that go from one block into the next."""
+        data = np.frombuffer(b" ".join(blocks) + b" ", np.uint8)  # (b,)
         edges = np.flatnonzero(np.diff(data != 32, prepend=False))  # where words begin and end, in turn
         begins = edges[0::2]
-        # The hash of a word is a polynomial in its bytes: sum of byte * base^(place in the word), modulo 2^64.
-        sums = self._sums(data, edges)
-        words = _mix((sums[1::2] - sums[0::2]) * self._inverse(begins))
+        # The hash of a word is a polynomial in its bytes: sum of byte * base^(place in the word), modulo 2^64. That is
+        # the difference of two sums over the data up to its ends, over base^(where it begins): no loop over words.
+        sums = self._sums(data, edges)  # (2w,)
+        words = mix((sums[1::2] - sums[0::2]) * self._inverse(begins))
         count = max(0, len(words) - self.ngram + 1)
         hashes = np.zeros(count, np.uint64)
         for offset in range(self.ngram):
             hashes = hashes * _STEP + words[offset : offset + count]
-        owners = np.searchsorted(np.cumsum([len(each) + 1 for each in blocks]), begins, side="right")
+        owners = np.searchsorted(np.cumsum([len(block) + 1 for block in blocks]), begins, side="right")  # (w,)
         whole = owners[:count] == owners[self.ngram - 1 :] if count else np.zeros(0, bool)
-        return _mix(hashes[whole]), np.array(numbers, np.int64)[owners[:count][whole]]
+        return mix(hashes[whole]), np.array(numbers, np.int64)[owners[:count][whole]]
 
     def _sums(self, data: NDArray[np.uint8], places: NDArray[np.int64]) -> Words:
         """The sum of byte * base^(place in the data) over all bytes before each of the places, which ascend."""
@@ -95,7 +99,7 @@ class Runs:
         return found
 
     def _inverse(self, places: NDArray[np.int64]) -> Words:
-        """base^-place of each place."""
+        """base^-place of each place; the base is odd, and so has an inverse modulo 2^64."""
         blocks = _powers(pow(_INVERSE, BLOCK, 1 << 64), 1 + int(places[-1] // BLOCK) if len(places) else 1)
         inverses: Words = self._inverses[places % BLOCK] * blocks[places // BLOCK]
         return inverses
@@ -123,12 +127,6 @@ def _blocks(spaced: bytes, ngram: int) -> Iterator[bytes]:
     yield spaced[start:]
 
 
-def _mix(words: Words) -> Words:
-    words = (words ^ (words >> _30)) * _FIRST
-    words = (words ^ (words >> _27)) * _SECOND
-    return words ^ (words >> _31)
-
-
 @dataclass(frozen=True, slots=True)
 class Guard:
     """Sorted 64-bit hashes of the evaluation documents and of their runs of words, both without repetition."""
@@ -141,6 +139,7 @@ class Guard:
 
     def __post_init__(self) -> None:
         # Most runs are in no evaluation text: one look into a table of flags by leading bits answers for nearly all.
+        # Eight to sixteen flags for each run leave at most one in eight to be searched for; 27 bits are 128 MiB.
         bits = max(1, min(27, (8 * len(self.runs)).bit_length()))
         shift = np.uint64(64 - bits)
         flags = np.zeros(1 << bits, bool)
@@ -170,8 +169,9 @@ class Guard:
         return shared
 
 
-def _among(wanted: Words, known: Words) -> NDArray[np.bool_]:
+def _among(asked: Words, known: Words) -> NDArray[np.bool_]:
+    """Which of the hashes are among the known ones, which are sorted; shape (asked,)."""
     if not len(known):
-        return np.zeros(len(wanted), bool)
-    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
-    return found
+        return np.zeros(len(asked), bool)
+    among: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, asked), len(known) - 1)] == asked
+    return among

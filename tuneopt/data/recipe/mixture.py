@@ -1,30 +1,34 @@
-"""The order of a mixture: which document comes next.
+"""The order of a mixture: which document comes next, and having its encoded unit at hand.
 
 The next document is that of the source with the fewest tokens for its weight, t_i / w_i, the first one listed among
 equals. So after any number of documents no source is further from its share than by one document. The order is a
-function of the documents' token counts, in whole numbers, and knows nothing of units, batches or processes.
+function of the documents' token counts, in whole numbers, and knows nothing of units, batches or processes: that is
+what makes the corpus the same bytes however many processes encode.
+
+`Mixture` decides the order. `Staging` has a few units encoded ahead of it, on disk, and removes them after use.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneopt.data.recipe.recipe import LEAVE, STOP
-from tuneopt.data.recipe.rows import TRAIN, Rows, read_rows
-from tuneopt.data.recipe.staging import Staging
+from tuneopt.data.recipe.recipe import LEAVE, STOP, Recipe, SourceRecipe
+from tuneopt.data.recipe.units import TRAIN, Rows, Unit, is_whole, read_rows, units
+from tuneopt.data.recipe.workers import EncoderPool
 from tuneopt.spec import InputError
 
 
 @dataclass(slots=True)
-class Standing:
-    """Where a source stands: the next row, its epoch, and the documents, bytes and tokens of each fate so far."""
+class SourcePosition:
+    """Where a source is: the next row, its epoch, and the documents, bytes and tokens of each fate so far."""
 
     unit: int = 0
     row: int = 0
@@ -37,12 +41,15 @@ class Standing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Rows of one source that come next, in order: their fates and text bytes, and the tokens they span."""
+class DrawnRows:
+    """Rows of one source that come next, in order: their fates and text bytes, and the tokens they span.
+
+    Shapes as in `Rows`; ``runs`` are the hashes of all of them.
+    """
 
     source: int
     epoch: int
@@ -54,20 +61,15 @@ class Run:
     runs: NDArray[np.uint64]
 
 
-@dataclass(frozen=True, slots=True)
 class _Block:
-    """Rows with sums over them: where each begins in tokens and runs, and how many wanted tokens come before it."""
+    """Rows (n of them) with sums over them, so that a draw looks up instead of adding up; each has shape (n + 1,)."""
 
-    rows: Rows
-    starts: NDArray[np.int64]
-    run_starts: NDArray[np.int64]
-    counted: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, rows: Rows, wanted: NDArray[np.bool_]) -> _Block:
-        starts = np.concatenate([[0], rows.ends])
-        counted = np.cumsum(np.where(wanted[rows.fates], np.diff(starts), 0))
-        return cls(rows, starts, np.concatenate([[0], rows.run_ends]), np.concatenate([[0], counted]))
+    def __init__(self, rows: Rows, wanted: NDArray[np.bool_]) -> None:
+        self.rows = rows
+        self.starts = np.concatenate([[0], rows.ends])
+        self.run_starts = np.concatenate([[0], rows.run_ends])
+        counted = np.cumsum(np.where(wanted[rows.fates], np.diff(self.starts), 0))
+        self.counted = np.concatenate([[0], counted])  # tokens of wanted fates before each row
 
 
 class Mixture:
@@ -81,16 +83,14 @@ class Mixture:
         wanted: Sequence[int],
         limit: int | None,
         when_exhausted: str,
-        standing: Sequence[Standing],
+        positions: Sequence[SourcePosition],
     ) -> None:
         scale = math.lcm(*(weight.denominator for weight in weights))
         self._weights = [int(weight * scale) for weight in weights]
         self._staging, self._names = staging, names
         self._wanted = np.isin(np.arange(256), wanted)
         self._limit, self._when_exhausted = limit, when_exhausted
-        self.standing = [
-            replace(each, counts={key: list(row) for key, row in each.counts.items()}) for each in standing
-        ]
+        self.positions = [SourcePosition(**position.to_dict()) for position in positions]  # these go on to change
         self._blocks: list[Iterator[Rows] | None] = [None] * len(weights)
         self._block: list[_Block | None] = [None] * len(weights)
         self._from = [0] * len(weights)  # rows of the block that are done
@@ -99,9 +99,9 @@ class Mixture:
     @property
     def taken(self) -> int:
         """Tokens of the wanted fates so far."""
-        return sum(each.taken for each in self.standing)
+        return sum(position.taken for position in self.positions)
 
-    def draw(self, room: int) -> Run | None:
+    def draw(self, room: int) -> DrawnRows | None:
         """The next rows, up to the first document with which ``room`` tokens of wanted fates are reached.
 
         None at the end of the mixture; ``ended`` then says why.
@@ -110,31 +110,29 @@ class Mixture:
             if self._limit is not None and self.taken >= self._limit:
                 self.ended = f"{self._limit} tokens were reached"
                 return None
-            live = [index for index, each in enumerate(self.standing) if each.live]
+            live = [index for index, position in enumerate(self.positions) if position.live]
             if not live:
                 self.ended = "every source was read to its end"
                 return None
-            source = min(live, key=lambda index: (Fraction(self.standing[index].taken, self._weights[index]), index))
+            # Fractions and not floats: two sources that are exactly even must be told apart by their order alone.
+            source = min(live, key=lambda index: (Fraction(self.positions[index].taken, self._weights[index]), index))
+            here = self.positions[source]
             if self._fetch(source):
                 return self._take(source, live, room)
             if self._when_exhausted == STOP:
                 self.ended = f"source {self._names[source]} ran out"
                 return None
             if self._when_exhausted == LEAVE:
-                self.standing[source].live = False
+                here.live = False
+            elif not here.epoch_taken:
+                raise InputError(f"source {self._names[source]} has no document left to train on; give it more text")
             else:
-                self._repeat(source)
-
-    def _repeat(self, source: int) -> None:
-        here = self.standing[source]
-        if not here.epoch_taken:
-            raise InputError(f"source {self._names[source]} has no document left to train on; give it more text")
-        here.epoch, here.unit, here.row, here.epoch_taken = here.epoch + 1, 0, 0, 0
-        self._staging.start_over(source)
+                here.epoch, here.unit, here.row, here.epoch_taken = here.epoch + 1, 0, 0, 0
+                self._staging.start_over(source)
 
     def _fetch(self, source: int) -> bool:
         """Make sure that rows of the source are at hand; False at its end."""
-        here = self.standing[source]
+        here = self.positions[source]
         while True:
             block = self._block[source]
             if block is not None and self._from[source] < len(block.rows.fates):
@@ -143,7 +141,7 @@ class Mixture:
             if blocks is not None:
                 following = next(blocks, None)
                 if following is not None:
-                    self._block[source], self._from[source] = _Block.of(following, self._wanted), 0
+                    self._block[source], self._from[source] = _Block(following, self._wanted), 0
                     continue
                 self._blocks[source] = self._block[source] = None
                 here.unit, here.row = here.unit + 1, 0
@@ -154,18 +152,25 @@ class Mixture:
             skipped = 0
             while skipped < here.row:  # after a kill: what stands in finished shards
                 rows = next(blocks)
-                self._block[source] = _Block.of(rows, self._wanted)
+                self._block[source] = _Block(rows, self._wanted)
                 self._from[source] = min(len(rows.fates), here.row - skipped)
                 skipped += self._from[source]
 
-    def _take(self, source: int, live: Sequence[int], room: int) -> Run:
+    def _take(self, source: int, live: Sequence[int], room: int) -> DrawnRows:
+        """As many rows of the block as may come before another source's turn, in one step."""
         block, first = self._block[source], self._from[source]
         assert block is not None
-        rows, here = block.rows, self.standing[source]
+        rows, here = block.rows, self.positions[source]
         bounds = [room]
         if self._limit is not None:
             bounds.append(self._limit - self.taken)
-        bounds += [self._least(source, other) for other in live if other != source]
+        for other in live:
+            if other != source:
+                # Fewest further tokens of this source after which the other one comes first:
+                # here' / w_source > there / w_other, or equal where the other one is listed first.
+                product, weight = self.positions[other].taken * self._weights[source], self._weights[other]
+                least = -(-product // weight) if other < source else product // weight + 1
+                bounds.append(max(1, least - here.taken))
         base = int(block.counted[first])
         reached = int(np.searchsorted(block.counted[first + 1 :], base + min(bounds), side="left"))
         stop = min(first + reached + 1, len(rows.fates))
@@ -175,29 +180,124 @@ class Mixture:
         here.row += stop - first
         self._from[source] = stop
         begin, end = int(block.starts[first]), int(block.starts[stop])
-        run = Run(
+        drawn = DrawnRows(
             source, here.epoch, rows.fates[first:stop], rows.bytes[first:stop], rows.fingerprints[first:stop],
             rows.tokens[begin:end], rows.ends[first:stop] - begin,
             rows.runs[int(block.run_starts[first]) : int(block.run_starts[stop])],
         )  # fmt: skip
-        self._count(here, run)
-        return run
+        _count(here, drawn)
+        return drawn
 
-    def _least(self, source: int, other: int) -> int:
-        """Fewest further tokens of ``source`` after which ``other`` would come first."""
-        here, there = self.standing[source].taken, self.standing[other].taken
-        product, weight = there * self._weights[source], self._weights[other]
-        # here' / w_source > there / w_other, or equal where the other one is listed first
-        least = -(-product // weight) if other < source else product // weight + 1
-        return max(1, least - here)
 
-    def _count(self, here: Standing, run: Run) -> None:
-        lengths = np.diff(run.ends, prepend=0)
-        for fate in np.unique(run.fates).tolist():
-            if here.epoch and fate != TRAIN:
-                continue
-            chosen = run.fates == fate
-            counts = here.counts.setdefault(str(fate), [0, 0, 0])
-            counts[0] += int(chosen.sum())
-            counts[1] += int(run.bytes[chosen].sum())
-            counts[2] += int(lengths[chosen].sum())
+def _count(here: SourcePosition, drawn: DrawnRows) -> None:
+    """Add documents, bytes and tokens by fate; of a later epoch only what trains, the rest was counted before."""
+    lengths = np.diff(drawn.ends, prepend=0)
+    for fate in np.unique(drawn.fates).tolist():
+        if here.epoch and fate != TRAIN:
+            continue
+        chosen = drawn.fates == fate
+        counts = here.counts.setdefault(str(fate), [0, 0, 0])
+        counts[0] += int(chosen.sum())
+        counts[1] += int(drawn.bytes[chosen].sum())
+        counts[2] += int(lengths[chosen].sum())
+
+
+class Staging:
+    """Units of some sources, submitted to a pool early enough and found again after a kill."""
+
+    def __init__(self, sources: Sequence[SourceRecipe], recipe: Recipe, pool: EncoderPool, folder: Path) -> None:
+        self._pool, self._folder = pool, folder
+        self._queues = [_Queue(source, index, recipe) for index, source in enumerate(sources)]
+        self._files: dict[Unit, Path] = {}
+        self._pending: set[Unit] = set()
+
+    def unit(self, source: int, number: int) -> Unit | None:
+        """The unit of that number, None behind the last; numbers of a source never go back but to 0."""
+        return self._queues[source].get(number)
+
+    def file(self, unit: Unit) -> Path:
+        """The file with the unit's rows; waits for it."""
+        self._submit(unit)
+        self._fill()
+        while unit not in self._files:
+            for done, path in self._pool.collect():
+                self._pending.discard(done)
+                self._files[done] = path
+                self._queues[done.source].note(path.stat().st_size)
+            self._fill()
+        return self._files[unit]
+
+    def _submit(self, unit: Unit) -> None:
+        if unit in self._files or unit in self._pending:
+            return
+        for path in self._folder.glob(f"{unit.stem}-*.rows"):  # of an attempt that was killed
+            if is_whole(path):
+                self._files[unit] = path
+                return
+            path.unlink()
+        self._pool.submit(unit)
+        self._pending.add(unit)
+
+    def _fill(self) -> None:
+        """Submit what will probably be wanted next: of the source with least encoded text ahead for its weight."""
+        while sum(queue.count for queue in self._queues) < self._pool.ahead:
+            live = [(queue, unit) for queue in self._queues if (unit := queue.following()) is not None]
+            if not live:
+                return
+            queue, unit = min(live, key=lambda pair: pair[0].ahead())
+            queue.submitted += 1
+            self._submit(unit)
+
+    def forget(self, source: int, below: int | None = None) -> None:
+        """Remove the rows of a source's units, or of those below a number: they stand in finished shards."""
+        gone = [unit for unit in self._files if unit.source == source and (below is None or unit.number < below)]
+        for unit in gone:
+            self._files.pop(unit).unlink(missing_ok=True)
+
+    def start_over(self, source: int) -> None:
+        """Let a source begin with its first unit again."""
+        self.forget(source)
+        self._queues[source].rewind()
+
+
+class _Queue:
+    """The units of one source from the one in use on; those before it are not kept: a source may have millions."""
+
+    def __init__(self, source: SourceRecipe, index: int, recipe: Recipe) -> None:
+        self._source, self._index, self._recipe = source, index, recipe
+        self._size, self._sizes = 1, 0  # bytes of the rows of a unit, on average, and of how many that is known
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._units: Iterator[Unit] = units(self._source, self._index, self._recipe)
+        self._kept: list[Unit] = []
+        self._current = self.submitted = 0
+
+    def get(self, number: int) -> Unit | None:
+        self._current = number
+        self._kept = [unit for unit in self._kept if unit.number >= number]
+        self.submitted = max(self.submitted, number + 1)
+        return self._at(number)
+
+    def following(self) -> Unit | None:
+        return self._at(self.submitted)
+
+    def _at(self, number: int) -> Unit | None:
+        while not self._kept or self._kept[-1].number < number:
+            unit = next(self._units, None)
+            if unit is None:
+                return None
+            if unit.number >= self._current:
+                self._kept.append(unit)
+        return next((unit for unit in self._kept if unit.number == number), None)
+
+    def note(self, size: int) -> None:
+        self._sizes += 1
+        self._size += (size - self._size) // self._sizes
+
+    @property
+    def count(self) -> int:
+        return self.submitted - self._current
+
+    def ahead(self) -> Fraction:
+        return self.count * self._size / self._source.weight

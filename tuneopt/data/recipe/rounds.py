@@ -1,9 +1,20 @@
-"""Writing shards round by round, so that a kill at any moment loses no finished shard.
+"""The folder of a corpus that is being prepared: who may write in it, and the rounds that are finished.
 
-A round ends when one split has a shard's worth of tokens, behind a document. Its files, shards and the hashes that the
-guard is made of, are written aside, flushed to the disk and renamed; then the round's entry appears, which holds their
-checksums and where every source stands. What has no entry, or is not what its entry says, never happened. So shard
-boundaries follow from the recipe alone, and resuming begins behind the last entry.
+Everything unfinished lies in ``.preparing`` of the corpus's folder (``work`` here), for one process and one recipe:
+
+    lock                        held by the process that prepares; the kernel drops it with its holder
+    identity                    the SHA-256 of recipe and sources that the folder is for
+    revisions.json, tokenizer.json, training_bytes    what the first attempt found and made, for the next one
+    evaluation/, train/         encoded units (`units`), removed after use
+    round-000000.json           a finished round: its shards and checksums, and where every source stands behind it
+    documents-, runs-000000.npy hashes of the evaluation text in that round (uint64), which the guard is made of
+    *.part, *.arrow             the round that is being written
+
+A round ends when one split has a shard's worth of tokens, behind a document. Its files, shards and hashes, are written
+aside, flushed to the disk and renamed; then the round's entry appears, which holds their checksums. The order matters:
+what has no entry, or is not what its entry says, never happened. So a kill or a power cut at any moment loses at most
+the round that was being written, shard boundaries follow from the recipe alone, and resuming begins behind the last
+entry. The shards lie in the corpus's folder from their round on; the manifest, last of all, makes them a corpus.
 """
 
 from __future__ import annotations
@@ -11,27 +22,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tuneopt.data.manifest import Boundaries, Shard, file_sha256, shard_from_dict
+from tuneopt.data.cache import write_whole
+from tuneopt.data.manifest import MANIFEST_FILE, Boundaries, Shard, file_sha256
 from tuneopt.data.recipe.guard import Words
-from tuneopt.data.recipe.mixture import Run, Standing
-from tuneopt.data.recipe.rows import REPORT, SELECT
-from tuneopt.data.shards import ShardWriter, map_shard
+from tuneopt.data.recipe.mixture import DrawnRows, SourcePosition
+from tuneopt.data.recipe.units import REPORT, SELECT
+from tuneopt.data.shards import BOUNDARIES, ShardWriter, map_shard
 from tuneopt.data.splits import SPLITS
-
-BOUNDARIES = pa.schema([pa.field("end", pa.uint64(), nullable=False), pa.field("source", pa.uint16(), nullable=False)])
-"""Of each document that ends in a shard: the tokens up to its end, counted from the shard's begin, and its source.
-
-Sources are numbered as the recipe lists them, those of the evaluation behind the others.
-"""
+from tuneopt.spec import InputError
 
 KINDS = ("documents", "runs")
 """What hashes of evaluation text are of."""
@@ -40,32 +50,74 @@ WHOLE = 1 << 62
 """More tokens than a shard ever has: rounds decide where shards end."""
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a corpus; False where that cannot be seen."""
+    try:
+        return (folder / MANIFEST_FILE).is_file()
+    except OSError:
+        return False
+
+
+@contextmanager
+def sole_preparation(folder: Path, work: Path) -> Iterator[None]:
+    """Hold the lock of a folder that this makes; raises `InputError` for one that is in use or cannot be written."""
+    lock = FileLock(work / "lock")
+    try:
+        if folder.exists() and not work.exists() and any(folder.iterdir()) and not is_finished(folder):
+            raise InputError(f"{folder} is not empty, and holds no corpus; give another folder with --out")
+        work.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another process prepares a corpus in {folder}; wait for it, or give another --out") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror or error}; give another folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(work: Path, key: str, folder: Path) -> None:
+    """Note whose folder this is; what another recipe left there without a finished shard is removed."""
+    path = work / "identity"
+    if path.exists() and path.read_text(encoding="utf-8") == key:
+        return
+    if any(work.glob("round-*.json")):
+        raise InputError(
+            f"{folder} holds an unfinished corpus of another recipe, or of files that changed since; "
+            "give another folder with --out, or delete this one"
+        )
+    for left in work.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.name != "lock":  # it is held
+            left.unlink()
+    write_whole(path, key)
+
+
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Round:
     """A finished round: its shards by split, where every source of the phase stands behind it, and its hash files."""
 
     phase: str
     shards: Mapping[str, Shard]
-    standing: tuple[Standing, ...]
+    standing: tuple[SourcePosition, ...]
     ended: str = ""
+    """Why the phase ended with this round; empty where it goes on."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the file of each of `KINDS`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "phase": self.phase,
-            "shards": {split: asdict(shard) for split, shard in self.shards.items()},
-            "standing": [each.to_dict() for each in self.standing],
-            "ended": self.ended,
-            "hashes": dict(self.hashes),
-        }
+        return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Entry:
+    def from_dict(cls, plain: Mapping[str, Any]) -> Round:
         """Inverse of `to_dict`; raises TypeError, KeyError or ValueError for anything else."""
-        shards = {split: shard_from_dict(shard) for split, shard in plain["shards"].items()}
-        standing = tuple(Standing(**each) for each in plain["standing"])
+        shards = {split: Shard.from_dict(shard) for split, shard in plain["shards"].items()}
+        standing = tuple(SourcePosition(**position) for position in plain["standing"])
         hashes = {kind: plain["hashes"][kind] for kind in KINDS}
         return cls(plain["phase"], shards, standing, plain["ended"], hashes)
 
@@ -76,26 +128,26 @@ class Rounds:
     def __init__(self, folder: Path, work: Path, dtype: np.dtype[np.unsignedinteger]) -> None:
         self._folder, self._work, self._dtype = folder, work, dtype
         self.entries = list(self._finished())
+        # The checksum of a split covers its tokens in a row: a new process must have seen those of finished shards.
         self.digests = {split: hashlib.sha256() for split in SPLITS}
-        for split, shard in self._shards():
-            for view in map_shard(folder, shard):
-                self.digests[split].update(view.astype(view.dtype.newbyteorder("<"), copy=False).data)
+        for entry in self.entries:
+            for split, shard in entry.shards.items():
+                for view in map_shard(folder, shard):
+                    self.digests[split].update(view.astype(view.dtype.newbyteorder("<"), copy=False).data)
         self._begin()
 
     def _begin(self) -> None:
-        self._open: dict[str, _Open] = {}
-        self._hashes: list[Words] = []
-        self._runs: list[Words] = []
+        self._open: dict[str, _OpenShard] = {}
+        self._hashes: dict[str, list[Words]] = {kind: [] for kind in KINDS}
 
-    def _finished(self) -> Iterator[Entry]:
+    def _finished(self) -> Iterator[Round]:
         """Entries in order, up to the first that is missing or whose files are not what it says."""
         for number in range(10**9):
             try:
-                entry = Entry.from_dict(json.loads(self._entry(number).read_text(encoding="utf-8")))
+                entry = Round.from_dict(json.loads(self._entry(number).read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError):
                 break
-            parts = [part for shard in entry.shards.values() for part in (shard, shard.boundaries) if part]
-            expected = {self._folder / part.file: part.sha256 for part in parts}
+            expected = {self._folder / part.file: part.sha256 for part in _parts(entry)}
             expected |= {self._hash_file(kind, number): sha256 for kind, sha256 in entry.hashes.items()}
             if any(file_sha256(path) != sha256 for path, sha256 in expected.items()):
                 break
@@ -110,80 +162,75 @@ class Rounds:
     def _hash_file(self, kind: str, number: int) -> Path:
         return self._work / f"{kind}-{number:06d}.npy"
 
-    def _shards(self) -> Iterator[tuple[str, Shard]]:
-        for entry in self.entries:
-            yield from entry.shards.items()
-
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The finished shards of a split."""
-        return tuple(shard for name, shard in self._shards() if name == split)
+        return tuple(entry.shards[split] for entry in self.entries if split in entry.shards)
 
-    def append(self, run: Run, source: int) -> None:
-        """Put a run's documents into their splits; evaluation documents of a repeated source are there already."""
-        cuts = np.flatnonzero(np.diff(run.fates)) + 1
+    @property
+    def fullest(self) -> int:
+        """Tokens of the longest shard of this round so far."""
+        return max((shard.tokens for shard in self._open.values()), default=0)
+
+    def append(self, drawn: DrawnRows, source: int) -> None:
+        """Put documents into their splits; evaluation documents of a repeated source are there already."""
+        cuts = np.flatnonzero(np.diff(drawn.fates)) + 1
         firsts = [0, *cuts.tolist()]
-        starts = np.concatenate([[0], run.ends])
-        for first, stop in zip(firsts, [*firsts[1:], len(run.fates)], strict=True):
-            fate = int(run.fates[first])
-            if fate >= len(SPLITS) or (run.epoch and fate in (SELECT, REPORT)):
+        starts = np.concatenate([[0], drawn.ends])
+        for first, stop in zip(firsts, [*firsts[1:], len(drawn.fates)], strict=True):
+            fate = int(drawn.fates[first])
+            if fate >= len(SPLITS) or (drawn.epoch and fate in (SELECT, REPORT)):
                 continue
             begin, end = int(starts[first]), int(starts[stop])
             split = SPLITS[fate]
             if split not in self._open:
-                self._open[split] = _Open(self._work, split, self._dtype, len(self.shards(split)), self.digests[split])
-            self._open[split].append(run.tokens[begin:end], run.ends[first:stop] - begin, source)
-        kept = (run.fates == SELECT) | (run.fates == REPORT)
-        if len(run.runs) or kept.any():
-            self._hashes.append(run.fingerprints[kept])
-            self._runs.append(np.array(run.runs))
+                number, digest = len(self.shards(split)), self.digests[split]
+                self._open[split] = _OpenShard(self._work, split, self._dtype, number, digest)
+            self._open[split].append(drawn.tokens[begin:end], drawn.ends[first:stop] - begin, source)
+        kept = (drawn.fates == SELECT) | (drawn.fates == REPORT)
+        if len(drawn.runs) or kept.any():
+            self._hashes["documents"].append(drawn.fingerprints[kept])
+            self._hashes["runs"].append(np.array(drawn.runs))  # a copy: what was drawn views a file that will go
 
-    def commit(self, phase: str, standing: Sequence[Standing], ended: str = "") -> None:
+    def commit(self, phase: str, standing: Sequence[SourcePosition], ended: str = "") -> None:
         """Finish the round: shards, hashes for the guard, then the entry."""
         number = len(self.entries)
         shards = {split: self._open[split].finish(self._folder) for split in SPLITS if split in self._open}
-        hashes = {
-            kind: self._save(self._hash_file(kind, number), arrays)
-            for kind, arrays in zip(KINDS, (self._hashes, self._runs), strict=True)
-        }
+        hashes = {}
+        for kind, arrays in self._hashes.items():
+            path = self._hash_file(kind, number)
+            aside = path.with_suffix(".part")
+            with aside.open("wb") as stream:
+                np.save(stream, np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays])), allow_pickle=False)
+            _flush(aside)
+            aside.replace(path)
+            hashes[kind] = file_sha256(path)
         _flush(self._folder)
-        entry = Entry(phase, shards, tuple(standing), ended, hashes)
+        text = json.dumps(Round(phase, shards, tuple(standing), ended, hashes).to_dict())
         aside = self._work / "round.part"
-        aside.write_text(json.dumps(entry.to_dict()), encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
         _flush(aside)
         aside.replace(self._entry(number))
         _flush(self._work)
-        self.entries.append(Entry.from_dict(json.loads(json.dumps(entry.to_dict()))))  # the standing goes on to change
+        self.entries.append(Round.from_dict(json.loads(text)))  # a copy: ``standing`` goes on to change
         self._begin()
-
-    def _save(self, path: Path, hashes: Sequence[Words]) -> str:
-        """Write hashes to a file of their own, without repetition, whole or not at all; its SHA-256."""
-        aside = path.with_suffix(".part")
-        with aside.open("wb") as stream:
-            np.save(stream, np.unique(np.concatenate([np.zeros(0, np.uint64), *hashes])), allow_pickle=False)
-        _flush(aside)
-        aside.replace(path)
-        return file_sha256(path)
 
     def drop(self) -> None:
         """Forget all rounds, and remove their shards: nothing of them can be used."""
         while self.entries:
-            for shard in self.entries.pop().shards.values():
-                for part in (shard, shard.boundaries):
-                    if part is not None:
-                        (self._folder / part.file).unlink()
+            for part in _parts(self.entries.pop()):
+                (self._folder / part.file).unlink()
             self._entry(len(self.entries)).unlink()
 
     def hashes(self, kind: str) -> list[Words]:
         """The hashes of evaluation ``documents`` or of their ``runs`` in all finished rounds."""
         return [np.load(self._hash_file(kind, number)) for number in range(len(self.entries))]
 
-    @property
-    def fullest(self) -> int:
-        """Tokens of the longest shard of this round so far."""
-        return max((each.tokens for each in self._open.values()), default=0)
+
+def _parts(entry: Round) -> list[Shard | Boundaries]:
+    return [part for shard in entry.shards.values() for part in shard.parts]
 
 
-class _Open:
+class _OpenShard:
     """A shard that is being written, and the ends of its documents."""
 
     def __init__(
@@ -206,12 +253,11 @@ class _Open:
         ends = np.concatenate(self._ends).astype(np.uint64)
         names, counts = zip(*self._sources, strict=True)
         sources = np.repeat(np.array(names, np.uint16), counts)
-        name = shard.file.replace(".arrow", ".documents.arrow")
-        with pa.OSFile(str(self._work / name), "wb") as sink, pa.ipc.new_file(sink, BOUNDARIES) as writer:
+        path = self._work / shard.file.replace(".arrow", ".documents.arrow")
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, BOUNDARIES) as writer:
             writer.write_batch(pa.record_batch([pa.array(ends), pa.array(sources)], schema=BOUNDARIES))
-        path = self._work / name
-        boundaries = Boundaries(name, len(ends), path.stat().st_size, file_sha256(path))
-        for file in (shard.file, name):
+        boundaries = Boundaries(path.name, len(ends), path.stat().st_size, file_sha256(path))
+        for file in (shard.file, path.name):
             _flush(self._work / file)
             (self._work / file).replace(folder / file)
         return replace(shard, boundaries=boundaries)

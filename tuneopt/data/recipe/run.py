@@ -1,7 +1,9 @@
 """Preparing a corpus from a recipe: evaluation text first, then the training mixture without it.
 
-Everything unfinished lies in the folder ``.preparing`` of the corpus; the manifest appears last. The same command goes
-on from the last finished round, and a finished corpus is left as it is.
+The steps, each of which finds what an earlier attempt left: fix revisions; find the tokenizer; write the shards of the
+evaluation sources, round by round; make the guard of their hashes; write the training shards; write the manifest. A
+corpus exists once its manifest does. The same command goes on from the last finished round, and a finished corpus is
+left as it is. What it counted stands in the manifest (`_account`).
 """
 
 from __future__ import annotations
@@ -11,27 +13,23 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tuneopt.data.cache import write_whole
 from tuneopt.data.corpus import UNFINISHED, Corpus, open_corpus
 from tuneopt.data.manifest import TOKENIZER_FILE, Manifest, SplitEntry, TokenizerEntry, file_sha256
-from tuneopt.data.recipe.account import account
-from tuneopt.data.recipe.claim import claim, finished, is_finished, remove_leftovers, sole_preparation, write
+from tuneopt.data.recipe import hub
 from tuneopt.data.recipe.guard import Guard
-from tuneopt.data.recipe.hub import pinned
-from tuneopt.data.recipe.mixture import Mixture, Standing
+from tuneopt.data.recipe.mixture import Mixture, SourcePosition, Staging
 from tuneopt.data.recipe.recipe import LEAVE, Recipe, SourceRecipe
-from tuneopt.data.recipe.rounds import Rounds
-from tuneopt.data.recipe.rows import REPORT, SELECT, TRAIN, Job
-from tuneopt.data.recipe.staging import Staging
-from tuneopt.data.recipe.stream import forget
-from tuneopt.data.recipe.units import check, stamp
+from tuneopt.data.recipe.rounds import Rounds, claim, is_finished, sole_preparation
+from tuneopt.data.recipe.units import EQUAL, REPORT, SELECT, SHARED, TRAIN, EncodingJob, check, stamp
 from tuneopt.data.recipe.vocabulary import find_tokenizer, identity, read_end
-from tuneopt.data.recipe.workers import Here, Pool, Workers
+from tuneopt.data.recipe.workers import EncoderPool, Here, Workers
 from tuneopt.data.splits import BUCKETS, SPLITS
 from tuneopt.data.tokenizer import content_sha256, token_dtype
 from tuneopt.spec import InputError, canonical_json
@@ -44,12 +42,12 @@ TELL_SECONDS = 5.0
 
 EVALUATION, TRAINING = "evaluation", "train"
 
-PoolMaker = Callable[[Job, Path], Pool]
+PoolMaker = Callable[[EncodingJob, Path], EncoderPool]
 """From a job and a folder for rows to whoever encodes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PreparationProgress:
     """How far a preparation is. ``limit`` is None where nobody can know it; ``seconds`` count from its begin here."""
 
     phase: str
@@ -68,7 +66,7 @@ def prepare_recipe(
     recipe: Recipe,
     folder: Path,
     pool: PoolMaker,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[PreparationProgress], None] = lambda _: None,
 ) -> tuple[Corpus, bool]:
     """Prepare the corpus of a recipe in a folder; the corpus, and whether it was there already.
 
@@ -78,16 +76,29 @@ def prepare_recipe(
     key = _identity(recipe)
     work = folder / UNFINISHED
     if is_finished(folder):
-        remove_leftovers(folder, work)
-        return finished(folder, key), True
+        if work.is_dir():  # left by a kill behind the manifest
+            with suppress(InputError), sole_preparation(folder, work):  # the corpus is whole, whoever may write there
+                shutil.rmtree(work, ignore_errors=True)
+        return _finished(folder, key), True
     with sole_preparation(folder, work):
         if is_finished(folder):  # another process was faster
             shutil.rmtree(work, ignore_errors=True)
-            return finished(folder, key), True
+            return _finished(folder, key), True
         claim(work, key, folder)
-        _Preparation(recipe, folder, work, pool, progress, key).run()
+        _Preparation(recipe, folder, pool, progress, key).run()
         shutil.rmtree(work, ignore_errors=True)
     return open_corpus(folder), False
+
+
+def _finished(folder: Path, key: str) -> Corpus:
+    """The corpus that is there; raises `InputError` for one of another recipe, or of files that changed."""
+    corpus = open_corpus(folder)
+    if (corpus.manifest.recipe or {}).get("identity") != key:
+        raise InputError(
+            f"{folder} holds a corpus of another recipe, or of files that changed since; "
+            "give another folder with --out, or delete this one"
+        )
+    return corpus
 
 
 def _identity(recipe: Recipe) -> str:
@@ -98,20 +109,19 @@ def _identity(recipe: Recipe) -> str:
 
 
 class _Preparation:
-    """One preparation, from whatever an earlier one left."""
+    """One preparation, from whatever an earlier one left; ``key`` is the recipe's identity when it began."""
 
     def __init__(
         self,
         recipe: Recipe,
         folder: Path,
-        work: Path,
         pool: PoolMaker,
-        progress: Callable[[Progress], None],
+        progress: Callable[[PreparationProgress], None],
         key: str,
     ) -> None:
-        self.folder, self.work, self.pool, self.progress, self.key = folder, work, pool, progress, key
+        self.folder, self.work, self.pool, self.progress, self.key = folder, folder / UNFINISHED, pool, progress, key
         self.asked = recipe
-        forget()
+        hub.forget()
         self.recipe = self._pinned(recipe)
         self.held_out = 0 if recipe.evaluation else max(1, round(recipe.held_out * BUCKETS))
 
@@ -119,38 +129,40 @@ class _Preparation:
         """The recipe with fixed revisions: those of the first attempt, where there was one."""
         path = self.work / "revisions.json"
         if not path.exists():
-            fixed = [pinned(source).hub for source in (*recipe.sources, *recipe.evaluation)]
-            write(path, json.dumps([hub.revision if hub else None for hub in fixed]))
+            fixed = [hub.pinned(source).hub for source in (*recipe.sources, *recipe.evaluation)]
+            write_whole(path, json.dumps([data_set.revision if data_set else None for data_set in fixed]))
         revisions = json.loads(path.read_text(encoding="utf-8"))
-        count = len(recipe.sources)
-        return replace(
-            recipe,
-            sources=_revised(recipe.sources, revisions[:count]),
-            evaluation=_revised(recipe.evaluation, revisions[count:]),
+        sources = tuple(
+            replace(source, hub=replace(source.hub, revision=revision)) if source.hub and revision else source
+            for source, revision in zip((*recipe.sources, *recipe.evaluation), revisions, strict=True)
         )
+        count = len(recipe.sources)
+        return replace(recipe, sources=sources[:count], evaluation=sources[count:])
 
     def run(self) -> None:
         """Prepare everything; the manifest comes last."""
         recipe = self.recipe
         for source in (*recipe.evaluation, *recipe.sources):
             check(source, recipe)
-        text, tokenizer, training_bytes = find_tokenizer(recipe, self.work, self.held_out)
-        self.tokenizer, self.text = tokenizer, text
-        self.end = read_end(tokenizer, recipe.tokenizer)
-        self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.text, self.tokenizer, training_bytes = find_tokenizer(recipe, self.work, self.held_out)
+        self.end = read_end(self.tokenizer, recipe.tokenizer)
+        self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.rounds = Rounds(self.folder, self.work, token_dtype(self.vocab_size))
         guard = None
         if recipe.evaluation:
             self._phase(EVALUATION, recipe.evaluation, None, len(recipe.sources))
-            self._unchanged()
-            self._evaluable()
+            self._check_unchanged()
+            for split in (SPLITS[SELECT], SPLITS[REPORT]):
+                if not self.rounds.shards(split):
+                    self.rounds.drop()  # so that a mended recipe may have the folder
+                    raise self._empty(split)
             hashes = self.rounds.hashes
             guard = Guard.of(hashes("documents"), hashes("runs"), recipe.ngram)
         self._phase(TRAINING, recipe.sources, guard, 0)
-        self._unchanged()
-        self._manifest(guard, training_bytes)
+        self._check_unchanged()
+        self._write_manifest(guard, training_bytes)
 
-    def _unchanged(self) -> None:
+    def _check_unchanged(self) -> None:
         """Raise `InputError` if what was read in this phase may not be what was there at the begin."""
         if _identity(self.asked) != self.key:
             raise InputError(
@@ -158,29 +170,26 @@ class _Preparation:
                 "command again"
             )
 
-    def _evaluable(self) -> None:
-        """Raise `InputError` if the evaluation sources left a split empty; a mended recipe may have the folder."""
-        for split in (SPLITS[SELECT], SPLITS[REPORT]):
-            if not self.rounds.shards(split):
-                self.rounds.drop()
-                raise self._empty(split)
-
     def _empty(self, split: str) -> InputError:
         use = "to train on" if split == SPLITS[TRAIN] else "to evaluate on"
         return InputError(f"recipe {self.recipe.name} leaves no document for the split {split}; give more text {use}")
 
     def _phase(self, phase: str, sources: Sequence[SourceRecipe], guard: Guard | None, first: int) -> None:
-        """Write the shards of a phase, from where its last finished round stands."""
+        """Write the shards of a phase, from where its last finished round stands.
+
+        ``first`` is the number of the first source in the whole recipe.
+        """
         evaluating = phase == EVALUATION
         done = [entry for entry in self.rounds.entries if entry.phase == phase]
         if done and done[-1].ended:
             return
         recipe = self.recipe
-        job = Job(
+        job = EncodingJob(
             sources=tuple(sources),
             tokenizer=self.text,
             end=self.end,
             vocab_size=self.vocab_size,
+            # Evaluation sources are halved into select and report; else both take their share of the buckets.
             select_end=BUCKETS // 2 if evaluating else self.held_out,
             report_end=BUCKETS if evaluating else 2 * self.held_out,
             guard=guard,
@@ -197,65 +206,56 @@ class _Preparation:
                 (SELECT, REPORT) if evaluating else (TRAIN,),
                 recipe.evaluation_tokens if evaluating else recipe.tokens,
                 LEAVE if evaluating else recipe.when_exhausted,
-                done[-1].standing if done else [Standing() for _ in sources],
+                done[-1].standing if done else [SourcePosition() for _ in sources],
             )
             self._draw(phase, mixture, staging, first)
         shutil.rmtree(rows, ignore_errors=True)
 
     def _draw(self, phase: str, mixture: Mixture, staging: Staging, first: int) -> None:
+        """Draw documents and commit a round whenever a shard is full."""
         began = told = time.monotonic()
         before = mixture.taken
-        while (run := mixture.draw(self.recipe.shard_tokens - self.rounds.fullest)) is not None:
-            self.rounds.append(run, first + run.source)
+        while (drawn := mixture.draw(self.recipe.shard_tokens - self.rounds.fullest)) is not None:
+            self.rounds.append(drawn, first + drawn.source)
             if self.rounds.fullest >= self.recipe.shard_tokens:
-                self.rounds.commit(phase, mixture.standing)
-                for source, standing in enumerate(mixture.standing):
-                    staging.forget(source, standing.unit)
+                self.rounds.commit(phase, mixture.positions)
+                for source, position in enumerate(mixture.positions):
+                    staging.forget(source, position.unit)  # not before the commit: a kill would need them again
             if (now := time.monotonic()) - told >= TELL_SECONDS:
                 told, taken = now, mixture.taken
                 limit = self.recipe.tokens if phase == TRAINING else self.recipe.evaluation_tokens
-                self.progress(Progress(phase, taken, limit, taken - before, now - began))
-        self.rounds.commit(phase, mixture.standing, mixture.ended)
+                self.progress(PreparationProgress(phase, taken, limit, taken - before, now - began))
+        self.rounds.commit(phase, mixture.positions, mixture.ended)
 
-    def _manifest(self, guard: Guard | None, training_bytes: int) -> None:
+    def _write_manifest(self, guard: Guard | None, training_bytes: int) -> None:
         recipe = self.recipe
-        plain = account(recipe, self.rounds.entries, guard)
+        account = _account(recipe, self.rounds, guard)
         splits = {}
         for split in SPLITS:
             shards = self.rounds.shards(split)
             documents = sum(shard.boundaries.documents for shard in shards if shard.boundaries)
             if not documents:
                 raise self._empty(split)
-            size = sum(entry["splits"][split]["bytes"] for entry in plain["mixture"])
+            size = sum(row["splits"][split]["bytes"] for row in account["mixture"])
             tokens = sum(shard.tokens for shard in shards)
             splits[split] = SplitEntry(documents, size, tokens, self.rounds.digests[split].hexdigest(), shards)
-        write(self.folder / TOKENIZER_FILE, self.text)
-        trained = recipe.tokenizer.train is not None
-        content = content_sha256(self.tokenizer) if trained else _content(self.text)
-        manifest = Manifest(
+        write_whole(self.folder / TOKENIZER_FILE, self.text)
+        if recipe.tokenizer.train is not None:
+            content = content_sha256(self.tokenizer)
+        else:  # a file from outside, whatever its spaces and the order of its keys
+            plain = json.loads(self.text)
+            plain.pop("version", None)
+            canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+            content = hashlib.sha256(canonical.encode()).hexdigest()
+        Manifest(
             corpus=recipe.name,
             vocab_size=self.vocab_size,
             split_rule=_rule(recipe, self.held_out),
             tokenizer=TokenizerEntry(file_sha256(self.folder / TOKENIZER_FILE), content, training_bytes),
             splits=splits,
             versions={name: version(name) for name in ("pyarrow", "tokenizers")},
-            recipe={"format": FORMAT, "identity": self.key, "end_of_text": self.end, **plain},
-        )
-        manifest.write(self.folder)
-
-
-def _revised(sources: Sequence[SourceRecipe], revisions: Sequence[str | None]) -> tuple[SourceRecipe, ...]:
-    return tuple(
-        replace(source, hub=replace(source.hub, revision=revision)) if source.hub and revision else source
-        for source, revision in zip(sources, revisions, strict=True)
-    )
-
-
-def _content(text: str) -> str:
-    """SHA-256 of a tokenizer file from outside, whatever its spaces and the order of its keys."""
-    plain: dict[str, Any] = json.loads(text)
-    plain.pop("version", None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+            recipe={"format": FORMAT, "identity": self.key, "end_of_text": self.end, **account},
+        ).write(self.folder)
 
 
 def _rule(recipe: Recipe, held_out: int) -> str:
@@ -266,3 +266,49 @@ def _rule(recipe: Recipe, held_out: int) -> str:
             f"without documents equal to evaluation text or sharing {recipe.ngram} words in a row with it"
         )
     return f"{bucket}; select: below {held_out}, report: from there to below {2 * held_out}, train: all others"
+
+
+def _account(recipe: Recipe, rounds: Rounds, guard: Guard | None) -> dict[str, Any]:
+    """What was counted, as plain data for the manifest: documents, bytes and tokens of every source by split.
+
+    And the recipe in its own words, how its phases ended, and what the guard kept out.
+    """
+    last = {entry.phase: entry for entry in rounds.entries}
+    rows = []
+    weights = sum(source.weight for source in recipe.sources)
+    for phase, sources in ((TRAINING, recipe.sources), (EVALUATION, recipe.evaluation)):
+        if sources:
+            for source, position in zip(sources, last[phase].standing, strict=True):
+                weight = float(source.weight / weights) if phase == TRAINING else None
+                rows.append(_account_of(source, position, phase, weight))
+    total = sum(row["splits"]["train"]["tokens"] for row in rows)
+    for row in rows:
+        if row["phase"] == TRAINING:
+            row["share"] = row["splits"]["train"]["tokens"] / total if total else 0.0
+    return {
+        "said": recipe.describe(),
+        "ended": {phase: entry.ended for phase, entry in last.items()},
+        "mixture": rows,
+        "guard": {
+            "ngram": recipe.ngram if guard else 0,
+            "evaluation_documents": 0 if guard is None else len(guard.documents),
+            "evaluation_runs": 0 if guard is None else len(guard.runs),
+            "kept_out_equal": sum(row["kept_out"]["equal"]["documents"] for row in rows),
+            "kept_out_shared": sum(row["kept_out"]["shared"]["documents"] for row in rows),
+        },
+    }
+
+
+def _account_of(source: SourceRecipe, position: SourcePosition, phase: str, weight: float | None) -> dict[str, Any]:
+    names = ("documents", "bytes", "tokens")
+    counted = {fate: dict(zip(names, position.counts.get(str(fate), (0, 0, 0)), strict=True)) for fate in range(5)}
+    kept_out = {"equal": counted[EQUAL], "shared": counted[SHARED]}
+    return {
+        "source": source.name,
+        "phase": phase,
+        "origin": source.origin,
+        "weight": weight,
+        "epochs": position.epoch + 1,
+        "splits": {split: counted[fate] for fate, split in enumerate(SPLITS)},
+        "kept_out": {name: {key: counts[key] for key in names[:2]} for name, counts in kept_out.items()},
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from tuneopt.data.cache import write_whole
 from tuneopt.data.manifest import TOKENIZER_FILE
 from tuneopt.data.recipe.guard import fingerprint
 from tuneopt.data.recipe.hub import tokenizer_text
@@ -35,45 +36,37 @@ def find_tokenizer(recipe: Recipe, work: Path, held_out: int) -> tuple[str, Toke
     """Text of its file, the tokenizer, and the bytes it was trained on; kept in ``work`` for the next attempt."""
     kept, count = work / TOKENIZER_FILE, work / "training_bytes"
     if not kept.exists():
-        wanted = recipe.tokenizer
-        size = 0
-        if wanted.file is not None:
-            text = read_tokenizer(wanted.file)
-        elif wanted.hub is not None:
-            text = tokenizer_text(wanted.hub, wanted.revision)
+        asked = recipe.tokenizer
+        sizes: list[int] = []
+        if asked.file is not None:
+            text = read_tokenizer(asked.file)
+        elif asked.hub is not None:
+            text = tokenizer_text(asked.hub, asked.revision)
         else:
-            assert wanted.train is not None
-            sample = _Sample(recipe, held_out)
-            text = train_tokenizer(sample.texts(), wanted.train).to_str(pretty=True)
-            size = sample.bytes
-        count.write_text(str(size))
-        aside = kept.with_suffix(".part")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(kept)
+            assert asked.train is not None
+            text = train_tokenizer(_sample(recipe, held_out, sizes), asked.train).to_str(pretty=True)
+        count.write_text(str(sum(sizes)))
+        write_whole(kept, text)  # after the count: who finds it finds both
     text = kept.read_text(encoding="utf-8")
     return text, parse_tokenizer(text, str(recipe.tokenizer.hub or kept)), int(count.read_text())
 
 
-class _Sample:
-    """The first training documents of every source, in proportion to the weights, up to `TRAINING_BYTES`."""
+def _sample(recipe: Recipe, held_out: int, sizes: list[int]) -> Iterator[str]:
+    """The first training documents of every source, in proportion to the weights, up to `TRAINING_BYTES`.
 
-    def __init__(self, recipe: Recipe, held_out: int) -> None:
-        self._recipe, self._held_out = recipe, held_out
-        self.bytes = 0
-
-    def texts(self) -> Iterator[str]:
-        total = sum(source.weight for source in self._recipe.sources)
-        for index, source in enumerate(self._recipe.sources):
-            left = int(TRAINING_BYTES * source.weight / total)
-            for text in (text for unit in units(source, index, self._recipe) for text in documents(source, unit)):
-                if left <= 0:
-                    break
-                if int.from_bytes(fingerprint(text)[:2], "big") < 2 * self._held_out:
-                    continue
-                size = len(text.encode())
-                left -= size
-                self.bytes += size
-                yield text
+    ``sizes`` takes in the bytes of each. Documents whose bucket is that of an evaluation split are left out.
+    """
+    total = sum(source.weight for source in recipe.sources)
+    for index, source in enumerate(recipe.sources):
+        left = int(TRAINING_BYTES * source.weight / total)
+        for text in (text for unit in units(source, index, recipe) for text in documents(source, unit)):
+            if left <= 0:
+                break
+            if int.from_bytes(fingerprint(text)[:2], "big") < 2 * held_out:
+                continue
+            sizes.append(len(text.encode()))
+            left -= sizes[-1]
+            yield text
 
 
 def read_end(tokenizer: Tokenizer, recipe: TokenizerRecipe) -> int:

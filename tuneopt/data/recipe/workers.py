@@ -1,19 +1,27 @@
-"""Processes of this machine that encode units. A worker ends with its parent, and one that is killed is replaced."""
+"""Processes of this machine that encode units: ``python -m tuneopt.data.recipe.workers PIPE FOLDER``.
+
+The parent hands out units over a pipe for each worker and gets back the names of finished files; rows go through the
+disk alone. A worker that is killed is replaced, and what it had is done again. A worker ends with its parent: the pipe
+breaks, or the parent's process number changes. `EncoderPool` is what a preparation needs; Ray has one of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
+import traceback
 from collections import deque
-from multiprocessing.connection import Pipe, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Protocol
 
-from tuneopt.data.recipe.rows import Job, encode_unit, schema, write_rows
-from tuneopt.data.recipe.units import Unit
+import pyarrow as pa
+
+from tuneopt.data.recipe.units import EncodingJob, Unit, encode_to_file
 from tuneopt.spec import InputError
 
 ATTEMPTS = 3
@@ -26,12 +34,7 @@ ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "RAYON_
 """Environment in which a worker uses one core."""
 
 
-def stem(unit: Unit) -> str:
-    """The name that a unit's rows have on disk, but for checksum and ending."""
-    return f"{unit.source:03d}-{unit.number:08d}"
-
-
-class Pool(Protocol):
+class EncoderPool(Protocol):
     """Whoever encodes units. ``ahead`` is how many units it wants to have at once."""
 
     ahead: int
@@ -51,7 +54,7 @@ class Here:
 
     ahead = 1
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: EncodingJob, folder: Path) -> None:
         self._job, self._folder = job, folder
         self._waiting: deque[Unit] = deque()
 
@@ -68,15 +71,10 @@ class Here:
         """Nothing is open."""
 
 
-def encode_to_file(job: Job, unit: Unit, folder: Path) -> Path:
-    """Encode a unit into a file of rows."""
-    return write_rows(folder, stem(unit), encode_unit(job, unit), schema(job.vocab_size))
-
-
 class Workers:
     """Processes that encode, each with a pipe of its own."""
 
-    def __init__(self, job: Job, folder: Path, count: int) -> None:
+    def __init__(self, job: EncodingJob, folder: Path, count: int) -> None:
         self.ahead = count * (DEPTH + 2)
         self._job, self._folder = job, folder
         self._waiting: deque[Unit] = deque()
@@ -90,7 +88,7 @@ class Workers:
 
     def _feed(self) -> None:
         while self._waiting:
-            worker = min(self._workers, key=lambda each: len(each.units))
+            worker = min(self._workers, key=lambda worker: len(worker.units))
             if len(worker.units) >= DEPTH:
                 return
             worker.give(self._waiting.popleft())
@@ -100,7 +98,7 @@ class Workers:
         done: list[tuple[Unit, Path]] = []
         while not done:
             ready = wait([worker.pipe for worker in self._workers])
-            for worker in [each for each in self._workers if each.pipe in ready]:
+            for worker in [worker for worker in self._workers if worker.pipe in ready]:
                 try:
                     kind, value = worker.pipe.recv()
                 except (EOFError, OSError):
@@ -120,7 +118,7 @@ class Workers:
         """Put another worker in the place of one that was killed; what it had is done again."""
         worker.stop()
         if worker.units:
-            unit = worker.units[0]
+            unit = worker.units[0]  # the one that it was at: the others are not to blame
             self._attempts[unit] = self._attempts.get(unit, 0) + 1
             if self._attempts[unit] >= ATTEMPTS:
                 where = unit.path or f"shard {unit.start} of source {self._job.sources[unit.source].name}"
@@ -140,12 +138,12 @@ class Workers:
 class _Worker:
     """One process and its pipe; ``units`` are those it has, in the order in which it answers."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: EncodingJob, folder: Path) -> None:
         self.pipe, theirs = Pipe()
         self.units: deque[Unit] = deque()
         # A plain child: unlike multiprocessing's, it does not run the caller's main module once more.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tuneopt.data.recipe.worker", str(theirs.fileno()), str(folder)],
+            [sys.executable, "-P", "-m", "tuneopt.data.recipe.workers", str(theirs.fileno()), str(folder)],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -164,3 +162,34 @@ class _Worker:
         self.pipe.close()
         self.process.kill()
         self.process.wait()
+
+
+def work(pipe: Connection, folder: Path, parent: int) -> None:
+    """Encode what arrives until the parent is gone: a unit that is done then is kept, what still waits is not begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent decides
+    pa.set_cpu_count(1)
+    with contextlib.suppress(EOFError, OSError):
+        job = pipe.recv()
+        while True:
+            unit = pipe.recv()
+            if os.getppid() != parent:
+                return
+            pipe.send(_outcome(job, unit, folder))
+
+
+def _outcome(job: EncodingJob, unit: Unit, folder: Path) -> tuple[str, str]:
+    """How encoding went, as a word and a text: an exception of a library need not survive a pipe."""
+    try:
+        return "done", str(encode_to_file(job, unit, folder))
+    except InputError as error:
+        return "bad", str(error)
+    except FileNotFoundError:
+        raise  # the folder is gone, and with it whoever wanted the rows
+    except OSError as error:
+        return "full" if error.errno == errno.ENOSPC else "error", str(error)
+    except Exception:
+        return "error", traceback.format_exc()
+
+
+if __name__ == "__main__":
+    work(Connection(int(sys.argv[1])), Path(sys.argv[2]), os.getppid())
