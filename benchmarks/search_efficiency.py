@@ -27,8 +27,7 @@ from typing import Any
 
 from tuneopt.constants import TOLERANCE
 from tuneopt.search.descent import POLICIES, descend
-from tuneopt.search.ladder import Config, LadderSpace
-from tuneopt.search.space import load_space
+from tuneopt.search.space import Config, LadderSpace, load_space
 from tuneopt.search.surrogate import AdditiveSurrogate, PairwiseSurrogate
 from tuneopt.spec import Value, canonical
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
 from tuneopt.search.axis import Axis
-from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.records import outcome_of
-from tuneopt.search.space import load_space
+from tuneopt.search.space import LadderSpace, load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec, Value
 

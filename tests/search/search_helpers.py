@@ -13,7 +13,7 @@ import pytest
 
 from tuneopt.search.axis import Axis
 from tuneopt.search.descent import Descent, descend
-from tuneopt.search.ladder import Config, LadderSpace
+from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 

@@ -10,6 +10,7 @@ import pytest
 
 from tuneopt.search.space import load_space, space_names
 from tuneopt.search.sweep import Sweep
+from tuneopt.search.testing import CORPUS as CONFORMANCE
 from tuneopt.search.testing import SearchSpaceConformance, ids
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 
@@ -128,6 +129,47 @@ def test_descriptions_and_ids_are_those_of_the_first_release(name):
     sweeps = [Sweep(space.on(ladder), Regime(SCALES[scale], 1.0, CORPUS)) for ladder, scale in LADDERS]
     found = (hashlib.sha256(text.encode()).hexdigest()[:16], *(sweep.trial_id(sweep.space.start) for sweep in sweeps))
     assert found == FROZEN[name]
+
+
+SWEEPS = [
+    ("adam_mini", "paper", "db8a56df3b0430fc", "d3837e4fae2d89a7", "bf801a140f45d3ae"),
+    ("adam_mini", "nano", "3e99b9c590e5272c", "36089e6ad7b27752", "6749604894c97819"),
+    ("adamw", "paper", "dbce167ff8fdfe73", "c80f929f27c383b8", "7d5676cc59847057"),
+    ("adamw", "nano", "085a7b9943684d85", "d57f1035ebe4b5c8", "2b169d5106bf1aba"),
+    ("cautious", "paper", "aef62a521d9d23ef", "8465d83850a937c3", "8984da3fde2232db"),
+    ("cautious", "nano", "487dfc722b7d38c0", "b9ce5907961f2726", "d219ddbc56a9ef57"),
+    ("kron", "paper", "2e448c5917e1d652", "9f0e526e883d9e9a", "da97c1c3ff0e5159"),
+    ("kron", "nano", "7e773748f59119b3", "f553822c3e21675b", "c841704ff1d6f9f1"),
+    ("lion", "paper", "0e502a16688a5642", "cc2872d28ade3a80", "1839a5015cfc48cd"),
+    ("lion", "nano", "157db79cf0e980f9", "7562a7a209e329a3", "dfd6c339d4a38a05"),
+    ("mars", "paper", "2e883e97f7be3140", "4de79fffb65f8eb7", "e026c0bede5aa131"),
+    ("mars", "nano", "de1009ef10f1c766", "1ce0454e24f9dd73", "775a649470a2f3db"),
+    ("muon", "paper", "a76b6a136d0a12e1", "4ae75f1b30fdb09e", "a314faed0b28a083"),
+    ("muon", "nano", "1e0080bd8c4587e2", "34eed727fce0ad68", "e944a48a170288d3"),
+    ("nadamw", "paper", "020aa5a609f0ff82", "1e5bda9ea0a60c91", "33426f2a58f17a5c"),
+    ("nadamw", "nano", "857327e5ea6255d2", "5fa4adc3fdf6df3b", "46914475fe0cb572"),
+    ("scion", "paper", "62f7eb9366817429", "a42edccae3aec8c3", "ebe8b2ab5584f3f1"),
+    ("scion", "nano", "5752bc4bec2f7820", "56e7b6b57943e679", "28aa8175d787d59e"),
+    ("soap", "paper", "e2ae98626d437c4f", "9e5ca99eb6cae01c", "8269212fcb111a7b"),
+    ("soap", "nano", "e246269f0de43e6a", "a09d00836fdee96a", "7fcb755329ab4e75"),
+    ("sophia", "paper", "d7e1a9fd14e5774a", "f7221fa85b14f61c", "e874cf6765097f4b"),
+    ("sophia", "nano", "6a4cb46419329060", "0c2ee5b4c4888702", "3acb373f53847543"),
+]
+"""By space and ladder: the id of the sweep of the ladder's first regime, of its start, and a digest of the ids of the
+star around the start and of every extension beyond its edges, in order."""
+
+
+@pytest.mark.parametrize(("name", "ladder", "swept", "start", "star"), SWEEPS)
+def test_sweeps_stars_and_extensions_keep_their_ids(name, ladder, swept, start, star):
+    space = load_space(name)
+    assert ids(space)[ladder] == [swept, start]
+    regime = next(Regime(scale, 1.0, CONFORMANCE) for scale in SCALES.values() if scale.ladder == ladder)
+    sweep = Sweep(space.on(ladder), regime)
+    around = [config for _, _, config in sweep.space.star(sweep.space.start)]
+    for axis in sweep.space.axes:
+        around += [sweep.space.change(sweep.space.start, axis.name, value) for value in (*axis.below, *axis.above)]
+    text = " ".join(sweep.trial_id(config) for config in around)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == star
 
 
 def test_a_described_space_is_stable_json():

@@ -9,7 +9,7 @@ import pytest
 from search_helpers import at, axis, run, space
 
 from tuneopt.search.descent import descend
-from tuneopt.search.effects import Effects
+from tuneopt.search.joint import Effects
 from tuneopt.search.surrogate import AdditiveSurrogate, PairwiseSurrogate
 
 NAMES = ("beta1", "beta2", "epsilon", "learning_rate", "momentum", "weight_decay")

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from search_helpers import axis, run, space
 
 from tuneopt.search.axis import Axis
-from tuneopt.search.prediction import TunedRegime, forecast, predict, published_regimes, star_regime
-from tuneopt.search.prediction_law import Law, fit_law
+from tuneopt.search.prediction import PowerLaw, TunedRegime, fit_law, forecast, predict, published_regimes, star_regime
 from tuneopt.search.space import load_space, space_names
 from tuneopt.spec import InputError
 
@@ -73,7 +72,7 @@ def test_an_offset_is_taken_where_it_explains_the_points():
     law = fit_law(sizes, ratios, h, np.full(len(h), 1e4))
     assert law.e > 0
     assert law.at(1e10, 1) > 0.5, "a power law alone would fall to nothing"
-    assert Law(2.0, 1.0, 0.5, 0.25).at(2e8, 4) == pytest.approx(2 * 2 * 2 + 0.25)
+    assert PowerLaw(2.0, 1.0, 0.5, 0.25).at(2e8, 4) == pytest.approx(2 * 2 * 2 + 0.25)
 
 
 def test_values_are_snapped_to_the_continued_grid_with_an_interval_around_them():

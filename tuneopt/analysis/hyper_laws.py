@@ -21,8 +21,7 @@ from tuneopt.analysis.spaces import axes
 from tuneopt.analysis.speedup import LEVEL
 from tuneopt.analysis.stars import Star
 from tuneopt.search.axis import Axis, is_number
-from tuneopt.search.prediction import FEWEST, Law, TunedRegime, predict
-from tuneopt.search.prediction_law import UNIT
+from tuneopt.search.prediction import FEWEST, UNIT, PowerLaw, TunedRegime, predict
 from tuneopt.spec import SCALES, Value
 
 
@@ -115,7 +114,7 @@ _Ends = tuple[float | None, float | None]
 _UNKNOWN: _Ends = (None, None)
 
 
-def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: Law, level: float) -> tuple[_Ends, _Ends]:
+def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: PowerLaw, level: float) -> tuple[_Ends, _Ends]:
     """The intervals of B and C by plain regression; None where regimes do not vary in size or ratio, or are too few."""
     kept = [regime for regime in tuned if regime.config[axis.name] != axis.off]
     values = np.array([float(regime.config[axis.name]) for regime in kept])

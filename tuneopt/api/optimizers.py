@@ -12,7 +12,7 @@ from tuneopt.search.space import GROUP, SearchSpace, load_space
 from tuneopt.spec import InputError, Scale, Value, find_scale
 
 if TYPE_CHECKING:
-    from tuneopt.search.ladder import LadderSpace
+    from tuneopt.search.space import LadderSpace
 
 
 def optimizers() -> list[dict[str, Any]]:

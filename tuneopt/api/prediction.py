@@ -10,8 +10,8 @@ from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
-    from tuneopt.search.ladder import LadderSpace
     from tuneopt.search.prediction import Forecast, TunedRegime
+    from tuneopt.search.space import LadderSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from tuneopt.search.outcome import Outcome
 from tuneopt.search.records import outcome_of
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.samplers import distributions, make_sampler, to_point, to_values, told_loss
-from tuneopt.search.state import SweepState
-from tuneopt.search.sweep import Sweep
+from tuneopt.search.sweep import Sweep, SweepState
 from tuneopt.spec import TrialSpec
 
 REPEATS = 10

@@ -16,8 +16,7 @@ from tuneopt.optim.external import source_of
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import recorded
-from tuneopt.search.state import SweepState
-from tuneopt.search.sweep import Sweep
+from tuneopt.search.sweep import Sweep, SweepState
 from tuneopt.spec import TrialSpec
 
 

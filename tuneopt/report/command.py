@@ -6,8 +6,7 @@ import shlex
 
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import value_text
-from tuneopt.search.ladder import LadderSpace
-from tuneopt.search.space import load_space
+from tuneopt.search.space import LadderSpace, load_space
 from tuneopt.spec import InputError, Value
 
 

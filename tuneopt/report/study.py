@@ -10,11 +10,10 @@ from typing import Any
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.table import devices
 from tuneopt.report.palette import position
-from tuneopt.search.ladder import Config
 from tuneopt.search.records import replay, stored_sweep
 from tuneopt.search.sampled import marks
-from tuneopt.search.state import SweepState
-from tuneopt.search.sweep import Sweep
+from tuneopt.search.space import Config
+from tuneopt.search.sweep import Sweep, SweepState
 from tuneopt.spec import InputError, nearest
 
 _SEARCH_FIELDS = ("search", "scheduler", "trials", "cut")

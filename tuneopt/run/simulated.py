@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import OneSweep, SchedulerQueue
-from tuneopt.search.state import SweepState
-from tuneopt.search.sweep import Sweep
+from tuneopt.search.sweep import Sweep, SweepState
 from tuneopt.spec import InputError, TrialSpec
 
 Evaluate = Callable[[TrialSpec], Outcome | float | None]

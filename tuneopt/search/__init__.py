@@ -1,4 +1,4 @@
-"""Search: declared spaces, coordinate descent to a certificate, whole sweeps, and a simulator to test them on.
+"""Search: declared spaces, coordinate descent to a certificate, whole sweeps, studies and predictions.
 
 Pure Python over plain values; importing it loads nothing heavy. Names below are resolved on first use.
 """
@@ -13,15 +13,14 @@ _HOMES = {
     "Change": "descent",
     "Coordinate": "space",
     "Descent": "descent",
-    "LadderSpace": "ladder",
-    "Move": "descent",
+    "LadderSpace": "space",
+    "Move": "replaying",
     "Outcome": "sweep",
     "SearchSpace": "space",
     "Sweep": "sweep",
-    "SweepState": "state",
+    "SweepState": "sweep",
     "descend": "descent",
     "load_space": "space",
-    "simulate": "simulate",
     "space_names": "space",
 }
 __all__ = sorted(_HOMES)

@@ -3,7 +3,7 @@
 Each coordinate is predicted on its own and snapped to its grid, continued geometrically within its bounds. How:
 
 - ``constant``: every regime has one value in its near-optimal set; that value.
-- ``law``: `Law` through at least four regimes, and an interval from a residual bootstrap (see `_interval`).
+- ``law``: `PowerLaw` through at least four regimes, and an interval from a residual bootstrap (see `_interval`).
 - ``median``: fewer than four regimes; their middle value, and the interval is their range.
 - ``majority``: words and switches, and a value that is off in half of the regimes or more.
 - ``start``: no regime tells; the start of the space.
@@ -19,21 +19,16 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 from tuneopt.search.axis import Axis
-from tuneopt.search.ladder import Config, LadderSpace
-from tuneopt.search.prediction_law import Floats, Law, fit_law
+from tuneopt.search.descent import Descent
+from tuneopt.search.space import Config, LadderSpace, SearchSpace
 from tuneopt.spec import SCALES, InputError, TrialSpec, Value
-
-if TYPE_CHECKING:
-    from tuneopt.search.descent import Descent
-    from tuneopt.search.space import SearchSpace
-
-__all__ = ["Forecast", "Law", "Prediction", "TunedRegime", "forecast", "predict", "published_regimes", "star_regime"]
 
 FEWEST = 4
 """Regimes from which a law is fitted; it has four parameters."""
@@ -43,6 +38,20 @@ SOFTNESS = TOLERANCE
 
 LEVEL = 0.90
 """Coverage of an interval."""
+
+Floats = npt.NDArray[np.float64]
+
+UNIT = 1e8
+"""Parameters that count as one N in a law, so that A is a hyperparameter of a common model."""
+
+PRIOR_EXPONENT = 0.5
+"""Standard deviation of the prior on B and C; published exponents of learning rates and batches lie within 1."""
+
+OFFSETS = (0.0, 0.25, 0.5, 0.75, 0.9)
+"""The offsets tried, as shares of the smallest tuned value."""
+
+_CLEARLY = math.exp(-2 * 2.0 / 12)
+"""How far the residual sum must fall before an offset is believed: Akaike's price of a parameter at twelve points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,25 @@ class TunedRegime:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """h = A N^B ratio^C + E with N in units of `UNIT` parameters; A and E in the unit of h.
+
+    ``complement`` says that h is 1 - value, the averaging rate of a decay such as beta1.
+    """
+
+    a: float
+    b: float
+    c: float
+    e: float
+    complement: bool = False
+
+    def at(self, params: float, ratio: float) -> float:
+        """The value of the coordinate at ``params`` parameters and ``ratio``."""
+        h = self.a * (params / UNIT) ** self.b * ratio**self.c + self.e
+        return float(1 - h if self.complement else h)
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One coordinate in one regime, with the 90% interval; all three lie on the continued grid.
 
@@ -77,7 +105,7 @@ class Prediction:
     high: Value
     method: str
     support: float
-    law: Law | None = None
+    law: PowerLaw | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +291,7 @@ def _by_law(
 
 
 def _interval(
-    sizes: Floats, ratios: Floats, fitted: Floats, residuals: Floats, weights: Floats, law: Law,
+    sizes: Floats, ratios: Floats, fitted: Floats, residuals: Floats, weights: Floats, law: PowerLaw,
     wanted: tuple[float, float], resamples: int, seed: int,
 ) -> tuple[float, float]:  # fmt: skip
     """The 90% interval of a new tuned log h, by a residual bootstrap.
@@ -284,7 +312,7 @@ def _interval(
     return float(low), float(high)
 
 
-def _position(law: Law, params: float, ratio: float) -> float:
+def _position(law: PowerLaw, params: float, ratio: float) -> float:
     """Log h of a law, where h is the value, or 1 - value of a decay."""
     value = law.at(params, ratio)
     return math.log(1 - value if law.complement else value)
@@ -313,3 +341,35 @@ def _positive(axis: Axis, value: Value) -> bool:
 def _logs(values: Sequence[Value], complement: bool) -> Floats:
     numbers = np.array([float(value) for value in values])
     return np.asarray(np.log(1 - numbers if complement else numbers), dtype=np.float64)
+
+
+def fit_law(params: Floats, ratios: Floats, h: Floats, weights: Floats, complement: bool = False) -> PowerLaw:
+    """The law through positive ``h``, one per regime, by weighted least squares on log h.
+
+    ``weights`` are inverse variances of log h. The offset is a share of the smallest h, from `OFFSETS`.
+    """
+    x = np.stack([np.ones_like(h), np.log(params / UNIT), np.log(ratios)], axis=1)
+    fits = [_with_offset(x, h, weights, share * float(h.min()), complement) for share in OFFSETS]
+    plain = fits[0]
+    best = min(fits, key=lambda fit: fit[0])
+    return best[1] if best[0] < _CLEARLY * plain[0] else plain[1]
+
+
+def _with_offset(x: Floats, h: Floats, weights: Floats, offset: float, complement: bool) -> tuple[float, PowerLaw]:
+    y = np.log(h - offset)
+    # d log h = (1 - E/h) d log(h - E): weights in log h stay weights in log h.
+    w = weights * (1 - offset / h) ** 2
+    root = np.sqrt(w)
+    free = np.linalg.lstsq(x * root[:, None], y * root, rcond=None)[0]
+    # Residuals beyond their variances make the data count less; smaller ones are luck, few points fit any law.
+    excess = max(float(np.mean(w * (y - x @ free) ** 2)), 1.0)
+    prior = np.diag([0.0, 1.0, 1.0]) * excess / PRIOR_EXPONENT**2
+    # A prior centre of 0 for the slopes, none for the level; regimes are centred so that the two do not mix.
+    middle = np.average(x, axis=0, weights=w)
+    centred = x - middle
+    centred[:, 0] = 1.0
+    level, b, c = (float(each) for each in np.linalg.solve((centred.T * w) @ centred + prior, (centred.T * w) @ y))
+    a = math.exp(level - b * float(middle[1]) - c * float(middle[2]))
+    law = PowerLaw(a, b, c, offset, complement)
+    fitted = a * np.exp(b * x[:, 1] + c * x[:, 2]) + offset
+    return float(np.sum(weights * (np.log(h) - np.log(fitted)) ** 2)), law

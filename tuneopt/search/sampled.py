@@ -14,8 +14,8 @@ from typing import Any
 
 from tuneopt.ledger import TrialRecord
 from tuneopt.search.axis import Axis
-from tuneopt.search.ladder import Config
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.space import Config
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, TrialSpec, Value, identity, nearest
 

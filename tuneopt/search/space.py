@@ -1,7 +1,9 @@
-"""Declared search spaces: coordinates, fixed hyperparameters and published tuned points of one optimizer.
+"""Search spaces: as one optimizer declares it for every ladder, and as a sweep walks it on one.
 
-A module of `search_spaces` is a table built from the classes here and from nothing else. `SearchSpace.on` turns it
-into a `LadderSpace`, the form that a sweep works with, and checks what a user overrides.
+A module of `search_spaces` is a table built from the names here and from nothing else: coordinates, fixed
+hyperparameters and published tuned points, bound to ``SPACE``. `SearchSpace.on` turns it into a `LadderSpace`, the form
+that a sweep works with, and checks what a user overrides. `load_space` finds spaces: built in, of an installed package,
+or in a file. Nothing here imports numpy, torch or ray, so that listing a space is instant.
 """
 
 from __future__ import annotations
@@ -9,17 +11,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tuneopt import outside
-from tuneopt.search.axis import is_number, read_number, read_switch
-from tuneopt.search.coordinate import Coordinate, Values
-from tuneopt.search.ladder import LadderSpace
-from tuneopt.search.shared import (
+from tuneopt.search.axis import Axis, is_number, read_number, read_switch
+from tuneopt.search.coordinate import (
     STUDY,
     STUDY_TABLES,
+    Coordinate,
+    Values,
     average,
     block_size,
     epsilon,
@@ -58,6 +61,109 @@ GROUP = "tuneopt.search_spaces"
 
 COMPLETE = ("learning_rate", "train_batch_size", "warmup", "min_lr_ratio", "lr_schedule")
 """What every configuration names, as a coordinate or fixed, because every training run needs it."""
+
+
+Config = tuple[tuple[str, Value], ...]
+"""A complete configuration: every coordinate and every fixed hyperparameter, as `TrialSpec.freeze` orders them."""
+
+
+@dataclass(frozen=True)
+class LadderSpace:
+    """The axes of one optimizer on one ladder, in declared order, and its fixed hyperparameters.
+
+    The declared order breaks ties and orders a star; nothing else depends on it.
+    """
+
+    optimizer: str
+    ladder: str
+    axes: tuple[Axis, ...]
+    fixed: Config
+
+    @cached_property
+    def start(self) -> Config:
+        """The configuration that a sweep starts from."""
+        return TrialSpec.freeze({axis.name: axis.start for axis in self.axes} | dict(self.fixed))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Axis]:
+        """The axes by coordinate."""
+        return {axis.name: axis for axis in self.axes}
+
+    @cached_property
+    def _place(self) -> Mapping[str, int]:
+        return {name: place for place, (name, _) in enumerate(self.start)}
+
+    def value(self, config: Config, name: str) -> Value:
+        """The value of one hyperparameter of ``config``."""
+        return config[self._place[name]][1]
+
+    def change(self, config: Config, name: str, value: Value) -> Config:
+        """``config`` with one value replaced."""
+        place = self._place[name]
+        return (*config[:place], (name, value), *config[place + 1 :])
+
+    def line(self, config: Config, axis: Axis) -> tuple[tuple[str, Value, Config], ...]:
+        """Every change of one coordinate of ``config``, as (coordinate, value, configuration)."""
+        values = axis.line(self.value(config, axis.name))
+        return tuple((axis.name, value, self.change(config, axis.name, value)) for value in values)
+
+    def star(self, config: Config) -> tuple[tuple[str, Value, Config], ...]:
+        """Every one-coordinate change of ``config``, coordinates in declared order, values ascending."""
+        return tuple(change for axis in self.axes for change in self.line(config, axis))
+
+    def begin_at(self, values: Mapping[str, Value]) -> LadderSpace:
+        """The same space with another start; a value that the grid lacks joins it.
+
+        Raises `InputError` for an unknown coordinate or a value out of bounds.
+        """
+        unknown = [name for name in values if name not in self.by_name]
+        if unknown:
+            hint = nearest(unknown[0], self.by_name)
+            raise InputError(f"unknown coordinate {unknown[0]!r} of {self.optimizer}; {hint}")
+        axes = []
+        for axis in self.axes:
+            if axis.name in values:
+                start = axis.read(values[axis.name])
+                axis = axis.over((start,) if axis.held else axis.values, start)
+            axes.append(axis)
+        return replace(self, axes=tuple(axes))
+
+    def restart(self, values: Mapping[str, Value]) -> LadderSpace:
+        """As `begin_at`, of the varied coordinates alone: what is held stays, and other names are passed over."""
+        varied = {axis.name for axis in self.axes if not axis.held}
+        return self.begin_at({name: value for name, value in values.items() if name in varied})
+
+    def hold(self, values: Mapping[str, Value]) -> LadderSpace:
+        """The same space with some coordinates held at one value each."""
+        held = {name: (value,) for name, value in values.items() if name in self.by_name}
+        axes = (axis.over(held[axis.name], values[axis.name]) if axis.name in held else axis for axis in self.axes)
+        return replace(self, axes=tuple(axes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` is its inverse."""
+        return {
+            "optimizer": self.optimizer,
+            "ladder": self.ladder,
+            "axes": [{key: value for key, value in asdict(axis).items() if value is not None} for axis in self.axes],
+            "fixed": dict(self.fixed),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> LadderSpace:
+        """Rebuild a ladder space; raises `InputError` for anything that is not one."""
+        try:
+            axes = tuple(Axis.from_dict(axis) for axis in plain["axes"])
+            fixed = TrialSpec.freeze(plain["fixed"])
+            names = [*(axis.name for axis in axes), *dict(fixed)]
+            if len(set(names)) < len(names):
+                raise InputError("a search space names a coordinate twice")
+            starts = {axis.name: axis.start for axis in axes} | dict(fixed)
+            for need in ("train_batch_size", "warmup"):
+                if not is_number(starts.get(need)):
+                    raise InputError(f"a search space needs a number for {need}")
+            return cls(plain["optimizer"], plain["ladder"], axes, fixed)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(f"not a search space on a ladder: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -139,8 +245,27 @@ class SearchSpace:
             if name in axes:
                 axes[name] = axes[name].regrid((value,))
             else:
-                fixed[name] = _read_fixed(self, name, value, fixed[name])
+                fixed[name] = self._read_fixed(name, value, fixed[name])
         return LadderSpace(self.optimizer, ladder, tuple(axes.values()), TrialSpec.freeze(fixed))
+
+    def _read_fixed(self, name: str, given: Value, declared: Value) -> Value:
+        """A fixed hyperparameter that a user gave: numbers and switches may change, words only among the options."""
+        if isinstance(declared, bool):
+            return read_switch(name, given)
+        if is_number(declared):
+            value = read_number(name, given, declared)
+            if float(value) < 0:
+                raise InputError(f"{name} must not be negative, not {given}; try {name}={declared}")
+            return value
+        if name in self.options:
+            if given not in self.options[name]:
+                raise InputError(f"{name} cannot be {given!r}; {nearest(str(given), self.options[name])}")
+            return given
+        if str(given) != declared:
+            raise InputError(
+                f"{name} of {self.optimizer} is {declared!r}; write a search space of your own to change it"
+            )
+        return declared
 
     def describe(self) -> dict[str, Any]:
         """The space as plain data for people and JSON; grid, start and bounds are keyed by ladder."""
@@ -148,7 +273,20 @@ class SearchSpace:
             "optimizer": self.optimizer,
             "source": self.source,
             "found": self.found,
-            "coordinates": [_describe(coordinate) for coordinate in self.coordinates],
+            "coordinates": [
+                {
+                    "name": each.name,
+                    "kind": each.kind,
+                    "unit": each.unit,
+                    "meaning": each.meaning,
+                    "grid": {ladder: [canonical(value) for value in grid] for ladder, grid in each.grids.items()},
+                    "start": {ladder: canonical(value) for ladder, value in each.starts.items()},
+                    "bounds": {ladder: list(each.bounds(ladder)) for ladder in each.grids},
+                    "extend": each.extend,
+                    "off": each.off,
+                }
+                for each in self.coordinates
+            ],
             "fixed": {ladder: dict(fixed) for ladder, fixed in self.fixed.items()},
             **({"options": {name: list(words) for name, words in self.options.items()}} if self.options else {}),
             "published": [
@@ -156,37 +294,6 @@ class SearchSpace:
                 for each in self.published
             ],
         }
-
-
-def _describe(coordinate: Coordinate) -> dict[str, Any]:
-    return {
-        "name": coordinate.name,
-        "kind": coordinate.kind,
-        "unit": coordinate.unit,
-        "meaning": coordinate.meaning,
-        "grid": {ladder: [canonical(value) for value in grid] for ladder, grid in coordinate.grids.items()},
-        "start": {ladder: canonical(value) for ladder, value in coordinate.starts.items()},
-        "bounds": {ladder: list(coordinate.bounds(ladder)) for ladder in coordinate.grids},
-        "extend": coordinate.extend,
-        "off": coordinate.off,
-    }
-
-
-def _read_fixed(space: SearchSpace, name: str, given: Value, declared: Value) -> Value:
-    if isinstance(declared, bool):
-        return read_switch(name, given)
-    if is_number(declared):
-        value = read_number(name, given, declared)
-        if float(value) < 0:
-            raise InputError(f"{name} must not be negative, not {given}; try {name}={declared}")
-        return value
-    if name in space.options:
-        if given not in space.options[name]:
-            raise InputError(f"{name} cannot be {given!r}; {nearest(str(given), space.options[name])}")
-        return given
-    if str(given) != declared:
-        raise InputError(f"{name} of {space.optimizer} is {declared!r}; write a search space of your own to change it")
-    return declared
 
 
 def space_names() -> tuple[str, ...]:

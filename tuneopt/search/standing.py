@@ -14,8 +14,7 @@ from functools import cached_property
 
 from tuneopt.search.descent import Descent
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.state import SweepState
-from tuneopt.search.sweep import Sweep
+from tuneopt.search.sweep import Sweep, SweepState
 from tuneopt.spec import TrialSpec
 
 DEPTH = 2

@@ -20,8 +20,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from tuneopt.search.axis import MAX_EXTENSIONS, is_number
-from tuneopt.search.ladder import Config, LadderSpace
-from tuneopt.search.space import SearchSpace, load_space
+from tuneopt.search.space import Config, LadderSpace, SearchSpace, load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec, Value, canonical
 

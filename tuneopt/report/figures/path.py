@@ -10,7 +10,7 @@ from tuneopt.report.figures.star import scale_edge
 from tuneopt.report.palette import BAD, MUTED, look
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import changes_text, plain, value_text
-from tuneopt.search.ladder import Config
+from tuneopt.search.space import Config
 from tuneopt.spec import Value
 
 Changes = tuple[tuple[str, Value, Value], ...]

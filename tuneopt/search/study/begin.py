@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tuneopt.search.ladder import LadderSpace
+from tuneopt.search.space import LadderSpace
 from tuneopt.search.study.study import Study
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, Value, find_scale

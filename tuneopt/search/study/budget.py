@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneopt.search.ladder import Config
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.space import Config
 from tuneopt.search.standing import Standing
 from tuneopt.spec import Regime, TrialSpec
 

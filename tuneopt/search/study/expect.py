@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tuneopt.search.ladder import LadderSpace
+from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
-from tuneopt.search.state import TYPICAL_MOVES
 from tuneopt.search.study.planner import StudyPlan
+from tuneopt.search.sweep import TYPICAL_MOVES
 from tuneopt.spec import Regime
 
 USUALLY_SENSITIVE = ("learning_rate", "weight_decay")

@@ -21,9 +21,8 @@ from typing import TypeVar
 
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 from tuneopt.search.descent import POLICIES
-from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.queue import Limits
-from tuneopt.search.space import SearchSpace, load_space, space_names
+from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
 from tuneopt.search.study import fields
 from tuneopt.search.study.begin import regimes_of, sweep_in
 from tuneopt.search.study.lines import Node, parse_yaml, read_yaml

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tuneopt.search.axis import Axis
-from tuneopt.search.ladder import Config
+from tuneopt.search.space import Config
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.study.begin import hold, start
 from tuneopt.search.sweep import Sweep

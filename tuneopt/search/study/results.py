@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneopt.search.standing import Standing
-from tuneopt.search.state import Best
 from tuneopt.search.study.matching import PHASE as MATCH
 from tuneopt.search.study.planner import Finding, StudyPlan
+from tuneopt.search.sweep import Best
 from tuneopt.spec import Regime
 
 Standings = Mapping[str, Standing]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneopt.search.ladder import LadderSpace
-from tuneopt.search.state import SweepState
+from tuneopt.search.space import LadderSpace
+from tuneopt.search.sweep import SweepState
 from tuneopt.spec import Value
 
 

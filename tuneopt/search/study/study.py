@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
-from tuneopt.search.ladder import LadderSpace
 from tuneopt.search.queue import Limits
+from tuneopt.search.space import LadderSpace
 from tuneopt.spec import Evaluation, canonical_json, find_scale
 
 PHASES = ("I", "II", "III")

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from tuneopt.search.axis import Axis
-from tuneopt.search.ladder import LadderSpace
-from tuneopt.search.space import load_space
+from tuneopt.search.space import LadderSpace, load_space
 from tuneopt.search.study.begin import closeness
 from tuneopt.search.study.study import Study
 from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate

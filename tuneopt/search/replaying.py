@@ -1,0 +1,95 @@
+"""One replay of a search over finished trials, as a policy sees it.
+
+A policy is a function of a `Replaying`: it asks for waves and moves the incumbent, and stops at the first wave that has
+not ended. `tuneopt.search.descent` starts it from the beginning each time; that is why nothing is ever kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Container
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuneopt.search.space import Config, LadderSpace
+from tuneopt.spec import Value
+
+
+class Losses(Protocol):
+    """The outcomes by configuration, such as a dict: a loss in nats per token, or None if it diverged."""
+
+    def __contains__(self, config: object, /) -> bool:
+        """Whether the trial of ``config`` has ended."""
+
+    def get(self, config: Config, /) -> float | None:
+        """Its loss; None when it has not ended, and when it cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of the incumbent; ``changes`` holds (coordinate, value before, value after)."""
+
+    kind: str
+    changes: tuple[tuple[str, Value, Value], ...]
+    config: Config
+    loss_before: float | None
+    loss: float
+    wave: int
+
+
+class Replaying:
+    """One replay, as a policy sees it: looks outcomes up, counts waves, and remembers what is waited for."""
+
+    def __init__(
+        self,
+        space: LadderSpace,
+        outcomes: Losses,
+        tolerance: float,
+        feasible: Callable[[Config], bool],
+        missing: Container[Config],
+        decide: bool,
+    ) -> None:
+        self.space, self.outcomes, self.tolerance = space, outcomes, tolerance
+        self.feasible, self.missing, self.decide = feasible, missing, decide
+        self.incumbent = space.start
+        self.asked: dict[Config, None] = {}
+        self.pending: tuple[Config, ...] = ()
+        self.path: list[Move] = []
+        self.waves = 0
+
+    def loss(self, config: Config) -> float | None:
+        """The loss of a finished trial; None for one that diverged, was given up, or is not there."""
+        loss = self.outcomes.get(config)
+        return loss if loss is not None and math.isfinite(loss) else None
+
+    def settled(self, config: Config) -> bool:
+        """Whether a trial has ended or was given up."""
+        return config in self.outcomes or config in self.missing
+
+    def ask(self, configs: list[Config]) -> bool:
+        """Require a wave; true when all of it is settled and may be decided on."""
+        fresh = [config for config in configs if config not in self.asked]
+        self.waves += bool(fresh)
+        self.asked.update(dict.fromkeys(fresh))
+        self.pending = tuple(config for config in configs if not self.settled(config))
+        return self.decide and not self.pending
+
+    def around(self, names: Collection[str] | None = None) -> list[tuple[str, Value, Config]]:
+        """The feasible changes around the incumbent, of all coordinates or of some."""
+        star = self.space.star(self.incumbent)
+        return [each for each in star if (names is None or each[0] in names) and self.feasible(each[2])]
+
+    def improving(self, changes: list[tuple[str, Value, Config]]) -> list[tuple[float, str, Value, Config]]:
+        """The changes that beat the incumbent by more than the tolerance; any finished one beats one that diverged."""
+        now = self.loss(self.incumbent)
+        bar = math.inf if now is None else now - self.tolerance
+        found = [(self.loss(config), name, value, config) for name, value, config in changes]
+        return [(loss, name, value, config) for loss, name, value, config in found if loss is not None and loss < bar]
+
+    def move(self, kind: str, config: Config) -> None:
+        """Make ``config`` the incumbent."""
+        before, loss = self.incumbent, self.loss(config)
+        assert loss is not None, "only a finished trial is moved to"
+        changes = tuple((old[0], old[1], new[1]) for old, new in zip(before, config, strict=True) if old != new)
+        self.path.append(Move(kind, changes, config, self.loss(before), loss, self.waves))
+        self.incumbent = config
