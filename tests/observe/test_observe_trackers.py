@@ -18,9 +18,8 @@ from tracker_samples import scalars, wandb_runs
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.observer import TrialEnd
 from tuneopt.observe.trackers import child, tracker
-from tuneopt.observe.trackers.backend import group_of, metrics_of, settings_of, tags_of
-from tuneopt.observe.trackers.chosen import check, installed, tracking
-from tuneopt.observe.trackers.tracker import Tracker
+from tuneopt.observe.trackers.libraries import group_of, metrics_of, settings_of, tags_of
+from tuneopt.observe.trackers.tracker import Tracker, check, installed, tracking
 from tuneopt.spec import InputError, TrialSpec
 
 
@@ -254,6 +253,9 @@ from observe_samples import make_points, make_spec
 from tuneopt.observe.trackers.tracker import Tracker
 held = Tracker("tensorboard", "board")
 held.points(make_spec(), make_points(0, 10))
+while not held._lines.empty():  # handed over means: in the pipe, which outlives this process
+    time.sleep(0.01)
+time.sleep(0.1)
 print(held._process.pid, flush=True)
 time.sleep(600)
 """
@@ -298,26 +300,20 @@ def test_a_tracker_without_trials_starts_no_process() -> None:
     ],
 )
 def test_targets_that_cannot_be_are_refused_at_once(targets: dict, expected: str, tmp_path: Path, monkeypatch) -> None:
-    from tuneopt.observe.trackers import chosen
-
     (tmp_path / "a-file").write_text("")
-    monkeypatch.setattr(chosen, "installed", lambda package: True)
+    monkeypatch.setattr(tracker, "installed", lambda package: True)
     with pytest.raises(InputError, match=expected.replace("(", r"\(")), tracking(**targets):
         pass
 
 
 @pytest.mark.parametrize("target", ["sqlite:///mlflow.db", "https://host", "postgresql+psycopg2://u@h/d", "databricks"])
 def test_addresses_of_mlflow_that_can_be(target: str, monkeypatch) -> None:
-    from tuneopt.observe.trackers import chosen
-
-    monkeypatch.setattr(chosen, "installed", lambda package: True)
+    monkeypatch.setattr(tracker, "installed", lambda package: True)
     check({"mlflow": target})
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path: Path, monkeypatch) -> None:
-    from tuneopt.observe.trackers import chosen
-
-    monkeypatch.setitem(chosen._PACKAGES, "wandb", "no_such_package")
+    monkeypatch.setitem(tracker._PACKAGES, "wandb", "no_such_package")
     (tmp_path / "no_such_package").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match=r"pip install 'tuneopt\[wandb\]'"):

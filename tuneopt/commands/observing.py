@@ -41,7 +41,7 @@ class Watching:
     ) -> None:
         from tuneopt.console import say
         from tuneopt.observe.logs import configure
-        from tuneopt.observe.trackers.chosen import check
+        from tuneopt.observe.trackers.tracker import check
 
         self.targets = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
         check({kind: target for kind, target in self.targets.items() if target is not None})
@@ -50,7 +50,7 @@ class Watching:
 
     def trackers(self) -> AbstractContextManager[Sequence[Tracker]]:
         """The trackers, closed at the end; none where none was asked for."""
-        from tuneopt.observe.trackers.chosen import tracking
+        from tuneopt.observe.trackers.tracker import tracking
 
         return tracking(**self.targets)
 

@@ -13,37 +13,25 @@ from typing import Any
 
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.observer import TrialEnd
-from tuneopt.observe.trackers.backend import Backend
+from tuneopt.observe.trackers.libraries import MLflow, TensorBoard, TrackerLibrary, WandB
 from tuneopt.spec import TrialSpec
 
 FAILURES = 3
-"""Failures in a row after which a tracker is no longer asked."""
+"""Failures in a row after which a tracker is no longer asked: each may take minutes of time-outs."""
 
-
-def make(kind: str, target: str) -> Backend:
-    """The tracker of that kind, writing to ``target``: a folder, a project or an address."""
-    if kind == "tensorboard":
-        from tuneopt.observe.trackers.tensorboard import TensorBoard
-
-        return TensorBoard(target)
-    if kind == "wandb":
-        from tuneopt.observe.trackers.wandb import WandB
-
-        return WandB(target)
-    from tuneopt.observe.trackers.mlflow import MLflow
-
-    return MLflow(target)
+LIBRARIES: dict[str, Callable[[str], TrackerLibrary]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
+"""What writes to a folder, a project or an address, by the name of its flag."""
 
 
 class Writer:
-    """Takes the driver's messages to a backend, each step of a trial once, and keeps its errors from everybody."""
+    """Takes the driver's messages to a library, each step of a trial once, and keeps its errors from everybody."""
 
-    def __init__(self, start: Callable[[], Backend], complain: Callable[[str], object]) -> None:
+    def __init__(self, start: Callable[[], TrackerLibrary], complain: Callable[[str], object]) -> None:
         self.start, self.complain = start, complain
-        self.backend: Backend | None = None
+        self.library: TrackerLibrary | None = None
         self.failures = 0
         self.complained = False
-        self._held: dict[str, set[int]] = {}
+        self._written: dict[str, set[int]] = {}  # steps by trial: workers that go on tell everything from the beginning
 
     def take(self, message: dict[str, Any]) -> None:
         """One message: curve points of a trial, or its end."""
@@ -52,24 +40,24 @@ class Writer:
 
     def close(self) -> None:
         """No more messages come."""
-        if self.backend is not None and self.failures < FAILURES:
-            self._attempt(self.backend.close)
+        if self.library is not None and self.failures < FAILURES:
+            self._attempt(self.library.close)
 
     def _take(self, message: dict[str, Any]) -> None:
-        if self.backend is None:
-            self.backend = self.start()
+        if self.library is None:
+            self.library = self.start()
         spec = TrialSpec.from_dict(message["spec"])
-        if spec.id not in self._held:
-            self._held[spec.id] = self.backend.begin(spec)
-        held = self._held[spec.id]
+        if spec.id not in self._written:
+            self._written[spec.id] = self.library.begin(spec)
+        written = self._written[spec.id]
         points = [CurvePoint(*row) for row in message["points"]]
-        fresh = [point for point in points if point.step not in held]
+        fresh = [point for point in points if point.step not in written]
         if fresh:
-            self.backend.log(spec, fresh)
-            held.update(point.step for point in fresh)
+            self.library.log(spec, fresh)
+            written.update(point.step for point in fresh)
         if message["end"] is not None:
-            del self._held[spec.id]
-            self.backend.finish(spec, TrialEnd(**message["end"]))
+            del self._written[spec.id]
+            self.library.finish(spec, TrialEnd(**message["end"]))
 
     def _attempt(self, call: Callable[[], object]) -> None:
         try:
@@ -86,7 +74,7 @@ def serve(lines: Iterable[str], answer: Callable[[str], object]) -> None:
     """Write what ``lines`` say to the tracker that the first of them names."""
     whole = iter(lines)
     chosen = json.loads(next(whole))
-    writer = Writer(lambda: make(chosen["kind"], chosen["target"]), answer)
+    writer = Writer(lambda: LIBRARIES[chosen["kind"]](chosen["target"]), answer)
     for line in whole:
         writer.take(json.loads(line))
     writer.close()

@@ -1,7 +1,12 @@
-"""The driver's end of a tracker: an observer that hands everything to a process of its own and never waits for it."""
+"""The driver's end of a tracker: an observer that hands everything to a process of its own and never waits for it.
+
+`tracking` makes the trackers that a user asks for, and answers at once to what cannot work: after an hour of training a
+mistyped address is found too late.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -10,16 +15,25 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, astuple
+from pathlib import Path
 from typing import Any
 
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.observer import Observer, TrialEnd, Worker
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import InputError, TrialSpec, nearest
 
 TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow"}
 """Trackers, by the names of their flags."""
+
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+
+_EXAMPLES = {"tensorboard": "a folder", "wandb": "the name of a project", "mlflow": "sqlite:///mlflow.db or a server"}
+
+_MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "file")
+"""Schemes of addresses that MLflow's client takes."""
 
 WAITING_LINES = 20_000
 """Messages held for a tracker that is slow; what comes beyond them is dropped and counted."""
@@ -77,12 +91,13 @@ class Tracker(Observer):
 
     def _hand_over(self, spec: TrialSpec, points: Sequence[CurvePoint], end: TrialEnd | None) -> None:
         self._start()
-        message = {
-            "spec": spec.to_dict(),
-            "points": [astuple(point) for point in points],
-            "end": None if end is None else asdict(end),
-        }
-        self._put(message)
+        self._put(
+            {
+                "spec": spec.to_dict(),
+                "points": [astuple(point) for point in points],
+                "end": None if end is None else asdict(end),
+            }
+        )
 
     def _put(self, message: dict[str, Any]) -> None:
         try:
@@ -143,3 +158,56 @@ class Tracker(Observer):
     def _shown(self) -> str:
         head, at, place = self.target.rpartition("@")
         return f"{head.partition('://')[0]}://...@{place}" if at else self.target
+
+
+@contextmanager
+def tracking(
+    tensorboard: str | None = None, wandb: str | None = None, mlflow: str | None = None
+) -> Iterator[tuple[Tracker, ...]]:
+    """Trackers to observe runs with: a folder, a project, an address. Closed at the end, within half a minute.
+
+    Raises `InputError` at once for a target that cannot be one, and for a package that is not installed.
+    """
+    asked = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
+    targets = {kind: target for kind, target in asked.items() if target is not None}
+    check(targets)
+    trackers = tuple(Tracker(kind, target) for kind, target in targets.items())
+    try:
+        yield trackers
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+def check(targets: Mapping[str, str]) -> None:
+    """Raise `InputError` for the first target that cannot be written to, without any network."""
+    for kind, target in targets.items():
+        if not target.strip():
+            raise InputError(f"--{kind} is empty; give {_EXAMPLES[kind]}")
+        if not installed(_PACKAGES[kind]):
+            raise InputError(f"--{kind} needs the package {_PACKAGES[kind]}; pip install 'tuneopt[{kind}]'")
+    if "tensorboard" in targets:
+        folder = Path(targets["tensorboard"])
+        if next((path for path in (folder, *folder.parents) if path.exists()), folder).is_file():
+            raise InputError(f"--tensorboard {str(folder)!r} is a file or lies in one; give a folder")
+    if "wandb" in targets and set(targets["wandb"]) & set("/\\#?%:"):
+        raise InputError(f"--wandb {targets['wandb']!r} is no name of a project; leave out / \\ # ? % and :")
+    if "mlflow" in targets:
+        _check_mlflow(targets["mlflow"])
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported; a folder of that name (where W&B keeps its runs) is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def _check_mlflow(uri: str) -> None:
+    scheme, known, _ = uri.partition(":")
+    if not known and uri == "databricks":
+        return
+    scheme = scheme.partition("+")[0] if known else "file"
+    if scheme not in _MLFLOW:
+        raise InputError(f"--mlflow {scheme}: is no address that MLflow knows; {nearest(scheme, _MLFLOW)}")
+    if scheme == "file" and not os.environ.get("MLFLOW_ALLOW_FILE_STORE"):
+        raise InputError(f"--mlflow: MLflow no longer writes into plain folders; give {_EXAMPLES['mlflow']}")
