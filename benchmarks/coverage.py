@@ -18,13 +18,12 @@ from collections import defaultdict
 
 import numpy as np
 
-from tuneopt.analysis.best import Result
-from tuneopt.analysis.flips import regime_flips
 from tuneopt.analysis.joint import joint_fits
 from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
-from tuneopt.analysis.ranking import rankings
+from tuneopt.analysis.ranking import rankings, regime_flips
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.speedup import speedups
+from tuneopt.analysis.winner import Winner
 from tuneopt.spec import SCALES
 
 SIGMA = 0.0012
@@ -38,7 +37,7 @@ DRAWS = 600
 
 def study(
     rng: np.random.Generator, scale: str, speeds: dict[str, float], ratios: tuple[float, ...] = RATIOS
-) -> list[Result]:
+) -> list[Winner]:
     """The results of one study at one scale."""
     parameters = SCALES[scale].parameters
     alpha, exponent, beta = LAW[scale]
@@ -48,11 +47,11 @@ def study(
             tokens = 20.0 * parameters * ratio
             loss = alpha * (speed * tokens) ** -exponent + beta + SIGMA * float(rng.standard_normal())
             regime = RegimeKey("", scale, ratio)
-            found.append(Result(name, regime, parameters, tokens, loss, loss, 1, (), (f"{name} {scale} {ratio}",)))
+            found.append(Winner(name, regime, parameters, tokens, loss, loss, 1, (), (f"{name} {scale} {ratio}",)))
     return found
 
 
-def noise_of(results: list[Result], rng: np.random.Generator, freedom: int | None) -> NoiseModel:
+def noise_of(results: list[Winner], rng: np.random.Generator, freedom: int | None) -> NoiseModel:
     """Sigma as it is known, or as replicates with ``freedom`` degrees of freedom would have measured it."""
     sigma = SIGMA if freedom is None else SIGMA * math.sqrt(rng.chisquare(freedom) / freedom)
     noise = Noise(sigma, freedom, "given" if freedom is None else "measured", "everywhere")

@@ -116,7 +116,7 @@ def compacted(data: bytes) -> None:
 
 
 def _results(data: bytes, ending: str) -> None:
-    from tuneopt.analysis.load import load
+    from tuneopt.analysis.inputs import load
 
     with file_with(data, f"results{ending}") as path, expected():
         load(path)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.noise import Noise, NoiseModel
-from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.runs import Curves, CurveSample, RegimeKey
+from tuneopt.analysis.winner import Winner
 
 PARAMETERS = 134_217_728
 RATIOS = (1, 2, 4, 8)
@@ -22,12 +22,12 @@ def law(tokens: float | np.ndarray) -> float | np.ndarray:
     return ALPHA * tokens**-EXPONENT + BETA
 
 
-def result(name: str, ratio: float, loss: float, runs: int = 1, scale: str = "130m", n: int = PARAMETERS) -> Result:
+def result(name: str, ratio: float, loss: float, runs: int = 1, scale: str = "130m", n: int = PARAMETERS) -> Winner:
     regime = RegimeKey("", scale, float(ratio))
-    return Result(name, regime, n, 20.0 * n * ratio, loss, loss, runs, (), (f"{name}-{scale}-{ratio:g}",))
+    return Winner(name, regime, n, 20.0 * n * ratio, loss, loss, runs, (), (f"{name}-{scale}-{ratio:g}",))
 
 
-def study(speeds: dict[str, float], ratios: Iterable[float] = RATIOS, noise: Any = None) -> list[Result]:
+def study(speeds: dict[str, float], ratios: Iterable[float] = RATIOS, noise: Any = None) -> list[Winner]:
     """Results of optimizers that are exactly ``speeds`` times as fast as the law, plus ``noise()`` nats each."""
     return [
         result(name, ratio, float(law(20 * PARAMETERS * ratio * speed)) + (noise() if noise else 0.0))
@@ -36,7 +36,21 @@ def study(speeds: dict[str, float], ratios: Iterable[float] = RATIOS, noise: Any
     ]
 
 
-def known_noise(sigma: float, results: Iterable[Result], freedom: int | None = None) -> NoiseModel:
+DENSE = np.linspace(0.05, 1, 20)
+"""Fractions of training at which the curves of `curves_of` are known."""
+
+
+def curves_of(curves: dict[str, np.ndarray]) -> Curves:
+    """Curves by trial at `DENSE`, with one loss for both splits."""
+    return Curves(
+        {
+            trial: [CurveSample(float(at), float(loss), float(loss)) for at, loss in zip(DENSE, losses, strict=True)]
+            for trial, losses in curves.items()
+        }
+    )
+
+
+def known_noise(sigma: float, results: Iterable[Winner], freedom: int | None = None) -> NoiseModel:
     return NoiseModel({item.regime: Noise(sigma, freedom, "given", "everywhere") for item in results})
 
 

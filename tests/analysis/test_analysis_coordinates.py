@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from analysis_samples import published
 
-from tuneopt.analysis.best import choose
 from tuneopt.analysis.coordinates import CoordinateScaling, coordinate_scaling
+from tuneopt.analysis.inputs import read_runs
 from tuneopt.analysis.noise import measure
-from tuneopt.analysis.runs import read_runs
-from tuneopt.analysis.stars import Star, stars
+from tuneopt.analysis.sensitivity import Star, stars
+from tuneopt.analysis.winner import winners
 
 RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
 DECAYS = (0.0, 0.1, 0.2)
@@ -41,7 +41,7 @@ def scaling(
 ) -> tuple[dict[str, CoordinateScaling], tuple[Star, ...]]:
     runs = read_runs(table)
     noise = measure(runs)
-    results = choose(runs, noise)
+    results = winners(runs, noise)
     around = stars(results, runs, noise, near)
     return {each.coordinate: each for each in coordinate_scaling(results, around)}, around
 
@@ -95,7 +95,7 @@ def test_the_published_stars_give_the_published_coordinates() -> None:
         ]
     runs = read_runs(table)
     noise = measure(runs)
-    results = choose(runs, noise)
+    results = winners(runs, noise)
     around = stars(results, runs, noise)
     assert len(around) >= 75
     found = {(each.optimizer, each.coordinate): each.scales for each in coordinate_scaling(results, around)}

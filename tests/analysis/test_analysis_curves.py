@@ -1,27 +1,14 @@
 import numpy as np
-import pyarrow as pa
 import pytest
-from analysis_samples import known_noise, result
+from analysis_samples import DENSE, curves_of, known_noise, result
 
-from tuneopt.analysis.aligned import FRACTIONS, Curves
-from tuneopt.analysis.curves import agreement, kendall, training_flips
-from tuneopt.analysis.flips import Flip
-from tuneopt.analysis.runs import RegimeKey
-
-DENSE = np.linspace(0.05, 1, 20)
-
-
-def table(curves: dict[str, np.ndarray], fractions: np.ndarray = DENSE) -> Curves:
-    rows = [
-        {"trial": trial, "fraction": float(at), "select_loss": float(loss), "report_loss": float(loss)}
-        for trial, losses in curves.items()
-        for at, loss in zip(fractions, losses, strict=True)
-    ]
-    return Curves(pa.Table.from_pylist(rows))
+from tuneopt.analysis.ranking import Flip
+from tuneopt.analysis.runs import FRACTIONS, Curves, CurveSample, RegimeKey
+from tuneopt.analysis.training import agreement, kendall, training_flips
 
 
 def test_curves_line_up_by_interpolation_and_never_beyond_their_ends() -> None:
-    curves = table({"a": 5 - DENSE, "b": 4 - DENSE})
+    curves = curves_of({"a": 5 - DENSE, "b": 4 - DENSE})
     aligned = curves.at(["b", "a", "absent"], (0.01, 0.125, 0.5, 1.0))
     assert np.isnan(aligned[:, 0]).all() and np.isnan(aligned[2]).all()
     assert aligned[0, 1:] == pytest.approx([3.875, 3.5, 3.0])
@@ -29,18 +16,16 @@ def test_curves_line_up_by_interpolation_and_never_beyond_their_ends() -> None:
 
 
 def test_a_point_without_a_loss_is_bridged() -> None:
-    rows = [{"trial": "a", "fraction": at, "select_loss": loss} for at, loss in ((0.2, 4.0), (0.4, None), (0.6, 3.0))]
-    assert Curves(pa.Table.from_pylist(rows)).at(["a"], (0.4,))[0, 0] == pytest.approx(3.5)
+    points = [CurveSample(at, loss, None) for at, loss in ((0.2, 4.0), (0.4, None), (0.6, 3.0))]
+    assert Curves({"a": points}).at(["a"], (0.4,))[0, 0] == pytest.approx(3.5)
 
 
 def test_agreement_goes_from_reversed_to_equal() -> None:
-    final = [1.0, 2.0, 3.0]
+    final = np.array([1.0, 2.0, 3.0])
     aligned = np.array([[9.0, 1.0, 1.0], [8.0, 3.0, 2.0], [7.0, 2.0, np.nan]])
-    found = agreement(aligned, final, (0.2, 0.6, 1.0))
-    assert found.tau == pytest.approx((-1.0, 1 / 3, 1.0))
-    assert found.winner_rank == (3, 1, 1)
-    empty = agreement(np.full((2, 1), np.nan), [1.0, 2.0], (0.5,))
-    assert empty.tau == (None,) and empty.winner_rank == (None,)
+    taus, ranks = agreement(aligned, final)
+    assert taus == pytest.approx((-1.0, 1 / 3, 1.0)) and ranks == (3, 1, 1)
+    assert agreement(np.full((2, 1), np.nan), final[:2]) == ((None,), (None,))
 
 
 def planted(gap_early: float, gap_late: float, cross: float) -> tuple[Flip, ...]:
@@ -48,7 +33,7 @@ def planted(gap_early: float, gap_late: float, cross: float) -> tuple[Flip, ...]
     base = 4 - DENSE
     lifted = base + np.where(cross - 1e-9 > DENSE, gap_early, gap_late)
     results = [result("a", 1, float(base[-1])), result("b", 1, float(lifted[-1]))]
-    curves = table({results[0].trials[0]: base, results[1].trials[0]: lifted})
+    curves = curves_of({results[0].trials[0]: base, results[1].trials[0]: lifted})
     return training_flips(results, curves, known_noise(0.01, results))
 
 
@@ -72,7 +57,7 @@ def test_small_gaps_are_flips_within_noise() -> None:
 
 def test_no_curves_no_flips() -> None:
     results = [result("a", 1, 3.0), result("b", 1, 3.1)]
-    empty = table({"other": 4 - DENSE})
+    empty = curves_of({"other": 4 - DENSE})
     assert training_flips(results, empty, known_noise(0.01, results)) == ()
     assert training_flips([], empty, known_noise(0.01, results)) == ()
     assert FRACTIONS[-1] == 1.0

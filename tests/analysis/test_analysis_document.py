@@ -4,16 +4,18 @@ import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tuneopt import analysis
 from tuneopt.analysis import summary
-from tuneopt.analysis.budget import budgets
-from tuneopt.analysis.load import load
-from tuneopt.analysis.published import published
-from tuneopt.analysis.runs import read_runs
+from tuneopt.analysis.costs import budgets
+from tuneopt.analysis.inputs import load, published, read_runs
+from tuneopt.analysis.runs import from_records
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+from tuneopt.ledger.table import export
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 
 SCALE = SCALES["nano-65k"]
@@ -152,13 +154,13 @@ def test_the_noise_may_be_given(ledger: Ledger) -> None:
 
 
 def test_budgets_side_by_side(ledger: Ledger) -> None:
-    adamw, lion, muon = budgets(ledger.table())
+    adamw, lion, muon = budgets(read_runs(ledger.table()))
     assert (adamw.optimizer, adamw.trials, adamw.diverged, adamw.unproven) == ("adamw", 10, 1, 0)
     assert (lion.trials, lion.diverged) == (1, 1)
     assert (muon.trials, muon.unproven) == (10, 1)
     assert adamw.device_hours == pytest.approx(10.0) and muon.device_hours == pytest.approx(20.0)
     assert adamw.flops == 1e13 and adamw.tokens > 0 and adamw.scale is None
-    split = budgets(ledger.table(), by_regime=True)
+    split = budgets(read_runs(ledger.table()), by_regime=True)
     assert [(item.optimizer, item.ratio, item.trials) for item in split] == [
         ("adamw", 1.0, 4),
         ("adamw", 2.0, 3),
@@ -217,6 +219,25 @@ def test_mixed_precisions_are_said(tmp_path: Path) -> None:
     ledger.put(record("adamw", 1.0, 1, 4.0, precision="bf16"))
     assert any("mix compute precisions" in warning for warning in summary(ledger.table())["warnings"])
     assert dataclasses.is_dataclass(ledger.get(ledger.ids()[0]))
+
+
+def test_a_ledger_its_records_and_its_exported_table_give_one_document(ledger: Ledger, tmp_path: Path) -> None:
+    straight = summary(ledger)
+    assert straight == summary(ledger.table(), curves=ledger.curves()) | {"source": "ledger"}
+    export(ledger.table(), tmp_path / "all.parquet")
+    assert sorted(read_runs(ledger.table()), key=lambda run: run.trial) == sorted(
+        (replace(run, curve=()) for run in from_records(ledger.records())), key=lambda run: run.trial
+    )
+    exported = summary(tmp_path / "all.parquet")
+    for key in ("speedups", "rankings", "budgets", "undertuned", "transfer", "costs", "stars"):
+        assert exported[key] == straight[key]
+
+
+def test_the_package_lists_its_public_names() -> None:
+    assert dir(analysis) == sorted(analysis.__all__) == sorted(set(analysis.__all__))
+    assert {"analyse", "from_ledger", "leaders", "published", "speedups", "winners"} <= set(dir(analysis))
+    with pytest.raises(AttributeError, match="choose"):
+        analysis.choose  # noqa: B018
 
 
 def test_neither_torch_nor_ray_is_imported() -> None:

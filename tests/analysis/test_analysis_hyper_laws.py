@@ -5,16 +5,16 @@ import pytest
 from analysis_samples import result
 from scipy.stats import linregress, t
 
-from tuneopt.analysis.best import Result, choose
 from tuneopt.analysis.hyper_laws import HyperLaw, hyper_laws
+from tuneopt.analysis.inputs import published
 from tuneopt.analysis.noise import measure
-from tuneopt.analysis.published import published
+from tuneopt.analysis.winner import Winner, winners
 from tuneopt.spec import SCALES, TrialSpec
 
 SIZES = ("130m", "300m", "520m", "1.2b")
 
 
-def planted(b: float, c: float, scatter: float = 0.0, seed: int = 0, sizes: tuple[str, ...] = SIZES) -> list[Result]:
+def planted(b: float, c: float, scatter: float = 0.0, seed: int = 0, sizes: tuple[str, ...] = SIZES) -> list[Winner]:
     rng = np.random.default_rng(seed)
     found = []
     for name in sizes:
@@ -23,12 +23,12 @@ def planted(b: float, c: float, scatter: float = 0.0, seed: int = 0, sizes: tupl
             rate = 0.008 * (parameters / 1e8) ** b * ratio**c * float(np.exp(scatter * rng.standard_normal()))
             config = {"learning_rate": rate, "weight_decay": 0.1, "beta1": 0.9, "lr_schedule": "cosine"}
             base = result("adamw", ratio, 3.0, scale=name, n=parameters)
-            found.append(Result(**{**{key: getattr(base, key) for key in base.__dataclass_fields__},
+            found.append(Winner(**{**{key: getattr(base, key) for key in base.__dataclass_fields__},
                                    "config": TrialSpec.freeze(config)}))  # fmt: skip
     return found
 
 
-def rate_law(results: list[Result]) -> HyperLaw:
+def rate_law(results: list[Winner]) -> HyperLaw:
     return next(law for law in hyper_laws(results, ()) if law.coordinate == "learning_rate")
 
 
@@ -76,14 +76,14 @@ def test_the_intervals_cover_the_truth() -> None:
 def test_few_regimes_and_unknown_scales_have_no_law() -> None:
     assert hyper_laws(planted(0.1, 0.1)[:3], ()) == ()
     strange = planted(0.1, 0.1)
-    moved = [Result(**{**{key: getattr(item, key) for key in item.__dataclass_fields__},
+    moved = [Winner(**{**{key: getattr(item, key) for key in item.__dataclass_fields__},
                        "regime": item.regime._replace(scale="mine")}) for item in strange]  # fmt: skip
     assert hyper_laws(moved, ()) == ()
 
 
 def test_the_published_learning_rates_fall_with_size() -> None:
     runs = published().runs
-    laws = {(law.optimizer, law.coordinate): law for law in hyper_laws(choose(runs, measure(runs)), ())}
+    laws = {(law.optimizer, law.coordinate): law for law in hyper_laws(winners(runs, measure(runs)), ())}
     muon = laws["muon", "learning_rate"]
     assert muon.method == "law" and muon.b is not None and muon.b < 0
     assert laws["muon", "weight_decay"].method == "constant"

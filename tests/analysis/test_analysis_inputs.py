@@ -1,6 +1,7 @@
 """Sources of results: synonyms, curves and costs in a table, the published study, and the tables that come out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,8 @@ from analysis_samples import published as paper
 
 from tuneopt import analysis
 from tuneopt.analysis.columns import COLUMNS, LARGEST_ROWS, parse
-from tuneopt.analysis.inputs import Inputs, as_inputs, curves_of, from_rows
-from tuneopt.analysis.load import LARGEST_FILE, load
-from tuneopt.analysis.published import published
-from tuneopt.analysis.runs import Run, read_runs
+from tuneopt.analysis.inputs import LARGEST_FILE, Inputs, as_inputs, from_rows, load, published, read_runs
+from tuneopt.analysis.runs import Role, TrainingRun
 from tuneopt.analysis.study import Analysis, analyse
 from tuneopt.spec import InputError
 
@@ -58,11 +57,15 @@ def test_columns_aside_are_left_alone_and_costs_are_read() -> None:
 )
 def test_curves_in_a_table(curve: object) -> None:
     inputs = from_rows([ROW | {"curve": curve, "trial": "t"}, ROW])
-    assert inputs.curves is not None
-    assert inputs.curves.to_pydict() == {
-        "trial": ["t", "t"], "fraction": [0.5, 1.0], "select_loss": [4.0, 3.4], "report_loss": [4.0, 3.4],
-    }  # fmt: skip
-    assert curves_of(read_runs([ROW])) is None
+    assert [run.curve for run in inputs.runs] == [((0.5, 4.0, 4.0), (1.0, 3.4, 3.4)), ()]
+
+
+def test_curves_may_come_apart_from_their_rows() -> None:
+    table = pa.table(
+        {"trial": ["t", "t"], "fraction": [1.0, 0.5], "select_loss": [3.4, None], "report_loss": [3.5, 4.1]}
+    )
+    first, second = from_rows([ROW | {"trial": "t"}, ROW], curves=table).runs
+    assert first.curve == ((0.5, None, 4.1), (1.0, 3.4, 3.5)) and second.curve == ()
 
 
 def test_config_as_text_as_columns_or_as_an_object() -> None:
@@ -97,7 +100,7 @@ def test_an_exported_file_gives_the_same_runs_as_rows(tmp_path: Path) -> None:
     for name in ("a.json", "a.parquet"):
         inputs = load(tmp_path / name)
         assert inputs.source == f"file {name}" and inputs.runs == read_runs(rows)
-        assert inputs.curves is not None and inputs.curves.num_rows == 2
+        assert [len(run.curve) for run in inputs.runs] == [2, 0]
     assert as_inputs(inputs) is inputs and as_inputs(inputs.runs).runs == inputs.runs
 
 
@@ -166,14 +169,14 @@ def test_tables_take_any_source(tmp_path: Path) -> None:
 
 
 def test_options_are_checked() -> None:
-    inputs = Inputs((), None, "nothing")
-    assert analyse(inputs).results == ()
+    inputs = Inputs((), "nothing")
+    assert analyse(inputs).winners == ()
     for options, word in (({"level": 1.0}, "level"), ({"near": 0.0}, "near-optimal"), ({"sigma": -1.0}, "sigma")):
         with pytest.raises(InputError, match=word):
             analyse(inputs, **options)  # type: ignore[arg-type]
 
 
-def test_only_judged_trials_are_chosen_but_all_count() -> None:
+def test_only_candidates_are_chosen_but_all_runs_count() -> None:
     rows = [
         {
             "optimizer": "adamw",
@@ -186,8 +189,32 @@ def test_only_judged_trials_are_chosen_but_all_count() -> None:
         }
         for name, loss, rate in (("lucky", 3.40, 0.004), ("winner", 3.41, 0.008), ("gpt3", 3.6, 0.0006))
     ]
-    runs: tuple[Run, ...] = read_runs(rows)
-    free, judged = analyse(from_rows(runs)), analyse(from_rows(runs), judged={"winner"})
-    assert free.results[0].trials == ("lucky",) and judged.results[0].trials == ("winner",)
+    runs: tuple[TrainingRun, ...] = read_runs(rows)
+    ended_on = [run if run.trial == "winner" else replace(run, role=Role.EXPLORED) for run in runs]
+    free, judged = analyse(from_rows(runs)), analyse(from_rows(ended_on))
+    assert free.winners[0].trials == ("lucky",) and judged.winners[0].trials == ("winner",)
     assert judged.budgets[0].trials == 3 and len(judged.stars[0].sensitivities[0].values) == 3
     assert [each.regret for each in judged.undertuned if each.gpt3] == pytest.approx([0.19])
+
+
+BASELINE_ALONE = [
+    {"optimizer": "adamw", "scale": "130m", "ratio": ratio, "seed": 0, "loss": loss}
+    for ratio, loss in ((1, 3.5), (2, 3.4), (4, 3.3))
+]
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("more", [{}, {"scale": "mine", "parameters": 10**8}, {"seconds": 3.0, "curve": [[1.0, 3.4]]}])
+def test_a_table_of_the_baseline_alone_gives_every_figure(name: str, more: dict[str, object]) -> None:
+    """Three budgets of AdamW, one seed each: there is nothing to compare, and every table says so without failing."""
+    table = getattr(analysis, name)([row | more for row in BASELINE_ALONE], draws=50)
+    assert isinstance(table, pa.Table)
+
+
+def test_a_scale_without_a_gain_keeps_its_row_and_its_columns() -> None:
+    rows = [*BASELINE_ALONE, {**BASELINE_ALONE[0], "scale": "300m"}, {**BASELINE_ALONE[0], "scale": "300m",
+            "optimizer": "muon", "loss": 3.4}]  # fmt: skip
+    alone, led = analysis.leaders(rows, draws=50).to_pylist()
+    assert (alone["scale"], alone["leaders"], alone["optimizer"], alone["nats"]) == ("130m", ["adamw"], None, None)
+    assert (led["scale"], led["leaders"], led["optimizer"]) == ("300m", ["muon"], "muon")
+    assert led["nats"] == pytest.approx(0.1) and "only adamw has a result" in alone["sentence"]

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.joint import JointFit, joint_fits
 from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.winner import Winner
 
 SPEEDS = {"adamw": 1.0, "lion": 0.9, "muon": 1.35, "soap": 1.2}
 SILENT = NoiseModel({})
@@ -56,7 +56,7 @@ def test_an_independent_fit_agrees() -> None:
     assert fit.rms == pytest.approx(np.sqrt(np.sum(misses(found) ** 2) / (16 - 6)), rel=1e-3)
 
 
-def scales(gain: float) -> list[Result]:
+def scales(gain: float) -> list[Winner]:
     """Two scales with floors of their own; at the larger one muon's speedup is ``gain`` times that of the smaller."""
     small = study(SPEEDS)
     large = [result(item.optimizer, item.regime.ratio, 0.0, scale="520m", n=536_870_912) for item in study(SPEEDS)]

@@ -4,30 +4,31 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from analysis_samples import result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.analysis.aligned import Curves
-from tuneopt.analysis.best import Result
-from tuneopt.analysis.budget import budgets
+from tuneopt.analysis.costs import budgets
 from tuneopt.analysis.document import plain
-from tuneopt.analysis.lookup import Lookup
-from tuneopt.analysis.runs import RegimeKey, Run, read_runs
+from tuneopt.analysis.fairness import Lookup
+from tuneopt.analysis.inputs import read_runs
+from tuneopt.analysis.runs import Curves, CurveSample, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import axes, searched
+from tuneopt.analysis.winner import Winner
 
 REGIME = RegimeKey("", "130m", 1.0)
 OWN = (("lr", 0.1),)
 OTHER = (("lr", 0.2),)
 
 
-def run(trial: str, config: tuple = OWN, seed: int = 0, loss: float | None = 3.0, status: str = "completed") -> Run:
-    return Run(trial, "a", REGIME, 1, 20.0, config, seed, status, loss, loss)
+def run(
+    trial: str, config: tuple = OWN, seed: int = 0, loss: float | None = 3.0, status: str = "completed"
+) -> TrainingRun:
+    return TrainingRun(trial, "a", REGIME, 1, 20.0, config, seed, status, loss, loss)
 
 
-def chosen(*trials: str, loss: float = 3.0) -> Result:
+def chosen(*trials: str, loss: float = 3.0) -> Winner:
     return replace(result("a", 1, loss), config=OWN, trials=trials, runs=len(trials))
 
 
@@ -42,7 +43,6 @@ def test_a_configuration_that_was_not_run_is_missing_and_a_lost_one_diverged() -
     assert lookup.find(chosen("x"), (("lr", 0.3),)).status == "missing"
     unproven = Lookup([run("x"), run("u", OTHER, loss=1.0, status="unproven")])
     assert unproven.find(chosen("x"), OTHER).status == "missing"
-    assert lookup.run("nobody") is None
 
 
 def test_a_regret_pairs_the_seeds() -> None:
@@ -57,9 +57,9 @@ def test_a_regret_pairs_the_seeds() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(2, 9)), min_size=1, max_size=12, unique_by=lambda p: p[0]))
 def test_curves_are_read_in_any_order_and_stay_within_their_losses(points: list[tuple[int, float]]) -> None:
-    rows = [{"trial": "t", "fraction": at / 40, "select_loss": loss} for at, loss in points]
-    one = Curves(pa.Table.from_pylist(rows)).at(["t"], (0.1, 0.5, 1.0))[0]
-    other = Curves(pa.Table.from_pylist(rows[::-1])).at(["t"], (0.1, 0.5, 1.0))[0]
+    samples = [CurveSample(at / 40, loss, None) for at, loss in points]
+    one = Curves({"t": samples}).at(["t"], (0.1, 0.5, 1.0))[0]
+    other = Curves({"t": samples[::-1]}).at(["t"], (0.1, 0.5, 1.0))[0]
     assert np.array_equal(one, other, equal_nan=True)
     first, last = min(points)[0] / 40, max(points)[0] / 40
     for at, loss in zip((0.1, 0.5, 1.0), one, strict=True):
@@ -69,11 +69,9 @@ def test_curves_are_read_in_any_order_and_stay_within_their_losses(points: list[
 
 
 def test_many_curves_do_not_mix() -> None:
-    rows = [
-        {"trial": f"t{number}", "fraction": at, "select_loss": number + at, "report_loss": -number - at}
-        for at in (1.0, 0.5) for number in range(50)
-    ]  # fmt: skip
-    curves = Curves(pa.Table.from_pylist(rows))
+    curves = Curves(
+        {f"t{number}": [CurveSample(at, number + at, -number - at) for at in (1.0, 0.5)] for number in range(50)}
+    )
     names = [f"t{number}" for number in (7, 3, 49)]
     assert curves.at(names, (0.5, 0.75)).tolist() == [[7.5, 7.75], [3.5, 3.75], [49.5, 49.75]]
     assert curves.at(names, (0.5,), "report_loss").tolist() == [[-7.5], [-3.5], [-49.5]]
@@ -104,5 +102,5 @@ def test_budgets_of_a_table_from_elsewhere() -> None:
     (total,) = budgets(read_runs(rows))
     assert (total.trials, total.diverged, total.configurations, total.device_hours) == (3, 1, 2, 1.5)
     assert total.flops is None and total.tokens == 2 * 20 * 134217728 and total.corpus is None
-    first, second = budgets(rows, by_regime=True)
+    first, second = budgets(read_runs(rows), by_regime=True)
     assert (first.ratio, first.trials, second.ratio, second.device_hours) == (1.0, 2, 2.0, None)

@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuneopt.analysis.inputs import read_runs
 from tuneopt.analysis.noise import PAPER_LADDER_SIGMA, Noise, measure, pooled
-from tuneopt.analysis.runs import Run, read_runs
+from tuneopt.analysis.runs import TrainingRun
 from tuneopt.spec import InputError
 
 
-def rows(losses: dict[tuple[str, float, str, float], list[float | None]]) -> tuple[Run, ...]:
+def rows(losses: dict[tuple[str, float, str, float], list[float | None]]) -> tuple[TrainingRun, ...]:
     """Keys: optimizer, learning rate, scale, ratio; values: losses by seed, None for a divergence."""
     return read_runs(
         {"optimizer": name, "scale": scale, "ratio": ratio, "config": {"lr": rate}, "seed": seed, "loss": loss}

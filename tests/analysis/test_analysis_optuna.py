@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tuneopt.analysis.importance import FEWEST, importances
-from tuneopt.analysis.optuna_storage import export_studies, study_name
+from tuneopt.analysis.optuna_studies import export_studies, study_name
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep

@@ -1,33 +1,21 @@
 """What ranking unfinished runs would have done, on curves with planted crossings and ties."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from analysis_samples import known_noise, result
+from analysis_samples import DENSE, curves_of, known_noise, result
 
-from tuneopt.analysis.aligned import FRACTIONS, Curves
-from tuneopt.analysis.best import Result
-from tuneopt.analysis.curves import curve_noise, training_flips
-from tuneopt.analysis.orders import TrainingOrder, orders
+from tuneopt.analysis.inputs import read_runs
 from tuneopt.analysis.ranking import rankings
-from tuneopt.analysis.runs import Run, read_runs
+from tuneopt.analysis.runs import FRACTIONS, Curves, TrainingRun
+from tuneopt.analysis.training import TrainingOrder, curve_noise, orders, training_flips
+from tuneopt.analysis.winner import Winner
 
-DENSE = np.linspace(0.05, 1, 20)
 SIGMA = 0.01
-
-
-def table(curves: dict[str, np.ndarray]) -> Curves:
-    rows = [
-        {"trial": trial, "fraction": float(at), "select_loss": float(loss), "report_loss": float(loss)}
-        for trial, losses in curves.items()
-        for at, loss in zip(DENSE, losses, strict=True)
-    ]
-    return Curves(pa.Table.from_pylist(rows))
 
 
 def planted(
     offsets: dict[str, tuple[float, float, float]], noise: float = 0.0, seed: int = 0
-) -> tuple[list[Result], Curves]:
+) -> tuple[list[Winner], Curves]:
     """Each optimizer lies ``early`` above the common curve until ``cross`` of the run and ``late`` after it."""
     rng = np.random.default_rng(seed)
     results, curves = [], {}
@@ -35,11 +23,11 @@ def planted(
         losses = 4 - DENSE + np.where(cross - 1e-9 > DENSE, early, late) + noise * rng.standard_normal(len(DENSE))
         results.append(result(name, 1, float(losses[-1])))
         curves[results[-1].trials[0]] = losses
-    return results, table(curves)
+    return results, curves_of(curves)
 
 
 def order(
-    results: list[Result], curves: Curves, runs: tuple[Run, ...] = (), among: str = "optimizers"
+    results: list[Winner], curves: Curves, runs: tuple[TrainingRun, ...] = (), among: str = "optimizers"
 ) -> TrainingOrder:
     noise = known_noise(SIGMA, results)
     found = orders(results, rankings(results, noise), runs, curves, noise)
@@ -74,18 +62,18 @@ def test_trials_of_a_tuning_are_ordered_by_the_select_loss() -> None:
         {"optimizer": "muon", "scale": "130m", "ratio": 1, "seed": 0, "loss": loss, "hp_lr": k + 1.0, "trial": f"t{k}"}
         for k, loss in enumerate(final)
     )
-    found = order([result("muon", 1, 3.0)], table(shapes), runs, "muon")
+    found = order([result("muon", 1, 3.0)], curves_of(shapes), runs, "muon")
     assert found.curves == 5 and found.winner_rank[0] == 5 and found.winner_rank[-1] == 1
     assert found.thrown_away[0] == ("t0",) and found.cut_regret[0] == pytest.approx(0.1)
     assert found.thrown_away[-1] == () and found.crossed[0] == 4
-    few = orders([], (), runs[:3], table(shapes), known_noise(SIGMA, []))
+    few = orders([], (), runs[:3], curves_of(shapes), known_noise(SIGMA, []))
     assert few == ()
 
 
 def test_without_curves_there_is_no_order() -> None:
     results, _ = planted({"a": (0, 0, 0), "b": (1, 1, 0)})
     noise = known_noise(SIGMA, results)
-    assert orders(results, rankings(results, noise), (), table({"other": 4 - DENSE}), noise) == ()
+    assert orders(results, rankings(results, noise), (), curves_of({"other": 4 - DENSE}), noise) == ()
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0])
@@ -128,9 +116,9 @@ def test_the_noise_of_curves_is_measured_where_replicates_allow() -> None:
         for rate, seed in names
     )  # fmt: skip
     final = known_noise(SIGMA, [result("a", 1, 3.0)])
-    measured = curve_noise(runs, table(shapes), final)[runs[0].regime]
+    measured = curve_noise(runs, curves_of(shapes), final)[runs[0].regime]
     assert measured[0] is not None and measured[0].sigma == pytest.approx(0.1, rel=0.35) and measured[0].freedom == 24
     assert measured[-1] is not None and measured[-1].sigma == pytest.approx(0.01, rel=0.35)
-    few = curve_noise(runs[:3], table(shapes), final)[runs[0].regime]
+    few = curve_noise(runs[:3], curves_of(shapes), final)[runs[0].regime]
     assert all(noise == final.of(runs[0].regime) for noise in few)
-    assert curve_noise(runs[::4], table(shapes), final) == {}
+    assert curve_noise(runs[::4], curves_of(shapes), final) == {}

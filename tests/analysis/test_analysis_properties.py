@@ -10,10 +10,9 @@ from analysis_samples import PARAMETERS, RATIOS, known_noise, published, result,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.analysis import choose, measure, read_runs, summary
-from tuneopt.analysis.flips import regime_flips
+from tuneopt.analysis import measure, read_runs, summary, winners
 from tuneopt.analysis.noise import NoiseModel
-from tuneopt.analysis.ranking import rankings
+from tuneopt.analysis.ranking import rankings, regime_flips
 from tuneopt.analysis.speedup import speedups
 
 NAMES = ("adamw", "lion", "muon", "soap")
@@ -105,7 +104,7 @@ def test_speedups_do_not_depend_on_the_level_of_the_loss(shift: float) -> None:
 def test_flips_of_the_published_study_agree_with_its_rankings() -> None:
     runs = read_runs(published("results.json"))
     noise = measure(runs)
-    results = choose(runs, noise)
+    results = winners(runs, noise)
     orders = {ranking.regime.label: ranking.order for ranking in rankings(results, noise)}
     flips = regime_flips(results, noise)
     assert len(flips) > 20 and {flip.kind for flip in flips} == {"ratio", "scale"}
@@ -120,7 +119,7 @@ def test_flips_of_the_published_study_agree_with_its_rankings() -> None:
 def test_the_published_rankings_have_ties_only_among_neighbours() -> None:
     runs = read_runs(published("results.json"))
     noise = measure(runs)
-    for ranking in rankings(choose(runs, noise), noise):
+    for ranking in rankings(winners(runs, noise), noise):
         assert ranking.groups is not None and ranking.span is not None
         assert len(ranking.order) in (10, 11)
         steps = np.diff(ranking.losses)

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.analysis import as_table
-from tuneopt.analysis.flips import Flip, regime_flips
 from tuneopt.analysis.noise import NoiseModel
-from tuneopt.analysis.ranking import rankings
+from tuneopt.analysis.ranking import Flip, rankings, regime_flips
 from tuneopt.analysis.runs import RegimeKey
 
 SIGMA = 0.01

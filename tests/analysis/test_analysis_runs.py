@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tuneopt.analysis import choose, measure, read_results, read_runs
+from tuneopt.analysis import measure, read_results, read_runs, winners
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.spec import SCALES, InputError
 
@@ -78,7 +78,7 @@ def test_the_same_run_twice_is_refused_only_when_seeds_are_named() -> None:
         read_runs([{**ROW, "seed": 0}, {**ROW, "seed": 0}])
     assert len(read_runs([{**ROW, "seed": 0, "hp_lr": 1.0}, {**ROW, "seed": 0, "hp_lr": 2.0}])) == 2
     runs = read_runs([ROW, {**ROW, "loss": 3.3}])
-    (best,) = choose(runs, measure(runs))
+    (best,) = winners(runs, measure(runs))
     assert (best.loss, best.runs) == (3.3, 1)
 
 
@@ -86,7 +86,7 @@ def test_the_same_run_twice_is_refused_only_when_seeds_are_named() -> None:
 def test_an_empty_loss_is_a_divergence(change: dict[str, object]) -> None:
     runs = read_runs([ROW, {**ROW, "optimizer": "lion", **change}])
     assert [run.status for run in runs] == ["completed", "diverged"]
-    assert [item.optimizer for item in choose(runs, measure(runs))] == ["muon"]
+    assert [item.optimizer for item in winners(runs, measure(runs))] == ["muon"]
 
 
 def configured(losses: dict[float, dict[int, float]]) -> tuple:
@@ -100,20 +100,20 @@ def configured(losses: dict[float, dict[int, float]]) -> tuple:
 
 def test_the_confirmed_configuration_stands_among_near_equals() -> None:
     runs = configured({0.1: {0: 3.400, 1: 3.402, 2: 3.404}, 0.2: {0: 3.398}, 0.4: {0: 3.6}})
-    (best,) = choose(runs, measure(runs))
+    (best,) = winners(runs, measure(runs))
     assert dict(best.config) == {"learning_rate": 0.1}
     assert best.runs == 3 and best.loss == pytest.approx(3.402) and len(best.trials) == 3
 
 
 def test_a_clearly_lower_configuration_stands_without_confirmation() -> None:
     runs = configured({0.1: {0: 3.400, 1: 3.402, 2: 3.404}, 0.2: {0: 3.3}, 0.4: {0: 3.298}})
-    (best,) = choose(runs, measure(runs))
+    (best,) = winners(runs, measure(runs))
     assert dict(best.config) == {"learning_rate": 0.4} and best.runs == 1
 
 
 def test_a_lucky_extra_seed_does_not_choose() -> None:
     runs = configured({0.1: {0: 3.4}, 0.2: {0: 3.5, 1: 3.0}})
-    (best,) = choose(runs, measure(runs, sigma=0.001))
+    (best,) = winners(runs, measure(runs, sigma=0.001))
     assert dict(best.config) == {"learning_rate": 0.1}
 
 

@@ -5,18 +5,18 @@ import dataclasses
 import pytest
 from analysis_samples import known_noise, result, study
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.costs import costs, pareto
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import rankings
-from tuneopt.analysis.runs import Run
+from tuneopt.analysis.runs import TrainingRun
 from tuneopt.analysis.speedup import speedups
 from tuneopt.analysis.statements import Statement, statements
+from tuneopt.analysis.winner import Winner
 
 SILENT = NoiseModel({})
 
 
-def state(results: list[Result], noise: NoiseModel | None = None) -> tuple[Statement, ...]:
+def state(results: list[Winner], noise: NoiseModel | None = None) -> tuple[Statement, ...]:
     noise = known_noise(0.0012, results) if noise is None else noise
     return statements(results, rankings(results, noise), speedups(results, noise, draws=300), noise)
 
@@ -85,8 +85,8 @@ def test_a_scale_is_judged_where_most_of_it_was_run() -> None:
     assert [found.regime.scale for found in state(two)] == ["130m", "300m"]
 
 
-def ran(item: Result, seconds: float | None, flops: float | None = None, peak: float | None = None) -> Run:
-    return Run(
+def ran(item: Winner, seconds: float | None, flops: float | None = None, peak: float | None = None) -> TrainingRun:
+    return TrainingRun(
         item.trials[0], item.optimizer, item.regime, item.parameters, item.tokens, (), 0, "completed",
         item.loss, item.loss, seconds=seconds, flops=flops, peak_bytes=peak,
     )  # fmt: skip

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from analysis_samples import PARAMETERS, law
 
-from tuneopt.analysis.best import choose
-from tuneopt.analysis.edges import edges
+from tuneopt.analysis.coordinates import edges
+from tuneopt.analysis.fairness import GPT3_RATE, Transfer, Undertuned, transfers, undertuned
+from tuneopt.analysis.inputs import published, read_runs
 from tuneopt.analysis.noise import NoiseModel, measure
-from tuneopt.analysis.published import published
-from tuneopt.analysis.runs import Run, read_runs
+from tuneopt.analysis.runs import TrainingRun
 from tuneopt.analysis.speedup import baseline_laws
-from tuneopt.analysis.transfer import Transfer, transfers
-from tuneopt.analysis.undertuned import GPT3_RATE, Undertuned, undertuned
+from tuneopt.analysis.winner import winners
 
 BEST = {"adamw": {"learning_rate": 0.008, "weight_decay": 0.1}, "lion": {"learning_rate": 0.001, "weight_decay": 0.4}}
 SPEEDS = {"adamw": 1.0, "lion": 1.2}
@@ -40,7 +39,7 @@ def tuned() -> list[dict[str, Any]]:
 
 def matrix(rows: list[dict[str, Any]]) -> dict[tuple[str, str, float], Transfer]:
     runs = read_runs(rows)
-    results = choose(runs, measure(runs))
+    results = winners(runs, measure(runs))
     return {
         (cell.optimizer, cell.donor, cell.regime.ratio): cell
         for cell in transfers(results, runs, baseline_laws(results))
@@ -91,7 +90,7 @@ def test_only_what_both_tune_is_taken_over() -> None:
     assert "beta" not in dict(cells["adamw", "lion", 1.0].config)
     # Schedules are fixed by the declared spaces of muon and adamw, not tuned.
     runs = published().runs
-    results = choose(runs, measure(runs))
+    results = winners(runs, measure(runs))
     found = transfers(results, runs, baseline_laws(results))
     cell = next(cell for cell in found if (cell.optimizer, cell.donor) == ("muon", "adamw"))
     assert not {"lr_schedule", "min_lr_ratio", "warmup", "nesterov"} & dict(cell.taken).keys()
@@ -109,9 +108,9 @@ def test_regret_is_taken_on_the_seeds_that_both_have() -> None:
 
 
 def under(rows: list[dict[str, Any]], sigma: float | None = 0.0012) -> dict[tuple[str, float], Undertuned]:
-    runs: tuple[Run, ...] = read_runs(rows)
+    runs: tuple[TrainingRun, ...] = read_runs(rows)
     noise = measure(runs, sigma) if sigma else NoiseModel({})
-    results = choose(runs, noise)
+    results = winners(runs, noise)
     found = undertuned(results, runs, baseline_laws(results), noise)
     return {(each.what, each.regime.ratio): each for each in found}
 
@@ -147,7 +146,7 @@ def test_a_baseline_tuned_at_another_ratio() -> None:
 def test_the_published_study_names_what_it_does_not_hold() -> None:
     runs = published().runs
     noise = measure(runs)
-    results = choose(runs, noise)
+    results = winners(runs, noise)
     found = undertuned(results, runs, baseline_laws(results), noise)
     assert len(found) == 12 * 4
     rates = [each for each in found if each.gpt3]
@@ -160,15 +159,15 @@ def test_edges_by_what_was_run() -> None:
     rows = [row("adamw", 1, **{key: value}) for key, value in (
         ("learning_rate", 0.008), ("learning_rate", 0.004), ("weight_decay", 0.2), ("weight_decay", 0.05))]  # fmt: skip
     runs = read_runs(rows)
-    (edge,) = edges(choose(runs, measure(runs)), runs)
+    (edge,) = edges(winners(runs, measure(runs)), runs)
     assert (edge.coordinate, edge.value, edge.side, edge.tried) == ("learning_rate", 0.008, "high", 2)
     closed = read_runs([*rows, row("adamw", 1, learning_rate=0.016)])
-    assert edges(choose(closed, measure(closed)), closed) == ()
+    assert edges(winners(closed, measure(closed)), closed) == ()
 
 
 def test_off_and_bounds_are_no_edges_and_grids_stand_in() -> None:
     runs = published().runs
-    found = edges(choose(runs, measure(runs)), runs)
+    found = edges(winners(runs, measure(runs)), runs)
     assert found and all(each.tried == 1 and "declared grid" in each.why for each in found)
     values = {(each.coordinate, each.value) for each in found}
     assert ("max_grad_norm", 0) not in values and ("weight_decay", 0) not in values
@@ -182,7 +181,7 @@ def test_a_trial_of_the_same_precision_is_preferred() -> None:
     blind = runs.pop()
     other = replace(blind, trial="bf16", variant=("bf16",), report_loss=9.0)
     same = replace(blind, trial="fp32")
-    results = choose(runs, NoiseModel({}))
+    results = winners(runs, NoiseModel({}))
     for order in ([other, same], [same, other]):
         cells = transfers(results, [*runs, *order], ())
         cell = next(each for each in cells if (each.optimizer, each.regime.ratio) == ("adamw", 1.0))

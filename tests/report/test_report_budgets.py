@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from report_samples import make_sweep, run_sweep
 
-from tuneopt.analysis.budget import Budget
+from tuneopt.analysis.costs import Budget
 from tuneopt.ledger import Ledger
 from tuneopt.report import tables
 from tuneopt.report.chapters import budgets

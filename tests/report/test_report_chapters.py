@@ -153,5 +153,5 @@ def test_provenance_names_sources_trials_and_the_command_behind_each_figure(tabl
     assert all(callable(getattr(analysis, row[4].removeprefix("tuneopt.analysis."))) for row in figures.rows)
     trials = table_of(chapter, "Trials and configuration")
     assert {name for row in trials.rows for name in row[3].split(", ")} == {
-        trial for result in found.analysis.results for trial in result.trials
+        trial for result in found.analysis.winners for trial in result.trials
     }

@@ -65,7 +65,7 @@ def drawn(view, study, comparison, foreign, published):
         "speedups": (speedups_infos(comparison)[0], draw_speedups),
         "against-scale": (against_scale_info(rivals, foreign.scales, "adamw", 0.9), draw_against_scale),
         "distances": (against_ratio_info(analysis.rankings, foreign.scales), draw_against_ratio),
-        "laws": (laws_info(analysis.laws, analysis.results, analysis.speedups, "adamw"), draw_laws),
+        "laws": (laws_info(analysis.laws, analysis.winners, analysis.speedups, "adamw"), draw_laws),
         "joint": (joint_info(analysis.joint, {}, "adamw", 0.9), draw_joint),
         "residuals": (residuals, draw_residuals),
         "training": (training_info(analysis.orders, trials=False), draw_training),

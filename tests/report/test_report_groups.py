@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneopt.analysis.costs import ParetoPoint
+from tuneopt.analysis.fairness import Transfer, Undertuned
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.speedup import Speedup
-from tuneopt.analysis.transfer import Transfer
-from tuneopt.analysis.undertuned import Undertuned
 from tuneopt.report.figures.against_scale import against_scale_info, draw_against_scale
 from tuneopt.report.figures.grouped import MOST_PLACES, Spot, places_of
 from tuneopt.report.figures.pareto import draw_pareto, pareto_info

@@ -1,49 +1,20 @@
 """What finished trials say: noise, loss laws, speedups, rankings, flips, unfairness, sensitivity, costs.
 
-Pure numpy and scipy over one table; nothing here trains, and neither torch nor ray is imported. The names below take a
-ledger's table, rows or the path of a results file; most return a pyarrow table (docs/analysis.md). The values and
-functions behind them are in the modules. Names resolve lazily.
+Pure numpy and scipy over typed runs; nothing here trains, and neither torch nor ray is imported. The names below take a
+ledger, a table, rows or the path of a results file; most return a pyarrow table (docs/analysis.md). The values and
+functions behind them are in the modules. Names resolve lazily, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tuneopt.analysis.best import choose
-    from tuneopt.analysis.document import summary
-    from tuneopt.analysis.inputs import Inputs, from_ledger, from_rows
-    from tuneopt.analysis.load import read_results
-    from tuneopt.analysis.noise import measure
-    from tuneopt.analysis.runs import RegimeKey, Run, read_runs
-    from tuneopt.analysis.study import Analysis, analyse
-    from tuneopt.analysis.tables import (
-        as_table,
-        budgets,
-        coordinate_scaling,
-        cost_ranks,
-        edge_values,
-        hyper_scaling,
-        joint_factors,
-        joint_residuals,
-        leaders,
-        order_flips,
-        pareto_points,
-        rankings,
-        sensitivities,
-        speedups,
-        training_orders,
-        transfers,
-        undertuned_runs,
-    )
-
-_HOMES = {
-    "best": ("choose",),
-    "inputs": ("Inputs", "from_ledger", "from_rows"),
-    "load": ("read_results",),
+_NAMES = {
+    "document": ("summary",),
+    "inputs": ("Inputs", "from_ledger", "from_rows", "load", "published", "read_results", "read_runs"),
     "noise": ("measure",),
-    "runs": ("RegimeKey", "Run", "read_runs"),
+    "runs": ("RegimeKey", "TrainingRun"),
     "study": ("Analysis", "analyse"),
     "tables": (
         "as_table",
@@ -64,44 +35,19 @@ _HOMES = {
         "transfers",
         "undertuned_runs",
     ),
+    "winner": ("Winner", "winners"),
 }
 
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"summary": "document"}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "Analysis",
-    "Inputs",
-    "RegimeKey",
-    "Run",
-    "analyse",
-    "as_table",
-    "budgets",
-    "choose",
-    "coordinate_scaling",
-    "cost_ranks",
-    "edge_values",
-    "from_ledger",
-    "from_rows",
-    "hyper_scaling",
-    "joint_factors",
-    "joint_residuals",
-    "leaders",
-    "measure",
-    "order_flips",
-    "pareto_points",
-    "rankings",
-    "read_results",
-    "read_runs",
-    "sensitivities",
-    "speedups",
-    "summary",
-    "training_orders",
-    "transfers",
-    "undertuned_runs",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,8 @@
-"""The columns of a results table from elsewhere: their names and synonyms, and what each value must be.
+"""Tables from elsewhere: the names and synonyms of columns, what each value must be, and rows as typed runs.
 
 A table needs an optimizer, a scale (or its non-embedding parameters), a ratio (or tokens) and a final loss. The rest
-is optional. Names are read without regard to case, spaces, dashes and underscores.
+is optional. Names are read without regard to case, spaces, dashes and underscores. An unknown column is an error, so
+that a misspelt one is not silently left out; every error names the row and says how to mend it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneopt import checked
-from tuneopt.analysis.runs import RegimeKey, Run
+from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun, corpus_names
 from tuneopt.analysis.spaces import axes
 from tuneopt.constants import TOKENS_PER_PARAMETER
-from tuneopt.search.axis import Axis, is_number
-from tuneopt.spec import SCALES, InputError, TrialSpec, Value, nearest
+from tuneopt.ledger.record import SECONDS
+from tuneopt.search.axis import is_number
+from tuneopt.spec import SCALES, InputError, TrialSpec, nearest
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("optimiser", "method", "algorithm", "name"),
@@ -54,11 +56,14 @@ ALWAYS_NUMBERS = ("learning_rate", "train_batch_size", "warmup")
 UNSEEDED = -1
 """The seed of a row that names none."""
 
+EXPORTED = {"trial", "comparable", "budget_tokens"}
+"""Columns by which the exported table of a ledger is known; it is read whole, by its own names."""
+
 _WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
 _MEANING = {word.replace("_", ""): column for word, column in _WORDS.items()} | dict.fromkeys(ASIDE, "")
 
 
-def parse(rows: list[Mapping[str, Any]]) -> tuple[Run, ...]:
+def parse(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
     """Runs of rows; without a ``seed`` rows of one configuration count as different ones, of which the best stands.
 
     A row whose loss is empty, or whose status says ``diverged``, is a diverged run. Raises `InputError` naming the row
@@ -67,15 +72,18 @@ def parse(rows: list[Mapping[str, Any]]) -> tuple[Run, ...]:
     table of more than `LARGEST_ROWS` rows.
     """
     check_rows(len(rows))
-    names: dict[tuple[str, ...], dict[str, str]] = {}
+    if rows and isinstance(rows[0], Mapping) and rows[0].keys() >= EXPORTED:
+        return _from_export(rows)
+    meanings: dict[tuple[str, ...], dict[str, str]] = {}  # most rows of a table have the same columns
     runs = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise InputError(f"row {number} of the results is no object; give one with optimizer, scale, ratio, loss")
-        found = tuple(map(str, row))
-        if found not in names:
-            names[found] = _names(number, found)
-        runs.append(_run(number, {names[found][str(name)]: value for name, value in row.items()}, found))
+        columns = tuple(map(str, row))
+        if columns not in meanings:
+            meanings[columns] = _meanings(number, columns)
+        cells = {meanings[columns][str(name)]: value for name, value in row.items()}
+        runs.append(_Row(number, columns, cells).run())
     _refuse_doubles(runs)
     return tuple(_told_apart(runs))
 
@@ -86,10 +94,10 @@ def check_rows(count: int) -> None:
         raise InputError(f"the results hold {count:,} rows, over the limit of {LARGEST_ROWS:,}; split the table")
 
 
-def _names(number: int, found: tuple[str, ...]) -> dict[str, str]:
-    """What each column of a row means."""
+def _meanings(number: int, columns: tuple[str, ...]) -> dict[str, str]:
+    """What each column of a row means: a key of `COLUMNS`, ``hp_<name>``, or nothing where it is not read."""
     meant: dict[str, str] = {}
-    for name in found:
+    for name in columns:
         plain = name.strip().lower().replace("-", "_").replace(" ", "_")
         meaning = plain if plain.startswith("hp_") else _MEANING.get(plain.replace("_", ""))
         if meaning is None:
@@ -103,178 +111,213 @@ def _names(number: int, found: tuple[str, ...]) -> dict[str, str]:
     return meant
 
 
-def _run(number: int, row: Mapping[str, Any], found: tuple[str, ...]) -> Run:
-    optimizer = row.get("optimizer")
-    if not isinstance(optimizer, str) or not optimizer.strip():
-        listed = ", ".join(found[:12]) or "no column"
-        raise InputError(f"row {number} of the results names no optimizer (found {listed}); add a column optimizer")
-    optimizer = _word(number, row, "optimizer")
-    scale, parameters = _scale(number, row)
-    tokens, ratio = _budget(number, row, optimizer, parameters)
-    status, loss = _loss(number, row, found)
-    select = _positive(number, row, "select_loss")
-    seed = _number(number, row, "seed")
-    seconds = _positive(number, row, "seconds", zero=True)
-    finished = status == "completed"
-    return Run(
-        trial=_word(number, row, "trial") or f"row {number}",
-        optimizer=optimizer,
-        regime=RegimeKey(_word(number, row, "corpus"), scale, float(f"{ratio:.6g}")),
-        parameters=parameters,
-        tokens=tokens,
-        config=_config(number, row, axes(optimizer, scale) or {}),
-        seed=UNSEEDED if seed is None else int(seed),
-        status=status,
-        select_loss=(loss if select is None else select) if finished else None,
-        report_loss=loss if finished else None,
-        sigma=_positive(number, row, "sigma"),
-        trained=tokens if finished else None,
-        seconds=seconds,
-        device_seconds=seconds,
-        flops=_positive(number, row, "flops", zero=True),
-        peak_bytes=_positive(number, row, "peak_bytes", zero=True),
-        checkpoint_bytes=_positive(number, row, "checkpoint_bytes", zero=True),
-        curve=_curve(number, row.get("curve")),
-    )
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row: its number (from 1), the columns as they were spelled, and the cells by meaning."""
 
+    number: int
+    columns: tuple[str, ...]
+    cells: Mapping[str, Any]
 
-def _scale(number: int, row: Mapping[str, Any]) -> tuple[str, int | None]:
-    parameters = _positive(number, row, "parameters")
-    word = _word(number, row, "scale")
-    if word:
-        known = SCALES.get(word.lower())
-        if known is not None and parameters is None:
-            return known.name, known.parameters
-        return (known.name if known else word), None if parameters is None else int(parameters)
-    if parameters is None:
-        raise InputError(f"row {number} of the results says no model size; add a column scale or parameters")
-    match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
-    return (match[0] if match else f"{parameters / 1e6:.4g}m"), int(parameters)
-
-
-def _budget(number: int, row: Mapping[str, Any], optimizer: str, parameters: int | None) -> tuple[float, float]:
-    tokens, ratio = _positive(number, row, "tokens"), _positive(number, row, "ratio")
-    if tokens is None and ratio is not None and parameters is not None:
-        tokens = TOKENS_PER_PARAMETER * parameters * ratio
-    if ratio is None and tokens is not None and parameters is not None:
-        ratio = tokens / (TOKENS_PER_PARAMETER * parameters)
-    if tokens is None or ratio is None:
-        raise InputError(
-            f"row {number} of the results ({optimizer}) does not say its token budget; add a positive ratio for a "
-            f"known scale or with parameters, or tokens with parameters"
+    def run(self) -> TrainingRun:
+        optimizer = self.cells.get("optimizer")
+        if not isinstance(optimizer, str) or not optimizer.strip():
+            listed = ", ".join(self.columns[:12]) or "no column"
+            raise self.error(f" names no optimizer (found {listed}); add a column optimizer")
+        optimizer = self.word("optimizer")
+        scale, parameters = self.scale()
+        tokens, ratio = self.budget(optimizer, parameters)
+        loss = self.loss()
+        select = self.positive("select_loss")
+        seed = self.amount("seed")
+        seconds = self.positive("seconds", zero=True)
+        return TrainingRun(
+            trial=self.word("trial") or f"row {self.number}",
+            optimizer=optimizer,
+            regime=RegimeKey(self.word("corpus"), scale, float(f"{ratio:.6g}")),  # equal ratios in spite of rounding
+            parameters=parameters,
+            tokens=tokens,
+            config=self.config(optimizer, scale),
+            seed=UNSEEDED if seed is None else int(seed),
+            status="diverged" if loss is None else "completed",
+            select_loss=loss if loss is None or select is None else select,
+            report_loss=loss,
+            sigma=self.positive("sigma"),
+            trained=None if loss is None else tokens,
+            seconds=seconds,
+            device_seconds=seconds,
+            flops=self.positive("flops", zero=True),
+            peak_bytes=self.positive("peak_bytes", zero=True),
+            checkpoint_bytes=self.positive("checkpoint_bytes", zero=True),
+            curve=self.curve(),
         )
-    return tokens, ratio
 
+    def error(self, fault: str) -> InputError:
+        """An error about this row; ``fault`` goes on where "row 3 of the results" ends."""
+        return InputError(f"row {self.number} of the results{fault}")
 
-def _loss(number: int, row: Mapping[str, Any], found: tuple[str, ...]) -> tuple[str, float | None]:
-    if "loss" not in row:
-        raise InputError(f"row {number} of the results has no column loss; {nearest('loss', found)}")
-    said = str(row.get("status") or "").strip().lower()
-    if said not in ("", "completed", "diverged"):
-        raise InputError(f"row {number} of the results: status must be completed or diverged, not {said!r}")
-    if said == "diverged":
-        return "diverged", None
-    loss = row["loss"]
-    if isinstance(loss, float) and not math.isfinite(loss):
-        raise InputError(f"row {number} of the results: loss is {loss}; leave it empty where a run diverged")
-    value = _positive(number, row, "loss")
-    if value is None and said == "completed":
-        raise InputError(f"row {number} of the results is completed and has no loss; give it, or say diverged")
-    return ("diverged" if value is None else "completed"), value
+    def scale(self) -> tuple[str, int | None]:
+        """The scale's name and its non-embedding parameters; each is looked up by the other where it is missing."""
+        parameters, word = self.positive("parameters"), self.word("scale")
+        if word:
+            known = SCALES.get(word.lower())
+            if known is not None and parameters is None:
+                return known.name, known.parameters
+            return (known.name if known else word), None if parameters is None else int(parameters)
+        if parameters is None:
+            raise self.error(" says no model size; add a column scale or parameters")
+        match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
+        return (match[0] if match else f"{parameters / 1e6:.4g}m"), int(parameters)
 
+    def budget(self, optimizer: str, parameters: int | None) -> tuple[float, float]:
+        """Tokens and ratio; each follows from the other where the number of parameters is known."""
+        tokens, ratio = self.positive("tokens"), self.positive("ratio")
+        if tokens is None and ratio is not None and parameters is not None:
+            tokens = TOKENS_PER_PARAMETER * parameters * ratio
+        if ratio is None and tokens is not None and parameters is not None:
+            ratio = tokens / (TOKENS_PER_PARAMETER * parameters)
+        if tokens is None or ratio is None:
+            raise self.error(
+                f" ({optimizer}) does not say its token budget; add a positive ratio for a known scale or with "
+                "parameters, or tokens with parameters"
+            )
+        return tokens, ratio
 
-def _config(number: int, row: Mapping[str, Any], known: Mapping[str, Axis]) -> tuple[tuple[str, Value], ...]:
-    given = row.get("config")
-    if isinstance(given, str) and given.strip():
+    def loss(self) -> float | None:
+        """The final loss in nats per token; None where the run diverged."""
+        if "loss" not in self.cells:
+            raise self.error(f" has no column loss; {nearest('loss', self.columns)}")
+        status, loss = str(self.cells.get("status") or "").strip().lower(), self.cells["loss"]
+        if status not in ("", "completed", "diverged"):
+            raise self.error(f": status must be completed or diverged, not {status!r}")
+        if status == "diverged":
+            return None
+        if isinstance(loss, float) and not math.isfinite(loss):
+            raise self.error(f": loss is {loss}; leave it empty where a run diverged")
+        value = self.positive("loss")
+        if value is None and status == "completed":
+            raise self.error(" is completed and has no loss; give it, or say diverged")
+        return value
+
+    def config(self, optimizer: str, scale: str) -> Config:
+        given = self.cells.get("config")
+        if isinstance(given, str) and given.strip():
+            try:
+                given = json.loads(given)
+            except (ValueError, RecursionError):
+                raise self.error(": config is no JSON object; write {name: value}") from None
+        if given not in (None, "") and not isinstance(given, Mapping):
+            raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
+        named = {name[3:]: value for name, value in self.cells.items() if name.startswith("hp_")}
+        config = {str(name): value for name, value in {**(given or {}), **named}.items() if value not in (None, "")}
         try:
-            given = json.loads(given)
-        except (ValueError, RecursionError):
-            raise InputError(f"row {number} of the results: config is no JSON object; write {{name: value}}") from None
-    if given not in (None, "") and not isinstance(given, Mapping):
-        said = checked.shown(given)
-        raise InputError(f"row {number} of the results: config must be an object of hyperparameters, not {said}")
-    config = dict(given or {}) | {name[3:]: value for name, value in row.items() if name.startswith("hp_")}
-    try:
-        frozen = TrialSpec.freeze({str(name): value for name, value in config.items() if value not in (None, "")})
-    except InputError as error:
-        raise InputError(f"row {number} of the results: {error}") from None
-    for name, value in frozen:
-        if not is_number(value) and (name in ALWAYS_NUMBERS or (name in known and known[name].numeric)):
-            raise InputError(f"row {number} of the results: {name} must be a number, not {checked.shown(value)}")
-        if is_number(value) and not checked.is_usual(value):
-            raise InputError(f"row {number} of the results: {name} is beyond anything tuned, {checked.shown(value)}")
-    return frozen
+            frozen = TrialSpec.freeze(config)
+        except InputError as error:
+            raise self.error(f": {error}") from None
+        known = axes(optimizer, scale) or {}
+        for name, value in frozen:
+            if not is_number(value) and (name in ALWAYS_NUMBERS or (name in known and known[name].numeric)):
+                raise self.error(f": {name} must be a number, not {checked.shown(value)}")
+            if is_number(value) and not checked.is_usual(value):
+                raise self.error(f": {name} is beyond anything tuned, {checked.shown(value)}")
+        return frozen
+
+    def curve(self) -> tuple[CurveSample, ...]:
+        """The learning curve; a table has one loss for each point, which stands for both splits."""
+        given = self.cells.get("curve")
+        if given is None or given == "":
+            return ()
+        hint = "a curve is a list of [fraction of the run, loss] with fractions in (0, 1]"
+        try:
+            points = json.loads(given) if isinstance(given, str) else list(given)
+            pairs = [(each["fraction"], each["loss"]) if isinstance(each, Mapping) else tuple(each) for each in points]
+            curve = sorted((float(fraction), float(loss)) for fraction, loss in pairs if loss is not None)
+        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
+            raise self.error(f" has a curve that cannot be read; {hint}") from None
+        if len(curve) > LARGEST_CURVE:
+            raise self.error(f" has a curve of {len(curve):,} points; thin it to 10,000")
+        if not all(0 < fraction <= 1 and math.isfinite(loss) for fraction, loss in curve):
+            raise self.error(f" has a curve with a bad point; {hint}, finite losses")
+        return tuple(CurveSample(fraction, loss, loss) for fraction, loss in curve)
+
+    def positive(self, name: str, zero: bool = False) -> float | None:
+        """A positive number, or not negative with ``zero``; None where the row has none."""
+        value = self.amount(name)
+        if value is not None and (value < 0 or (value == 0 and not zero)):
+            raise self.error(f": {name} must be positive, not {value:g}")
+        return value
+
+    def amount(self, name: str) -> float | None:
+        """A finite number, also from text such as ``5e6``; None where the row has none."""
+        value = self.cells.get(name)
+        if value is None or value == "":
+            return None
+        shown = checked.shown(value)
+        try:
+            amount = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            raise self.error(f": {name} must be a number, not {shown}") from None
+        except OverflowError:
+            amount = math.inf
+        if not math.isfinite(amount):
+            raise self.error(f": {name} must be a finite number, not {shown}")
+        if not checked.is_usual(amount):
+            raise self.error(f": {name} is beyond anything measured, {shown}; check its unit")
+        return amount
+
+    def word(self, name: str) -> str:
+        """A name, one line of text; empty where the row has none."""
+        value = self.cells.get(name)
+        try:
+            return checked.text(name, "" if value is None else str(value)).strip()
+        except InputError as error:
+            raise self.error(f": {error}") from None
 
 
-def _curve(number: int, given: Any) -> tuple[tuple[float, float], ...]:
-    if given is None or given == "":
-        return ()
-    hint = "a curve is a list of [fraction of the run, loss] with fractions in (0, 1]"
-    try:
-        points = json.loads(given) if isinstance(given, str) else list(given)
-        pairs = [(point["fraction"], point["loss"]) if isinstance(point, Mapping) else tuple(point) for point in points]
-        curve = tuple(sorted((float(at), float(loss)) for at, loss in pairs if loss is not None))
-    except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
-        raise InputError(f"row {number} of the results has a curve that cannot be read; {hint}") from None
-    if len(curve) > LARGEST_CURVE:
-        raise InputError(f"row {number} of the results has a curve of {len(curve):,} points; thin it to 10,000")
-    if not all(0 < at <= 1 and math.isfinite(loss) for at, loss in curve):
-        raise InputError(f"row {number} of the results has a curve with a bad point; {hint}, finite losses")
-    return curve
-
-
-def _positive(number: int, row: Mapping[str, Any], name: str, zero: bool = False) -> float | None:
-    value = _number(number, row, name)
-    if value is not None and (value < 0 or (value == 0 and not zero)):
-        raise InputError(f"row {number} of the results: {name} must be positive, not {value:g}")
-    return value
-
-
-def _number(number: int, row: Mapping[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None or value == "":
-        return None
-    said = checked.shown(value)
-    try:
-        amount = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"row {number} of the results: {name} must be a number, not {said}") from None
-    except OverflowError:
-        amount = math.inf
-    if not math.isfinite(amount):
-        raise InputError(f"row {number} of the results: {name} must be a finite number, not {said}")
-    if not checked.is_usual(amount):
-        raise InputError(f"row {number} of the results: {name} is beyond anything measured, {said}; check its unit")
-    return amount
-
-
-def _word(number: int, row: Mapping[str, Any], name: str) -> str:
-    """A name in a row, one line of text; empty where the row has none."""
-    value = row.get(name)
-    try:
-        return checked.text(name, "" if value is None else str(value)).strip()
-    except InputError as error:
-        raise InputError(f"row {number} of the results: {error}") from None
-
-
-def _refuse_doubles(runs: list[Run]) -> None:
+def _refuse_doubles(runs: Sequence[TrainingRun]) -> None:
     seen: dict[tuple[Any, ...], int] = {}
     trials: dict[str, int] = {}
     for number, run in enumerate(runs, start=1):
-        key = (run.optimizer, run.regime, run.config, run.seed)
-        if run.seed != UNSEEDED and seen.setdefault(key, number) != number:
+        if run.seed != UNSEEDED and seen.setdefault((run.setting, run.seed), number) != number:
             raise InputError(
-                f"rows {seen[key]} and {number} of the results are the same optimizer, regime and seed; "
-                f"tell them apart by hp_ columns, or drop the column seed to compare the best of them"
+                f"rows {seen[run.setting, run.seed]} and {number} of the results are the same optimizer, regime and "
+                f"seed; tell them apart by hp_ columns, or drop the column seed to compare the best of them"
             )
         if trials.setdefault(run.trial, number) != number:
             raise InputError(f"rows {trials[run.trial]} and {number} of the results are both called {run.trial!r}")
 
 
-def _told_apart(runs: list[Run]) -> Iterable[Run]:
+def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
     """Rows without a seed and of one configuration become variants, so that none passes for another's replicate."""
     counts: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
-        key = (run.optimizer, run.regime, run.config)
-        yield replace(run, variant=(counts[key],)) if run.seed == UNSEEDED else run
-        counts[key] += run.seed == UNSEEDED
+        yield replace(run, variant=(counts[run.setting],)) if run.seed == UNSEEDED else run
+        counts[run.setting] += run.seed == UNSEEDED
+
+
+def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
+    """Runs of the rows of `tuneopt.ledger.table`; the same as `from_records` gives, but without learning curves."""
+    names = corpus_names((row["corpus"], row["corpus_fingerprint"]) for row in rows)
+    columns = [(name, name.removeprefix("hp_")) for name in sorted(rows[0]) if name.startswith("hp_")]
+    return tuple(
+        TrainingRun(
+            trial=str(row["trial"]),
+            optimizer=row["optimizer"],
+            regime=RegimeKey(names[row["corpus"], row["corpus_fingerprint"]], row["scale"], row["ratio"]),
+            parameters=row["parameters"],
+            tokens=float(row["budget_tokens"]),
+            config=tuple((name, row[column]) for column, name in columns if row[column] is not None),
+            seed=row["seed"],
+            status="unproven" if row["status"] == "completed" and not row["comparable"] else row["status"],
+            select_loss=row["select_loss"],
+            report_loss=row["report_loss"],
+            variant=(row["precision"], row["compile"], row["micro_batch"], row["semantics"]),
+            trained=float(row["tokens"]),
+            seconds=row["devices"] * row["seconds_train"],
+            device_seconds=sum(row["devices"] * row[f"seconds_{part}"] for part in SECONDS),
+            flops=row["flops"],
+            peak_bytes=row["peak_bytes"],
+            checkpoint_bytes=row["checkpoint_bytes"],
+        )
+        for row in rows
+    )

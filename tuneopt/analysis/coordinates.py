@@ -1,8 +1,8 @@
-"""Which coordinates need tuning again when the regime changes, and which keep one value that is good everywhere.
+"""What can be said of tuned values: which stand on an edge, and which need tuning again when the regime changes.
 
-A coordinate scales when no single value is near-optimal in every regime (arXiv 2509.02046, section 3). A value counts
-against a coordinate only where it was run: where one is near-optimal wherever it was run, but was not run everywhere,
-the table does not decide.
+A coordinate scales when no single value is near-optimal in every regime (Wen et al., arXiv 2509.02046, section 3). A
+value counts against a coordinate only where it was run: where one is near-optimal wherever it was run, but was not run
+everywhere, the table does not decide.
 """
 
 from __future__ import annotations
@@ -11,21 +11,72 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tuneopt.analysis.best import Result
-from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.sensitivity import Sensitivity
-from tuneopt.analysis.spaces import searched
-from tuneopt.analysis.stars import Star
+from tuneopt.analysis.runs import RegimeKey, TrainingRun
+from tuneopt.analysis.sensitivity import Sensitivity, Star, value_order
+from tuneopt.analysis.spaces import axes, searched
+from tuneopt.analysis.winner import Winner
 from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.search.axis import is_number
 from tuneopt.spec import Value
 
 
 @dataclass(frozen=True, slots=True)
+class Edge:
+    """A winner's value with nothing tried beyond it: the optimum may lie further out.
+
+    ``side`` is ``low`` or ``high``. ``tried`` counts the values of the coordinate that the optimizer's runs in the
+    regime had; where that is 1, ``why`` says that the declared grid stands for what was tried.
+    """
+
+    optimizer: str
+    regime: RegimeKey
+    coordinate: str
+    value: Value
+    side: str
+    tried: int
+    why: str
+
+
+def edges(winners: Sequence[Winner], runs: Iterable[TrainingRun]) -> tuple[Edge, ...]:
+    """The edges of every winner. A value that means off, or stands on a declared bound, is an end and no edge."""
+    tried: dict[tuple[str, RegimeKey], dict[str, set[Value]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        for name, value in run.config:
+            tried[run.optimizer, run.regime][name].add(value)
+    every = []
+    for winner in winners:
+        here = tried[winner.optimizer, winner.regime]
+        for name, value in winner.config:
+            edge = _edge(winner, name, value, here[name])
+            every += [] if edge is None else [edge]
+    return tuple(every)
+
+
+def _edge(winner: Winner, name: str, value: Value, tried: set[Value]) -> Edge | None:
+    known = axes(winner.optimizer, winner.regime.scale)
+    axis = None if known is None else known.get(name)
+    if not is_number(value) or (known is not None and axis is None):
+        return None
+    if axis is not None and (axis.held or value in (axis.off, axis.low, axis.high)):
+        return None
+    numbers = {float(other) for other in tried if is_number(other)}
+    why = "no value beyond it was run"
+    if len(numbers) < 2:
+        if axis is None or not axis.numeric:
+            return None
+        numbers = {float(other) for other in axis.values}
+        why = "it ends the declared grid, and the table does not say what was run beyond it"
+    if min(numbers) < float(value) < max(numbers):
+        return None
+    side = "low" if float(value) <= min(numbers) else "high"
+    return Edge(winner.optimizer, winner.regime, name, value, side, len(tried), why)
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinateScaling:
     """One coordinate of an optimizer over the regimes of a corpus.
 
-    ``tuned`` is its value in each regime's result; ``near`` the near-optimal values where a star is known (the tuned
+    ``tuned`` is its value in each regime's winner; ``near`` the near-optimal values where a star is known (the tuned
     value alone where none is). ``shared`` are the values near-optimal in every regime. ``scales`` is True when every
     value that was run fails somewhere, False when some value is good everywhere, None when the table cannot say.
     ``threshold`` is the largest difference (nats) that counted as near-optimal.
@@ -42,59 +93,49 @@ class CoordinateScaling:
     threshold: float
 
 
-def coordinate_scaling(results: Iterable[Result], stars: Sequence[Star]) -> tuple[CoordinateScaling, ...]:
+def coordinate_scaling(winners: Iterable[Winner], stars: Sequence[Star]) -> tuple[CoordinateScaling, ...]:
     """Every tuned coordinate of every optimizer that has results in two regimes or more of a corpus."""
     threshold = max((star.threshold for star in stars), default=NEAR_OPTIMAL)
     known = {(star.optimizer, star.regime): {part.coordinate: part for part in star.sensitivities} for star in stars}
-    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    for result in results:
-        if result.config:
-            groups[result.regime.corpus, result.optimizer].append(result)
-    found = []
-    for (corpus, optimizer), members in sorted(groups.items()):
+    groups: dict[tuple[str, str], list[Winner]] = defaultdict(list)
+    for winner in winners:
+        if winner.config:
+            groups[winner.regime.corpus, winner.optimizer].append(winner)
+    every = []
+    for (_, optimizer), members in sorted(groups.items()):
         if len(members) < 2:
             continue
-        names = [set(searched(optimizer, result.regime.scale, dict(result.config))) for result in members]
+        names = [set(searched(optimizer, winner.regime.scale, dict(winner.config))) for winner in members]
         for name in sorted(set.intersection(*names)):
-            parts = [known.get((optimizer, result.regime), {}).get(name) for result in members]
-            found.append(_one(optimizer, corpus, name, members, parts, threshold))
-    return tuple(found)
+            parts = [known.get((optimizer, winner.regime), {}).get(name) for winner in members]
+            every.append(_scaling(name, members, parts, threshold))
+    return tuple(every)
 
 
-def _one(
-    optimizer: str,
-    corpus: str,
-    name: str,
-    members: Sequence[Result],
-    parts: Sequence[Sensitivity | None],
-    threshold: float,
+def _scaling(
+    name: str, members: Sequence[Winner], parts: Sequence[Sensitivity | None], threshold: float
 ) -> CoordinateScaling:
-    tuned = [dict(result.config)[name] for result in members]
+    """One coordinate over ``members``, the winners of one optimizer; ``parts`` has its sensitivity where known."""
+    tuned = [dict(winner.config)[name] for winner in members]
     near = [(value,) if part is None else part.near_optimal for value, part in zip(tuned, parts, strict=True)]
     run = [
         {value} if part is None else {*part.values, *part.diverged} for value, part in zip(tuned, parts, strict=True)
     ]
-    every = dict.fromkeys(value for values in run for value in sorted(values, key=_order))
+    every = dict.fromkeys(value for values in run for value in sorted(values, key=value_order))
     shared = [value for value in every if all(value in good for good in near)]
-    open_ = [
-        value
-        for value in every
-        if all(value in good or value not in tried for good, tried in zip(near, run, strict=True))
-    ]
-    regimes = [result.regime for result in members]
+    # Good wherever it was run, but not run everywhere: such a value leaves the question open.
+    undecided = any(
+        all(value in good or value not in tried for good, tried in zip(near, run, strict=True)) for value in every
+    )
+    regimes = [winner.regime for winner in members]
     return CoordinateScaling(
-        optimizer=optimizer,
-        corpus=corpus,
+        optimizer=members[0].optimizer,
+        corpus=members[0].regime.corpus,
         coordinate=name,
         regimes=len(members),
         tuned=tuple(zip(regimes, tuned, strict=True)),
         near=tuple(zip(regimes, near, strict=True)),
-        shared=tuple(sorted(shared, key=_order)),
-        scales=False if shared else None if open_ else True,
+        shared=tuple(sorted(shared, key=value_order)),
+        scales=False if shared else None if undecided else True,
         threshold=threshold,
     )
-
-
-def _order(value: Value) -> tuple[bool, float, str]:
-    number = is_number(value)
-    return not number, float(value) if number else 0.0, str(value)

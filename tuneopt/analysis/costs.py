@@ -1,7 +1,8 @@
-"""The same comparison by what it costs: tokens, seconds, FLOPs, peak memory and checkpoint bytes.
+"""What optimizers cost: the run of each winner, the same comparison by other measures, and all that tuning has spent.
 
 A speedup in tokens says how much more data the baseline needs for the same loss. What it needs in seconds or FLOPs is
-that factor times the baseline's cost per token in the regime over the optimizer's own.
+that factor times the baseline's cost per token in the regime over the optimizer's own. Units: nats per token,
+device-seconds, FLOPs, bytes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tuneopt.analysis.best import Result
-from tuneopt.analysis.runs import RegimeKey, Run
+from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, Speedup
+from tuneopt.analysis.winner import Winner
 
 MEASURES = ("loss", "seconds", "flops", "peak_bytes", "checkpoint_bytes")
 """What a result costs or gives as it stands: less is better."""
@@ -61,74 +63,50 @@ class ParetoPoint:
 
 
 def costs(
-    results: Sequence[Result], runs: Iterable[Run], speeds: Iterable[Speedup], baseline: str = BASELINE
+    winners: Sequence[Winner], runs: Iterable[TrainingRun], speeds: Iterable[Speedup], baseline: str = BASELINE
 ) -> tuple[Cost, ...]:
     """The costs of every result, in their order."""
     by_trial = {run.trial: run for run in runs}
     fast = {(speed.regime, speed.optimizer): speed.speedup for speed in speeds}
     facts: dict[_Place, dict[str, float | None]] = {}
-    for result in results:
-        facts[result.regime, result.optimizer] = {"loss": result.loss, **_spent(result, by_trial)}
+    for winner in winners:
+        own: dict[str, float | None] = {"loss": winner.loss}
+        members = [by_trial[trial] for trial in winner.trials if trial in by_trial]
+        for name in MEASURES[1:]:
+            values = [value for run in members if (value := getattr(run, name)) is not None]
+            own[name] = sum(values) / len(values) if values else None
+        facts[winner.regime, winner.optimizer] = own
     for (regime, optimizer), own in facts.items():
-        base, speed = facts.get((regime, baseline)), fast.get((regime, optimizer))
-        for name in FACTORS:
-            own[name] = _times(speed, base, own, name.removeprefix("speedup_"))
-    ranks = _ranks(facts)
+        base, speed = facts.get((regime, baseline), {}), fast.get((regime, optimizer))
+        for factor in FACTORS:
+            name = factor.removeprefix("speedup_")
+            theirs, ours = base.get(name), own[name]
+            own[factor] = speed * theirs / ours if speed is not None and theirs and ours else None
     return tuple(
         Cost(
-            optimizer=result.optimizer,
-            regime=result.regime,
-            loss=result.loss,
-            tokens=result.tokens,
-            seconds=own["seconds"],
-            flops=own["flops"],
-            peak_bytes=own["peak_bytes"],
-            checkpoint_bytes=own["checkpoint_bytes"],
-            speedup=fast.get(key),
-            speedup_seconds=own["speedup_seconds"],
-            speedup_flops=own["speedup_flops"],
-            ranks=tuple((name, ranks[name].get(key)) for name in (*MEASURES, *FACTORS)),
+            optimizer=optimizer,
+            regime=regime,
+            tokens=winner.tokens,
+            speedup=fast.get((regime, optimizer)),
+            ranks=tuple((name, _rank(facts, (regime, optimizer), name)) for name in (*MEASURES, *FACTORS)),
+            **own,  # type: ignore[arg-type]
         )
-        for result, (key, own) in zip(results, facts.items(), strict=True)
+        for winner, ((regime, optimizer), own) in zip(winners, facts.items(), strict=True)
     )
 
 
-def _spent(result: Result, runs: Mapping[str, Run]) -> dict[str, float | None]:
-    members = [runs[trial] for trial in result.trials if trial in runs]
-    found: dict[str, float | None] = {}
-    for name in MEASURES[1:]:
-        values = [value for run in members if (value := getattr(run, name)) is not None]
-        found[name] = sum(values) / len(values) if values else None
-    return found
+def _rank(facts: Mapping[_Place, Mapping[str, float | None]], place: _Place, name: str) -> int | None:
+    """The place by one measure among those of the regime that have it; equals share the better place."""
+    value, sign = facts[place][name], -1 if name in FACTORS else 1
+    if value is None:
+        return None
+    others = [own[name] for (regime, _), own in facts.items() if regime == place[0]]
+    return 1 + sum(sign * other < sign * value for other in others if other is not None)
 
 
-def _times(
-    speed: float | None, base: Mapping[str, float | None] | None, own: Mapping[str, float | None], name: str
-) -> float | None:
-    theirs, ours = None if base is None else base[name], own[name]
-    return speed * theirs / ours if speed is not None and theirs and ours else None
-
-
-def _ranks(facts: Mapping[_Place, Mapping[str, float | None]]) -> dict[str, dict[_Place, int]]:
-    ranks: dict[str, dict[_Place, int]] = {}
-    for name in (*MEASURES, *FACTORS):
-        sign = -1 if name in FACTORS else 1
-        known: dict[RegimeKey, list[tuple[_Place, float]]] = defaultdict(list)
-        for place, own in facts.items():
-            value = own[name]
-            if value is not None:
-                known[place[0]].append((place, sign * value))
-        ranks[name] = {
-            place: 1 + sum(other < value for _, other in members)
-            for members in known.values()
-            for place, value in members
-        }
-    return ranks
-
-
-def pareto(results: Sequence[Result], costs: Iterable[Cost]) -> tuple[ParetoPoint, ...]:
+def pareto(winners: Sequence[Winner], costs: Iterable[Cost]) -> tuple[ParetoPoint, ...]:
     """The results whose seconds are known, over all ratios, by corpus and scale and then by seconds."""
-    trials = {(result.regime, result.optimizer): result.trials[0] for result in results}
+    trials = {(winner.regime, winner.optimizer): winner.trials[0] for winner in winners}
     scales: dict[tuple[str, str], list[Cost]] = defaultdict(list)
     for cost in costs:
         if cost.seconds is not None:
@@ -142,3 +120,59 @@ def pareto(results: Sequence[Result], costs: Iterable[Cost]) -> tuple[ParetoPoin
             trial = trials[cost.regime, cost.optimizer]
             found.append(ParetoPoint(cost.optimizer, cost.regime, cost.seconds or 0.0, cost.loss, front, trial))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The cost of one optimizer's trials, over all regimes or in one.
+
+    ``scale``, ``ratio`` and ``corpus`` are None for all regimes together. ``trials`` counts all; ``diverged`` and
+    ``unproven`` (completed without a passed proof) are among them, ``configurations`` counts those that differ in more
+    than the seed. ``tokens`` and ``flops`` are what was trained, evaluation not counted; ``device_hours`` is the wall
+    time of the trials, start-up and evaluation included, times their devices. None where no trial says it; where some
+    do, those are summed.
+    """
+
+    optimizer: str
+    scale: str | None
+    ratio: float | None
+    trials: int
+    diverged: int
+    unproven: int
+    tokens: int
+    flops: float | None
+    device_hours: float | None
+    corpus: str | None = None
+    configurations: int = 0
+
+
+def budgets(runs: Iterable[TrainingRun], by_regime: bool = False) -> tuple[Budget, ...]:
+    """The budget of each optimizer, by name; with ``by_regime`` one per optimizer and regime."""
+    groups: dict[tuple[Any, ...], list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        place = (run.parameters or 0, run.regime.scale, run.regime.ratio, run.regime.corpus) if by_regime else ()
+        groups[run.optimizer, *place].append(run)
+    return tuple(_budget(members, by_regime) for _, members in sorted(groups.items(), key=lambda item: item[0]))
+
+
+def _budget(runs: list[TrainingRun], by_regime: bool) -> Budget:
+    regime = runs[0].regime if by_regime else None
+    seconds = _sum(run.device_seconds for run in runs)
+    return Budget(
+        optimizer=runs[0].optimizer,
+        scale=regime.scale if regime else None,
+        ratio=regime.ratio if regime else None,
+        trials=len(runs),
+        diverged=sum(run.status == "diverged" for run in runs),
+        unproven=sum(run.status == "unproven" for run in runs),
+        tokens=round(sum(run.trained or 0.0 for run in runs)),
+        flops=_sum(run.flops for run in runs),
+        device_hours=None if seconds is None else seconds / 3600,
+        corpus=regime.corpus if regime else None,
+        configurations=len({run.setting for run in runs}),
+    )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -1,19 +1,20 @@
-"""The document that ``tuneopt report --json`` prints: every figure of the analysis as plain data."""
+"""The document that ``tuneopt report --json`` prints: every figure of the analysis as plain data.
+
+Its keys are a contract: fields may be added, not renamed. What has no stricter form of its own is printed by `plain`,
+so a new field of a figure's class appears by itself.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.analysis.flips import Flip
-from tuneopt.analysis.inputs import Inputs, as_inputs
+from tuneopt.analysis.inputs import as_inputs
 from tuneopt.analysis.noise import FAMILY_RATE
-from tuneopt.analysis.ranking import Ranking
-from tuneopt.analysis.runs import RegimeKey, Rows, Run
+from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.scaling import describe
-from tuneopt.analysis.speedup import Speedup
 from tuneopt.analysis.study import Analysis, analyse
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 
@@ -21,15 +22,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def summary(
-    source: Inputs | pa.Table | Rows | Iterable[Run], *, curves: pa.Table | None = None, **options: Any
-) -> dict[str, Any]:
+def summary(source: Any, *, curves: pa.Table | None = None, **options: Any) -> dict[str, Any]:
     """Every figure of a source as plain data for JSON, without NaN or infinity.
 
     ``source`` is anything that `tuneopt.analysis.inputs.as_inputs` takes; ``curves`` (`Ledger.curves`) adds what
-    happens during training; ``options`` are those of `tuneopt.analysis.study.analyse`. Intervals hold ``level`` of the
-    redrawn figures and are null where no noise is known; so is ``tie_group``. Raises `InputError` for rows that are no
-    results.
+    happens during training to a table without curves; ``options`` are those of `tuneopt.analysis.study.analyse`.
+    Intervals hold ``level`` of the redrawn figures and are null where no noise is known; so is ``tie_group``. Raises
+    `InputError` for rows that are no results.
     """
     return document(analyse(as_inputs(source, curves), **options))
 
@@ -38,9 +37,48 @@ def document(analysis: Analysis) -> dict[str, Any]:
     """An analysis as plain data; a regime becomes the keys corpus, scale and ratio."""
     ranked = {ranking.regime: ranking for ranking in analysis.rankings}
     return {
-        "speedups": [_speedup(speed, ranked[speed.regime]) for speed in analysis.speedups],
-        "rankings": [_ranking(ranking) for ranking in analysis.rankings],
-        "flips": [_flip(flip) for flip in analysis.flips],
+        "speedups": [
+            {
+                "optimizer": speed.optimizer,
+                "scale": speed.regime.scale,
+                "ratio": speed.regime.ratio,
+                "speedup": speed.speedup,
+                "low": speed.low,
+                "high": speed.high,
+                "tie_group": ranked[speed.regime].group_of(speed.optimizer),
+                "corpus": speed.regime.corpus,
+                "loss": speed.loss,
+                "runs": speed.runs,
+                "flags": list(speed.flags),
+            }
+            for speed in analysis.speedups
+        ],
+        "rankings": [
+            {
+                "scale": ranking.regime.scale,
+                "ratio": ranking.regime.ratio,
+                "order": list(ranking.order),
+                "corpus": ranking.regime.corpus,
+                "losses": list(ranking.losses),
+                "tie_groups": None if ranking.groups is None else list(ranking.groups),
+                "sigma": None if ranking.noise is None else ranking.noise.sigma,
+                "sigma_source": None if ranking.noise is None else ranking.noise.source,
+                "span": ranking.span,
+            }
+            for ranking in analysis.rankings
+        ],
+        "flips": [
+            {
+                "kind": flip.kind,
+                "pair": list(flip.pair),
+                "where": flip.where,
+                "significant": flip.significant,
+                **plain(flip.regime),
+                "earlier": plain(flip.earlier),
+                "fraction": flip.fraction,
+            }
+            for flip in analysis.flips
+        ],
         "warnings": list(analysis.warnings),
         "baseline": analysis.baseline,
         "level": analysis.level,
@@ -63,19 +101,26 @@ def document(analysis: Analysis) -> dict[str, Any]:
     }
 
 
+_OBJECTS = ("config", "taken", "ranks")
+"""Fields of (name, value) pairs, which become objects."""
+
+_BY_REGIME = ("tuned", "near")
+"""Fields of (regime, value) pairs, which become lists of objects."""
+
+
 def plain(value: Any, name: str = "") -> Any:
     """Frozen values of this package as plain data; pairs named ``config``, ``ranks`` and the like become objects."""
     if isinstance(value, RegimeKey):
         return {"corpus": value.corpus, "scale": value.scale, "ratio": value.ratio}
     if is_dataclass(value) and not isinstance(value, type):
-        found: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         for field in fields(value):
             part = getattr(value, field.name)
             if isinstance(part, RegimeKey):
-                found |= plain(part)
+                parts |= plain(part)
             else:
-                found[field.name] = plain(part, field.name)
-        return found
+                parts[field.name] = plain(part, field.name)
+        return parts
     if name in _OBJECTS:
         return {key: plain(part) for key, part in value}
     if name == "points":
@@ -89,50 +134,3 @@ def plain(value: Any, name: str = "") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-_OBJECTS = ("config", "taken", "ranks")
-_BY_REGIME = ("tuned", "near")
-
-
-def _speedup(speed: Speedup, ranking: Ranking) -> dict[str, Any]:
-    return {
-        "optimizer": speed.optimizer,
-        "scale": speed.regime.scale,
-        "ratio": speed.regime.ratio,
-        "speedup": speed.speedup,
-        "low": speed.low,
-        "high": speed.high,
-        "tie_group": ranking.group_of(speed.optimizer),
-        "corpus": speed.regime.corpus,
-        "loss": speed.loss,
-        "runs": speed.runs,
-        "flags": list(speed.flags),
-    }
-
-
-def _ranking(ranking: Ranking) -> dict[str, Any]:
-    noise = ranking.noise
-    return {
-        "scale": ranking.regime.scale,
-        "ratio": ranking.regime.ratio,
-        "order": list(ranking.order),
-        "corpus": ranking.regime.corpus,
-        "losses": list(ranking.losses),
-        "tie_groups": None if ranking.groups is None else list(ranking.groups),
-        "sigma": None if noise is None else noise.sigma,
-        "sigma_source": None if noise is None else noise.source,
-        "span": ranking.span,
-    }
-
-
-def _flip(flip: Flip) -> dict[str, Any]:
-    return {
-        "kind": flip.kind,
-        "pair": list(flip.pair),
-        "where": flip.where,
-        "significant": flip.significant,
-        **plain(flip.regime),
-        "earlier": plain(flip.earlier),
-        "fraction": flip.fraction,
-    }

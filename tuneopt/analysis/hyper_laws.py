@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.sensitivity import Star
 from tuneopt.analysis.spaces import axes
 from tuneopt.analysis.speedup import LEVEL
-from tuneopt.analysis.stars import Star
+from tuneopt.analysis.winner import Winner
 from tuneopt.search.axis import Axis, is_number
 from tuneopt.search.prediction import FEWEST, UNIT, PowerLaw, TunedRegime, predict
 from tuneopt.spec import SCALES, Value
@@ -53,35 +53,35 @@ class HyperLaw:
     points: tuple[tuple[RegimeKey, Value, float | None], ...]
 
 
-def hyper_laws(results: Iterable[Result], stars: Iterable[Star], level: float = LEVEL) -> tuple[HyperLaw, ...]:
+def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = LEVEL) -> tuple[HyperLaw, ...]:
     """The law of every numeric coordinate of every declared space whose optimizer has four regimes or more."""
-    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
-    for result in results:
-        scale = SCALES.get(result.regime.scale)
-        if scale is not None and result.parameters and result.config:
-            groups[result.optimizer, result.regime.corpus, scale.ladder].append(result)
+    groups: dict[tuple[str, str, str], list[Winner]] = defaultdict(list)
+    for winner in winners:
+        scale = SCALES.get(winner.regime.scale)
+        if scale is not None and winner.parameters and winner.config:
+            groups[winner.optimizer, winner.regime.corpus, scale.ladder].append(winner)
     around = {(star.optimizer, star.regime): star for star in stars}
-    found = []
+    laws = []
     for (optimizer, corpus, _), members in sorted(groups.items()):
         known = axes(optimizer, members[0].regime.scale) or {}
-        tuned = [_tuned(result, around.get((optimizer, result.regime))) for result in members]
+        tuned = [_tuned(winner, around.get((optimizer, winner.regime))) for winner in members]
         for axis in known.values() if len(members) >= FEWEST else ():
             there = all(is_number(regime.config.get(axis.name)) for regime in tuned)
             if axis.numeric and not axis.held and there:
-                found.append(_law(optimizer, corpus, axis, members, tuned, level))
-    return tuple(found)
+                laws.append(_law(optimizer, corpus, axis, members, tuned, level))
+    return tuple(laws)
 
 
-def _tuned(result: Result, star: Star | None) -> TunedRegime:
+def _tuned(winner: Winner, star: Star | None) -> TunedRegime:
     near: dict[str, dict[Value, float]] = {}
-    for part in star.sensitivities if star is not None and star.config == result.config else ():
+    for part in star.sensitivities if star is not None and star.config == winner.config else ():
         above = zip(part.values, part.losses, strict=True)
         near[part.coordinate] = {value: loss - star.loss for value, loss in above} if star else {}
-    return TunedRegime(float(result.parameters or 0), result.regime.ratio, dict(result.config), near)
+    return TunedRegime(float(winner.parameters or 0), winner.regime.ratio, dict(winner.config), near)
 
 
 def _law(
-    optimizer: str, corpus: str, axis: Axis, members: Sequence[Result], tuned: Sequence[TunedRegime], level: float
+    optimizer: str, corpus: str, axis: Axis, members: Sequence[Winner], tuned: Sequence[TunedRegime], level: float
 ) -> HyperLaw:
     largest = max(tuned, key=lambda regime: (regime.params, regime.ratio))
     said = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
@@ -104,8 +104,8 @@ def _law(
         e=None if law is None else law.e,
         complement=law is not None and law.complement,
         points=tuple(
-            (result.regime, regime.config[axis.name], None if law is None else law.at(regime.params, regime.ratio))
-            for result, regime in zip(members, tuned, strict=True)
+            (winner.regime, regime.config[axis.name], None if law is None else law.at(regime.params, regime.ratio))
+            for winner, regime in zip(members, tuned, strict=True)
         ),
     )
 

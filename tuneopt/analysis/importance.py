@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneopt.analysis.optuna_trials import members, quiet, varied
+from tuneopt.analysis.optuna_studies import members, quiet, varied
 from tuneopt.ledger import TrialRecord
 from tuneopt.search.axis import Axis
 from tuneopt.search.sweep import Sweep
@@ -63,21 +63,21 @@ def importances(sweep: Sweep, records: Iterable[TrialRecord]) -> Importances | N
     ``records`` may be a whole ledger's: those that the sweep's space does not describe are passed over. None below
     `FEWEST` comparable trials. The same records give the same figures.
     """
-    found = [
+    finished = [
         record
         for record in members(sweep, list(records))
         if record.comparable and record.select_loss is not None and record.spec.seed == sweep.seed
     ]
-    if len(found) < FEWEST:
+    if len(finished) < FEWEST:
         return None
-    losses = sorted(record.select_loss for record in found if record.select_loss is not None)
-    share = max(BEST, GOOD / len(found))
+    losses = sorted(record.select_loss for record in finished if record.select_loss is not None)
+    share = max(BEST, GOOD / len(finished))
     bar = losses[math.ceil(share * len(losses)) - 1]
-    tried = {axis.name: _tried(axis, found) for axis in varied(sweep)}
-    shares = _evaluate(sweep, found, tried, share)
+    tried = {axis.name: _tried(axis, finished) for axis in varied(sweep)}
+    shares = _evaluate(sweep, finished, tried, share)
     entries = [Importance(name, shares.get(name, 0.0), len(values)) for name, values in tried.items()]
     entries.sort(key=lambda entry: (-entry.share, entry.coordinate))
-    return Importances(EVALUATOR, tuple(entries), len(found), sum(loss <= bar for loss in losses), bar)
+    return Importances(EVALUATOR, tuple(entries), len(finished), sum(loss <= bar for loss in losses), bar)
 
 
 def _tried(axis: Axis, records: Iterable[TrialRecord]) -> list[Value]:
@@ -116,6 +116,6 @@ def _evaluate(
             for record in records
         )
         evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
-        found = get_param_importances(study, evaluator=evaluator, normalize=False)
-    total = sum(found.values())
-    return {name: value / total for name, value in found.items()} if total > 0 else {}
+        shares = get_param_importances(study, evaluator=evaluator, normalize=False)
+    total = sum(shares.values())
+    return {name: value / total for name, value in shares.items()} if total > 0 else {}

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import chdtri, fdtri
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.noise import NoiseModel
-from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.scaling import Array
+from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, redrawn_sigmas
+from tuneopt.analysis.winner import Winner
 
 EXPONENTS = np.geomspace(0.02, 3.0, 120)
 """Exponents searched; a parabola refines the best."""
@@ -91,7 +90,7 @@ class JointFit:
 
 
 def joint_fits(
-    results: Sequence[Result],
+    winners: Sequence[Winner],
     noise: NoiseModel,
     *,
     baseline: str = BASELINE,
@@ -104,15 +103,15 @@ def joint_fits(
     A scale enters when the baseline has `FEWEST_RATIOS` ratios there, an optimizer when it has a result there.
     """
     ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
-    for result in results:
-        if result.optimizer == baseline:
-            ratios[result.regime[:2]].add(result.regime.ratio)
+    for winner in winners:
+        if winner.optimizer == baseline:
+            ratios[winner.regime[:2]].add(winner.regime.ratio)
     fits: list[JointFit] = []
-    for corpus in dict.fromkeys(result.regime.corpus for result in results):
+    for corpus in dict.fromkeys(winner.regime.corpus for winner in winners):
         scales = [scale for (place, scale), known in ratios.items() if place == corpus and len(known) >= FEWEST_RATIOS]
         for chosen in ([scales] if len(scales) > 1 else []) + [[scale] for scale in scales]:
-            here = [result for result in results if result.regime.corpus == corpus and result.regime.scale in chosen]
-            if len({result.optimizer for result in here}) > 1:
+            here = [winner for winner in winners if winner.regime.corpus == corpus and winner.regime.scale in chosen]
+            if len({winner.optimizer for winner in here}) > 1:
                 name = chosen[0] if len(chosen) == 1 else None
                 fits.append(_fit(here, corpus, name, noise, baseline, level, draws, seed))
     return tuple(fits)
@@ -143,19 +142,19 @@ class _Design:
         return np.concatenate([floors, self.optimizer_of * powers[..., None]], axis=-1) * self.weights[:, None]
 
 
-def _design(results: Sequence[Result], baseline: str) -> _Design:
-    scales = tuple(dict.fromkeys(result.regime.scale for result in results))
-    names = tuple(sorted({result.optimizer for result in results}, key=lambda name: (name != baseline, name)))
-    tokens = np.array([result.tokens for result in results])
+def _design(winners: Sequence[Winner], baseline: str) -> _Design:
+    scales = tuple(dict.fromkeys(winner.regime.scale for winner in winners))
+    names = tuple(sorted({winner.optimizer for winner in winners}, key=lambda name: (name != baseline, name)))
+    tokens = np.array([winner.tokens for winner in winners])
     unit = float(np.exp(np.mean(np.log(tokens))))
     return _Design(
         scales,
         names,
-        np.array([[result.regime.scale == scale for scale in scales] for result in results], float),
-        np.array([[result.optimizer == name for name in names] for result in results], float),
+        np.array([[winner.regime.scale == scale for scale in scales] for winner in winners], float),
+        np.array([[winner.optimizer == name for name in names] for winner in winners], float),
         tokens / unit,
         unit,
-        np.sqrt([result.runs for result in results]),
+        np.sqrt([winner.runs for winner in winners]),
     )
 
 
@@ -193,7 +192,7 @@ def _factors(design: _Design, exponents: Array, parts: Array) -> Array:
 
 
 def _fit(
-    results: list[Result],
+    winners: list[Winner],
     corpus: str,
     scale: str | None,
     noise: NoiseModel,
@@ -202,16 +201,16 @@ def _fit(
     draws: int,
     seed: int,
 ) -> JointFit:
-    design = _design(results, baseline)
-    losses = np.array([[result.loss for result in results]])
+    design = _design(winners, baseline)
+    losses = np.array([[winner.loss for winner in winners]])
     level_of = losses.mean()  # the floors take it up; without it the small errors would drown in large squares
     losses = losses - level_of
     exponents, parts = _solve(design, losses)
     exponent = float(exponents[0])
     fitted = (design.columns(exponents)[0] @ parts[0]) / design.weights
     residual = losses[0] - fitted
-    freedom = len(results) - design.size - 1
-    spreads = [noise.of(result.regime) for result in results]
+    freedom = len(winners) - design.size - 1
+    spreads = [noise.of(winner.regime) for winner in winners]
     sigmas = np.array([math.nan if spread is None else spread.sigma for spread in spreads])
     excess = None
     flags = []
@@ -229,7 +228,7 @@ def _fit(
         rng = np.random.default_rng([seed, zlib.crc32(f"joint\n{corpus}\n{scale}".encode())])
         widened = max(1.0, excess or 1.0) if "misfit" in flags else 1.0
         sigma = np.stack(redrawn_sigmas([spread for spread in spreads if spread is not None], draws, rng), axis=-1)
-        drawn = fitted + widened * sigma / design.weights * rng.standard_normal((draws, len(results)))
+        drawn = fitted + widened * sigma / design.weights * rng.standard_normal((draws, len(winners)))
         again, redrawn = _solve(design, drawn)
         samples = np.concatenate([again[:, None], _factors(design, again, redrawn)], axis=1)
         bounds = [_interval(column, level) for column in samples.T]
@@ -248,8 +247,8 @@ def _fit(
             for name, factor, ends, count in zip(design.optimizers, factors, bounds[1:], counts, strict=True)
         ),
         residuals=tuple(
-            Residual(result.optimizer, result.regime, result.loss, float(said + level_of), float(rest))
-            for result, said, rest in zip(results, fitted, residual, strict=True)
+            Residual(winner.optimizer, winner.regime, winner.loss, float(said + level_of), float(rest))
+            for winner, said, rest in zip(winners, fitted, residual, strict=True)
         ),
         rms=float(math.sqrt(np.sum((residual * design.weights) ** 2) / max(freedom, 1))),
         excess=excess,

@@ -1,18 +1,24 @@
-"""The order of optimizers in each regime, and which of them cannot be told apart.
+"""The order of optimizers in each regime: which cannot be told apart, and where two of them change places.
 
-All pairs of a regime are one family: the chance that any two equal optimizers land in different groups is at most
+All pairs of a regime are one family: the chance that any two equal optimizers land in different tie groups is at most
 `tuneopt.analysis.noise.FAMILY_RATE` (Tukey-Kramer), however many optimizers there are.
+
+A family of flips is all pairs at all places of one line (the ratios of a scale, the scales at a ratio, the fractions of
+one regime's training). The chance that a family holds any flip that noise invented and that is called significant is
+at most the same rate: at each of its K places the pairs are judged by the studentized range at rate / K (Bonferroni
+over places), and a flip needs both of its orders to pass.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
 from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.winner import Winner
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +50,123 @@ class Ranking:
         return None if self.groups is None else self.groups[self.order.index(optimizer)]
 
 
-def rankings(results: Iterable[Result], noise: NoiseModel) -> tuple[Ranking, ...]:
+def rankings(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Ranking, ...]:
     """The ranking of every regime that has a result, in the order in which the regimes come."""
-    regimes: dict[RegimeKey, list[Result]] = defaultdict(list)
-    for result in results:
-        regimes[result.regime].append(result)
-    return tuple(_rank(regime, members, noise.of(regime)) for regime, members in regimes.items())
+    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
+    for winner in winners:
+        regimes[winner.regime].append(winner)
+    ranked = []
+    for regime, members in regimes.items():
+        spread = noise.of(regime)
+        ordered = sorted(members, key=lambda winner: (winner.loss, winner.optimizer))
+        groups: list[int] = []
+        leader = ordered[0]
+        for winner in ordered:
+            if significant(leader, winner, spread, len(ordered)):
+                leader = winner
+                groups.append(groups[-1] + 1)
+            else:
+                groups.append(groups[-1] if groups else 1)
+        ranked.append(
+            Ranking(
+                regime=regime,
+                order=tuple(winner.optimizer for winner in ordered),
+                losses=tuple(winner.loss for winner in ordered),
+                groups=None if spread is None else tuple(groups),
+                noise=spread,
+                span=None if spread is None else spread.span(1, 1, len(ordered)),
+            )
+        )
+    return tuple(ranked)
 
 
 def significant(
-    first: Result, second: Result, noise: Noise | None, compared: int = 2, rate: float = FAMILY_RATE
+    first: Winner, second: Winner, noise: Noise | None, compared: int = 2, rate: float = FAMILY_RATE
 ) -> bool:
     """Whether two of ``compared`` results differ by more than noise explains (False where no noise is known)."""
     return noise is not None and abs(first.loss - second.loss) > noise.span(first.runs, second.runs, compared, rate)
 
 
-def _rank(regime: RegimeKey, members: list[Result], noise: Noise | None) -> Ranking:
-    ordered = sorted(members, key=lambda result: (result.loss, result.optimizer))
-    groups: list[int] = []
-    leader = ordered[0]
-    for result in ordered:
-        if groups and significant(leader, result, noise, len(ordered)):
-            leader = result
-            groups.append(groups[-1] + 1)
-        else:
-            groups.append(groups[-1] if groups else 1)
-    return Ranking(
-        regime=regime,
-        order=tuple(result.optimizer for result in ordered),
-        losses=tuple(result.loss for result in ordered),
-        groups=None if noise is None else tuple(groups),
-        noise=noise,
-        span=None if noise is None else noise.span(1, 1, len(ordered)),
-    )
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A pair whose order reverses. ``kind`` is ``ratio``, ``scale`` or ``training``; ``pair`` has first what led first.
+
+    ``where`` says between which two regimes, or up to which part of training. ``significant`` means that noise
+    explains neither the first order nor the second. ``regime`` is where the flip ends, ``earlier`` where it starts
+    (the same during training), ``fraction`` the part of training done when the first order was last seen. ``rate`` is
+    the declared chance that the flip's family holds any invented significant flip.
+    """
+
+    kind: str
+    pair: tuple[str, str]
+    where: str
+    significant: bool
+    regime: RegimeKey
+    earlier: RegimeKey
+    fraction: float | None = None
+    rate: float = FAMILY_RATE
+
+
+_Pair = tuple[Winner, Winner]
+
+
+def regime_flips(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Flip, ...]:
+    """Flips across the ratios of each scale, and across the scales (smallest first) at each ratio."""
+    every = list(winners)
+    flips: list[Flip] = []
+    for kind in ("ratio", "scale"):
+        lines: dict[tuple[object, ...], list[Winner]] = defaultdict(list)
+        for winner in every:
+            corpus, scale, ratio = winner.regime
+            lines[(corpus, scale) if kind == "ratio" else (corpus, ratio)].append(winner)
+        for members in lines.values():
+            if kind == "scale" and any(winner.parameters is None for winner in members):
+                continue  # scales of unknown size have no order
+            flips += _along(kind, members, noise)
+    return tuple(flips)
+
+
+def _along(kind: str, members: Sequence[Winner], noise: NoiseModel) -> list[Flip]:
+    """The flips of all pairs along one line."""
+    by_name: dict[str, dict[float, Winner]] = defaultdict(dict)
+    for winner in members:
+        by_name[winner.optimizer][winner.regime.ratio if kind == "ratio" else float(winner.parameters or 0)] = winner
+    compared, stops = len(by_name), len({place for line in by_name.values() for place in line})
+    flips = []
+    for first, second in combinations(sorted(by_name), 2):
+        places = sorted(by_name[first].keys() & by_name[second].keys())
+        line = [(by_name[first][place], by_name[second][place]) for place in places]
+        clear = [
+            place
+            for place, (a, b) in enumerate(line)
+            if significant(a, b, noise.of(a.regime), compared, FAMILY_RATE / stops)
+        ]
+        for before, after, sure in _reversals(line, clear):
+            ahead, behind = line[before] if _leads(line[before]) < 0 else line[before][::-1]
+            start, end = line[before][0].regime, line[after][0].regime
+            where = f"{start.label} -> {end.label}"
+            flips.append(Flip(kind, (ahead.optimizer, behind.optimizer), where, sure, end, start))
+    return flips
+
+
+def _reversals(line: Sequence[_Pair], clear: Sequence[int]) -> list[tuple[int, int, bool]]:
+    """Where a pair's order reverses: (place before, place after, significant).
+
+    A significant reversal runs from one place where the order is ``clear`` to the next such place. The others lie
+    between neighbours, and are left out where a significant one spans them.
+    """
+    reversals, covered = [], set[int]()
+    for before, after in pairwise(clear):
+        if _leads(line[before]) != _leads(line[after]):
+            reversals.append((before, after, True))
+            covered |= set(range(before, after))
+    for before in range(len(line) - 1):
+        if before not in covered and {_leads(line[before]), _leads(line[before + 1])} == {-1, 1}:
+            reversals.append((before, before + 1, False))
+    return sorted(reversals)
+
+
+def _leads(pair: _Pair) -> int:
+    """-1 where the first of a pair has the lower loss, 1 where the second has, 0 for equals."""
+    first, second = pair[0].loss, pair[1].loss
+    return int(first > second) - int(first < second)

@@ -1,22 +1,34 @@
-"""One form for every source of results: a ledger's table, or rows from elsewhere, become frozen `Run` values.
+"""A training run as the analysis sees it, whatever it came from.
 
-Units: nats per token, tokens, non-embedding parameters, seconds, FLOPs, bytes.
+Records of a ledger become `TrainingRun` values directly (`from_records`); tables from elsewhere are parsed into the
+same type once (`tuneopt.analysis.columns`). Every statistic works on these values alone, so it cannot depend on the
+source. Units: nats per token, tokens, non-embedding parameters, device-seconds, FLOPs, bytes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from enum import IntEnum
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from tuneopt.ledger import TrialRecord
 from tuneopt.ledger.record import SECONDS
+from tuneopt.ledger.table import devices
+from tuneopt.search.axis import is_number
 from tuneopt.spec import Value
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+Array = npt.NDArray[np.float64]
 
-Rows = Iterable[Mapping[str, Any]]
+Config = tuple[tuple[str, Value], ...]
+"""Hyperparameters by name, sorted, as `TrialSpec.freeze` gives them."""
+
+FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Parts of training at which learning curves are compared. Fractions, because steps differ with the batch size."""
 
 
 class RegimeKey(NamedTuple):
@@ -33,16 +45,34 @@ class RegimeKey(NamedTuple):
         return f"{self.corpus} {place}" if self.corpus else place
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One training run as analysis sees it.
+class CurveSample(NamedTuple):
+    """One measurement during training: the fraction of the run in (0, 1], and the losses on both splits (nats)."""
 
-    ``status`` is ``completed``, ``diverged`` or ``unproven`` (completed, but without a passed proof); only completed
-    runs have losses that may be compared. ``variant`` holds what else tells runs of one configuration apart
-    (precision, compilation, micro batch, semantics). ``sigma`` is a noise given with the row, else None. ``tokens``
-    is the budget, ``trained`` what was trained of it. ``seconds`` are device-seconds of training, ``device_seconds``
-    those of the whole trial. ``curve`` holds (fraction of the run, loss) where a row brought it; a ledger's curves
-    come as a table of their own.
+    fraction: float
+    select_loss: float | None
+    report_loss: float | None
+
+
+class Role(IntEnum):
+    """What a run may decide. A run that several sweeps share has the largest of its roles."""
+
+    EXPLORED = 0
+    """Fills stars, transfers, budgets and orders among trials; a sweep tried it and moved on."""
+    REPLICATE = 1
+    """Also counts for the noise between seeds, such as the start of a sweep."""
+    CANDIDATE = 2
+    """May also stand for its optimizer: the incumbent of a sweep, and every run of a table from elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """One training run.
+
+    ``status`` is ``completed``, ``diverged`` or ``unproven`` (completed, but without a passed update check); only
+    completed runs have losses that may be compared, and they have both. ``variant`` holds what else tells runs of one
+    configuration apart (precision, compilation, micro-batch size, semantics). ``sigma`` is a noise given with the row.
+    ``tokens`` is the budget, ``trained`` what was trained of it. ``seconds`` are device-seconds of training,
+    ``device_seconds`` those of the whole trial. ``curve`` is ordered by fraction, and empty where none is known.
     """
 
     trial: str
@@ -50,7 +80,7 @@ class Run:
     regime: RegimeKey
     parameters: int | None
     tokens: float
-    config: tuple[tuple[str, Value], ...]
+    config: Config
     seed: int
     status: str
     select_loss: float | None
@@ -63,53 +93,97 @@ class Run:
     flops: float | None = None
     peak_bytes: float | None = None
     checkpoint_bytes: float | None = None
-    curve: tuple[tuple[float, float], ...] = ()
+    curve: tuple[CurveSample, ...] = ()
+    role: Role = Role.CANDIDATE
+
+    @property
+    def setting(self) -> tuple[RegimeKey, str, Config, tuple[Any, ...]]:
+        """All that a result depends on but the seed: runs of one setting are replicates."""
+        return self.regime, self.optimizer, self.config, self.variant
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """The final select and report loss of a completed run; raises `ValueError` for a run without them."""
+        if self.select_loss is None or self.report_loss is None:
+            raise ValueError(f"run {self.trial} has no loss")
+        return self.select_loss, self.report_loss
 
 
-def read_runs(source: pa.Table | Rows | Iterable[Run]) -> tuple[Run, ...]:
-    """Runs of a ledger's table, of any table or rows with the columns of `tuneopt.analysis.columns`, or runs as is.
+def from_records(records: Iterable[TrialRecord], roles: Mapping[str, Role] | None = None) -> tuple[TrainingRun, ...]:
+    """The runs of a ledger's records, in their order.
 
-    Raises `InputError` naming the row and what is wrong with it.
+    ``roles`` gives the role of each trial, by id; without it every run is a candidate.
     """
-    rows: list[Any] = source.to_pylist() if hasattr(source, "to_pylist") else list(source)
-    if rows and all(isinstance(row, Run) for row in rows):
-        return tuple(rows)
-    if is_ledger(rows):
-        return _from_ledger(rows)
-    from tuneopt.analysis.columns import parse
-
-    return parse(rows)
-
-
-def is_ledger(rows: list[Mapping[str, Any]]) -> bool:
-    """Whether rows have the columns of a ledger's table."""
-    return bool(rows) and {"trial", "comparable", "budget_tokens"} <= rows[0].keys()
-
-
-def _from_ledger(rows: list[Mapping[str, Any]]) -> tuple[Run, ...]:
-    fingerprints = {(row["corpus"], row["corpus_fingerprint"]) for row in rows}
-    contents = Counter(name for name, _ in fingerprints)
-    names = {(name, content): f"{name}@{content[:8]}" if contents[name] > 1 else name for name, content in fingerprints}
-    columns = [(name, name.removeprefix("hp_")) for name in sorted(rows[0]) if name.startswith("hp_")]
+    held = list(records)
+    names = corpus_names((record.spec.regime.corpus.name, record.spec.regime.corpus.fingerprint) for record in held)
     return tuple(
-        Run(
-            trial=str(row["trial"]),
-            optimizer=row["optimizer"],
-            regime=RegimeKey(names[row["corpus"], row["corpus_fingerprint"]], row["scale"], row["ratio"]),
-            parameters=row["parameters"],
-            tokens=float(row["budget_tokens"]),
-            config=tuple((name, row[column]) for column, name in columns if row[column] is not None),
-            seed=row["seed"],
-            status="unproven" if row["status"] == "completed" and not row["comparable"] else row["status"],
-            select_loss=row["select_loss"],
-            report_loss=row["report_loss"],
-            variant=(row["precision"], row["compile"], row["micro_batch"], row["semantics"]),
-            trained=float(row["tokens"]),
-            seconds=row["devices"] * row["seconds_train"],
-            device_seconds=sum(row["devices"] * row[f"seconds_{part}"] for part in SECONDS),
-            flops=row["flops"],
-            peak_bytes=row["peak_bytes"],
-            checkpoint_bytes=row["checkpoint_bytes"],
-        )
-        for row in rows
+        _from_record(record, names, Role.CANDIDATE if roles is None else roles[record.trial]) for record in held
     )
+
+
+def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], role: Role) -> TrainingRun:
+    spec, regime, count = record.spec, record.spec.regime, devices(record)
+    samples = (CurveSample(point.step / spec.steps, point.select_loss, point.report_loss) for point in record.curve)
+    return TrainingRun(
+        trial=record.trial,
+        optimizer=spec.optimizer,
+        regime=RegimeKey(
+            corpora[regime.corpus.name, regime.corpus.fingerprint], regime.scale.name, float(regime.ratio)
+        ),
+        parameters=regime.scale.parameters,
+        tokens=float(regime.tokens),
+        # Numbers are floats, as in an exported table, so that a ledger and its export give the same document.
+        config=tuple((name, float(value) if is_number(value) else value) for name, value in spec.hyperparameters),
+        seed=spec.seed,
+        status="unproven" if record.status == "completed" and not record.comparable else record.status,
+        select_loss=record.select_loss,
+        report_loss=record.report_loss,
+        variant=(spec.precision, spec.compile, spec.micro_batch, spec.semantics),
+        trained=float(record.tokens),
+        seconds=count * record.seconds["train"],
+        device_seconds=sum(count * record.seconds[part] for part in SECONDS),
+        flops=float(record.flops),
+        peak_bytes=record.peak_bytes,
+        checkpoint_bytes=record.checkpoint_bytes,
+        curve=tuple(sorted(samples, key=lambda sample: sample.fraction)),
+        role=role,
+    )
+
+
+def corpus_names(corpora: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A name for each (name, fingerprint): with the first digits of its fingerprint where two texts share a name."""
+    different = set(corpora)
+    texts = Counter(name for name, _ in different)
+    return {
+        (name, fingerprint): f"{name}@{fingerprint[:8]}" if texts[name] > 1 else name for name, fingerprint in different
+    }
+
+
+class Curves:
+    """The learning curves of many trials, by trial id, for reading at equal fractions of the run."""
+
+    def __init__(self, curves: Mapping[str, Sequence[CurveSample]]) -> None:
+        # (points, 3) each: fraction, select loss, report loss; a loss that was not measured becomes NaN
+        self._points = {
+            trial: np.array(sorted(points, key=lambda sample: sample.fraction), float)
+            for trial, points in curves.items()
+            if points
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._points)
+
+    def at(self, trials: Sequence[str], fractions: Sequence[float] = FRACTIONS, loss: str = "select_loss") -> Array:
+        """Losses (nats) of ``trials`` at ``fractions``, shape (trials, fractions), by linear interpolation.
+
+        A place before a trial's first measurement or after its last is NaN, which every comparison leaves out: the
+        curve is never extrapolated. So is all of a trial that has no curve. A point without a loss is bridged.
+        """
+        aligned = np.full((len(trials), len(fractions)), np.nan)
+        column = CurveSample._fields.index(loss)
+        for row, trial in enumerate(trials):
+            points = self._points.get(trial)
+            known = None if points is None else points[np.isfinite(points[:, column])]
+            if known is not None and len(known):
+                aligned[row] = np.interp(fractions, known[:, 0], known[:, column], left=np.nan, right=np.nan)
+        return aligned

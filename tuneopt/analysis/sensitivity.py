@@ -1,6 +1,7 @@
-"""How much each hyperparameter matters around an incumbent: the star as ablations.
+"""How much each hyperparameter matters around a winner: the star as ablations.
 
-A star is an incumbent and every change of one coordinate. Units: nats per token.
+A star is an incumbent and every change of one coordinate, here from whatever trials exist. Losses are on the select
+split, as a sweep saw them. Units: nats per token.
 """
 
 from __future__ import annotations
@@ -9,12 +10,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneopt.analysis.runs import Run
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
+from tuneopt.analysis.winner import Winner
 from tuneopt.constants import NEAR_OPTIMAL
+from tuneopt.search.axis import is_number
 from tuneopt.spec import Value
 
 Change = tuple[str, Value, float | None]
 """A coordinate, the value it was changed to, and the loss; None where the trial diverged or was not compared."""
+
+
+def value_order(value: Value) -> tuple[bool, float, str]:
+    """A sort key: numbers ascending, then switches and words by name."""
+    number = is_number(value)
+    return not number, float(value) if number else 0.0, str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,52 +57,86 @@ def sensitivities(
     grouped: dict[str, list[tuple[Value, float | None]]] = defaultdict(list)
     for coordinate, value, outcome in changes:
         grouped[coordinate].append((value, outcome))
-    found = [_one(coordinate, incumbent[coordinate], loss, grouped[coordinate], threshold) for coordinate in grouped]
-    return tuple(sorted(found, key=lambda item: (-item.spread, item.coordinate)))
+    parts = []
+    for coordinate, tried in grouped.items():
+        finished = [(incumbent[coordinate], loss), *((value, known) for value, known in tried if known is not None)]
+        finished.sort(key=lambda pair: value_order(pair[0]))
+        losses = [known for _, known in finished]
+        parts.append(
+            Sensitivity(
+                coordinate=coordinate,
+                incumbent=incumbent[coordinate],
+                values=tuple(value for value, _ in finished),
+                losses=tuple(losses),
+                diverged=tuple(sorted((value for value, known in tried if known is None), key=value_order)),
+                near_optimal=tuple(value for value, known in finished if known <= min(losses) + threshold),
+                spread=max(losses) - min(losses),
+                regret=max(losses) - loss,
+            )
+        )
+    return tuple(sorted(parts, key=lambda part: (-part.spread, part.coordinate)))
 
 
-def _one(
-    coordinate: str, value: Value, loss: float, changes: list[tuple[Value, float | None]], threshold: float
-) -> Sensitivity:
-    finished = [(value, loss), *((other, outcome) for other, outcome in changes if outcome is not None)]
-    finished.sort(key=lambda pair: _order(pair[0]))
-    losses = [outcome for _, outcome in finished]
-    return Sensitivity(
-        coordinate=coordinate,
-        incumbent=value,
-        values=tuple(other for other, _ in finished),
-        losses=tuple(losses),
-        diverged=tuple(sorted((other for other, outcome in changes if outcome is None), key=_order)),
-        near_optimal=tuple(other for other, outcome in finished if outcome <= min(losses) + threshold),
-        spread=max(losses) - min(losses),
-        regret=max(losses) - loss,
-    )
+@dataclass(frozen=True, slots=True)
+class Star:
+    """An optimizer's incumbent in a regime, its select loss (nats), and how much each coordinate matters around it.
+
+    ``sensitivities`` is ordered by spread, the most sensitive coordinate first. ``threshold`` is what counts as
+    near-optimal (nats): `NEAR_OPTIMAL`, or the difference that noise explains where that is larger.
+    """
+
+    optimizer: str
+    regime: RegimeKey
+    config: Config
+    loss: float
+    sensitivities: tuple[Sensitivity, ...]
+    threshold: float = NEAR_OPTIMAL
 
 
-def _order(value: Value) -> tuple[bool, float, str]:
-    number = isinstance(value, int | float)
-    return not number, float(value) if number else 0.0, str(value)
+def stars(
+    winners: Iterable[Winner], runs: Sequence[TrainingRun], noise: NoiseModel, near: float | None = None
+) -> tuple[Star, ...]:
+    """The star of each winner that has at least one change of one coordinate among ``runs``.
+
+    The incumbent is the winner's run on the seed that gives the largest star. ``near`` (nats) declares what counts as
+    near-optimal.
+    """
+    groups: dict[tuple[str, RegimeKey], list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.optimizer, run.regime].append(run)
+    every = []
+    for winner in winners:
+        members = groups[winner.optimizer, winner.regime]
+        by_trial = {run.trial: run for run in members}
+        centres = [by_trial[trial] for trial in winner.trials if trial in by_trial and winner.config]
+        if not centres or len(members) < 2:
+            continue
+        changes, centre = max(((star(members, centre), centre) for centre in centres), key=lambda pair: len(pair[0]))
+        if changes:
+            spread = noise.of(winner.regime)
+            threshold = near or max(NEAR_OPTIMAL, 0.0 if spread is None else spread.threshold())
+            loss, _ = centre.losses
+            parts = sensitivities(dict(centre.config), loss, changes, threshold)
+            every.append(Star(winner.optimizer, winner.regime, centre.config, loss, parts, threshold))
+    return tuple(every)
 
 
-def star(runs: Sequence[Run], incumbent: Run) -> tuple[Change, ...]:
+def star(runs: Sequence[TrainingRun], incumbent: TrainingRun) -> tuple[Change, ...]:
     """The changes of one coordinate around ``incumbent`` among ``runs`` of its optimizer, regime, seed and variant.
 
-    Losses are on the select split, as the sweep saw them; None for a run that diverged or lacks its proof.
+    By coordinate and value; the loss is None for a run that diverged or lacks its update check.
     """
+
+    def place(run: TrainingRun) -> tuple[object, ...]:
+        return run.optimizer, run.regime, run.seed, run.variant
+
     base = dict(incumbent.config)
-    found: dict[tuple[str, Value], float | None] = {}
+    changes: dict[tuple[str, Value], float | None] = {}
     for run in runs:
-        same = (run.optimizer, run.regime, run.seed, run.variant) == (
-            incumbent.optimizer,
-            incumbent.regime,
-            incumbent.seed,
-            incumbent.variant,
-        )
         config = dict(run.config)
-        if not same or config.keys() != base.keys():
-            continue
-        changed = [name for name in base if config[name] != base[name]]
-        if len(changed) == 1:
-            found[changed[0], config[changed[0]]] = run.select_loss if run.status == "completed" else None
-    ordered = sorted(found, key=lambda key: (key[0], _order(key[1])))
-    return tuple((name, value, found[name, value]) for name, value in ordered)
+        if place(run) == place(incumbent) and config.keys() == base.keys():
+            changed = [name for name in base if config[name] != base[name]]
+            if len(changed) == 1:
+                changes[changed[0], config[changed[0]]] = run.select_loss if run.status == "completed" else None
+    ordered = sorted(changes, key=lambda key: (key[0], value_order(key[1])))
+    return tuple((name, value, changes[name, value]) for name, value in ordered)

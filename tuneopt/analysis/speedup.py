@@ -17,15 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import chdtri
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.noise import Noise, NoiseModel
-from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.scaling import Array, Law, bent, fit
+from tuneopt.analysis.runs import Array, RegimeKey
+from tuneopt.analysis.scaling import LossLaw, bent, fit
+from tuneopt.analysis.winner import Winner
 from tuneopt.spec import InputError
 
 BASELINE = "adamw"
+
 LEVEL = 0.9
+"""Coverage of the intervals."""
+
 DRAWS = 2000
+"""Redrawn data sets: the ends of a 90% interval are then known to about 3% of its half-width."""
 
 STEEPEST = 0.8
 """Exponent that bounds how far a law may bend where two ratios do not show it; laws of three or more, here and in the
@@ -61,8 +65,10 @@ class Speedup:
     @property
     def inverted(self) -> tuple[float | None, float | None, float | None]:
         """The baseline's speedup over this optimizer with its interval; None for what is unknown or open."""
-        value, low, high = (None if part is None or part <= 0 else 1 / part for part in (
-            self.speedup if self.effective_tokens else None, self.high, self.low))  # fmt: skip
+        value = self.speedup if self.effective_tokens else None  # a lower bound has no inverse that is known
+        value, low, high = (
+            1 / part if part is not None and part > 0 else None for part in (value, self.high, self.low)
+        )
         return value, low, high
 
 
@@ -72,27 +78,28 @@ class BaselineLaw:
 
     corpus: str
     scale: str
-    law: Law
-    results: tuple[Result, ...]
+    law: LossLaw
+    winners: tuple[Winner, ...]
 
 
-def baseline_laws(results: Iterable[Result], baseline: str = BASELINE) -> tuple[BaselineLaw, ...]:
+def baseline_laws(winners: Iterable[Winner], baseline: str = BASELINE) -> tuple[BaselineLaw, ...]:
     """The law of each (corpus, scale) where the baseline has at least two ratios; means over more seeds weigh more."""
-    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    for result in results:
-        if result.optimizer == baseline:
-            groups[result.regime.corpus, result.regime.scale].append(result)
+    groups: dict[tuple[str, str], list[Winner]] = defaultdict(list)
+    for winner in winners:
+        if winner.optimizer == baseline:
+            groups[winner.regime.corpus, winner.regime.scale].append(winner)
     laws = []
     for (corpus, scale), members in groups.items():
-        ordered = sorted(members, key=lambda result: result.tokens)
+        ordered = sorted(members, key=lambda winner: winner.tokens)
         if len(ordered) > 1:
-            law = fit(*_points(ordered))
+            budgets, losses = [winner.tokens for winner in ordered], [winner.loss for winner in ordered]
+            law = fit(budgets, losses, [winner.runs for winner in ordered])
             laws.append(BaselineLaw(corpus, scale, law, tuple(ordered)))
     return tuple(laws)
 
 
 def speedups(
-    results: Sequence[Result],
+    winners: Sequence[Winner],
     noise: NoiseModel,
     *,
     baseline: str = BASELINE,
@@ -109,52 +116,52 @@ def speedups(
     """
     if not 0 < level < 1:
         raise InputError(f"the level of an interval must lie between 0 and 1, not {level!r}; try 0.9")
-    found: list[Speedup] = []
-    for known in baseline_laws(results, baseline):
-        here = [result for result in results if result.regime[:2] == (known.corpus, known.scale)]
-        found += over_law(known, here, noise, level=level, draws=draws, seed=seed)
-    return tuple(found)
+    speeds: list[Speedup] = []
+    for known in baseline_laws(winners, baseline):
+        here = [winner for winner in winners if winner.regime[:2] == (known.corpus, known.scale)]
+        speeds += over_law(known, here, noise, level=level, draws=draws, seed=seed)
+    return tuple(speeds)
 
 
 def over_law(
     known: BaselineLaw,
-    results: Sequence[Result],
+    winners: Sequence[Winner],
     noise: NoiseModel,
     *,
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[Speedup, ...]:
-    """The speedups of ``results``, all of the law's corpus and scale, over one law."""
-    drawn = _redraw(known, list(results), noise, draws, seed)
+    """The speedups of ``winners``, all of the law's corpus and scale, over one law."""
+    drawn = _redraw(known, list(winners), noise, draws, seed)
     return tuple(
-        _speedup(result, known, None if drawn is None else drawn[:, number], level)
-        for number, result in enumerate(results)
+        _speedup(winner, known, None if drawn is None else drawn[:, number], level)
+        for number, winner in enumerate(winners)
     )
 
 
-def _speedup(result: Result, known: BaselineLaw, drawn: Array | None, level: float) -> Speedup:
+def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, level: float) -> Speedup:
     budgets = known.law.budgets
-    effective = float(known.law.budget(result.loss))
+    effective = float(known.law.budget(winner.loss))
     low, high = (None, None) if drawn is None else _interval(drawn, level)
     flags = ["interpolated"] if known.law.kind == "log-linear" else []
     if np.isfinite(effective) and effective > 0:
-        speedup = effective / result.tokens
+        speedup = effective / winner.tokens
         if not budgets[0] / BEYOND <= effective <= budgets[-1] * BEYOND:
             flags.append("extrapolated")
     else:
         # Under the floor the baseline's longest run is still worse: its budget is the least that D_eff can be.
         reached = budgets[-1] if effective > 0 else 0.0
-        speedup = max(float(reached) / result.tokens, low or 0.0)
+        speedup = max(float(reached) / winner.tokens, low or 0.0)
         low = None if low is None else min(low, speedup)
         flags.append("lower bound" if effective > 0 else "no law")
     if drawn is not None and high is None:
         flags.append("open above")
     return Speedup(
-        optimizer=result.optimizer,
-        regime=result.regime,
-        loss=result.loss,
-        runs=result.runs,
+        optimizer=winner.optimizer,
+        regime=winner.regime,
+        loss=winner.loss,
+        runs=winner.runs,
         speedup=speedup,
         low=low,
         high=high,
@@ -173,25 +180,28 @@ def _interval(drawn: Array, level: float) -> tuple[float | None, float | None]:
     return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
 
 
-def _redraw(known: BaselineLaw, here: list[Result], noise: NoiseModel, draws: int, seed: int) -> Array | None:
+def _redraw(known: BaselineLaw, here: list[Winner], noise: NoiseModel, draws: int, seed: int) -> Array | None:
     """Speedups under redrawn losses, shape (laws, results, draws); None when some noise is unknown.
 
     Two ratios allow two laws: the straight line, and the most bent one.
     """
-    everyone = {id(result): result for result in (*known.results, *here)}
-    spreads = {key: noise.of(result.regime) for key, result in everyone.items()}
+    # By identity: the baseline is fitted and judged with one and the same redrawn loss, which makes its speedup near 1
+    # as certain as it is.
+    everyone = {id(winner): winner for winner in (*known.winners, *here)}
+    spreads = {key: noise.of(winner.regime) for key, winner in everyone.items()}
     if any(spread is None for spread in spreads.values()):
         return None
     rng = np.random.default_rng([seed, zlib.crc32(f"{known.corpus}\n{known.scale}".encode())])
     sigmas = redrawn_sigmas([spread for spread in spreads.values() if spread is not None], draws, rng)
     losses = {
-        key: result.loss + sigma / np.sqrt(result.runs) * rng.standard_normal(draws)
-        for (key, result), sigma in zip(everyone.items(), sigmas, strict=True)
+        key: winner.loss + sigma / np.sqrt(winner.runs) * rng.standard_normal(draws)
+        for (key, winner), sigma in zip(everyone.items(), sigmas, strict=True)
     }
-    budgets, _, weights = _points(known.results)
-    laws = fit(budgets, np.stack([losses[id(result)] for result in known.results], axis=-1), weights)
+    base = known.winners
+    drawn = np.stack([losses[id(winner)] for winner in base], axis=-1)  # (draws, budgets)
+    laws = fit([winner.tokens for winner in base], drawn, [winner.runs for winner in base])
     every = [laws, bent(laws, STEEPEST)] if laws.kind == "log-linear" else [laws]
-    return np.array([[law.budget(losses[id(result)]) / result.tokens for result in here] for law in every])
+    return np.array([[law.budget(losses[id(winner)]) / winner.tokens for winner in here] for law in every])
 
 
 def redrawn_sigmas(spreads: Sequence[Noise], draws: int, rng: np.random.Generator) -> list[Array]:
@@ -204,11 +214,3 @@ def redrawn_sigmas(spreads: Sequence[Noise], draws: int, rng: np.random.Generato
                 uniform = rng.uniform(1e-9, 1, draws)
                 drawn[noise] = np.asarray(noise.sigma * np.sqrt(noise.freedom / chdtri(noise.freedom, uniform)))
     return [drawn[noise] for noise in spreads]
-
-
-def _points(results: Sequence[Result]) -> tuple[list[float], list[float], list[float]]:
-    return (
-        [result.tokens for result in results],
-        [result.loss for result in results],
-        [float(result.runs) for result in results],
-    )

@@ -1,17 +1,21 @@
-"""The first screen: which optimizers share the best group at each scale, and by how much they beat the baseline."""
+"""What the analysis says in words: the statement of each scale, and what a reader must know before trusting figures.
+
+A statement names which optimizers share the best group and by how much they beat the baseline. A warning is one
+sentence about what was left out, or about a doubtful law, noise, speedup or fit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from tuneopt.analysis.best import Result
+from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import Ranking
-from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.speedup import BASELINE, LEVEL, Speedup
+from tuneopt.analysis.runs import RegimeKey, TrainingRun
+from tuneopt.analysis.speedup import BASELINE, LEVEL, BaselineLaw, Speedup
+from tuneopt.analysis.winner import Winner
 
 NAMED = 4
 """Leaders that a sentence gives figures for; of more it gives the first and the last."""
@@ -52,7 +56,7 @@ class Statement:
 
 
 def statements(
-    results: Sequence[Result],
+    winners: Sequence[Winner],
     rankings: Sequence[Ranking],
     speeds: Sequence[Speedup],
     noise: NoiseModel,
@@ -64,35 +68,32 @@ def statements(
     places: dict[tuple[str, str], list[Ranking]] = {}
     for ranking in rankings:
         places.setdefault(ranking.regime[:2], []).append(ranking)
-    chosen = [_largest(members, baseline) for members in places.values()]
-    known = {(result.regime, result.optimizer): result for result in results}
+    known = {(winner.regime, winner.optimizer): winner for winner in winners}
     fast = {(speed.regime, speed.optimizer): speed for speed in speeds}
-    found = []
-    for ranking in chosen:
-        base = known.get((ranking.regime, baseline))
-        names = [name for name in ranking.leaders or ranking.order[:1] if name != baseline]
-        gains = []
-        for name in names if base is not None else ():
-            assert base is not None
-            result, speed = known[ranking.regime, name], fast.get((ranking.regime, name))
-            gains.append(_gain(result, base, speed, noise, level))
+    every = []
+    for members in places.values():
+        # The regime of the largest ratio where the baseline and at least half of the scale's optimizers are.
+        most = max(len(ranking.order) for ranking in members)
+        ranking = max(members, key=lambda each: (baseline in each.order and 2 * len(each.order) >= most,
+                                                 each.regime.ratio))  # fmt: skip
+        regime = ranking.regime
+        base = known.get((regime, baseline))
+        gains = [
+            _gain(known[regime, name], base, fast.get((regime, name)), noise, level)
+            for name in ranking.leaders or ranking.order[:1]
+            if name != baseline and base is not None
+        ]
         sentence = _sentence(ranking, gains, baseline, base is not None, level)
-        found.append(Statement(ranking.regime, ranking.leaders, len(ranking.order), tuple(gains), sentence))
-    return tuple(found)
+        every.append(Statement(regime, ranking.leaders, len(ranking.order), tuple(gains), sentence))
+    return tuple(every)
 
 
-def _largest(members: Sequence[Ranking], baseline: str) -> Ranking:
-    """The regime of the largest ratio where the baseline and at least half of the scale's optimizers are."""
-    most = max(len(ranking.order) for ranking in members)
-    return max(members, key=lambda each: (baseline in each.order and 2 * len(each.order) >= most, each.regime.ratio))
-
-
-def _gain(result: Result, base: Result, speed: Speedup | None, noise: NoiseModel, level: float) -> Gain:
-    nats = base.loss - result.loss
-    spread = noise.of(result.regime)
-    half = None if spread is None else spread.threshold(result.runs, base.runs, (1 + level) / 2)
+def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel, level: float) -> Gain:
+    nats = base.loss - winner.loss
+    spread = noise.of(winner.regime)
+    half = None if spread is None else spread.threshold(winner.runs, base.runs, (1 + level) / 2)
     return Gain(
-        optimizer=result.optimizer,
+        optimizer=winner.optimizer,
         nats=nats,
         nats_low=None if half is None else nats - half,
         nats_high=None if half is None else nats + half,
@@ -120,7 +121,8 @@ def _sentence(ranking: Ranking, gains: Sequence[Gain], baseline: str, there: boo
         return f"{first}; {baseline} has no result there to compare with."
     shown = list(gains) if len(gains) <= NAMED else [gains[0], gains[-1]]
     word = "" if len(gains) <= NAMED else "from the first to the last, "
-    gaps = [f"{gain.nats:.4f}" for gain in (min(gains, key=_nats), max(gains, key=_nats))]
+    nats = [gain.nats for gain in gains]
+    gaps = [f"{gap:.4f}" for gap in (min(nats), max(nats))]
     under = gaps[0] if gaps[0] == gaps[1] else f"{gaps[0]} to {gaps[1]}"
     if any(gain.speedup is None for gain in gains):
         spans = ", ".join(f"{gain.optimizer} {_bounds(gain.nats, gain.nats_low, gain.nats_high, 4)}" for gain in shown)
@@ -129,10 +131,6 @@ def _sentence(ranking: Ranking, gains: Sequence[Gain], baseline: str, there: boo
         f"{gain.optimizer} {_bounds(gain.speedup, gain.low, gain.high, 2, gain.flags)}" for gain in shown
     )
     return f"{first}, {under} nats under {baseline}; speedup over it, with {level:.0%} intervals: {word}{speeds}."
-
-
-def _nats(gain: Gain) -> float:
-    return gain.nats
 
 
 def _group(leaders: Sequence[str], count: int) -> str:
@@ -145,9 +143,102 @@ def _group(leaders: Sequence[str], count: int) -> str:
 
 
 def _bounds(value: float | None, low: float | None, high: float | None, digits: int, flags: Sequence[str] = ()) -> str:
-    assert value is not None and np.isfinite(value)
+    assert value is not None
     prefix = "at least " if "lower bound" in flags else ""
     if low is None:
         return f"{prefix}{value:.{digits}f}"
     end = "open" if high is None else f"{high:.{digits}f}"
     return f"{prefix}{value:.{digits}f} [{low:.{digits}f}, {end}]"
+
+
+def warnings(
+    runs: Sequence[TrainingRun],
+    winners: Sequence[Winner],
+    noise: NoiseModel,
+    laws: Sequence[BaselineLaw],
+    speeds: Sequence[Speedup],
+    baseline: str = BASELINE,
+    joint: Sequence[JointFit] = (),
+) -> list[str]:
+    """The doubts about an analysis: what was left out, laws, noise, speedups, and the joint fit's misfit."""
+    return [
+        *_left_out(runs, winners),
+        *_baseline_gaps(winners, laws, baseline),
+        *_law_doubts(laws, noise, baseline),
+        *_noise_doubts(winners, noise),
+        *_speedup_doubts(speeds),
+        *_joint_doubts(joint),
+    ]
+
+
+def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
+    unproven = [run for run in runs if run.status == "unproven"]
+    if unproven:
+        names = Counter(run.optimizer for run in unproven)
+        listed = ", ".join(f"{name} {count}" for name, count in sorted(names.items()))
+        yield f"left out because the proof of the optimizer is missing or failed: {listed} trials"
+    there = {(winner.optimizer, winner.regime) for winner in winners}
+    for optimizer, regime in sorted({(run.optimizer, run.regime) for run in runs} - there):
+        yield f"{optimizer} has no comparable run at {regime.label} and is not ranked there"
+    variants: dict[tuple[str, RegimeKey], set[tuple[object, ...]]] = defaultdict(set)
+    for run in runs:
+        variants[run.optimizer, run.regime].add(run.variant)
+    for optimizer, regime in sorted(there):
+        known = variants[optimizer, regime]
+        if len({variant[:1] for variant in known}) > 1 and all(len(variant) == 4 for variant in known):
+            yield f"the runs of {optimizer} at {regime.label} mix compute precisions"
+
+
+def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str) -> Iterable[str]:
+    fitted = {(law.corpus, law.scale) for law in laws}
+    for corpus, scale in dict.fromkeys(winner.regime[:2] for winner in winners):
+        if (corpus, scale) in fitted:
+            continue
+        ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
+        has = "no result" if ratios == 0 else "one ratio only"
+        yield f"no speedups at scale {scale}: {baseline} has {has} there, and a loss law needs two (better three)"
+
+
+def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
+    for known in laws:
+        if known.law.kind == "log-linear":
+            yield f"{baseline} has two ratios at scale {known.scale}: speedups there interpolate linearly in log D"
+        if float(known.law.alpha) <= 0:
+            yield f"the loss of {baseline} does not fall with its budget at scale {known.scale}: no speedup is meant"
+        spreads = [noise.of(winner.regime) for winner in known.winners]
+        sigma = max((spread.sigma for spread in spreads if spread is not None), default=None)
+        residual = float(known.law.residual)
+        if sigma is not None and residual > 2 * sigma:
+            yield (
+                f"the loss law of {baseline} at scale {known.scale} misses its points by {residual:.4f} nats, "
+                f"more than twice the noise of {sigma:.4f}"
+            )
+
+
+def _noise_doubts(winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
+    regimes = list(dict.fromkeys(winner.regime for winner in winners))
+    silent = [regime.label for regime in regimes if noise.of(regime) is None]
+    if silent:
+        yield f"no seed replicates and no given sigma, hence no intervals and tie groups, at {', '.join(silent)}"
+    assumed = {spread.sigma for regime in regimes if (spread := noise.of(regime)) and spread.source == "assumed"}
+    for sigma in sorted(assumed):
+        yield f"no seed replicates: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
+
+
+def _speedup_doubts(speeds: Sequence[Speedup]) -> Iterable[str]:
+    floored = [f"{speed.optimizer} at {speed.regime.label}" for speed in speeds if "lower bound" in speed.flags]
+    if floored:
+        yield f"under the floor of the baseline's law, so the speedup is a lower bound: {', '.join(floored)}"
+    extrapolated = sum("extrapolated" in speed.flags for speed in speeds)
+    if extrapolated:
+        yield f"{extrapolated} speedups extrapolate the baseline's law beyond the budgets that it was trained with"
+
+
+def _joint_doubts(joint: Sequence[JointFit]) -> Iterable[str]:
+    places = [(fit.scale or "all scales together", fit.excess) for fit in joint if "misfit" in fit.flags]
+    if places:
+        listed = ", ".join(f"{place} {excess:.1f}" for place, excess in places if excess is not None)
+        yield (
+            f"one factor per optimizer does not explain every loss (residuals over noise: {listed}): speedups differ "
+            "between regimes, and the joint fit's intervals are widened by as much"
+        )

@@ -1,30 +1,27 @@
-"""Everything at once: from runs to every figure of the analysis, computed once and held together."""
+"""Everything at once: from runs to every figure of the analysis, computed once and held together.
+
+The order matters: noise first, then the winners that it cannot tell apart, and from these everything else. To add a
+figure, compute it in `analyse` and give it a field of `Analysis`; `tuneopt.analysis.document` prints it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from tuneopt.analysis.aligned import Curves
-from tuneopt.analysis.best import Result, choose
-from tuneopt.analysis.budget import Budget, budgets
-from tuneopt.analysis.coordinates import CoordinateScaling, coordinate_scaling
-from tuneopt.analysis.costs import Cost, ParetoPoint, costs, pareto
-from tuneopt.analysis.curves import training_flips
-from tuneopt.analysis.edges import Edge, edges
-from tuneopt.analysis.flips import Flip, regime_flips
+from tuneopt.analysis.coordinates import CoordinateScaling, Edge, coordinate_scaling, edges
+from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto
+from tuneopt.analysis.fairness import Transfer, Undertuned, transfers, undertuned
 from tuneopt.analysis.hyper_laws import HyperLaw, hyper_laws
 from tuneopt.analysis.inputs import Inputs
 from tuneopt.analysis.joint import JointFit, joint_fits
 from tuneopt.analysis.noise import NoiseModel, measure
-from tuneopt.analysis.orders import TrainingOrder, orders
-from tuneopt.analysis.ranking import Ranking, rankings
+from tuneopt.analysis.ranking import Flip, Ranking, rankings, regime_flips
+from tuneopt.analysis.runs import Curves, Role
+from tuneopt.analysis.sensitivity import Star, stars
 from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, BaselineLaw, Speedup, baseline_laws, speedups
-from tuneopt.analysis.stars import Star, stars
-from tuneopt.analysis.statements import Statement, statements
-from tuneopt.analysis.transfer import Transfer, transfers
-from tuneopt.analysis.undertuned import Undertuned, undertuned
-from tuneopt.analysis.warnings import warnings
+from tuneopt.analysis.statements import Statement, statements, warnings
+from tuneopt.analysis.training import TrainingOrder, orders, training_flips
+from tuneopt.analysis.winner import Winner, winners
 from tuneopt.spec import InputError
 
 
@@ -36,7 +33,7 @@ class Analysis:
     baseline: str
     level: float
     noise: NoiseModel
-    results: tuple[Result, ...]
+    winners: tuple[Winner, ...]
     laws: tuple[BaselineLaw, ...]
     speedups: tuple[Speedup, ...]
     joint: tuple[JointFit, ...]
@@ -59,7 +56,6 @@ class Analysis:
 def analyse(
     inputs: Inputs,
     *,
-    judged: Collection[str] | None = None,
     baseline: str = BASELINE,
     sigma: float | None = None,
     level: float = LEVEL,
@@ -69,50 +65,49 @@ def analyse(
 ) -> Analysis:
     """Every figure of a source.
 
-    ``judged`` are the ids of the trials that results are chosen from and noise is measured on (such as the incumbents
-    of sweeps with their replicates); None is all. The other trials still fill stars, transfers, the under-tuned
-    baseline, orders among trials and budgets. ``sigma`` (nats) replaces measured noise, ``level`` is the coverage of
-    the intervals, ``draws`` the redrawn data sets, ``near`` (nats) what counts as near-optimal. Raises `InputError` for
-    a level outside (0, 1) or a sigma or threshold that is not positive.
+    A run's role says what it decides (`tuneopt.analysis.runs.Role`): winners come from candidates, noise from
+    candidates and replicates, and all runs fill stars, transfers, the under-tuned baseline, orders among trials and
+    budgets. ``sigma`` (nats) replaces measured noise, ``level`` is the coverage of the intervals, ``draws`` the redrawn
+    data sets, ``near`` (nats) what counts as near-optimal. Raises `InputError` for a level outside (0, 1) or a sigma or
+    threshold that is not positive.
     """
     if not 0 < level < 1:
         raise InputError(f"the level of an interval must lie between 0 and 1, not {level!r}; try 0.9")
     if near is not None and not near > 0:
         raise InputError(f"the near-optimal threshold must be a positive number of nats, not {near!r}; try 0.007")
     runs = inputs.runs
-    curves = None if inputs.curves is None else Curves(inputs.curves)
-    chosen = runs if judged is None else tuple(run for run in runs if run.trial in judged)
-    noise = measure(chosen, sigma)
-    results = choose(chosen, noise)
-    ranked = rankings(results, noise)
-    laws = baseline_laws(results, baseline)
+    curves = Curves({run.trial: run.curve for run in runs})
+    judged = [run for run in runs if run.role is not Role.EXPLORED]
+    noise = measure(judged, sigma)
+    best = winners(judged, noise)
+    ranked = rankings(best, noise)
+    laws = baseline_laws(best, baseline)
     how = {"baseline": baseline, "level": level, "draws": draws, "seed": seed}
-    speeds = speedups(results, noise, **how)  # type: ignore[arg-type]
-    joint = joint_fits(results, noise, **how)  # type: ignore[arg-type]
-    around = stars(results, runs, noise, near)
-    spent = costs(results, runs, speeds, baseline)
-    during = training_flips(results, curves, noise, runs=runs) if curves is not None else ()
+    speeds = speedups(best, noise, **how)  # type: ignore[arg-type]
+    joint = joint_fits(best, noise, **how)  # type: ignore[arg-type]
+    around = stars(best, runs, noise, near)
+    spent = costs(best, runs, speeds, baseline)
     return Analysis(
         inputs=inputs,
         baseline=baseline,
         level=level,
         noise=noise,
-        results=results,
+        winners=best,
         laws=laws,
         speedups=speeds,
         joint=joint,
         rankings=ranked,
-        statements=statements(results, ranked, speeds, noise, baseline=baseline, level=level),
-        flips=(*regime_flips(results, noise), *during),
-        orders=() if curves is None else orders(results, ranked, runs, curves, noise),
-        transfer=transfers(results, runs, laws),
-        undertuned=undertuned(results, runs, laws, noise, **how),  # type: ignore[arg-type]
+        statements=statements(best, ranked, speeds, noise, baseline=baseline, level=level),
+        flips=(*regime_flips(best, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
+        orders=orders(best, ranked, runs, curves, noise) if curves else (),
+        transfer=transfers(best, runs, laws),
+        undertuned=undertuned(best, runs, laws, noise, **how),  # type: ignore[arg-type]
         budgets=budgets(runs, by_regime=True),
-        edges=edges(results, runs),
+        edges=edges(best, runs),
         stars=around,
-        coordinates=coordinate_scaling(results, around),
-        hyper_laws=hyper_laws(results, around, level),
+        coordinates=coordinate_scaling(best, around),
+        hyper_laws=hyper_laws(best, around, level),
         costs=spent,
-        pareto=pareto(results, spent),
-        warnings=tuple(warnings(chosen, results, noise, laws, speeds, baseline, joint)),
+        pareto=pareto(best, spent),
+        warnings=tuple(warnings(judged, best, noise, laws, speeds, baseline, joint)),
     )

@@ -1,8 +1,8 @@
 """The figures of the analysis as pyarrow tables, for notebooks and downloads; ``.to_pandas()`` gives a data frame.
 
-Every function takes a source (an `Analysis`, `Inputs`, the path of a results file, a ledger's table, or rows) and the
-options of `tuneopt.analysis.study.analyse`. Pass an `Analysis` to compute once and take many tables. A regime becomes
-the columns corpus, scale and ratio; configurations and other nested values become JSON text. Units are in
+Every function takes a source (an `Analysis`, `Inputs`, a `Ledger`, the path of a results file, a table, or rows) and
+the options of `tuneopt.analysis.study.analyse`. Pass an `Analysis` to compute once and take many tables. A regime
+becomes the columns corpus, scale and ratio; configurations and other nested values become JSON text. Units are in
 docs/analysis.md.
 """
 
@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.analysis.document import plain
-from tuneopt.analysis.inputs import Inputs, as_inputs
-from tuneopt.analysis.load import load
+from tuneopt.analysis.inputs import as_inputs
+from tuneopt.analysis.statements import Gain
 from tuneopt.analysis.study import Analysis, analyse
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Source = Any
-"""`Analysis`, `Inputs`, a path, a pyarrow table, rows, or runs."""
+"""`Analysis`, `Inputs`, a `Ledger`, a path, a pyarrow table, rows, or runs."""
 
 
 def as_table(values: Iterable[Any]) -> pa.Table:
@@ -54,7 +54,14 @@ def rankings(source: Source, **options: Any) -> pa.Table:
 def leaders(source: Source, **options: Any) -> pa.Table:
     """The statement of each scale: the best group, and each leader's gain over the baseline."""
     return _table(
-        {**plain(statement.regime), "leaders": list(statement.leaders), "sentence": statement.sentence, **plain(gain)}
+        {
+            **plain(statement.regime),
+            "leaders": list(statement.leaders),
+            "sentence": statement.sentence,
+            # A scale without a gain (the baseline alone, or leading) keeps its row; a column is never left out, because
+            # the first row decides which columns the table has.
+            **{field.name: None if gain is None else plain(getattr(gain, field.name)) for field in fields(Gain)},
+        }
         for statement in _analysis(source, options).statements
         for gain in (statement.gains or (None,))
     )
@@ -168,14 +175,10 @@ def pareto_points(source: Source, **options: Any) -> pa.Table:
     return as_table(_analysis(source, options).pareto)
 
 
-def _analysis(source: Any, options: dict[str, Any]) -> Analysis:
+def _analysis(source: Source, options: dict[str, Any]) -> Analysis:
     if isinstance(source, Analysis):
         return source
-    if isinstance(source, str | Path):
-        return analyse(load(source), **options)
-    curves = options.pop("curves", None)
-    inputs = source if isinstance(source, Inputs) else as_inputs(source, curves)
-    return analyse(inputs, **options)
+    return analyse(as_inputs(source, options.pop("curves", None)), **options)
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:

@@ -73,7 +73,7 @@ def export(ledger: Ledger | str, path: Path | str) -> TableExport:
         raise InputError(
             f"cannot export to {place.name!r}: name a file that ends in .parquet or .csv, or in .db for Optuna"
         )
-    from tuneopt.analysis.optuna_storage import export_studies
+    from tuneopt.analysis.optuna_studies import export_studies
 
     done = export_studies(opened, place)
     return OptunaExport(str(place), done.trials, done.added, done.left_out, list(done.studies))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.document import document
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.study import Analysis, analyse
+from tuneopt.analysis.winner import Winner
 from tuneopt.report.palette import position
 from tuneopt.report.sources import Material
 from tuneopt.report.study import StudyView, SweepView
@@ -47,19 +47,19 @@ class Comparison:
         return {_key(row): row for row in self.document["rankings"]}
 
     @cached_property
-    def results(self) -> Mapping[tuple[RegimeKey, str], Result]:
-        """The results by regime and optimizer."""
-        return {(result.regime, result.optimizer): result for result in self.analysis.results}
+    def winners(self) -> Mapping[tuple[RegimeKey, str], Winner]:
+        """The winners by regime and optimizer."""
+        return {(winner.regime, winner.optimizer): winner for winner in self.analysis.winners}
 
     @cached_property
     def optimizers(self) -> tuple[str, ...]:
         """The optimizers that have a result, in the palette's order."""
-        return tuple(sorted({result.optimizer for result in self.analysis.results}, key=position))
+        return tuple(sorted({winner.optimizer for winner in self.analysis.winners}, key=position))
 
     @cached_property
     def scales(self) -> tuple[str, ...]:
         """The scales' names, smallest first; those of unknown size at the end."""
-        sizes = {result.regime.scale: result.parameters or float("inf") for result in self.analysis.results}
+        sizes = {winner.regime.scale: winner.parameters or float("inf") for winner in self.analysis.winners}
         return tuple(sorted(sizes, key=lambda name: (sizes[name], name)))
 
 
@@ -70,9 +70,9 @@ def _key(row: Mapping[str, Any]) -> RegimeKey:
 def compare(material: Material, *, sigma: float | None = None) -> Comparison:
     """The analysis of a report's material; ``sigma`` (nats) replaces the measured noise.
 
-    An optimizer is judged by the configuration that its sweep ended on; in a table it is the lowest loss.
+    An optimizer stands by the configuration that its sweep ended on; in a table it is the lowest loss.
     """
-    analysis = analyse(material.inputs, judged=material.judged, sigma=sigma)
+    analysis = analyse(material.inputs, sigma=sigma)
     views = material.study.views if material.study is not None else ()
     places = {run.trial: run.regime for run in material.inputs.runs} if views else {}
     regimes = {view.id: places[view.winner[0].trial] for view in views if view.winner}
@@ -80,8 +80,9 @@ def compare(material: Material, *, sigma: float | None = None) -> Comparison:
 
 
 def winner_of(study: StudyView | None, comparison: Comparison, regime: RegimeKey, optimizer: str) -> SweepView | None:
-    """The sweep that stands for an optimizer in a regime; of several, the one with the lowest select loss."""
-    if study is None:
+    """The sweep whose incumbent is the winner of an optimizer in a regime; None where the winner is from a table."""
+    winner = comparison.winners.get((regime, optimizer))
+    if study is None or winner is None:
         return None
-    found = [view for view in study.views if comparison.regimes.get(view.id) == regime and view.optimizer == optimizer]
-    return min(found, key=lambda view: (view.state.descent.incumbent_loss or 0.0, view.id), default=None)
+    views = [view for view in study.views if view.winner and view.winner[0].trial in winner.trials]
+    return min(views, key=lambda view: (view.state.descent.incumbent_loss or 0.0, view.id), default=None)

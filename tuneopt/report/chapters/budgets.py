@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuneopt.analysis.budget import Budget
+from tuneopt.analysis.costs import Budget
 from tuneopt.report.blocks import Block, Chapter, NamedValues, Table, table_or_fold
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figure import Figure

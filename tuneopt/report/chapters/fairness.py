@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneopt.analysis.budget import Budget
-from tuneopt.analysis.edges import Edge
-from tuneopt.analysis.transfer import Transfer
+from tuneopt.analysis.coordinates import Edge
+from tuneopt.analysis.costs import Budget
+from tuneopt.analysis.fairness import Transfer
 from tuneopt.report.blocks import Block, Chapter, Table, table_or_fold
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneopt.analysis.flips import Flip
+from tuneopt.analysis.ranking import Flip
 from tuneopt.report.blocks import Block, Chapter, Fold, Table, table_or_fold
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figure import Figure

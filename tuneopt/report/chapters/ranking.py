@@ -102,7 +102,7 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
         groups = ranking.groups or [None] * len(ranking.order)
         for optimizer, loss, group in zip(ranking.order, ranking.losses, groups, strict=True):
             view = winner_of(study, comparison, ranking.regime, optimizer)
-            speed, result = fast.get((ranking.regime, optimizer)), comparison.results[ranking.regime, optimizer]
+            speed, result = fast.get((ranking.regime, optimizer)), comparison.winners[ranking.regime, optimizer]
             error = None if ranking.noise is None else ranking.noise.sigma / math.sqrt(result.runs)
             complete = view is not None and view.state.descent.certificate.complete and view.state.finished
             row: tuple[str, ...] = (

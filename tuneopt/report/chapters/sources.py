@@ -48,7 +48,7 @@ def _results(comparison: Comparison) -> Table:
     rows = tuple(
         (comparison.label(each.regime), each.optimizer, loss_text(each.loss), ", ".join(each.trials),
          ", ".join(f"{name} {value_text(value)}" for name, value in each.config))
-        for each in comparison.analysis.results[:MOST]
+        for each in comparison.analysis.winners[:MOST]
     )  # fmt: skip
     heads = ("regime", "optimizer", "report loss (nats)", "trials averaged", "configuration")
     return Table("Trials and configuration behind each result", heads, rows, frozenset({2}))

@@ -39,7 +39,7 @@ def _blocks(comparison: Comparison, rivals: Sequence[Speedup]) -> list[Block]:
     found.append(_bands(comparison, rivals))
     found += [Figure.of(f"speedups-{number}" if number else "speedups", info, draw_speedups(info))
               for number, info in enumerate(speedups_infos(comparison))]  # fmt: skip
-    laws = laws_info(analysis.laws, analysis.results, analysis.speedups, analysis.baseline)
+    laws = laws_info(analysis.laws, analysis.winners, analysis.speedups, analysis.baseline)
     if laws is not None:
         found.append(Figure.of("laws", laws, draw_laws(laws)))
     found += _joint(comparison, rivals)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneopt.analysis.best import Result
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.speedup import BaselineLaw, Speedup
+from tuneopt.analysis.winner import Winner
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figure import Cell
 from tuneopt.report.palette import look, position
@@ -36,7 +36,7 @@ class LawsInfo:
 
     baseline: str
     laws: tuple[BaselineLaw, ...]
-    results: tuple[Result, ...]
+    results: tuple[Winner, ...]
     reached: Mapping[tuple[str, RegimeKey], float]
     hidden: int
 
@@ -69,7 +69,7 @@ class LawsInfo:
 
 
 def laws_info(
-    laws: Sequence[BaselineLaw], results: Sequence[Result], speedups: Sequence[Speedup], baseline: str
+    laws: Sequence[BaselineLaw], results: Sequence[Winner], speedups: Sequence[Speedup], baseline: str
 ) -> LawsInfo | None:
     """The laws with the results that show how they are read, None without a law."""
     if not laws:
@@ -77,7 +77,7 @@ def laws_info(
     kept = [laws[place] for place in spread(len(laws), MOST_LAWS)]
     keys = {(each.corpus, each.scale) for each in kept}
     here = [each for each in results if (each.regime.corpus, each.regime.scale) in keys]
-    lowest: dict[RegimeKey, Result] = {}
+    lowest: dict[RegimeKey, Winner] = {}
     for each in here:
         if each.regime not in lowest or each.loss < lowest[each.regime].loss:
             lowest[each.regime] = each

@@ -67,7 +67,7 @@ def losses_info(comparison: Comparison) -> LossesInfo:
         points = []
         groups = ranking["tie_groups"] or [None] * len(ranking["order"])
         for optimizer, loss, group in zip(ranking["order"], ranking["losses"], groups, strict=True):
-            runs = comparison.results[regime, optimizer].runs
+            runs = comparison.winners[regime, optimizer].runs
             sigma = ranking["sigma"]
             points.append(LossPoint(optimizer, loss, None if sigma is None else sigma / math.sqrt(runs), runs, group))
         lanes.append(LossLane(comparison.label(regime), tuple(points)))

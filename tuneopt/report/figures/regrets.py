@@ -16,7 +16,7 @@ from tuneopt.report.rows import MOST_ROWS, height, lay_out
 from tuneopt.report.text import change_text, plain, value_text
 
 if TYPE_CHECKING:
-    from tuneopt.analysis.stars import Star
+    from tuneopt.analysis.sensitivity import Star
 
 
 @dataclass(frozen=True)

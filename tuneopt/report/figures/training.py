@@ -13,7 +13,7 @@ from tuneopt.report.rows import spread
 from tuneopt.report.text import listed, percent_text, plain
 
 if TYPE_CHECKING:
-    from tuneopt.analysis.orders import TrainingOrder
+    from tuneopt.analysis.training import TrainingOrder
 
 OPTIMIZERS = "optimizers"
 """What an order is among, if not among the trials of one optimizer."""

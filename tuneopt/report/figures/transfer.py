@@ -14,7 +14,7 @@ from tuneopt.report.rows import shortened
 from tuneopt.report.text import change_text, plain, value_text
 
 if TYPE_CHECKING:
-    from tuneopt.analysis.transfer import Transfer
+    from tuneopt.analysis.fairness import Transfer
 
 CELL = 34
 """Pixels of a row of the matrix."""

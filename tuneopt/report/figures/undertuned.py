@@ -15,7 +15,7 @@ from tuneopt.report.rows import fitting, height, lay_out
 from tuneopt.report.text import change_text, percent_text, plain
 
 if TYPE_CHECKING:
-    from tuneopt.analysis.undertuned import Undertuned
+    from tuneopt.analysis.fairness import Undertuned
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,251 @@
+"""What unequal tuning would do to a comparison: blind transfer, and the speedup that a bad baseline manufactures.
+
+**Blind transfer.** A comparison that tunes one optimizer and hands its learning rate, weight decay and so on to the
+others favours the one that was tuned (Wen et al., arXiv 2509.02046, section 3). A cell is the receiver's tuned
+configuration in which every coordinate that both optimizers tune takes the donor's tuned value.
+
+**Under-tuned baseline.** An optimizer compared with an under-tuned AdamW seems faster by the factor by which the tuned
+AdamW itself would seem faster: D / D_eff(loss of the under-tuned run), on the tuned baseline's law (section 1 there:
+only the learning rate of GPT-3's recipe, 6e-4, tuned or not, is worth up to a factor of two).
+
+Both are filled from trials that exist (`Lookup`); where none does, they name the configuration to run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
+from tuneopt.analysis.spaces import searched
+from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, BaselineLaw, over_law
+from tuneopt.analysis.winner import Winner
+from tuneopt.spec import TrialSpec, Value
+
+GPT3_RATE = 6e-4
+"""The peak learning rate that many comparisons took over (Brown et al., arXiv 2005.14165, its 125M model)."""
+
+RATE = "learning_rate"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigOutcome:
+    """What running a configuration gave.
+
+    ``status`` is ``trial``, ``same`` (it is the winner's own configuration), ``diverged`` or ``missing``. ``regret`` is
+    its report loss minus the winner's (nats) over the seeds that both have, or of the means where they share none.
+    ``runs`` counts the seeds of ``loss``.
+    """
+
+    status: str
+    trial: str | None = None
+    loss: float | None = None
+    regret: float | None = None
+    runs: int = 0
+
+
+class Lookup:
+    """Runs by optimizer, regime and configuration."""
+
+    def __init__(self, runs: Iterable[TrainingRun]) -> None:
+        self._by_config: dict[tuple[str, RegimeKey, Config], list[TrainingRun]] = defaultdict(list)
+        self._by_trial: dict[str, TrainingRun] = {}
+        for run in runs:
+            self._by_config[run.optimizer, run.regime, run.config].append(run)
+            self._by_trial[run.trial] = run
+
+    def find(self, winner: Winner, config: Config) -> ConfigOutcome:
+        """What ``config`` gave for the optimizer and in the regime of ``winner``."""
+        if config == winner.config:
+            return ConfigOutcome("same", winner.trials[0], winner.loss, 0.0, winner.runs)
+        members = self._by_config.get((winner.optimizer, winner.regime, config), [])
+        own = {run.seed: run for trial in winner.trials if (run := self._by_trial.get(trial)) is not None}
+        variants = {run.variant for run in own.values()}
+        members = [run for run in members if run.variant in variants] or members  # one precision, where there is one
+        done = {run.seed: run for run in members if run.status == "completed"}
+        if not done:
+            lost = next((run for run in members if run.status == "diverged"), None)
+            return ConfigOutcome("missing") if lost is None else ConfigOutcome("diverged", lost.trial)
+        # Equal seeds share initial weights and data order, so their difference holds less noise.
+        shared = sorted(done.keys() & own.keys())
+        seeds = shared or sorted(done)
+        loss = fmean(done[seed].losses[1] for seed in seeds)
+        reference = fmean(own[seed].losses[1] for seed in shared) if shared else winner.loss
+        return ConfigOutcome("trial", done[seeds[0]].trial, loss, loss - reference, len(seeds))
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A cell of the matrix: ``optimizer`` at ``donor``'s tuned shared coordinates.
+
+    ``taken`` are the values that change the receiver's tuned configuration, ``config`` is the configuration that fills
+    the cell. ``status`` is ``trial``, ``same`` (both were tuned to the same shared values: regret 0), ``diverged`` or
+    ``missing``. ``regret`` is in nats over the receiver's own tuned loss; ``speedup_regret`` is its tuned speedup over
+    the baseline minus that of the cell. Speedups are None where the baseline has no law.
+    """
+
+    regime: RegimeKey
+    optimizer: str
+    donor: str
+    taken: Config
+    config: Config
+    status: str
+    trial: str | None
+    loss: float | None
+    regret: float | None
+    speedup: float | None
+    speedup_tuned: float | None
+    speedup_regret: float | None
+
+
+def transfers(
+    winners: Sequence[Winner], runs: Iterable[TrainingRun], laws: Iterable[BaselineLaw]
+) -> tuple[Transfer, ...]:
+    """Every ordered pair of optimizers in every regime whose winners carry configurations."""
+    lookup = Lookup(runs)
+    known = {(law.corpus, law.scale): law for law in laws}
+    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
+    for winner in winners:
+        if winner.config:
+            regimes[winner.regime].append(winner)
+    return tuple(
+        _cell(receiver, donor, lookup, known.get(regime[:2]))
+        for regime, members in regimes.items()
+        for receiver in members
+        for donor in members
+        if donor is not receiver
+    )
+
+
+def _cell(receiver: Winner, donor: Winner, lookup: Lookup, law: BaselineLaw | None) -> Transfer:
+    own, theirs = dict(receiver.config), dict(donor.config)
+    scale = receiver.regime.scale
+    shared = set(searched(receiver.optimizer, scale, own)) & set(searched(donor.optimizer, scale, theirs))
+    taken = {name: theirs[name] for name in sorted(shared) if theirs[name] != own[name]}
+    config = TrialSpec.freeze(own | taken)
+    outcome = lookup.find(receiver, config if taken else receiver.config)
+    tuned = _speedup(receiver.loss, receiver.tokens, law)
+    # The tuned loss plus the regret, not the cell's own loss: the regret is paired by seed.
+    blind = None if outcome.regret is None else _speedup(receiver.loss + outcome.regret, receiver.tokens, law)
+    return Transfer(
+        regime=receiver.regime,
+        optimizer=receiver.optimizer,
+        donor=donor.optimizer,
+        taken=tuple(taken.items()),
+        config=config,
+        status=outcome.status,
+        trial=outcome.trial,
+        loss=outcome.loss,
+        regret=outcome.regret,
+        speedup=blind,
+        speedup_tuned=tuned,
+        speedup_regret=None if blind is None or tuned is None else tuned - blind,
+    )
+
+
+def _speedup(loss: float, tokens: float, law: BaselineLaw | None) -> float | None:
+    """D_eff / D, None where no budget of the baseline is known to reach the loss."""
+    if law is None:
+        return None
+    effective = float(law.law.budget(loss))
+    return effective / tokens if 0 < effective < float("inf") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Undertuned:
+    """The tuned baseline against itself, badly tuned.
+
+    ``kind`` is ``learning rate`` (everything else as tuned) or ``other ratio`` (the configuration tuned at another
+    ratio of the same scale); ``what`` says which; ``gpt3`` marks the learning rate 6e-4. ``status``, ``trial``,
+    ``loss`` and ``regret`` are as in `Transfer`; ``config`` fills the row where it is ``missing``. ``manufactured`` is
+    the speedup that the tuned baseline itself shows over this run, with its interval.
+    """
+
+    regime: RegimeKey
+    kind: str
+    what: str
+    gpt3: bool
+    config: Config
+    status: str
+    trial: str | None
+    loss: float | None
+    regret: float | None
+    manufactured: float | None
+    low: float | None
+    high: float | None
+
+
+def undertuned(
+    winners: Sequence[Winner],
+    runs: Sequence[TrainingRun],
+    laws: Iterable[BaselineLaw],
+    noise: NoiseModel,
+    *,
+    baseline: str = BASELINE,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[Undertuned, ...]:
+    """For each regime of the baseline: GPT-3's learning rate, every other learning rate that was run, other ratios."""
+    tuned = [winner for winner in winners if winner.optimizer == baseline and winner.config]
+    own = [run for run in runs if run.optimizer == baseline]
+    lookup = Lookup(own)
+    known = {(law.corpus, law.scale): law for law in laws}
+    every: list[Undertuned] = []
+    for winner in tuned:
+        rows = [
+            _row(winner, "learning rate", f"{RATE} = {float(rate):g}", config, lookup, rate == GPT3_RATE)
+            for rate, config in _other_rates(winner, own)
+        ]
+        rows += [
+            _row(winner, "other ratio", f"tuned at {other.regime.ratio:g}x", other.config, lookup)
+            for other in tuned
+            if other.regime[:2] == winner.regime[:2] and other is not winner
+        ]
+        measured = [place for place, row in enumerate(rows) if row.regret is not None and row.status == "trial"]
+        law = known.get(winner.regime[:2])
+        if law is not None and measured:
+            rivals = [replace(winner, loss=winner.loss + (rows[place].regret or 0.0), trials=()) for place in measured]
+            speeds = over_law(law, rivals, noise, level=level, draws=draws, seed=seed)
+            for place, speed in zip(measured, speeds, strict=True):
+                value, low, high = speed.inverted
+                rows[place] = replace(rows[place], manufactured=value, low=low, high=high)
+        every += rows
+    return tuple(every)
+
+
+def _other_rates(winner: Winner, runs: Iterable[TrainingRun]) -> list[tuple[Value, Config]]:
+    """GPT-3's learning rate, then every other that was run with all else as tuned, ascending, with configurations."""
+    own = dict(winner.config)
+    if RATE not in own:
+        return []
+    rest = {name: value for name, value in own.items() if name != RATE}
+    rates: set[Value] = set()
+    for run in runs:
+        theirs = dict(run.config)
+        if run.regime == winner.regime and RATE in theirs and theirs == {**rest, RATE: theirs[RATE]}:
+            rates.add(theirs[RATE])
+    others = sorted(rates - {GPT3_RATE, own[RATE]}, key=float)
+    return [(rate, TrialSpec.freeze({**own, RATE: rate})) for rate in (GPT3_RATE, *others)]
+
+
+def _row(winner: Winner, kind: str, what: str, config: Config, lookup: Lookup, gpt3: bool = False) -> Undertuned:
+    outcome = lookup.find(winner, config)
+    same = 1.0 if outcome.status == "same" else None
+    return Undertuned(
+        regime=winner.regime,
+        kind=kind,
+        what=what,
+        gpt3=gpt3,
+        config=config,
+        status=outcome.status,
+        trial=outcome.trial,
+        loss=outcome.loss,
+        regret=outcome.regret,
+        manufactured=same,
+        low=same,
+        high=same,
+    )

@@ -1,0 +1,228 @@
+"""Sweeps of a ledger in Optuna's terms: trials, and studies in a storage that optuna-dashboard opens.
+
+One study for each sweep. Exporting again adds the trials that are new, and touches nothing else in the storage. Optuna
+is imported when it is needed: most reports do without it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.search.axis import Axis
+from tuneopt.search.records import stored_sweep
+from tuneopt.search.sampled import belongs
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import InputError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+SUFFIXES = (".db", ".sqlite", ".sqlite3")
+
+METRIC = "select loss, nats per token"
+
+
+def varied(sweep: Sweep) -> tuple[Axis, ...]:
+    """The coordinates that a study gets as parameters: those that vary."""
+    return tuple(axis for axis in sweep.space.axes if not axis.held)
+
+
+def members(sweep: Sweep, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The records that the sweep's space and seeds describe, whoever proposed them, in the order they ended."""
+    ours = [record for record in records if record.spec.seed in sweep.seeds and belongs(sweep, record.spec)]
+    return sorted(ours, key=lambda record: (record.ended, record.trial))
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """All values that a sweep could ever give the coordinate, extensions included, so that later trials fit as well.
+
+    Logarithmic where the grid goes on by factors and holds no zero; words and switches are categories.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not axis.numeric:
+        return CategoricalDistribution(axis.values)
+    reach = [float(value) for value in (*axis.values, *axis.below, *axis.above)]
+    log = axis.extend == "geometric" and min(reach) > 0
+    if axis.whole:
+        return IntDistribution(int(min(reach)), int(max(reach)), log=log)
+    return FloatDistribution(min(reach), max(reach), log=log)
+
+
+def frozen(sweep: Sweep, record: TrialRecord, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """A record as a finished Optuna trial: value and intermediate values are select losses in nats per token.
+
+    A value outside the distributions, such as one that an older grid reached, widens its own trial's distribution.
+    """
+    from optuna.trial import FrozenTrial, TrialState
+
+    config = record.spec.config
+    # Diverged is PRUNED, a run that its own losses ended; completed without a passed update check is FAIL.
+    ended = TrialState.COMPLETE if record.comparable else TrialState.FAIL
+    state = TrialState.PRUNED if record.status == "diverged" else ended
+    own = {axis.name: _covering(distributions[axis.name], config[axis.name]) for axis in varied(sweep)}
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=state,
+        value=record.select_loss if state == TrialState.COMPLETE else None,
+        # Optuna keeps local times without a zone.
+        datetime_start=datetime.fromisoformat(record.started).astimezone().replace(tzinfo=None),
+        datetime_complete=datetime.fromisoformat(record.ended).astimezone().replace(tzinfo=None),
+        params={name: config[name] for name in own},
+        distributions=own,
+        user_attrs={
+            "trial": record.trial,
+            "status": record.status,
+            "seed": record.spec.seed,
+            "select_loss": record.select_loss,
+            "report_loss": record.report_loss,
+            "proof_passed": record.proof_passed,
+            "tokens": record.tokens,
+            "seconds": sum(record.seconds.values()),
+            "search": record.environment.get("search", "coordinate"),
+            "scheduler": record.environment.get("scheduler", "none"),
+            "hyperparameters": config,
+        },
+        system_attrs={},
+        intermediate_values={point.step: point.select_loss for point in record.curve if point.select_loss is not None},
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's log and its notes on experimental features off the user's terminal."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _covering(known: BaseDistribution, value: Any) -> BaseDistribution:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    if isinstance(known, FloatDistribution):
+        return FloatDistribution(min(known.low, float(value)), max(known.high, float(value)), log=known.log)
+    if isinstance(known, IntDistribution):
+        return IntDistribution(min(known.low, int(value)), max(known.high, int(value)), log=known.log)
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did: the studies by name, the trials in them, and how many of those are new."""
+
+    studies: tuple[str, ...]
+    trials: int
+    added: int
+    left_out: int
+    """Trials of the ledger that no sweep describes."""
+
+
+def study_name(name: str, plain: Mapping[str, Any], sweep: Sweep) -> str:
+    """A study's name: optimizer, regime, how it was searched, corpus, and the id that tells it from all others."""
+    search = plain.get("search", "coordinate")
+    scheduler = plain.get("scheduler", "none")
+    how = search if scheduler == "none" else f"{search}+{scheduler}"
+    return f"{sweep.space.optimizer} {sweep.regime.label} {how} on {sweep.regime.corpus.name} ({name})"
+
+
+def export_studies(ledger: Ledger, path: Path) -> Exported:
+    """Write every sweep of ``ledger`` as a study into the SQLite file ``path``, made if it is not there.
+
+    Raises `InputError` for a ledger without sweeps, and a file that is no Optuna storage or cannot be written.
+    """
+    stored = ledger.sweeps()
+    if not stored:
+        raise InputError(f"the ledger {ledger.uri} holds no sweep yet; run `tuneopt tune` on it first")
+    sweeps = {name: stored_sweep(plain, name) for name, plain in stored.items()}
+    records = list(ledger.records())
+    added, placed, inside = 0, 0, set()
+    with quiet():
+        storage = _open(path)
+        try:
+            for name, sweep in sweeps.items():
+                study = _study(storage, name, stored[name], sweep)
+                present = {trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)}
+                distributions = {axis.name: distribution(axis) for axis in varied(sweep)}
+                ours = members(sweep, records)
+                fresh = [frozen(sweep, record, distributions) for record in ours if record.trial not in present]
+                study.add_trials(fresh)
+                added, placed = added + len(fresh), placed + len(ours)
+                inside |= {record.trial for record in ours}
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    names = tuple(study_name(name, stored[name], sweep) for name, sweep in sweeps.items())
+    return Exported(names, placed, added, len(records) - len(inside))
+
+
+def _study(storage: RDBStorage, name: str, plain: Mapping[str, Any], sweep: Sweep) -> Study:
+    import optuna
+
+    study = optuna.create_study(
+        study_name=study_name(name, plain, sweep), storage=storage, direction="minimize", load_if_exists=True
+    )
+    facts = {
+        "sweep": name,
+        "optimizer": sweep.space.optimizer,
+        "scale": sweep.regime.scale.name,
+        "ratio": sweep.regime.ratio,
+        "corpus": sweep.regime.corpus.name,
+        "corpus_fingerprint": sweep.regime.corpus.fingerprint,
+        "search": plain.get("search", "coordinate"),
+        "scheduler": plain.get("scheduler", "none"),
+        "held": {key: value for key, value in sweep.space.start if key not in {axis.name for axis in varied(sweep)}},
+    }
+    for key, value in facts.items():
+        if study.user_attrs.get(key) != value:
+            study.set_user_attr(key, value)
+    if study.metric_names != [METRIC]:
+        study.set_metric_names([METRIC])
+    return study
+
+
+def _open(path: Path) -> RDBStorage:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"cannot export studies to {path.name!r}: name a file that ends in {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
+    if path.exists() and not _is_storage(path):
+        raise InputError(f"cannot export to {path}: it is no Optuna storage; name another file")
+    url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
+    try:
+        return RDBStorage(url)
+    except (SQLAlchemyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"cannot export to {path}: Optuna cannot open it ({reason}); name another file") from None
+
+
+def _is_storage(path: Path) -> bool:
+    """Whether the file is a SQLite data base with Optuna's tables; it is opened for reading only."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
+            tables = {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return False
+    return {"studies", "trials", "version_info"} <= tables

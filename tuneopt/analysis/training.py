@@ -1,0 +1,254 @@
+"""What ranking unfinished runs would have done: the order at each fraction of training against the final one.
+
+Ranking unfinished runs is unfair while learning rates still decay; these functions measure by how much (Wen et al.,
+arXiv 2509.02046, section 4). Two kinds of runs are ordered: the optimizers of a regime (each by its winner), and the
+trials of one optimizer's tuning in a regime, whose learning rates decay from different heights. Curves are read at
+equal fractions of the run (`tuneopt.analysis.runs.Curves`); a fraction where a curve is not known is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel, curve_noise
+from tuneopt.analysis.ranking import Flip, Ranking
+from tuneopt.analysis.runs import FRACTIONS, Array, Curves, RegimeKey, TrainingRun
+from tuneopt.analysis.winner import Winner
+
+OPTIMIZERS = "optimizers"
+
+MOST_TRIALS = 500
+"""Trials of one tuning that are ordered; of more, those with the lowest final losses. Pairs grow with the square."""
+
+FEWEST_TRIALS = 4
+"""Trials below which an order says nothing: of three a cut keeps two."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOrder:
+    """How the order at each fraction of training agrees with the final one, and what a cut there would have cost.
+
+    ``among`` is ``optimizers`` or the optimizer whose trials are ordered; ``curves`` counts them. ``tau`` is Kendall's
+    tau-b, None under two known curves. ``crossed`` counts the pairs whose order at the fraction is not the final one,
+    ``significant`` those of them where noise explains neither order (declared rate: `FAMILY_RATE` per regime).
+    ``winner_rank`` is the place that the final winner held. A cut at the fraction keeps the better half, rounded up:
+    ``thrown_away`` names the final winner, and whoever is tied with it, where the cut loses them, and ``cut_regret`` is
+    the final loss of the best that it keeps minus that of the best of all (nats).
+    """
+
+    regime: RegimeKey
+    among: str
+    curves: int
+    fractions: tuple[float, ...]
+    tau: tuple[float | None, ...]
+    crossed: tuple[int, ...]
+    significant: tuple[int, ...]
+    winner_rank: tuple[int | None, ...]
+    thrown_away: tuple[tuple[str, ...], ...]
+    cut_regret: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Curves to be ordered, shape (curves, fractions), with final losses and seeds per curve, both (curves,)."""
+
+    names: tuple[str, ...]
+    aligned: Array
+    final: Array
+    runs: Array
+    best: frozenset[str]
+    """Names of the final winner and whoever is tied with it."""
+
+
+def orders(
+    winners: Sequence[Winner],
+    rankings: Iterable[Ranking],
+    runs: Sequence[TrainingRun],
+    curves: Curves,
+    noise: NoiseModel,
+    fractions: Sequence[float] = FRACTIONS,
+) -> tuple[TrainingOrder, ...]:
+    """The orders among the optimizers of each regime, then among the trials of each optimizer's tuning.
+
+    Optimizers are judged on the report loss, trials of a tuning on the select loss, as a searcher would see it.
+    """
+    best = {ranking.regime: frozenset(ranking.leaders or ranking.order[:1]) for ranking in rankings}
+    lines = []
+    for regime, members in _by_regime(winners).items():
+        line = _Line(
+            names=tuple(winner.optimizer for winner in members),
+            aligned=np.stack([mean_curve(winner, curves, fractions) for winner in members]),
+            final=np.array([winner.loss for winner in members]),
+            runs=np.array([winner.runs for winner in members], float),
+            best=best.get(regime, frozenset()),
+        )
+        lines.append((regime, OPTIMIZERS, line))
+    for (regime, optimizer), trained in _tunings(runs).items():
+        names = tuple(run.trial for run in trained)
+        final = np.array([run.select_loss for run in trained], float)
+        line = _Line(names, curves.at(names, fractions), final, np.ones(len(names)), frozenset(names[:1]))
+        lines.append((regime, optimizer, line))
+    spreads = curve_noise(runs, curves, noise, fractions)
+    every = []
+    for regime, among, line in lines:
+        end = noise.of(regime)
+        order = _order(regime, among, line, spreads.get(regime) or [end] * len(fractions), end, fractions)
+        every += [] if order is None else [order]
+    return tuple(every)
+
+
+def _by_regime(winners: Iterable[Winner]) -> dict[RegimeKey, list[Winner]]:
+    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
+    for winner in winners:
+        regimes[winner.regime].append(winner)
+    return regimes
+
+
+def _tunings(runs: Sequence[TrainingRun]) -> dict[tuple[RegimeKey, str], list[TrainingRun]]:
+    """The completed runs of each optimizer's tuning in a regime, best first, on the seed that most of them have."""
+    groups: dict[tuple[RegimeKey, str], list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        if run.status == "completed":
+            groups[run.regime, run.optimizer].append(run)
+    tunings = {}
+    for key, members in groups.items():
+        counts = Counter(run.seed for run in members)
+        seed = min(counts, key=lambda each: (-counts[each], each))
+        same = sorted((run for run in members if run.seed == seed), key=lambda run: (run.losses[0], run.trial))
+        if len(same) >= FEWEST_TRIALS:
+            tunings[key] = same[:MOST_TRIALS]
+    return tunings
+
+
+def mean_curve(winner: Winner, curves: Curves, fractions: Sequence[float], loss: str = "report_loss") -> Array:
+    """The mean of a winner's curves over its seeds, shape (fractions,); NaN where one of them is not known."""
+    return np.asarray(np.mean(curves.at(winner.trials, fractions, loss), axis=0))
+
+
+def _order(
+    regime: RegimeKey,
+    among: str,
+    line: _Line,
+    spreads: Sequence[Noise | None],
+    end: Noise | None,
+    fractions: Sequence[float],
+) -> TrainingOrder | None:
+    """One order; ``spreads`` is the noise at each fraction, ``end`` that of the final losses. None under two curves."""
+    known = np.asarray(np.isfinite(line.aligned).any(axis=1))
+    if known.sum() < 2:
+        return None
+    names = tuple(name for name, there in zip(line.names, known, strict=True) if there)
+    line = _Line(names, line.aligned[known], line.final[known], line.runs[known], line.best)
+    taus, ranks = agreement(line.aligned, line.final)
+    pairs = [_pairs(line, place, spreads[place], end, len(fractions)) for place in range(len(fractions))]
+    cuts = [_cut(line, column) for column in line.aligned.T]
+    return TrainingOrder(
+        regime=regime,
+        among=among,
+        curves=len(line.names),
+        fractions=tuple(fractions),
+        tau=taus,
+        crossed=tuple(crossed for crossed, _ in pairs),
+        significant=tuple(sure for _, sure in pairs),
+        winner_rank=ranks,
+        thrown_away=tuple(lost for lost, _ in cuts),
+        cut_regret=tuple(regret for _, regret in cuts),
+    )
+
+
+def agreement(aligned: Array, final: Array) -> tuple[tuple[float | None, ...], tuple[int | None, ...]]:
+    """How the ranking at each fraction agrees with that by ``final`` losses (curves,), over curves known at both.
+
+    ``aligned`` has shape (curves, fractions). Gives Kendall's tau-b, None under two known curves, and the place (1 is
+    best) that the final winner held: a cut that kept fewer would have thrown it away.
+    """
+    taus: list[float | None] = []
+    ranks: list[int | None] = []
+    for column in aligned.T:
+        known = np.isfinite(column) & np.isfinite(final)
+        taus.append(kendall(column[known], final[known]))
+        winner = int(np.nanargmin(final)) if np.any(np.isfinite(final)) else -1
+        ranks.append(1 + int(np.sum(column[known] < column[winner])) if winner >= 0 and known[winner] else None)
+    return tuple(taus), tuple(ranks)
+
+
+def kendall(first: Array, second: Array) -> float | None:
+    """Kendall's tau-b of two lists of finite numbers; None where either has no two different values."""
+    one = np.sign(first[:, None] - first[None, :])
+    other = np.sign(second[:, None] - second[None, :])
+    pairs = math.sqrt(np.count_nonzero(one)) * math.sqrt(np.count_nonzero(other))
+    return float(np.sum(one * other)) / pairs if pairs else None
+
+
+def _pairs(line: _Line, place: int, noise: Noise | None, end: Noise | None, places: int) -> tuple[int, int]:
+    """Pairs whose order at a fraction is not the final one, and how many of them noise does not explain."""
+    column = line.aligned[:, place]
+    now = column[:, None] - column[None, :]  # (curves, curves); NaN compares as false
+    last = line.final[:, None] - line.final[None, :]
+    crossed = (now > 0) & (last < 0)
+    if noise is None or end is None:
+        return int(crossed.sum()), 0
+    # A span between single runs, scaled to the numbers of seeds of each pair; each place gets its part of the rate.
+    spread = np.sqrt(1 / line.runs[:, None] + 1 / line.runs[None, :]) / math.sqrt(2)
+    rate = FAMILY_RATE / places
+    compared = len(line.names)
+    sure = crossed & (now > noise.span(1, 1, compared, rate) * spread)
+    return int(crossed.sum()), int((sure & (-last > end.span(1, 1, compared, rate) * spread)).sum())
+
+
+def _cut(line: _Line, column: Array) -> tuple[tuple[str, ...], float | None]:
+    """Who of the final best would be lost by keeping the better half at one fraction, and what it costs (nats)."""
+    known = np.flatnonzero(np.isfinite(column))
+    if len(known) < 2:
+        return (), None
+    kept = known[np.argsort(column[known], kind="stable")][: math.ceil(len(known) / 2)]
+    dropped = set(known) - set(kept)
+    lost = tuple(line.names[place] for place in sorted(dropped) if line.names[place] in line.best)
+    return lost, float(line.final[kept].min() - line.final[known].min())
+
+
+def training_flips(
+    winners: Sequence[Winner],
+    curves: Curves,
+    noise: NoiseModel,
+    fractions: Sequence[float] = FRACTIONS,
+    loss: str = "report_loss",
+    runs: Iterable[TrainingRun] = (),
+) -> tuple[Flip, ...]:
+    """Pairs of a regime whose order at some fraction of training is not the final one.
+
+    Each pair appears once, at the latest such fraction. A curve is the mean over the seeds of the winner. The flip is
+    significant when noise explains neither the order at that fraction nor the final one (see
+    `tuneopt.analysis.ranking`). The noise of a curve is that of replicates among ``runs`` where they are enough, else
+    the final loss' stands for it.
+    """
+    spreads = curve_noise(runs, curves, noise, fractions, loss)
+    flips: list[Flip] = []
+    for regime, members in _by_regime(winners).items():
+        mean = {winner.optimizer: mean_curve(winner, curves, fractions, loss) for winner in members}
+        known = [winner for winner in members if np.isfinite(mean[winner.optimizer]).any()]
+        end = noise.of(regime)
+        noises = spreads.get(regime) or [end] * len(fractions)
+
+        def span(spread: Noise | None, first: Winner, second: Winner, compared: int = len(known)) -> float:
+            rate = FAMILY_RATE / len(fractions)
+            return math.inf if spread is None else spread.span(first.runs, second.runs, compared, rate)
+
+        for ahead, behind in combinations(sorted(known, key=lambda winner: winner.loss), 2):
+            gap = mean[ahead.optimizer] - mean[behind.optimizer]  # (fractions,)
+            reversed_at = [place for place, fraction in enumerate(fractions) if fraction < 1 and gap[place] > 0]
+            if not reversed_at or ahead.loss >= behind.loss:
+                continue
+            sure = [place for place in reversed_at if gap[place] > span(noises[place], ahead, behind)]
+            certain = bool(sure) and behind.loss - ahead.loss > span(end, ahead, behind)
+            fraction = fractions[(sure if certain else reversed_at)[-1]]
+            where = f"{regime.label} at {fraction:.0%} of training"
+            pair = (behind.optimizer, ahead.optimizer)
+            flips.append(Flip("training", pair, where, certain, regime, regime, fraction))
+    return tuple(flips)

@@ -1,0 +1,87 @@
+"""Which configuration stands for an optimizer in a regime: one rule for sweeps and for tables.
+
+A sweep ends on an incumbent, and that is its candidate: the analysis does not search its trials again. In a table from
+elsewhere every configuration is a candidate. Of several candidates (a table's, or those of several sweeps in one
+regime) the rule below takes one, on the select split; its loss is reported on the report split, which no choice has
+seen.
+
+Among configurations that cannot be told from the lowest select loss (closer than the tolerance), the one run with most
+seeds stands: it was confirmed, and taking the lowest of many near-equal runs would report luck.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.runs import Config, RegimeKey, Role, TrainingRun
+from tuneopt.constants import TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The result of an optimizer in a regime: the configuration that stands for it.
+
+    ``loss`` and ``select_loss`` (nats) are means over its ``runs`` seeds, ``tokens`` is the budget of one run.
+    ``trials`` are the ids of those runs, by seed.
+    """
+
+    optimizer: str
+    regime: RegimeKey
+    parameters: int | None
+    tokens: float
+    loss: float
+    select_loss: float
+    runs: int
+    config: Config
+    trials: tuple[str, ...]
+
+
+def winners(runs: Iterable[TrainingRun], noise: NoiseModel) -> tuple[Winner, ...]:
+    """The winner of each (optimizer, regime) that has a completed candidate among ``runs``.
+
+    Ordered by model size, regime and optimizer. Runs that diverged or lack a passed update check never enter. Of two
+    runs of one setting and seed the first counts.
+    """
+    groups: dict[tuple[RegimeKey, str], dict[Any, dict[int, TrainingRun]]] = {}
+    for run in runs:
+        if run.status == "completed" and run.role is Role.CANDIDATE:
+            settings = groups.setdefault((run.regime, run.optimizer), defaultdict(dict))
+            settings[run.setting].setdefault(run.seed, run)
+
+    def size(place: tuple[RegimeKey, str]) -> float:
+        return next(iter(next(iter(groups[place].values())).values())).parameters or 0
+
+    places = sorted(groups, key=lambda place: (size(place), place))
+    return tuple(_winner(list(groups[place].values()), noise) for place in places)
+
+
+def _winner(candidates: list[dict[int, TrainingRun]], noise: NoiseModel) -> Winner:
+    """The one of ``candidates`` (each one's runs by seed) that stands."""
+    # Compared on one seed, the one that most of them have: a mean over more seeds would hide a lucky one.
+    counts = Counter(seed for candidate in candidates for seed in candidate)
+    seed = min(counts, key=lambda each: (-counts[each], each))
+    rivals = [candidate for candidate in candidates if seed in candidate]
+    losses = [candidate[seed].losses[0] for candidate in rivals]
+    known = noise.of(rivals[0][seed].regime)
+    tolerance = TOLERANCE if known is None else max(TOLERANCE, known.threshold())
+    near = [candidate for candidate, loss in zip(rivals, losses, strict=True) if loss <= min(losses) + tolerance]
+    if max(len(candidate) for candidate in near) == 1:  # nothing was confirmed: the lowest loss stands
+        near = [rivals[losses.index(min(losses))]]
+    # The configuration as text comes last, so that equal losses give the same winner in any order of the rows.
+    chosen = min(near, key=lambda candidate: (-len(candidate), candidate[seed].losses[0], repr(candidate[seed].config)))
+    members = [chosen[number] for number in sorted(chosen)]
+    return Winner(
+        optimizer=members[0].optimizer,
+        regime=members[0].regime,
+        parameters=members[0].parameters,
+        tokens=members[0].tokens,
+        loss=sum(run.losses[1] for run in members) / len(members),
+        select_loss=sum(run.losses[0] for run in members) / len(members),
+        runs=len(members),
+        config=members[0].config,
+        trials=tuple(run.trial for run in members),
+    )
