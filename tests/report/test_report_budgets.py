@@ -16,7 +16,7 @@ from tuneopt.report.figures.budgets import budgets_info, draw_budgets
 from tuneopt.report.page import build_page
 from tuneopt.report.sources import gather
 from tuneopt.report.study import read_study
-from tuneopt.search.study.budget import AHEAD, START
+from tuneopt.search.study.spent import AHEAD, START
 
 
 def test_every_trial_counts_once(study):

@@ -12,7 +12,7 @@ from test_study_planner import loss, plan
 from tuneopt.run.simulated import as_outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
-from tuneopt.search.study.accounts import Took, accounts
+from tuneopt.search.study.spent import RunTimes, accounts
 
 
 def interrupted_run(ahead: bool, most: int, failed_every: int) -> tuple[SchedulerQueue, list[str], dict[str, str]]:
@@ -37,7 +37,7 @@ def interrupted_run(ahead: bool, most: int, failed_every: int) -> tuple[Schedule
 def test_sums_over_accounts_are_what_the_run_took(ahead, most, failed_every):
     pool, run, failed = interrupted_run(ahead, most, failed_every)
     busy = {trial: 1.0 + number for number, trial in enumerate([*run, *pool.running])}
-    took = Took(3, 77.0, busy, sum(busy.values()))
+    took = RunTimes(3, 77.0, busy, sum(busy.values()))
     shared, *own = accounts("s", pool.standings, took, run=run, reused=(), failed=failed, guesses=pool.guesses,
                             interrupted=True)  # fmt: skip
     assert sorted(trial for account in own for trial in account["run"]) == sorted(run)
@@ -63,7 +63,7 @@ def test_a_trial_launched_ahead_counts_for_the_sweep_that_guessed_it():
     assert pool.guesses, "with slots to spare something is launched ahead"
     guess, sweep = next(iter(pool.guesses.items()))
     needed = {trial for standing in pool.standings.values() for trial in standing.trials}
-    found = accounts("s", pool.standings, Took(1, 1.0, {guess: 1.0}, 1.0), run=[guess], reused=(), failed={},
+    found = accounts("s", pool.standings, RunTimes(1, 1.0, {guess: 1.0}, 1.0), run=[guess], reused=(), failed={},
                      guesses=pool.guesses, interrupted=False)  # fmt: skip
     owner = next(account["sweep"] for account in found[1:])
     assert found[1]["run"] == [guess] and (guess in needed or owner == sweep)

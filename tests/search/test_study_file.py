@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuneopt.constants import NEAR_OPTIMAL
-from tuneopt.search.study.begin import sweep_in
+from tuneopt.declared import MAX_BYTES
 from tuneopt.search.study.file import parse_study, read_study
-from tuneopt.search.study.lines import MAX_BYTES
 from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Regime
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
@@ -153,6 +152,6 @@ def test_every_sweep_of_a_study_is_evaluated_as_it_says():
     study = parse_study(mistaken("replicates: 2", "evaluation: {points: 5, final_sequences: 64}"))
     assert study.evaluation == Evaluation(points=5, final_sequences=64)
     regime = Regime(SCALES["nano-65k"], 1.0, CorpusId("c", "f" * 64, 1024))
-    sweep = sweep_in(study, study.spaces["adamw"], regime, compile=False)
+    sweep = study.sweep(study.spaces["adamw"], regime, compile=False)
     assert sweep.spec(sweep.space.start).evaluation == study.evaluation
     assert study.text != parse_study(GOOD).text

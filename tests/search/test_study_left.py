@@ -10,8 +10,8 @@ from test_study_planner import loss, plan
 from tuneopt.run.simulated import as_outcome, drive
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
-from tuneopt.search.study.expect import expected
-from tuneopt.search.study.left import Moment, _line, device_seconds_left, pace, seconds_left
+from tuneopt.search.study.cost import expected
+from tuneopt.search.study.status import RunUnderWay, device_seconds_left, fit_line, pace, seconds_left
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 
 
@@ -23,14 +23,14 @@ def duration(spec: TrialSpec) -> float:
 @given(st.floats(0.1, 100), st.floats(1e-14, 1e-10), st.sets(st.integers(22, 32), min_size=2, max_size=6))
 def test_the_line_finds_what_trials_cost(fixed, each, sizes):
     points = [(10 ** (size / 2), fixed + each * 10 ** (size / 2), 1 + number) for number, size in enumerate(sizes)]
-    found = _line(points)
+    found = fit_line(points)
     for flop, seconds, _ in points:
         assert found[0] + found[1] * flop == pytest.approx(seconds, rel=1e-3)
 
 
 @given(st.lists(st.tuples(st.floats(1e11, 1e16), st.floats(0.1, 1e5), st.integers(1, 50)), min_size=1, max_size=6))
 def test_no_time_is_below_nothing(points):
-    fixed, each = _line(points)
+    fixed, each = fit_line(points)
     assert fixed >= 0 and each >= 0 and fixed + each > 0
 
 
@@ -54,7 +54,7 @@ def test_the_time_left_is_about_what_it_turns_out_to_be(most):
     made = plan()
     pool, gone, whole = halted(most)
     standings = pool.standings
-    moment = Moment(4, {}, gone, pool.device_seconds)
+    moment = RunUnderWay(4, {}, gone, pool.device_seconds)
     left = device_seconds_left(pool, standings, expected(made, standings), moment)
     assert 0.4 < seconds_left(made, pool, standings, left, moment) / (whole - gone) < 2.5
 
@@ -73,8 +73,8 @@ def test_the_pace_of_a_regime_is_its_own_and_a_new_one_follows_the_line():
 def test_before_any_trial_has_ended_nothing_is_said():
     made = plan()
     pool = SchedulerQueue(made)
-    assert device_seconds_left(pool, pool.standings, expected(made, pool.standings), Moment(2)) is None
-    assert seconds_left(made, pool, pool.standings, None, Moment(2)) is None
+    assert device_seconds_left(pool, pool.standings, expected(made, pool.standings), RunUnderWay(2)) is None
+    assert seconds_left(made, pool, pool.standings, None, RunUnderWay(2)) is None
 
 
 def test_what_running_trials_have_done_is_not_left():
@@ -84,14 +84,14 @@ def test_what_running_trials_have_done_is_not_left():
     some = [spec.id for standing in standings.values() for spec in standing.pending][:2]
     expectations = expected(made, standings)
     whole, half = (
-        device_seconds_left(pool, standings, expectations, Moment(4, dict.fromkeys(some, part), gone, 1.0))
+        device_seconds_left(pool, standings, expectations, RunUnderWay(4, dict.fromkeys(some, part), gone, 1.0))
         for part in (0.0, 0.5)
     )
     assert half < whole
 
 
 def test_the_rate_is_what_slots_got_and_the_slots_before_that():
-    assert Moment().rate == 0
-    assert Moment(4).rate == 4
-    assert Moment(4, {}, 100.0, 320.0).rate == pytest.approx(3.2)
-    assert Moment(4, {}, 100.0, 900.0).rate == 4
+    assert RunUnderWay().rate == 0
+    assert RunUnderWay(4).rate == 4
+    assert RunUnderWay(4, {}, 100.0, 320.0).rate == pytest.approx(3.2)
+    assert RunUnderWay(4, {}, 100.0, 900.0).rate == 4

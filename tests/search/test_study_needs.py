@@ -9,8 +9,8 @@ from test_study_planner import CORPUS, TEXT
 
 from tuneopt import api
 from tuneopt.api.devices import peak_bytes, state_bytes
+from tuneopt.search.study.cost import HEADROOM, TrialShape, needs
 from tuneopt.search.study.file import parse_study
-from tuneopt.search.study.needs import HEADROOM, Asked, needs
 from tuneopt.search.study.study import Devices
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 from tuneopt.train.memory import memory
@@ -50,7 +50,7 @@ def test_the_need_of_a_scale_is_that_of_its_largest_trial_by_the_memory_model():
 
 
 def test_too_small_a_device_is_told_the_fewest_ranks_and_the_lowest_stage():
-    def model(asked: Asked) -> int:
+    def model(asked: TrialShape) -> int:
         """Halves with every doubling of the ranks, and with every stage."""
         return int(asked.scale.parameters * 16 / asked.devices.ranks * (1 - 0.2 * asked.devices.zero))
 

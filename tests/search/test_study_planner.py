@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from tuneopt.run.simulated import as_outcome, drive
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import Limits, SchedulerQueue
-from tuneopt.search.study.budget import SEEDS, START, spent
-from tuneopt.search.study.expect import expected
+from tuneopt.search.study.cost import expected
 from tuneopt.search.study.file import parse_study
-from tuneopt.search.study.left import Moment
 from tuneopt.search.study.planner import StudyPlan
-from tuneopt.search.study.results import results
-from tuneopt.search.study.status import status_document
+from tuneopt.search.study.spent import SEEDS, START, spent
+from tuneopt.search.study.status import RunUnderWay, results, status_document
 from tuneopt.spec import CorpusId, TrialSpec
 
 TEXT = """\
@@ -206,7 +204,7 @@ def test_the_status_tells_phases_limits_and_what_is_left(whole):
     assert done["trials"]["ended"] == len(pool.outcomes) == sum(part["ended"] for part in done["phases"])
     half = run(plan(), limits=Limits(max_trials=40))
     trial = next(iter(next(each for each in half.standings.values() if each.pending).pending)).id
-    under_way = status_document(plan(), half, Moment(4, {trial: 0.5, "abc": 0.0}))
+    under_way = status_document(plan(), half, RunUnderWay(4, {trial: 0.5, "abc": 0.0}))
     assert under_way["phase"] == "I" and not under_way["finished"]
     assert under_way["trials"]["running"] == 2 and under_way["eta_seconds"] > 0
     known, ahead = under_way["running"]

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuneopt.search.study.needs import Asked
+    from tuneopt.search.study.cost import TrialShape
     from tuneopt.search.study.study import Study
     from tuneopt.train.config import ParallelConfig
 
@@ -23,7 +23,7 @@ def state_bytes(optimizer: str) -> float:
     return known.get(optimizer) or ADAMW_STATE_BYTES
 
 
-def peak_bytes(asked: Asked) -> int:
+def peak_bytes(asked: TrialShape) -> int:
     """Bytes that the fullest device of a trial needs, by `tuneopt.train.memory`; host memory of offload left out."""
     from tuneopt.train.chunks import chunk_tokens
     from tuneopt.train.memory import memory
@@ -48,7 +48,7 @@ def placements(study: Study) -> dict[str, ParallelConfig]:
     if not study.placement:
         return {}
     from tuneopt.cluster.placing import check_batches
-    from tuneopt.search.study.needs import batches
+    from tuneopt.search.study.cost import batches
     from tuneopt.train.config import ParallelConfig
 
     found = {}

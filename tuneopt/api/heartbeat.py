@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from tuneopt.cluster.progress import PoolProgress
     from tuneopt.ledger import Ledger
-    from tuneopt.search.study.left import Moment
+    from tuneopt.search.study.status import RunUnderWay
 
 SECONDS = 5.0
 """How often a running study writes down what is under way."""
@@ -73,12 +73,12 @@ class Heartbeat:
             self._ledger.files.replace(self._path, text.encode() + b"\n")
 
 
-def read_moment(ledger: Ledger, study: str) -> Moment | None:
+def read_moment(ledger: Ledger, study: str) -> RunUnderWay | None:
     """What a run of the study that is under way wrote down last; None when there is none.
 
     A trial whose record has come since runs no longer.
     """
-    from tuneopt.search.study.left import Moment
+    from tuneopt.search.study.status import RunUnderWay
 
     try:
         plain = json.loads(ledger.files.read(f"studies/{study}.json"))
@@ -86,6 +86,6 @@ def read_moment(ledger: Ledger, study: str) -> Moment | None:
         if plain["over"] or age > STALE_SECONDS:
             return None
         running = {str(trial): float(part) for trial, part in plain["running"].items() if not ledger.has(trial)}
-        return Moment(plain["slots"] or None, running, float(plain["seconds"]), float(plain["device_seconds"]))
+        return RunUnderWay(plain["slots"] or None, running, float(plain["seconds"]), float(plain["device_seconds"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None

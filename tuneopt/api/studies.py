@@ -54,9 +54,7 @@ def study_plan(
     the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
     from tuneopt.api.speed import rate
-    from tuneopt.search.study.cost import plan_document
-    from tuneopt.search.study.expect import expected
-    from tuneopt.search.study.needs import needs
+    from tuneopt.search.study.cost import expected, needs, plan_document
 
     opened = _opened(ledger)
     plan = _plan(study, required=False)

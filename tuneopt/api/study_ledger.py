@@ -24,12 +24,12 @@ def put_sweeps(ledger: Ledger, pool: SchedulerQueue, study: Study, known: set[st
 
 def put_runs(ledger: Ledger, study: str, pool: SchedulerQueue, result: PoolResult) -> None:
     """An account of this run for each sweep that it worked on, and one for what they share."""
-    from tuneopt.search.study.accounts import Took, accounts
+    from tuneopt.search.study.spent import RunTimes, accounts
 
     for account in accounts(
         study,
         pool.standings,
-        Took(result.slots, result.wall_seconds, result.busy, result.busy_seconds),
+        RunTimes(result.slots, result.wall_seconds, result.busy, result.busy_seconds),
         run=result.run,
         reused=pool.reused,
         failed=result.failed,

@@ -135,8 +135,9 @@ class LadderSpace:
 
     def hold(self, values: Mapping[str, Value]) -> LadderSpace:
         """The same space with some coordinates held at one value each."""
-        held = {name: (value,) for name, value in values.items() if name in self.by_name}
-        axes = (axis.over(held[axis.name], values[axis.name]) if axis.name in held else axis for axis in self.axes)
+        axes = (
+            axis.over((values[axis.name],), values[axis.name]) if axis.name in values else axis for axis in self.axes
+        )
         return replace(self, axes=tuple(axes))
 
     def to_dict(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ FUNCTIONS = {
     "training": "training_orders",
     "training-trials": "training_orders",
     "undertuned": "undertuned_runs",
-    "spent": "tuneopt.search.study.budget.spent",
+    "spent": "tuneopt.search.study.spent.spent",
     "transfer": "transfers",
     "regrets": "sensitivities",
     "exponents": "hyper_scaling",

@@ -12,7 +12,7 @@ from tuneopt.report.rows import shortened
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import count_text, duration_text, plain, plural
 from tuneopt.search.standing import Standing, Task
-from tuneopt.search.study.budget import AHEAD, JOINT, SEEDS, START, Spent, spent
+from tuneopt.search.study.spent import AHEAD, JOINT, SEEDS, START, Spent, spent
 
 ROW = 26
 """Pixels of a row."""

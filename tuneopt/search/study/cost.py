@@ -1,70 +1,200 @@
-"""What a study will cost before it starts: trials, tokens, FLOPs, device-hours, memory, disk; and what cannot fit."""
+"""What a study will cost before it starts: trials, tokens, FLOPs, device-hours, memory, disk; and what cannot fit.
+
+Three parts: how many trials each sweep will probably take (`expected`), what one trial of a scale needs of its devices
+(`needs`), and the document of ``study plan`` that puts both together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tuneopt.search.study.expect import Expected
-from tuneopt.search.study.needs import HEADROOM, Need
+from tuneopt.search.space import LadderSpace
+from tuneopt.search.standing import Standing
 from tuneopt.search.study.planner import StudyPlan
-from tuneopt.spec import Regime
+from tuneopt.search.study.study import Devices, Study
+from tuneopt.search.sweep import TYPICAL_MOVES, micro_batch
+from tuneopt.spec import Regime, Scale
+
+USUALLY_SENSITIVE = ("learning_rate", "weight_decay")
+"""Coordinates that are counted as scaling-sensitive before Phase I has said which are: an optimizer of the published
+study has one to three, and these most often."""
 
 RECORD_BYTES = 40_000
 """Bytes of one trial's record in the ledger, its learning curve and routing table included."""
 
+KEPT_CHECKPOINTS = 2
+"""Checkpoints that a running trial keeps; it removes them when it ends."""
 
-def rows(
-    expectations: Iterable[Expected], rate: Callable[[Regime], float | None], *, done: bool = True
-) -> list[dict[str, Any]]:
-    """The cost of each phase and optimizer; ``rate`` gives the tokens per second of a trial's device or devices.
+WEIGHT_BYTES = 4
+"""Weights and state are kept in fp32."""
 
-    ``done=False`` counts only the trials still to come.
-    """  # fmt: skip
-    groups: dict[tuple[str, str], list[tuple[Expected, int]]] = {}
-    for each in expectations:
-        count = each.trials if done else each.remaining
-        groups.setdefault((each.phase, each.optimizer), []).append((each, count))
-    return [
-        {
-            "name": phase,
-            "optimizer": optimizer,
-            "trials": sum(count for _, count in held),
-            "tokens": sum(each.regime.tokens * count for each, count in held),
-            "flops": float(sum(each.regime.flops * count for each, count in held)),
-            "device_hours": _hours(held, rate),
+HEADROOM = 0.9
+"""Share of a device's memory that a placement which is proposed may take: the memory model is good to a tenth."""
+
+STAGES = (1, 2, 3)
+"""ZeRO's stages, the least sharding and the least traffic first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The trials of one optimizer in one regime: those ended, and those probably still to come."""
+
+    phase: str
+    optimizer: str
+    regime: Regime
+    done: int
+    remaining: int
+
+    @property
+    def trials(self) -> int:
+        """All of them."""
+        return self.done + self.remaining
+
+
+def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expected, ...]:
+    """The trials of every sweep that the study has or will have; the unmatched budgets are not among them."""
+    begun: dict[tuple[str, str, Regime], list[Standing]] = {}
+    for standing in standings.values():
+        key = (standing.task.phase, standing.task.optimizer, standing.task.sweep.regime)
+        begun.setdefault(key, []).append(standing)
+    found = []
+    for key, sweeps in begun.items():
+        waiting = {spec.id for standing in sweeps for spec in standing.pending}
+        done = {trial for standing in sweeps for trial in standing.trials} - waiting
+        last = sweeps[-1]
+        left = len(last.pending) if last.task.quota is not None else last.state.progress.remaining
+        found.append(Expected(*key, len(done), 0 if last.finished else left))
+    for name, space in plan.study.spaces.items():
+        finding = plan.finding(name, standings)
+        sensitive = finding.sensitive if finding.verdicts else USUALLY_SENSITIVE
+        for phase, varied in (("II", sensitive), ("III", tuple(space.by_name) if plan.study.star else ())):
+            trials = _sweep_trials(space, varied, plan.study.replicates)
+            for regime in plan.regimes(phase):
+                if (phase, name, regime) not in begun:
+                    found.append(Expected(phase, name, regime, 0, trials))
+    return tuple(found)
+
+
+def _sweep_trials(space: LadderSpace, varied: tuple[str, ...], replicates: int) -> int:
+    """The trials of a sweep over some coordinates: its start and star, and a combination with its own for each move."""
+    star = sum(len(axis.line(axis.start)) for axis in space.axes if axis.name in varied)
+    return replicates + star + (TYPICAL_MOVES * (star + 1) + replicates - 1 if star else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialShape:
+    """What a trial's memory follows from; ``sequences`` are those of one rank's forward pass at most."""
+
+    optimizer: str
+    scale: Scale
+    vocabulary: int
+    precision: str
+    sequences: int
+    devices: Devices
+
+
+PeakBytes = Callable[[TrialShape], int]
+"""Bytes of memory that the fullest device of a trial needs."""
+
+StateBytes = Callable[[str], float]
+"""Bytes of optimizer state per parameter, by optimizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one trial of a scale needs: bytes of its fullest device, and of its checkpoints on disk (of any optimizer).
+
+    ``enough`` are the fewest devices on which it would fit, with the lowest stage of ZeRO that does; None where it fits
+    as it is, or on none.
+    """
+
+    optimizer: str
+    scale: Scale
+    devices: Devices
+    peak_bytes: int
+    checkpoint_bytes: int
+    enough: Devices | None = None
+    enough_bytes: int | None = None
+
+    def to_dict(self, most: int | None) -> dict[str, Any]:
+        """Plain data for JSON; ``most`` are the bytes that a device has."""
+        return {
+            "scale": self.scale.name,
+            "optimizer": self.optimizer,
+            **asdict(self.devices),
+            "peak_bytes": self.peak_bytes,
+            "fits": None if most is None else self.peak_bytes <= most,
+            "enough": None if self.enough is None else {**asdict(self.enough), "peak_bytes": self.enough_bytes},
         }
-        for (phase, optimizer), held in groups.items()
-    ]
 
 
-def total(parts: Sequence[dict[str, Any]], **names: str) -> dict[str, Any]:
-    """The sum of cost rows, under other names."""
-    hours = [part["device_hours"] for part in parts]
-    return {
-        **names,
-        "trials": sum(part["trials"] for part in parts),
-        "tokens": sum(part["tokens"] for part in parts),
-        "flops": sum(part["flops"] for part in parts),
-        "device_hours": None if None in hours else sum(hours),
-    }
+def needs(
+    study: Study,
+    places: Iterable[tuple[str, Regime]],
+    peak: PeakBytes,
+    state: StateBytes,
+    *,
+    device_bytes: int | None = None,
+    most_ranks: int = 1,
+) -> list[Need]:
+    """The need of the largest trial of each scale, where the study places it; smallest scale first.
+
+    Where it takes more than ``device_bytes``, up to ``most_ranks`` devices are tried, doubled each time.
+    """
+    largest: dict[str, Need] = {}
+    for optimizer, scale, vocabulary in dict.fromkeys(
+        (name, regime.scale, regime.corpus.vocab_size) for name, regime in places
+    ):
+        devices, sizes = study.placement.get(scale.name, Devices()), batches(study, optimizer)
+        sequences = max(_share(micro_batch(batch, scale), batch, devices.ranks) for batch in sizes)
+        shape = TrialShape(optimizer, scale, vocabulary, study.precision, sequences, devices)
+        weights = scale.total_parameters(vocabulary)
+        kept = int(KEPT_CHECKPOINTS * weights * (WEIGHT_BYTES + state(optimizer)))
+        need = Need(optimizer, scale, devices, peak(shape), kept)
+        if device_bytes is not None and need.peak_bytes > device_bytes:
+            need = _enough(need, shape, peak, device_bytes, most_ranks, sizes)
+        known = largest.get(scale.name)
+        top = need if known is None or need.peak_bytes > known.peak_bytes else known
+        # The fullest device and the largest checkpoint may be of different optimizers: disk must hold the largest.
+        largest[scale.name] = replace(top, checkpoint_bytes=max(kept, known.checkpoint_bytes if known else 0))
+    return sorted(largest.values(), key=lambda need: need.scale.parameters)
 
 
-def _hours(held: Sequence[tuple[Expected, int]], rate: Callable[[Regime], float | None]) -> float | None:
-    hours = 0.0
-    for each, count in held:
-        speed = rate(each.regime)
-        if speed is None:
-            return None
-        hours += each.regime.tokens * count / speed / 3600
-    return hours
+def batches(study: Study, optimizer: str) -> list[int]:
+    """Every batch that the optimizer's trials may have, in sequences."""
+    space = study.spaces[optimizer]
+    axis = space.by_name.get("train_batch_size")
+    return [int(each) for each in (axis.values if axis else [space.value(space.start, "train_batch_size")])]
+
+
+def _share(most: int, batch: int, ranks: int) -> int:
+    """Sequences of a rank's forward pass: the largest part of its share of the batch within one process' own."""
+    share = max(1, batch // ranks)
+    return next(size for size in range(min(most, share), 0, -1) if share % size == 0)
+
+
+def _enough(
+    need: Need, shape: TrialShape, peak: PeakBytes, device_bytes: int, most_ranks: int, sizes: Sequence[int]
+) -> Need:
+    """The need with the fewest ranks, and among those the lowest stage of ZeRO, that fit with `HEADROOM` to spare."""
+    ranks = 1
+    while (ranks := 2 * ranks) <= most_ranks and all(batch % ranks == 0 for batch in sizes):
+        for stage in STAGES:
+            sequences = max(_share(shape.sequences, batch, ranks) for batch in sizes)
+            devices = Devices(ranks, stage, shape.devices.offload)
+            bytes_ = peak(replace(shape, devices=devices, sequences=sequences))
+            if bytes_ <= HEADROOM * device_bytes:
+                return replace(need, enough=devices, enough_bytes=bytes_)
+    return need
 
 
 def plan_document(
     plan: StudyPlan,
     expectations: Sequence[Expected],
     rate: Callable[[Regime], float | None],
-    wanted: Sequence[Need],
+    scale_needs: Sequence[Need],
     *,
     slots: int,
     device_bytes: int | None,
@@ -72,20 +202,53 @@ def plan_document(
 ) -> dict[str, Any]:
     """What ``study plan --json`` prints: costs by phase and optimizer, the largest trials, and whether all fits.
 
-    ``wanted`` holds the need of each scale; ``device_bytes`` and ``free_disk`` are None where they are not known.
+    ``rate`` gives the tokens per second of a trial's device or devices, None where it is not known. ``scale_needs``
+    holds the need of each scale; ``device_bytes`` and ``free_disk`` are None where they are not known.
     """
-    parts = rows(expectations, rate)
+    groups: dict[tuple[str, str], list[Expected]] = {}
+    for each in expectations:
+        groups.setdefault((each.phase, each.optimizer), []).append(each)
+    parts = [
+        {
+            "name": phase,
+            "optimizer": optimizer,
+            "trials": sum(each.trials for each in group),
+            "tokens": sum(each.regime.tokens * each.trials for each in group),
+            "flops": float(sum(each.regime.flops * each.trials for each in group)),
+            "device_hours": _hours(group, rate),
+        }
+        for (phase, optimizer), group in groups.items()
+    ]
     phases = [
-        total([part for part in parts if part["name"] == phase], name=phase)
+        {"name": phase, **_total([part for part in parts if part["name"] == phase])}
         for phase in dict.fromkeys(part["name"] for part in parts)
     ]
-    largest = max(wanted, key=lambda each: each.peak_bytes)
-    trials = sum(part["trials"] for part in parts)
-    at_once = max(max(1, slots // each.devices.ranks) * each.checkpoint_bytes for each in wanted)
-    disk = trials * RECORD_BYTES + at_once
-    whole = total(parts)
-    short = [each for each in wanted if device_bytes is not None and each.peak_bytes > device_bytes]
-    why = [*(_memory(each, device_bytes or 0) for each in short), *_disk(disk, free_disk)]
+    whole = _total(parts)
+    largest = max(scale_needs, key=lambda each: each.peak_bytes)
+    at_once = max(max(1, slots // each.devices.ranks) * each.checkpoint_bytes for each in scale_needs)
+    disk = whole["trials"] * RECORD_BYTES + at_once
+    why, warnings = [], []
+    for each in scale_needs if device_bytes is not None else ():
+        if each.peak_bytes > device_bytes:
+            why.append(_memory(each, device_bytes))
+        elif each.peak_bytes > HEADROOM * device_bytes:
+            warnings.append(
+                f"{each.optimizer} at {each.scale.name} takes {size(each.peak_bytes)} of the {size(device_bytes)} of a "
+                "device, and the memory model is good to a tenth"
+            )
+    if free_disk is not None and disk > free_disk:
+        why.append(
+            f"the study needs {size(disk)} of disk and {size(free_disk)} are free: free some, or move the ledger"
+        )
+    limits = limits_dict(plan)
+    over = []
+    for amount, limit, unit in (
+        (whole["trials"], "max_trials", "trials"),
+        (whole["device_hours"], "max_device_hours", "device-hours"),
+    ):
+        most = limits[limit]
+        if most is not None and amount is not None and amount > most:
+            over.append(f"about {amount:,.0f} {unit} are expected, and the study stops at {limit} {most:,.0f}")
     return {
         "study": plan.study.name,
         "phases": phases,
@@ -93,15 +256,32 @@ def plan_document(
         "total": whole,
         "peak_bytes": largest.peak_bytes,
         "peak_trial": {"optimizer": largest.optimizer, "scale": largest.scale.name},
-        "scales": [each.to_dict(device_bytes) for each in wanted],
+        "scales": [each.to_dict(device_bytes) for each in scale_needs],
         "device_bytes": device_bytes,
         "disk_bytes": disk,
         "slots": slots,
         "fits": not why,
         "why": "; ".join(why),
-        "limits": limits_dict(plan),
-        "warnings": [*_short(plan, whole), *_close(wanted, device_bytes)],
+        "limits": limits,
+        "warnings": [*over, *warnings],
     }
+
+
+def _hours(group: Sequence[Expected], rate: Callable[[Regime], float | None]) -> float | None:
+    """Device-hours of all trials; None as soon as one regime's speed is not known."""
+    hours = 0.0
+    for each in group:
+        speed = rate(each.regime)
+        if speed is None:
+            return None
+        hours += each.regime.tokens * each.trials / speed / 3600
+    return hours
+
+
+def _total(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    hours = [part["device_hours"] for part in parts]
+    sums: dict[str, Any] = {name: sum(part[name] for part in parts) for name in ("trials", "tokens", "flops")}
+    return {**sums, "device_hours": None if None in hours else sum(hours)}
 
 
 def limits_dict(plan: StudyPlan) -> dict[str, float | None]:
@@ -115,42 +295,16 @@ def limits_dict(plan: StudyPlan) -> dict[str, float | None]:
 
 def _memory(need: Need, most: int) -> str:
     """What is short, and the placement that mends it."""
-    said = f"a trial of {need.optimizer} at {need.scale.name} needs {size(need.peak_bytes)} of memory on each device"
-    said += f" ({need.devices.ranks} ranks)" if need.devices.ranks > 1 else ""
-    said += f" and a device has {size(most)}: "
+    short = f"a trial of {need.optimizer} at {need.scale.name} needs {size(need.peak_bytes)} of memory on each device"
+    short += f" ({need.devices.ranks} ranks)" if need.devices.ranks > 1 else ""
+    short += f" and a device has {size(most)}: "
     if need.enough is None or need.enough_bytes is None:
-        return said + "take larger devices, more ranks or smaller scales"
+        return short + "take larger devices, more ranks or smaller scales"
     ranks, stage = need.enough.ranks, need.enough.zero
     return (
-        f"{said}on {ranks} ranks with ZeRO {stage} it needs {size(need.enough_bytes)}; add placement: "
+        f"{short}on {ranks} ranks with ZeRO {stage} it needs {size(need.enough_bytes)}; add placement: "
         f"{{{need.scale.name}: {{ranks: {ranks}, zero: {stage}}}}}"
     )
-
-
-def _close(wanted: Sequence[Need], most: int | None) -> list[str]:
-    """The scales that fit by less than the memory model can tell."""
-    return [
-        f"{each.optimizer} at {each.scale.name} takes {size(each.peak_bytes)} of the {size(most)} of a device, and the "
-        "memory model is good to a tenth"
-        for each in wanted
-        if most is not None and HEADROOM * most < each.peak_bytes <= most
-    ]
-
-
-def _disk(needed: int, free: int | None) -> list[str]:
-    if free is None or needed <= free:
-        return []
-    return [f"the study needs {size(needed)} of disk and {size(free)} are free: free some, or move the ledger"]
-
-
-def _short(plan: StudyPlan, whole: dict[str, Any]) -> list[str]:
-    found = []
-    for name, spent, unit in (("max_trials", whole["trials"], "trials"),
-                              ("max_device_hours", whole["device_hours"], "device-hours")):  # fmt: skip
-        most = limits_dict(plan)[name]
-        if most is not None and spent is not None and spent > most:
-            found.append(f"about {spent:,.0f} {unit} are expected, and the study stops at {name} {most:,.0f}")
-    return found
 
 
 def size(count: float) -> str:

@@ -10,26 +10,27 @@
     phase_3: {regimes: {nano-262k: [1]}, star: true}
     limits: {max_trials: 500, max_device_hours: 20}
 
-docs/studies.md explains every key.
+docs/studies.md explains every key. Values are read one by one (`tuneopt.declared`), then the study as a whole is
+checked: that every sweep of Phase I can start, and that its limits allow for their first waves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
+from tuneopt import declared
+from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
-from tuneopt.search.study import fields
-from tuneopt.search.study.begin import regimes_of, sweep_in
-from tuneopt.search.study.lines import Node, parse_yaml, read_yaml
 from tuneopt.search.study.study import Devices, Place, Study
 from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale
 
-T = TypeVar("T")
+EXAMPLE = "studies/smoke.yaml"
+"""The file that errors name where a study is missing or empty."""
 
 VOCABULARY = {"nano": 1024, "paper": 32_768}
 """Entries of the tokenizer where a study declares none, by ladder."""
@@ -49,7 +50,6 @@ NEEDED = ("name", "optimizers", "scales", "ratios", "corpus")
 REST = "rest"
 """The word for every pair of the study's scales and ratios that Phase I leaves over."""
 
-
 SpaceOf = Callable[[str, str | None], SearchSpace]
 """From an optimizer's name or file, and a search space's name or file if one is given, to its search space."""
 
@@ -61,85 +61,100 @@ def built_in(optimizer: str, space: str | None) -> SearchSpace:
 
 def read_study(path: str | Path, space_of: SpaceOf = built_in) -> Study:
     """The study that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _study(read_yaml(Path(path)), space_of)
+    return _study(declared.read_yaml(Path(path), "study", EXAMPLE), space_of)
 
 
 def parse_study(text: str, path: str = "study.yaml", space_of: SpaceOf = built_in) -> Study:
     """The study that a YAML text declares; ``path`` is named in errors."""
-    return _study(parse_yaml(text, path), space_of)
+    return _study(declared.parse_yaml(text, path, EXAMPLE), space_of)
 
 
 def _study(root: Node, space_of: SpaceOf) -> Study:
-    keys = fields.mapping(root, "a study", KEYS)
+    keys = mapping(root, "a study", KEYS)
     for key in NEEDED:
         if key not in keys:
-            root.fail(f"a study needs the key {key!r}; studies/smoke.yaml is an example")
-    scales = _scales(keys["scales"])
+            root.fail(f"a study needs the key {key!r}; {EXAMPLE} is an example")
+    scales: dict[str, Scale] = {}
+    for entry in sequence(keys["scales"], "scales"):
+        shape = _scale(entry)
+        if scales and shape.ladder != next(iter(scales.values())).ladder:
+            entry.fail(f"{shape.name} is on the ladder {shape.ladder!r}, and a study stays on one; make two studies")
+        if shape.name in scales:
+            entry.fail(f"scale {shape.name} is listed twice; keep one")
+        scales[shape.name] = shape
     ladder = next(iter(scales.values())).ladder
-    ratios = [fields.ratio(entry) for entry in fields.sequence(keys["ratios"], "ratios")]
-    every = [(name, value) for name in scales for value in ratios]
+    ratios = [_ratio(entry) for entry in sequence(keys["ratios"], "ratios")]
+    every = [(name, ratio) for name in scales for ratio in ratios]
     phases = _phases(root, keys, scales, every)
+    # In the order of the keys, so that of several mistakes the first is told; what is left out has the study's default.
+    readers: dict[str, Callable[[Node], Any]] = {
+        "vocabulary": lambda node: whole(node, "vocabulary", least=2),
+        "seed": lambda node: whole(node, "seed"),
+        "replicates": lambda node: whole(node, "replicates", least=1, example="3"),
+        "policy": lambda node: word(node, "policy", POLICIES),
+        "tolerance": lambda node: number(node, "tolerance", example="0.003"),
+        "near_optimal": lambda node: number(node, "near_optimal", example="0.007"),
+        "precision": lambda node: word(node, "precision", ("fp32", "bf16")),
+        "compile": lambda node: None if node.plain == "auto" else switch(node, "compile"),
+        "evaluation": _evaluation,
+        "match_budget": lambda node: switch(node, "match_budget"),
+        "limits": _limits,
+        "placement": lambda node: _placement(node, [*every, *phases["phase_3"]]),
+    }
     study = Study(
-        name=fields.word(keys["name"], "name"),
+        name=word(keys["name"], "name"),
         spaces=_spaces(keys["optimizers"], ladder, space_of),
-        corpus=fields.word(keys["corpus"], "corpus"),
-        vocabulary=_or(keys, "vocabulary", lambda node: fields.whole(node, "vocabulary", least=2), VOCABULARY[ladder]),
-        phase_1=phases["phase_1"],
-        phase_2=phases["phase_2"],
-        phase_3=phases["phase_3"],
-        star="phase_3" in keys and _star(keys["phase_3"]),
-        seed=_or(keys, "seed", lambda node: fields.whole(node, "seed"), 0),
-        replicates=_or(keys, "replicates", lambda node: fields.whole(node, "replicates", least=1, example="3"), 3),
-        policy=_or(keys, "policy", lambda node: fields.word(node, "policy", POLICIES), "joint"),
-        tolerance=_or(keys, "tolerance", lambda node: fields.number(node, "tolerance", example="0.003"), TOLERANCE),
-        near_optimal=_or(
-            keys, "near_optimal", lambda node: fields.number(node, "near_optimal", example="0.007"), NEAR_OPTIMAL
-        ),
-        precision=_or(keys, "precision", lambda node: fields.word(node, "precision", ("fp32", "bf16")), "fp32"),
-        compile=_or(keys, "compile", _compile, None),
-        evaluation=_or(keys, "evaluation", _evaluation, Evaluation()),
-        match_budget=_or(keys, "match_budget", lambda node: fields.switch(node, "match_budget"), False),
-        limits=_or(keys, "limits", _limits, Limits()),
-        placement=_or(keys, "placement", lambda node: _placement(node, [*every, *phases["phase_3"]]), {}),
-    )  # fmt: skip
+        corpus=word(keys["corpus"], "corpus"),
+        **{
+            "vocabulary": VOCABULARY[ladder],
+            **phases,
+            **{name: read(keys[name]) for name, read in readers.items() if name in keys},
+        },
+    )
     _check(study, keys, root)
     return study
 
 
-def _or(keys: Mapping[str, Node], name: str, read: Callable[[Node], T], otherwise: T) -> T:
-    return read(keys[name]) if name in keys else otherwise
+def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scale:
+    """A scale by its name, which is the node's own text or a key's."""
+    name = node.plain if name is None else name
+    if not isinstance(name, str):
+        node.fail(f"scale must be the name of a scale, not {in_words(node)}; try 130m or nano-65k")
+    try:
+        return find_scale(name)
+    except InputError as error:
+        node.fail(str(error), line)
+
+
+def _ratio(node: Node) -> float:
+    ratio = number(node, "a ratio", least=-math.inf, example="1")
+    if ratio <= 0:
+        node.fail(f"a ratio must be a positive number of Chinchilla budgets, not {ratio:g}; try 1")
+    return ratio
 
 
 def _evaluation(node: Node) -> Evaluation:
     """How often and on how much every trial is evaluated; what is left out takes its default."""
-    parts = fields.mapping(node, "evaluation", tuple(Evaluation.__dataclass_fields__))
-    return Evaluation(**{name: fields.whole(part, name, least=1, example="16") for name, part in parts.items()})
-
-
-def _scales(node: Node) -> dict[str, Scale]:
-    found: dict[str, Scale] = {}
-    for entry in fields.sequence(node, "scales"):
-        shape = fields.scale(entry)
-        if found and shape.ladder != next(iter(found.values())).ladder:
-            entry.fail(f"{shape.name} is on the ladder {shape.ladder!r}, and a study stays on one; make two studies")
-        if shape.name in found:
-            entry.fail(f"scale {shape.name} is listed twice; keep one")
-        found[shape.name] = shape
-    return found
+    parts = mapping(node, "evaluation", tuple(Evaluation.__dataclass_fields__))
+    return Evaluation(**{name: whole(part, name, least=1, example="16") for name, part in parts.items()})
 
 
 def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace]:
-    found: dict[str, LadderSpace] = {}
+    """The search space of each optimizer, from a list of names or a mapping of names to changes."""
+    entries: list[tuple[str, int, Node | None]] = []
     if isinstance(node.plain, dict) and node.plain:
-        entries: list[tuple[str, int, Node | None]] = [(name, node.keys[name], entry) for name, entry in node.items()]
+        entries = [(name, node.keys[name], entry) for name, entry in node.items()]
     else:
-        entries = []
-        for entry in fields.sequence(node, "optimizers"):
-            known = () if space_of is not built_in or _is_path(entry.plain) else space_names()
-            name = fields.word(entry, "optimizer", known)
-            entries.append((name, entry.line, None))
+        for entry in sequence(node, "optimizers"):
+            is_path = isinstance(entry.plain, str) and (entry.plain.endswith(".py") or "/" in entry.plain)
+            known = () if space_of is not built_in or is_path else space_names()
+            entries.append((word(entry, "optimizer", known), entry.line, None))
+    found: dict[str, LadderSpace] = {}
     for name, line, changes in entries:
-        own = _space_named(name, changes)
+        parts = {}
+        if changes is not None and changes.plain is not None:
+            parts = mapping(changes, f"optimizer {name}", PARTS)
+        own = word(parts["space"], "space") if "space" in parts else None
         try:
             space = space_of(name, own)
             if space.optimizer in found:
@@ -147,60 +162,49 @@ def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace
             found[space.optimizer] = space.on(ladder)
         except InputError as error:
             node.fail(str(error), line)
-        if changes is not None and changes.plain is not None:
-            found[space.optimizer] = _changed(space, name, ladder, changes)
+        if parts:
+            found[space.optimizer] = _changed(space, ladder, parts)
     return found
 
 
-def _is_path(name: object) -> bool:
-    return isinstance(name, str) and (name.endswith(".py") or "/" in name)
-
-
-def _space_named(name: str, changes: Node | None) -> str | None:
-    """The search space that an optimizer's entry names, if any."""
-    if changes is None or changes.plain is None:
-        return None
-    parts = fields.mapping(changes, f"optimizer {name}", PARTS)
-    return fields.word(parts["space"], "space") if "space" in parts else None
-
-
-def _changed(space: SearchSpace, name: str, ladder: str, node: Node) -> LadderSpace:
+def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> LadderSpace:
     """The space with what the file changes; each change is tried alone too, so that a mistake has its own line."""
-    parts = fields.mapping(node, f"optimizer {name}", PARTS)
     pinned: dict[str, Value] = {}
     grids: dict[str, list[Value]] = {}
     starts: dict[str, Value] = {}
-    for part, into in (("set", pinned), ("grid", grids), ("start", starts)):
+    for part in ("set", "grid", "start"):
         if part not in parts:
             continue
         if not isinstance(parts[part].plain, dict):
-            parts[part].fail(f"{part} must be a mapping of hyperparameters, not {fields.in_words(parts[part])}")
+            parts[part].fail(f"{part} must be a mapping of hyperparameters, not {in_words(parts[part])}")
         for key, entry in parts[part].items():
             if part == "grid":
-                grids[key] = [fields.value(each, f"a value of {key}") for each in fields.sequence(entry, key)]
+                grids[key] = [value(each, f"a value of {key}") for each in sequence(entry, key)]
             else:
-                into[key] = fields.value(entry, key)  # type: ignore[assignment]
+                (pinned if part == "set" else starts)[key] = value(entry, key)
             try:
-                plane = space.on(ladder, pinned, grids)
-                plane.begin_at(starts)
+                space.on(ladder, pinned, grids).begin_at(starts)
             except InputError as error:
                 parts[part].fail(str(error), parts[part].keys[key])
     return space.on(ladder, pinned, grids).begin_at(starts)
 
 
-def _phases(
-    root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], every: list[Place]
-) -> dict[str, tuple[Place, ...]]:
+def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], every: list[Place]) -> dict[str, Any]:
+    """The regimes of the phases, and whether Phase III has a star; without any phase, all is swept in Phase I."""
     if "phase_1" not in keys:
-        for name in ("phase_2", "phase_3"):
+        for name, why in (
+            ("phase_2", "Phase II sweeps what Phase I finds"),
+            ("phase_3", "Phase III predicts from Phase I"),
+        ):
             if name in keys:
-                words = {"phase_2": "Phase II sweeps what Phase I finds", "phase_3": "Phase III predicts from Phase I"}
-                root.fail(f"{words[name]}, and there is no phase_1; declare its regimes", root.keys[name])
+                root.fail(f"{why}, and there is no phase_1; declare its regimes", root.keys[name])
         return {"phase_1": tuple(every), "phase_2": (), "phase_3": ()}
     first = _regimes(keys["phase_1"], "phase_1", scales, every)
-    second = _regimes(keys["phase_2"], "phase_2", scales, [each for each in every if each not in first]) \
-        if "phase_2" in keys else ()  # fmt: skip
-    third = _regimes(keys["phase_3"], "phase_3", None, []) if "phase_3" in keys else ()
+    second = third = ()
+    if "phase_2" in keys:
+        second = _regimes(keys["phase_2"], "phase_2", scales, [each for each in every if each not in first])
+    if "phase_3" in keys:
+        third = _regimes(keys["phase_3"], "phase_3", None, [])
     for name, places, before in (("phase_2", second, first), ("phase_3", third, (*first, *second))):
         for place in places:
             if place in before:
@@ -209,11 +213,18 @@ def _phases(
     for place in third:
         if find_scale(place[0]).ladder != ladder:
             keys["phase_3"].fail(f"{place[0]} is on another ladder than the study's scales; predictions stay on one")
-    return {"phase_1": first, "phase_2": second, "phase_3": third}
+    star = keys["phase_3"].plain.get("star") if "phase_3" in keys else None
+    return {
+        "phase_1": first,
+        "phase_2": second,
+        "phase_3": third,
+        "star": star is not None and switch(star, "star"),
+    }
 
 
 def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: list[Place]) -> tuple[Place, ...]:
-    parts = fields.mapping(node, name, ("regimes", "star") if name == "phase_3" else ("regimes",))
+    """The regimes of one phase; ``scales`` are those that it may name, None for any."""
+    parts = mapping(node, name, ("regimes", "star") if name == "phase_3" else ("regimes",))
     if "regimes" not in parts:
         node.fail(f"{name} needs its regimes, such as regimes: {{nano-65k: [1, 2]}}")
     listed = parts["regimes"]
@@ -222,45 +233,38 @@ def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: li
             listed.fail(f"nothing is left for {name}: the phase before has every scale and ratio")
         return tuple(rest)
     if not isinstance(listed.plain, dict) or not listed.plain:
-        listed.fail(f"the regimes of {name} must be a mapping of scales to ratios, not {fields.in_words(listed)}; "
-                    "try {nano-65k: [1, 2]}")  # fmt: skip
+        what = f"the regimes of {name} must be a mapping of scales to ratios"
+        listed.fail(f"{what}, not {in_words(listed)}; try {{nano-65k: [1, 2]}}")
     found: dict[Place, None] = {}
     for key, entry in listed.items():
-        shape = fields.scale(listed, line=listed.keys[key], text=key)
+        shape = _scale(listed, listed.keys[key], key)
         if scales is not None and key not in scales:
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", listed.keys[key])
-        for each in fields.sequence(entry, f"the ratios of {key}"):
-            found[shape.name, fields.ratio(each)] = None
+        for each in sequence(entry, f"the ratios of {key}"):
+            found[shape.name, _ratio(each)] = None
     return tuple(found)
 
 
-def _star(node: Node) -> bool:
-    return isinstance(node.plain, dict) and "star" in node.plain and fields.switch(node.plain["star"], "star")
-
-
-def _compile(node: Node) -> bool | None:
-    return None if node.plain == "auto" else fields.switch(node, "compile")
-
-
 def _limits(node: Node) -> Limits:
-    parts = fields.mapping(node, "limits", ("max_trials", "max_device_hours"))
-    hours = _or(parts, "max_device_hours", lambda each: fields.number(each, "max_device_hours", above=True), None)
+    parts = mapping(node, "limits", ("max_trials", "max_device_hours"))
+    hours, trials = parts.get("max_device_hours"), parts.get("max_trials")
     return Limits(
-        _or(parts, "max_trials", lambda each: fields.whole(each, "max_trials", least=1), None),
-        None if hours is None else hours * 3600,
+        max_device_seconds=None if hours is None else 3600 * number(hours, "max_device_hours", above=True),
+        max_trials=None if trials is None else whole(trials, "max_trials", least=1),
     )
 
 
 def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
     """Where the trials of a scale train."""
     found = {}
-    for name, entry in fields.mapping(node, "placement", tuple(dict.fromkeys(name for name, _ in places))).items():
-        parts = fields.mapping(entry, f"the placement of {name}", tuple(Devices.__dataclass_fields__))
-        devices = found[name] = Devices(
-            _or(parts, "ranks", lambda part: fields.whole(part, "ranks", least=1, example="2"), 1),
-            _or(parts, "zero", lambda part: fields.whole(part, "zero", example="2"), 0),
-            _or(parts, "offload", lambda part: fields.switch(part, "offload"), False),
-        )
+    for name, entry in mapping(node, "placement", tuple(dict.fromkeys(name for name, _ in places))).items():
+        parts = mapping(entry, f"the placement of {name}", tuple(Devices.__dataclass_fields__))
+        readers: dict[str, Callable[[Node], Any]] = {
+            "ranks": lambda part: whole(part, "ranks", least=1, example="2"),
+            "zero": lambda part: whole(part, "zero", example="2"),
+            "offload": lambda part: switch(part, "offload"),
+        }
+        devices = found[name] = Devices(**{key: read(parts[key]) for key, read in readers.items() if key in parts})
         if devices.zero > 3:
             parts["zero"].fail(f"zero must be a stage from 0 to 3, not {devices.zero}")
         if devices.offload and not devices.zero:
@@ -270,14 +274,14 @@ def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
 
 def _check(study: Study, keys: Mapping[str, Node], root: Node) -> None:
     """That every sweep of Phase I can start, and that the limits allow for their first waves."""
-    corpus = CorpusId(study.corpus, "", study.vocabulary)
     least = 0
     for name, space in study.spaces.items():
-        for regime in regimes_of(study, corpus, "I"):
+        for regime in study.regimes("I", CorpusId(study.corpus, "", study.vocabulary)):
             try:
-                least += len(sweep_in(study, space, regime, False).state({}).pending)
+                least += len(study.sweep(space, regime, False).state({}).pending)
             except InputError as error:
-                keys.get("phase_1", root).fail(f"{name} cannot start in {fields.label(regime)}: {error}")
+                where = f"{regime.scale.name} at ratio {regime.ratio:g}"
+                keys.get("phase_1", root).fail(f"{name} cannot start in {where}: {error}")
     most = study.limits.max_trials
     if most is not None and most < least:
         node = keys["limits"].plain["max_trials"]

@@ -1,6 +1,7 @@
 """Which coordinates scale: those with no single value that is near-optimal in every regime of Phase I.
 
-The value shared by the others is the one whose worst loss over the regimes is smallest.
+The others keep one value in every later regime: the one whose worst loss over the regimes is smallest. That is what
+makes Phase II affordable, where only the sensitive coordinates are swept.
 Source: Wen et al., arXiv 2509.02046, section 3.
 """
 
@@ -8,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.sweep import SweepState
-from tuneopt.spec import Value
+from tuneopt.spec import Regime, Value
+
+if TYPE_CHECKING:
+    from tuneopt.search.prediction import Forecast  # needs numpy, and a verdict does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,45 @@ class Verdict:
     excess: Mapping[Value, tuple[float, ...]]
 
 
+@dataclass(frozen=True)
+class PhaseFindings:
+    """What the phases have shown of one optimizer so far: the verdicts of Phase I, the predictions by regime."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    forecasts: Mapping[Regime, Forecast] | None = None
+
+    @property
+    def sensitive(self) -> tuple[str, ...]:
+        """The scaling-sensitive coordinates, in the order of the space."""
+        return tuple(verdict.coordinate for verdict in self.verdicts if verdict.sensitive)
+
+    @property
+    def shared(self) -> dict[str, Value]:
+        """The value that every regime takes of each other coordinate."""
+        return {verdict.coordinate: verdict.shared for verdict in self.verdicts if not verdict.sensitive}
+
+    def to_dict(self, optimizer: str) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "optimizer": optimizer,
+            "sensitive": list(self.sensitive),
+            "shared": self.shared,
+            "verdicts": [
+                {
+                    "coordinate": verdict.coordinate,
+                    "sensitive": verdict.sensitive,
+                    "near_optimal": list(verdict.near),
+                    "shared": verdict.shared,
+                }
+                for verdict in self.verdicts
+            ],
+            "predictions": [
+                {"scale": regime.scale.name, "ratio": regime.ratio, **forecast.to_dict()}
+                for regime, forecast in (self.forecasts or {}).items()
+            ],
+        }
+
+
 def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float) -> tuple[Verdict, ...]:
     """The verdict on every coordinate that ``space`` varies, in its order.
 
@@ -37,20 +81,22 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
     whose tolerance is larger, the tolerance counts, because differences below it are noise. A sweep without a finished
     incumbent says nothing and is left out.
     """
-    told = [state for state in states if state.descent.incumbent_loss is not None]
-    bars = [max(threshold, state.tolerance) for state in told]
-    return tuple(_verdict(space, axis.name, told, bars) for axis in space.axes if not axis.held)
-
-
-def _verdict(space: LadderSpace, name: str, states: Sequence[SweepState], bars: Sequence[float]) -> Verdict:
-    axis = space.by_name[name]
-    lines = [_line(space, name, state) for state in states]
-    common = [value for value in lines[0] if all(value in line for line in lines)] if lines else []
-    excess = {value: tuple(line[value] for line in lines) for value in common}
-    near = [value for value, over in excess.items() if all(each <= bar for each, bar in zip(over, bars, strict=True))]
-    near.sort(key=lambda value: (max(excess[value]), sum(excess[value]), value != axis.start))
-    fallback = min(excess, key=lambda value: (max(excess[value]), sum(excess[value])), default=axis.start)
-    return Verdict(name, bool(lines) and not near, tuple(near), near[0] if near else fallback, excess)
+    finished = [state for state in states if state.descent.incumbent_loss is not None]
+    bars = [max(threshold, state.tolerance) for state in finished]
+    found = []
+    for axis in space.axes:
+        if axis.held:
+            continue
+        lines = [_line(space, axis.name, state) for state in finished]
+        # A value that one regime has not finished says nothing about all of them; extended edges differ by regime.
+        common = [value for value in lines[0] if all(value in line for line in lines)] if lines else []
+        excess = {value: tuple(line[value] for line in lines) for value in common}
+        near = [v for v, over in excess.items() if all(each <= bar for each, bar in zip(over, bars, strict=True))]
+        near.sort(key=lambda value: (max(excess[value]), sum(excess[value]), value != axis.start))
+        fallback = min(excess, key=lambda value: (max(excess[value]), sum(excess[value])), default=axis.start)
+        shared = near[0] if near else fallback
+        found.append(Verdict(axis.name, bool(lines) and not near, tuple(near), shared, excess))
+    return tuple(found)
 
 
 def _line(space: LadderSpace, name: str, state: SweepState) -> dict[Value, float]:

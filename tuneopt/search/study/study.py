@@ -1,7 +1,12 @@
-"""What a study is: its optimizers, the regimes of its three phases, and the rules it is held to."""
+"""What a study is: its optimizers, the regimes of its three phases, and the rules it is held to.
+
+A `Study` is what a file declares (`tuneopt.search.study.file`), without a corpus: it makes the sweeps of a regime, and
+lowers a start that cannot run there. Which sweeps there are, and when, is `tuneopt.search.study.planner`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,10 +14,15 @@ from typing import Any
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace
-from tuneopt.spec import Evaluation, canonical_json, find_scale
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, canonical_json, find_scale
 
 PHASES = ("I", "II", "III")
 """Sweep everything; sweep what scales; predict the next scale."""
+
+_STEPWISE = ("warmup", "train_batch_size")
+"""What can keep a start from running in a small regime, the first to be lowered first: a warmup longer than the run is
+an accident of the larger regime that it comes from, while a smaller batch is another search."""
 
 Place = tuple[str, float]
 """A regime by its names: scale and ratio. The corpus is the study's."""
@@ -28,10 +38,6 @@ class Devices:
     ranks: int = 1
     zero: int = 0
     offload: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,49 @@ class Study:
         """The optimizers, in the order of the file."""
         return tuple(self.spaces)
 
-    def places(self, phase: str) -> tuple[Place, ...]:
-        """The regimes of a phase."""
-        return {"I": self.phase_1, "II": self.phase_2, "III": self.phase_3}[phase]
+    def regimes(self, phase: str, corpus: CorpusId) -> tuple[Regime, ...]:
+        """The regimes of a phase on a corpus."""
+        places = {"I": self.phase_1, "II": self.phase_2, "III": self.phase_3}[phase]
+        return tuple(Regime(find_scale(scale), ratio, corpus) for scale, ratio in places)
+
+    def sweep(self, space: LadderSpace, regime: Regime, compile: bool, *, lower: bool = False) -> Sweep:
+        """The sweep of a space in a regime; ``compile`` goes into every trial.
+
+        With ``lower``, a start that does not fit the regime is lowered in warmup, then in batch size, until it does.
+        Raises `InputError` for a start that cannot run, and with ``lower`` when no value of these fits.
+        """
+
+        def over(plane: LadderSpace) -> Sweep:
+            return Sweep(
+                plane,
+                regime,
+                self.seed,
+                self.replicates,
+                self.policy,
+                self.precision,
+                compile,
+                self.evaluation,
+                tolerance_floor=self.tolerance,
+            )
+
+        try:
+            return over(space)
+        except InputError as error:
+            for axis in (space.by_name[name] for name in _STEPWISE if lower and name in space.by_name):
+                values = [value for value in (*axis.below, *axis.values) if float(value) < float(axis.start)]
+                for value in sorted(values, key=float, reverse=True):
+                    try:
+                        return over(space.begin_at({axis.name: value}))
+                    except InputError:
+                        continue
+            raise error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, complete enough to tell two studies apart."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["spaces"] = {name: space.to_dict() for name, space in self.spaces.items()}
         plain["limits"], plain["evaluation"] = asdict(self.limits), asdict(self.evaluation)
-        plain["placement"] = {scale: devices.to_dict() for scale, devices in self.placement.items()}
+        plain["placement"] = {scale: asdict(devices) for scale, devices in self.placement.items()}
         for phase in ("phase_1", "phase_2", "phase_3"):
             plain[phase] = [list(place) for place in plain[phase]]
         return plain
@@ -95,3 +134,12 @@ class Study:
         left_out = ("limits", "placement")
         plain = {name: value for name, value in self.to_dict().items() if name not in left_out and value is not None}
         return canonical_json(plain)
+
+
+def closeness(one: Regime, other: Regime) -> float:
+    """How far two regimes are apart: doublings of the ratio, and twice those of the parameters.
+
+    Parameters weigh more, because a learning rate that a larger model bears is bounded by its size first.
+    """
+    sizes = abs(math.log2(one.scale.parameters / other.scale.parameters))
+    return 2 * sizes + abs(math.log2(one.ratio / other.ratio))

@@ -18,8 +18,7 @@ import numpy as np
 
 from tuneopt.search.axis import Axis
 from tuneopt.search.space import LadderSpace, load_space
-from tuneopt.search.study.begin import closeness
-from tuneopt.search.study.study import Study
+from tuneopt.search.study.study import Study, closeness
 from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec, Value, canonical
 
