@@ -18,8 +18,8 @@ from tuneopt.data.shards import ShardWriter, map_shard
 from tuneopt.spec import CorpusId, Evaluation, Scale, TrialSpec
 from tuneopt.train.building import LOOP_HYPERPARAMETERS, WarmModels
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.distributed_loop import RankTraining
 from tuneopt.train.loop import Training
+from tuneopt.train.parallel import DataParallel
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.weights import config, renamed_weight
 
@@ -82,17 +82,14 @@ def synchronize(device: torch.device) -> None:
 
 
 def ours(
-    spec: TrialSpec, corpus: Any, engine: WarmModels, placement: ParallelConfig, ranks: Ranks | None = None
+    spec: TrialSpec, corpus: Any, models: WarmModels, parallel: ParallelConfig, ranks: Ranks | None = None
 ) -> tuple[Side, Training]:
     """The training loop as trials run it: prefetch, schedule, clipping, the proof behind it."""
-    if ranks is None:
-        training = Training(spec, corpus, None, engine, placement)
-    else:
-        training = RankTraining(spec, corpus, None, placement, ranks)
+    training = Training(spec, corpus, None, models, parallel, ranks)
 
     def loss() -> float:
-        window = training._window(0, training.micro_batch)
-        return float(training.loss(window[:, :-1], window[:, 1:]).detach())
+        window = training.batches.window(0, training.micro_batch)
+        return float(training.strategy.loss(window[:, :-1], window[:, 1:]).detach())
 
     return Side(f"tuneopt, {_mode(spec)}", training.device, training.train_step, loss), training
 
@@ -131,15 +128,15 @@ def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * ready.schedule(done)
         optimizer.zero_grad(set_to_none=True)
         for part in range(parts):
-            window = ready._window(done * spec.batch + part * micro_batch, micro_batch)
+            window = ready.batches.window(done * spec.batch + part * micro_batch, micro_batch)
             (loss_of(window) / parts).backward()
         optimizer.step()
         done += 1
 
     def first() -> float:
-        return float(loss_of(ready._window(0, micro_batch)).detach())
+        return float(loss_of(ready.batches.window(0, micro_batch)).detach())
 
-    loss_of(ready._window(0, micro_batch)).backward()  # compiles, and shows whether there is room
+    loss_of(ready.batches.window(0, micro_batch)).backward()  # compiles, and shows whether there is room
     optimizer.zero_grad(set_to_none=True)
     return Side(f"transformers, {_mode(spec)}", device, step, first)
 
@@ -154,8 +151,8 @@ def breakdown(training: Training, steps: int) -> dict[str, float]:
         for name, seconds in _one_breakdown(training).items():
             parts.setdefault(name, []).append(seconds)
     found = {name: statistics.median(seconds) for name, seconds in parts.items()}
-    if isinstance(training, RankTraining):
-        found["communication"] = _communication(training, steps)
+    if isinstance(training.strategy, DataParallel):
+        found["communication"] = _communication(training, training.strategy, steps)
         found["backward"] = max(0.0, found["backward"] - found["communication"])
     else:
         found["communication"] = 0.0
@@ -164,8 +161,8 @@ def breakdown(training: Training, steps: int) -> dict[str, float]:
 
 def _one_breakdown(training: Training) -> dict[str, float]:
     spent = dict.fromkeys(("forward", "backward", "optimizer", "data"), 0.0)
-    loss, update, device = training.loss, training._update, training.device
-    ddp = getattr(training, "_ddp", None)
+    strategy, device = training.strategy, training.device
+    loss, update = strategy.loss, strategy.step
 
     def forward(tokens: Tensor, targets: Tensor) -> Tensor:
         synchronize(device)
@@ -175,45 +172,46 @@ def _one_breakdown(training: Training) -> dict[str, float]:
         spent["forward"] += time.perf_counter() - began
         return result
 
-    def timed_update(diagonal: Any) -> None:
+    def timed_update() -> Any:
         synchronize(device)
         began = time.perf_counter()
-        update(diagonal)
+        result = update()
         synchronize(device)
         spent["optimizer"] += time.perf_counter() - began
+        return result
 
-    holder = ddp.module if ddp is not None else training
-    attribute = "_loss" if ddp is not None else "loss"
-    setattr(holder, attribute, forward)
-    training._update = timed_update  # type: ignore[method-assign]
-    waited, began = training.data_seconds, time.perf_counter()
+    holder: Any = strategy.ddp.module if isinstance(strategy, DataParallel) else strategy
+    holder.loss = forward
+    strategy.step = timed_update  # type: ignore[method-assign]
+    waited, began = training.batches.waited, time.perf_counter()
     try:
         training.train_step()
     finally:
-        setattr(holder, attribute, loss)
-        del training._update  # type: ignore[method-assign]
+        holder.loss = loss
+        strategy.step = update  # type: ignore[method-assign]
     whole = time.perf_counter() - began
-    spent["data"] = training.data_seconds - waited
+    spent["data"] = training.batches.waited - waited
     spent["backward"] = whole - sum(spent.values())
     return spent
 
 
-def _communication(training: RankTraining, steps: int) -> float:
+def _communication(training: Training, strategy: DataParallel, steps: int) -> float:
     """A step with averaging less one without; ranks then differ, which only a benchmark may let them."""
 
     def one() -> float:
         training.ranks.barrier()
         synchronize(training.device)
         began = time.perf_counter()
-        training.optimizer.zero_grad(set_to_none=True)
-        training._accumulate()
+        strategy.drop_gradients()
+        for number in range(training.passes):
+            strategy.accumulate(training.batches.take(training.step, number), number, training.passes)
         synchronize(training.device)
         return time.perf_counter() - began
 
     with_it, without = [], []
     for _ in range(steps):
         with_it.append(one())
-        with training._ddp.no_sync():
+        with strategy.ddp.no_sync():
             without.append(one())
     return max(0.0, statistics.median(with_it) - statistics.median(without))
 

@@ -79,7 +79,7 @@ def test_a_trial_ends_with_the_same_weights(corpus, make_spec, compile: bool) ->
     runs = []
     for checkpointing in (False, True):
         spec = replace(make_spec(), compile=compile)
-        training = Training(spec, corpus, None, placement=ParallelConfig(checkpointing=checkpointing))
+        training = Training(spec, corpus, None, parallel=ParallelConfig(checkpointing=checkpointing))
         assert training.model.checkpointing is checkpointing
         for _ in range(8):
             training.train_step()

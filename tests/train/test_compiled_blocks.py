@@ -11,8 +11,7 @@ from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
 from tuneopt.train.building import BuiltModel, WarmModels, can_compile, fresh
 from tuneopt.train.chunks import CHUNKED_VOCABULARY
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.distributed_run import run_ranks
-from tuneopt.train.run import run_trial
+from tuneopt.train.run import run_ranks, run_trial
 from tuneopt.train.second_order.hessian import hessian_diagonal
 
 CPU = torch.device("cpu")

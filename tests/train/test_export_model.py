@@ -13,9 +13,9 @@ from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.folders import has_folder
 from tuneopt.spec import InputError
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.distributed_run import run_ranks
 from tuneopt.train.evaluate import HeldOut
-from tuneopt.train.run import TrialRun, run_trial
+from tuneopt.train.ranks import Ranks
+from tuneopt.train.run import TrialRun, run_ranks, run_trial
 from tuneopt.train.weights import kept_weights
 
 TEXTS = ["the white whale", " never  over\n\nthe sea", "Größe, 海 and a\ttab", "<|endoftext|>", ""]
@@ -30,7 +30,7 @@ def losses_in_transformers(folder: Path, corpus: Corpus, record: TrialRecord) ->
     def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(model(tokens).logits.flatten(0, 1), targets.flatten())
 
-    return HeldOut.of(corpus, record.spec, torch.device("cpu")).losses(loss, final=True)
+    return HeldOut.of(corpus, record.spec, Ranks(0, 1, torch.device("cpu"))).losses(loss, final=True)
 
 
 @pytest.fixture(scope="module")

@@ -127,8 +127,8 @@ def test_what_is_kept_free_depends_on_the_size_and_a_size_is_known_for_that_alon
     assert engine.tried == [2, 2], "another optimizer has more state"
 
 
-def trained(spec, corpus, placement=None, steps: int = 6) -> Training:
-    training = Training(spec, corpus, None, placement=placement)
+def trained(spec, corpus, parallel=None, steps: int = 6) -> Training:
+    training = Training(spec, corpus, None, parallel=parallel)
     for _ in range(steps):
         training.train_step()
     return training
@@ -155,11 +155,11 @@ def test_ranks_agree_when_none_of_them_keeps_the_others_from_compiling(make_spec
 def test_the_size_of_a_pass_changes_nothing_but_rounding(corpus, make_spec, sequences: int):
     spec = make_spec(train_batch_size=24, micro_batch=12)
     other = trained(spec, corpus, ParallelConfig(sequences=sequences))
-    assert (other.micro_batch, other.parts) == (sequences, 24 // sequences)
+    assert (other.micro_batch, other.passes) == (sequences, 24 // sequences)
     plain = trained(spec, corpus)
     assert plain.micro_batch == 12
     torch.testing.assert_close(weights(other), weights(plain), rtol=1e-4, atol=1e-6)
-    losses = [each.held_out.losses(each.loss, final=True) for each in (other, plain)]
+    losses = [each.held_out.losses(each.strategy.loss, final=True) for each in (other, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -167,14 +167,14 @@ def test_a_batch_that_the_micro_batch_does_not_divide_is_trained_whole(corpus, m
     """24 sequences in passes of at most 16: two of 12, each of equal weight, and none is left out."""
     plain = trained(make_spec(train_batch_size=24, micro_batch=16), corpus, steps=1)
     whole = trained(make_spec(train_batch_size=24, micro_batch=24), corpus, steps=1)
-    assert (plain.micro_batch, plain.parts, whole.parts) == (12, 2, 1)
+    assert (plain.micro_batch, plain.passes, whole.passes) == (12, 2, 1)
     for ours, reference in zip(plain.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, reference.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_a_batch_below_the_micro_batch_is_one_pass(corpus, make_spec):
     training = trained(make_spec(train_batch_size=8, micro_batch=16), corpus, steps=1)
-    assert (training.micro_batch, training.parts) == (8, 1)
+    assert (training.micro_batch, training.passes) == (8, 1)
 
 
 SOPHIA = {"gamma": 0.02, "hessian_interval": 2, "beta1": 0.95, "beta2": 0.95, "epsilon": 1e-12, "max_grad_norm": 1.0}
@@ -198,7 +198,7 @@ def test_the_record_says_how_it_ran_and_the_trial_stays_the_same(corpus, make_sp
         spec,
         corpus,
         Ledger(tmp_path / "b"),
-        placement=ParallelConfig(sequences=2, checkpointing=True, deterministic=True),
+        parallel=ParallelConfig(sequences=2, checkpointing=True, deterministic=True),
     )
     assert plain.trial == placed.trial
     assert plain.environment["micro_batch"] == "8" and "checkpointing" not in plain.environment

@@ -8,7 +8,6 @@ import torch
 from live_bytes import LiveBytes
 from torch.func import functional_call, hessian
 
-import tuneopt.train.loop as loop
 from tuneopt.ledger import Ledger
 from tuneopt.optim.probes import gaussian
 from tuneopt.spec import Scale
@@ -194,7 +193,7 @@ def test_estimates_come_on_schedule_at_the_weights_of_the_gradient(corpus, make_
         seen.append((step, tokens.shape[0], gradients, [p.grad.clone() for p in model.parameters()]))
         return hessian_diagonal(model, tokens, targets, seed, step)
 
-    monkeypatch.setattr(loop, "hessian_diagonal", spy)
+    monkeypatch.setattr("tuneopt.train.second_order.hessian.hessian_diagonal", spy)
     for _ in range(7):
         training.train_step()
     assert [(step, size) for step, size, _, _ in seen] == [(2, 4), (5, 4)]

@@ -86,7 +86,7 @@ def test_batch_sizes_see_the_same_tokens_in_the_same_order(corpus, make_spec) ->
         spec = make_spec(train_batch_size=batch, micro_batch=4)
         training = Training(spec, corpus, None)
         taken: list[int] = []
-        training.order = Spy(training.order, taken)  # type: ignore[assignment]
+        training.batches.order = Spy(training.batches.order, taken)  # type: ignore[assignment]
         finish(training)
         seen[batch] = taken
     shortest = min(map(len, seen.values()))

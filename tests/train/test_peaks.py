@@ -45,7 +45,7 @@ def test_mfu_counts_the_model_over_all_devices() -> None:
 
 def test_a_record_says_unknown_where_no_peak_is_known(monkeypatch) -> None:
     assert speed_facts(1e5, 1e9, CPU, "fp32", 1) == {"mfu": "unknown", "peak_flops": "unknown"}
-    monkeypatch.setattr("tuneopt.train.peaks.device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr("tuneopt.train.machine.device_name", lambda device: "NVIDIA H100 80GB HBM3")
     told = speed_facts(4e5, 1e9, CPU, "bf16", 1)
     assert told["mfu"] == "0.4042" and told["peak_flops"].startswith("9.895e+14 (NVIDIA H100 data sheet, SXM, bf16")
 

@@ -13,8 +13,8 @@ import weakref
 import pytest
 import torch
 
+from tuneopt.train.batches import DEPTH, Prefetch, gathering
 from tuneopt.train.loop import Training
-from tuneopt.train.prefetch import DEPTH, Prefetch, gathering
 
 
 def threads() -> int:
@@ -94,7 +94,7 @@ def test_a_trial_that_fails_leaves_no_thread(corpus, make_spec):
     training = Training(make_spec(), corpus, None)
     training.train_step()
     assert threads() == 1
-    training._update = lambda diagonal: 1 / 0
+    training.strategy.step = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
         training.train_step()
     del training
@@ -119,14 +119,14 @@ def test_a_finished_trial_leaves_no_thread(corpus, make_spec):
     while not training.finished:
         training.advance()
     assert eventually(lambda: threads() == 0)
-    assert 0 < training.data_seconds < training.seconds["train"]
+    assert 0 < training.batches.waited < training.seconds["train"]
 
 
 def test_the_loop_trains_on_what_it_would_read_itself(corpus, make_spec):
     training = Training(make_spec(micro_batch=4), corpus, None)
-    gather = gathering(training.windows, training.order, training.device)
-    seen, accumulate = [], training.loss
-    training.loss = lambda tokens, targets: (seen.append(tokens.clone()), accumulate(tokens, targets))[1]
+    gather = gathering(training.batches.windows, training.batches.order, training.device)
+    seen, accumulate = [], training.strategy.loss
+    training.strategy.loss = lambda tokens, targets: (seen.append(tokens.clone()), accumulate(tokens, targets))[1]
     for _ in range(3):
         training.train_step()
     expected = [gather(first, 4)[:, :-1] for first in range(0, 24, 4)]

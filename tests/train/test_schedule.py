@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneopt.spec import InputError
-from tuneopt.train.schedule import Schedule, warmup_steps
+from tuneopt.train.schedule import LearningRateSchedule, warmup_steps
 
 
 def test_cosine_after_linear_warmup() -> None:
-    schedule = Schedule.of({"warmup": 100, "lr_schedule": "cosine", "min_lr_ratio": 0.1}, 1000)
+    schedule = LearningRateSchedule.of({"warmup": 100, "lr_schedule": "cosine", "min_lr_ratio": 0.1}, 1000)
     assert [schedule(step) for step in (0, 25, 50, 99)] == pytest.approx([0, 0.25, 0.5, 0.99])
     assert schedule(100) == 1
     assert schedule(550) == pytest.approx(0.1 + 0.9 * 0.5)
@@ -23,7 +23,7 @@ def test_cosine_after_linear_warmup() -> None:
 
 
 def test_linear_holds_then_falls_over_the_last_fraction() -> None:
-    schedule = Schedule.of({"warmup": 0, "lr_schedule": "linear", "decay": 0.4, "min_lr_ratio": 0}, 1000)
+    schedule = LearningRateSchedule.of({"warmup": 0, "lr_schedule": "linear", "decay": 0.4, "min_lr_ratio": 0}, 1000)
     assert all(schedule(step) == 1 for step in range(601))
     assert schedule(800) == pytest.approx(0.5)
     assert schedule(999) == pytest.approx(1 / 400)
@@ -31,13 +31,13 @@ def test_linear_holds_then_falls_over_the_last_fraction() -> None:
 
 
 def test_decay_never_reaches_into_warmup() -> None:
-    schedule = Schedule.of({"warmup": 0.5, "lr_schedule": "linear", "decay": 1.0}, 100)
+    schedule = LearningRateSchedule.of({"warmup": 0.5, "lr_schedule": "linear", "decay": 1.0}, 100)
     assert schedule(50) == 1
     assert schedule(75) == pytest.approx(0.5)
 
 
 def test_no_decay_stays_at_the_peak() -> None:
-    schedule = Schedule.of({"lr_schedule": "linear", "decay": 0}, 100)
+    schedule = LearningRateSchedule.of({"lr_schedule": "linear", "decay": 0}, 100)
     assert {schedule(step) for step in range(100)} == {1.0}
 
 
@@ -61,7 +61,7 @@ def test_warmup_is_a_fraction_below_one_and_steps_from_one(warmup: float, expect
 )
 def test_impossible_schedules_are_refused(config: dict) -> None:
     with pytest.raises(InputError):
-        Schedule.of(config, 100)
+        LearningRateSchedule.of(config, 100)
 
 
 @given(
@@ -72,7 +72,9 @@ def test_impossible_schedules_are_refused(config: dict) -> None:
     st.floats(0, 1, allow_subnormal=False),
 )
 def test_every_schedule_rises_to_one_and_then_only_falls(kind, steps, warmup, floor, decay) -> None:
-    schedule = Schedule.of({"lr_schedule": kind, "warmup": warmup, "min_lr_ratio": floor, "decay": decay}, steps)
+    schedule = LearningRateSchedule.of(
+        {"lr_schedule": kind, "warmup": warmup, "min_lr_ratio": floor, "decay": decay}, steps
+    )
     rates = [schedule(step) for step in range(steps)]
     assert all(0 <= rate <= 1 for rate in rates)
     rising, falling = rates[: schedule.warmup + 1], rates[schedule.warmup :]

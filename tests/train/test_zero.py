@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tuneopt.spec import InputError
 from tuneopt.train.building import fresh
 from tuneopt.train.checkpoint import CheckpointStore, by_name, by_position, write_parts
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.evaluate import HeldOut, SharedHeldOut
+from tuneopt.train.evaluate import HeldOut
 from tuneopt.train.launch import RankFailedError, launch
 from tuneopt.train.ranks import Ranks, joined
 from tuneopt.train.zero.engine import Apply
@@ -104,7 +105,7 @@ def test_update_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ra
         apply.step()
     for mine, reference in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
-    assert owned.state_bytes() == stepping.state_bytes()
+    assert sum(bucket.optimizer.state_bytes() for bucket in owned.buckets) == stepping.state_bytes()
     assert not optimizer.state, "the optimizer of the whole model holds no state"
 
 
@@ -124,7 +125,7 @@ def test_state_travels_by_name(make_spec, alone: Ranks) -> None:
     plain = built("soap", make_spec)[1]
     plain.load_state_dict(by_position({"state": state}, plain))
     assert by_name({"optimizer": plain.state_dict()}, plain).keys() == state.keys()
-    assert plain.state_bytes() == owned.state_bytes()
+    assert plain.state_bytes() == sum(bucket.optimizer.state_bytes() for bucket in owned.buckets)
 
 
 def test_a_plain_torch_optimizer_cannot_be_sharded(alone: Ranks) -> None:
@@ -216,12 +217,23 @@ def test_pieces_travel_to_owners_and_back(alone: Ranks) -> None:
         assert torch.equal(pieces[name], whole[name]) and torch.equal(pieces[name], back[name])
 
 
-def test_shared_evaluation_gives_the_very_losses(corpus, make_spec, alone: Ranks) -> None:
-    warm = fresh(make_spec(), CPU)
-    held_out = HeldOut.of(corpus, make_spec(), CPU)
-    shared = SharedHeldOut(held_out, alone)
+def test_shared_evaluation_gives_the_very_losses(corpus, make_spec, monkeypatch) -> None:
+    """Three ranks in one process, one after the other: what each measures is gathered as a collective would."""
+    built = fresh(make_spec(micro_batch=2), CPU)
+    alone = HeldOut.of(corpus, make_spec(micro_batch=2), Ranks(0, 1, CPU))
+    measured: list[torch.Tensor] = []
+    monkeypatch.setattr(Ranks, "all_gather", lambda ranks, tensor: measured.append(tensor) or tensor[None])
     for final in (False, True):
-        assert shared.losses(warm.loss, final=final) == held_out.losses(warm.loss, final=final)
+        expected = alone.losses(built.loss, final=final)
+        measured.clear()
+        for rank in range(3):
+            replace(alone, ranks=Ranks(rank, 3, CPU)).losses(built.loss, final=final)
+        count = (alone.curve_sequences if not final else len(alone.windows["select"])) // 2
+        for split in (0, 1):
+            shares = measured[split::2]
+            assert len({len(share) for share in shares}) == 1, "all run the model together"
+            losses = torch.stack(shares).T.flatten()[:count]
+            assert float(losses.sum()) / count == expected[split]
 
 
 def test_parts_make_one_checkpoint_and_the_newest_two_stay(tmp_path: Path, alone: Ranks) -> None:
@@ -316,7 +328,7 @@ def test_bad_input_that_ranks_find_stays_bad_input() -> None:
 ORPHANS = """
 import os, signal, sys, time
 from tuneopt.train.launch import launch
-code = "import os, time; from tuneopt.train.launch import rank_of_environment\\n"
+code = "import os, time; from tuneopt.train.ranks import rank_of_environment\\n"
 code += "with rank_of_environment() as ranks:\\n    print(os.getpid(), flush=True); time.sleep(60)"
 for line in launch([sys.executable, "-c", code], 1):
     print(line, flush=True)
@@ -342,15 +354,11 @@ def test_ranks_know_who_they_are() -> None:
 
 
 AGREEING = """
-from types import SimpleNamespace
 from tuneopt.train.launch import leave
 from tuneopt.train.ranks import rank_of_environment
-from tuneopt.train.distributed_loop import RankTraining
 with rank_of_environment() as ranks:
-    training = RankTraining.__new__(RankTraining)
-    training.ranks = ranks
     free = [7 * 2**40, 5 * 2**40][ranks.rank]
-    print(training._least(free) // 2**40, training._agree(True), training._agree(ranks.rank == 0))
+    print(ranks.least(free) // 2**40, ranks.all(True), ranks.all(ranks.rank == 0))
 leave(0)
 """
 
@@ -361,7 +369,7 @@ def test_ranks_plan_with_the_memory_of_the_fullest() -> None:
 
 @pytest.mark.slow
 def test_one_process_needs_no_deepspeed() -> None:
-    code = "import sys, tuneopt.train.run, tuneopt.train.distributed_run; print('deepspeed' in sys.modules)"
+    code = "import sys, tuneopt.train.run; print('deepspeed' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -16,9 +16,8 @@ from tuneopt import api
 from tuneopt.ledger import Ledger
 from tuneopt.train.checkpoint import CheckpointStore
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.distributed_run import run_ranks
 from tuneopt.train.launch import RankFailedError, launch
-from tuneopt.train.run import run_trial
+from tuneopt.train.run import run_ranks, run_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -18,8 +18,10 @@ from tuneopt.data import Corpus, open_corpus
 from tuneopt.spec import CorpusId, Evaluation, Regime, Scale, TrialSpec
 from tuneopt.train.config import ParallelConfig
 from tuneopt.train.launch import is_rank, launch, leave
+from tuneopt.train.loop import Training
 from tuneopt.train.machine import peak_memory, reset_peak_memory
 from tuneopt.train.ranks import Ranks, rank_of_environment
+from tuneopt.train.zero.strategy import Zero
 
 
 @dataclass(frozen=True)
@@ -67,39 +69,36 @@ def resident() -> int:
 
 
 def train(load: Load, corpus: Corpus, ranks: Ranks, base: int) -> dict[str, Any]:
-    from tuneopt.train.distributed_loop import RankTraining
-    from tuneopt.train.zero.training import ZeroTraining
+    drawn = []
+    set_weights = Zero._set_weights
 
-    class Watched(ZeroTraining):
-        drawn = 0
+    def watched(strategy: Zero, saved: Any) -> None:
+        set_weights(strategy, saved)
+        drawn.append((peak_memory(ranks.device) or 0) - base)
 
-        def _set_weights(self, saved: Any) -> None:
-            super()._set_weights(saved)
-            self.drawn = (peak_memory(ranks.device) or 0) - base
-
-    kind = Watched if load.zero else RankTraining
+    Zero._set_weights = watched
     spec = load.spec(corpus, ranks.world)
     reset_peak_memory()
     began = time.perf_counter()
-    training = kind(spec, corpus, None, ParallelConfig(ranks.world, load.zero, load.offload), ranks)
+    parallel = ParallelConfig(ranks.world, load.zero, load.offload)
+    training = Training(spec, corpus, None, parallel=parallel, ranks=ranks)
+    Zero._set_weights = set_weights
     start, started = (peak_memory(ranks.device) or 0) - base, time.perf_counter() - began
     losses, seconds = [], []
     reset_peak_memory()
     for _ in range(load.steps):
         began = time.perf_counter()
-        training._train_loss.zero_()
-        training.train_step()
+        losses.append(training.step_loss())
         seconds.append(round(time.perf_counter() - began, 2))
-        losses.append(float(ranks.sum(training._train_loss.clone())) / ranks.world)
     result = {
         "rank": ranks.rank,
-        "drawn": getattr(training, "drawn", None),
+        "drawn": drawn[0] if drawn else None,
         "start": start,
         "parameters": Scale(*load.scale).total_parameters(load.vocab_size),
         "peak": (peak_memory(ranks.device) or 0) - base,
         "held": resident() - base,
         "base": base,
-        "state": training.state_bytes,
+        "state": sum(optimizer.state_bytes() for optimizer in training.strategy.optimizers),
         "losses": losses,
         "seconds": seconds,
         "start_seconds": started,

@@ -17,6 +17,7 @@ from tuneopt.train.config import ParallelConfig
 from tuneopt.train.launch import is_rank, launch, leave
 from tuneopt.train.loop import Training
 from tuneopt.train.ranks import Ranks, rank_of_environment
+from tuneopt.train.run import state_bytes
 from tuneopt.train.zero import owners
 
 
@@ -47,15 +48,9 @@ class Case:
         return cls(**{**plain, "spec": TrialSpec.from_dict(plain["spec"]), "folder": folder})
 
 
-def step_losses(training: Training, steps: int, ranks: Ranks | None = None) -> list[float]:
-    """The training loss of each of the next steps."""
-    losses = []
-    for _ in range(steps):
-        training._train_loss.zero_()
-        training.train_step()
-        total = training._train_loss.clone()
-        losses.append(float(ranks.sum(total)) / ranks.world if ranks else float(total))
-    return losses
+def step_losses(training: Training, steps: int) -> list[float]:
+    """The training loss of each of the next steps, over all ranks."""
+    return [training.step_loss() for _ in range(steps)]
 
 
 def run_cases(cases: list[Case], ranks: int, corpus: Corpus, folder: Path) -> list[dict[str, Any]]:
@@ -69,22 +64,18 @@ def run_cases(cases: list[Case], ranks: int, corpus: Corpus, folder: Path) -> li
 
 
 def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
-    from tuneopt.train.distributed_loop import RankTraining
-    from tuneopt.train.zero.training import ZeroTraining
-
-    kind = ZeroTraining if case.stage else RankTraining
-    placement = ParallelConfig(
+    parallel = ParallelConfig(
         ranks.world, case.stage, case.offload, case.checkpointing, deterministic=case.deterministic
     )
     owners.BUCKET = case.bucket
-    training = kind(case.spec, corpus, case.folder, placement, ranks)
+    training = Training(case.spec, corpus, case.folder, parallel=parallel, ranks=ranks)
     resumed = training.step
-    losses = step_losses(training, case.steps, ranks)
+    losses = step_losses(training, case.steps)
     proof = training.proof or (training.witness.proof().to_dict() if training.witness else None)
     if case.save:
         training.save()
-    held_out = training.held_out.losses(training.loss, final=True)
-    bytes_held = ranks.gather(training.state_bytes)
+    held_out = training.held_out.losses(training.strategy.loss, final=True)
+    bytes_held = ranks.gather(sum(state_bytes(optimizer) for optimizer in training.strategy.optimizers))
     repeats, model = torch.are_deterministic_algorithms_enabled(), weakref.ref(training.model)
     training.close()
     del training

@@ -59,7 +59,7 @@ def _flops_per_token(regime: Regime) -> int:
 
 def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
     from tuneopt.data import load_corpus
-    from tuneopt.train.measure import recorded_throughput, trained_throughput
+    from tuneopt.train.run import recorded_throughput, trained_throughput
 
     tasks = [task for held in plan.first.values() for task in held]
     sweep = min(tasks, key=lambda task: task.sweep.regime.scale.parameters).sweep

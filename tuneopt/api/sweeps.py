@@ -163,8 +163,8 @@ def train(
     from tuneopt.ledger import open_ledger
     from tuneopt.observe.one_trial import OneTrial
     from tuneopt.train.config import ParallelConfig
-    from tuneopt.train.distributed_run import run_ranks
     from tuneopt.train.fitting import chosen_stage
+    from tuneopt.train.run import run_ranks
 
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
     with OneTrial(spec, opened, observers) as watched:
@@ -220,7 +220,7 @@ def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
     """
     from tuneopt.data import describe
     from tuneopt.search.records import replay
-    from tuneopt.train.measure import recorded_throughput, trained_throughput
+    from tuneopt.train.run import recorded_throughput, trained_throughput
 
     state, outcomes = replay(sweep, ledger)
     start = sweep.spec(sweep.space.start)

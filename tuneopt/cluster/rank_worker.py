@@ -119,11 +119,11 @@ def _train(job: Job, ranks: Ranks, tell: Any) -> None:
     """This rank's part of one trial, from its newest checkpoint to its record, which rank 0 writes."""
     from tuneopt.data import load_corpus
     from tuneopt.optim.external import adopt
-    from tuneopt.train.distributed_run import RankRun
+    from tuneopt.train.run import TrialRun
 
     adopt(job.spec.optimizer, job.source)
     corpus = load_corpus(job.corpus, vocab_size=job.spec.regime.corpus.vocab_size)
-    run = RankRun(job.spec, corpus, job.ledger, job.placement, ranks, job.keep_weights)
+    run = TrialRun(job.spec, corpus, job.ledger, None, job.placement, job.keep_weights, ranks)
     told = time.monotonic()
     while run.record is None:
         run.advance()

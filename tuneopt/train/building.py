@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuneopt.optim import create
 from tuneopt.optim.base import Optimizer
@@ -144,6 +144,19 @@ class WarmModels:
             compile_alone(one_pass)
         else:
             one_pass()
+
+
+class LossModule(nn.Module):
+    """A model whose forward pass is its loss: DDP and DeepSpeed average the gradients of nothing else."""
+
+    def __init__(self, built: BuiltModel) -> None:
+        super().__init__()
+        self.model = built.model
+        self.loss = built.loss
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean nats per token for inputs of shape (B, T)."""
+        return self.loss(tokens, targets)
 
 
 def repeat_kernels(device: torch.device, deterministic: bool) -> None:

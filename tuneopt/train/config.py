@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from tuneopt.spec import InputError, TrialSpec
+from tuneopt.errors import InputError
+from tuneopt.spec import TrialSpec
 
 STAGES = (0, 1, 2, 3)
 """ZeRO stages. 0: every rank holds everything; 1: state and master weights are sharded; 2: gradients too; 3: weights

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-from tuneopt.spec import InputError
+from tuneopt.errors import InputError
 
 MEETING = "TUNEOPT_MEETING_FILE"
 """Variable that names the file in which the ranks of one machine find each other; without it they use torch's."""

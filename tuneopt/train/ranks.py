@@ -68,6 +68,14 @@ class Ranks:
         dist.broadcast(word, 0)
         return bool(word)
 
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all ranks, which have one shape, as (W, *shape)."""
+        if self.world == 1:
+            return tensor[None]
+        gathered = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(gathered, tensor)
+        return torch.stack(gathered)
+
     def gather(self, value: Any) -> list[Any]:
         """Plain values of all ranks, by rank."""
         if self.world == 1:

@@ -26,7 +26,7 @@ def warmup_steps(warmup: float, steps: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class LearningRateSchedule:
     """The learning rate as a multiple of its peak, for each of ``steps`` steps.
 
     ``cosine``: after warmup, from 1 to ``min_lr_ratio`` along half a cosine. ``linear``: after warmup, constant at 1,
@@ -40,7 +40,7 @@ class Schedule:
     decay: float = 1.0
 
     @classmethod
-    def of(cls, config: Mapping[str, Value], steps: int) -> Schedule:
+    def of(cls, config: Mapping[str, Value], steps: int) -> LearningRateSchedule:
         """The schedule that a configuration names; raises `InputError` for an unknown one or impossible numbers."""
         kind = str(config.get("lr_schedule", "cosine"))
         if kind not in SCHEDULES:

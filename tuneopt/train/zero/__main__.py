@@ -9,15 +9,16 @@ import argparse
 import json
 import sys
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 
-from tuneopt.spec import InputError, TrialSpec
+from tuneopt.data import open_corpus
+from tuneopt.errors import InputError
+from tuneopt.spec import TrialSpec
 from tuneopt.train.config import STAGES, ParallelConfig
-from tuneopt.train.distributed_run import run_ranks, work
 from tuneopt.train.fitting import chosen_stage
 from tuneopt.train.launch import RankFailedError, is_rank, leave
 from tuneopt.train.ranks import rank_of_environment
+from tuneopt.train.run import rank_job, run_rank, run_ranks
 
 
 def main(arguments: list[str]) -> int:
@@ -29,21 +30,29 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ranks", type=int, default=1, help="processes, one per GPU (default: %(default)s)")
     parser.add_argument("--zero", type=int, choices=STAGES, help="ZeRO stage (default: the lowest that fits)")
     parser.add_argument("--offload", action="store_true", help="keep weights and state in host memory")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # `run_ranks` says all of it in one word
     options = parser.parse_args(arguments)
     if options.job is None and (options.spec is None or options.corpus is None):
         parser.error("give the trial's JSON file and --corpus")
     try:
         if is_rank():
-            return _rank(options)
-        from tuneopt.data import open_corpus
-
+            with rank_of_environment() as ranks:
+                job = options.job
+                if job is None:  # started by torchrun
+                    plain, zero = json.loads(options.spec.read_text()), options.zero
+                    if zero is None:
+                        # Machines may differ, ranks must not: the one with least memory decides.
+                        stage = chosen_stage(TrialSpec.from_dict(plain), ranks.world, offload=options.offload)
+                        zero = max(ranks.gather(stage))
+                    parallel = ParallelConfig(ranks.world, zero, options.offload)
+                    job = rank_job(plain, options.corpus, options.ledger, parallel)
+                run_rank(job, ranks)
+            return 0
         spec = TrialSpec.from_dict(json.loads(options.spec.read_text()))
         zero = chosen_stage(spec, options.ranks, offload=options.offload) if options.zero is None else options.zero
-        placement = ParallelConfig(options.ranks, zero, options.offload)
-        record = run_ranks(
-            spec, open_corpus(options.corpus), options.ledger, placement, lambda point: print(point, file=sys.stderr)
-        )
+        parallel = ParallelConfig(options.ranks, zero, options.offload)
+        corpus = open_corpus(options.corpus)
+        record = run_ranks(spec, corpus, options.ledger, parallel, lambda point: print(point, file=sys.stderr))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,26 +60,6 @@ def main(arguments: list[str]) -> int:
         print(f"{error.log}\n{error}", file=sys.stderr)
         return 1
     print(record.to_json())
-    return 0
-
-
-def _rank(options: argparse.Namespace) -> int:
-    with rank_of_environment() as ranks:
-        job = options.job
-        if job is None:
-            plain, zero = json.loads(options.spec.read_text()), options.zero
-            if zero is None:
-                # Machines may differ, ranks must not: the one with least memory decides.
-                zero = max(ranks.gather(chosen_stage(TrialSpec.from_dict(plain), ranks.world, offload=options.offload)))
-            job = json.dumps(
-                {
-                    "spec": plain,
-                    "corpus": str(options.corpus),
-                    "ledger": options.ledger,
-                    "placement": asdict(ParallelConfig(ranks.world, zero, options.offload)),
-                }
-            )
-        work(job, ranks)
     return 0
 
 

@@ -21,12 +21,11 @@ from tuneopt.data import Corpus, load_corpus
 from tuneopt.search.space import load_space
 from tuneopt.spec import CorpusId, Evaluation, Regime, TrialSpec, find_scale
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.distributed_loop import RankTraining
 from tuneopt.train.fitting import step_memory
 from tuneopt.train.launch import is_rank, launch, leave
+from tuneopt.train.loop import Training
 from tuneopt.train.machine import peak_memory, reset_peak_memory
 from tuneopt.train.ranks import Ranks, rank_of_environment
-from tuneopt.train.zero.training import ZeroTraining
 
 RESULT = "result "
 CORPUS = "embedded"
@@ -83,9 +82,9 @@ def _spec(options: argparse.Namespace, corpus: Corpus) -> TrialSpec:
     )
 
 
-def _measured(spec: TrialSpec, placement: ParallelConfig, steps: int) -> dict[str, Any]:
-    job = {"spec": spec.to_dict(), "placement": asdict(placement), "steps": steps}
-    lines = launch([sys.executable, "-m", "tuneopt.train.zero.check", json.dumps(job)], placement.ranks)
+def _measured(spec: TrialSpec, parallel: ParallelConfig, steps: int) -> dict[str, Any]:
+    job = {"spec": spec.to_dict(), "parallel": asdict(parallel), "steps": steps}
+    lines = launch([sys.executable, "-m", "tuneopt.train.zero.check", json.dumps(job)], parallel.ranks)
     found: dict[str, Any] = next(json.loads(line.removeprefix(RESULT)) for line in lines if line.startswith(RESULT))
     return found
 
@@ -93,26 +92,24 @@ def _measured(spec: TrialSpec, placement: ParallelConfig, steps: int) -> dict[st
 def _work(job: str, ranks: Ranks) -> dict[str, Any]:
     """What one rank does: a few steps, and what they took."""
     plain = json.loads(job)
-    spec, placement = TrialSpec.from_dict(plain["spec"]), ParallelConfig(**plain["placement"])
-    kind = ZeroTraining if placement.zero else RankTraining
+    spec, parallel = TrialSpec.from_dict(plain["spec"]), ParallelConfig(**plain["parallel"])
     reset_peak_memory()
-    training = kind(spec, load_corpus(CORPUS, vocab_size=1024), None, placement, ranks)
+    training = Training(spec, load_corpus(CORPUS, vocab_size=1024), None, parallel=parallel, ranks=ranks)
     losses, seconds = [], []
     for _ in range(plain["steps"]):
         began = time.perf_counter()
         losses.append(training.step_loss())
         seconds.append(time.perf_counter() - began)
     peaks = ranks.gather(peak_memory(ranks.device) or 0)
-    size = training.micro_batch
     training.close()
     return {
         "device": str(ranks.device),
         "ranks": ranks.world,
-        "zero": placement.zero,
+        "zero": parallel.zero,
         "losses": losses,
         "seconds": statistics.median(seconds[1:] or seconds),
         "peak_bytes": max(peaks),
-        "model_bytes": step_memory(spec, placement, size).device,
+        "model_bytes": step_memory(spec, parallel, training.micro_batch).device,
     }
 
 

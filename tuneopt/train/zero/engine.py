@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
 from tuneopt.spec import TrialSpec
-from tuneopt.train.building import LossFunction
+from tuneopt.train.building import BuiltModel, LossModule
 from tuneopt.train.config import ParallelConfig
-from tuneopt.train.model import Llama
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.shards import FlatShards, PieceShards, Shards
 
@@ -35,7 +34,7 @@ LIVE = 2**27
 
 
 class Apply(torch.optim.Optimizer):
-    """p <- p - lr wd p + g on flat shards, where g is a displacement in the place of the gradient; no state."""
+    """p <- p - lr wd p + g on flat shards, where g is the finished update in the place of the gradient; no state."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
@@ -52,19 +51,6 @@ class Apply(torch.optim.Optimizer):
             torch._foreach_add_(moving, [parameter.grad for parameter in moving])
 
 
-class LossModule(nn.Module):
-    """A model whose forward pass is its loss, because an engine calls nothing else."""
-
-    def __init__(self, model: Llama, loss: LossFunction) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = loss
-
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean nats per token for inputs of shape (B, T)."""
-        return self._loss(tokens, targets)
-
-
 @dataclass(frozen=True, slots=True)
 class Sharded:
     """A model under DeepSpeed: the engine, the flat optimizer and the pieces that are here."""
@@ -74,25 +60,25 @@ class Sharded:
     shards: Shards
 
 
-def shard(
-    model: Llama, loss: LossFunction, whole: Optimizer, spec: TrialSpec, placement: ParallelConfig, ranks: Ranks
-) -> Sharded:
+def shard(built: BuiltModel, whole: Optimizer, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> Sharded:
     """Hand the model, with its weights as they are, to DeepSpeed; all ranks together, in one process group."""
     deepspeed = quiet_deepspeed(ranks.device)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    groups = [
-        {"params": list(group["params"]), "lr": group["lr"], "weight_decay": group["weight_decay"]}
-        for group in whole.param_groups
-    ]
-    apply = Apply(groups)
-    with _one_copy() if placement.zero == 3 and not placement.offload else nullcontext():
+    parameters = {name: p for name, p in built.model.named_parameters() if p.requires_grad}
+    # The optimizer's own groups, because they differ in decay; `Zero.step` sets the rates of each step.
+    apply = Apply(
+        [
+            {"params": list(group["params"]), "lr": group["lr"], "weight_decay": group["weight_decay"]}
+            for group in whole.param_groups
+        ]
+    )
+    with _one_copy() if parallel.zero == 3 and not parallel.offload else nullcontext():
         engine, *_ = deepspeed.initialize(
-            model=LossModule(model, loss),
+            model=LossModule(built),
             optimizer=apply,
-            config=deepspeed_settings(spec, placement),
-            dist_init_required=False,
+            config=deepspeed_settings(spec, parallel),
+            dist_init_required=False,  # the process group is there (`tuneopt.train.ranks.joined`)
         )
-    shards = PieceShards(parameters, ranks.rank) if placement.zero == 3 else FlatShards(parameters)
+    shards = PieceShards(parameters, ranks.rank) if parallel.zero == 3 else FlatShards(parameters)
     return Sharded(engine, apply, shards)
 
 
@@ -168,29 +154,29 @@ def _one_copy() -> Iterator[None]:
         Stage3._create_fp32_partitions = create
 
 
-def deepspeed_settings(spec: TrialSpec, placement: ParallelConfig) -> dict[str, Any]:
+def deepspeed_settings(spec: TrialSpec, parallel: ParallelConfig) -> dict[str, Any]:
     """DeepSpeed's configuration. Weights stay fp32 whatever the precision of the compute, which autocast sets."""
-    size = placement.micro_batch(spec)
+    size = parallel.micro_batch(spec)
     zero: dict[str, Any] = {
-        "stage": placement.zero,
+        "stage": parallel.zero,
         "contiguous_gradients": True,
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
     }
-    if placement.zero == 3:
+    if parallel.zero == 3:
         zero |= {"stage3_max_live_parameters": LIVE, "stage3_max_reuse_distance": LIVE}
-        # Displacements are copied once more, group by group, before they are applied.
+        # Updates are copied once more, group by group, before they are applied.
         zero |= {"stage3_prefetch_bucket_size": BUCKET // 2, "sub_group_size": BUCKET}
-    if placement.offload:
+    if parallel.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": size,
-        "gradient_accumulation_steps": spec.batch // placement.ranks // size,
+        "gradient_accumulation_steps": spec.batch // parallel.ranks // size,
         "zero_optimization": zero,
         # `Apply` is elementwise, which is all that the engine can ask for.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        # The engine would clip displacements; gradients are clipped before, by each optimizer's own rule.
+        # The engine would clip updates; gradients are clipped before, by each optimizer's own rule.
         "gradient_clipping": 0.0,
         "steps_per_print": 2**31,
     }

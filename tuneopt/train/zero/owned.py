@@ -24,7 +24,7 @@ from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.owners import shapes
 
 
-class Bucket:
+class OwnerBucket:
     """Tensors of one owner that step together, with an optimizer of their own that keeps their state."""
 
     def __init__(self, whole: Optimizer, sizes: Mapping[str, torch.Size], flat: Tensor, gradients: Tensor) -> None:
@@ -74,7 +74,7 @@ class Owned:
         self.updates = torch.zeros(largest, device=device)
         """What all buckets share, and others may use between steps; `gradients` as well."""
         self.gradients = torch.zeros(largest, device=device)
-        self.buckets = [Bucket(whole, each, self.updates, self.gradients) for each in sizes]
+        self.buckets = [OwnerBucket(whole, each, self.updates, self.gradients) for each in sizes]
         self.limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
         """The norms that gradients are clipped to."""
         self._divisors: dict[float, Tensor] | None = None
@@ -87,7 +87,7 @@ class Owned:
         return {name: parameter for bucket in self.buckets for name, parameter in bucket.parameters.items()}
 
     @torch.no_grad()
-    def compute_updates(self, bucket: Bucket) -> None:
+    def compute_updates(self, bucket: OwnerBucket) -> None:
         """Leave the update of every tensor of ``bucket`` in its ``views``, from the gradients put there before.
 
         Unless `clip` has been told this step's norms, all ranks must call this together: clipping then takes the norm
@@ -104,19 +104,10 @@ class Owned:
         """Take the squared joint norms of this step's gradients, one for each of `limits`; None to measure them."""
         self._divisors = None if squares is None else self._from_squares(squares)
 
-    def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
-        """Hand every bucket the estimates of the Hessian's diagonal, by parameter."""
-        for bucket in self.buckets:
-            bucket.optimizer.update_hessian(diagonal)
-
-    def state(self, bucket: Bucket) -> dict[str, dict[str, Any]]:
+    def state(self, bucket: OwnerBucket) -> dict[str, dict[str, Any]]:
         """State of the tensors of a bucket, by name."""
         held = bucket.optimizer.state
         return {name: dict(held[p]) for name, p in bucket.parameters.items() if held.get(p)}
-
-    def state_bytes(self) -> int:
-        """Bytes of state tensors held on this rank now."""
-        return sum(bucket.optimizer.state_bytes() for bucket in self.buckets)
 
     def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over state by name; entries of tensors that others own are left alone."""

@@ -132,7 +132,7 @@ class Piece:
 
 
 @dataclass(slots=True)
-class Transfer:
+class PieceTransfer:
     """Pieces under way between ranks; what was sent must live until they have arrived."""
 
     _handle: Any
@@ -181,11 +181,11 @@ class Exchange:
         """The number of buckets."""
         return len(self._outgoing)
 
-    def to_owners(self, number: int, piece: Read) -> Transfer:
+    def to_owners(self, number: int, piece: Read) -> PieceTransfer:
         """Send bucket ``number`` to its owners, from this rank's flat ``piece(name)``; all ranks together."""
         return self._send(self._outgoing[number], self._incoming[number], lambda part: piece(part.name))
 
-    def to_holders(self, number: int, whole: Read) -> Transfer:
+    def to_holders(self, number: int, whole: Read) -> PieceTransfer:
         """Send bucket ``number`` back to those who hold its pieces, from the owners' flat ``whole(name)``."""
 
         def read(part: Piece) -> Tensor:
@@ -195,7 +195,7 @@ class Exchange:
 
     def _send(
         self, outgoing: list[list[Piece]], incoming: list[list[Piece]], read: Callable[[Piece], Tensor]
-    ) -> Transfer:
+    ) -> PieceTransfer:
         device = self._ranks.device
         values = [read(piece).to(device, torch.float32) for pieces in outgoing for piece in pieces]
         sent = torch.cat(values) if values else torch.empty(0, device=device)
@@ -204,4 +204,4 @@ class Exchange:
         )
         arriving = torch.empty(sum(arriving_counts), device=device)
         handle = dist.all_to_all_single(arriving, sent, arriving_counts, sent_counts, async_op=True)
-        return Transfer(handle, sent, arriving, [piece for pieces in incoming for piece in pieces])
+        return PieceTransfer(handle, sent, arriving, [piece for pieces in incoming for piece in pieces])

@@ -16,7 +16,7 @@ from tuneopt.optim.invariants.base import Invariant, Subject
 from tuneopt.optim.proof import WATCHED, Check, Proof, Witness
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.owned import Owned, part
-from tuneopt.train.zero.owners import shapes
+from tuneopt.train.zero.owners import needs_all, shapes
 from tuneopt.train.zero.shards import Exchange, Shards
 
 SEEN = 2**24
@@ -39,13 +39,14 @@ def watched(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list
 
 
 class ShardedWitness(Witness):
-    """A witness on each rank; all ranks must call its methods and read `finished` together.
+    """A witness on each rank; all ranks must call its methods and read `complete` together.
 
     Tensors are looked at one after another, in the buffers that their owner's buckets share.
     """
 
     def __init__(self, whole: Optimizer, owned: Owned, exchange: Exchange, shards: Shards, ranks: Ranks) -> None:
-        self._owned, self._shards, self._ranks = owned, shards, ranks
+        self._whole, self._owned, self._buckets = whole, owned, exchange
+        self._shards, self._ranks = shards, ranks
         names = watched(whole, exchange.owners, ranks.world)
         self._names = [name for each in names for name in each]
         self._exchange = Exchange(ranks, [[name] for name in self._names], exchange.owners, shards.extents)
@@ -61,15 +62,19 @@ class ShardedWitness(Witness):
         self._joint: dict[float, float] = {}
         super().__init__(self._seen)
 
-    def look(self, squares: Mapping[float, float], rates: Sequence[float]) -> None:
-        """Take the snapshots before a step of which ``rates`` are the learning rates, group by group.
+    def before_step(self) -> None:
+        """Take the snapshots that the next step is measured against.
 
-        ``squares`` are this rank's parts of the squared joint norms, computed apart from the step, by limit. Leaves
-        other gradients in the buckets than were there.
+        The joint norms are computed apart from the step's own. Leaves other gradients in the buckets than were there.
         """
-        for group, rate in zip(self._seen.param_groups, rates, strict=True):
-            group["lr"] = rate
-        parts = self._ranks.gather(dict(squares))
+        for group, rates in zip(self._seen.param_groups, self._whole.param_groups, strict=True):
+            group["lr"] = rates["lr"]
+        if needs_all(self._whole):
+            self._buckets.to_owners(0, self._shards.gradient).fill(self._owned.buckets[0].gradients.__getitem__)
+            squares = squares_of_limited(self._owned)
+        else:
+            squares = squares_of_shards(self._whole, self._shards)
+        parts = self._ranks.gather(squares)
         limits = sorted({limit for each in parts for limit in each})
         self._joint = {limit: sum(each.get(limit, 0.0) for each in parts) for limit in limits}
         divisors = self._divisors()
@@ -81,7 +86,7 @@ class ShardedWitness(Witness):
                     subject.divisor = divisors.get(subject.settings["max_grad_norm"], 1.0)
                     invariant.before(subject)
 
-    def compare(self) -> None:
+    def after_step(self) -> None:
         """Measure the step that was just taken."""
         self._steps += any(group["lr"] > 0 for group in self._seen.param_groups)
         self._owned.show_state(self._seen)
@@ -92,7 +97,7 @@ class ShardedWitness(Witness):
 
     def _subjects(self, name: str) -> list[tuple[Invariant, Subject]]:
         """The tensor of that name under its invariant, where this rank watches it and has not seen enough."""
-        if self.complete:
+        if super().complete:
             return []
         found = ((watch.invariant, subject) for watch in self._watches for subject in watch.subjects(self._seen))
         return [(invariant, subject) for invariant, subject in found if subject.name == name]
@@ -101,9 +106,9 @@ class ShardedWitness(Witness):
         return self._joint
 
     @property
-    def finished(self) -> bool:
+    def complete(self) -> bool:
         """Whether no rank measures anything more."""
-        return self._ranks.all(self.complete)
+        return self._ranks.all(super().complete)
 
     def proof(self) -> Proof:
         """The checks of all ranks in one."""
