@@ -24,20 +24,9 @@ __all__ = [
     "open_corpus",
 ]
 
-_HOME = {
-    "Corpus": "corpus",
-    "Epochs": "corpus",
-    "SampleOrder": "batches",
-    "TokenSplit": "corpus",
-    "Windows": "batches",
-    "batch": "batches",
-    "describe": "corpus",
-    "load_corpus": "corpus",
-    "open_corpus": "corpus",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    home = "batches" if name in ("SampleOrder", "Windows", "batch") else "corpus"
+    return getattr(import_module(f"{__name__}.{home}"), name)

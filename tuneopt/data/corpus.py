@@ -1,6 +1,8 @@
 """A prepared corpus: three splits of tokens in memory-mapped shards, with a content fingerprint.
 
 `load_corpus` prepares a corpus once per cache and opens it afterwards. `open_corpus` opens a prepared folder as it is.
+Opening reads the manifest and maps the shards; tokens are read from the page cache, so many trials on one machine share
+one copy of a corpus. Nothing writes into a prepared folder: what is damaged is removed as a whole and prepared again.
 """
 
 from __future__ import annotations
@@ -194,6 +196,7 @@ def _prepared(path: str) -> Path | None:
 
 
 def _build(source: Source, vocab_size: int, folder: Path, locked: bool) -> Corpus:
+    """Prepare a corpus in its folder, or find that another process has; ``locked`` says whether this one is alone."""
     from tuneopt.data.prepare import prepare  # only here: a cached corpus should not cost the tokenizers import
 
     if locked:
@@ -209,5 +212,6 @@ def _build(source: Source, vocab_size: int, folder: Path, locked: bool) -> Corpu
 
 
 def _folder_name(source: Source, vocab_size: int) -> str:
+    """A name in the cache for all that the tokens depend on: a change of any of it gives a folder of its own."""
     key = canonical_json([SCHEMA, source.name, vocab_size, source.stamp()])
     return f"{source.name}-{vocab_size}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

@@ -56,7 +56,11 @@ class _Table(dict[str, int]):
 
 
 class Encoder:
-    """A tokenizer with its table of parts. Ids equal those of the tokenizer alone, special tokens not added."""
+    """A tokenizer with its table of parts. Ids equal those of the tokenizer alone, special tokens not added.
+
+    A part has a number; `_table` leads from its text to the number, `_ends` from the number to its ids in `_ids`. So a
+    batch of texts becomes a list of numbers, and one gather turns it into ids.
+    """
 
     def __init__(self, tokenizer: Tokenizer, max_parts: int = MAX_PARTS) -> None:
         self._tokenizer = tokenizer
@@ -66,6 +70,7 @@ class Encoder:
         self._forget()
 
     def _forget(self) -> None:
+        """Begin with an empty table. Keeping the parts in use would need a count of uses, and slow every look-up."""
         self._table = _Table()
         self._ids = np.empty(1 << 16, np.uint32)
         self._ends = np.zeros(1 << 14, np.int64)  # part number i has the ids from end i to end i + 1
@@ -77,20 +82,21 @@ class Encoder:
             return _joined(self._whole(texts))
         if self._parts >= self._max_parts:
             self._forget()
-        numbers: list[int] = []
+        numbers: list[int] = []  # of the parts of all texts, one after another (p of them)
         new: list[str] = []
-        counts = np.zeros(len(texts), np.int64)
+        counts = np.zeros(len(texts), np.int64)  # parts of each text
         for row, text in enumerate(texts):
             before = len(numbers)
             if text:
                 self._look_up(text, numbers, new)
             counts[row] = len(numbers) - before
         self._learn(new)
-        found = np.array(numbers, np.int64)
-        starts = self._ends[found]
-        lengths = self._ends[found + 1] - starts
-        totals = np.cumsum(lengths)
-        places = np.repeat(starts - totals + lengths, lengths) + np.arange(totals[-1] if len(found) else 0)
+        rows = np.array(numbers, np.int64)  # (p,)
+        starts = self._ends[rows]  # (p,), where the ids of each part begin in the table
+        lengths = self._ends[rows + 1] - starts
+        totals = np.cumsum(lengths)  # (p,), where they end in the result
+        # Place i of the result takes the id that lies as far behind its part's start as i behind the part's begin here.
+        places = np.repeat(starts - totals + lengths, lengths) + np.arange(totals[-1] if len(rows) else 0)
         return self._ids[places], np.concatenate([[0], totals])[np.cumsum(counts)]
 
     def pieces(self, text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
@@ -112,6 +118,9 @@ class Encoder:
         if _CUT in text:
             numbers.append(self._number(text, new))
             return
+        # Cut before every space and after every line feed first, which takes two passes in C. Where that is no cut of
+        # the tokenizer, the parts are joined again, but only around parts that the table lacks: it holds no part that
+        # could belong to a neighbour (`_is_kept`).
         parts = text.replace(" ", "\0 ").replace("\n", "\n\0").split(_CUT)
         found = list(map(self._table.__getitem__, parts))
         done = 0
@@ -137,6 +146,7 @@ class Encoder:
         numbers.extend(found[done:])
 
     def _number(self, part: str, new: list[str]) -> int:
+        """The next number, for a part that is encoded with the others of this batch (`_learn`)."""
         number = self._parts
         self._parts += 1
         new.append(part)
@@ -175,6 +185,7 @@ def cuts_are_known(tokenizer: dict[str, Any]) -> bool:
 
 
 def _known_cut(pre_tokenizer: dict[str, Any]) -> bool:
+    """GPT-2's expression inside the byte-level step, or Llama 3's in front of it; nothing else was proven."""
     if pre_tokenizer.get("type") == "ByteLevel":
         return {key: pre_tokenizer.get(key) for key in GPT_2} == GPT_2
     steps: list[dict[str, Any]] = pre_tokenizer.get("pretokenizers") or []

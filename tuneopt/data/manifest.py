@@ -1,7 +1,11 @@
 """The manifest beside the token shards: what they hold, how it was split, and checksums of all of it.
 
 The fingerprint covers content alone (tokenizer, tokens of each split, split rule), so it is the same on every machine,
-under every path, and whatever library version wrote the files.
+under every path, and whatever library version wrote the files. It stands in the id of every trial on the corpus.
+
+``manifest.json`` is written last, whole, by the process that prepares: a folder without it is no corpus. Readers check
+its own consistency (schema, sums, fingerprint), the size of every file, and the checksums of corpora that are small
+enough (`CHECKED_BYTES`); whatever fails is a `DamagedCorpusError`, and the corpus is prepared again.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from tuneopt.data.splits import SPLITS
 from tuneopt.spec import InputError, canonical_json
 
 SCHEMA = 1
+"""Version of the manifest; a corpus of another version is prepared again."""
+
 MANIFEST_FILE = "manifest.json"
 CHECKED_BYTES = 1 << 28
 """Shards of up to 256 MiB in sum are read in full when a process opens them: 0.2 seconds. Larger ones go by size."""
@@ -189,6 +195,7 @@ class Manifest:
         if set(splits) != set(SPLITS):
             raise ValueError(f"splits {sorted(splits)}")
         manifest = cls(tokenizer=TokenizerEntry(**fields.pop("tokenizer")), splits=splits, **fields)
+        # Two tests that a manifest edited by hand, or put together from two, does not pass.
         if manifest.fingerprint != fingerprint:
             raise ValueError("its fingerprint does not match its checksums")
         for name, entry in splits.items():
@@ -242,7 +249,7 @@ class Manifest:
 
 @lru_cache(4096)
 def _sum_of(path: Path, inode: int, size: int, changed: int) -> str:
-    """A file's SHA-256, remembered until the file changes."""
+    """A file's SHA-256, remembered until the file changes: many trials of one process open the same corpus."""
     return file_sha256(path)
 
 

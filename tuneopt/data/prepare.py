@@ -1,6 +1,15 @@
 """From text to a folder of token shards, in three passes over the documents and constant memory.
 
 Pass 1 weighs the documents and fixes the split rule; pass 2 trains the tokenizer on the train split; pass 3 encodes.
+Text is read three times rather than kept: what a document belongs to follows from its own bytes (`splits`), so the
+passes need nothing of each other but the rule. The folder holds, at the end,
+
+    train-00000.arrow, ...      token shards of each split (`shards`)
+    tokenizer.json              in the format of the tokenizers library
+    manifest.json               written last: counts, checksums, the fingerprint (`manifest`)
+
+This is the way of text folders and of the embedded text, whose fingerprints stand in trial ids: the bytes must not
+change. Recipes have a way of their own (`recipe.run`), which is parallel.
 """
 
 from __future__ import annotations
@@ -38,7 +47,10 @@ def prepare(source: Source, vocab_size: int, folder: Path, training_bytes: int =
     _log.info("preparing corpus %s with a vocabulary of %d", source.name, vocab_size)
     weights = weigh(source)
     rule = choose_rule(weights, source.name)
-    chosen = _training_buckets(weights, rule, training_bytes)
+    # The tokenizer learns from the train buckets, or from the first ones that hold `training_bytes`. Buckets are in the
+    # order of a hash, so this is a sample, and the same one whatever the order of the files.
+    train = np.where(np.arange(BUCKETS) >= rule.report_end, weights, 0)  # (65536,)
+    chosen = (train > 0) & (np.cumsum(train) - train < training_bytes)
     tokenizer = train_tokenizer((text for text in source.documents() if chosen[bucket(text)]), vocab_size)
     tokenizer.save(str(folder / TOKENIZER_FILE))
     splits = _encode_splits(source, tokenizer, rule, folder, vocab_size)
@@ -68,17 +80,10 @@ def weigh(source: Source) -> NDArray[np.int64]:
     return weights
 
 
-def _training_buckets(weights: NDArray[np.int64], rule: SplitRule, limit: int) -> NDArray[np.bool_]:
-    """Train buckets the tokenizer learns from: all, or the first ones that hold ``limit`` bytes; shape (65536,)."""
-    train = np.arange(BUCKETS) >= rule.report_end
-    before = np.cumsum(np.where(train, weights, 0)) - np.where(train, weights, 0)
-    chosen: NDArray[np.bool_] = train & (before < limit)
-    return chosen
-
-
 def _encode_splits(
     source: Source, tokenizer: Tokenizer, rule: SplitRule, folder: Path, vocab_size: int
 ) -> dict[str, SplitEntry]:
+    """Pass 3: one stream of documents into three writers; the entries of the manifest."""
     documents: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
 

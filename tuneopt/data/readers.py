@@ -12,6 +12,7 @@ document once. So any process can read any part of a file, and a corpus does not
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -51,9 +52,8 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def _raw_lines(stream: IO[bytes], where: Where) -> Iterator[bytes]:
-    number = 0
-    while raw := stream.readline(MAX_LINE + 1):
-        number += 1
+    """Lines as bytes, each read whole; one that is too long is refused before it fills the memory."""
+    for number, raw in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), 1):
         if len(raw) > MAX_LINE:
             raise InputError(f"{where(number)}: a line of more than {MAX_LINE >> 20} MiB; break it up")
         yield raw
@@ -75,6 +75,7 @@ def text_documents(stream: Iterable[bytes], where: str) -> Iterator[str]:
 
 
 def _separated(stream: Iterable[bytes], where: Where, start: bool = True) -> Iterator[str]:
+    """Documents between separators; ``start`` says whether the first line is that of the file, which may have a BOM."""
     lines: list[str] = []
     for _, line in _lines(stream, where, start):
         if line.strip() == END_OF_TEXT:
@@ -112,8 +113,7 @@ def jsonl_stream(stream: IO[bytes], name: str, column: str | None = None) -> Ite
     def where(number: int) -> str:
         return f"{name}:{number}"
 
-    lines: IO[bytes] = _Lines(stream, _CODECS.get(Path(name.partition("?")[0]).suffix.lower()), name)  # type: ignore[assignment]
-    with lines:
+    with _decompressed(stream, name) as lines:
         yield from _rows(_raw_lines(lines, where), where, column)
 
 
@@ -124,7 +124,7 @@ def txt_range(path: Path, start: int, stop: int) -> Iterator[str]:
         lines = _raw_lines(stream, where)
         _seek_line(stream, start)
         skipped = 0
-        while start:
+        while start:  # to the first separator: what stands before it belongs to the range before
             begin, raw = stream.tell(), next(lines, b"")
             skipped += 1
             if not raw or begin >= stop:
@@ -181,56 +181,34 @@ def _places(path: Path, start: int = 0) -> Where:
     return where
 
 
-def _opened(path: Path) -> IO[bytes]:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A file as bytes, decompressed by its ending."""
-    codec = _CODECS.get(path.suffix.lower())
-    if codec is None:
-        return path.open("rb")
-    return _Lines(str(path), codec, str(path))  # type: ignore[return-value]
+    if path.suffix.lower() in _CODECS:
+        with _decompressed(str(path), str(path)) as stream:
+            yield stream
+    else:
+        with path.open("rb") as plain:
+            yield plain
 
 
-class _Lines:
-    """The lines of a file, decompressed, as far as the readers here need a stream; ``name`` is for errors.
+@contextmanager
+def _decompressed(source: str | IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """An open file or a path, decompressed by the ending of ``name``, which errors name as well.
 
-    pyarrow's streams have no `readline`; Python's gzip is slower, and 3.11 has no zstd.
+    By pyarrow: Python's gzip is slower, and 3.11 has no zstd. Its streams have no `readline`, so io buffers them.
     """
-
-    def __init__(self, source: str | IO[bytes], codec: str | None, name: str) -> None:
-        self._name, self._done = name, "decompressed" if codec else "read"
-        self._file = pa.input_stream(source, compression=codec, buffer_size=1 << 20)
-        self._rest = b""
-
-    def readline(self, limit: int) -> bytes:
-        """Up to ``limit`` bytes of the next line; empty at the end."""
-        pieces = [self._rest]  # joined once at the end: a long line is not copied for every block
-        size = len(self._rest)
-        cut = self._rest.find(b"\n") + 1
-        while not cut and size < limit:
-            try:
-                block = self._file.read(1 << 20)
-            except (OSError, pa.ArrowException) as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(f"{self._name}: cannot be {self._done} ({reason}); get the file again") from None
-            if not block:
-                break
-            pieces.append(block)
-            cut = block.find(b"\n") + 1
-            size += len(block)
-            if cut:
-                cut += size - len(block)
-        whole = b"".join(pieces)
-        end = min(cut or len(whole), limit)
-        self._rest = whole[end:]
-        return whole[:end]
-
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    codec = _CODECS.get(Path(name.partition("?")[0]).suffix.lower())
+    with io.BufferedReader(pa.input_stream(source, compression=codec), 1 << 20) as stream:
+        try:
+            yield stream
+        except (OSError, pa.ArrowException) as error:
+            reason, done = str(error).splitlines()[0], "decompressed" if codec else "read"
+            raise InputError(f"{name}: cannot be {done} ({reason}); get the file again") from None
 
 
 def _rows(stream: Iterable[bytes], where: Where, column: str | None, start: bool = True) -> Iterator[str]:
+    """Documents of lines of JSON."""
     for number, line in _lines(stream, where, start):
         if line.strip():
             yield from document([_json_text(line, number, where, column)])

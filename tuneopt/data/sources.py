@@ -1,7 +1,8 @@
 """Where a corpus comes from: the embedded text, or a folder or file of the user's.
 
 A source knows its name, a stamp that changes when its text may have changed, and how to stream its documents as often
-as they are wanted.
+as they are wanted, always in the same order. The stamp stands in the name of the prepared folder: text that changed is
+prepared anew, beside the older corpus, and nothing is ever compared or overwritten.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ EMBEDDED = "embedded"
 """Name of the corpus that ships with the package; its sources and licences are in ``embedded/SOURCES.md``."""
 
 EMBEDDED_SHA256 = "a741adb916a436fd7cb461257599a4a2471577d77e151f735a9ffc1f73f3bf82"
+"""Of the compressed file: results on the embedded corpus are compared between machines and releases."""
+
 _EMBEDDED_FILE = "public-domain-mix.txt.xz"
-_ENDINGS = ".txt, .jsonl, .parquet"  # and what these are compressed to
+_ENDINGS = ".txt, .jsonl, .parquet"
+"""For people; what these are compressed to is read as well."""
 
 
 class Source(Protocol):
@@ -79,6 +83,7 @@ class FileSource:
             with readable(path):
                 status = path.stat()
             # The change time also tells a file that was replaced by one of equal size and restored modification time.
+            # Nanoseconds as text: they exceed the whole numbers that JSON readers hold exactly.
             listing.append([str(path), status.st_size, str(status.st_mtime_ns), str(status.st_ctime_ns)])
         return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 

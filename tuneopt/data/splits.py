@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from tuneopt.spec import InputError
 
 SPLITS = ("train", "select", "report")
+"""Names of the splits. Recipes number the fates of documents in this order (`recipe.units`)."""
+
 BUCKETS = 1 << 16
+"""Values of two bytes: with 2% of them for a split, its share is set to one part in 1,300."""
 
 EVALUATION_SHARE = 50
 """One part in 50 (2%) of the bytes goes to each evaluation split, or more where that is too little."""
@@ -69,7 +72,7 @@ def choose_rule(bytes_per_bucket: NDArray[np.int64], name: str) -> SplitRule:
             f"give at least {SMALLEST_BYTES} bytes"
         )
     target = max(-(-total // EVALUATION_SHARE), min(ENOUGH_BYTES, total // LARGEST_SHARE))
-    up_to = np.cumsum(bytes_per_bucket)
+    up_to = np.cumsum(bytes_per_bucket)  # (65536,), bytes in a bucket and all before it
     select_end = int(np.searchsorted(up_to, target)) + 1
     taken = int(up_to[select_end - 1])
     report_end = int(np.searchsorted(up_to, taken + target)) + 1

@@ -3,6 +3,9 @@
 Every byte is an entry, so any text can be encoded and nothing is unknown. Entry 0 is ``<|endoftext|>``, which follows
 every document. A document that spells this word out gets ordinary entries for it: text cannot forge a separator.
 
+Files from outside are read without truncation, padding and special tokens inside a text: a corpus must not depend on
+what a tokenizer was last used for.
+
 Source: Sennrich et al., arXiv 1508.07909; bytes as the base alphabet after Radford et al., 2019 (GPT-2).
 """
 
@@ -30,6 +33,7 @@ SMALLEST_VOCABULARY = 257
 """256 bytes and the end of text."""
 
 BATCH_CHARACTERS = 1 << 20
+"""Characters that are encoded at a time: this bounds memory, and is enough to keep the library's threads busy."""
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -52,7 +56,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[END_OF_TEXT],
-        initial_alphabet=sorted(ByteLevel.alphabet()),
+        initial_alphabet=sorted(ByteLevel.alphabet()),  # the library lists it in an order that changes
         show_progress=False,
     )
     tokenizer.train_from_iterator((piece for text in documents for piece in pieces(text)), trainer)
@@ -99,7 +103,7 @@ def parse_tokenizer(text: str, where: str) -> Tokenizer:
 
 def content_sha256(tokenizer: Tokenizer) -> str:
     """SHA-256 of entries and merges: equal for equal tokenizers, however a library version writes its file."""
-    model = json.loads(tokenizer.to_str())["model"]
+    model = json.loads(tokenizer.to_str())["model"]  # a merge is a text in older versions, a pair in newer ones
     entries = sorted(model["vocab"], key=model["vocab"].__getitem__)
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     return hashlib.sha256(canonical_json({"entries": entries, "merges": merges}).encode()).hexdigest()
@@ -148,6 +152,6 @@ def encode(
 def _encode_batch(
     encoder: Encoder, waiting: list[tuple[str, str, bool]], end: int, dtype: DTypeLike
 ) -> Iterator[tuple[str, NDArray[np.unsignedinteger]]]:
-    ids, ends = encoder.encode([part for _, part, _ in waiting])
+    ids, ends = encoder.encode([part for _, part, _ in waiting])  # (tokens,), (parts,)
     for (key, _, last), tokens in zip(waiting, np.split(ids, ends[:-1]), strict=False):
         yield key, np.append(tokens, end).astype(dtype) if last else tokens.astype(dtype)

@@ -19,18 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CurvePoint", "Ledger", "TrialRecord", "find_record", "finite", "open_ledger", "short_rows"]
 
-_HOMES = {
-    "CurvePoint": "record",
-    "Ledger": "store",
-    "TrialRecord": "record",
-    "find_record": "browse",
-    "finite": "record",
-    "open_ledger": "store",
-    "short_rows": "browse",
-}
+_HOMES = {"Ledger": "store", "open_ledger": "store", "find_record": "browse", "short_rows": "browse"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'record')}"), name)

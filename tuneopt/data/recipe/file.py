@@ -11,7 +11,8 @@
       sources:
         c4: {hub: allenai/c4, config: en, split: validation}
 
-docs/corpora.md explains every key.
+docs/corpora.md explains every key. What a file leaves out has the default of `Recipe`, and none is stated here. Files
+and patterns become lists of paths at once, so that a pattern without a match is told with its line.
 """
 
 from __future__ import annotations
@@ -22,17 +23,16 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tuneopt import declared as fields
 from tuneopt.data.readers import ending
-from tuneopt.data.recipe import recipe as defaults
-from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
+from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, NGRAM, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
 from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
-from tuneopt.declared import Node, parse_yaml, read_yaml
+from tuneopt.declared import Node, in_words, mapping, number, parse_yaml, read_yaml, sequence, switch, whole, word
 from tuneopt.spec import InputError, nearest
 
-T = TypeVar("T")
+Readers = Mapping[str, Callable[[Node, str], Any]]
+"""How to read the value of a key: a function of the value and of what it is called in errors, the key itself."""
 
 KEYS = (
     "name", "sources", "tokenizer", "tokens", "when_exhausted", "evaluation", "guard", "shard_tokens", "shuffle",
@@ -43,6 +43,7 @@ KEYS = (
 SOURCE_KEYS = ("files", "hub", "config", "split", "revision", "data_files", "format", "text", "weight")
 TOKENIZER_KEYS = ("file", "hub", "revision", "train", "end_of_text")
 MOST_SOURCES = 250
+"""Their numbers have three digits in the names of encoded units; the paper's mixture has three sources."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -79,7 +80,10 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _change(root: Node, change: str) -> None:
-    """Put the value of ``a.b.c=VALUE`` (YAML) into the tree."""
+    """Put the value of ``a.b.c=VALUE`` (YAML) into the tree, before anything is checked.
+
+    So a change may give what the file lacks, and is checked as if it stood there.
+    """
     key, equals, text = change.partition("=")
     if not equals or not key or not text.strip():
         raise InputError(f"--set {change!r} must be KEY=VALUE, such as sources.web.files=here/*.jsonl or tokens=1e6")
@@ -98,26 +102,28 @@ def _change(root: Node, change: str) -> None:
 
 
 def _recipe(root: Node, folder: Path) -> Recipe:
-    keys = fields.mapping(root, "a recipe", KEYS)
+    keys = mapping(root, "a recipe", KEYS)
     for key in ("name", "sources", "tokenizer"):
         if key not in keys:
             root.fail(f"a recipe needs the key {key!r}; docs/corpora.md shows one")
     sources = _sources(keys["sources"], folder, weighed=True)
     evaluation = _evaluation(keys["evaluation"], folder) if "evaluation" in keys else {}
+    settings = _given(
+        keys,
+        {
+            "tokens": _count,
+            "when_exhausted": lambda node, what: word(node, what, EXHAUSTED),
+            "shard_tokens": lambda node, what: _count(node, what, 1000, 2**31),
+            "shuffle": switch,
+            "seed": whole,
+        },
+    )
     recipe = Recipe(
         name=_name(keys["name"], "name"),
         sources=sources,
         tokenizer=_tokenizer(keys["tokenizer"], folder),
-        tokens=_or(keys, "tokens", lambda node: _count(node, "tokens"), None),
-        when_exhausted=_or(
-            keys, "when_exhausted", lambda node: fields.word(node, "when_exhausted", EXHAUSTED), defaults.STOP
-        ),
-        ngram=_or(keys, "guard", _guard, defaults.NGRAM),
-        shard_tokens=_or(
-            keys, "shard_tokens", lambda node: _count(node, "shard_tokens", 1000, 2**31), defaults.SHARD_TOKENS
-        ),
-        shuffle=_or(keys, "shuffle", lambda node: fields.switch(node, "shuffle"), True),
-        seed=_or(keys, "seed", lambda node: fields.whole(node, "seed"), 0),
+        ngram=_guard(keys["guard"]) if "guard" in keys else NGRAM,
+        **settings,
         **evaluation,
     )
     if recipe.when_exhausted == REPEAT and recipe.tokens is None:
@@ -131,12 +137,13 @@ def _recipe(root: Node, folder: Path) -> Recipe:
     return recipe
 
 
-def _or(keys: Mapping[str, Node], name: str, read: Callable[[Node], T], otherwise: T) -> T:
-    return read(keys[name]) if name in keys else otherwise
+def _given(keys: Mapping[str, Node], readers: Readers) -> dict[str, Any]:
+    """The values of those keys that the file has."""
+    return {name: read(keys[name], name) for name, read in readers.items() if name in keys}
 
 
 def _name(node: Node, what: str, text: str | None = None, line: int | None = None) -> str:
-    name = fields.word(node, what) if text is None else text
+    name = word(node, what) if text is None else text
     if not _NAME.fullmatch(name):
         node.fail(f"{what} {name[:80]!r} must be of letters, digits, '.', '_' and '-', 64 at most", line)
     return name
@@ -144,17 +151,15 @@ def _name(node: Node, what: str, text: str | None = None, line: int | None = Non
 
 def _count(node: Node, what: str, least: int = 1, most: int = 10**15, example: str = "2e9") -> int:
     """A whole number, which may be written as 2e9."""
-    value = fields.number(node, what, least=least, example=example)
+    value = number(node, what, least=least, example=example)
     if value != int(value) or value > most:
-        node.fail(f"{what} must be a whole number of up to {most}, not {fields.in_words(node)}")
+        node.fail(f"{what} must be a whole number of up to {most}, not {in_words(node)}")
     return int(value)
 
 
 def _sources(node: Node, folder: Path, weighed: bool) -> tuple[SourceRecipe, ...]:
     if not isinstance(node.plain, dict) or not node.plain:
-        node.fail(
-            f"sources must be a mapping of names to sources, not {fields.in_words(node)}; try web: {{files: [*.txt]}}"
-        )
+        node.fail(f"sources must be a mapping of names to sources, not {in_words(node)}; try web: {{files: [*.txt]}}")
     if len(node.plain) > MOST_SOURCES:
         node.fail(f"{len(node.plain)} sources are more than {MOST_SOURCES}; put files of one kind into one source")
     return tuple(_source(node, name, entry, folder, weighed) for name, entry in node.items())
@@ -162,50 +167,52 @@ def _sources(node: Node, folder: Path, weighed: bool) -> tuple[SourceRecipe, ...
 
 def _source(above: Node, name: str, node: Node, folder: Path, weighed: bool) -> SourceRecipe:
     _name(above, "the source", name, above.keys[name])
-    parts = fields.mapping(node, f"source {name}", SOURCE_KEYS)
-    text = _or(parts, "text", lambda entry: fields.word(entry, "text"), None)
+    parts = mapping(node, f"source {name}", SOURCE_KEYS)
+    text = word(parts["text"], "text") if "text" in parts else None
     if weighed and "weight" not in parts:
         node.fail(f"source {name} needs a weight: its share of the tokens, in any unit, such as weight: 3.8")
-    weight = _or(parts, "weight", lambda entry: _weight(entry, name), Fraction(1))
+    weight = _weight(parts["weight"], name) if "weight" in parts else Fraction(1)
     hub = _hub(parts, folder) if "hub" in parts else None
     for key in ("config", "split", "revision", "data_files", "format"):
         if key in parts and hub is None:
             node.fail(f"{key!r} belongs to a data set of the hub, and source {name} names none", node.keys[key])
-    if "files" in parts:
-        found = _files(parts["files"], folder)
-        return SourceRecipe(name, weight, text, found, hub)
-    if hub is None:
+    if hub is None and "files" not in parts:
         node.fail(f"source {name} needs files, or hub: the name of a data set")
-    return SourceRecipe(name, weight, text, (), hub)
+    return SourceRecipe(name, weight, text, _files(parts["files"], folder) if "files" in parts else (), hub)
 
 
 def _hub(parts: Mapping[str, Node], folder: Path) -> Hub:
     node = parts["hub"]
-    name = fields.word(node, "hub")
-    none: tuple[str, ...] = ()
-    data_files = _or(parts, "data_files", _words, none)
+    name = word(node, "hub")
+    given = _given(
+        parts,
+        {
+            "data_files": _words,
+            "config": word,
+            "split": word,
+            "revision": word,
+            "format": lambda node, what: word(node, what, FORMATS),
+        },
+    )
+    data_files = given.get("data_files", ())
     if ("format" in parts or name in FORMATS) and not data_files:
         node.fail(f"{name!r} needs data_files: the paths or patterns of the files to read")
-    if any(each.startswith("hf://") for each in data_files):
+    if any(pattern.startswith("hf://") for pattern in data_files):
         parts["data_files"].fail(
             "data_files of the hub need their data set's name, so that its revision can be fixed; "
             "say hub: OWNER/NAME and format: json"
         )
-    return Hub(
-        name=name,
-        config=_or(parts, "config", lambda node: fields.word(node, "config"), None),
-        split=_or(parts, "split", lambda node: fields.word(node, "split"), "train"),
-        revision=_or(parts, "revision", lambda node: fields.word(node, "revision"), None),
-        data_files=data_files,
-        format=_or(parts, "format", lambda node: fields.word(node, "format", FORMATS), None),
-        folder=_home(parts, name, folder),
-    )
+    return Hub(name=name, folder=_home(parts, name, folder), **given)
+
+
+def _words(node: Node, what: str) -> tuple[str, ...]:
+    return tuple(word(entry, f"an entry of {what}") for entry in sequence(node, what))
 
 
 def _home(parts: Mapping[str, Node], name: str, folder: Path) -> Path | None:
     """The folder of a data set that is on this machine, or of a format's files; None for a data set of the hub."""
     node = parts["data_files" if name in FORMATS else "hub"]
-    base = Path() if node.path.startswith("--set ") else folder
+    base = _base(node, folder)
     if name in FORMATS:
         return base.absolute()
     for place in (base / Path(name).expanduser(), Path(name)):  # `datasets` looks in the current folder
@@ -216,32 +223,29 @@ def _home(parts: Mapping[str, Node], name: str, folder: Path) -> Path | None:
     return None
 
 
-def _words(node: Node) -> tuple[str, ...]:
-    return tuple(fields.word(entry, "an entry of data_files") for entry in fields.sequence(node, "data_files"))
-
-
 def _weight(node: Node, name: str) -> Fraction:
-    fields.number(node, f"the weight of {name}", above=True, example="3.8")
+    """A weight as it is written: 0.1 is one tenth and not the nearest float, so that no machine differs."""
+    number(node, f"the weight of {name}", above=True, example="3.8")
     try:
         weight = Fraction(Decimal(str(node.plain)))
     except InvalidOperation:
-        node.fail(f"the weight of {name} must be a number, not {fields.in_words(node)}; try 3.8")
+        node.fail(f"the weight of {name} must be a number, not {in_words(node)}; try 3.8")
     if not Fraction(1, 10**18) <= weight <= 10**18:
-        node.fail(f"the weight of {name} must lie between 1e-18 and 1e18, not {fields.in_words(node)}")
+        node.fail(f"the weight of {name} must lie between 1e-18 and 1e18, not {in_words(node)}")
     return weight
 
 
 def _files(node: Node, folder: Path) -> tuple[Path, ...]:
     """The files that paths and patterns name, in the order of the list, each entry's sorted by path."""
-    found: dict[Path, None] = {}
-    base = Path() if node.path.startswith("--set ") else folder
-    for entry in fields.sequence(node, "files"):
-        pattern = fields.word(entry, "a file")
+    paths: dict[Path, None] = {}  # a file that two entries name counts once
+    base = _base(node, folder)
+    for entry in sequence(node, "files"):
+        pattern = word(entry, "a file")
         try:
             matches = _matches(base, pattern)
         except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
             entry.fail(f"{pattern!r} cannot be looked up ({error}); give a path, or a pattern such as data/*.jsonl")
-        unknown = [each.name for each in matches if not ending(each)]
+        unknown = [match.name for match in matches if not ending(match)]
         if unknown:
             entry.fail(
                 f"{pattern!r} names {unknown[0]!r}, which no reader knows ({len(unknown)} such files); "
@@ -251,53 +255,64 @@ def _files(node: Node, folder: Path) -> tuple[Path, ...]:
             entry.fail(
                 f"no file that can be read at {pattern!r}; give .txt, .jsonl or .parquet, or these as .zst or .gz"
             )
-        found.update(dict.fromkeys(matches))
-    return tuple(found)
+        paths.update(dict.fromkeys(matches))
+    return tuple(paths)
+
+
+def _base(node: Node, folder: Path) -> Path:
+    """What paths are relative to: the recipe's folder; the current one in changes of the command line."""
+    return Path() if node.path.startswith("--set ") else folder
 
 
 def _matches(base: Path, pattern: str) -> list[Path]:
-    """The files that a path or pattern names, and of the folders that it names what can be read; nothing hidden."""
+    """The files that a path or pattern names, and of the folders that it names what can be read.
+
+    Hidden files, and files in hidden folders, are left out unless the pattern spells their names.
+    """
+
+    def visible(paths: Iterable[Path], spelt: Sequence[str]) -> set[Path]:
+        return {path for path in paths if not any(part.startswith(".") and part not in spelt for part in path.parts)}
+
     path = Path(pattern).expanduser()
     path = path if path.is_absolute() else (base / path).absolute()
-    found = {path} if path.exists() else _shown(Path(path.anchor).glob(str(path.relative_to(path.anchor))), path.parts)
-    files = {each for each in found if not each.is_dir()}
-    for folder in found - files:
-        files |= {each for each in _shown(folder.rglob("*"), folder.parts) if each.is_file() and ending(each)}
+    if path.exists():  # first: a name may hold the signs of a pattern
+        matches = {path}
+    else:
+        matches = visible(Path(path.anchor).glob(str(path.relative_to(path.anchor))), path.parts)
+    files = {match for match in matches if not match.is_dir()}
+    for folder in matches - files:
+        below = visible(folder.rglob("*"), folder.parts)
+        files |= {match for match in below if match.is_file() and ending(match)}
     return sorted(files)
 
 
-def _shown(found: Iterable[Path], named: Sequence[str]) -> set[Path]:
-    """Without hidden files and what is in hidden folders, unless their names were given."""
-    return {each for each in found if not any(part.startswith(".") and part not in named for part in each.parts)}
-
-
 def _evaluation(node: Node, folder: Path) -> dict[str, Any]:
-    parts = fields.mapping(node, "evaluation", ("sources", "tokens", "held_out"))
+    """The fields of `Recipe` that say what is evaluated on: sources of its own, or a share of the documents."""
+    parts = mapping(node, "evaluation", ("sources", "tokens", "held_out"))
     if ("sources" in parts) == ("held_out" in parts):
         node.fail("evaluation needs either sources of its own or held_out: a share of the documents, such as 0.02")
     if "sources" in parts:
-        return {
-            "evaluation": _sources(parts["sources"], folder, weighed=False),
-            "evaluation_tokens": _or(parts, "tokens", lambda entry: _count(entry, "tokens"), None),
-        }
+        tokens = _count(parts["tokens"], "tokens") if "tokens" in parts else None
+        return {"evaluation": _sources(parts["sources"], folder, weighed=False), "evaluation_tokens": tokens}
     if "tokens" in parts:
         node.fail("tokens belongs to evaluation sources; held_out says how much is kept out", node.keys["tokens"])
-    share = fields.number(parts["held_out"], "held_out", above=True, example="0.02")
+    share = number(parts["held_out"], "held_out", above=True, example="0.02")
     if not 1 / 65536 <= share <= 0.25:
         parts["held_out"].fail(f"held_out must lie between 1/65536 and 0.25, not {share:g}; try 0.02")
     return {"held_out": share}
 
 
 def _guard(node: Node) -> int:
-    parts = fields.mapping(node, "guard", ("ngram",))
-    ngram = _or(parts, "ngram", lambda entry: fields.whole(entry, "ngram"), defaults.NGRAM)
+    """Words in a row that training and evaluation may not share; fewer than 5 are common in any text."""
+    parts = mapping(node, "guard", ("ngram",))
+    ngram = whole(parts["ngram"], "ngram") if "ngram" in parts else NGRAM
     if ngram and not 5 <= ngram <= 100:
         parts["ngram"].fail(f"ngram must lie between 5 and 100 words, or be 0 for none, not {ngram}; try 13")
     return ngram
 
 
 def _tokenizer(node: Node, folder: Path) -> TokenizerRecipe:
-    parts = fields.mapping(node, "tokenizer", TOKENIZER_KEYS)
+    parts = mapping(node, "tokenizer", TOKENIZER_KEYS)
     given = [key for key in ("file", "hub", "train") if key in parts]
     if len(given) != 1:
         node.fail("the tokenizer needs one of file: tokenizer.json, hub: NAME, train: ENTRIES of the vocabulary")
@@ -305,11 +320,15 @@ def _tokenizer(node: Node, folder: Path) -> TokenizerRecipe:
         node.fail("revision belongs to a tokenizer of the hub", node.keys["revision"])
     if "end_of_text" in parts and given == ["train"]:
         node.fail("a tokenizer that is trained here brings its own end of text", node.keys["end_of_text"])
-    base = Path() if "file" in parts and parts["file"].path.startswith("--set ") else folder
     return TokenizerRecipe(
-        file=_or(parts, "file", lambda entry: base / Path(fields.word(entry, "file")).expanduser(), None),
-        hub=_or(parts, "hub", lambda entry: fields.word(entry, "hub"), None),
-        revision=_or(parts, "revision", lambda entry: fields.word(entry, "revision"), None),
-        train=_or(parts, "train", lambda entry: _count(entry, "train", SMALLEST_VOCABULARY, 2**20, "32768"), None),
-        end_of_text=_or(parts, "end_of_text", lambda entry: fields.word(entry, "end_of_text"), None),
+        **_given(
+            parts,
+            {
+                "file": lambda entry, what: _base(entry, folder) / Path(word(entry, what)).expanduser(),
+                "hub": word,
+                "revision": word,
+                "train": lambda entry, what: _count(entry, what, SMALLEST_VOCABULARY, 2**20, "32768"),
+                "end_of_text": word,
+            },
+        )
     )

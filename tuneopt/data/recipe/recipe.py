@@ -1,4 +1,8 @@
-"""What a recipe says: sources with weights, a tokenizer, evaluation text, and how much of it all."""
+"""What a recipe says: sources with weights, a tokenizer, evaluation text, and how much of it all.
+
+`file` reads these values from YAML and checks them; everything else takes them as they are. A corpus is a function of
+its recipe, of the recipe's files or revisions, and of nothing else.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,7 @@ NGRAM = 13
 """Words that a training document may not share in a row with an evaluation document (Brown et al., 2020, app. C)."""
 
 TRAINING_BYTES = 1 << 28
-"""Text that a tokenizer learns from at most."""
-
+"""Bytes of text that a tokenizer learns from at most, as for text folders (`prepare`)."""
 
 FORMATS = ("arrow", "csv", "json", "parquet", "text", "webdataset")
 """Formats of `datasets` that files of text are read by."""
@@ -36,6 +39,7 @@ class Hub:
     """
 
     name: str
+    """``OWNER/NAME``, a path, or one of `FORMATS`."""
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -52,8 +56,10 @@ class SourceRecipe:
     name: str
     weight: Fraction = Fraction(1)
     text: str | None = None
+    """The column of the text; None is ``text``, or the only column of strings."""
     files: tuple[Path, ...] = ()
     hub: Hub | None = None
+    """With ``files`` as well, the data set that they stand for: they are read in its place."""
 
     @property
     def origin(self) -> str:
@@ -67,13 +73,14 @@ class SourceRecipe:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerRecipe:
-    """A tokenizer: its file, its name on the hub, or the size of a vocabulary to train on the sources."""
+    """A tokenizer: its file, its name on the hub, or the size of a vocabulary to train on the sources; one of them."""
 
     file: Path | None = None
     hub: str | None = None
     revision: str | None = None
     train: int | None = None
     end_of_text: str | None = None
+    """The token that ends a document, as the tokenizer spells it; None looks for one of the usual names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +91,18 @@ class Recipe:
     sources: tuple[SourceRecipe, ...]
     tokenizer: TokenizerRecipe
     tokens: int | None = None
+    """Of the train split; None is all there is."""
     when_exhausted: str = STOP
     evaluation: tuple[SourceRecipe, ...] = ()
+    """Text to evaluate on; without any, ``held_out`` of the sources' documents is."""
     evaluation_tokens: int | None = None
+    """Of both evaluation splits; None is all there is."""
     held_out: float = HELD_OUT
     ngram: int = NGRAM
+    """Words in a row that training and evaluation text may not share; 0 compares whole documents alone."""
     shard_tokens: int = SHARD_TOKENS
     shuffle: bool = True
+    """Whether units are read in an order that ``seed`` determines; False reads them as they are listed."""
     seed: int = 0
 
     def describe(self) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""The tokenizer of a recipe: read from a file, fetched by its name, or trained on the recipe's own sources."""
+"""The tokenizer of a recipe: read from a file, fetched by its name, or trained on the recipe's own sources.
+
+It is found once and kept in the folder of the unfinished corpus: a later attempt must encode with the very same one,
+even if the file or the hub's branch has changed since (which `identity`, or the manifest's checksum, then shows).
+"""
 
 from __future__ import annotations
 
