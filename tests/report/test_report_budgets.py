@@ -9,10 +9,10 @@ from report_samples import make_sweep, run_sweep
 
 from tuneopt.analysis.costs import Budget
 from tuneopt.ledger import Ledger
-from tuneopt.report import tables
-from tuneopt.report.chapters import budgets
+from tuneopt.report import section as tables
+from tuneopt.report.chapters import cost
 from tuneopt.report.compare import compare
-from tuneopt.report.figures.budgets import budgets_info, draw_budgets
+from tuneopt.report.figures.costs import budgets_info, draw_budgets
 from tuneopt.report.page import build_page
 from tuneopt.report.sources import gather
 from tuneopt.report.study import read_study
@@ -62,12 +62,12 @@ def test_what_was_launched_ahead_in_vain_is_counted_as_that(tmp_path):
 def test_unequal_budgets_are_named_widest_first(comparison, study):
     counts = {(each.optimizer, each.ratio): each.trials for each in comparison.analysis.budgets}
     assert counts["adamw", 1.0] != counts["soap", 1.0]
-    words = " ".join(budgets.chapter(study, comparison).lead)
+    words = " ".join(cost.budgets_chapter(study, comparison).lead)
     assert "Budgets are unequal in 2 of 2 regimes" in words
     assert f"{counts['adamw', 1.0]:,} of adamw" in words and f"{counts['soap', 1.0]:,} of soap" in words
     even = tuple(replace(each, trials=30) for each in comparison.analysis.budgets)
     same = replace(comparison, analysis=replace(comparison.analysis, budgets=even))
-    assert "equally many trials (2 regimes)" in " ".join(budgets.chapter(study, same).lead)
+    assert "equally many trials (2 regimes)" in " ".join(cost.budgets_chapter(study, same).lead)
     assert isinstance(even[0], Budget)
 
 
@@ -87,11 +87,11 @@ def test_a_studys_seconds_are_counted_once(tmp_path):
     ledger.put_run({"sweep": "elsewhere", "study": "other", "busy_seconds": 1e9, "slots": 2})
     study = read_study(ledger)
     material = gather(ledger)
-    facts = dict(budgets.chapter(study, compare(material)).blocks[-1].facts)
+    facts = dict(cost.budgets_chapter(study, compare(material)).blocks[-1].values)
     assert facts["runs"] == "2, 1 of them interrupted" and facts["wall time"] == "6.67 min"
     assert facts["slot utilisation"] == "52%", "420 busy seconds of 800"
     for view in study.views:
-        own = dict(tables.budget(view).facts)
+        own = dict(tables.budget(view).values)
         assert own["wall time"] == "shared with the other sweeps of its study" and own["slot utilisation"] == "\u2013"
 
 

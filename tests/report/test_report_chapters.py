@@ -1,5 +1,7 @@
 """The chapters of a comparison: what they find, and what they say where nothing fills them."""
 
+import json
+
 import pytest
 
 from tuneopt import analysis
@@ -65,6 +67,18 @@ def test_without_a_baseline_the_chapter_says_what_a_speedup_needs(tmp_path):
     chapter = speedup.chapter(compare(gather(results=path)))
     assert chapter.blocks == ()
     assert "needs adamw at two ratios" in chapter.lead[0]
+
+
+def test_a_table_of_one_seed_each_has_residuals_without_a_band_of_noise(tmp_path):
+    losses = {1: 3.5, 2: 3.4, 4: 3.32}
+    rows = [{"optimizer": name, "scale": "nano-65k", "ratio": ratio, "loss": loss - lower}
+            for name, lower in (("adamw", 0.0), ("muon", 0.02)) for ratio, loss in losses.items()]  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(rows))
+    residuals = [figure for figure in figures_of(speedup.chapter(compare(gather(results=path))).blocks)
+                 if figure.key == "residuals"]  # fmt: skip
+    assert residuals and "noise" not in residuals[0].reading
+    assert all(shape["type"] != "rect" or shape["xref"] == "paper" for shape in residuals[0].plot["layout"]["shapes"])
 
 
 def test_tie_groups_are_those_of_the_document(published):

@@ -5,10 +5,10 @@ import pytest
 from tuneopt.analysis.sensitivity import Sensitivity
 from tuneopt.report.drawing import Drawing
 from tuneopt.report.figures.curves import Curve, CurvesInfo, draw_curves
-from tuneopt.report.figures.path import PathInfo, Stand, Tried, draw_path
-from tuneopt.report.figures.seeds import SeedGroup, SeedsInfo, draw_seeds
+from tuneopt.report.figures.losses import SeedGroup, SeedsInfo, draw_seeds
 from tuneopt.report.figures.sensitivity import SensitivityInfo, draw_sensitivity
 from tuneopt.report.figures.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups
+from tuneopt.report.figures.star import PathInfo, Stand, Tried, draw_path
 from tuneopt.report.html import bundle
 from tuneopt.report.palette import BAD, look
 from tuneopt.report.rows import height, lay_out
@@ -181,7 +181,7 @@ def test_sensitivity_names_what_diverged_and_clips_what_is_far():
     assert "+2.0000" in words[0]
     right = drawing["layout"]["xaxis"]["range"][1]
     assert right < 1
-    assert max(x for trace in drawing["data"] for x in trace["x"]) <= right
+    assert max(x for trace in drawing["data"] for x in trace["x"] if x is not None) <= right
 
 
 def test_a_bar_within_the_tolerance_is_grey():

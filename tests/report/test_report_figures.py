@@ -9,26 +9,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneopt.report.blocks import Figure, csv_text
 from tuneopt.report.compare import compare
-from tuneopt.report.figure import Figure, csv_text
-from tuneopt.report.figures.against_ratio import against_ratio_info, draw_against_ratio
-from tuneopt.report.figures.against_scale import against_scale_info, draw_against_scale
-from tuneopt.report.figures.budgets import budgets_info, draw_budgets
-from tuneopt.report.figures.curves import curves_info, draw_curves
-from tuneopt.report.figures.exponents import draw_exponents, exponents_info
-from tuneopt.report.figures.joint import ResidualsInfo, draw_joint, draw_residuals, joint_info
-from tuneopt.report.figures.laws import draw_laws, laws_info
-from tuneopt.report.figures.losses import LossesInfo, LossLane, LossPoint, draw_losses, losses_info
-from tuneopt.report.figures.pareto import draw_pareto, pareto_info
-from tuneopt.report.figures.path import draw_path, path_info
-from tuneopt.report.figures.regrets import draw_regrets, regrets_info
-from tuneopt.report.figures.seeds import draw_seeds, seeds_info
-from tuneopt.report.figures.sensitivity import draw_sensitivity, sensitivity_info
-from tuneopt.report.figures.speedups import SpeedupPoint, SpeedupsInfo, draw_speedups, speedups_infos
-from tuneopt.report.figures.star import draw_star, star_info
-from tuneopt.report.figures.training import draw_training, training_info
-from tuneopt.report.figures.transfer import draw_transfer, transfer_infos
-from tuneopt.report.figures.undertuned import draw_undertuned, undertuned_info
+from tuneopt.report.figures.against import (
+    against_ratio_info,
+    against_scale_info,
+    draw_against_ratio,
+    draw_against_scale,
+)
+from tuneopt.report.figures.costs import budgets_info, draw_budgets, draw_pareto, pareto_info
+from tuneopt.report.figures.curves import curves_info, draw_curves, draw_training, training_info
+from tuneopt.report.figures.fairness import draw_transfer, draw_undertuned, transfer_infos, undertuned_info
+from tuneopt.report.figures.laws import draw_exponents, draw_laws, exponents_info, laws_info
+from tuneopt.report.figures.losses import (
+    LossesInfo,
+    LossLane,
+    LossPoint,
+    draw_losses,
+    draw_seeds,
+    losses_info,
+    seeds_info,
+)
+from tuneopt.report.figures.sensitivity import draw_regrets, draw_sensitivity, regrets_info, sensitivity_info
+from tuneopt.report.figures.speedups import (
+    ResidualsInfo,
+    SpeedupPoint,
+    SpeedupsInfo,
+    draw_joint,
+    draw_residuals,
+    draw_speedups,
+    joint_info,
+    speedups_infos,
+)
+from tuneopt.report.figures.star import draw_path, draw_star, path_info, star_info
 from tuneopt.report.rows import MOST_ROWS, fitting, spread
 from tuneopt.report.sources import gather
 
@@ -105,7 +118,7 @@ def test_plotly_knows_every_property_that_is_drawn(drawn, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_data_is_whole_csv(drawn, name):
     info, drawing = drawn[name]
-    figure = Figure.of(name, info, drawing)
+    figure = Figure.of(name, info, lambda _: drawing)
     rows = list(csv.reader(io.StringIO(figure.csv)))
     columns, data = info.data()
     assert tuple(rows[0]) == columns

@@ -10,11 +10,9 @@ from tuneopt.analysis.costs import ParetoPoint
 from tuneopt.analysis.fairness import Transfer, Undertuned
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.speedup import Speedup
-from tuneopt.report.figures.against_scale import against_scale_info, draw_against_scale
-from tuneopt.report.figures.grouped import MOST_PLACES, Spot, places_of
-from tuneopt.report.figures.pareto import draw_pareto, pareto_info
-from tuneopt.report.figures.transfer import draw_transfer, transfer_infos
-from tuneopt.report.figures.undertuned import draw_undertuned, undertuned_info
+from tuneopt.report.figures.against import MOST_PLACES, Spot, against_scale_info, draw_against_scale, places_of
+from tuneopt.report.figures.costs import draw_pareto, pareto_info
+from tuneopt.report.figures.fairness import draw_transfer, draw_undertuned, transfer_infos, undertuned_info
 from tuneopt.report.palette import hollow
 from tuneopt.report.rows import LONGEST, shortened
 
@@ -83,7 +81,7 @@ def test_the_front_is_a_line_through_filled_marks():
     )
     plain = draw_pareto(info).plain()
     line = next(trace for trace in plain["data"] if trace["mode"] == "lines")
-    assert (line["x"], line["y"]) == ([10.0, 30.0], [3.2, 3.0])
+    assert (line["x"], line["y"]) == ([10.0, 30.0, None], [3.2, 3.0, None])
     symbols = {trace["name"]: trace["marker"]["symbol"] for trace in plain["data"] if trace["mode"] == "markers"}
     assert symbols == {"adamw": ["circle"], "muon": ["square-open"], "soap": ["diamond-tall"]}
     assert pareto_info([]) is None

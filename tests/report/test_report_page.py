@@ -17,7 +17,7 @@ from report_samples import make_sweep, run_sweep
 
 from tuneopt.ledger import Ledger
 from tuneopt.report import write_report
-from tuneopt.report.figure import Figure
+from tuneopt.report.blocks import Figure
 from tuneopt.report.html import _environment, bundle, library, page_script, plotly_script
 from tuneopt.report.study import read_study
 from tuneopt.spec import CorpusId, InputError

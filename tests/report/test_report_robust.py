@@ -10,8 +10,7 @@ from report_samples import make_sweep, run_sweep
 
 from tuneopt.ledger import Ledger
 from tuneopt.report.compare import compare
-from tuneopt.report.figures.path import path_info
-from tuneopt.report.figures.star import star_info
+from tuneopt.report.figures.star import path_info, star_info
 from tuneopt.report.html import render
 from tuneopt.report.page import build_page
 from tuneopt.report.sources import gather
@@ -61,10 +60,11 @@ def test_every_policy_shows_all_its_moves(tmp_path, policy):
     view = material.study.views[0]
     info = path_info(view)
     assert len(info.stands) == len(view.state.descent.path) + 1 > 2
-    assert len(page.sections[0].moves.rows) == len(info.stands)
+    blocks = {getattr(block, "title", ""): block for block in page.sections[0].blocks}
+    assert len(blocks["Moves"].rows) == len(info.stands)
     assert all(len(stand.changes) == 1 for stand in info.stands[1:])
     assert [stand.place for stand in info.stands] == sorted(stand.place for stand in info.stands)
-    assert f"--policy {policy}" in page.sections[0].command
+    assert f"--policy {policy}" in blocks["How to repeat this sweep"].text
 
 
 def test_a_tried_configuration_is_described_from_its_nearest_incumbent(view):

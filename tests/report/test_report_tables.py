@@ -4,16 +4,17 @@ from report_samples import make_record, make_sweep, run_sweep, smooth_loss
 
 from tuneopt.analysis.importance import importances
 from tuneopt.ledger import Ledger
-from tuneopt.report import provenance, tables
+from tuneopt.report import provenance
+from tuneopt.report import section as tables
 from tuneopt.report.command import tune_command
-from tuneopt.report.figures.path import path_info
+from tuneopt.report.figures.star import path_info
 from tuneopt.report.study import read_study
 from tuneopt.report.write import write_report
 from tuneopt.search.space import load_space
 
 
 def facts(found):
-    return dict(found.facts)
+    return dict(found.values)
 
 
 def test_hyperparameters_show_start_best_grid_and_edge(view):

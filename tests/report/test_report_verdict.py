@@ -3,7 +3,7 @@ from report_samples import make_sweep, run_sweep, smooth_loss
 
 from tuneopt.ledger import Ledger
 from tuneopt.report.study import read_study
-from tuneopt.report.verdict import certificate_sentence, certificate_state, mean, sweep_verdict, tiles
+from tuneopt.report.verdict import certificate_sentence, certificate_state, key_numbers, mean, sweep_verdict
 
 
 def the_view(path, sweep=None, loss=smooth_loss, **rest):
@@ -28,7 +28,7 @@ def test_the_verdict_gives_the_loss_with_its_error_and_the_gain(view):
 
 
 def test_the_tiles_show_losses_with_errors_certificate_and_cost(view):
-    shown = {tile.name: tile for tile in tiles(view, sweep_verdict(view))}
+    shown = {tile.name: tile for tile in key_numbers(view, sweep_verdict(view))}
     assert shown["Certificate"].value == "complete"
     assert shown["Report loss"].value == f"{view.state.best.report_loss:.4f}"
     assert shown["Report loss"].error == f"\u00b1\u00a0{view.state.best.report_error:.4f}"
@@ -44,7 +44,7 @@ def test_a_start_that_is_best_has_no_gain(tmp_path):
     verdict = sweep_verdict(view)
     assert verdict.gain is None
     assert "no change of the starting configuration won" in verdict.sentences[0]
-    assert {tile.name: tile.value for tile in tiles(view, verdict)}["Gain over the start"] == "none"
+    assert {tile.name: tile.value for tile in key_numbers(view, verdict)}["Gain over the start"] == "none"
 
 
 def test_a_gain_of_the_chosen_seed_alone_is_called_noise(tmp_path):
@@ -74,7 +74,7 @@ def test_a_sweep_in_which_everything_diverged_reports_no_loss(tmp_path):
     assert verdict.report is None
     assert "no loss to report" in verdict.sentences[0]
     assert any("diverged" in warning for warning in verdict.warnings)
-    assert {tile.name: tile.value for tile in tiles(view, verdict)}["Report loss"] == "\u2013"
+    assert {tile.name: tile.value for tile in key_numbers(view, verdict)}["Report loss"] == "\u2013"
 
 
 def test_one_seed_says_nothing_about_noise(tmp_path):

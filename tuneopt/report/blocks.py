@@ -1,15 +1,100 @@
-"""What a page is put together from, besides figures: tables, facts, prose, commands, folds and chapters.
+"""What a page is put together from: figures, tables, named values, prose, commands, folds and chapters.
 
-Each knows its ``kind``, by which the template finds the macro that draws it.
+An info is the pure data of a figure, and its drawer sees nothing else. `Figure.of` joins the two with the CSV that the
+reader can download, so that picture and data cannot disagree. Each block knows its ``kind``, by which the template
+finds the macro that writes it as HTML; nothing stands between the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from tuneopt.report.figure import Figure
+from tuneopt.report.drawing import Drawing
+
+Cell = str | int | float | bool | None
+
+
+class Info:
+    """The pure data of a figure, a frozen dataclass; its drawer sees nothing else.
+
+    A subclass states ``columns`` (the names of its data with units, such as ``loss_nats``), and writes the methods with
+    an underscore. A title that is always the same may stand in the place of the property.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+
+    @property
+    def title(self) -> str:
+        """What is shown, in a few words."""
+        return self._title()
+
+    @property
+    def reading(self) -> str:
+        """One sentence that says how to read the figure, by which rule it marks things, and what it leaves out."""
+        return self._reading()
+
+    def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+        """The figure's data: column names and rows, unrounded, with what the drawing leaves out as far as known."""
+        return self.columns, self._rows()
+
+    def _title(self) -> str:
+        raise NotImplementedError
+
+    def _reading(self) -> str:
+        raise NotImplementedError
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        raise NotImplementedError
+
+
+InfoT = TypeVar("InfoT", bound=Info)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page takes it in: texts, the drawing as plotly's plain data, and the data as CSV text."""
+
+    key: str
+    title: str
+    reading: str
+    plot: Mapping[str, Any]
+    height: int
+    csv: str
+
+    kind: ClassVar[str] = "figure"
+
+    @classmethod
+    def of(cls, key: str, info: InfoT, draw: Callable[[InfoT], Drawing]) -> Figure:
+        """A figure from its info and its drawer; ``key`` is unique on the page."""
+        plain = draw(info).plain()
+        return cls(key, info.title, info.reading, plain, plain["layout"]["height"], csv_text(*info.data()))
+
+    @classmethod
+    def all(cls, key: str, infos: Sequence[InfoT | None], draw: Callable[[InfoT], Drawing]) -> list[Figure]:
+        """The figures of the infos that there are; the second and later ones get a number behind ``key``."""
+        known = [info for info in infos if info is not None]
+        return [cls.of(f"{key}-{number}" if number else key, info, draw) for number, info in enumerate(known)]
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """CSV with a header. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(cell) for cell in row] for row in rows])
+    return sink.getvalue()
+
+
+def _cell(cell: Cell) -> Cell:
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float):
+        return float(f"{cell:.7g}")  # a loss is known to five digits; more would suggest otherwise and double the page
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 @dataclass(frozen=True)
@@ -24,16 +109,20 @@ class Table:
 
     kind: ClassVar[str] = "table"
 
+    def folded(self, most: int = 24) -> Block:
+        """The table as it is while it is short, in a fold when it is longer than ``most`` rows, a screen's height."""
+        return self if len(self.rows) <= most else Fold(f"{self.title}: all {len(self.rows):,} rows", (self,))
+
 
 @dataclass(frozen=True)
 class NamedValues:
     """Named values, one to a line."""
 
     title: str
-    facts: tuple[tuple[str, str], ...]
+    values: tuple[tuple[str, str], ...]
     note: str = ""
 
-    kind: ClassVar[str] = "facts"
+    kind: ClassVar[str] = "values"
 
 
 @dataclass(frozen=True)
@@ -65,7 +154,16 @@ class Fold:
     kind: ClassVar[str] = "fold"
 
 
-Block = Figure | Table | NamedValues | Prose | Command | Fold
+@dataclass(frozen=True)
+class Columns:
+    """Blocks that stand next to each other where the screen is wide enough."""
+
+    blocks: tuple[Block, ...]
+
+    kind: ClassVar[str] = "columns"
+
+
+Block = Figure | Table | NamedValues | Prose | Command | Fold | Columns
 
 
 @dataclass(frozen=True)
@@ -83,10 +181,5 @@ def figures_of(blocks: Sequence[Block]) -> Iterator[Figure]:
     for block in blocks:
         if isinstance(block, Figure):
             yield block
-        elif isinstance(block, Fold):
+        elif isinstance(block, Fold | Columns):
             yield from figures_of(block.blocks)
-
-
-def table_or_fold(table: Table, most: int = 24) -> Block:
-    """A table as it is while it is short, folded when it is longer than ``most`` rows."""
-    return table if len(table.rows) <= most else Fold(f"{table.title}: all {len(table.rows):,} rows", (table,))

@@ -1,29 +1,43 @@
-"""A plotly figure under construction, as the plain data that plotly.js draws.
+"""The drawing layer: a plotly figure under construction, as the plain data that plotly.js draws.
+
+Every drawer starts from a `Drawing` and adds marks, lines, bands and rows to it. What all figures share is decided here
+once: axes, hover texts, the outline of marks, grids of shaded cells, and where a scale ends. A drawer says only what is
+particular to its figure.
 
 Plotly's Python classes check every property at every step, which takes a quarter of a second for a figure with fifty
-labels; a large study has a thousand figures. `Drawing.figure` gives the checked figure, for notebooks and tests.
+labels, and a large study has a thousand figures; so a drawing is a plain dict. `Drawing.figure` gives the checked
+figure, for notebooks and tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.report.palette import BAND, MUTED, RULE
+from tuneopt.report.text import plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
+EDGE_TOLERANCES = 6.0
+"""A scale of losses shows at least this many tolerances: below that, noise would fill the whole width of a figure."""
+
 _STRIPE = "rgba(128,134,145,0.06)"
+
+_HOVER = "%{text}<extra></extra>"
+"""The hover shows the mark's own text and no box with the trace's name, which would repeat the optimizer."""
 
 
 class Drawing:
     """An empty canvas: transparent, without a title of its own, with room for labels made by plotly.
 
     ``height`` in pixels; ``x`` and ``y`` are axis titles with units, ``y=None`` for rows that label themselves. Text
-    colours are left to the page, which knows whether it is dark.
+    colours are left to the page, which knows whether it is dark. The page writes the title above the drawing, so that
+    it can be read and found without JavaScript.
     """
 
     def __init__(self, height: int, x: str, y: str | None = None, *, legend: bool = False) -> None:
@@ -32,7 +46,7 @@ class Drawing:
         self.notes: list[dict[str, Any]] = []
         self.across = _axis(x)
         self.up = _axis(y) if y else {**_axis(""), "showgrid": False}
-        self.beside: dict[str, Any] = {}
+        self.right: dict[str, Any] = {}
         self.layout: dict[str, Any] = {
             "height": height,
             "autosize": True,
@@ -48,8 +62,89 @@ class Drawing:
             self.layout["legend"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
 
     def scatter(self, **trace: Any) -> None:
-        """Add points or lines."""
+        """Add a trace of points or lines with plotly's own properties, for what `marks` and `lines` do not offer."""
         self.traces.append({"type": "scatter", **trace})
+
+    def marks(
+        self,
+        x: Sequence[Any],
+        y: Sequence[Any],
+        hover: Iterable[str],
+        colour: str | list[str],
+        symbol: str | list[str] = "circle",
+        size: float | list[int] = 9,
+        opacity: float = 1.0,
+        **trace: Any,
+    ) -> None:
+        """Add markers at ``x``, ``y``. ``hover`` has a text for each mark, in lines; without any, marks do not answer.
+
+        Texts are escaped here, because optimizers and coordinates are named by whoever made the table and plotly reads
+        some HTML tags. Outlines follow from the symbol: a cross is nothing but its lines, a hollow mark needs a line
+        that is seen beside filled ones, and a filled mark has none. Without a width plotly would draw white outlines
+        wherever ``size`` is a list.
+        """
+        symbols = [symbol] * len(x) if isinstance(symbol, str) else symbol
+        widths = [2.0 if mark in ("x-thin", "line-ns") else 1.5 if "-open" in mark else 0.0 for mark in symbols]
+        outline = {"width": widths[0] if len(set(widths)) == 1 else widths, "color": colour}
+        marker = {"symbol": symbol, "size": size, "color": colour, "opacity": opacity, "line": outline}
+        texts = [plain(text).replace("\n", "<br>") for text in hover]
+        answers = {"text": texts, "hovertemplate": _HOVER} if texts else {"hoverinfo": "skip"}
+        self.scatter(x=list(x), y=list(y), mode="markers", marker=marker, **answers, **trace)
+
+    def lines(
+        self, pieces: Iterable[Iterable[tuple[Any, Any]]], colour: str, width: float = 2.0, dash: str = "solid",
+        shape: str = "linear", **trace: Any,
+    ) -> None:  # fmt: skip
+        """Add lines, each a piece of (x, y) points, as one trace with gaps: hundreds of traces would be slow to draw.
+
+        Lines do not answer to the pointer unless ``hovertemplate`` is given; the marks on them do.
+        """
+        points = [point for piece in pieces for point in (*piece, (None, None))]
+        line = {"color": colour, "width": width, "dash": dash, "shape": shape}
+        silent = {} if "hovertemplate" in trace else {"hoverinfo": "skip"}
+        self.scatter(x=[x for x, _ in points], y=[y for _, y in points], mode="lines", line=line, **silent, **trace)
+
+    def bars(self, ends: Iterable[tuple[float, float, float]], colour: str, width: float, opacity: float) -> None:
+        """Add horizontal bars of (start, end, row), such as intervals: paler than the marks that lie on them."""
+        self.lines([((start, row), (end, row)) for start, end, row in ends], colour, width, opacity=opacity)
+
+    def grid(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[str],
+        cells: Sequence[Sequence[tuple[float | None, str, str]]],
+        shades: Sequence[tuple[float, str]],
+    ) -> None:
+        """Add a heat map with the first row on top: a cell is (number that shades it, text written in it, hover text).
+
+        The colour runs from 0 over ``shades`` to the largest number; None leaves a cell without colour. The texts are
+        notes and not the map's own text, because notes take the ink of the page, dark or light.
+        """
+        self.traces.append(
+            {
+                "type": "heatmap",
+                "x": list(range(len(columns))),
+                "y": list(range(len(rows))),
+                "z": [[number for number, _, _ in row] for row in cells],
+                "customdata": [[plain(hover) for _, _, hover in row] for row in cells],
+                "hovertemplate": "%{customdata}<extra></extra>",
+                "colorscale": [list(step) for step in shades],
+                "zmin": 0.0,
+                "showscale": False,
+                "xgap": 2,
+                "ygap": 2,
+                "hoverongaps": False,
+            }
+        )
+        for y, row in enumerate(cells):
+            for x, (_, words, _) in enumerate(row):
+                if words:
+                    self.note(words, x=x, y=y, font={"size": 11})
+        for axis, names in ((self.across, columns), (self.up, rows)):
+            axis.update(tickmode="array", tickvals=list(range(len(names))), ticktext=[plain(name) for name in names],
+                        showgrid=False)  # fmt: skip
+        self.across["tickangle"] = -40
+        self.up["autorange"] = "reversed"
 
     def note(self, text: str, **place: Any) -> None:
         """Add a text without an arrow."""
@@ -65,32 +160,39 @@ class Drawing:
 
     def rule(self, x: float, colour: str = MUTED, dash: str = "solid") -> None:
         """Draw a thin vertical line under everything."""
-        line = {"color": colour, "width": 1, "dash": dash}
-        self.shapes.append({"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line,
-                            "layer": "below"})  # fmt: skip
+        self._straight(colour, dash, x0=x, x1=x, yref="paper", y0=0, y1=1)
 
     def level(self, y: float, colour: str = MUTED, dash: str = "solid") -> None:
         """Draw a thin horizontal line under everything."""
-        line = {"color": colour, "width": 1, "dash": dash}
-        self.shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line,
-                            "layer": "below"})  # fmt: skip
+        self._straight(colour, dash, xref="paper", x0=0, x1=1, y0=y, y1=y)
+
+    def scale(self, low: float, high: float, form: str) -> None:
+        """Set the horizontal scale from ``low`` to ``high``; ``form`` is a d3 number format.
+
+        Five ticks that stand upright are what a phone has room for.
+        """
+        self.across.update(range=[low, high], tickformat=form, nticks=5, tickangle=0)
 
     def column(self, texts: Mapping[int, str]) -> None:
         """Write a text to the right of rows, where no mark can be under it: as labels of a second vertical axis."""
         bare = {"showgrid": False, "showline": False, "zeroline": False, "ticks": "", "automargin": True}
         words = {"tickmode": "array", "tickvals": list(texts), "ticktext": list(texts.values())}
         look = {"overlaying": "y", "side": "right", "matches": "y", "tickfont": {"size": 11}, "ticklabelstandoff": 5}
-        self.beside = {**bare, **words, **look}
+        self.right = {**bare, **words, **look}
         # plotly leaves out an axis that no trace uses.
         self.scatter(x=[None], y=[None], yaxis="y2", mode="markers", hoverinfo="skip", showlegend=False)
 
     def _rectangle(self, **rest: Any) -> None:
         self.shapes.append({"type": "rect", "line": {"width": 0}, "layer": "below", **rest})
 
+    def _straight(self, colour: str, dash: str, **rest: Any) -> None:
+        line = {"color": colour, "width": 1, "dash": dash}
+        self.shapes.append({"type": "line", "line": line, "layer": "below", **rest})
+
     def plain(self) -> dict[str, Any]:
         """Data and layout as plotly.js takes them."""
         marks = {"shapes": self.shapes, "annotations": self.notes}
-        axes = {"xaxis": self.across, "yaxis": self.up, **({"yaxis2": self.beside} if self.beside else {})}
+        axes = {"xaxis": self.across, "yaxis": self.up, **({"yaxis2": self.right} if self.right else {})}
         return {"data": self.traces, "layout": {**self.layout, **axes, **marks}}
 
     def figure(self) -> Figure:
@@ -103,3 +205,19 @@ class Drawing:
 def _axis(title: str) -> dict[str, Any]:
     words = {"text": title, "standoff": 10, "font": {"size": 12}}
     return {"automargin": True, "gridcolor": RULE, "linecolor": RULE, "zeroline": False, "ticks": "", "title": words}
+
+
+def scale_edge(differences: Sequence[float], tolerance: float) -> float:
+    """The largest difference (nats) worth drawing to scale: three quarters of the points and six tolerances fit.
+
+    A few hopeless values would otherwise squeeze everything that matters into a few pixels; they stand at the edge, as
+    an arrow, with their number. Where the largest lies only a little beyond (up to 1.6 times the edge), the scale
+    reaches to it: an arrow would cost more than the room.
+    """
+    worse = sorted(difference for difference in differences if difference > 0)
+    floor = EDGE_TOLERANCES * tolerance
+    if not worse:
+        return floor
+    typical = worse[math.ceil(0.75 * len(worse)) - 1]
+    edge = max(floor, 1.25 * typical)
+    return worse[-1] * 1.02 if worse[-1] <= 1.6 * edge else edge

@@ -19,7 +19,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tuneopt.report.figure import Figure
+from tuneopt.report.blocks import Figure
 from tuneopt.report.page import Page
 from tuneopt.report.palette import look
 

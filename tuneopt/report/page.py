@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneopt.report.answer import Answer, Grid, answer, grid
-from tuneopt.report.blocks import Chapter, figures_of
-from tuneopt.report.chapters import budgets, cost, fairness, flips, ranking, sensitivity, sources, speedup
+from tuneopt.report.blocks import Chapter, Figure, figures_of
+from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup
 from tuneopt.report.compare import Comparison
-from tuneopt.report.figure import Figure
 from tuneopt.report.section import Section, section
 from tuneopt.report.sources import Material
 from tuneopt.report.text import listed, percent_text, plural
@@ -42,11 +41,8 @@ class Page:
     @property
     def all_figures(self) -> tuple[Figure, ...]:
         """Every figure in reading order."""
-        return tuple(
-            figure
-            for part in (*(chapter.blocks for chapter in self.chapters), *(own.figures for own in self.sections))
-            for figure in figures_of(part)
-        )
+        parts = (*(chapter.blocks for chapter in self.chapters), *(section.blocks for section in self.sections))
+        return tuple(figure for blocks in parts for figure in figures_of(blocks))
 
 
 def build_page(material: Material, comparison: Comparison) -> Page:
@@ -79,7 +75,7 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         ranking.chapter(material.study, comparison),
         flips.chapter(comparison),
         fairness.chapter(comparison),
-        budgets.chapter(material.study, comparison),
+        cost.budgets_chapter(material.study, comparison),
         sensitivity.chapter(comparison),
         cost.chapter(comparison),
     )

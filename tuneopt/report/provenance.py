@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneopt.report.blocks import NamedValues, Table
-from tuneopt.report.figures.path import differences
+from tuneopt.report.figures.star import differences
 from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural

@@ -99,3 +99,8 @@ def changes_text(changes: Sequence[tuple[str, Value, Value]]) -> str:
 def plain(text: object) -> str:
     """Text for a plotly label, which reads a few HTML tags: what looks like one is spelt out."""
     return html.escape(str(text), quote=False)
+
+
+def drawn_of(shown: int, every: int, words: str) -> str:
+    """What a figure has no room for, such as `` (8 of 40 regimes are drawn)``; empty where all are drawn."""
+    return f" ({shown} of {every} {words} are drawn)" if shown < every else ""

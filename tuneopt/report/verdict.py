@@ -185,7 +185,7 @@ def _mixed(view: SweepView) -> list[str]:
     return found
 
 
-def tiles(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]:
+def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]:
     """The figures of a single sweep that the first screen shows large."""
     certificate = view.state.descent.certificate
     seeds = plural(verdict.report.seeds, "seed") if verdict.report else "not measured"

@@ -1,73 +1,157 @@
-"""The same ranking by what it costs: seconds, FLOPs, peak memory and checkpoint bytes."""
+"""Two chapters on cost: what the tuning of each optimizer took, and rankings by seconds, FLOPs, memory and bytes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
 
-from tuneopt.report.blocks import Block, Chapter, Table, table_or_fold
+from tuneopt.analysis.costs import Budget
+from tuneopt.report.blocks import Block, Chapter, Figure, NamedValues, Table
 from tuneopt.report.compare import Comparison
-from tuneopt.report.figure import Figure
-from tuneopt.report.figures.pareto import draw_pareto, pareto_info
-from tuneopt.report.text import NONE, bytes_text, count_text, duration_text, loss_text
+from tuneopt.report.figures.costs import BudgetsInfo, budgets_info, draw_budgets, draw_pareto, pareto_info
+from tuneopt.report.study import StudyView
+from tuneopt.report.text import NONE, bytes_text, count_text, duration_text, listed, loss_text, percent_text, plural
 
-if TYPE_CHECKING:
-    from tuneopt.analysis.costs import Cost
-
-TITLE = "Cost"
-
-MISSING = (
-    "Rankings by seconds, memory and checkpoint size need columns seconds, peak_bytes and checkpoint_bytes; trials of "
-    "a ledger bring them."
-)
+NAMED = 3
+"""Regimes that the sentence on unequal budgets names; of more it gives the number."""
 
 
 def chapter(comparison: Comparison) -> Chapter:
     """Rankings by every measure that was recorded; FLOPs alone say too little for a chapter."""
     analysis = comparison.analysis
-    measured = [each for each in analysis.costs if any((each.seconds, each.peak_bytes, each.checkpoint_bytes))]
-    if not measured:
-        return Chapter("cost", TITLE, (MISSING,))
-    blocks: list[Block] = []
-    pareto = pareto_info(analysis.pareto)
-    if pareto is not None:
-        blocks.append(Figure.of("pareto", pareto, draw_pareto(pareto)))
-    blocks.append(table_or_fold(_table(comparison)))
-    return Chapter("cost", TITLE, (_sentence(comparison),), tuple(blocks))
+    if not any(any((one.seconds, one.peak_bytes, one.checkpoint_bytes)) for one in analysis.costs):
+        need = "Rankings by seconds, memory and checkpoint size need columns seconds, peak_bytes and checkpoint_bytes"
+        return Chapter("cost", "Cost", (f"{need}; trials of a ledger bring them.",))
+    blocks: list[Block] = [*Figure.all("pareto", [pareto_info(analysis.pareto)], draw_pareto)]
+    return Chapter("cost", "Cost", (_sentence(comparison),), (*blocks, _rankings(comparison).folded()))
 
 
 def _sentence(comparison: Comparison) -> str:
     """How many token speedups survive on the clock."""
-    baseline = comparison.analysis.baseline
-    rivals = [each for each in comparison.analysis.costs if each.optimizer != baseline]
-    both = [each for each in rivals if each.speedup is not None and each.speedup_seconds is not None]
+    both = [
+        (one, one.speedup, one.speedup_seconds)
+        for one in comparison.analysis.costs
+        if one.optimizer != comparison.analysis.baseline and one.speedup is not None and one.speedup_seconds is not None
+    ]
     if not both:
         return "Tokens are not the only price: the table ranks each regime by every cost that was measured."
-    faster = [each for each in both if (each.speedup or 0) > 1]
-    kept = [each for each in faster if (each.speedup_seconds or 0) > 1]
-    best = max(both, key=lambda each: each.speedup_seconds or 0.0)
+    faster = [seconds for _, tokens, seconds in both if tokens > 1]
+    best, in_tokens, in_seconds = max(both, key=lambda known: known[2])
     return (
-        f"Of {len(faster)} speedups above 1 in tokens, {len(kept)} remain above 1 in seconds; the largest in seconds "
-        f"is {best.optimizer} at {comparison.label(best.regime)} with {best.speedup_seconds:.2f} ({best.speedup:.2f} "
-        "in tokens). Seconds are those of the hardware in the provenance below."
+        f"Of {len(faster)} speedups above 1 in tokens, {sum(seconds > 1 for seconds in faster)} remain above 1 in "
+        f"seconds; the largest in seconds is {best.optimizer} at {comparison.label(best.regime)} with {in_seconds:.2f} "
+        f"({in_tokens:.2f} in tokens). Seconds are those of the hardware in the provenance below."
     )
 
 
-def _table(comparison: Comparison) -> Table:
-    rows = tuple(
-        (comparison.label(each.regime), each.optimizer, _rank(each, "loss", loss_text(each.loss)),
-         _rank(each, "seconds", duration_text(each.seconds)), _rank(each, "flops", count_text(each.flops)),
-         _rank(each, "peak_bytes", bytes_text(each.peak_bytes)),
-         _rank(each, "checkpoint_bytes", bytes_text(each.checkpoint_bytes)),
-         *(NONE if value is None else f"{value:.2f}"
-           for value in (each.speedup, each.speedup_seconds, each.speedup_flops)))
-        for each in comparison.analysis.costs
-    )  # fmt: skip
+def _rankings(comparison: Comparison) -> Table:
+    rows = []
+    for one in comparison.analysis.costs:
+        ranks = dict(one.ranks)
+        measures = (
+            ("loss", loss_text(one.loss)), ("seconds", duration_text(one.seconds)), ("flops", count_text(one.flops)),
+            ("peak_bytes", bytes_text(one.peak_bytes)), ("checkpoint_bytes", bytes_text(one.checkpoint_bytes)),
+        )  # fmt: skip
+        speedups = (one.speedup, one.speedup_seconds, one.speedup_flops)
+        rows.append((
+            comparison.label(one.regime),
+            one.optimizer,
+            *(f"{text} ({ranks[name]})" if ranks.get(name) is not None else text for name, text in measures),
+            *(NONE if value is None else f"{value:.2f}" for value in speedups),
+        ))  # fmt: skip
     heads = ("regime", "optimizer", "report loss (nats)", "training time", "FLOPs", "peak memory", "checkpoint",
              "speedup in tokens", "in seconds", "in FLOPs")  # fmt: skip
     note = "In brackets the place in the regime, 1 being the best; times are device-seconds of one trial."
-    return Table("Rankings by cost", heads, rows, frozenset(range(2, 10)), note)
+    return Table("Rankings by cost", heads, tuple(rows), frozenset(range(2, 10)), note)
 
 
-def _rank(each: Cost, measure: str, text: str) -> str:
-    rank = dict(each.ranks).get(measure)
-    return text if rank is None else f"{text} ({rank})"
+def budgets_chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
+    """The budget record of a ledger's sweeps; a table of results has none."""
+    title = "What tuning has cost"
+    info = None if study is None else budgets_info(study.views)
+    if study is None or info is None:
+        return Chapter("budgets", title, ())
+    trials, seconds = sum(row.trials for row in info.rows), sum(row.device_seconds for row in info.rows)
+    whole = (
+        f"{plural(trials, 'trial')} of {plural(len(info.optimizers), 'optimizer')} took {duration_text(seconds)} of "
+        f"device time and {count_text(sum(row.flops for row in info.rows))} training FLOPs."
+    )
+    blocks: list[Block] = [Figure.of("spent", info, draw_budgets), _budget(info).folded()]
+    if study.runs:
+        blocks.append(_runs(study))
+    return Chapter("budgets", title, (whole, *_unequal(comparison)), tuple(blocks))
+
+
+def _unequal(comparison: Comparison) -> tuple[str, ...]:
+    """Where the optimizers of a regime had different numbers of trials, the widest gap first."""
+    places: dict[tuple[str | None, str | None, float | None], list[Budget]] = {}
+    for one in comparison.analysis.budgets:
+        places.setdefault((one.corpus, one.scale, one.ratio), []).append(one)
+    shared = [own for own in places.values() if len({one.optimizer for one in own}) > 1]
+    if not shared:
+        return ()
+    gaps = []
+    for own in shared:
+        least, most = (pick(own, key=lambda one: (one.trials, one.optimizer)) for pick in (min, max))
+        where = f"{least.scale}/{least.ratio:g}x" + (f" on {least.corpus}" if comparison.several_corpora else "")
+        words = f"{where} ({least.trials:,} of {least.optimizer}, {most.trials:,} of {most.optimizer})"
+        gaps.append((most.trials / max(least.trials, 1), words))
+    unequal = sorted((gap for gap in gaps if gap[0] > 1), key=lambda gap: -gap[0])
+    if not unequal:
+        return (f"In every regime that they share, the optimizers had equally many trials ({len(shared)} regimes).",)
+    named = listed(text for _, text in unequal[:NAMED])
+    more = f", and {len(unequal) - NAMED} more" if len(unequal) > NAMED else ""
+    return (
+        f"Budgets are unequal in {len(unequal)} of {plural(len(shared), 'regime')} with several optimizers: "
+        f"{named}{more}. An optimizer with more trials had more chances; `tuneopt study run --match-budget` gives all "
+        "as many.",
+    )
+
+
+def _budget(info: BudgetsInfo) -> Table:
+    rows = tuple(
+        (row.optimizer, row.phase, row.coordinate, f"{row.trials:,}", str(row.diverged), count_text(row.tokens),
+         count_text(row.flops), f"{row.device_seconds / 3600:.3g}")
+        for name in info.optimizers
+        for row in info.rows
+        if row.optimizer == name
+    )  # fmt: skip
+    heads = ("optimizer", "phase", "spent on", "trials", "diverged", "tokens", "FLOPs", "device-hours")
+    note = (
+        "Each trial counts once, in the first sweep that needed it. Tokens and FLOPs are those of whole budgets; "
+        "device time is what was used, start-up and evaluation included."
+    )
+    return Table("Budget by optimizer and coordinate", heads, rows, frozenset(range(3, 8)), note)
+
+
+def _runs(study: StudyView) -> NamedValues:
+    """The runs of the studies that the sweeps belong to.
+
+    A run's busy seconds are those of trials that did not end; what ended is in the shares of its sweeps. So each second
+    counts once.
+    """
+
+    def total(runs: Sequence[Mapping[str, object]], *names: str) -> float:
+        # Accounts may be of another release: a field that is missing or is no number counts as 0.
+        return sum(math.prod(_number(run.get(name)) for name in names) for run in runs)
+
+    wall, room = total(study.runs, "wall_seconds"), total(study.runs, "wall_seconds", "slots")
+    unfinished = total(study.runs, "busy_seconds")
+    busy = unfinished + total(study.shares, "busy_seconds")
+    cut = sum(run.get("interrupted") is True for run in study.runs)
+    return NamedValues(
+        "Runs of the study",
+        (
+            ("runs", f"{len(study.runs)}" + (f", {cut} of them interrupted" if cut else "")),
+            ("wall time", duration_text(wall)),
+            ("slots", listed(sorted({f"{_number(run.get('slots')):g}" for run in study.runs}))),
+            ("training and evaluation", duration_text(busy)),
+            ("in trials that did not end", duration_text(unfinished) if unfinished > 0 else NONE),
+            ("slot utilisation", percent_text(busy / room) if room else NONE),
+        ),
+        "Runs that were killed outright left no account; their trials count above all the same.",
+    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

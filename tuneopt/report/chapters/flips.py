@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuneopt.analysis.ranking import Flip
-from tuneopt.report.blocks import Block, Chapter, Fold, Table, table_or_fold
+from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison
-from tuneopt.report.figure import Figure
-from tuneopt.report.figures.training import draw_training, training_info
+from tuneopt.report.figures.curves import draw_training, training_info
 from tuneopt.report.text import NONE, listed, percent_text, plural
 
 TITLE = "Where rankings flip"
@@ -23,7 +22,7 @@ KINDS = {"ratio": "between ratios", "scale": "between scales", "training": "duri
 
 
 def chapter(comparison: Comparison) -> Chapter:
-    """The flips, and what would show those that cannot be seen."""
+    """The flips, those within noise folded away, and what would show those that cannot be seen."""
     analysis = comparison.analysis
     lead = [_sentence(analysis.flips)]
     blocks: list[Block] = []
@@ -35,12 +34,11 @@ def chapter(comparison: Comparison) -> Chapter:
         table = _table("Flips within noise", unsure, comparison)
         blocks.append(Fold(f"{plural(len(unsure), 'flip')} within noise", (table,)))
     for trials in (False, True):
-        info = training_info(analysis.orders, trials)
-        if info is not None:
-            blocks.append(Figure.of("training-trials" if trials else "training", info, draw_training(info)))
+        key = "training-trials" if trials else "training"
+        blocks += Figure.all(key, [training_info(analysis.orders, trials)], draw_training)
     cuts = _cuts(comparison)
-    if cuts is not None:
-        blocks.append(table_or_fold(cuts))
+    if cuts.rows:
+        blocks.append(cuts.folded())
     if not analysis.orders:
         lead.append("Flips during training need the loss at several moments of each run: a ledger has it, a table may "
                     "bring it as a column curve.")  # fmt: skip
@@ -48,6 +46,7 @@ def chapter(comparison: Comparison) -> Chapter:
 
 
 def _sentence(flips: Sequence[Flip]) -> str:
+    """How many flips there are of each kind, and how often noise alone would invent one."""
     counts = []
     for kind, words in KINDS.items():
         own = [flip for flip in flips if flip.kind == kind]
@@ -55,49 +54,42 @@ def _sentence(flips: Sequence[Flip]) -> str:
             counts.append(f"{len(own)} {words} ({sum(flip.significant for flip in own)} beyond noise)")
     if not counts:
         return "No pair of optimizers changes its order between the regimes compared."
-    rate = max((flip.rate for flip in flips), default=0.05)
     return (
         f"Pairs that change their order: {listed(counts)}. In one line of regimes noise invents a flip beyond noise "
-        f"with a chance of at most {percent_text(rate)}."
+        f"with a chance of at most {percent_text(max(flip.rate for flip in flips))}."
     )
 
 
 def _table(title: str, flips: Sequence[Flip], comparison: Comparison) -> Table:
-    rows = tuple(
-        (KINDS[flip.kind], flip.pair[0], flip.pair[1], _where(flip, comparison)) for flip in flips[:MOST]
-    )  # fmt: skip
+    rows = []
+    for flip in flips[:MOST]:
+        where = f"{comparison.label(flip.earlier)} \u2192 {comparison.label(flip.regime)}"
+        if flip.fraction is not None:
+            where = f"{comparison.label(flip.regime)}, after {percent_text(flip.fraction)} of training"
+        rows.append((KINDS[flip.kind], *flip.pair, where))
     more = f"{len(flips) - MOST} more are in the JSON." if len(flips) > MOST else ""
-    return Table(title, ("kind", "led first", "leads after", "where"), rows, note=more)
+    return Table(title, ("kind", "led first", "leads after", "where"), tuple(rows), note=more)
 
 
-def _where(flip: Flip, comparison: Comparison) -> str:
-    if flip.fraction is not None:
-        return f"{comparison.label(flip.regime)}, after {percent_text(flip.fraction)} of training"
-    return f"{comparison.label(flip.earlier)} \u2192 {comparison.label(flip.regime)}"
-
-
-def _cuts(comparison: Comparison) -> Table | None:
-    """What keeping the better half at some moment would have thrown away."""
+def _cuts(comparison: Comparison) -> Table:
+    """What keeping the better half at some moment would have thrown away; the regret is in nats of the final loss."""
     rows = []
     for order in comparison.analysis.orders:
         for moment in MOMENTS:
             at = min(range(len(order.fractions)), key=lambda place: abs(order.fractions[place] - moment))
             tau, regret = order.tau[at], order.cut_regret[at]
-            if tau is None:
-                continue
-            rows.append((
-                comparison.label(order.regime),
-                order.among,
-                str(order.curves),
-                percent_text(order.fractions[at]),
-                f"{tau:.2f}",
-                f"{order.crossed[at]} ({order.significant[at]})",
-                NONE if order.winner_rank[at] is None else str(order.winner_rank[at]),
-                listed(order.thrown_away[at]) or "nothing",
-                NONE if regret is None else f"{regret:.4f}",
-            ))  # fmt: skip
-    if not rows:
-        return None
+            if tau is not None:
+                rows.append((
+                    comparison.label(order.regime),
+                    order.among,
+                    str(order.curves),
+                    percent_text(order.fractions[at]),
+                    f"{tau:.2f}",
+                    f"{order.crossed[at]} ({order.significant[at]})",
+                    NONE if order.winner_rank[at] is None else str(order.winner_rank[at]),
+                    listed(order.thrown_away[at]) or "nothing",
+                    NONE if regret is None else f"{regret:.4f}",
+                ))  # fmt: skip
     heads = ("regime", "order among", "curves", "moment", "Kendall's tau", "pairs crossed (beyond noise)",
              "place of the winner", "best ones thrown away", "regret (nats)")  # fmt: skip
     return Table("What a cut in mid-training would have thrown away", heads, tuple(rows[:MOST]),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
-from tuneopt.analysis.ranking import Ranking
-from tuneopt.report.blocks import Block, Chapter, Table, table_or_fold
+from tuneopt.report.blocks import Block, Chapter, Figure, Table
 from tuneopt.report.compare import Comparison, winner_of
-from tuneopt.report.figure import Figure
-from tuneopt.report.figures.against_ratio import against_ratio_info, draw_against_ratio
+from tuneopt.report.figures.against import against_ratio_info, draw_against_ratio
 from tuneopt.report.figures.losses import draw_losses, losses_info
 from tuneopt.report.figures.speedups import TOGETHER, interval_text
 from tuneopt.report.palette import position
@@ -24,87 +21,78 @@ MOST_COLUMNS = 16
 
 
 def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
-    """The ranking of every regime."""
-    blocks: list[Block] = []
+    """The ranking of every regime.
+
+    Rows of losses are drawn only where they fit a screen, or where no scale has two ratios to be drawn against.
+    """
     rankings = comparison.analysis.rankings
     groups = _groups(comparison)
-    if groups is not None:
-        blocks.append(groups)
+    blocks: list[Block] = [] if groups is None else [groups]
     distances = against_ratio_info(rankings, comparison.scales)
-    if distances is not None:
-        blocks.append(Figure.of("distances", distances, draw_against_ratio(distances)))
+    blocks += Figure.all("distances", [distances], draw_against_ratio)
     if distances is None or sum(len(ranking.order) for ranking in rankings) <= TOGETHER:
-        losses = losses_info(comparison)
-        if losses.lanes:
-            blocks.append(Figure.of("losses", losses, draw_losses(losses)))
-    blocks.append(table_or_fold(results(study, comparison)))
+        blocks += Figure.all("losses", [losses_info(comparison)], draw_losses)
+    blocks.append(results(study, comparison).folded())
     return Chapter("ranking", TITLE, (_sentence(comparison),), tuple(blocks))
 
 
 def _sentence(comparison: Comparison) -> str:
-    compared = [each for each in comparison.analysis.rankings if len(each.order) > 1]
-    known = [each for each in compared if each.groups is not None]
-    alone = sum(len(each.leaders) == 1 for each in known)
+    """In how many regimes one optimizer leads alone, and from which difference on two runs differ."""
+    compared = [one for one in comparison.analysis.rankings if len(one.order) > 1]
+    known = [one for one in compared if one.groups is not None]
     if not compared:
         return "No regime has a result of more than one optimizer, so there is no ranking yet."
     if not known:
         return "The noise between seeds is not known in any regime, so losses are in order but nothing is ranked."
-    spans = [each.span for each in known if each.span is not None]
-    span = (
-        f"{min(spans):.4f}" if f"{min(spans):.4f}" == f"{max(spans):.4f}" else f"{min(spans):.4f} to {max(spans):.4f}"
-    )
+    alone = sum(len(one.leaders) == 1 for one in known)
+    spans = sorted(one.span for one in known if one.span is not None)
+    least, most = f"{spans[0]:.4f}", f"{spans[-1]:.4f}"
     return (
         f"Of {plural(len(known), 'regime')} with several optimizers and known noise, {alone} "
         f"{'has' if alone == 1 else 'have'} a single best one; in the others several share the lead. Between single "
-        f"runs a difference counts from {span} nats on, which allows for the number of pairs compared."
+        f"runs a difference counts from {least if least == most else f'{least} to {most}'} nats on, which allows for "
+        "the number of pairs compared."
     )
 
 
 def _groups(comparison: Comparison) -> Table | None:
-    """Tie groups: a row per optimizer, a column per regime; None where no regime has them."""
-    known = [each for each in comparison.analysis.rankings if each.groups is not None and len(each.order) > 1]
+    """Tie groups: a row per optimizer, a column per regime; None for fewer than two regimes that have them.
+
+    Rows are ordered by the mean group over all regimes that the optimizer was run in.
+    """
+    known = [one for one in comparison.analysis.rankings if one.groups is not None and len(one.order) > 1]
     if len(known) < 2:
         return None
+    every: dict[str, list[int]] = {}
+    for ranking in known:
+        for name, group in zip(ranking.order, ranking.groups or (), strict=True):
+            every.setdefault(name, []).append(group)
     shown = [known[at] for at in spread(len(known), MOST_COLUMNS)]
-    cells: dict[str, list[str]] = {}
-    for number, ranking in enumerate(shown):
-        for name, text in _cells(ranking).items():
-            cells.setdefault(name, [NONE] * len(shown))[number] = text
-    mean = {name: _mean_group(known, name) for name in cells}
-    names = sorted(cells, key=lambda name: (mean[name], position(name)))
+    columns = [dict(zip(ranking.order, ranking.groups or (), strict=True)) for ranking in shown]
+    names = sorted(
+        {name for column in columns for name in column},
+        key=lambda name: (sum(every[name]) / len(every[name]), position(name)),
+    )
     more = f" {len(known) - len(shown)} more regimes are in the table of results." if len(shown) < len(known) else ""
     return Table(
         "Tie groups by regime",
-        ("optimizer", *(comparison.label(each.regime) for each in shown)),
-        tuple((name, *cells[name]) for name in names),
+        ("optimizer", *(comparison.label(one.regime) for one in shown)),
+        tuple((name, *(str(column.get(name, NONE)) for column in columns)) for name in names),
         frozenset(range(1, len(shown) + 1)),
         f"1 is the best group; optimizers of one group cannot be told from its best member.{more}",
     )
 
 
-def _cells(ranking: Ranking) -> Mapping[str, str]:
-    groups = ranking.groups or ()
-    return {name: str(group) for name, group in zip(ranking.order, groups, strict=True)}
-
-
-def _mean_group(rankings: list[Ranking], name: str) -> float:
-    found = [ranking.group_of(name) for ranking in rankings if name in ranking.order]
-    known = [group for group in found if group is not None]
-    return sum(known) / len(known) if known else math.inf
-
-
 def results(study: StudyView | None, comparison: Comparison) -> Table:
-    """Every optimizer in every regime: loss, tie group, speedup, certificate."""
+    """Every optimizer in every regime: loss, tie group, speedup, and its sweep's certificate if there is one."""
     baseline = comparison.analysis.baseline
     rows: list[tuple[str, ...]] = []
-    fast = {(each.regime, each.optimizer): each for each in comparison.analysis.speedups}
+    fast = {(one.regime, one.optimizer): one for one in comparison.analysis.speedups}
     for ranking in comparison.analysis.rankings:
         groups = ranking.groups or [None] * len(ranking.order)
         for optimizer, loss, group in zip(ranking.order, ranking.losses, groups, strict=True):
-            view = winner_of(study, comparison, ranking.regime, optimizer)
-            speed, result = fast.get((ranking.regime, optimizer)), comparison.winners[ranking.regime, optimizer]
-            error = None if ranking.noise is None else ranking.noise.sigma / math.sqrt(result.runs)
-            complete = view is not None and view.state.descent.certificate.complete and view.state.finished
+            speed, runs = fast.get((ranking.regime, optimizer)), comparison.winners[ranking.regime, optimizer].runs
+            error = None if ranking.noise is None else ranking.noise.sigma / math.sqrt(runs)
             row: tuple[str, ...] = (
                 comparison.label(ranking.regime),
                 optimizer,
@@ -114,9 +102,13 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
                 NONE if speed is None
                 else "baseline" if optimizer == baseline
                 else interval_text(speed.speedup, speed.low, speed.high),
-                str(result.runs),
+                str(runs),
             )  # fmt: skip
-            rows.append((*row, "complete" if complete else "none") if study is not None else row)
-    heads = ["regime", "optimizer", "report loss (nats)", "behind the best", "tie group", f"speedup over {baseline}"]
-    heads += ["seeds", "certificate"] if study is not None else ["seeds"]
-    return Table("Results", tuple(heads), tuple(rows), frozenset({2, 3, 4, 5, 6}))
+            if study is not None:
+                view = winner_of(study, comparison, ranking.regime, optimizer)
+                complete = view is not None and view.state.descent.certificate.complete and view.state.finished
+                row = (*row, "complete" if complete else "none")
+            rows.append(row)
+    heads = ("regime", "optimizer", "report loss (nats)", "behind the best", "tie group", f"speedup over {baseline}",
+             "seeds", *(["certificate"] if study is not None else []))  # fmt: skip
+    return Table("Results", heads, tuple(rows), frozenset({2, 3, 4, 5, 6}))

@@ -15,57 +15,6 @@ TITLE = "Provenance"
 MOST = 2000
 """Results that the table of trials lists."""
 
-
-def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter], sweeps: int) -> Chapter:
-    """Where every number comes from; folded, because it is for the tenth question."""
-    blocks: list[Block] = [Command("How to make this report again", material.command)]
-    blocks += [Fold(origin.name, (NamedValues(origin.name, origin.facts),)) for origin in material.origins]
-    notes = material.inputs.notes
-    if notes:
-        blocks.append(Fold("What the sources do not say", (Prose(tuple(_sentence(note) for note in notes)),)))
-    if material.study is not None:
-        environment = provenance.environment(material.study.views)
-        blocks.append(Fold(environment.title, (environment,)))
-        if material.study.other_trials:
-            blocks.append(Prose((
-                f"The ledger holds {plural(material.study.other_trials, 'further trial')} outside "
-                f"{'this sweep' if sweeps == 1 else 'these sweeps'}.",
-            )))  # fmt: skip
-    results = _results(comparison)
-    if results.rows and sweeps != 1:
-        blocks.append(Fold(results.title, (results,)))
-    figures = _figures(material, before)
-    if figures.rows:
-        blocks.append(Fold(figures.title, (figures,)))
-    return Chapter("provenance", TITLE, (), tuple(blocks))
-
-
-def _sentence(note: str) -> str:
-    return f"{note[:1].upper()}{note[1:]}."
-
-
-def _results(comparison: Comparison) -> Table:
-    rows = tuple(
-        (comparison.label(each.regime), each.optimizer, loss_text(each.loss), ", ".join(each.trials),
-         ", ".join(f"{name} {value_text(value)}" for name, value in each.config))
-        for each in comparison.analysis.winners[:MOST]
-    )  # fmt: skip
-    heads = ("regime", "optimizer", "report loss (nats)", "trials averaged", "configuration")
-    return Table("Trials and configuration behind each result", heads, rows, frozenset({2}))
-
-
-def _figures(material: Material, before: Sequence[Chapter]) -> Table:
-    """The command behind each figure, and the function that gives its numbers in Python."""
-    rows = []
-    for chapter in before:
-        for figure in figures_of(chapter.blocks):
-            name = FUNCTIONS[figure.key.rstrip("0123456789").rstrip("-")]
-            function = name if "." in name else f"tuneopt.analysis.{name}"
-            rows.append((chapter.title, figure.title, f"{material.command} -o report.html", f"#{figure.key}", function))
-    heads = ("chapter", "figure", "command", "place in the file", "numbers in Python")
-    return Table("How each figure is made again", heads, tuple(rows))
-
-
 FUNCTIONS = {
     "against-scale": "speedups",
     "speedups": "speedups",
@@ -84,3 +33,48 @@ FUNCTIONS = {
     "pareto": "pareto_points",
 }
 """The function of the analysis, or of another package, that gives a figure's numbers, by its key without its number."""
+
+
+def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter], sweeps: int) -> Chapter:
+    """Where every number comes from; folded, because it is for the tenth question.
+
+    ``before`` are the chapters whose figures are listed; a page of one sweep has none and shows its trials itself.
+    """
+    blocks: list[Block] = [Command("How to make this report again", material.command)]
+    blocks += [Fold(origin.name, (NamedValues(origin.name, origin.facts),)) for origin in material.origins]
+    if material.inputs.notes:
+        notes = Prose(tuple(f"{note[:1].upper()}{note[1:]}." for note in material.inputs.notes))
+        blocks.append(Fold("What the sources do not say", (notes,)))
+    if material.study is not None:
+        environment = provenance.environment(material.study.views)
+        blocks.append(Fold(environment.title, (environment,)))
+        if material.study.other_trials:
+            others, own = plural(material.study.other_trials, "further trial"), "this sweep" if sweeps == 1 else (
+                "these sweeps")  # fmt: skip
+            blocks.append(Prose((f"The ledger holds {others} outside {own}.",)))
+    for table in (*([_results(comparison)] if sweeps != 1 else []), _figures(material, before)):
+        if table.rows:
+            blocks.append(Fold(table.title, (table,)))
+    return Chapter("provenance", TITLE, (), tuple(blocks))
+
+
+def _results(comparison: Comparison) -> Table:
+    rows = tuple(
+        (comparison.label(one.regime), one.optimizer, loss_text(one.loss), ", ".join(one.trials),
+         ", ".join(f"{name} {value_text(value)}" for name, value in one.config))
+        for one in comparison.analysis.winners[:MOST]
+    )  # fmt: skip
+    heads = ("regime", "optimizer", "report loss (nats)", "trials averaged", "configuration")
+    return Table("Trials and configuration behind each result", heads, rows, frozenset({2}))
+
+
+def _figures(material: Material, before: Sequence[Chapter]) -> Table:
+    """The command behind each figure, and the function that gives its numbers in Python."""
+    rows = []
+    for part in before:
+        for figure in figures_of(part.blocks):
+            name = FUNCTIONS[figure.key.rstrip("0123456789").rstrip("-")]
+            function = name if "." in name else f"tuneopt.analysis.{name}"
+            rows.append((part.title, figure.title, f"{material.command} -o report.html", f"#{figure.key}", function))
+    heads = ("chapter", "figure", "command", "place in the file", "numbers in Python")
+    return Table("How each figure is made again", heads, tuple(rows))

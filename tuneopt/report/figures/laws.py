@@ -1,4 +1,4 @@
-"""The baseline's loss law at each scale, and the best result of each regime against it: where speedups come from."""
+"""Fitted laws: the baseline's loss against tokens, from which speedups are read, and laws of tuned hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneopt.analysis.hyper_laws import HyperLaw
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.speedup import BaselineLaw, Speedup
 from tuneopt.analysis.winner import Winner
+from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.drawing import Drawing
-from tuneopt.report.figure import Cell
-from tuneopt.report.palette import look, position
-from tuneopt.report.rows import spread
-from tuneopt.report.text import count_text, loss_text, plain
+from tuneopt.report.palette import hollow, look, position
+from tuneopt.report.rows import MOST_ROWS, height, lay_out, spread
+from tuneopt.report.text import count_text, loss_text, percent_text, plain
 
 POINTS = 60
 """Points along a drawn law."""
@@ -24,14 +25,23 @@ MOST_LAWS = 8
 """Scales that one figure holds."""
 
 BEYOND = 1.5
-"""A law is drawn this far beyond its largest budget, dashed: there it is a guess."""
+"""A law is drawn this far beyond its largest budget, dotted: there it is a guess."""
+
+FARTHEST = 3.0
+"""Times the largest budget at which an arrow to the curve is cut: a law may reach a loss at any distance, or never."""
+
+NARROWEST = 0.6
+"""Exponents are drawn on a scale of at least this much to each side."""
 
 
 @dataclass(frozen=True)
-class LawsInfo:
-    """The baseline's laws, its results and the lowest loss of each regime at their scales.
+class LawsInfo(Info):
+    """Claim: how a speedup is read. The horizontal way from a result to the baseline's curve is D to D_eff.
 
-    ``reached`` holds the tokens at which the law reaches a result's loss, by optimizer and regime.
+    ``laws`` are L = alpha D^-exponent + beta for each scale (D in tokens, L in nats per token), fitted to the
+    baseline's results, or a straight line in log D where there are two of them (Wen et al., arXiv 2509.02046).
+    ``results`` are the baseline's, and the lowest loss of each regime. ``reached`` holds the tokens at which the law
+    reaches a result's loss, by optimizer and regime. ``hidden`` scales have no room.
     """
 
     baseline: str
@@ -40,14 +50,13 @@ class LawsInfo:
     reached: Mapping[tuple[str, RegimeKey], float]
     hidden: int
 
-    @property
-    def title(self) -> str:
-        """What is shown."""
+    columns = ("corpus", "scale", "ratio", "optimizer", "tokens", "report_loss_nats", "law_loss_nats",
+               "law_tokens_for_the_loss", "runs")  # fmt: skip
+
+    def _title(self) -> str:
         return f"Loss law of {self.baseline} and the lowest loss of each regime"
 
-    @property
-    def reading(self) -> str:
-        """How to read the figure."""
+    def _reading(self) -> str:
         hidden = f" ({self.hidden} more scales are not drawn)" if self.hidden else ""
         return (
             f"The curve is the loss that {self.baseline} reaches with a token budget; a horizontal line leads from the "
@@ -55,16 +64,13 @@ class LawsInfo:
             f"dotted is beyond the budgets that {self.baseline} was trained with{hidden}."
         )
 
-    def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-        """One row per result, with the law's loss at its budget."""
-        columns = ("corpus", "scale", "ratio", "optimizer", "tokens", "report_loss_nats", "law_loss_nats",
-                   "law_tokens_for_the_loss", "runs")  # fmt: skip
-        fitted = {(each.corpus, each.scale): each.law for each in self.laws}
-        return columns, [
-            (*each.regime[:2], each.regime.ratio, each.optimizer, each.tokens, each.loss,
-             float(fitted[each.regime.corpus, each.regime.scale].loss(each.tokens)),
-             self.reached.get((each.optimizer, each.regime)), each.runs)
-            for each in self.results
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        laws = {(one.corpus, one.scale): one.law for one in self.laws}
+        return [
+            (*one.regime, one.optimizer, one.tokens, one.loss,
+             float(laws[one.regime.corpus, one.regime.scale].loss(one.tokens)),
+             self.reached.get((one.optimizer, one.regime)), one.runs)
+            for one in self.results
         ]  # fmt: skip
 
 
@@ -75,83 +81,143 @@ def laws_info(
     if not laws:
         return None
     kept = [laws[place] for place in spread(len(laws), MOST_LAWS)]
-    keys = {(each.corpus, each.scale) for each in kept}
-    here = [each for each in results if (each.regime.corpus, each.regime.scale) in keys]
+    keys = {(one.corpus, one.scale) for one in kept}
+    here = [one for one in results if one.regime[:2] in keys]
     lowest: dict[RegimeKey, Winner] = {}
-    for each in here:
-        if each.regime not in lowest or each.loss < lowest[each.regime].loss:
-            lowest[each.regime] = each
-    drawn = [each for each in here if each.optimizer == baseline or lowest[each.regime] is each]
-    drawn.sort(key=lambda each: (position(each.optimizer), each.regime))
+    for one in here:
+        if one.regime not in lowest or one.loss < lowest[one.regime].loss:
+            lowest[one.regime] = one
+    drawn = [one for one in here if one.optimizer == baseline or lowest[one.regime] is one]
+    drawn.sort(key=lambda one: (position(one.optimizer), one.regime))
     reached = {
-        (each.optimizer, each.regime): each.effective_tokens for each in speedups if each.effective_tokens is not None
+        (one.optimizer, one.regime): one.effective_tokens for one in speedups if one.effective_tokens is not None
     }
     return LawsInfo(baseline, tuple(kept), tuple(drawn), reached, len(laws) - len(kept))
 
 
 def draw_laws(info: LawsInfo) -> Drawing:
-    """A line per scale, named at its end; a marker per result."""
+    """A line per scale, named at its end, solid over the baseline's budgets and dotted beyond; a mark per result.
+
+    All laws have the baseline's colour: what tells them apart is where they lie. The axis is log D, on which equal
+    speedups are equal distances.
+    """
     drawing = Drawing(480, "training tokens D", "report loss (nats/token)", legend=True)
     colour = look(info.baseline).colour
-    largest = max(float(each.law.budgets[-1]) for each in info.laws)
-    for known in info.laws:
-        law = describe(known.law)
-        name = f"{known.corpus} {known.scale}".strip() if len({each.corpus for each in info.laws}) > 1 else known.scale
-        ends = float(known.law.budgets[0]), float(known.law.budgets[-1])
-        for start, end, dash in ((ends[0] / 1.1, ends[1], "solid"), (ends[1], BEYOND * ends[1], "dot")):
+    several = len({one.corpus for one in info.laws}) > 1
+    largest = max(float(one.law.budgets[-1]) for one in info.laws)
+    for one in info.laws:
+        name = f"{one.corpus} {one.scale}".strip() if several else one.scale
+        least, most = float(one.law.budgets[0]), float(one.law.budgets[-1])
+        law = describe(one.law)
+        words = (
+            f"{info.baseline} at {name}: straight line in log D through two ratios"
+            if law["kind"] == "log-linear"
+            else f"{info.baseline} at {name}: L = {law['alpha']:.4g} D^-{law['exponent']:.3f} + {law['beta']:.4f}, "
+            f"residual {law['residual']:.4f} nats"
+        )
+        for start, end, dash in ((least / 1.1, most, "solid"), (most, BEYOND * most, "dot")):
             budgets = np.geomspace(start, end, POINTS)
-            drawing.scatter(
-                x=[float(f"{budget:.5g}") for budget in budgets],
-                y=[round(float(loss), 5) for loss in known.law.loss(budgets)],
-                mode="lines",
-                line={"color": colour, "width": 2, "dash": dash},
-                showlegend=False,
-                hovertemplate=plain(_law_text(info.baseline, name, law)) + "<extra></extra>",
-            )
+            curve = [(float(f"{budget:.5g}"), round(float(loss), 5))
+                     for budget, loss in zip(budgets, one.law.loss(budgets), strict=True)]  # fmt: skip
+            drawing.lines([curve], colour, 2, dash, showlegend=False, hovertemplate=plain(words) + "<extra></extra>")
         drawing.note(
-            f"<b>{plain(name)}</b>",
-            x=float(np.log10(BEYOND * ends[1])), y=float(known.law.loss(BEYOND * ends[1])),
+            f"<b>{plain(name)}</b>", x=float(np.log10(BEYOND * most)), y=float(one.law.loss(BEYOND * most)),
             xanchor="right", yanchor="top", yshift=-3, font={"size": 12},
         )  # fmt: skip
-    for optimizer in dict.fromkeys(each.optimizer for each in info.results):
-        own = [each for each in info.results if each.optimizer == optimizer]
-        seen = look(optimizer)
-        landing = {each.regime: info.reached.get((optimizer, each.regime), each.tokens) for each in own}
+    for optimizer in dict.fromkeys(result.optimizer for result in info.results):
+        own = [result for result in info.results if result.optimizer == optimizer]
+        colour, symbol = look(optimizer)
         if optimizer != info.baseline:
-            drawing.scatter(
-                x=[x for each in own for x in (each.tokens, min(landing[each.regime], 3 * largest), None)],
-                y=[y for each in own for y in (each.loss, each.loss, None)],
-                mode="lines", line={"color": seen.colour, "width": 1.5}, legendgroup=optimizer, showlegend=False,
-                hoverinfo="skip",
-            )  # fmt: skip
-        drawing.scatter(
-            x=[each.tokens for each in own],
-            y=[each.loss for each in own],
-            mode="markers",
-            legendgroup=optimizer,
-            name=plain(optimizer),
-            marker={"symbol": seen.symbol, "size": 8, "color": seen.colour},
-            text=[
-                plain(
-                    f"{optimizer} at {each.regime.label}: {loss_text(each.loss)} nats, {count_text(each.tokens)} tokens"
-                )
-                for each in own
-            ],
-            hovertemplate="%{text}<extra></extra>",
-        )
-    smallest = min(float(each.law.budgets[0]) for each in info.laws)
-    drawing.across.update(
-        type="log", range=[float(np.log10(smallest / 1.2)), float(np.log10(largest * BEYOND * 1.35))],
-        tickformat="~s", dtick="D2", tickangle=0,
-    )  # fmt: skip
+            ends = [min(info.reached.get((optimizer, result.regime), result.tokens), FARTHEST * largest)
+                    for result in own]  # fmt: skip
+            ways = [[(result.tokens, result.loss), (end, result.loss)] for result, end in zip(own, ends, strict=True)]
+            drawing.lines(ways, colour, 1.5, legendgroup=optimizer, showlegend=False)
+        drawing.marks(
+            [result.tokens for result in own],
+            [result.loss for result in own],
+            [f"{optimizer} at {result.regime.label}: {loss_text(result.loss)} nats, {count_text(result.tokens)} tokens"
+             for result in own],
+            colour, symbol, 8, legendgroup=optimizer, name=plain(optimizer),
+        )  # fmt: skip
+    smallest = min(float(one.law.budgets[0]) for one in info.laws)
+    edges = [float(np.log10(smallest / 1.2)), float(np.log10(largest * BEYOND * 1.35))]
+    drawing.across.update(type="log", range=edges, tickformat="~s", dtick="D2", tickangle=0)
     drawing.up.update(tickformat=".3~f")
     return drawing
 
 
-def _law_text(baseline: str, scale: str, law: dict[str, object]) -> str:
-    if law["kind"] == "log-linear":
-        return f"{baseline} at {scale}: straight line in log D through two ratios"
-    return (
-        f"{baseline} at {scale}: L = {law['alpha']:.4g} D^-{law['exponent']:.3f} + {law['beta']:.4f}, "
-        f"residual {law['residual']:.4f} nats"
-    )
+@dataclass(frozen=True)
+class ExponentsInfo(Info):
+    """Claim: which tuned hyperparameters move with model size and with the ratio, and which do not.
+
+    ``laws`` are h = a (N / 1e8)^b ratio^c + e over the tuned values of an optimizer's coordinate (Wen et al., arXiv
+    2509.02046; fitted in `tuneopt.analysis.hyper_laws`). b and c have no unit; ``level`` is the coverage of their
+    intervals. An interval that holds 0 shows no movement. ``hidden`` laws have no room and are in the data.
+    """
+
+    laws: tuple[HyperLaw, ...]
+    level: float
+    hidden: int
+
+    title = "Exponents of the hyperparameter laws"
+    columns = ("optimizer", "corpus", "coordinate", "regimes", "support", "a", "b", "b_low", "b_high", "c",
+               "c_low", "c_high", "e", "law_of_one_minus_value")  # fmt: skip
+
+    def _reading(self) -> str:
+        hidden = f"; {self.hidden} more laws are in the data" if self.hidden else ""
+        return (
+            "A coordinate grows as model size to the power at its filled mark and as the ratio to the power at its "
+            f"hollow mark; a line is the {percent_text(self.level)} interval, cut at the edges, and one that holds "
+            f"0 shows no movement{hidden}."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
+            (law.optimizer, law.corpus, law.coordinate, law.regimes, law.support, law.a, law.b, law.b_low, law.b_high,
+             law.c, law.c_low, law.c_high, law.e, law.complement)
+            for law in self.laws
+        ]  # fmt: skip
+
+
+def exponents_info(laws: Sequence[HyperLaw], level: float) -> ExponentsInfo | None:
+    """The coordinates that a law was fitted to; None without one."""
+    fitted = [law for law in laws if law.b is not None and law.c is not None]
+    fitted.sort(key=lambda law: (position(law.optimizer), law.corpus, law.coordinate))
+    lanes = len({(law.optimizer, law.corpus) for law in fitted})
+    hidden = max(len(fitted) + lanes - MOST_ROWS, 0)
+    return ExponentsInfo(tuple(fitted), level, hidden) if fitted else None
+
+
+def draw_exponents(info: ExponentsInfo) -> Drawing:
+    """A lane per optimizer, a row per coordinate: the filled mark is b (model size), the hollow one below it c (ratio).
+
+    The scale is made for the exponents and not for their intervals, which are wide where few regimes were run.
+    """
+    shown = info.laws[: len(info.laws) - info.hidden]
+    several = len({law.corpus for law in shown}) > 1
+    groups: dict[str, list[HyperLaw]] = {}
+    for law in shown:
+        groups.setdefault(f"{law.optimizer} on {law.corpus}" if several else law.optimizer, []).append(law)
+    lanes = [(name, [law.coordinate for law in own]) for name, own in groups.items()]
+    drawing = Drawing(height(lanes), "exponent (no unit)")
+    drawing.rule(0)
+    placed = lay_out(drawing, lanes)
+    edge = max([NARROWEST, *(1.4 * abs(value) for law in shown for value in (law.b, law.c) if value is not None)])
+    for own, places in zip(groups.values(), placed, strict=True):
+        colour, symbol = look(own[0].optimizer)
+        for law, place in zip(own, places, strict=True):
+            name = f"1 - {law.coordinate}" if law.complement else law.coordinate
+            words = (
+                f"{law.optimizer}: {name} = {law.a:.3g} (N/1e8)^{law.b:.2f} ratio^{law.c:.2f} + {law.e:.3g}; support "
+                f"{law.support:.2f} over {law.regimes} regimes"
+            )
+            for value, low, high, shift, mark in (
+                (law.b, law.b_low, law.b_high, -0.17, symbol),
+                (law.c, law.c_low, law.c_high, 0.17, hollow(symbol)),
+            ):
+                if value is not None:
+                    left, right = (min(max(value if end is None else end, -edge), edge) for end in (low, high))
+                    drawing.bars([(left, right, place + shift)], colour, 2, 0.5)
+                    drawing.marks([value], [place + shift], [words], colour, mark, 8)
+    drawing.scale(-1.03 * edge, 1.03 * edge, ".2~f")
+    return drawing

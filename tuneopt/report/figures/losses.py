@@ -1,16 +1,21 @@
-"""Losses by optimizer and regime, with tie groups."""
+"""Losses with their standard errors: of the optimizers of each regime, and of a sweep's start and best over seeds.
+
+All are losses on the report split, on which no choice was made (nats per token).
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 
+from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
 from tuneopt.report.drawing import Drawing
-from tuneopt.report.figure import Cell
-from tuneopt.report.palette import look
+from tuneopt.report.palette import MUTED, look
 from tuneopt.report.rows import fitting, height, lay_out
-from tuneopt.report.text import loss_text, plural
+from tuneopt.report.study import SweepView
+from tuneopt.report.text import drawn_of, loss_text, plural
 
 
 @dataclass(frozen=True)
@@ -33,76 +38,161 @@ class LossLane:
 
 
 @dataclass(frozen=True)
-class LossesInfo:
-    """The losses of every regime that has a result; ``regimes`` counts those that a figure cannot hold as well."""
+class LossesInfo(Info):
+    """Claim: who has the lowest loss in a regime, and who cannot be told apart from it.
+
+    A standard error is sigma / sqrt(seeds), with sigma the spread between seeds that the analysis estimates for the
+    regime. Tie groups are those of the ranking (1 is the best). ``regimes`` counts those that the figure has no room
+    for as well.
+    """
 
     lanes: tuple[LossLane, ...]
     regimes: int
 
     title = "Loss by optimizer and regime"
+    columns = ("regime", "optimizer", "report_loss_nats", "standard_error_nats", "seeds", "tie_group")
 
-    @property
-    def reading(self) -> str:
-        """How to read the figure."""
-        hidden = f" ({len(self.lanes)} of {self.regimes} regimes are drawn)" if len(self.lanes) < self.regimes else ""
+    def _reading(self) -> str:
         return (
             "Each row is an optimizer's distance to the lowest report loss of its regime, with one standard error to "
-            f"each side; optimizers of one tie group cannot be told apart{hidden}."
+            "each side; optimizers of one tie group cannot be told apart"
+            f"{drawn_of(len(self.lanes), self.regimes, 'regimes')}."
         )
 
-    def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-        """One row per optimizer and regime."""
-        columns = ("regime", "optimizer", "report_loss_nats", "standard_error_nats", "seeds", "tie_group")
-        return columns, [
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
             (lane.label, point.optimizer, point.loss, point.error, point.runs, point.group)
             for lane in self.lanes
             for point in lane.points
         ]
 
 
-def losses_info(comparison: Comparison) -> LossesInfo:
-    """The losses that a comparison ranks."""
+def losses_info(comparison: Comparison) -> LossesInfo | None:
+    """The losses that a comparison ranks; None without a result."""
     lanes = []
     for regime, ranking in comparison.rankings.items():
         points = []
         groups = ranking["tie_groups"] or [None] * len(ranking["order"])
+        sigma = ranking["sigma"]
         for optimizer, loss, group in zip(ranking["order"], ranking["losses"], groups, strict=True):
             runs = comparison.winners[regime, optimizer].runs
-            sigma = ranking["sigma"]
             points.append(LossPoint(optimizer, loss, None if sigma is None else sigma / math.sqrt(runs), runs, group))
         lanes.append(LossLane(comparison.label(regime), tuple(points)))
-    chosen = fitting([len(lane.points) for lane in lanes])
-    return LossesInfo(tuple(lanes[place] for place in chosen), len(lanes))
+    chosen = tuple(lanes[place] for place in fitting([len(lane.points) for lane in lanes]))
+    return LossesInfo(chosen, len(lanes)) if chosen else None
 
 
 def draw_losses(info: LossesInfo) -> Drawing:
-    """A lane per regime, a row per optimizer in its colour."""
+    """A lane per regime, a row per optimizer in its colour; the loss and the tie group stand to the right.
+
+    Distances and not losses are drawn, because regimes differ by far more than optimizers do.
+    """
     lanes = [(lane.label, [point.optimizer for point in lane.points]) for lane in info.lanes]
     drawing = Drawing(height(lanes), "report loss above the lowest (nats/token)")
     drawing.rule(0)
-    beside = [[_beside(point) for point in lane.points] for lane in info.lanes]
-    placed = lay_out(drawing, lanes, beside, "loss \u00b7 tie group")
+    texts = [[loss_text(point.loss) + (f" \u00b7 {point.group}" if point.group else "") for point in lane.points]
+             for lane in info.lanes]  # fmt: skip
+    placed = lay_out(drawing, lanes, texts, "loss \u00b7 tie group")
     rows: dict[str, list[tuple[float, int, LossPoint]]] = {}
     for lane, places in zip(info.lanes, placed, strict=True):
         for point, place in zip(lane.points, places, strict=True):
             rows.setdefault(point.optimizer, []).append((point.loss - lane.points[0].loss, place, point))
-    for optimizer, found in rows.items():
-        seen = look(optimizer)
-        errors = [point.error or 0.0 for _, _, point in found]
-        drawing.scatter(
-            x=[x for x, _, _ in found],
-            y=[place for _, place, _ in found],
-            mode="markers",
-            error_x={"type": "data", "array": errors, "thickness": 2, "width": 5, "color": seen.colour},
-            marker={"symbol": seen.symbol, "size": 11, "color": seen.colour},
-            text=[f"{loss_text(p.loss, p.error)} nats per token, {plural(p.runs, 'seed')}" for _, _, p in found],
-            hovertemplate="%{text}<extra></extra>",
-            cliponaxis=False,
-        )
-    widest = max([1e-3, *(x + (point.error or 0.0) for found in rows.values() for x, _, point in found)])
-    drawing.across.update(range=[-0.1 * widest, 1.06 * widest], tickformat="+.4~g", nticks=5, tickangle=0)
+    for optimizer, own in rows.items():
+        colour, symbol = look(optimizer)
+        errors = [point.error or 0.0 for _, _, point in own]
+        drawing.marks(
+            [x for x, _, _ in own],
+            [place for _, place, _ in own],
+            [f"{loss_text(point.loss, point.error)} nats per token, {plural(point.runs, 'seed')}"
+             for _, _, point in own],
+            colour, symbol, 11, cliponaxis=False,
+            error_x={"type": "data", "array": errors, "thickness": 2, "width": 5, "color": colour},
+        )  # fmt: skip
+    widest = max([1e-3, *(x + (point.error or 0.0) for own in rows.values() for x, _, point in own)])
+    drawing.scale(-0.1 * widest, 1.06 * widest, "+.4~g")
     return drawing
 
 
-def _beside(point: LossPoint) -> str:
-    return loss_text(point.loss) + (f" \u00b7 {point.group}" if point.group else "")
+@dataclass(frozen=True)
+class SeedGroup:
+    """A configuration's report losses by seed in nats per token, with the ids of their trials."""
+
+    name: str
+    seeds: tuple[int, ...]
+    losses: tuple[float, ...]
+    trials: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean report loss."""
+        return statistics.fmean(self.losses)
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean; None below two seeds, where nothing is known of it."""
+        return statistics.stdev(self.losses) / math.sqrt(len(self.losses)) if len(self.losses) > 1 else None
+
+
+@dataclass(frozen=True)
+class SeedsInfo(Info):
+    """Claim: tuning gained what the two means differ by, confirmed with fresh seeds on a split that chose nothing.
+
+    ``groups`` are the start and the best configuration; one group alone where the descent never moved.
+    """
+
+    optimizer: str
+    groups: tuple[SeedGroup, ...]
+
+    title = "Start and best configuration over seeds"
+    columns = ("configuration", "trial", "seed", "report_loss_nats")
+
+    def _reading(self) -> str:
+        return (
+            "Each dot is one seed's loss on the report split, which no choice was made on; the bar is the mean with "
+            "one standard error to each side."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
+            (group.name, trial, seed, loss)
+            for group in self.groups
+            for trial, seed, loss in zip(group.trials, group.seeds, group.losses, strict=True)
+        ]
+
+
+def seeds_info(view: SweepView) -> SeedsInfo | None:
+    """The confirmation of a sweep; None before anything ended."""
+    named = [("start", view.start), ("best", view.winner)] if view.moved else [("start and best", view.start)]
+    groups = []
+    for name, records in named:
+        known = [(one.spec.seed, one.report_loss, one.trial) for one in records if one.report_loss is not None]
+        if known:
+            groups.append(SeedGroup(name, *zip(*known, strict=True)))
+    return SeedsInfo(view.optimizer, tuple(groups)) if groups else None
+
+
+def draw_seeds(info: SeedsInfo) -> Drawing:
+    """A row per configuration: dots for seeds, mean and error bar, its numbers above it.
+
+    The best is in the optimizer's colour and the start grey. The scale holds the losses and nothing else, for their
+    differences are small beside the losses themselves.
+    """
+    colour = look(info.optimizer).colour
+    drawing = Drawing(56 * len(info.groups) + 62, "report loss (nats/token)")
+    for row, group in enumerate(info.groups):
+        tone = colour if "best" in group.name else MUTED
+        mean = loss_text(group.mean, group.error)
+        drawing.note(f"<b>{group.name}</b>  {mean}, {plural(len(group.losses), 'seed')}",
+                     x=0, xref="paper", xanchor="left", xshift=4, y=row - 0.3)  # fmt: skip
+        drawing.marks(
+            [group.mean], [row + 0.12], [f"mean {mean} nats per token"], tone, "line-ns", 18,
+            error_x={"type": "data", "array": [group.error or 0.0], "thickness": 2.5, "width": 7, "color": tone},
+        )  # fmt: skip
+        seeds = [f"seed {seed}: {loss_text(loss)} nats per token\n{trial}"
+                 for seed, loss, trial in zip(group.seeds, group.losses, group.trials, strict=True)]  # fmt: skip
+        drawing.marks(group.losses, [row + 0.12] * len(group.losses), seeds, tone, opacity=0.6)
+    losses = [loss for group in info.groups for loss in group.losses]
+    pad = 0.12 * max(max(losses) - min(losses), 1e-3)
+    drawing.scale(min(losses) - pad, max(losses) + pad, ".4~f")
+    drawing.up.update(range=[len(info.groups) - 0.45, -0.65], showticklabels=False)
+    return drawing

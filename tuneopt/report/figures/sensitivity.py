@@ -1,21 +1,43 @@
-"""Sensitivity: how far the loss moves over the values next to the best one, coordinate by coordinate."""
+"""How much each coordinate matters: in one sweep over its neighbouring values, and over the stars of all regimes.
+
+The paper asks which hyperparameters need tuning at all and which may be left alone (Wen et al., arXiv 2509.02046). Both
+figures answer with the loss at values near the best one while everything else stays at its best; they say nothing
+about two coordinates changed together.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tuneopt.analysis.sensitivity import Sensitivity, sensitivities
-from tuneopt.report.drawing import Drawing
-from tuneopt.report.figure import Cell
-from tuneopt.report.figures.star import StarLane, StarPoint, scale_edge, star_info
-from tuneopt.report.palette import FAINT, look
+from tuneopt.constants import NEAR_OPTIMAL
+from tuneopt.report.blocks import Cell, Info
+from tuneopt.report.drawing import Drawing, scale_edge
+from tuneopt.report.figures.star import star_info
+from tuneopt.report.palette import BAD, FAINT, look, position
+from tuneopt.report.rows import MOST_ROWS, height, lay_out
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import change_text, plain, value_text
+from tuneopt.spec import Value
+
+if TYPE_CHECKING:
+    from tuneopt.analysis.sensitivity import Star
+
+
+def _values(values: Sequence[Value]) -> str:
+    return " ".join(value_text(value) for value in values)
 
 
 @dataclass(frozen=True)
-class SensitivityInfo:
-    """The coordinates over their near grid (one value to each side), most sensitive first; the incumbent's loss."""
+class SensitivityInfo(Info):
+    """Claim: which coordinates of one sweep need careful tuning.
+
+    ``coordinates`` hold the losses (nats per token, select split) over the near grid, one value to each side of the
+    best, the widest range first. ``tolerance`` is the sweep's: a range within it is drawn grey, for tuning that
+    coordinate more finely gains nothing that counts.
+    """
 
     optimizer: str
     incumbent_loss: float
@@ -23,99 +45,162 @@ class SensitivityInfo:
     coordinates: tuple[Sensitivity, ...]
 
     title = "Sensitivity of each coordinate"
+    columns = ("coordinate", "best_value", "near_values", "select_losses_nats", "diverged", "spread_nats")
 
-    @property
-    def reading(self) -> str:
-        """How to read the figure."""
+    def _reading(self) -> str:
         return (
             "Each bar spans the losses when one coordinate moves a single grid step from its best value, so a long bar "
             "needs careful tuning, and a bar inside the shaded tolerance can be left alone."
         )
 
-    def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-        """One row per coordinate."""
-        columns = ("coordinate", "best_value", "near_values", "select_losses_nats", "diverged", "spread_nats")
-        return columns, [
-            (
-                each.coordinate,
-                value_text(each.incumbent),
-                " ".join(value_text(value) for value in each.values),
-                " ".join(f"{loss:.5f}" for loss in each.losses),
-                " ".join(value_text(value) for value in each.diverged),
-                each.spread,
-            )
-            for each in self.coordinates
-        ]
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
+            (one.coordinate, value_text(one.incumbent), _values(one.values),
+             " ".join(f"{loss:.5f}" for loss in one.losses), _values(one.diverged), one.spread)
+            for one in self.coordinates
+        ]  # fmt: skip
 
 
 def sensitivity_info(view: SweepView) -> SensitivityInfo | None:
-    """The sensitivities of a sweep; None before its incumbent has a loss or any neighbour of it."""
+    """The sensitivities of a sweep; None before its incumbent has a loss or any neighbour of it ended."""
     info = star_info(view)
-    near = [
-        (lane.coordinate, point.value, point.loss)
-        for lane in info.lanes
-        for point in _neighbours(lane)
-        if point.status in ("completed", "diverged")
-    ]
+    near = []
+    for lane in info.lanes:
+        own = next(index for index, point in enumerate(lane.points) if point.incumbent)
+        for point in (*lane.points[max(own - 1, 0) : own], *lane.points[own + 1 : own + 2]):
+            if point.status in ("completed", "diverged"):
+                near.append((lane.coordinate, point.value, point.loss))
     if info.incumbent_loss is None or not near:
         return None
     incumbent = dict(view.state.descent.incumbent)
-    found = sensitivities(incumbent, info.incumbent_loss, near, info.tolerance)
-    return SensitivityInfo(info.optimizer, info.incumbent_loss, info.tolerance, found)
-
-
-def _neighbours(lane: StarLane) -> list[StarPoint]:
-    place = next(index for index, point in enumerate(lane.points) if point.incumbent)
-    return [*lane.points[max(place - 1, 0) : place], *lane.points[place + 1 : place + 2]]
+    ranked = sensitivities(incumbent, info.incumbent_loss, near, info.tolerance)
+    return SensitivityInfo(info.optimizer, info.incumbent_loss, info.tolerance, ranked)
 
 
 def draw_sensitivity(info: SensitivityInfo) -> Drawing:
-    """A bar per coordinate with its name above it, and a dot per value."""
-    colour = look(info.optimizer).colour
-    base = info.incumbent_loss
-    worst = [loss - base for each in info.coordinates for loss in each.losses]
+    """A bar per coordinate with its name and worst cost above it, and a dot per value; the best is a diamond.
+
+    Names stand above the bars instead of at the axis, so that the bars have the whole width of a phone. A range beyond
+    the scale ends at the edge in a triangle.
+    """
+    colour, base = look(info.optimizer).colour, info.incumbent_loss
+    worst = [loss - base for one in info.coordinates for loss in one.losses]
     edge = scale_edge(worst, info.tolerance)
-    drawing = Drawing(40 * max(len(info.coordinates), 2) + 58, "select loss above the best (nats/token)")
+    rows = max(len(info.coordinates), 2)
+    drawing = Drawing(40 * rows + 58, "select loss above the best (nats/token)")
     drawing.band(-info.tolerance, info.tolerance)
     drawing.rule(0)
-    for row, each in enumerate(info.coordinates):
-        low, high = min(each.losses) - base, max(each.losses) - base
-        note = f" \u00b7 diverged at {', '.join(value_text(value) for value in each.diverged)}" if each.diverged else ""
+    for row, one in enumerate(info.coordinates):
+        low, high = min(one.losses) - base, max(one.losses) - base
+        gone = f" \u00b7 diverged at {', '.join(value_text(value) for value in one.diverged)}" if one.diverged else ""
         beyond = ", off the scale" if high > edge else ""
         drawing.note(
+            f"<b>{plain(one.coordinate)}</b>  {change_text(high)}{beyond}{plain(gone)}",
             x=0, xref="paper", xanchor="left", xshift=4, y=row - 0.3, align="left",
-            text=f"<b>{plain(each.coordinate)}</b>  {change_text(high)}{beyond}{plain(note)}",
         )  # fmt: skip
-        drawing.scatter(
-            x=[low, min(high, edge)],
-            y=[row + 0.14] * 2,
-            mode="lines",
-            line={"color": colour if high - low > info.tolerance else FAINT, "width": 7},
-            opacity=0.45,
-            hoverinfo="skip",
-        )
-        drawing.scatter(
-            x=[min(loss - base, edge) for loss in each.losses],
-            y=[row + 0.14] * len(each.losses),
-            mode="markers",
-            marker={
-                "size": [12 if value == each.incumbent else 9 for value in each.values],
-                "symbol": [_symbol(value == each.incumbent, loss - base > edge)
-                           for value, loss in zip(each.values, each.losses, strict=True)],
-                "color": colour,
-            },
-            customdata=[[plain(each.coordinate), plain(value_text(value)), change_text(loss - base)]
-                        for value, loss in zip(each.values, each.losses, strict=True)],
-            hovertemplate="%{customdata[0]} = %{customdata[1]}<br>%{customdata[2]} nats per token<extra></extra>",
+        tone = colour if high - low > info.tolerance else FAINT
+        drawing.bars([(low, min(high, edge), row + 0.14)], tone, 7, 0.45)
+        best = [value == one.incumbent for value in one.values]
+        drawing.marks(
+            [min(loss - base, edge) for loss in one.losses],
+            [row + 0.14] * len(one.losses),
+            [f"{one.coordinate} = {value_text(value)}\n{change_text(loss - base)} nats per token"
+             for value, loss in zip(one.values, one.losses, strict=True)],
+            colour,
+            ["diamond" if own else "triangle-right" if loss - base > edge else "circle"
+             for own, loss in zip(best, one.losses, strict=True)],
+            [12 if own else 9 for own in best],
+            0.7,
             cliponaxis=False,
         )  # fmt: skip
-    lowest = min([0.0, *worst])
-    drawing.across.update(
-        range=[min(-1.8 * info.tolerance, 1.25 * lowest), 1.06 * edge], tickformat="+.4~g", nticks=5, tickangle=0
-    )
-    drawing.up.update(range=[max(len(info.coordinates), 2) - 0.4, -0.7], showticklabels=False)
+    drawing.scale(min(-1.8 * info.tolerance, 1.25 * min([0.0, *worst])), 1.06 * edge, "+.4~g")
+    drawing.up.update(range=[rows - 0.4, -0.7], showticklabels=False)
     return drawing
 
 
-def _symbol(incumbent: bool, beyond: bool) -> str:
-    return "diamond" if incumbent else "triangle-right" if beyond else "circle"
+@dataclass(frozen=True)
+class RegretsInfo(Info):
+    """Claim: what one wrong coordinate costs, over all regimes with a star.
+
+    A mark is the regret (nats above the best) of the worst value of a coordinate that still trained, in one regime.
+    ``lanes`` are the optimizers with their coordinates, the costliest first; ``hidden`` calmer ones have no room.
+    Within `NEAR_OPTIMAL` nats of the best a value counts as near-optimal, by the rule of the paper.
+    """
+
+    stars: tuple[Star, ...]
+    lanes: tuple[tuple[str, tuple[str, ...]], ...]
+    hidden: int
+
+    title = "What one wrong coordinate costs"
+    columns = ("optimizer", "corpus", "scale", "ratio", "coordinate", "best_value", "worst_regret_nats",
+               "spread_nats", "near_optimal_values", "values", "losses_nats", "diverged_values")  # fmt: skip
+
+    def _reading(self) -> str:
+        hidden = f"; {self.hidden} calmer coordinates are not drawn" if self.hidden else ""
+        return (
+            "Each mark is a regime: the loss of the worst value of that coordinate which still trained, the others at "
+            f"their best; inside the shaded {NEAR_OPTIMAL:g} nats any value on the grid is near-optimal, a red cross "
+            f"is a regime in which some value diverged{hidden}."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
+            (star.optimizer, *star.regime, one.coordinate, value_text(one.incumbent), one.regret, one.spread,
+             _values(one.near_optimal), _values(one.values), " ".join(f"{loss:.5g}" for loss in one.losses),
+             _values(one.diverged))
+            for star in self.stars
+            for one in star.sensitivities
+        ]  # fmt: skip
+
+
+def regrets_info(stars: Sequence[Star]) -> RegretsInfo | None:
+    """The stars that changed anything; None without one. The costliest coordinates of each optimizer fit in.
+
+    A coordinate that diverged somewhere counts as costing one nat at least: that is the mistake to warn of.
+    """
+    known = [star for star in stars if star.sensitivities]
+    worst: dict[str, dict[str, float]] = {}
+    for star in known:
+        for one in star.sensitivities:
+            own = worst.setdefault(star.optimizer, {})
+            own[one.coordinate] = max(own.get(one.coordinate, 0.0), one.regret, 1.0 if one.diverged else 0.0)
+    if not worst:
+        return None
+    room = max(2, (MOST_ROWS - 2 * len(worst)) // len(worst))
+    ranked = {
+        optimizer: sorted(worst[optimizer], key=lambda name: (-worst[optimizer][name], name))
+        for optimizer in sorted(worst, key=position)
+    }
+    hidden = sum(max(len(names) - room, 0) for names in ranked.values())
+    lanes = tuple((optimizer, tuple(names[:room])) for optimizer, names in ranked.items())
+    return RegretsInfo(tuple(known), lanes, hidden)
+
+
+def draw_regrets(info: RegretsInfo) -> Drawing:
+    """A lane per optimizer, a row per coordinate, a mark per regime; red crosses at the edge are regimes that diverged.
+
+    Marks are see-through, so that several regimes at one place look darker.
+    """
+    drawing = Drawing(height(info.lanes), "loss above the best (nats/token)")
+    drawing.band(0, NEAR_OPTIMAL)
+    placed = lay_out(drawing, info.lanes)
+    edge = scale_edge([one.regret for star in info.stars for one in star.sensitivities], NEAR_OPTIMAL)
+    for (optimizer, names), places in zip(info.lanes, placed, strict=True):
+        rows = dict(zip(names, places, strict=True))
+        colour, symbol = look(optimizer)
+        own = [(star, one) for star in info.stars if star.optimizer == optimizer
+               for one in star.sensitivities if one.coordinate in rows]  # fmt: skip
+        drawing.marks(
+            [min(one.regret, edge) for _, one in own],
+            [rows[one.coordinate] for _, one in own],
+            [f"{one.coordinate} at {star.regime.label}: worst {change_text(one.regret)} nats; near-optimal: "
+             f"{', '.join(value_text(value) for value in one.near_optimal)}" for star, one in own],
+            colour,
+            ["triangle-right" if one.regret > edge else symbol for _, one in own],
+            opacity=0.7,
+            cliponaxis=False,
+        )  # fmt: skip
+        gone = [rows[one.coordinate] for _, one in own if one.diverged]
+        drawing.marks([edge] * len(gone), gone, (), BAD, "x-thin", cliponaxis=False)
+    drawing.scale(-0.03 * edge, 1.04 * edge, ".4~g")
+    return drawing

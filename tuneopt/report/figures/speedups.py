@@ -1,24 +1,40 @@
-"""Speedups over AdamW, with their intervals."""
+"""Speedups over the baseline with their intervals, and the joint fit that gives a second opinion on them.
+
+A speedup is D_eff / D: the tokens at which the baseline's loss law reaches an optimizer's loss, over the tokens that
+the optimizer used (Wen et al., arXiv 2509.02046). The joint fit explains all results at once with one
+factor for each optimizer (Volkova et al., arXiv 2602.07712); where the two disagree, neither is to be trusted far.
+
+Encodings of both figures: a lane for each regime or fit and a row for each optimizer in its colour and symbol. The
+shaded band is what the paper found, and the numbers stand to the right of the rows, where no mark can cover them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
 from tuneopt.report.drawing import Drawing
-from tuneopt.report.figure import Cell
-from tuneopt.report.palette import hollow, look
+from tuneopt.report.palette import hollow, look, position
 from tuneopt.report.rows import fitting, height, lay_out, spread
-from tuneopt.report.text import percent_text
+from tuneopt.report.text import change_text, drawn_of, percent_text
+
+if TYPE_CHECKING:
+    from tuneopt.analysis.joint import Factor, JointFit
 
 TOGETHER = 45
-"""Rows that one figure of all scales holds; of more, each scale gets its own."""
+"""Rows that one figure of all scales holds, about a screen; of more, each scale gets its own."""
 
 MOST_FIGURES = 8
+"""Figures of speedups on a page; of more scales an even selection is drawn, and the table has all."""
 
 PUBLISHED_BAND = (1.0, 1.4)
-"""Where the study of arXiv 2509.02046 found every optimizer's speedup over a well-tuned AdamW."""
+"""Where Wen et al. (arXiv 2509.02046) found every optimizer's speedup over a well-tuned AdamW."""
+
+LESS_THAN_A_LAW = frozenset({"interpolated", "lower bound", "no law"})
+"""Flags of a speedup that rests on less than a law of the baseline; an ``extrapolated`` one rests on a law."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +47,20 @@ class SpeedupPoint:
     high: float | None
     flags: tuple[str, ...]
 
+    @property
+    def text(self) -> str:
+        """The speedup and its interval; an asterisk where it rests on less than the law within its budgets."""
+        doubt = "*" if (LESS_THAN_A_LAW | {"extrapolated"}) & set(self.flags) else ""
+        return interval_text(self.speedup, self.low, self.high, doubt)
+
 
 @dataclass(frozen=True)
-class SpeedupsInfo:
-    """The speedups of every regime where the baseline has a law; ``level`` is the intervals' coverage.
+class SpeedupsInfo(Info):
+    """Claim: by what factor an optimizer saves tokens over the baseline, regime by regime.
 
-    ``regimes`` counts those that a figure cannot hold as well.
+    ``lanes`` are (regime, points with the largest speedup first), of regimes where the baseline has a law; speedups are
+    tokens over tokens. ``level`` is the coverage of the intervals, and ``regimes`` counts those that the figure has no
+    room for as well. ``where`` ends the title of a figure of one scale.
     """
 
     baseline: str
@@ -45,25 +69,21 @@ class SpeedupsInfo:
     regimes: int
     where: str = ""
 
-    @property
-    def title(self) -> str:
-        """What is shown."""
+    columns = ("regime", "optimizer", "speedup", "low", "high", "flags")
+
+    def _title(self) -> str:
         return f"Speedup over {self.baseline}{self.where}"
 
-    @property
-    def reading(self) -> str:
-        """How to read the figure."""
-        hidden = f" ({len(self.lanes)} of {self.regimes} regimes are drawn)" if len(self.lanes) < self.regimes else ""
+    def _reading(self) -> str:
         return (
             f"At a speedup of 1.2, {self.baseline} needs 1.2 times the tokens for the same loss; bars are "
             f"{percent_text(self.level)} intervals, the shaded band is the 1.0 to 1.4 that Wen et al. "
             "(arXiv 2509.02046) found, and an asterisk marks what rests on less than the law within its budgets"
-            f"{hidden}."
+            f"{drawn_of(len(self.lanes), self.regimes, 'regimes')}."
         )
 
-    def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-        """One row per optimizer and regime."""
-        return ("regime", "optimizer", "speedup", "low", "high", "flags"), [
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
             (label, point.optimizer, point.speedup, point.low, point.high, "; ".join(point.flags))
             for label, points in self.lanes
             for point in points
@@ -73,107 +93,225 @@ class SpeedupsInfo:
 def speedups_infos(comparison: Comparison) -> list[SpeedupsInfo]:
     """The speedups of a comparison, the baseline's own left out; one figure for all scales, or one for each.
 
-    Scales are drawn apart where one figure would be taller than a screen or two.
+    Scales are drawn apart where one figure would be taller than a screen or two (`TOGETHER`).
     """
-    document = comparison.document
+    baseline, level = comparison.document["baseline"], comparison.document["level"]
     lanes: dict[tuple[str, str], list[tuple[str, tuple[SpeedupPoint, ...]]]] = {}
     for regime in comparison.rankings:
         points = [
             SpeedupPoint(row["optimizer"], row["speedup"], row["low"], row["high"], tuple(row["flags"]))
             for (place, name), row in comparison.speedups.items()
-            if place == regime and name != document["baseline"]
+            if place == regime and name != baseline
         ]
         points.sort(key=lambda point: (-point.speedup, point.optimizer))
         if points:
             lanes.setdefault(regime[:2], []).append((comparison.label(regime), tuple(points)))
-    groups = list(lanes.values())
-    if sum(len(points) for own in groups for _, points in own) <= TOGETHER:
-        groups = [[lane for own in groups for lane in own]] if groups else []
-        return [_info(comparison, groups[0])] if groups else []
-    names = [f"{corpus} {scale}" if comparison.several_corpora else scale for corpus, scale in lanes]
-    return [_info(comparison, groups[at], f" at {names[at]}") for at in spread(len(groups), MOST_FIGURES)]
-
-
-def _info(
-    comparison: Comparison, lanes: Sequence[tuple[str, tuple[SpeedupPoint, ...]]], where: str = ""
-) -> SpeedupsInfo:
-    chosen = tuple(lanes[place] for place in fitting([len(points) for _, points in lanes]))
-    return SpeedupsInfo(comparison.document["baseline"], comparison.document["level"], chosen, len(lanes), where)
+    figures = [
+        (f" at {corpus} {scale}" if comparison.several_corpora else f" at {scale}", own)
+        for (corpus, scale), own in lanes.items()
+    ]
+    if figures and sum(len(points) for _, own in figures for _, points in own) <= TOGETHER:
+        figures = [("", [lane for _, own in figures for lane in own])]
+    infos = []
+    for at in spread(len(figures), MOST_FIGURES):
+        where, own = figures[at]
+        chosen = tuple(own[place] for place in fitting([len(points) for _, points in own]))
+        infos.append(SpeedupsInfo(baseline, level, chosen, len(own), where))
+    return infos
 
 
 def draw_speedups(info: SpeedupsInfo) -> Drawing:
-    """A lane per regime, a row per optimizer; an interval that is open above ends in an arrow."""
+    """A lane per regime, a row per optimizer; bars end in a cap, or in an arrow where they go on beyond the scale.
+
+    A mark is hollow where the speedup was interpolated between the baseline's results instead of read from a law.
+    """
     lanes = [(label, [point.optimizer for point in points]) for label, points in info.lanes]
     drawing = Drawing(height(lanes), f"speedup over {info.baseline} (tokens/tokens)")
     drawing.band(*PUBLISHED_BAND)
     drawing.rule(1)
-    left, right = _range(info)
-    beside = [[_beside(point) for point in points] for _, points in info.lanes]
-    placed = lay_out(drawing, lanes, beside, f"speedup [{percent_text(info.level)}]")
+    left, right = _range([point for _, points in info.lanes for point in points])
+    texts = [[point.text for point in points] for _, points in info.lanes]
+    placed = lay_out(drawing, lanes, texts, f"speedup [{percent_text(info.level)}]")
     rows: dict[str, list[tuple[int, SpeedupPoint]]] = {}
     for (_, points), places in zip(info.lanes, placed, strict=True):
         for point, place in zip(points, places, strict=True):
             rows.setdefault(point.optimizer, []).append((place, point))
-    for optimizer, found in rows.items():
-        seen = look(optimizer)
-        known = [(place, point.low, point.high) for place, point in found if point.low is not None]
-        ends = [(place, low, right if high is None or high > right else high, high) for place, low, high in known]
+    for optimizer, own in rows.items():
+        colour, symbol = look(optimizer)
+        x: list[float | None] = []
+        y: list[int | None] = []
+        caps: list[str] = []
+        for place, point in own:
+            if point.low is not None:
+                beyond = point.high is None or point.high > right
+                x += [point.low, right if beyond or point.high is None else point.high, None]
+                y += [place, place, None]
+                caps += ["line-ns", "triangle-right" if beyond else "line-ns", "line-ns"]
         drawing.scatter(
-            x=[x for _, low, end, _ in ends for x in (low, end, None)],
-            y=[y for place, *_ in ends for y in (place, place, None)],
-            mode="lines+markers",
-            hoverinfo="skip",
-            opacity=0.6,
-            line={"color": seen.colour, "width": 3},
-            marker={
-                "symbol": [mark for *_, end, high in ends
-                           for mark in ("line-ns", "line-ns" if high == end else "triangle-right", "line-ns")],
-                "size": 9,
-                "color": seen.colour,
-                "line": {"width": 2, "color": seen.colour},
-            },
+            x=x, y=y, mode="lines+markers", hoverinfo="skip", opacity=0.6, line={"color": colour, "width": 3},
+            marker={"symbol": caps, "size": 9, "color": colour, "line": {"width": 2, "color": colour}},
             cliponaxis=False,
         )  # fmt: skip
-        doubtful = ["interpolated" in point.flags for _, point in found]
-        drawing.scatter(
-            x=[min(point.speedup, right) for _, point in found],
-            y=[place for place, _ in found],
-            mode="markers",
-            marker={
-                "symbol": [hollow(seen.symbol) if open_ else seen.symbol for open_ in doubtful],
-                "size": 11,
-                "color": seen.colour,
-                "opacity": 1,
-                "line": {"width": [2 * open_ for open_ in doubtful]},
-            },
-            text=[f"{_beside(point)} {', '.join(point.flags)}" for _, point in found],
-            hovertemplate="%{text}<extra></extra>",
+        drawing.marks(
+            [min(point.speedup, right) for _, point in own],
+            [place for place, _ in own],
+            [f"{point.text} {', '.join(point.flags)}" for _, point in own],
+            colour,
+            [hollow(symbol) if "interpolated" in point.flags else symbol for _, point in own],
+            11,
             cliponaxis=False,
         )
-    drawing.across.update(range=[left, right], tickformat=".2~f", nticks=5, tickangle=0)
+    drawing.scale(left, right, ".2~f")
     return drawing
 
 
-def _range(info: SpeedupsInfo) -> tuple[float, float]:
-    """From the lowest interval to the highest, but not beyond twice the largest speedup: some are open above."""
-    every = [point for _, points in info.lanes for point in points]
-    largest = max(1.5, *(point.speedup for point in every if "lower bound" not in point.flags), 1.5)
-    ends = [point.high if point.high is not None else point.speedup for point in every]
-    starts = [point.low if point.low is not None else point.speedup for point in every]
-    return 0.97 * min(0.9, *starts, 0.9), 1.03 * min(max([1.5, *ends]), 2 * largest)
+def _range(points: Sequence[SpeedupPoint]) -> tuple[float, float]:
+    """From the lowest interval to the highest, but not beyond twice the largest speedup: some are open above.
+
+    The scale holds 0.9 to 1.5 at least, so that figures of small speedups do not look like large ones.
+    """
+    largest = max([1.5, *(point.speedup for point in points if "lower bound" not in point.flags)])
+    ends = [point.high if point.high is not None else point.speedup for point in points]
+    starts = [point.low if point.low is not None else point.speedup for point in points]
+    return 0.97 * min([0.9, *starts]), 1.03 * min(max([1.5, *ends]), 2 * largest)
 
 
-def interval_text(speedup: float, low: float | None, high: float | None) -> str:
-    """A speedup with its interval, if there is one."""
-    return f"{speedup:.2f}" if low is None else f"{speedup:.2f} [{low:.2f}, {_end(high)}]"
+def interval_text(speedup: float, low: float | None, high: float | None, mark: str = "") -> str:
+    """A speedup with ``mark`` behind it, and its interval if there is one: ``1.30 [1.26, open]``."""
+    high_text = "open" if high is None else f"{high:.2f}"
+    return f"{speedup:.2f}{mark}" if low is None else f"{speedup:.2f}{mark} [{low:.2f}, {high_text}]"
 
 
-def _beside(point: SpeedupPoint) -> str:
-    doubt = "*" if {"extrapolated", "interpolated", "lower bound", "no law"} & set(point.flags) else ""
-    if point.low is None:
-        return f"{point.speedup:.2f}{doubt}"
-    return f"{point.speedup:.2f}{doubt} [{point.low:.2f}, {_end(point.high)}]"
+@dataclass(frozen=True)
+class JointInfo(Info):
+    """Claim: one factor for each optimizer over all regimes, beside the smallest and largest of its single speedups.
+
+    Factors multiply an optimizer's tokens in a law with one exponent and one floor per scale (Volkova et al., arXiv
+    2602.07712; fitted in `tuneopt.analysis.joint`); they have no unit. ``level`` is the coverage of their intervals.
+    Whether the law is rejected by the data is for the residuals and the chapter's text to say, not for this figure.
+    """
+
+    baseline: str
+    level: float
+    fits: tuple[JointFit, ...]
+    single: Mapping[tuple[str, str | None, str], tuple[float, float]]
+    """(corpus, scale or None, optimizer): the range of the speedups of single regimes."""
+
+    title = "Second opinion: one speedup factor from a joint fit"
+    columns = ("fit", "optimizer", "factor", "low", "high", "results", "least_single", "largest_single")
+
+    def _reading(self) -> str:
+        return (
+            f"All results are fitted at once with one exponent, one floor per scale and one factor per optimizer, "
+            f"which multiplies its tokens (Volkova et al., arXiv 2602.07712); marks are factors with "
+            f"{percent_text(self.level)} intervals, pale lines span the speedups of single regimes, and where the two "
+            "disagree, trust neither to the last digit."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
+            (fit_name(fit), one.optimizer, one.factor, one.low, one.high, one.results,
+             *self.single.get((fit.corpus, fit.scale, one.optimizer), (None, None)))
+            for fit in self.fits
+            for one in fit.factors
+        ]  # fmt: skip
 
 
-def _end(high: float | None) -> str:
-    return "open" if high is None else f"{high:.2f}"
+def fit_name(fit: JointFit) -> str:
+    """A fit in short: its scale or all scales, with its corpus where it has one."""
+    place = "all scales together" if fit.scale is None else f"{fit.scale} alone"
+    return f"{fit.corpus}: {place}" if fit.corpus else place
+
+
+def rivals_of(fit: JointFit, baseline: str) -> list[Factor]:
+    """The factors that a fit could find, but the baseline's; largest first."""
+    known = [one for one in fit.factors if one.optimizer != baseline and one.factor is not None]
+    return sorted(known, key=lambda one: (-(one.factor or 0.0), one.optimizer))
+
+
+def joint_info(
+    fits: Sequence[JointFit], single: Mapping[tuple[str, str | None, str], tuple[float, float]],
+    baseline: str, level: float,
+) -> JointInfo | None:  # fmt: skip
+    """The joint fits as far as one figure holds them; None without a fit that has a factor beside the baseline's."""
+    known = [fit for fit in fits if rivals_of(fit, baseline)]
+    chosen = [known[place] for place in fitting([len(fit.factors) for fit in known])]
+    return JointInfo(baseline, level, tuple(chosen), single) if chosen else None
+
+
+def draw_joint(info: JointInfo) -> Drawing:
+    """A lane per fit, a row per optimizer but the baseline, largest factor first.
+
+    The factor's interval is a bar on a much wider and paler one, the range of single speedups: where the two lie apart
+    the eye sees it at once.
+    """
+    ordered = [rivals_of(fit, info.baseline) for fit in info.fits]
+    lanes = [(fit_name(fit), [one.optimizer for one in own]) for fit, own in zip(info.fits, ordered, strict=True)]
+    drawing = Drawing(height(lanes), "speedup factor (tokens/tokens)")
+    drawing.band(*PUBLISHED_BAND)
+    drawing.rule(1)
+    texts = [[interval_text(one.factor or 0.0, one.low, one.high) for one in own] for own in ordered]
+    placed = lay_out(drawing, lanes, texts, f"factor [{percent_text(info.level)}]")
+    ends = [0.9, 1.5]
+    for fit, own, places in zip(info.fits, ordered, placed, strict=True):
+        for one, place in zip(own, places, strict=True):
+            (colour, symbol), factor = look(one.optimizer), one.factor or 0.0
+            least, largest = info.single.get((fit.corpus, fit.scale, one.optimizer), (factor, factor))
+            low = factor if one.low is None else one.low
+            high = factor if one.high is None else one.high
+            ends += [low, high, factor]
+            drawing.bars([(least, largest, place)], colour, 9, 0.22)
+            drawing.bars([(low, high, place)], colour, 2.5, 0.7)
+            words = (f"{one.optimizer}: {interval_text(factor, one.low, one.high)}, "
+                     f"single regimes {least:.2f} to {largest:.2f}")  # fmt: skip
+            drawing.marks([factor], [place], [words], colour, symbol, 11, cliponaxis=False)
+    drawing.scale(0.97 * min(ends), 1.03 * min(max(ends), 3.0), ".2~f")
+    return drawing
+
+
+@dataclass(frozen=True)
+class ResidualsInfo(Info):
+    """Claim: where one factor per optimizer is too simple, its residuals drift with the regime.
+
+    Residuals are a result's loss minus the fitted one, in nats; positive is a loss above the fit. ``noise`` is one
+    standard deviation between seeds, the largest of the regimes: what stays inside needs no explanation.
+    """
+
+    fit: JointFit
+    noise: float | None
+
+    columns = ("optimizer", "corpus", "scale", "ratio", "report_loss_nats", "fitted_nats", "residual_nats")
+
+    def _title(self) -> str:
+        return f"Residuals of the joint fit: {fit_name(self.fit)}"
+
+    def _reading(self) -> str:
+        band = f", the shaded band being one standard deviation of the noise between seeds ({self.noise:.4f})" if (
+            self.noise) else ""  # fmt: skip
+        return (
+            "Each mark is a result's loss minus the fitted one; marks of one optimizer that drift from one side to "
+            f"the other are a speedup that changes with the regime, which one factor cannot say{band}."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [(one.optimizer, *one.regime, one.loss, one.fitted, one.residual) for one in self.fit.residuals]
+
+
+def draw_residuals(info: ResidualsInfo) -> Drawing:
+    """A row per optimizer, a mark per regime; marks grow with the model, so that a drift with scale can be seen."""
+    optimizers = sorted({one.optimizer for one in info.fit.residuals}, key=position)
+    lanes = [("residual of each regime", optimizers)]
+    drawing = Drawing(height(lanes) + 10, "loss minus fitted loss (nats/token)")
+    if info.noise is not None:
+        drawing.band(-info.noise, info.noise)
+    drawing.rule(0)
+    scales = list(dict.fromkeys(one.regime.scale for one in info.fit.residuals))
+    for optimizer, place in zip(optimizers, lay_out(drawing, lanes)[0], strict=True):
+        own = [one for one in info.fit.residuals if one.optimizer == optimizer]
+        drawing.marks(
+            [one.residual for one in own], [place] * len(own),
+            [f"{optimizer} at {one.regime.label}: {change_text(one.residual)} nats" for one in own],
+            *look(optimizer), [7 + 3 * min(scales.index(one.regime.scale), 3) for one in own], 0.75,
+        )  # fmt: skip
+    drawing.across.update(tickformat="+.4~g", nticks=5, tickangle=0)
+    return drawing

@@ -1,25 +1,36 @@
-"""The star as an ablation plot: every one-coordinate change of the incumbent, and what it costs."""
+"""Coordinate descent as figures: the path that the search took, and the star around where it ended.
+
+The star is the incumbent and every one-coordinate change of it; the certificate of a sweep is a statement on it, so
+its figure is the one to look at before believing the statement. The path shows how the search came there: moves, what
+was tried for each, and how much each gained (coordinate descent as in Wen et al., arXiv 2509.02046).
+
+Encodings: the optimizer's colour, red crosses for runs that diverged, triangles at the edge for losses beyond the
+scale (`scale_edge`), and the tolerance as a shaded band.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tuneopt.report.drawing import Drawing
-from tuneopt.report.figure import Cell
-from tuneopt.report.palette import BAD, look
+from tuneopt.report.blocks import Cell, Info
+from tuneopt.report.drawing import Drawing, scale_edge
+from tuneopt.report.palette import BAD, MUTED, look
 from tuneopt.report.rows import height, lay_out
 from tuneopt.report.study import SweepView
-from tuneopt.report.text import change_text, plain, value_text
+from tuneopt.report.text import change_text, changes_text, loss_text, plain, value_text
+from tuneopt.search.space import Config
 from tuneopt.spec import Value
 
-EDGE_TOLERANCES = 6.0
-"""The scale shows at least this many tolerances to the right, however small the differences are."""
+Changes = tuple[tuple[str, Value, Value], ...]
+"""What two configurations differ in, as (name, value before, value after)."""
 
 
 @dataclass(frozen=True)
 class StarPoint:
-    """One value of a coordinate, the rest as in the incumbent; ``difference`` to the incumbent in nats if it ended."""
+    """One value of a coordinate, the rest as in the incumbent; ``difference`` to the incumbent in nats if it ended.
+
+    ``status`` is incumbent, completed, diverged, pending, missing or unproven.
+    """
 
     value: Value
     status: str
@@ -41,8 +52,12 @@ class StarLane:
 
 
 @dataclass(frozen=True)
-class StarInfo:
-    """The star around the incumbent; ``edge`` is the largest difference drawn to scale, in nats."""
+class StarInfo(Info):
+    """Claim: what each single change of the best configuration costs, in nats per token on the select split.
+
+    ``tolerance`` is the difference that the sweep's certificate counts as none, and ``edge`` the largest difference
+    drawn to scale (nats). The incumbent has no loss where nothing could be compared yet; then there are no differences.
+    """
 
     optimizer: str
     incumbent_loss: float | None
@@ -51,20 +66,17 @@ class StarInfo:
     edge: float
 
     title = "Ablations around the best configuration"
+    columns = ("coordinate", "value", "status", "select_loss_nats", "difference_to_incumbent_nats")
 
-    @property
-    def reading(self) -> str:
-        """How to read the figure."""
+    def _reading(self) -> str:
         return (
             "Each row changes one value of the best configuration and nothing else; points to the right are worse, "
             "arrows lie beyond the scale, and inside the shaded band "
             f"(\u00b1{self.tolerance:.4f} nats, the tolerance) a change makes no difference that counts."
         )
 
-    def data(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-        """One row per value."""
-        columns = ("coordinate", "value", "status", "select_loss_nats", "difference_to_incumbent_nats")
-        return columns, [
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
             (lane.coordinate, value_text(point.value), point.status, point.loss, point.difference)
             for lane in self.lanes
             for point in lane.points
@@ -77,109 +89,200 @@ def star_info(view: SweepView) -> StarInfo:
     base = descent.incumbent_loss
     lanes = []
     for axis in space.axes:
-        own = StarPoint(space.value(descent.incumbent, axis.name), "incumbent", base, None if base is None else 0.0)
-        changes = [
-            StarPoint(
-                change.value,
-                change.status,
-                change.loss,
-                None if base is None or change.loss is None else change.loss - base,
-            )
+        points = [
+            StarPoint(change.value, change.status, change.loss,
+                      None if base is None or change.loss is None else change.loss - base)
             for change in descent.star
             if change.coordinate == axis.name
-        ]
-        points = [own, *changes]
-        if axis.numeric:
-            points.sort(key=lambda point: float(point.value))
-        else:
-            points.sort(key=lambda point: axis.values.index(point.value))
-        if changes:
+        ]  # fmt: skip
+        if points:
+            own = space.value(descent.incumbent, axis.name)
+            points.append(StarPoint(own, "incumbent", base, None if base is None else 0.0))
+            points.sort(key=lambda one: float(one.value) if axis.numeric else axis.values.index(one.value))
             lanes.append(StarLane(axis.name, tuple(points)))
-    tolerance = view.state.tolerance
     differences = [point.difference for lane in lanes for point in lane.points if point.difference is not None]
+    tolerance = view.state.tolerance
     return StarInfo(view.optimizer, base, tolerance, tuple(lanes), scale_edge(differences, tolerance))
 
 
-def scale_edge(differences: list[float], tolerance: float) -> float:
-    """The largest difference worth drawing to scale: three quarters of the points and six tolerances fit.
-
-    A few hopeless values would otherwise squeeze everything that matters into a few pixels; they stand at the edge
-    with their number.
-    """
-    worse = sorted(difference for difference in differences if difference > 0)
-    floor = EDGE_TOLERANCES * tolerance
-    if not worse:
-        return floor
-    typical = worse[math.ceil(0.75 * len(worse)) - 1]
-    edge = max(floor, 1.25 * typical)
-    return worse[-1] * 1.02 if worse[-1] <= 1.6 * edge else edge
-
-
 def draw_star(info: StarInfo) -> Drawing:
-    """A lane per coordinate, a row per value; what lies beyond the scale stands at its edge with its number."""
+    """A lane per coordinate, a row per value; what lies beyond the scale stands at its edge with its number.
+
+    The incumbent is a large diamond on zero, a pale line leads from zero to each mark, and what has no loss (a value
+    that diverged, or was not run) stands at the edge as a cross or a hollow circle with its status as number.
+    """
     colour = look(info.optimizer).colour
     differences = [point.difference for lane in info.lanes for point in lane.points if point.difference is not None]
-    left = min(-1.8 * info.tolerance, 1.25 * min(differences, default=0.0))
     lanes = [(lane.coordinate, [value_text(point.value) for point in lane.points]) for lane in info.lanes]
     drawing = Drawing(height(lanes), "select loss above the best (nats/token)")
     drawing.band(-info.tolerance, info.tolerance)
     drawing.rule(0)
-    every = [[_spot(point, info.edge) for point in lane.points] for lane in info.lanes]
-    placed = lay_out(drawing, lanes, [[spot.label for spot in spots] for spots in every])
-    for lane, spots, places in zip(info.lanes, every, placed, strict=True):
-        tones = [BAD if point.status == "diverged" else colour for point in lane.points]
-        drawing.scatter(
-            x=[end for spot in spots for end in (0, spot.x, None)],
-            y=[end for place in places for end in (place, place, None)],
-            mode="lines",
-            line={"color": colour, "width": 2},
-            opacity=0.35,
-            hoverinfo="skip",
-        )
-        drawing.scatter(
-            x=[spot.x for spot in spots],
-            y=places,
-            mode="markers",
-            marker={
-                "symbol": [spot.symbol for spot in spots],
-                "size": [13 if point.incumbent else 10 for point in lane.points],
-                "color": tones,
-                "opacity": 1,
-                "line": {"width": [2 if spot.symbol == "x-thin" else 0 for spot in spots], "color": tones},
-            },
-            customdata=[
-                [plain(lane.coordinate), plain(value_text(point.value)), plain(spot.hover)]
-                for point, spot in zip(lane.points, spots, strict=True)
-            ],
-            hovertemplate="%{customdata[0]} = %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+    shown = [[_shown(point, info.edge) for point in lane.points] for lane in info.lanes]
+    placed = lay_out(drawing, lanes, [[label for _, _, label, _ in own] for own in shown])
+    for lane, own, places in zip(info.lanes, shown, placed, strict=True):
+        x = [at for at, *_ in own]
+        drawing.bars([(0, at, place) for at, place in zip(x, places, strict=True)], colour, 2, 0.35)
+        drawing.marks(
+            x,
+            places,
+            [f"{lane.coordinate} = {value_text(point.value)}\n{hover}"
+             for point, (*_, hover) in zip(lane.points, own, strict=True)],
+            [BAD if point.status == "diverged" else colour for point in lane.points],
+            [symbol for _, symbol, _, _ in own],
+            [13 if point.incumbent else 10 for point in lane.points],
             cliponaxis=False,
-        )
-    drawing.across.update(range=[left, 1.04 * info.edge], tickformat="+.4~g", nticks=5, tickangle=0)
+        )  # fmt: skip
+    drawing.scale(min(-1.8 * info.tolerance, 1.25 * min(differences, default=0.0)), 1.04 * info.edge, "+.4~g")
     return drawing
 
 
-@dataclass(frozen=True)
-class _Spot:
-    """Where a point is drawn and what is written beside it."""
-
-    x: float
-    symbol: str
-    label: str
-    hover: str
-
-
-def _spot(point: StarPoint, edge: float) -> _Spot:
+def _shown(point: StarPoint, edge: float) -> tuple[float, str, str, str]:
+    """Where a point is drawn, its symbol, what stands to the right of its row, and its hover text."""
+    loss = "no loss" if point.loss is None else f"{point.loss:.4f} nats per token"
     if point.incumbent:
-        return _Spot(0.0, "diamond", "best", f"best configuration, {_loss(point.loss)}")
+        return 0.0, "diamond", "best", f"best configuration, {loss}"
     if point.difference is None:
-        symbol = "x-thin" if point.status == "diverged" else "circle-open"
-        return _Spot(edge, symbol, point.status, point.status)
+        return edge, "x-thin" if point.status == "diverged" else "circle-open", point.status, point.status
     label = change_text(point.difference)
-    hover = f"{_loss(point.loss)}, {label} to the best"
     if point.difference > edge:
-        return _Spot(edge, "triangle-right", label, f"{hover}, off the scale")
-    return _Spot(point.difference, "circle", label, hover)
+        return edge, "triangle-right", label, f"{loss}, {label} to the best, off the scale"
+    return point.difference, "circle", label, f"{loss}, {label} to the best"
 
 
-def _loss(loss: float | None) -> str:
-    return "no loss" if loss is None else f"{loss:.4f} nats per token"
+@dataclass(frozen=True)
+class Tried:
+    """A configuration: its place in the order asked (1 is the start), status, select loss in nats, and its changes.
+
+    ``changes`` is what sets it apart from the incumbent that it is nearest to.
+    """
+
+    place: int
+    trial: str
+    status: str
+    loss: float | None
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class Stand:
+    """An incumbent: from which place on it stood, in which wave it was decided, and the move that led to it.
+
+    ``loss`` and ``before`` are the select losses after and before the move, in nats.
+    """
+
+    place: int
+    wave: int
+    kind: str
+    loss: float | None
+    before: float | None
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class PathInfo(Info):
+    """Claim: the incumbent came down in moves that each gained more than ``tolerance`` (nats per token).
+
+    ``tried`` are the configurations with the sweep's own seed in the order the search asked for them, ``stands`` the
+    incumbents with the start first. Losses are those of the select split, on which the search decides.
+    """
+
+    optimizer: str
+    tolerance: float
+    tried: tuple[Tried, ...]
+    stands: tuple[Stand, ...]
+
+    title = "Path of the descent"
+    columns = ("order", "trial", "status", "select_loss_nats", "differs_from_incumbent")
+
+    def _reading(self) -> str:
+        return (
+            "Each dot is a configuration in the order the search asked for it; the stepped line is the loss of the "
+            "incumbent, and each numbered mark on it is a move that the table below spells out."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        return [
+            (one.place, one.trial, one.status, one.loss,
+             "; ".join(f"{name}: {value_text(old)} to {value_text(new)}" for name, old, new in one.changes))
+            for one in self.tried
+        ]  # fmt: skip
+
+
+def differences(before: Config, after: Config) -> Changes:
+    """What two configurations of one space differ in."""
+    return tuple((old[0], old[1], new[1]) for old, new in zip(before, after, strict=True) if old != new)
+
+
+def path_info(view: SweepView) -> PathInfo:
+    """The path of a sweep as its outcomes tell it.
+
+    A completed trial whose optimizer was not proven to have run is ``unproven`` and shows no loss: it could not win.
+    """
+    descent, start = view.state.descent, view.sweep.space.start
+    places = {config: number for number, config in enumerate(descent.asked, start=1)}
+    incumbents = [move.config for move in reversed(descent.path)] + [start]
+    tried = []
+    for config, place in places.items():
+        record = view.record(config)
+        status = "pending" if record is None else record.status
+        if record is not None and record.status == "completed" and not record.comparable:
+            status = "unproven"
+        loss = record.select_loss if record is not None and status == "completed" else None
+        changes = min((differences(incumbent, config) for incumbent in incumbents), key=len)
+        tried.append(Tried(place, view.sweep.trial_id(config), status, loss, changes))
+    stands = [Stand(1, 1, "start", tried[0].loss if tried else None, None, ())]
+    for move in descent.path:
+        # A move may lead to a configuration that an earlier star asked for: it cannot stand before its predecessor.
+        place = max(places[move.config], stands[-1].place)
+        stands.append(Stand(place, move.wave, move.kind, move.loss, move.loss_before, move.changes))
+    return PathInfo(view.optimizer, view.state.tolerance, tuple(tried), tuple(stands))
+
+
+def draw_path(info: PathInfo) -> Drawing:
+    """Grey dots, a stepped line in the optimizer's colour and numbered marks; high losses stand at the upper edge.
+
+    The scale always holds the start: from there the reader measures what tuning gained. What has not ended has no mark.
+    """
+    colour = look(info.optimizer).colour
+    losses = [one.loss for one in info.tried if one.loss is not None]
+    floor = min(losses, default=0.0)
+    stands = [(number, stand, stand.loss) for number, stand in enumerate(info.stands) if stand.loss is not None]
+    edge = scale_edge([loss - floor for loss in losses], info.tolerance)
+    top = floor + max([edge, *(1.1 * (loss - floor) for *_, loss in stands)])
+    drawing = Drawing(340, "configurations tried, in order", "select loss (nats/token)", legend=True)
+    gone = [one for one in info.tried if one.status == "diverged"]
+    rest = [one for one in info.tried if one.status != "diverged" and one.loss is not None]
+    for name, own, symbol, tone, size in (
+        ("configuration", [one for one in rest if (one.loss or 0.0) <= top], "circle", MUTED, 6),
+        ("above the scale", [one for one in rest if (one.loss or 0.0) > top], "triangle-up", MUTED, 6),
+        ("diverged", gone, "x-thin", BAD, 8),
+    ):
+        if own:
+            drawing.marks(
+                [one.place for one in own],
+                [top if one.loss is None else min(one.loss, top) for one in own],
+                [f"{changes_text(one.changes) or 'an incumbent'}: "
+                 f"{one.status if one.loss is None else f'{loss_text(one.loss)} nats per token'}" for one in own],
+                tone, symbol, size, name=name, cliponaxis=False,
+            )  # fmt: skip
+    last = max((one.place for one in info.tried), default=1)
+    steps = [(stand.place, loss) for _, stand, loss in stands]
+    drawing.lines([[*steps, *((last, loss) for _, loss in steps[-1:])]], colour, 2.5, shape="hv", name="incumbent")
+    moves = [f"{stand.kind}: {changes_text(stand.changes)}" if stand.changes else stand.kind for _, stand, _ in stands]
+    drawing.scatter(
+        x=[place for place, _ in steps],
+        y=[loss for _, loss in steps],
+        mode="markers+text",  # ``text`` is the number in the mark, so that the hover needs data of its own
+        marker={"size": 17, "color": colour},
+        text=[str(number) for number, *_ in stands],
+        textfont={"size": 10, "color": "#ffffff"},
+        textposition="middle center",
+        customdata=[[plain(move), loss] for move, (_, loss) in zip(moves, steps, strict=True)],
+        hovertemplate="%{customdata[0]}<br>%{y:.4f} nats per token<extra></extra>",
+        showlegend=False,
+        cliponaxis=False,
+    )
+    span = max(top - floor, 1e-9)
+    drawing.up.update(range=[floor - 0.09 * span, top + 0.04 * span], tickformat=".4~f")
+    drawing.across.update(range=[0.2, last + 0.8], tickformat="d")
+    return drawing
