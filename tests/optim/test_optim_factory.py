@@ -1,13 +1,15 @@
 """Optimizers by name and search-space words; what is known of them without torch."""
 
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from tuneopt.optim import RouteRule, create, info
+from tuneopt.optim import AdamW, Bounds, Optimizer, RouteRule, create, info
 from tuneopt.optim.factory import hyperparameter_names, implementation
 from tuneopt.optim.rule import MatrixRule
 from tuneopt.optim.testing import TinyModel
@@ -110,6 +112,50 @@ def test_info_agrees_with_the_class(entry):
     assert kind.rules[0].name == entry.name
     assert entry.family in ("scalar", "matrix")
     assert (entry.fallback is None) == (len(kind.rules) == 1)
+    # What the memory model of training takes from the table, without torch, follows from the class.
+    assert entry.needs_all_gradients == (kind.prepare is not Optimizer.prepare)
+    assert entry.curvature == bool(create(entry.name, TinyModel()).hessian_interval)
+    assert (entry.workspace > 0) == isinstance(kind.rules[0], MatrixRule)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in info()])
+def test_each_argument_of_a_class_is_a_setting_of_its_groups_under_its_own_name(name):
+    """A hyperparameter is declared once, in the signature: defaults, groups and search-space words follow."""
+    kind = implementation(name)
+    optimizer = create(name, TinyModel())
+    arguments = {
+        key: p.default for key, p in inspect.signature(kind).parameters.items() if key not in ("params", "rules")
+    }
+    assert set(arguments) == set(optimizer.defaults)
+    for group in optimizer.param_groups:
+        assert set(arguments) <= set(group)
+    for key, default in arguments.items():
+        assert optimizer.defaults[key] == default or key == "heads", key
+    assert set(kind.bounds) <= set(arguments)
+    assert set(kind.declared) <= set(arguments)
+
+
+def test_a_class_may_still_declare_its_bounds_apart():
+    class Mine(AdamW):
+        bounds: ClassVar = {"eps": Bounds(high=0.5)}
+
+    assert Mine.bounds == {"eps": Bounds(high=0.5)}
+    with pytest.raises(InputError, match="epsilon must be a number of at least 0 and below 0.5"):
+        Mine(TinyModel(), eps=0.5)
+
+
+def test_annotations_that_only_a_type_checker_sees_declare_nothing():
+    class Mine(AdamW):
+        def __init__(self, params, lr: "Unheard" = 0.1):  # noqa: F821
+            super().__init__(params, lr)
+
+    assert Mine(TinyModel()).defaults["lr"] == 0.1
+
+
+def test_settings_go_where_they_are_declared_to_go():
+    optimizer = create("muon", TinyModel(), learning_rate=0.5, muon_to_adam_lr=0.1, max_grad_norm=3.0)
+    rates = {group["rule"]: (group["lr"], group["max_grad_norm"]) for group in optimizer.param_groups}
+    assert rates == {"muon": (0.5, 0.0), "adamw": (0.05, 3.0)}
 
 
 @pytest.mark.parametrize("entry", info(), ids=lambda entry: entry.name)

@@ -79,7 +79,7 @@ class AdamWRule(ElementwiseRule):
     """AdamW as main rule or as fallback of the matrix family."""
 
     name = "adamw"
-    state = ("exp_avg", "exp_avg_sq")
+    state: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
 
     def invariant(self) -> AdamWInvariant:
         """The change equals an independent AdamW step."""

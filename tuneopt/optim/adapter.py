@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from tuneopt.optim.base import Optimizer, Parameters, as_groups
-from tuneopt.optim.bucket import Bucket
+from tuneopt.optim.bucket import ParameterBucket
 from tuneopt.optim.hyperparameters import COMMON, Settings
 from tuneopt.optim.invariants.generic import GenericInvariant
 from tuneopt.optim.routing import Route
@@ -81,7 +81,7 @@ class Adapted(Optimizer):
     def _share(self) -> None:
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
 
-    def buckets(self) -> list[Bucket]:
+    def buckets(self) -> list[ParameterBucket]:
         """Raises `InputError`: sharded training needs rules, and a plain class has none."""
         raise InputError(f"{self.kind.__name__} declares no rules, so it runs unsharded only")
 

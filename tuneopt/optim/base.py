@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from tuneopt.optim.bucket import Batch, Bucket, build_buckets, logical, norm_divisors, short_first
+from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, logical, norm_divisors, short_first
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, ScalesRate, Settings, checked, declared
 from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, owners, route
 from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
@@ -77,7 +77,7 @@ class Optimizer(torch.optim.Optimizer):
         """For each group, what its members have in common: the group that they were given in, and their route."""
         self._frozen: list[tuple[int, str, Tensor, Settings]] = []
         """Parameters that required no gradient when they were given: place in the routes, name, and given group."""
-        self._buckets: list[Bucket] | None = None
+        self._buckets: list[ParameterBucket] | None = None
         self._members: list[list[Tensor]] = []
         """The parameters of each group when the buckets were built."""
 
@@ -134,7 +134,7 @@ class Optimizer(torch.optim.Optimizer):
     def update_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
         """Take in an estimate, by parameter, after each of these steps; most optimizers want none and ignore it."""
 
-    def buckets(self) -> list[Bucket]:
+    def buckets(self) -> list[ParameterBucket]:
         """Parameters by how they step together, as `param_groups` and `state` are now.
 
         Both belong to the user, as with torch's own optimizers: a parameter that was taken out of its group is left

@@ -27,6 +27,13 @@ class OptimizerInfo:
     """``module:Class``, imported when the optimizer is created."""
     origin: str = "built in"
     """The installed package that brings it, with its version."""
+    workspace: float = 0.0
+    """Copies of the largest stack of equal matrices that a step holds while it computes, gradients included (measured);
+    0 for rules that work in place."""
+    needs_all_gradients: bool = False
+    """Whether a step must see the gradients of all tensors at once, because it clips something made of them."""
+    curvature: bool = False
+    """Whether training owes it Hessian-vector products."""
 
 
 GROUP = "tuneopt.optimizers"
@@ -56,6 +63,7 @@ BUILT_IN = (
         source="Yuan et al., arXiv 2411.10438 (approximate MARS-AdamW); as in arXiv 2509.02046",
         state_bytes_per_parameter=12.0,  # two moments and the gradient of the step before
         implementation="tuneopt.optim.mars:MARS",
+        needs_all_gradients=True,
     ),
     OptimizerInfo(
         name="cautious",
@@ -88,6 +96,7 @@ BUILT_IN = (
         source="Liu et al., arXiv 2305.14342 (Sophia-H); as in arXiv 2509.02046",
         state_bytes_per_parameter=8.0,  # one momentum, one average of the Hessian's diagonal
         implementation="tuneopt.optim.sophia:Sophia",
+        curvature=True,
     ),
     OptimizerInfo(
         name="muon",
@@ -96,6 +105,7 @@ BUILT_IN = (
         source="Jordan et al. 2024, kellerjordan.github.io/posts/muon; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.muon:Muon",
+        workspace=3.0,
     ),
     OptimizerInfo(
         name="scion",
@@ -104,6 +114,7 @@ BUILT_IN = (
         source="Pethick et al., arXiv 2502.07529; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.scion:Scion",
+        workspace=3.0,
     ),
     OptimizerInfo(
         name="kron",
@@ -112,6 +123,7 @@ BUILT_IN = (
         source="Li, arXiv 1512.04202 and 2211.04422 (PSGD, Kronecker-factored); as in arXiv 2509.02046",
         state_bytes_per_parameter=12.0,  # one momentum, and per square block two factors of its size
         implementation="tuneopt.optim.kron:Kron",
+        workspace=5.5,
     ),
     OptimizerInfo(
         name="soap",
@@ -120,6 +132,7 @@ BUILT_IN = (
         source="Vyas et al., arXiv 2409.11321; as in arXiv 2509.02046",
         state_bytes_per_parameter=24.0,  # two moments, and per square block two factors and two bases of its size
         implementation="tuneopt.optim.soap:SOAP",
+        workspace=3.0,
     ),
 )
 
@@ -137,6 +150,12 @@ def info() -> tuple[OptimizerInfo, ...]:
         if point is not None:
             found.append(OptimizerInfo(name, None, None, "", None, point.value, outside.origin(point)))
     return (*BUILT_IN, *found)
+
+
+def entry_of(name: str) -> OptimizerInfo:
+    """The entry of a built-in optimizer; one that says nothing for others, whose class alone can say what it is."""
+    unknown = OptimizerInfo(name, None, None, "", None, "")
+    return next((entry for entry in BUILT_IN if entry.name == name), unknown)
 
 
 def names() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from tuneopt.optim.info import entry_of
 from tuneopt.spec import Scale
 from tuneopt.train.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
 
@@ -25,13 +26,6 @@ REDUCED = {1: 1, 2: 2, 3: 1.5}
 averaged, and at stage 3 half a bucket of weights that are fetched ahead."""
 PLAIN_BUCKET = 25 * 2**18
 """Elements that torch's DDP averages at a time, 25 MiB: of these a copy is under way."""
-WHOLE = ("mars",)
-"""Rules that need the gradients of all tensors at once, so that their owners take one lot."""
-CURVED = ("sophia",)
-"""Rules that take Hessian-vector products."""
-STACKS = {"muon": 3.0, "scion": 3.0, "soap": 3.0, "kron": 5.5}
-"""Copies of the largest stack of equal matrices that a matrix rule holds while it computes, gradients included; other
-rules work in place. Measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +107,13 @@ def memory(
     whose logits exist at once (`tuneopt.train.chunks`), None for all. A tensor has one owner under ZeRO, so no rank has
     less than the largest tensor.
     """
+    facts = entry_of(optimizer)
     count, half = scale.total_parameters(vocab_size), precision == "bf16"
     tokens = micro_batch * scale.seq_len
     share = -(-count // ranks)
     largest = max(vocab_size * scale.d_model, scale.d_ff * scale.d_model)
     owned = max(share, largest) if zero else count
-    lot = owned if optimizer in WHOLE else min(owned, max(LOT, largest))
+    lot = owned if facts.needs_all_gradients else min(owned, max(LOT, largest))
     state = int(state_bytes * owned)
     gradients = share if zero >= 2 else count
     master = share if zero in (1, 2) or (zero and offload) else 0
@@ -134,10 +129,10 @@ def memory(
         activations=_activations(scale, tokens, half, checkpointing),
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
         reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
-        workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * STACKS.get(optimizer, 0.0)),
+        workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * facts.workspace),
         exchange=FP32 * _parcels(owned, lot) if zero else 0,
         applied=FP32 * share if zero in (1, 2) else 0,
-        curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if optimizer in CURVED else 0,
+        curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if facts.curvature else 0,
         host=FP32 * (master + share + 2 * lot) + state if offload else 0,
         accumulates=passes > 1 or zero == 3 or (zero == 0 and ranks > 1),
     )
