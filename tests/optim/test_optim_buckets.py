@@ -97,7 +97,7 @@ def test_a_tensor_put_into_the_state_is_the_one_that_steps():
     named = parameters()
     optimizer = Muon(named.items(), momentum=0.5)
     step(optimizer, named, 0)
-    optimizer.state[named[Q]]["momentum_buffer"] = torch.zeros(8, 8)
+    optimizer.state[named[Q]]["momentum_buffer"] = torch.zeros(1, 8, 8)
     twins = copied(named)
     fresh = Muon(twins.items(), momentum=0.5)
     step(optimizer, named, 1)
@@ -119,9 +119,8 @@ def test_what_a_load_hook_returns_is_what_is_loaded(name):
     """torch's documented recipe: states are mapped by ``param_names``, so parameters may come in another order."""
 
     def by_name(optimizer, saved):
-        ids = {
-            n: i for group in saved["param_groups"] for i, n in zip(group["params"], group["param_names"], strict=True)
-        }
+        pairs = (zip(group["param_names"], group["params"], strict=True) for group in saved["param_groups"])
+        ids = dict(pair for some in pairs for pair in some)
         state, groups = {}, []
         for group, old in zip(optimizer.param_groups, saved["param_groups"], strict=True):
             for index, own in zip(old["params"], group["param_names"], strict=True):
@@ -168,7 +167,7 @@ def test_parameters_put_in_the_place_of_others_train_under_their_names(name):
     optimizer = made(name, named)
     step(optimizer, named, 0)
     others = copied(named)
-    fresh, twins = None, copied(named)
+    twins = copied(named)
     fresh = made(name, twins)
     new = {id(parameter): others[key] for key, parameter in named.items()}
     for group in optimizer.param_groups:

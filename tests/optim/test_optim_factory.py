@@ -123,9 +123,8 @@ def test_each_argument_of_a_class_is_a_setting_of_its_groups_under_its_own_name(
     """A hyperparameter is declared once, in the signature: defaults, groups and search-space words follow."""
     kind = implementation(name)
     optimizer = create(name, TinyModel())
-    arguments = {
-        key: p.default for key, p in inspect.signature(kind).parameters.items() if key not in ("params", "rules")
-    }
+    signature = inspect.signature(kind).parameters
+    arguments = {key: signature[key].default for key in signature if key not in ("params", "rules")}
     assert set(arguments) == set(optimizer.defaults)
     for group in optimizer.param_groups:
         assert set(arguments) <= set(group)
@@ -140,7 +139,7 @@ def test_a_class_may_still_declare_its_bounds_apart():
         bounds: ClassVar = {"eps": Bounds(high=0.5)}
 
     assert Mine.bounds == {"eps": Bounds(high=0.5)}
-    with pytest.raises(InputError, match="epsilon must be a number of at least 0 and below 0.5"):
+    with pytest.raises(InputError, match=r"epsilon must be a number of at least 0 and below 0\.5"):
         Mine(TinyModel(), eps=0.5)
 
 
