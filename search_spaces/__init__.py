@@ -1,4 +1,7 @@
 """Search spaces, one declarative module per optimizer, each with its table bound to ``SPACE``.
 
-They import `tuneopt.search.space` and nothing else, so reading one costs no heavy import.
+They import `tuneopt.search.space` and nothing else, so reading one costs no heavy import. What a coordinate means, its
+unit and its bounds stand in `tuneopt.search.coordinate` where optimizers share it, and in the module where they do not.
+Each module's head says where its grids and starts come from; ids of sweeps and trials follow from the tables, so that a
+changed grid begins a new sweep, while trials of the old one are reused where their values agree.
 """

@@ -1,32 +1,27 @@
-"""The search space of Kron (Li, arXiv 2211.04422): PSGD with Kronecker-factored preconditioners."""
+"""The search space of Kron (Li, arXiv 2211.04422): PSGD with Kronecker-factored preconditioners.
 
-from tuneopt.search.space import (
-    STUDY_TABLES,
-    Coordinate,
-    SearchSpace,
-    Values,
-    average,
-    block_size,
-    learning_rate,
-    max_grad_norm,
-    train_batch_size,
-    tuned,
-    warmup,
-    weight_decay,
-)
+Paper ladder: grids of the study's appendix tables (`STUDY_TABLES`); the published points are its tuned optima.
+Nano ladder: cut from the paper's around its tuned points, its start measured here in a few short trials. Rates are as
+low as Lion's, and decay is as high. Factors are fitted in each of the first `update_prob_flat_start` steps, then ever
+more rarely, down to `preconditioner_update_probability`, which a nano run ends before it reaches: one value there.
+Clipping counts only where gradients are not normalised. `partition_grads_into_blocks` has one value: it is a
+coordinate so that a user's grid may add the other. Units, meaning and bounds of the shared coordinates stand in
+`tuneopt.search.coordinate`.
+"""
+
+from tuneopt.search import space
 
 COORDINATES = (
-    learning_rate(
+    space.learning_rate(
         {"paper": (0.0005, 0.001, 0.002, 0.004, 0.008), "nano": (0.002, 0.004, 0.008)}, {"paper": 0.002, "nano": 0.004}
     ),
-    weight_decay({"paper": (0.0, 0.5, 0.7, 0.9), "nano": (0.0, 0.5, 0.7)}, {"paper": 0.9, "nano": 0.5}),
-    average(
-        "beta1",
-        "decay of the average gradient that is preconditioned",
+    space.weight_decay({"paper": (0.0, 0.5, 0.7, 0.9), "nano": (0.0, 0.5, 0.7)}, {"paper": 0.9, "nano": 0.5}),
+    space.beta1(
         {"paper": (0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
         {"paper": 0.98, "nano": 0.9},
+        "decay of the average gradient that is preconditioned",
     ),
-    Coordinate(
+    space.Coordinate(
         name="preconditioner_lr",
         kind="scale-free",
         unit="1",
@@ -36,7 +31,7 @@ COORDINATES = (
         low=0.001,
         high=1.0,
     ),
-    Coordinate(
+    space.Coordinate(
         name="preconditioner_update_probability",
         kind="scale-free",
         unit="fits per step",
@@ -46,7 +41,7 @@ COORDINATES = (
         low=0.001,
         high=1.0,
     ),
-    Coordinate(
+    space.Coordinate(
         name="update_prob_flat_start",
         kind="steps",
         unit="steps",
@@ -56,8 +51,8 @@ COORDINATES = (
         low=0,
         high=100000,
     ),
-    block_size({"paper": (128, 256, 512), "nano": (32, 128)}, {"paper": 256, "nano": 128}),
-    Coordinate(
+    space.block_size({"paper": (128, 256, 512), "nano": (32, 128)}, {"paper": 256, "nano": 128}),
+    space.Coordinate(
         name="partition_grads_into_blocks",
         kind="categorical",
         unit="switch",
@@ -65,7 +60,7 @@ COORDINATES = (
         grids={"paper": (True,), "nano": (True,)},
         starts={"paper": True, "nano": True},
     ),
-    Coordinate(
+    space.Coordinate(
         name="normalize_grads",
         kind="categorical",
         unit="switch",
@@ -73,32 +68,21 @@ COORDINATES = (
         grids={"paper": (False, True), "nano": (False, True)},
         starts={"paper": True, "nano": True},
     ),
-    max_grad_norm(
+    space.max_grad_norm(
         "global norm that gradients are clipped to where they are not normalised; 0 is no clipping",
         grids={"paper": (0.0, 1.0, 2.0), "nano": (1.0,)},
     ),
-    train_batch_size(),
-    warmup({"paper": (1000, 2000, 4000)}),
+    space.train_batch_size(),
+    space.warmup({"paper": (1000, 2000, 4000)}),
 )
 
-FIXED: Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "preconditioner_init_scale": 1}
+FIXED: space.Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "preconditioner_init_scale": 1}
 
-PUBLISHED = tuned(
-    {
-        "beta1": 0.95,
-        "block_size": 256,
-        "learning_rate": 0.0005,
-        "max_grad_norm": 1,
-        "normalize_grads": True,
-        "partition_grads_into_blocks": True,
-        "preconditioner_lr": 0.2,
-        "preconditioner_update_probability": 0.1,
-        "train_batch_size": 128,
-        "update_prob_flat_start": 2000,
-        "warmup": 1000,
-        "weight_decay": 0.5,
-        **FIXED,
-    },
+# Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.
+PUBLISHED = space.tuned(
+    {"beta1": 0.95, "block_size": 256, "learning_rate": 0.0005, "max_grad_norm": 1, "normalize_grads": True,
+     "partition_grads_into_blocks": True, "preconditioner_lr": 0.2, "preconditioner_update_probability": 0.1,
+     "train_batch_size": 128, "update_prob_flat_start": 2000, "warmup": 1000, "weight_decay": 0.5, **FIXED},
     (
         ("130m", 1, 3.4907, {"learning_rate": 0.002, "preconditioner_update_probability": 0.05, "weight_decay": 0.7}),
         ("130m", 2, 3.388, {"learning_rate": 0.002, "preconditioner_update_probability": 0.05}),
@@ -113,13 +97,13 @@ PUBLISHED = tuned(
         ("520m", 4, 2.9462, {}),
         ("520m", 8, 2.9002, {}),
     ),
-)
+)  # fmt: skip
 
-SPACE = SearchSpace(
+SPACE = space.SearchSpace(
     optimizer="kron",
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
-    source=STUDY_TABLES,
+    source=space.STUDY_TABLES,
     found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
     "budget; start from a few short trials at nano-65k, ratio 0.2, not from a sweep of its own",
     published=PUBLISHED,

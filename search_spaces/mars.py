@@ -1,35 +1,23 @@
-"""The search space of MARS (Yuan et al., arXiv 2411.10438): AdamW on variance-reduced gradients."""
+"""The search space of MARS (Yuan et al., arXiv 2411.10438): AdamW on variance-reduced gradients.
 
-from tuneopt.search.space import (
-    STUDY_TABLES,
-    Coordinate,
-    SearchSpace,
-    Values,
-    average,
-    epsilon,
-    learning_rate,
-    train_batch_size,
-    tuned,
-    warmup,
-    weight_decay,
-)
+Paper ladder: grids of the study's appendix tables (`STUDY_TABLES`); the published points are its tuned optima.
+Nano ladder: cut from the paper's around its tuned points, its start taken over from AdamW's and not measured. `gamma`
+is off at 0, where MARS is AdamW: an end of its grid and no edge. Epsilon reaches down to 1e-30, the lowest value of
+the study's grid, where the shared bound is 1e-25; why it ends at 1e-8 on the nano ladder stands in
+`search_spaces.adamw`. Clipping is part of the rule (the corrected gradient has norm 1 at most), hence fixed. Units,
+meaning and bounds of the shared coordinates stand in `tuneopt.search.coordinate`.
+"""
+
+from tuneopt.search import space
 
 COORDINATES = (
-    learning_rate({"paper": (0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016)}, {"paper": 0.016, "nano": 0.008}),
-    weight_decay(),
-    average(
-        "beta1",
-        "decay of the average gradient; enters the correction too",
-        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        {"paper": 0.95, "nano": 0.9},
+    space.learning_rate(
+        {"paper": (0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016)}, {"paper": 0.016, "nano": 0.008}
     ),
-    average(
-        "beta2",
-        "decay of the average squared gradient",
-        {"paper": (0.9, 0.95, 0.98, 0.99), "nano": (0.9, 0.95, 0.98)},
-        {"paper": 0.95, "nano": 0.95},
-    ),
-    Coordinate(
+    space.weight_decay(),
+    space.beta1(meaning="decay of the average gradient; enters the correction too"),
+    space.beta2({"paper": (0.9, 0.95, 0.98, 0.99), "nano": (0.9, 0.95, 0.98)}),
+    space.Coordinate(
         name="gamma",
         kind="scale-free",
         unit="1",
@@ -40,30 +28,22 @@ COORDINATES = (
         high=10.0,
         off=0,
     ),
-    epsilon(
+    space.epsilon(
         {"paper": (1e-30, 1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15, 1e-08)},
         {"paper": 1e-25, "nano": 1e-08},
         low=1e-30,
-        high={"paper": 1e-5, "nano": 1e-8},
+        high=space.EPSILON_HIGH,
     ),
-    train_batch_size(),
-    warmup(),
+    space.train_batch_size(),
+    space.warmup(),
 )
 
-FIXED: Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "max_grad_norm": 1.0}
+FIXED: space.Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "max_grad_norm": 1.0}
 
-PUBLISHED = tuned(
-    {
-        "beta1": 0.95,
-        "beta2": 0.98,
-        "epsilon": 1e-25,
-        "gamma": 0.025,
-        "learning_rate": 0.008,
-        "train_batch_size": 128,
-        "warmup": 2000,
-        "weight_decay": 0.1,
-        **FIXED,
-    },
+# Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.
+PUBLISHED = space.tuned(
+    {"beta1": 0.95, "beta2": 0.98, "epsilon": 1e-25, "gamma": 0.025, "learning_rate": 0.008, "train_batch_size": 128,
+     "warmup": 2000, "weight_decay": 0.1, **FIXED},
     (
         ("130m", 1, 3.5363, {"beta1": 0.9, "beta2": 0.95, "learning_rate": 0.016}),
         ("130m", 2, 3.3949, {}),
@@ -78,13 +58,13 @@ PUBLISHED = tuned(
         ("520m", 4, 2.953, {"train_batch_size": 256}),
         ("520m", 8, 2.9057, {"learning_rate": 0.004, "train_batch_size": 256}),
     ),
-)
+)  # fmt: skip
 
-SPACE = SearchSpace(
+SPACE = space.SearchSpace(
     optimizer="mars",
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
-    source=STUDY_TABLES,
+    source=space.STUDY_TABLES,
     found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
     "budget; start after AdamW's, not from trials of its own",
     published=PUBLISHED,

@@ -1,26 +1,23 @@
-"""The search space of Muon (Jordan et al., 2024), with AdamW for embeddings, head and norms."""
+"""The search space of Muon (Jordan et al., 2024), with AdamW for embeddings, head and norms.
 
-from tuneopt.search.space import (
-    STUDY_TABLES,
-    Coordinate,
-    SearchSpace,
-    Values,
-    average,
-    epsilon,
-    learning_rate,
-    max_grad_norm,
-    train_batch_size,
-    tuned,
-    weight_decay,
-)
+Paper ladder: grids of the study's appendix tables (`STUDY_TABLES`); the published points are its tuned optima.
+Nano ladder: cut from the paper's around its tuned points; learning rate and batch of the start were measured here
+(docs/lab-notebook.md, "Where the nano starts come from"). An orthogonal update has the same size whatever the
+gradient's, so `learning_rate` is that of the matrices, and the AdamW group takes `muon_to_adam_lr` of it. There is no
+warmup: the schedule is flat, then falls linearly over `decay` of the run (at least 0.01). `muon_epsilon` is in units
+of the momentum's norm. The nano grids of both epsilons have one value. Units, meaning and bounds of the shared
+coordinates stand in `tuneopt.search.coordinate`.
+"""
+
+from tuneopt.search import space
 
 COORDINATES = (
-    learning_rate(
+    space.learning_rate(
         {"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
         {"paper": 0.016, "nano": 0.016},
         "peak of the schedule, for matrices",
     ),
-    Coordinate(
+    space.Coordinate(
         name="muon_to_adam_lr",
         kind="scale-free",
         unit="1",
@@ -30,13 +27,8 @@ COORDINATES = (
         low=1e-3,
         high=100.0,
     ),
-    average(
-        "momentum",
-        "decay of the summed gradient that is orthogonalized",
-        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-        {"paper": 0.98, "nano": 0.95},
-    ),
-    Coordinate(
+    space.momentum("decay of the summed gradient that is orthogonalized"),
+    space.Coordinate(
         name="decay",
         kind="fraction",
         unit="fraction of all steps",
@@ -46,58 +38,29 @@ COORDINATES = (
         low=0.01,
         high=1.0,
     ),
-    weight_decay(),
-    average(
-        "beta1",
-        "decay of the average gradient in the AdamW group",
-        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        {"paper": 0.95, "nano": 0.9},
-    ),
-    average(
-        "beta2",
-        "decay of the average squared gradient in the AdamW group",
-        {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-        {"paper": 0.95, "nano": 0.95},
-    ),
-    epsilon(
+    space.weight_decay(),
+    space.beta1(meaning="decay of the average gradient in the AdamW group"),
+    space.beta2(meaning="decay of the average squared gradient in the AdamW group"),
+    space.epsilon(
         {"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15,)},
         {"paper": 1e-15, "nano": 1e-15},
         meaning="added to the root of the second moment in the AdamW group; 1e-25 vanishes beside any gradient in fp32",
     ),
-    Coordinate(
-        name="muon_epsilon",
-        kind="scale-free",
-        unit="momentum norm",
-        meaning="added to the Frobenius norm before orthogonalization",
-        grids={"paper": (1e-25, 1e-20, 1e-15, 1e-10, 1e-05), "nano": (1e-05,)},
-        starts={"paper": 1e-15, "nano": 1e-05},
-        low=1e-25,
-        high=1e-5,
-    ),
-    max_grad_norm("norm that the gradients of the AdamW group are clipped to; 0 is no clipping"),
-    train_batch_size(),
+    space.frobenius_epsilon("muon_epsilon", (1e-25, 1e-20, 1e-15, 1e-10, 1e-05)),
+    space.max_grad_norm("norm that the gradients of the AdamW group are clipped to; 0 is no clipping"),
+    space.train_batch_size(),
 )
 
-FIXED: Values = {"lr_schedule": "linear", "min_lr_ratio": 0, "warmup": 0}
+FIXED: space.Values = {"lr_schedule": "linear", "min_lr_ratio": 0, "warmup": 0}
 
-ORTHOGONALIZATION: Values = {"ns_coefficients": "quintic", "ns_precision": "fp32"}
+ORTHOGONALIZATION: space.Values = {"ns_coefficients": "quintic", "ns_precision": "fp32"}
 """What the study's code left to the machine, said here because results depend on it."""
 
-PUBLISHED = tuned(
-    {
-        "beta1": 0.8,
-        "beta2": 0.98,
-        "decay": 0.8,
-        "epsilon": 1e-15,
-        "learning_rate": 0.008,
-        "max_grad_norm": 1,
-        "momentum": 0.98,
-        "muon_epsilon": 1e-05,
-        "muon_to_adam_lr": 0.3,
-        "train_batch_size": 128,
-        "weight_decay": 0.1,
-        **FIXED,
-    },
+# Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.
+PUBLISHED = space.tuned(
+    {"beta1": 0.8, "beta2": 0.98, "decay": 0.8, "epsilon": 1e-15, "learning_rate": 0.008, "max_grad_norm": 1,
+     "momentum": 0.98, "muon_epsilon": 1e-05, "muon_to_adam_lr": 0.3, "train_batch_size": 128, "weight_decay": 0.1,
+     **FIXED},
     (
         ("130m", 1, 3.4626, {"learning_rate": 0.016, "momentum": 0.95, "muon_to_adam_lr": 0.2}),
         ("130m", 2, 3.369, {}),
@@ -112,13 +75,13 @@ PUBLISHED = tuned(
         ("520m", 4, 2.9442, {"decay": 1, "epsilon": 1e-25, "max_grad_norm": 2, "train_batch_size": 256}),
         ("520m", 8, 2.9002, {"decay": 1, "epsilon": 1e-25, "max_grad_norm": 2, "train_batch_size": 256}),
     ),
-)
+)  # fmt: skip
 
-SPACE = SearchSpace(
+SPACE = space.SearchSpace(
     optimizer="muon",
     coordinates=COORDINATES,
     fixed={"paper": {**FIXED, **ORTHOGONALIZATION}, "nano": {**FIXED, **ORTHOGONALIZATION}},
-    source=STUDY_TABLES,
+    source=space.STUDY_TABLES,
     found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,

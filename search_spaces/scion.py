@@ -1,25 +1,22 @@
-"""The search space of Scion (Pethick et al., arXiv 2502.07529), with sign descent for embeddings, head and norms."""
+"""The search space of Scion (Pethick et al., arXiv 2502.07529), with sign descent for embeddings, head and norms.
 
-from tuneopt.search.space import (
-    STUDY_TABLES,
-    Coordinate,
-    SearchSpace,
-    Values,
-    average,
-    learning_rate,
-    max_grad_norm,
-    train_batch_size,
-    tuned,
-    weight_decay,
-)
+Paper ladder: grids of the study's appendix tables (`STUDY_TABLES`); the published points are its tuned optima.
+Nano ladder: cut from the paper's around its tuned points, its start taken over from Muon's and not measured. As for
+Muon, `learning_rate` is that of the matrices, and the sign group takes `scion_to_signum_lr` of it; there is no
+warmup, and `decay` says how much of the run the schedule takes to fall. It may be 0 here, which is off: the study's
+grid holds a flat schedule. `scion_epsilon` is in units of the momentum's norm; its nano grid has one value. Units,
+meaning and bounds of the shared coordinates stand in `tuneopt.search.coordinate`.
+"""
+
+from tuneopt.search import space
 
 COORDINATES = (
-    learning_rate(
+    space.learning_rate(
         {"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
         {"paper": 0.016, "nano": 0.016},
         "peak of the schedule, for matrices",
     ),
-    Coordinate(
+    space.Coordinate(
         name="scion_to_signum_lr",
         kind="scale-free",
         unit="1",
@@ -29,13 +26,8 @@ COORDINATES = (
         low=0.001,
         high=100.0,
     ),
-    average(
-        "momentum",
-        "decay of the average gradient that is orthogonalized",
-        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-        {"paper": 0.98, "nano": 0.95},
-    ),
-    Coordinate(
+    space.momentum("decay of the average gradient that is orthogonalized"),
+    space.Coordinate(
         name="decay",
         kind="fraction",
         unit="fraction of all steps",
@@ -46,72 +38,27 @@ COORDINATES = (
         high=1.0,
         off=0,
     ),
-    weight_decay(starts={"paper": 0}),
-    average(
-        "beta1",
-        "decay of the average gradient in the sign group",
-        {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)},
-        {"paper": 0.95, "nano": 0.9},
-    ),
-    Coordinate(
-        name="scion_epsilon",
-        kind="scale-free",
-        unit="momentum norm",
-        meaning="added to the Frobenius norm before orthogonalization",
-        grids={"paper": (1e-20, 1e-15, 1e-10, 1e-05), "nano": (1e-05,)},
-        starts={"paper": 1e-15, "nano": 1e-05},
-        low=1e-25,
-        high=1e-05,
-    ),
-    max_grad_norm("norm that the gradients of the sign group are clipped to; 0 is no clipping"),
-    train_batch_size(),
+    space.weight_decay(starts={"paper": 0}),
+    space.beta1(meaning="decay of the average gradient in the sign group"),
+    space.frobenius_epsilon("scion_epsilon", (1e-20, 1e-15, 1e-10, 1e-05)),
+    space.max_grad_norm("norm that the gradients of the sign group are clipped to; 0 is no clipping"),
+    space.train_batch_size(),
 )
 
-FIXED: Values = {"lr_schedule": "linear", "min_lr_ratio": 0, "warmup": 0}
+FIXED: space.Values = {"lr_schedule": "linear", "min_lr_ratio": 0, "warmup": 0}
 
-ORTHOGONALIZATION: Values = {"ns_coefficients": "quintic", "ns_precision": "fp32"}
+ORTHOGONALIZATION: space.Values = {"ns_coefficients": "quintic", "ns_precision": "fp32"}
 """What the study's code left to the machine, said here because results depend on it."""
 
-PUBLISHED = tuned(
-    {
-        "beta1": 0.98,
-        "decay": 1,
-        "learning_rate": 0.008,
-        "max_grad_norm": 2,
-        "momentum": 0.95,
-        "scion_epsilon": 1e-05,
-        "scion_to_signum_lr": 0.1,
-        "train_batch_size": 128,
-        "weight_decay": 0.1,
-        **FIXED,
-    },
+# Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.
+PUBLISHED = space.tuned(
+    {"beta1": 0.98, "decay": 1, "learning_rate": 0.008, "max_grad_norm": 2, "momentum": 0.95, "scion_epsilon": 1e-05,
+     "scion_to_signum_lr": 0.1, "train_batch_size": 128, "weight_decay": 0.1, **FIXED},
     (
-        (
-            "130m",
-            1,
-            3.4738,
-            {
-                "beta1": 0.95,
-                "decay": 0.8,
-                "learning_rate": 0.016,
-                "max_grad_norm": 1,
-                "scion_epsilon": 1e-15,
-                "scion_to_signum_lr": 0.2,
-            },
-        ),
-        (
-            "130m",
-            2,
-            3.3775,
-            {
-                "beta1": 0.95,
-                "learning_rate": 0.016,
-                "max_grad_norm": 1,
-                "momentum": 0.9,
-                "scion_epsilon": 1e-15,
-                "scion_to_signum_lr": 0.2,
-            },
-        ),
+        ("130m", 1, 3.4738, {"beta1": 0.95, "decay": 0.8, "learning_rate": 0.016, "max_grad_norm": 1,
+            "scion_epsilon": 1e-15, "scion_to_signum_lr": 0.2}),
+        ("130m", 2, 3.3775, {"beta1": 0.95, "learning_rate": 0.016, "max_grad_norm": 1, "momentum": 0.9,
+            "scion_epsilon": 1e-15, "scion_to_signum_lr": 0.2}),
         ("130m", 4, 3.3015, {"momentum": 0.9, "scion_epsilon": 1e-15, "scion_to_signum_lr": 0.2}),
         ("130m", 8, 3.2452, {"momentum": 0.9, "scion_to_signum_lr": 0.2}),
         ("300m", 1, 3.2311, {"decay": 0.8, "momentum": 0.9}),
@@ -123,13 +70,13 @@ PUBLISHED = tuned(
         ("520m", 4, 2.9507, {"train_batch_size": 256}),
         ("520m", 8, 2.9042, {"learning_rate": 0.004, "train_batch_size": 256}),
     ),
-)
+)  # fmt: skip
 
-SPACE = SearchSpace(
+SPACE = space.SearchSpace(
     optimizer="scion",
     coordinates=COORDINATES,
     fixed={"paper": {**FIXED, **ORTHOGONALIZATION}, "nano": {**FIXED, **ORTHOGONALIZATION}},
-    source=STUDY_TABLES,
+    source=space.STUDY_TABLES,
     found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
     "budget; start after Muon's, not from a sweep of its own",
     published=PUBLISHED,

@@ -112,21 +112,64 @@ def weight_decay(grids: Grids | None = None, starts: Values | None = None) -> Co
 
 
 def average(name: str, meaning: str, grids: Grids, starts: Values) -> Coordinate:
-    """The decay of an exponential average, such as a beta or a momentum; its grid goes on in 1 - value."""
-    return Coordinate(
-        name, "scale-free", "1", meaning, grids, starts, low=0, high=0.9999, extend="complement", off=0
-    )  # fmt: skip
+    """The decay of an exponential average, such as a beta or a momentum; its grid goes on in 1 - value.
+
+    1 - value is the averaging rate: from 0.98 a step of the same kind as from 0.9 leads to 0.996, never to 1.
+    """
+    return Coordinate(name, "scale-free", "1", meaning, grids, starts, low=0, high=0.9999, extend="complement", off=0)
+
+
+def beta1(
+    grids: Grids | None = None, starts: Values | None = None, meaning: str = "decay of the average gradient"
+) -> Coordinate:
+    """The decay of the first moment."""
+    usual: Grids = {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)}
+    return average("beta1", meaning, grids or usual, starts or {"paper": 0.95, "nano": 0.9})
+
+
+def beta2(
+    grids: Grids | None = None, starts: Values | None = None, meaning: str = "decay of the average squared gradient"
+) -> Coordinate:
+    """The decay of the second moment."""
+    usual: Grids = {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)}
+    return average("beta2", meaning, grids or usual, starts or {"paper": 0.95, "nano": 0.95})
+
+
+def momentum(meaning: str) -> Coordinate:
+    """The decay of the momentum that is orthogonalized (Muon, Scion)."""
+    grids: Grids = {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)}
+    return average("momentum", meaning, grids, {"paper": 0.98, "nano": 0.95})
+
+
+EPSILON_HIGH: Mapping[str, float] = {"paper": 1e-5, "nano": 1e-8}
+"""Upper bounds of AdamW's epsilon and its relatives. The nano start stands on it: a bound is an end and no edge."""
 
 
 def epsilon(
-    grids: Grids,
-    starts: Values,
+    grids: Grids | None = None,
+    starts: Values | None = None,
     meaning: str = "added to the root of the second moment; 1e-25 vanishes beside any gradient in fp32",
     low: Bound = 1e-25,
     high: Bound = 1e-5,
 ) -> Coordinate:
     """A small number in a denominator, in units of the gradient."""
-    return Coordinate("epsilon", "scale-free", "gradient", meaning, grids, starts, low=low, high=high)
+    usual: Grids = {"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15, 1e-8)}
+    starts = starts or {"paper": 1e-20, "nano": 1e-8}
+    return Coordinate("epsilon", "scale-free", "gradient", meaning, grids or usual, starts, low=low, high=high)
+
+
+def frobenius_epsilon(name: str, paper: tuple[float, ...]) -> Coordinate:
+    """What keeps the momentum's norm from 0 before orthogonalization; ``paper`` is its grid on the paper ladder."""
+    return Coordinate(
+        name,
+        "scale-free",
+        "momentum norm",
+        "added to the Frobenius norm before orthogonalization",
+        {"paper": paper, "nano": (1e-5,)},
+        {"paper": 1e-15, "nano": 1e-5},
+        low=1e-25,
+        high=1e-5,
+    )
 
 
 def max_grad_norm(
