@@ -144,7 +144,7 @@ def manifest(data: bytes) -> None:
     with file_with(data, MANIFEST_FILE) as path, expected():
         found = Manifest.read(path.parent)
         assert Manifest.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-        found.check_sizes(path.parent)
+        found.check(path.parent)
 
 
 def shard(data: bytes) -> None:

@@ -85,6 +85,7 @@ def parse_yaml(text: str, path: str, example: str) -> Node:
             return node
 
     def convert(node: Any) -> Node:
+        """YAML's own nodes, which know their lines, as ours: its constructor would keep the last of two equal keys."""
         line = node.start_mark.line + 1
         if isinstance(node, yaml.SequenceNode):
             return Node([convert(entry) for entry in node.value], line, path, {})

@@ -49,7 +49,7 @@ class SampleOrder:
         """Window indices of samples ``first`` to ``first + count - 1``, shape (count,); uses memory for these only."""
         if first < 0 or count < 0:
             raise ValueError(f"first and count must not be negative, not {first} and {count}")
-        samples = np.arange(first, first + count, dtype=np.uint64)
+        samples = np.arange(first, first + count, dtype=np.uint64)  # (count,)
         epochs, places = np.divmod(samples, np.uint64(self.windows))
         keys = mix(mix(epochs + self._key())[None, :] ^ _ROUND_KEYS)  # (R, count)
         places = self._permute(places, keys)
@@ -61,6 +61,7 @@ class SampleOrder:
         return places.astype(np.int64)
 
     def _key(self) -> np.uint64:
+        """The seed as a word whose bits look random: seeds 0 and 1 must not give related permutations."""
         digest = hashlib.sha256(f"tuneopt sample order {self.seed}".encode()).digest()
         return np.uint64(int.from_bytes(digest[:8], "little"))
 

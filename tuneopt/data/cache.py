@@ -95,6 +95,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def _aside(target: Path) -> Path:
+    """A hidden name beside the target, on the same file system, which no other build has."""
     return target.with_name(f".{target.name}.building-{uuid.uuid4().hex}")
 
 
@@ -112,7 +113,11 @@ def acquire(lock: BaseFileLock, what: str, first: float = FIRST_SECONDS, every: 
 
 
 def holder(path: Path) -> int | None:
-    """The process that holds the lock on a file, as Linux tells it; None where that cannot be known."""
+    """The process that holds the lock on a file, as Linux tells it; None where that cannot be known.
+
+    A line of /proc/locks names the file by device and inode, and the process by its number in this container: 0 for one
+    outside. Lines with an arrow are of processes that wait.
+    """
     try:
         status = path.stat()
         place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

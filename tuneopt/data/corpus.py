@@ -41,7 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 class TokenSplit:
-    """The tokens of one split, memory-mapped. ``bytes`` counts the text in UTF-8, separators not included."""
+    """The tokens of one split, memory-mapped. ``bytes`` counts the text in UTF-8, separators not included.
+
+    ``tokens`` counts ids, the end of text after each document included.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, name: str) -> None:
         entry = manifest.splits[name]
@@ -79,13 +82,15 @@ class TokenSplit:
 
 
 class Corpus:
-    """A prepared corpus in a folder. Pickles as its path, so a copy in another process maps the same files."""
+    """A prepared corpus in a folder. Pickles as its path, so a copy in another process maps the same files.
+
+    Raises `DamagedCorpusError` where the files are not what the manifest says, as far as that is cheap to see.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = Manifest.read(folder)
-        self.manifest.check_sizes(folder)
-        self.manifest.check_contents(folder)
+        self.manifest.check(folder)
         self._splits = {name: TokenSplit(folder, self.manifest, name) for name in SPLITS}
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
@@ -105,7 +110,7 @@ class Corpus:
     @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of text per token over all splits."""
-        splits = self._splits.values()
+        splits = self.manifest.splits.values()
         return sum(split.bytes for split in splits) / sum(split.tokens for split in splits)
 
     @property
@@ -128,7 +133,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """A budget against a corpus: tokens, passes over the train split, and a warning or None."""
+    """A budget against a corpus: tokens of both, passes over the train split, and a warning or None."""
 
     budget_tokens: int
     train_tokens: int
@@ -137,7 +142,7 @@ class Epochs:
 
 
 def describe(corpus: Corpus, budget_tokens: int) -> Epochs:
-    """Passes that a budget makes over the train split, with a warning above four (arXiv 2305.16264)."""
+    """Passes that a budget of tokens makes over the train split, with a warning above `CHEAP_EPOCHS`."""
     tokens = corpus.split("train").tokens
     epochs = budget_tokens / tokens
     warning = None

@@ -165,6 +165,7 @@ class Encoder:
         self._ids[used : used + len(ids)] = ids
 
     def _whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids from the tokenizer itself, in parallel where it has threads; the fast call leaves offsets out."""
         if not texts:
             return []
         return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -230,5 +231,6 @@ def _room(array: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def _joined(encoded: list[list[int]]) -> tuple[Ids, NDArray[np.int64]]:
+    """Lists of ids as one array, shape (tokens,), and where each ends in it, shape (lists,)."""
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), dtype=np.int64)
     return np.fromiter(chain.from_iterable(encoded), np.uint32, int(ends[-1]) if len(ends) else 0), ends

@@ -44,7 +44,7 @@ LARGEST_TOKENIZER = 256 << 20
 
 
 class DamagedCorpusError(InputError):
-    """A prepared corpus whose files are not what its manifest says."""
+    """A prepared corpus whose files are not what its manifest says; ``why`` says what is wrong, without the mend."""
 
     def __init__(self, folder: Path, why: str) -> None:
         super().__init__(f"the prepared corpus in {folder} is damaged ({why}); delete that folder and prepare it again")
@@ -107,7 +107,10 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class SplitEntry:
-    """One split. ``bytes`` counts its text in UTF-8; ``sha256`` covers its tokens, little-endian, in stored width."""
+    """One split. ``bytes`` counts its text in UTF-8; ``sha256`` covers its tokens, little-endian, in stored width.
+
+    ``tokens`` is the sum over its shards. The checksum does not depend on where shards are cut.
+    """
 
     documents: int
     bytes: int
@@ -219,8 +222,13 @@ class Manifest:
         except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
             raise DamagedCorpusError(folder, f"{MANIFEST_FILE}: {error}") from None
 
-    def check_sizes(self, folder: Path) -> None:
-        """Cheap check of every file: shards by size, the small tokenizer by checksum. Raises `DamagedCorpusError`."""
+    def check(self, folder: Path) -> None:
+        """The files against what is said of them; raises `DamagedCorpusError`.
+
+        Sizes of all, the checksum of the small tokenizer, and the checksums of the shards of corpora up to
+        `CHECKED_BYTES`, each read once per process and change. Of a larger corpus `Corpus.verify` alone reads every
+        byte.
+        """
         for part in self.parts:
             if (size := file_size(folder / part.file)) != part.bytes:
                 raise DamagedCorpusError(folder, f"{part.file} has {size} of {part.bytes} bytes")
@@ -228,15 +236,7 @@ class Manifest:
             raise DamagedCorpusError(folder, f"{TOKENIZER_FILE} has more than {LARGEST_TOKENIZER >> 20} MiB")
         if file_sha256(folder / TOKENIZER_FILE) != self.tokenizer.sha256:
             raise DamagedCorpusError(folder, f"{TOKENIZER_FILE} does not match its checksum")
-
-    def check_contents(self, folder: Path) -> None:
-        """Checksums of all shards, of corpora up to `CHECKED_BYTES`; each file is read once per process and change.
-
-        Raises `DamagedCorpusError`. Of a larger corpus only `Corpus.verify` reads every byte.
-        """
-        if sum(part.bytes for part in self.parts) > CHECKED_BYTES:
-            return
-        for part in self.parts:
+        for part in self.parts if sum(part.bytes for part in self.parts) <= CHECKED_BYTES else ():
             facts = (folder / part.file).stat()
             if _sum_of(folder / part.file, facts.st_ino, facts.st_size, facts.st_mtime_ns) != part.sha256:
                 raise DamagedCorpusError(folder, f"{part.file} does not match its checksum")

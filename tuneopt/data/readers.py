@@ -215,6 +215,7 @@ def _rows(stream: Iterable[bytes], where: Where, column: str | None, start: bool
 
 
 def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
+    """The text of one row, empty where it is null; raises `InputError` that names the line and the cause."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -98,6 +98,7 @@ class ShardWriter:
         return self._digest.hexdigest(), shards
 
     def _flush(self) -> None:
+        """Write the buffer as a record batch, into the next file where the last one is full."""
         if not self._filled:
             return
         block = self._buffer[: self._filled]
@@ -161,7 +162,10 @@ def _map_columns(folder: Path, file: str, *names: str) -> list[list[NDArray[Any]
 
 
 class Documents:
-    """Random access to the documents of a split; nothing is read until it is asked for."""
+    """Random access to the documents of a split by number, from 0; nothing is read until it is asked for.
+
+    They are in the order of the mixture, which training then shuffles by windows. Raises `InputError` for a corpus without boundaries.
+    """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
         if any(shard.boundaries is None for shard in shards):
@@ -192,6 +196,7 @@ class Documents:
         return int(self._open(shard)[1][row])
 
     def _place(self, number: int) -> tuple[int, int]:
+        """The shard that a document is in, and its number there."""
         if not 0 <= number < len(self):
             raise IndexError(f"document numbers must lie in 0..{len(self) - 1}, not {number}")
         shard = int(np.searchsorted(self._firsts, number, side="right")) - 1
@@ -240,7 +245,10 @@ def _compressed(metadata: pa.Buffer) -> bool:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a flatbuffer table stands, 0 when it is left out."""
+    """Where a field of a flatbuffer table stands, 0 when it is left out.
+
+    A table begins with the distance back to its vtable: two sizes of 16 bits, then the offset of each field or 0.
+    """
     offsets = table - struct.unpack_from("<i", data, table)[0]
     size = struct.unpack_from("<H", data, offsets)[0]
     place = 4 + 2 * number

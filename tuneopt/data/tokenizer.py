@@ -152,6 +152,7 @@ def encode(
 def _encode_batch(
     encoder: Encoder, waiting: list[tuple[str, str, bool]], end: int, dtype: DTypeLike
 ) -> Iterator[tuple[str, NDArray[np.unsignedinteger]]]:
+    """Tokens of some parts of documents, each with its key and whether it is the last of its document."""
     ids, ends = encoder.encode([part for _, part, _ in waiting])  # (tokens,), (parts,)
     for (key, _, last), tokens in zip(waiting, np.split(ids, ends[:-1]), strict=False):
         yield key, np.append(tokens, end).astype(dtype) if last else tokens.astype(dtype)

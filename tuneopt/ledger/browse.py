@@ -1,4 +1,7 @@
-"""Looking into a ledger: short rows for a listing, and one trial's record or log by the first digits of its id."""
+"""Looking into a ledger: short rows for a listing, and one trial's record or log by the first digits of its id.
+
+This is for people: everything else asks for a trial by its whole id. Nothing here writes.
+"""
 
 from __future__ import annotations
 

@@ -72,6 +72,7 @@ def clean_cache(ledger: Ledger, folder: Path, *, dry_run: bool) -> list[Leftover
 
 
 def _checkpoints(ledger: Ledger, older_than: float | None) -> Iterator[Leftover]:
+    """Folders of checkpoints that may go; the age of one is that of its newest file."""
     recorded, now = set(ledger.ids()), time.time()
     sizes: dict[str, int] = {}
     newest: dict[str, float] = {}

@@ -46,7 +46,11 @@ def compact(files: Files, uri: str) -> int:
 
 
 def load(files: Files, columns: tuple[str, ...] | None = None) -> pa.Table | None:
-    """The compacted file, or None when there is none that this release can read; ``columns`` None means flat ones."""
+    """The compacted file, or None when there is none that this release can read; ``columns`` None means flat ones.
+
+    The file is read whole, and only the columns asked for are decoded: on an object store one request is cheaper than
+    many small ones. Whatever pyarrow raises for a damaged file means that there is none.
+    """
     try:
         data = files.read(NAME)
     except FileNotFoundError:
@@ -76,6 +80,7 @@ def _split(files: Files, columns: tuple[str, ...] | None) -> tuple[pa.Table | No
 
 
 def _stored_texts(files: Files, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The id and JSON text of records, from their own files."""
     return ((key(name), data) for name, data in files.read_all(names))
 
 
@@ -92,7 +97,7 @@ def texts(files: Files) -> Iterator[tuple[str, bytes]]:
 
 
 def table(files: Files, uri: str) -> pa.Table:
-    """All trials as one flat table, ordered by id."""
+    """All trials as one flat table, ordered by id; raises `DamagedRecordError` at a damaged record."""
     folded, newer = _split(files, None)
     fresh = tables.build([tables.row(decode(uri, trial, data)) for trial, data in _stored_texts(files, newer)])
     if folded is None:

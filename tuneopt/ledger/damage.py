@@ -162,6 +162,7 @@ def check(files: Files, uri: str) -> tuple[list[str], dict[str, tuple[bytes, Tri
 
 
 def _check_marker(files: Files, uri: str) -> Iterator[str]:
+    """What is wrong with the marker; `Ledger.mark` mends what it can."""
     try:
         place.check_marker(files.read(place.MARKER), uri)
     except FileNotFoundError:

@@ -209,6 +209,7 @@ class LocalFiles:
         return found
 
     def _write_temporary(self, target: Path, data: bytes) -> Path:
+        """The content under a name of its own in the target's folder, flushed; nothing is left where that fails."""
         _make_folder(target.parent)
         owner = f"{socket.gethostname()}~{os.getpid()}~{secrets.token_hex(6)}"
         temporary = target.parent / f".{target.name}~{owner}.tmp"
@@ -332,6 +333,7 @@ class RemoteFiles:
 
 
 def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: a record in a folder whose own name is lost is lost too."""
     if folder.is_dir():
         return
     missing = [folder]

@@ -102,12 +102,15 @@ def hold(ledger: Ledger, name: str, what: str = "sweep") -> Iterator[None]:
 
 
 class _Lease:
+    """The lease of one sweep or study, from this process's side."""
+
     def __init__(self, ledger: Ledger, name: str, what: str) -> None:
         self.files, self.mark = ledger.files, ledger.mark
         self.name, self.what = f"leases/{name}.json", f"{what} {name}"
         self.mine = Holder.here().beaten()
 
     def take(self) -> None:
+        """Write the lease, or take it over from a holder that is gone; raises `InputError` where one is not."""
         self.mark()
         if self.files.create(self.name, self.mine.to_json()):
             return
@@ -160,6 +163,7 @@ class _Lease:
                 self.files.replace(self.name, self.mine.to_json())
 
     def leave(self) -> None:
+        """Delete the lease, if it is still this process's."""
         with contextlib.suppress(OSError):
             now = self.read()
             if now is not None and now.token == self.mine.token:

@@ -81,6 +81,7 @@ class TrialLog:
                 )
 
     def _upload(self, line: bytes, urgent: bool, last: bool) -> None:
+        """Add a line to the log and put all of it where that is due; ``last`` lines are put at once."""
         if self._content is None:
             try:
                 self._content = bytearray(self.ledger.files.read(self.name))
@@ -163,10 +164,12 @@ def _append(path: Path, line: bytes, urgent: bool) -> None:
 
 
 def _fits(size: int, urgent: bool) -> bool:
+    """Whether a log of so many bytes takes a line: the second half of the room is for what is urgent."""
     return size < LIMIT or (urgent and size < 2 * LIMIT)
 
 
 def _event(line: bytes) -> dict[str, Any]:
+    """A line as an event, with the keys that readers rely on, whatever stands in it."""
     try:
         plain = json.loads(line)
     except ValueError:

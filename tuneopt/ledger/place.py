@@ -16,15 +16,21 @@ from tuneopt.ledger.files import Files, LocalFiles, RemoteFiles
 from tuneopt.spec import InputError, nearest
 
 SCHEMES = ("file", "s3", "gs")
+"""Addresses that are tested; pyarrow knows more."""
+
 MARKER = "ledger.json"
 MARKER_SCHEMA = 1
+"""Version of the layout. A ledger of a later one is neither read nor written."""
 
 _SECRET = re.compile(r"(^|&)[^&=]*(key|secret|token|password|credential)[^&=]*=", re.IGNORECASE)
 """Names of query parameters that would hold a secret."""
 
 
 def resolve(uri: str | Path) -> tuple[str, Files]:
-    """The absolute address of a ledger and its files; raises `InputError` for an address that cannot be one."""
+    """The absolute address of a ledger and its files; raises `InputError` for an address that cannot be one.
+
+    Absolute, because workers run in other folders. Nothing is read or written, and no server is asked.
+    """
     text = str(uri)
     if not text.strip():
         raise InputError("the ledger's address is empty; give a folder or an address such as s3://bucket/prefix")

@@ -26,11 +26,13 @@ SCHEMA = 1
 """Version of the record's JSON form; raised when a field is added, renamed or changes its meaning."""
 
 STATUSES = ("completed", "diverged")
+"""A trial that failed for another reason has no record: it is to run again."""
 
 SECONDS = ("train", "eval", "startup", "checkpoint")
 """What the wall time of a trial is divided into."""
 
 LARGEST = sys.float_info.max
+"""The largest float: comparing with it also refuses infinities and whole numbers beyond every float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class TrialRecord:
             object.__setattr__(self, name, form)
 
     def _check_identity(self) -> None:
+        """That the record is of the trial that it names: a file under a wrong name must not pass for another's."""
         if not all(isinstance(point, CurvePoint) for point in self.curve):
             raise InputError("a trial record's curve must hold CurvePoint values")
         checked.known_schema(self.schema, SCHEMA, "trial record")
@@ -142,6 +145,7 @@ class TrialRecord:
         self.spec.regime.steps(checked.whole("train_batch_size", self.spec.config["train_batch_size"]))
 
     def _check_losses(self) -> None:
+        """Losses exactly where the status says so: divergence is a status, and never a number."""
         diverged = self.status == "diverged"
         for name in ("select_loss", "report_loss"):
             value = getattr(self, name)
@@ -176,7 +180,10 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> TrialRecord:
-        """Rebuild a record; raises `InputError` for anything but a complete record of a known schema."""
+        """Rebuild a record; raises `InputError` for anything but a complete record of a known schema.
+
+        That of a later release raises `NewerSchemaError`: it may be whole, and is not this release's to judge.
+        """
         plain = checked.parse_object(text, "a trial record")
         # Before the keys: a newer release may have other fields, and its records are not to be called damaged.
         checked.known_schema(plain.get("schema"), SCHEMA, "trial record")

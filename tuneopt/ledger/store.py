@@ -221,6 +221,7 @@ def mending(ledger: Ledger, act: Callable[[], T]) -> T:
 
 
 def _safe(name: str) -> str:
+    """The name, if it cannot lead out of its folder; raises `InputError`."""
     if not _SAFE.fullmatch(name):
         raise InputError(f"{name!r} is no id of a trial or sweep; use letters, digits, '-', '_' and '.'")
     return name

@@ -102,6 +102,7 @@ def _change(root: Node, change: str) -> None:
 
 
 def _recipe(root: Node, folder: Path) -> Recipe:
+    """The whole recipe, and what no single key can say: that its parts fit together."""
     keys = mapping(root, "a recipe", KEYS)
     for key in ("name", "sources", "tokenizer"):
         if key not in keys:
@@ -143,6 +144,7 @@ def _given(keys: Mapping[str, Node], readers: Readers) -> dict[str, Any]:
 
 
 def _name(node: Node, what: str, text: str | None = None, line: int | None = None) -> str:
+    """A name that may stand in the names of files; the node's own text, or a key's (``text``, in ``line``)."""
     name = word(node, what) if text is None else text
     if not _NAME.fullmatch(name):
         node.fail(f"{what} {name[:80]!r} must be of letters, digits, '.', '_' and '-', 64 at most", line)
@@ -158,6 +160,7 @@ def _count(node: Node, what: str, least: int = 1, most: int = 10**15, example: s
 
 
 def _sources(node: Node, folder: Path, weighed: bool) -> tuple[SourceRecipe, ...]:
+    """Sources in the order of the file, which breaks ties of the mixture; ``weighed`` ones need a weight."""
     if not isinstance(node.plain, dict) or not node.plain:
         node.fail(f"sources must be a mapping of names to sources, not {in_words(node)}; try web: {{files: [*.txt]}}")
     if len(node.plain) > MOST_SOURCES:
@@ -182,6 +185,7 @@ def _source(above: Node, name: str, node: Node, folder: Path, weighed: bool) -> 
 
 
 def _hub(parts: Mapping[str, Node], folder: Path) -> Hub:
+    """What `datasets` is asked for; raises where it could only fail later, or read what no revision fixes."""
     node = parts["hub"]
     name = word(node, "hub")
     given = _given(
@@ -312,6 +316,7 @@ def _guard(node: Node) -> int:
 
 
 def _tokenizer(node: Node, folder: Path) -> TokenizerRecipe:
+    """Exactly one of file, hub and train, and of the other keys those that belong to it."""
     parts = mapping(node, "tokenizer", TOKENIZER_KEYS)
     given = [key for key in ("file", "hub", "train") if key in parts]
     if len(given) != 1:

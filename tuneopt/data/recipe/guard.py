@@ -45,7 +45,11 @@ def fingerprint(text: str) -> bytes:
 
 
 class Runs:
-    """Hashes every run of n words, about `BLOCK` bytes of text at a time, so that a long text takes little memory."""
+    """Hashes every run of n words, about `BLOCK` bytes of text at a time, so that a long text takes little memory.
+
+    A word's hash is a polynomial in its bytes, a run's one in its words' hashes. Both are taken modulo 2^64, by wrapping
+    arithmetic, and mixed: bit i of such a polynomial depends on the bits up to i of its terms alone.
+    """
 
     def __init__(self, ngram: int) -> None:
         self.ngram = ngram
@@ -129,7 +133,10 @@ def _blocks(spaced: bytes, ngram: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Sorted 64-bit hashes of the evaluation documents and of their runs of words, both without repetition."""
+    """Sorted 64-bit hashes of the evaluation documents and of their runs of words, both without repetition.
+
+    It goes to every worker with the job, 8 bytes for each hash; the table of flags is made there.
+    """
 
     documents: Words
     runs: Words
@@ -161,7 +168,10 @@ class Guard:
         return _among(hashes, self.documents)
 
     def has_runs(self, hashes: Words, owners: NDArray[np.int64], texts: int) -> NDArray[np.bool_]:
-        """Which texts share a run of words with an evaluation document, shape (texts,)."""
+        """Which texts share a run of words with an evaluation document, shape (texts,).
+
+        ``hashes`` and ``owners`` as `Runs.hashes` gives them, shape (runs,).
+        """
         maybe = np.flatnonzero(self._filter[hashes >> self._shift])
         found = maybe[_among(hashes[maybe], self.runs)]
         shared = np.zeros(texts, bool)

@@ -41,6 +41,7 @@ def _reaching(what: str, name: str) -> Iterator[None]:
 def pinned(source: SourceRecipe) -> SourceRecipe:
     """The source at a fixed revision, so that the text cannot change between two runs.
 
+    Files, and folders of this machine, have none; `units.stamp` tells whether they changed.
     Raises `InputError` when the hub does not answer or does not know the data set.
     """
     hub = source.hub
@@ -103,7 +104,7 @@ def builder(hub: Hub) -> Any:
 
 
 def shards(source: SourceRecipe) -> int:
-    """How many shards the data set has."""
+    """How many shards the data set has: as many as files, for the formats that are read as streams."""
     data = _opened(source)
     return len(data) if isinstance(data, list) else int(data.num_shards)
 
@@ -138,6 +139,7 @@ def read_shard(source: SourceRecipe, number: int) -> Iterator[str]:
 
 
 def _opened(source: SourceRecipe) -> Any:
+    """What this process reads a source's shards from: a list of JSON files, or a streaming data set."""
     assert source.hub is not None
     return _load(source.hub, source.text or TEXT_COLUMN, os.getpid())
 
@@ -158,12 +160,12 @@ def _load(hub: Hub, column: str, process: int) -> Any:
 
     with _reaching("data set", hub.name):
         made = builder(hub)
-        if isinstance(made, Json):
+        if isinstance(made, Json):  # paths alone: `readers` reads the lines
             paths = made.config.data_files
             if hub.split not in paths:
                 raise ValueError(f"no split {hub.split!r} among {', '.join(map(repr, map(str, paths)))}")
             return list(paths[hub.split])
-        if hasattr(made.config, "columns"):
+        if hasattr(made.config, "columns"):  # Parquet: the other columns are never downloaded
             made.config.columns = [column]
         data = made.as_streaming_dataset(split=hub.split)
     if data.features is not None and column not in data.features:

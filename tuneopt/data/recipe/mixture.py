@@ -1,9 +1,13 @@
 """The order of a mixture: which document comes next, and having its encoded unit at hand.
 
 The next document is that of the source with the fewest tokens for its weight, t_i / w_i, the first one listed among
-equals. So after any number of documents no source is further from its share than by one document. The order is a
-function of the documents' token counts, in whole numbers, and knows nothing of units, batches or processes: that is
-what makes the corpus the same bytes however many processes encode.
+equals. So after any number of documents no source is further from its share than by one document. With weights 2 : 1
+and documents of 10 tokens each, the sources a and b come as a b a a b a a b a ... The order is a function of the
+documents' token counts, in whole numbers, and knows nothing of units, batches or processes: that is what makes the
+corpus the same bytes however many processes encode.
+
+Where every source stands (`SourcePosition`) is all there is to know for going on. It is written down with each finished
+round, and a preparation that was killed draws the same documents again from there.
 
 `Mixture` decides the order. `Staging` has a few units encoded ahead of it, on disk, and removes them after use.
 """
@@ -34,10 +38,13 @@ class SourcePosition:
     row: int = 0
     epoch: int = 0
     live: bool = True
+    """False once it ran out where the others go on without it."""
     taken: int = 0
-    """Tokens that count for the mixture."""
+    """Tokens that count for the mixture, those of earlier epochs included."""
     epoch_taken: int = 0
+    """The same of this epoch: a source that gave none of it would repeat for ever."""
     counts: dict[str, list[int]] = field(default_factory=dict)
+    """By fate, as text for JSON: documents, bytes of text, tokens."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -64,8 +71,8 @@ class DrawnRows:
 class _Block:
     """Rows (n of them) with sums over them, so that a draw looks up instead of adding up; each has shape (n + 1,)."""
 
-    def __init__(self, rows: Rows, wanted: NDArray[np.bool_]) -> None:
-        self.rows = rows
+    def __init__(self, rows: Rows, wanted: NDArray[np.bool_], done: int) -> None:
+        self.rows, self.done = rows, done  # how many of the rows were drawn
         self.starts = np.concatenate([[0], rows.ends])
         self.run_starts = np.concatenate([[0], rows.run_ends])
         counted = np.cumsum(np.where(wanted[rows.fates], np.diff(self.starts), 0))
@@ -73,7 +80,11 @@ class _Block:
 
 
 class Mixture:
-    """Draws documents until ``limit`` tokens with one of the ``wanted`` fates, or until sources run out."""
+    """Draws documents until ``limit`` tokens with one of the ``wanted`` fates, or until sources run out.
+
+    ``positions`` say where each source begins, and `positions` where it stands. ``when_exhausted`` is one of
+    `recipe.EXHAUSTED`. Documents are drawn many at a time, as long as the rule gives the turn to one source.
+    """
 
     def __init__(
         self,
@@ -91,9 +102,8 @@ class Mixture:
         self._wanted = np.isin(np.arange(256), wanted)
         self._limit, self._when_exhausted = limit, when_exhausted
         self.positions = [SourcePosition(**position.to_dict()) for position in positions]  # these go on to change
-        self._blocks: list[Iterator[Rows] | None] = [None] * len(weights)
+        self._streams = [self._blocks(source) for source in range(len(weights))]
         self._block: list[_Block | None] = [None] * len(weights)
-        self._from = [0] * len(weights)  # rows of the block that are done
         self.ended = ""
 
     @property
@@ -116,9 +126,11 @@ class Mixture:
                 return None
             # Fractions and not floats: two sources that are exactly even must be told apart by their order alone.
             source = min(live, key=lambda index: (Fraction(self.positions[index].taken, self._weights[index]), index))
-            here = self.positions[source]
-            if self._fetch(source):
-                return self._take(source, live, room)
+            here, block = self.positions[source], self._block[source]
+            if block is None or block.done == len(block.rows.fates):
+                block = self._block[source] = next(self._streams[source], None)
+            if block is not None:
+                return self._take(source, block, live, room)
             if self._when_exhausted == STOP:
                 self.ended = f"source {self._names[source]} ran out"
                 return None
@@ -129,38 +141,25 @@ class Mixture:
             else:
                 here.epoch, here.unit, here.row, here.epoch_taken = here.epoch + 1, 0, 0, 0
                 self._staging.start_over(source)
+                self._streams[source] = self._blocks(source)
 
-    def _fetch(self, source: int) -> bool:
-        """Make sure that rows of the source are at hand; False at its end."""
+    def _blocks(self, source: int) -> Iterator[_Block]:
+        """The blocks of a source from where it stands to its end.
+
+        Rows that were drawn before a kill are passed over: they stand in finished shards.
+        """
         here = self.positions[source]
-        while True:
-            block = self._block[source]
-            if block is not None and self._from[source] < len(block.rows.fates):
-                return True
-            blocks = self._blocks[source]
-            if blocks is not None:
-                following = next(blocks, None)
-                if following is not None:
-                    self._block[source], self._from[source] = _Block(following, self._wanted), 0
-                    continue
-                self._blocks[source] = self._block[source] = None
-                here.unit, here.row = here.unit + 1, 0
-            unit = self._staging.unit(source, here.unit)
-            if unit is None:
-                return False
-            blocks = self._blocks[source] = read_rows(self._staging.file(unit))
-            skipped = 0
-            while skipped < here.row:  # after a kill: what stands in finished shards
-                rows = next(blocks)
-                self._block[source] = _Block(rows, self._wanted)
-                self._from[source] = min(len(rows.fates), here.row - skipped)
-                skipped += self._from[source]
+        while (unit := self._staging.unit(source, here.unit)) is not None:
+            before = 0  # rows of the unit in front of this block
+            for rows in read_rows(self._staging.file(unit)):
+                if before + len(rows.fates) > here.row:
+                    yield _Block(rows, self._wanted, here.row - before)
+                before += len(rows.fates)
+            here.unit, here.row = here.unit + 1, 0
 
-    def _take(self, source: int, live: Sequence[int], room: int) -> DrawnRows:
+    def _take(self, source: int, block: _Block, live: Sequence[int], room: int) -> DrawnRows:
         """As many rows of the block as may come before another source's turn, in one step."""
-        block, first = self._block[source], self._from[source]
-        assert block is not None
-        rows, here = block.rows, self.positions[source]
+        rows, first, here = block.rows, block.done, self.positions[source]
         bounds = [room]
         if self._limit is not None:
             bounds.append(self._limit - self.taken)
@@ -178,7 +177,7 @@ class Mixture:
         here.taken += counted
         here.epoch_taken += counted
         here.row += stop - first
-        self._from[source] = stop
+        block.done = stop
         begin, end = int(block.starts[first]), int(block.starts[stop])
         drawn = DrawnRows(
             source, here.epoch, rows.fates[first:stop], rows.bytes[first:stop], rows.fingerprints[first:stop],
@@ -203,7 +202,11 @@ def _count(here: SourcePosition, drawn: DrawnRows) -> None:
 
 
 class Staging:
-    """Units of some sources, submitted to a pool early enough and found again after a kill."""
+    """Units of some sources, submitted to a pool early enough and found again after a kill.
+
+    Encoded units lie in ``folder`` under names with their checksums. A unit is removed once finished rounds hold all of
+    it (`forget`): the disk holds those of the round that is being written, and the few that are ahead.
+    """
 
     def __init__(self, sources: Sequence[SourceRecipe], recipe: Recipe, pool: EncoderPool, folder: Path) -> None:
         self._pool, self._folder = pool, folder
@@ -228,6 +231,7 @@ class Staging:
         return self._files[unit]
 
     def _submit(self, unit: Unit) -> None:
+        """Have a unit encoded, unless its rows are on the disk already."""
         if unit in self._files or unit in self._pending:
             return
         for path in self._folder.glob(f"{unit.stem}-*.rows"):  # of an attempt that was killed
@@ -269,20 +273,24 @@ class _Queue:
         self.rewind()
 
     def rewind(self) -> None:
+        """Begin with the first unit."""
         self._units: Iterator[Unit] = units(self._source, self._index, self._recipe)
         self._kept: list[Unit] = []
         self._current = self.submitted = 0
 
     def get(self, number: int) -> Unit | None:
+        """The unit that is in use from now on; None behind the last."""
         self._current = number
         self._kept = [unit for unit in self._kept if unit.number >= number]
         self.submitted = max(self.submitted, number + 1)
         return self._at(number)
 
     def following(self) -> Unit | None:
+        """The unit that would be submitted next; None where all are."""
         return self._at(self.submitted)
 
     def _at(self, number: int) -> Unit | None:
+        """A unit from the one in use on; looks no further into the source than it must."""
         while not self._kept or self._kept[-1].number < number:
             unit = next(self._units, None)
             if unit is None:
@@ -292,12 +300,15 @@ class _Queue:
         return next((unit for unit in self._kept if unit.number == number), None)
 
     def note(self, size: int) -> None:
+        """Take the bytes of an encoded unit into the average: units differ by source, and less within one."""
         self._sizes += 1
         self._size += (size - self._size) // self._sizes
 
     @property
     def count(self) -> int:
+        """Units that are submitted and not done with, the one in use included."""
         return self.submitted - self._current
 
     def ahead(self) -> Fraction:
+        """Bytes of encoded text ahead of the mixture for each unit of weight: the least runs dry first."""
         return self.count * self._size / self._source.weight

@@ -122,6 +122,7 @@ class Recipe:
 
 
 def _described(source: SourceRecipe) -> dict[str, Any]:
+    """A source as plain data; its weight as a fraction, exactly."""
     return {
         "name": source.name,
         "weight": str(source.weight),

@@ -60,7 +60,10 @@ def is_finished(folder: Path) -> bool:
 
 @contextmanager
 def sole_preparation(folder: Path, work: Path) -> Iterator[None]:
-    """Hold the lock of a folder that this makes; raises `InputError` for one that is in use or cannot be written."""
+    """Hold the lock of a folder that this makes; raises `InputError` for one that is in use or cannot be written.
+
+    Nothing is waited for: a second command is a mistake more often than a wish, and would have nothing to do.
+    """
     lock = FileLock(work / "lock")
     try:
         if folder.exists() and not work.exists() and any(folder.iterdir()) and not is_finished(folder):
@@ -80,7 +83,10 @@ def sole_preparation(folder: Path, work: Path) -> Iterator[None]:
 
 
 def claim(work: Path, key: str, folder: Path) -> None:
-    """Note whose folder this is; what another recipe left there without a finished shard is removed."""
+    """Note whose folder this is; what another recipe left there without a finished shard is removed.
+
+    With a finished shard it raises `InputError`: hours of work are not thrown away for a changed line.
+    """
     path = work / "identity"
     if path.exists() and path.read_text(encoding="utf-8") == key:
         return
@@ -123,7 +129,10 @@ class Round:
 
 
 class Rounds:
-    """The finished rounds in ``work``, with their shards in ``folder``, and the round that is being written."""
+    """The finished rounds in ``work``, with their shards in ``folder``, and the round that is being written.
+
+    Construction reads the entries, believes those whose files have the checksums that they say, and removes the rest.
+    """
 
     def __init__(self, folder: Path, work: Path, dtype: np.dtype[np.unsignedinteger]) -> None:
         self._folder, self._work, self._dtype = folder, work, dtype
@@ -137,6 +146,7 @@ class Rounds:
         self._begin()
 
     def _begin(self) -> None:
+        """Open a round that is empty."""
         self._open: dict[str, _OpenShard] = {}
         self._hashes: dict[str, list[Words]] = {kind: [] for kind in KINDS}
 
@@ -227,6 +237,7 @@ class Rounds:
 
 
 def _parts(entry: Round) -> list[Shard | Boundaries]:
+    """The files of a round in the corpus's folder."""
     return [part for shard in entry.shards.values() for part in shard.parts]
 
 
@@ -242,6 +253,7 @@ class _OpenShard:
         self._sources: list[tuple[int, int]] = []
 
     def append(self, tokens: NDArray[np.unsignedinteger], ends: NDArray[np.int64], source: int) -> None:
+        """Add documents of one source: their tokens, shape (t,), and where each ends in these, shape (documents,)."""
         self._writer.append(tokens)
         self._ends.append(ends + self.tokens)
         self._sources.append((source, len(ends)))

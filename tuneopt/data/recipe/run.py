@@ -35,7 +35,7 @@ from tuneopt.data.tokenizer import content_sha256, token_dtype
 from tuneopt.spec import InputError, canonical_json
 
 FORMAT = 2
-"""Raised whenever the same recipe would give other bytes."""
+"""Raised whenever the same recipe would give other bytes; then a corpus of an older format counts as another's."""
 
 TELL_SECONDS = 5.0
 """How often a preparation says how far it is."""
@@ -51,14 +51,17 @@ class PreparationProgress:
     """How far a preparation is. ``limit`` is None where nobody can know it; ``seconds`` count from its begin here."""
 
     phase: str
+    """``evaluation`` or ``train``."""
     tokens: int
+    """Written so far in this phase, by earlier attempts as well."""
     limit: int | None
     new_tokens: int
+    """Written by this attempt: what a speed is computed from."""
     seconds: float
 
 
 def local_pool(workers: int) -> PoolMaker:
-    """Encode in that many processes of this machine; 0 for this process itself."""
+    """Encode in that many processes of this machine; 0 for this process itself. The bytes are the same."""
     return lambda job, folder: Workers(job, folder, workers) if workers else Here(job, folder)
 
 
@@ -102,7 +105,10 @@ def _finished(folder: Path, key: str) -> Corpus:
 
 
 def _identity(recipe: Recipe) -> str:
-    """SHA-256 of all that the corpus depends on, as far as it is known before anything is read."""
+    """SHA-256 of all that the corpus depends on, as far as it is known before anything is read.
+
+    It stands in the manifest, and tells whether a folder holds this corpus; the content has a fingerprint of its own.
+    """
     stamps = [stamp(source) for source in (*recipe.sources, *recipe.evaluation)]
     plain = [FORMAT, recipe.name, recipe.describe(), identity(recipe.tokenizer), stamps]
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
@@ -126,7 +132,10 @@ class _Preparation:
         self.held_out = 0 if recipe.evaluation else max(1, round(recipe.held_out * BUCKETS))
 
     def _pinned(self, recipe: Recipe) -> Recipe:
-        """The recipe with fixed revisions: those of the first attempt, where there was one."""
+        """The recipe with fixed revisions: those of the first attempt, where there was one.
+
+        A branch of the hub may have moved on since, and what was begun must be finished with the same text.
+        """
         path = self.work / "revisions.json"
         if not path.exists():
             fixed = [hub.pinned(source).hub for source in (*recipe.sources, *recipe.evaluation)]
@@ -171,6 +180,7 @@ class _Preparation:
             )
 
     def _empty(self, split: str) -> InputError:
+        """The error for a split without a document."""
         use = "to train on" if split == SPLITS[TRAIN] else "to evaluate on"
         return InputError(f"recipe {self.recipe.name} leaves no document for the split {split}; give more text {use}")
 
@@ -228,6 +238,7 @@ class _Preparation:
         self.rounds.commit(phase, mixture.positions, mixture.ended)
 
     def _write_manifest(self, guard: Guard | None, training_bytes: int) -> None:
+        """The tokenizer's file and then the manifest, with which the corpus exists."""
         recipe = self.recipe
         account = _account(recipe, self.rounds, guard)
         splits = {}
@@ -259,6 +270,7 @@ class _Preparation:
 
 
 def _rule(recipe: Recipe, held_out: int) -> str:
+    """How documents were split, as a sentence; it is part of the corpus's fingerprint, so its words must not change."""
     bucket = "a document's bucket is the first two bytes of the SHA-256 of its letters (big-endian)"
     if recipe.evaluation:
         return (
@@ -300,6 +312,7 @@ def _account(recipe: Recipe, rounds: Rounds, guard: Guard | None) -> dict[str, A
 
 
 def _account_of(source: SourceRecipe, position: SourcePosition, phase: str, weight: float | None) -> dict[str, Any]:
+    """One source's counts: what went into each split, and what the guard kept out, whose tokens were never made."""
     names = ("documents", "bytes", "tokens")
     counted = {fate: dict(zip(names, position.counts.get(str(fate), (0, 0, 0)), strict=True)) for fate in range(5)}
     kept_out = {"equal": counted[EQUAL], "shared": counted[SHARED]}

@@ -45,8 +45,11 @@ class Unit:
     """One piece of a source. ``start`` and ``stop`` are bytes, row groups, or the number of a shard on the hub."""
 
     source: int
+    """The number of its source among those of the phase."""
     number: int
+    """Its place in the order of the source, from 0."""
     path: Path | None
+    """Its file; None for a data set on the hub."""
     start: int = 0
     stop: int = 0
 
@@ -77,6 +80,7 @@ def _order(count: int, recipe: Recipe) -> Iterator[int]:
 
 
 def _ranges(path: Path) -> Iterator[tuple[int, int]]:
+    """Where the units of a file begin and stop: in bytes, or in row groups of Parquet."""
     with readable(path):
         kind, size = ending(path), path.stat().st_size
         if kind in (".txt", ".jsonl"):
@@ -122,7 +126,11 @@ def check(source: SourceRecipe, recipe: Recipe) -> None:
 
 
 def stamp(source: SourceRecipe) -> str:
-    """SHA-256 that changes when a source may have changed: its files' names, sizes and times, or its revision."""
+    """SHA-256 that changes when a source may have changed: its files' names, sizes and times, or its revision.
+
+    Folders are left out, so a corpus that moves with its text is still the same; reading every byte would take as long
+    as preparing.
+    """
     listing = []
     for path in source.files:
         with readable(path):
@@ -154,14 +162,14 @@ class EncodingJob:
 
 
 def schema(vocab_size: int) -> pa.Schema:
-    """The columns of encoded rows."""
+    """The columns of encoded rows. Lists have 64-bit offsets, as sums of numpy have."""
     return pa.schema(
         [
-            ("fate", pa.uint8()),
-            ("bytes", pa.int64()),
-            ("fingerprint", pa.uint64()),
-            ("tokens", pa.large_list(pa.from_numpy_dtype(token_dtype(vocab_size)))),
-            ("runs", pa.large_list(pa.uint64())),
+            ("fate", pa.uint8()),  # TRAIN to SHARED
+            ("bytes", pa.int64()),  # of the text in UTF-8
+            ("fingerprint", pa.uint64()),  # of its letters; the first 16 bits are its bucket
+            ("tokens", pa.large_list(pa.from_numpy_dtype(token_dtype(vocab_size)))),  # none where it is kept out
+            ("runs", pa.large_list(pa.uint64())),  # hashes of its runs of words; evaluation text alone has them
         ]
     )
 
@@ -169,7 +177,7 @@ def schema(vocab_size: int) -> pa.Schema:
 def encode_unit(job: EncodingJob, unit: Unit) -> Iterator[pa.RecordBatch]:
     """The rows of a unit, about a million characters of text at a time; raises `InputError` for unreadable text."""
     for texts in _batches(documents(job.sources[unit.source], unit)):
-        yield _encoded(job, texts)
+        yield _encoded(job, texts)  # where batches are cut changes no row: the mixture knows rows alone
 
 
 def encode_to_file(job: EncodingJob, unit: Unit, folder: Path) -> Path:
@@ -219,7 +227,10 @@ def _encoded(job: EncodingJob, texts: list[str]) -> pa.RecordBatch:
 
 
 def _tokens(job: EncodingJob, texts: list[str | None]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Ids of all texts with the end of text after each, and where each ends; None has no ids at all."""
+    """Ids of all texts with the end of text after each, and where each ends; None has no ids at all.
+
+    Shapes (tokens,) and (n,). Long texts are encoded piece by piece, and many short ones in one call.
+    """
     encoder = _encoder(job.tokenizer)
     parts: list[str] = []
     counts = np.zeros(len(texts), np.int64)
@@ -239,6 +250,7 @@ def _tokens(job: EncodingJob, texts: list[str | None]) -> tuple[NDArray[np.uint3
 
 
 def _lists(values: NDArray[np.unsignedinteger], ends: NDArray[np.int64]) -> pa.LargeListArray:
+    """One list for each document, without copies: ``values`` of shape (v,), ``ends`` of shape (documents,)."""
     return pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int64()), pa.array(values))
 
 
@@ -250,6 +262,7 @@ def _encoder(tokenizer: str) -> Encoder:
 
 @lru_cache(maxsize=1)
 def _runs(ngram: int) -> Runs:
+    """Kept for the process: its tables of powers take 4 MiB and some time to make."""
     return Runs(ngram)
 
 

@@ -26,7 +26,10 @@ ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>")
 
 
 def identity(recipe: TokenizerRecipe) -> list[str]:
-    """What tells one tokenizer from another before it is there."""
+    """What tells one tokenizer from another before it is there: content of a file, name on the hub, size to train.
+
+    A file is parsed as well, so that a bad one is answered before anything is done.
+    """
     if recipe.file is not None:
         text = read_tokenizer(recipe.file)
         parse_tokenizer(text, str(recipe.file))
@@ -74,7 +77,10 @@ def _sample(recipe: Recipe, held_out: int, sizes: list[int]) -> Iterator[str]:
 
 
 def read_end(tokenizer: Tokenizer, recipe: TokenizerRecipe) -> int:
-    """The id that follows every document; raises `InputError` for a tokenizer without such a token."""
+    """The id that follows every document; raises `InputError` for a tokenizer without such a token.
+
+    Without one a model could not tell where one document ends and the next begins.
+    """
     for name in (recipe.end_of_text,) if recipe.end_of_text else ENDS:
         number = tokenizer.token_to_id(name)
         if number is not None:

@@ -1,8 +1,14 @@
 """Processes of this machine that encode units: ``python -m tuneopt.data.recipe.workers PIPE FOLDER``.
 
-The parent hands out units over a pipe for each worker and gets back the names of finished files; rows go through the
-disk alone. A worker that is killed is replaced, and what it had is done again. A worker ends with its parent: the pipe
-breaks, or the parent's process number changes. `EncoderPool` is what a preparation needs; Ray has one of its own.
+Over a pipe for each worker go, pickled, the job once and then units one way, and for each unit, in order, the other way
+
+    ("done", path)    its rows are in that file; rows go through the disk alone
+    ("bad", text)     its text cannot be read: the sentence of an `InputError`
+    ("full", text)    the disk is full
+    ("error", text)   anything else, with its traceback
+
+A worker that is killed is replaced, and what it had is done again. A worker ends with its parent: the pipe breaks, or
+the parent's process number changes. `EncoderPool` is what a preparation needs; Ray has one of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from tuneopt.data.recipe.units import EncodingJob, Unit, encode_to_file
 from tuneopt.spec import InputError
 
 ATTEMPTS = 3
-"""How often a unit is tried when the workers that had it were killed."""
+"""How often a unit is tried when the workers that had it were killed: once may be chance, three times is the unit."""
 
 DEPTH = 2
 """Units that a worker has at once, so that it never waits for the next."""
@@ -35,9 +41,10 @@ ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "RAYON_
 
 
 class EncoderPool(Protocol):
-    """Whoever encodes units. ``ahead`` is how many units it wants to have at once."""
+    """Whoever encodes units, in any order and any number of times: the rows of a unit are always the same."""
 
     ahead: int
+    """How many units it wants to have at once."""
 
     def submit(self, unit: Unit) -> None:
         """Take a unit; the work is done in any order."""
@@ -87,6 +94,7 @@ class Workers:
         self._feed()
 
     def _feed(self) -> None:
+        """Hand out what waits, evenly, until every worker has `DEPTH` units."""
         while self._waiting:
             worker = min(self._workers, key=lambda worker: len(worker.units))
             if len(worker.units) >= DEPTH:
@@ -154,11 +162,13 @@ class _Worker:
             self.pipe.send(job)
 
     def give(self, unit: Unit) -> None:
+        """Hand over a unit; that a worker is gone shows when its answer is waited for."""
         self.units.append(unit)
         with contextlib.suppress(OSError):
             self.pipe.send(unit)
 
     def stop(self) -> None:
+        """End the process at once: an unfinished file has no name that counts."""
         self.pipe.close()
         self.process.kill()
         self.process.wait()

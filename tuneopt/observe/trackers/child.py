@@ -1,7 +1,9 @@
 """The process that writes to one tracker: ``python -m tuneopt.observe.trackers.child``.
 
 It reads JSON lines from the driver until their end, so that neither a slow tracker nor one that is out of reach is
-felt by the driver. The first line says which tracker; the first thing that goes wrong is said on stdout, once.
+felt by the driver. The first line is ``{"kind", "target"}``; each other one is ``{"spec", "points", "end"}`` with a
+trial's specification, rows of curve points, and its outcome or null. The first thing that goes wrong is said on stdout,
+as one JSON text, once. When the driver dies, the lines end, and runs under way are closed as interrupted.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Writer:
             self._attempt(self.library.close)
 
     def _take(self, message: dict[str, Any]) -> None:
+        """Write what is new. Steps are noted after the write: what failed comes again with the next message."""
         if self.library is None:
             self.library = self.start()
         spec = TrialSpec.from_dict(message["spec"])
@@ -60,6 +63,7 @@ class Writer:
             self.library.finish(spec, TrialEnd(**message["end"]))
 
     def _attempt(self, call: Callable[[], object]) -> None:
+        """Call a library; its first failure is told, and `FAILURES` in a row end its use."""
         try:
             call()
             self.failures = 0

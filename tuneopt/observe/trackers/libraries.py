@@ -61,7 +61,7 @@ def settings_of(spec: TrialSpec) -> dict[str, Value]:
 
 
 def tags_of(spec: TrialSpec) -> dict[str, str]:
-    """What runs are filtered by."""
+    """What runs are filtered by: optimizer, scale and data-to-model ratio."""
     regime = spec.regime
     return {"optimizer": spec.optimizer, "scale": regime.scale.name, "ratio": f"{regime.ratio:g}"}
 
@@ -236,6 +236,7 @@ class MLflow:
 
 
 def _metrics(figures: dict[str, float], step: int) -> list[Metric]:
+    """Figures as MLflow takes them, all of one step and of this moment (milliseconds)."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)

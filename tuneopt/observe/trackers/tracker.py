@@ -90,6 +90,7 @@ class Tracker(Observer):
             _log.warning("%s was too slow: %d messages were dropped", self.title, self._dropped)
 
     def _hand_over(self, spec: TrialSpec, points: Sequence[CurvePoint], end: TrialEnd | None) -> None:
+        """Queue one message. It carries the whole specification: the process may have been started after the trial."""
         self._start()
         self._put(
             {
@@ -106,6 +107,7 @@ class Tracker(Observer):
             self._dropped += 1
 
     def _start(self) -> None:
+        """Start the process and the two threads that talk to it, so that the driver never waits on a pipe."""
         if self._process is not None:
             return
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -136,6 +138,7 @@ class Tracker(Observer):
             return
 
     def _read(self, process: subprocess.Popen[bytes], errors: Any) -> None:
+        """Say what the process complains of, and why it ended if it did so by itself."""
         assert process.stdout is not None
         for line in process.stdout:
             self._warn(
@@ -156,6 +159,7 @@ class Tracker(Observer):
 
     @property
     def _shown(self) -> str:
+        """The target without what may be a name and a password."""
         head, at, place = self.target.rpartition("@")
         return f"{head.partition('://')[0]}://...@{place}" if at else self.target
 
@@ -180,7 +184,10 @@ def tracking(
 
 
 def check(targets: Mapping[str, str]) -> None:
-    """Raise `InputError` for the first target that cannot be written to, without any network."""
+    """Raise `InputError` for the first target that cannot be written to, without any network.
+
+    Whether a server answers is not asked: it may be down now and up in an hour, and the run does not depend on it.
+    """
     for kind, target in targets.items():
         if not target.strip():
             raise InputError(f"--{kind} is empty; give {_EXAMPLES[kind]}")
@@ -203,6 +210,7 @@ def installed(package: str) -> bool:
 
 
 def _check_mlflow(uri: str) -> None:
+    """Raise `InputError` for an address whose scheme MLflow does not know, or that it no longer writes to."""
     scheme, known, _ = uri.partition(":")
     if not known and uri == "databricks":
         return
