@@ -72,9 +72,11 @@ def updated(owned: Owned, gradients: dict[str, torch.Tensor]) -> dict[str, torch
     return found
 
 
-def squares(optimizer, gradients: dict[str, torch.Tensor]) -> torch.Tensor:
-    groups = [group for group in optimizer.param_groups if group["max_grad_norm"] > 0]
-    return sum(gradients[name].square().sum() for group in groups for name in group["param_names"]).reshape(1)
+def by_limit(optimizer, gradients: dict[str, torch.Tensor]) -> dict[float, list[torch.Tensor]]:
+    found: dict[float, list[torch.Tensor]] = {}
+    for group in optimizer.param_groups:
+        found.setdefault(group["max_grad_norm"], []).extend(gradients[name] for name in group["param_names"])
+    return found
 
 
 @pytest.mark.parametrize("limit", [2**24, 1500])
@@ -98,7 +100,7 @@ def test_update_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ra
             parameter.grad = gradients[parameter_name].clone()
         stepping.step()
         if len(owned.limits) == 1:
-            owned.clip(None if len(buckets) == 1 else squares(optimizer, gradients))
+            owned.clip(None if len(buckets) == 1 else by_limit(optimizer, gradients))
         updates = updated(owned, gradients)
         for parameter_name, parameter in model.named_parameters():
             parameter.grad = updates[parameter_name]

@@ -46,11 +46,6 @@ class BuiltModel:
     compiled: bool
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def can_compile() -> bool:
     """Whether torch.compile can build kernels for the default device here (on CPUs it needs a C++ compiler)."""
     return torch.cuda.is_available() or has_compiler()
@@ -60,7 +55,7 @@ class WarmModels:
     """The models of one process: one module and one compiled loss per shape, used again by trial after trial."""
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device or default_device()
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._warm: dict[tuple[Scale, int, str, bool, bool], BuiltModel] = {}
         self._fitting: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
         """Keys of models, sizes of a pass and bytes reserved beside it that are known to fit."""

@@ -25,6 +25,8 @@ from tuneopt.train.mirror import Mirror
 from tuneopt.train.ranks import Ranks
 
 KEPT = 2
+"""Checkpoints that stay: the newest, and one to go on from where that one is damaged."""
+
 _SHARE = 20
 """Checkpoints come so seldom that writing them takes at most this part of the run: a twentieth."""
 
@@ -67,11 +69,11 @@ class CheckpointStore:
         began = time.perf_counter()
         final = self._path(step)
         for attempt in range(_ATTEMPTS):
-            temporary = final.with_suffix(f".{os.getpid()}.tmp")
+            temporary = final.with_suffix(f".{os.getpid()}.tmp")  # a name of its own: two processes may write one step
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.last_bytes = _write(temporary, state)
-                temporary.replace(final)
+                temporary.replace(final)  # after the data is on disk, so that a reader finds a whole file or none
                 break
             except FileNotFoundError:  # another process ended this trial and cleared it away
                 if attempt == _ATTEMPTS - 1:
@@ -81,13 +83,13 @@ class CheckpointStore:
                 if no_room(error):
                     raise NoRoomError(self.folder) from None
                 raise
-        self.drop_old()
+        self.drop_old()  # only now: until here the older ones were all there was
         self.last_seconds = time.perf_counter() - began
         return final
 
     def load_newest(self, device: torch.device) -> tuple[int, dict[str, Any]] | None:
         """The newest readable checkpoint as (step, state), or None; a damaged one is passed over."""
-        if self.mirror:
+        if self.mirror:  # another machine may have come further
             self.mirror.fetch(self.folder, newer_than=max(self.steps(), default=-1))
         for step in reversed(self.steps()):
             with contextlib.suppress(Exception):  # torch raises many types for damaged archives
@@ -99,6 +101,7 @@ class CheckpointStore:
     def _joined(self, step: int) -> dict[str, Any]:
         """The parts of a checkpoint that several ranks wrote, as one; tensors stay on disk until they are read."""
         folder = self._path(step).with_suffix("")
+        # Mapped, not read: each rank touches what it owns and no more.
         first = torch.load(folder / part_name(0), map_location="cpu", weights_only=True, mmap=True)
         for rank in range(1, first["parts"]):
             part = torch.load(folder / part_name(rank), map_location="cpu", weights_only=True, mmap=True)
@@ -156,7 +159,7 @@ def _write(path: Path, state: dict[str, Any]) -> int:
                 raise noting.error from None
             raise
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # else a rename could outlive the data when the machine goes down
         return file.tell()
 
 

@@ -10,6 +10,7 @@ CHUNKED_VOCABULARY = 2**14
 """From this many entries on, logits are computed in chunks; smaller ones, of the nano ladder, stay whole."""
 
 LEAST_CHUNKS = 4
+"""Chunks of a pass at least: with fewer, logits would still be the largest tensor of a step."""
 
 CHUNK_ELEMENTS = 2**28
 """Logits of one chunk at most: 512 MiB in bf16; larger chunks would save passes over the head's gradient."""

@@ -250,15 +250,14 @@ def _final_weights(training: Training) -> Mapping[str, Tensor] | None:
     return weights
 
 
-def checkpoint_folder(ledger: Ledger, trial: str) -> Path:
-    """Where a trial keeps its checkpoints: beside its ledger, or in this machine's cache when the ledger is remote."""
-    return ledger.checkpoint_dir(trial) if ledger.is_local else cache_folder() / "checkpoints" / trial
-
-
 def checkpoint_store(ledger: Ledger, trial: str) -> CheckpointStore:
-    """The checkpoints of a trial; those of a remote ledger have copies beside it, for other machines to go on from."""
+    """The checkpoints of a trial: beside its ledger or, when that is remote, in this machine's cache.
+
+    Those of a remote ledger have copies beside it, for other machines to go on from.
+    """
+    folder = ledger.checkpoint_dir(trial) if ledger.is_local else cache_folder() / "checkpoints" / trial
     mirror = Mirror(ledger.files, trial) if isinstance(ledger.files, RemoteFiles) else None
-    return CheckpointStore(checkpoint_folder(ledger, trial), mirror)
+    return CheckpointStore(folder, mirror)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

@@ -141,6 +141,6 @@ def reduced_to_owners(estimates: Mapping[str, Tensor], owners: Mapping[str, int]
         message = torch.cat([estimates[name].reshape(-1) for name in names])
         dist.reduce(message, owner)
         if owner == ranks.rank:
-            pieces = message.split([estimates[name].numel() for name in names])
+            pieces = torch.split(message, [estimates[name].numel() for name in names])
             kept |= {name: piece.view_as(estimates[name]) for name, piece in zip(names, pieces, strict=True)}
     return kept

@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,17 +50,13 @@ class Apply(torch.optim.Optimizer):
             torch._foreach_add_(moving, [parameter.grad for parameter in moving])
 
 
-@dataclass(frozen=True, slots=True)
-class Sharded:
-    """A model under DeepSpeed: the engine, the flat optimizer and the pieces that are here."""
+def shard(
+    built: BuiltModel, whole: Optimizer, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks
+) -> tuple[Any, Apply, Shards]:
+    """Hand the model, with its weights as they are, to DeepSpeed; all ranks together, in one process group.
 
-    engine: Any
-    apply: Apply
-    shards: Shards
-
-
-def shard(built: BuiltModel, whole: Optimizer, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> Sharded:
-    """Hand the model, with its weights as they are, to DeepSpeed; all ranks together, in one process group."""
+    Gives DeepSpeed's engine, what applies updates in it, and the shards that are here.
+    """
     deepspeed = quiet_deepspeed(ranks.device)
     parameters = {name: p for name, p in built.model.named_parameters() if p.requires_grad}
     # The optimizer's own groups, because they differ in decay; `Zero.step` sets the rates of each step.
@@ -79,7 +74,7 @@ def shard(built: BuiltModel, whole: Optimizer, spec: TrialSpec, parallel: Parall
             dist_init_required=False,  # the process group is there (`tuneopt.train.ranks.joined`)
         )
     shards = PieceShards(parameters, ranks.rank) if parallel.zero == 3 else FlatShards(parameters)
-    return Sharded(engine, apply, shards)
+    return engine, apply, shards
 
 
 def scatter(model: nn.Module, values: Iterable[tuple[str, Tensor]], settings: dict[str, Any], deepspeed: Any) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.bucket import Batch, total_norm
-from tuneopt.spec import InputError
+from tuneopt.train.checkpoint import by_position
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.owners import shapes
 
@@ -64,17 +65,13 @@ class Owned:
                 "(tuneopt.optim.Rule) or train it without ZeRO"
             )
         self._whole, self._ranks = whole, ranks
-        every = {
-            name: torch.Size(shape)
-            for group in whole.param_groups
-            for name, shape in zip(group["param_names"], shapes(whole, group), strict=True)
-        }
+        every = shapes(whole)
         sizes = [{name: every[name] for name in names} for names in buckets]
-        largest = max((sum(size.numel() for size in each.values()) for each in sizes), default=0)
+        largest = max((sum(size.numel() for size in bucket.values()) for bucket in sizes), default=0)
         self.updates = torch.zeros(largest, device=device)
         """What all buckets share, and others may use between steps; `gradients` as well."""
         self.gradients = torch.zeros(largest, device=device)
-        self.buckets = [OwnerBucket(whole, each, self.updates, self.gradients) for each in sizes]
+        self.buckets = [OwnerBucket(whole, bucket, self.updates, self.gradients) for bucket in sizes]
         self.limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
         """The norms that gradients are clipped to."""
         self._divisors: dict[float, Tensor] | None = None
@@ -88,7 +85,7 @@ class Owned:
 
     @torch.no_grad()
     def compute_updates(self, bucket: OwnerBucket) -> None:
-        """Leave the update of every tensor of ``bucket`` in its ``views``, from the gradients put there before.
+        """Leave the update of every tensor of ``bucket`` in its ``updates``, from the gradients put there before.
 
         Unless `clip` has been told this step's norms, all ranks must call this together: clipping then takes the norm
         over the buckets of all of them.
@@ -100,9 +97,12 @@ class Owned:
         bucket.optimizer.step()
         bucket.show_gradients(False)
 
-    def clip(self, squares: Tensor | None) -> None:
-        """Take the squared joint norms of this step's gradients, one for each of `limits`; None to measure them."""
-        self._divisors = None if squares is None else self._from_squares(squares)
+    def clip(self, shards: Mapping[float, list[Tensor]] | None) -> None:
+        """Take the joint norms of this step's gradients from their shards, by limit; None to measure them in the step.
+
+        All ranks together.
+        """
+        self._divisors = None if shards is None else self._joint_divisors(shards)
 
     def state(self, bucket: OwnerBucket) -> dict[str, dict[str, Any]]:
         """State of the tensors of a bucket, by name."""
@@ -112,11 +112,7 @@ class Owned:
     def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over state by name; entries of tensors that others own are left alone."""
         for bucket in self.buckets:
-            names = [name for group in bucket.optimizer.param_groups for name in group["param_names"]]
-            positions = {position: dict(state[name]) for position, name in enumerate(names) if name in state}
-            bucket.optimizer.load_state_dict(
-                {"state": positions, "param_groups": bucket.optimizer.state_dict()["param_groups"]}
-            )
+            bucket.optimizer.load_state_dict(by_position({"state": state}, bucket.optimizer))
 
     def show_state(self, seen: Optimizer) -> None:
         """Let another optimizer over some of the tensors see their state, which is there from the first step on."""
@@ -130,16 +126,19 @@ class Owned:
         limits = [float(batch.settings["max_grad_norm"]) for batch in batches]
         divisors = self._divisors
         if divisors is None:
-            squares = torch.zeros(len(self.limits), device=self._ranks.device)
-            for position, limit in enumerate(self.limits):
-                mine = [g for batch, own in zip(batches, limits, strict=True) if own == limit for g in batch.gradients]
-                if mine:
-                    squares[position] = total_norm(mine).square()
-            divisors = self._from_squares(self._ranks.sum(squares))
+            gradients: dict[float, list[Tensor]] = {}
+            for batch, limit in zip(batches, limits, strict=True):
+                gradients.setdefault(limit, []).extend(batch.gradients)
+            divisors = self._joint_divisors(gradients)
         return [divisors[limit] if limit > 0 else None for limit in limits]
 
-    def _from_squares(self, squares: Tensor) -> dict[float, Tensor]:
-        norms = squares.sqrt().to(self.updates.device)
+    def _joint_divisors(self, parts: Mapping[float, list[Tensor]]) -> dict[float, Tensor]:
+        """What clipping divides by, for each limit, from this rank's parts of what is clipped to it."""
+        squares = torch.zeros(len(self.limits), device=self._ranks.device)
+        for position, limit in enumerate(self.limits):
+            if parts.get(limit):
+                squares[position] = total_norm(parts[limit]).square()
+        norms = self._ranks.sum(squares).sqrt().to(self.updates.device)
         return {limit: (norm / limit).clamp(min=1.0) for limit, norm in zip(self.limits, norms, strict=True)}
 
 

@@ -25,20 +25,20 @@ BUCKET = 2**24
 """Elements of one owner's bucket, 64 MiB in fp32; a larger tensor is a bucket of its own."""
 
 
+def shapes(optimizer: Optimizer) -> dict[str, torch.Size]:
+    """The shapes of all parameters when they were routed, by name; by now they may be sharded."""
+    return {route.parameter: torch.Size(route.shape) for route in optimizer.routing}
+
+
 def loads(optimizer: Optimizer) -> dict[str, tuple[int, int]]:
     """(elements of state, rough multiplications of a step) of every parameter, by name."""
     rules: dict[str, Rule] = {rule.name: rule for rule in optimizer.rules}
+    whole = shapes(optimizer)
     return {
-        name: _load(rules[group["rule"]], torch.empty(shape, device="meta"), group)
+        name: _load(rules[group["rule"]], torch.empty(whole[name], device="meta"), group)
         for group in optimizer.param_groups
-        for name, shape in zip(group["param_names"], shapes(optimizer, group), strict=True)
+        for name in group["param_names"]
     }
-
-
-def shapes(optimizer: Optimizer, group: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """The shapes of a group's parameters when they were routed; by now they may be sharded."""
-    routed = {route.parameter: route.shape for route in optimizer.routing}
-    return [routed[name] for name in group["param_names"]]
 
 
 def _load(rule: Rule, tensor: torch.Tensor, group: dict[str, Any]) -> tuple[int, int]:
@@ -80,10 +80,10 @@ def cut(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list[lis
     limit = float("inf") if needs_all(optimizer) else BUCKET
     buckets: list[list[list[str]]] = [[] for _ in range(ranks)]
     filled = [limit] * ranks
+    whole = shapes(optimizer)
     for group in optimizer.param_groups:
-        sides = dict(zip(group["param_names"], shapes(optimizer, group), strict=True))
-        for name in sorted(sides, key=lambda name: tuple(sorted(sides[name]))):
-            owner, size = owners[name], torch.Size(sides[name]).numel()
+        for name in sorted(group["param_names"], key=lambda name: tuple(sorted(whole[name]))):
+            owner, size = owners[name], whole[name].numel()
             if not buckets[owner] or filled[owner] + size > limit:
                 buckets[owner].append([])
                 filled[owner] = 0

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.bucket import total_norm
 from tuneopt.spec import TrialSpec
 from tuneopt.train.building import BuiltModel, LossFunction, WarmModels, blank, fresh, repeat_kernels
 from tuneopt.train.checkpoint import CheckpointStore, by_name, write_parts
@@ -26,7 +25,7 @@ from tuneopt.train.fitting import pass_sizes
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.second_order.hessian import estimate, reduced_to_owners, whole_copy
 from tuneopt.train.zero.engine import (
-    Sharded,
+    Apply,
     deepspeed_settings,
     destroy,
     follow,
@@ -37,7 +36,7 @@ from tuneopt.train.zero.engine import (
 )
 from tuneopt.train.zero.owned import Owned
 from tuneopt.train.zero.owners import assign, cut, loads, needs_all
-from tuneopt.train.zero.shards import Exchange
+from tuneopt.train.zero.shards import Exchange, Shards
 from tuneopt.train.zero.witness import ShardedWitness
 
 
@@ -46,7 +45,9 @@ class Zero:
 
     built: BuiltModel
     optimizer: Optimizer
-    sharded: Sharded
+    engine: Any  # DeepSpeed's
+    apply: Apply
+    shards: Shards
     exchange: Exchange
     owned: Owned
 
@@ -77,10 +78,10 @@ class Zero:
         """Weights first, because DeepSpeed makes its master copy of what it finds; then state, at its owners."""
         self.optimizer = optimizer
         self._set_weights(saved["model"] if saved else None)
-        self.sharded = shard(self.built, optimizer, self.spec, self.parallel, self.ranks)
+        self.engine, self.apply, self.shards = shard(self.built, optimizer, self.spec, self.parallel, self.ranks)
         owners = assign(loads(optimizer), self.ranks.world)
         buckets = cut(optimizer, owners, self.ranks.world)
-        self.exchange = Exchange(self.ranks, buckets, owners, self.sharded.shards.extents)
+        self.exchange = Exchange(self.ranks, buckets, owners, self.shards.extents)
         home = torch.device("cpu") if self.parallel.offload else self.built.device
         mine = [[name for name in names if owners[name] == self.ranks.rank] for names in buckets]
         self.owned = Owned(optimizer, mine, self.ranks, home)
@@ -103,7 +104,7 @@ class Zero:
     @property
     def loss(self) -> LossFunction:
         """DeepSpeed's engine: at stage 3 the model cannot be called without it."""
-        return self.sharded.engine  # type: ignore[no-any-return]
+        return self.engine  # type: ignore[no-any-return]
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:
@@ -115,7 +116,7 @@ class Zero:
 
     def accumulate(self, window: Tensor, number: int, passes: int) -> Tensor:
         """The engine divides by the number of passes itself, and averages over ranks."""
-        engine, device = self.sharded.engine, self.built.device
+        engine, device = self.engine, self.built.device
         loss: Tensor = engine(window[:, :-1], window[:, 1:])
         engine.backward(loss)
         if number < passes - 1:
@@ -135,14 +136,14 @@ class Zero:
 
     def witness(self) -> ShardedWitness:
         """It looks at the state where that is, and at the weights that really move: the shards."""
-        return ShardedWitness(self.optimizer, self.owned, self.exchange, self.sharded.shards, self.ranks)
+        return ShardedWitness(self.optimizer, self.owned, self.exchange, self.shards, self.ranks)
 
     def step(self) -> Tensor:
         """Put updates in the place of the gradients, bucket by bucket; then DeepSpeed applies them to its shards."""
-        shards, exchange, buckets = self.sharded.shards, self.exchange, self.owned.buckets
+        shards, exchange, buckets = self.shards, self.exchange, self.owned.buckets
         # Norms that clip are taken over all shards first, before any gradient is replaced. Where a rule clips something
         # else (MARS) there is one bucket, and it takes the norms itself.
-        self.owned.clip(None if needs_all(self.optimizer) else self._squared_norms())
+        self.owned.clip(None if needs_all(self.optimizer) else self._shards_by_limit())
         total = torch.zeros((), device=self.owned.updates.device)
         arriving, leaving = exchange.to_owners(0, shards.gradient), None
         for number, bucket in enumerate(buckets):
@@ -157,22 +158,20 @@ class Zero:
         assert leaving is not None
         leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
         # `Apply` has no schedule of its own: it decays by the rates of this step.
-        for flat, group in zip(self.sharded.apply.param_groups, self.optimizer.param_groups, strict=True):
+        for flat, group in zip(self.apply.param_groups, self.optimizer.param_groups, strict=True):
             flat["lr"], flat["weight_decay"] = group["lr"], group["weight_decay"]
-        self.sharded.engine.step()
+        self.engine.step()
         # DeepSpeed drops a step that is not finite, or whose norm is not, in silence; so the loss must show it.
         missing = self.ranks.sum(total.to(self.built.device)) * 0.0
-        return missing.fill_(math.nan) if self.sharded.engine.optimizer.overflow else missing
+        return missing.fill_(math.nan) if self.engine.optimizer.overflow else missing
 
-    def _squared_norms(self) -> Tensor:
-        """The squared norms of all gradients that are clipped together, one for each of `Owned.limits`."""
-        squares = torch.zeros(len(self.owned.limits), device=self.built.device)
-        for position, limit in enumerate(self.owned.limits):
-            groups = [group for group in self.optimizer.param_groups if group["max_grad_norm"] == limit]
-            pieces = [piece for group in groups for piece in self.sharded.shards.gradients(group["param_names"])]
-            if pieces:
-                squares[position] = total_norm(pieces).square()
-        return self.ranks.sum(squares)
+    def _shards_by_limit(self) -> dict[float, list[Tensor]]:
+        """This rank's shards of the gradients that are clipped together, by the norm that they are clipped to."""
+        shards: dict[float, list[Tensor]] = {}
+        for group in self.optimizer.param_groups:
+            if limit := float(group["max_grad_norm"]):
+                shards.setdefault(limit, []).extend(self.shards.gradients(group["param_names"]))
+        return shards
 
     def save(self, store: CheckpointStore, step: int, progress: dict[str, Any]) -> None:
         """A file for each bucket: weights and state of its tensors, whole, for any number of ranks to read."""
@@ -180,15 +179,14 @@ class Zero:
         def part(number: int) -> dict[str, Any]:
             bucket = self.owned.buckets[number]
             weights = {name: torch.empty_like(update) for name, update in bucket.updates.items()}
-            self.exchange.to_owners(number, self.sharded.shards.master).fill(weights.__getitem__)
+            self.exchange.to_owners(number, self.shards.master).fill(weights.__getitem__)
             model = {name: weights[name].view(own.shape) for name, own in bucket.parameters.items()}
+            state = {"model": model, "state": self.owned.state(bucket)}
             # The first of all parts has what else a checkpoint needs.
-            return {**(progress if number == self.ranks.rank == 0 else {}), "model": model} | {
-                "state": self.owned.state(bucket)
-            }
+            return {**progress, **state} if number == self.ranks.rank == 0 else state
 
         write_parts(store, step, len(self.owned.buckets), part, self.ranks)
 
     def close(self) -> None:
         """Let go of DeepSpeed's hooks and buffers."""
-        destroy(self.sharded.engine)
+        destroy(self.engine)

@@ -26,8 +26,9 @@ SEEN = 2**24
 def watched(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list[list[str]]:
     """The names of the tensors that each rank watches: of each group some, spread evenly over what the rank owns."""
     chosen: list[list[str]] = [[] for _ in range(ranks)]
+    whole = shapes(optimizer)
     for group in optimizer.param_groups:
-        sizes = dict(zip(group["param_names"], map(_numel, shapes(optimizer, group)), strict=True))
+        sizes = {name: whole[name].numel() for name in group["param_names"]}
         for rank, found in enumerate(chosen):
             own = [name for name in sizes if owners[name] == rank]
             wanted, held = min(WATCHED, len(own)), 0
@@ -161,7 +162,3 @@ def merged(proofs: Sequence[tuple[Proof, int]], main: str) -> Proof:
 def _owned_by_main(whole: Optimizer, owned: Owned) -> int:
     mine, main = set(owned.parameters), whole.main.name
     return sum(name in mine for group in whole.param_groups if group["rule"] == main for name in group["param_names"])
-
-
-def _numel(shape: Sequence[int]) -> int:
-    return torch.Size(shape).numel()
