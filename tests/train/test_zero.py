@@ -82,7 +82,7 @@ def by_limit(optimizer, gradients: dict[str, torch.Tensor]) -> dict[float, list[
 @pytest.mark.parametrize("limit", [2**24, 1500])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ranks, monkeypatch) -> None:
-    monkeypatch.setattr("tuneopt.train.zero.owners.BUCKET", limit)
+    monkeypatch.setattr("tuneopt.train.zero.owners.OWNER_BUCKET", limit)
     model, optimizer = built(name, make_spec)
     twin, stepping = built(name, make_spec)
     buckets = cut(optimizer, dict.fromkeys(dict(model.named_parameters()), 0), 1)
@@ -144,7 +144,7 @@ def test_buckets_hold_every_tensor_once_and_no_owner_too_much(ranks: int, limit:
     sizes = {name: parameter.numel() for name, parameter in ROUTED.named_parameters()}
     owners = {each: data.draw(st.integers(0, ranks - 1)) for each in sizes}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuneopt.train.zero.owners.BUCKET", limit)
+        patch.setattr("tuneopt.train.zero.owners.OWNER_BUCKET", limit)
         buckets = cut(optimizer, owners, ranks)
     assert sorted(each for bucket in buckets for each in bucket) == sorted(sizes)
     if needs_all(optimizer):

@@ -13,8 +13,8 @@ from tuneopt.optim import create
 from tuneopt.spec import Scale
 from tuneopt.train.building import blank, fresh
 from tuneopt.train.checkpoint import CheckpointStore
-from tuneopt.train.memory import memory
-from tuneopt.train.zero.engine import BUCKET, follow, saved_values
+from tuneopt.train.memory import BUCKET, memory
+from tuneopt.train.zero.engine import follow, saved_values
 
 CPU = torch.device("cpu")
 

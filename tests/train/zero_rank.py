@@ -36,7 +36,7 @@ class Case:
     save: bool = False
     checkpointing: bool = False
     deterministic: bool = False
-    bucket: int = owners.BUCKET
+    bucket: int = owners.OWNER_BUCKET
 
     def to_dict(self) -> dict[str, Any]:
         folder = str(self.folder) if self.folder else None
@@ -67,7 +67,7 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     parallel = ParallelConfig(
         ranks.world, case.stage, case.offload, case.checkpointing, deterministic=case.deterministic
     )
-    owners.BUCKET = case.bucket
+    owners.OWNER_BUCKET = case.bucket
     training = Training(case.spec, corpus, case.folder, parallel=parallel, ranks=ranks)
     resumed = training.step
     losses = step_losses(training, case.steps)

@@ -13,12 +13,16 @@ from tuneopt.spec import Scale
 from tuneopt.train.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
 
 FP32, BF16 = 4, 2
+
 BUCKET = 2**24
-"""Elements that DeepSpeed averages or gathers at a time (`tuneopt.train.zero.engine`)."""
+"""Elements that DeepSpeed averages or gathers at a time, 64 MiB in fp32; a buffer of this size is held throughout."""
+
 LIVE = 2**27
-"""Elements of weights that stage 3 keeps fetched (`tuneopt.train.zero.engine`)."""
-LOT = 2**24
-"""Elements of an owner's tensors that step together (`tuneopt.train.zero.owners`)."""
+"""Elements of fetched weights that stage 3 keeps before it drops some, 512 MiB in fp32."""
+
+OWNER_BUCKET = 2**24
+"""Elements of an owner's tensors that step together under ZeRO, 64 MiB in fp32; a larger tensor is alone."""
+
 SHARDED = 10**9
 """Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
 REDUCED = {1: 1, 2: 2, 3: 1.5}
@@ -48,9 +52,9 @@ class Memory:
     workspace: int
     """What an update computes with."""
     exchange: int
-    """Under ZeRO, gradients and displacements under way."""
+    """Under ZeRO, gradients and updates under way."""
     applied: int
-    """In stages 1 and 2, when all displacements are there: DeepSpeed's own copy of its shards."""
+    """In stages 1 and 2, when all updates are there: DeepSpeed's own copy of its shards."""
     curvature: int
     """While a Hessian-vector product is taken (Sophia): probe, gradient, product and its parts, and activations."""
     host: int = 0
@@ -113,7 +117,7 @@ def memory(
     share = -(-count // ranks)
     largest = max(vocab_size * scale.d_model, scale.d_ff * scale.d_model)
     owned = max(share, largest) if zero else count
-    lot = owned if facts.needs_all_gradients else min(owned, max(LOT, largest))
+    bucket = owned if facts.needs_all_gradients else min(owned, max(OWNER_BUCKET, largest))
     state = int(state_bytes * owned)
     gradients = share if zero >= 2 else count
     master = share if zero in (1, 2) or (zero and offload) else 0
@@ -124,16 +128,20 @@ def memory(
         gradients=FP32 * gradients,
         master=FP32 * master,
         state=state,
-        buffers=FP32 * _held(zero, count, lot),
+        # Gradients and updates of an owner's bucket, and the bucket that stage 3 gathers weights into.
+        buffers=FP32 * ((2 * bucket if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)),
         fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
         activations=_activations(scale, tokens, half, checkpointing),
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
         reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
-        workspace=int(FP32 * min(_largest_stack(scale, owned), lot) * facts.workspace),
-        exchange=FP32 * _parcels(owned, lot) if zero else 0,
+        # The largest stack of equal matrices is that of the feed-forward layers, as far as they are owned.
+        workspace=int(FP32 * min(3 * scale.layers * scale.d_model * scale.d_ff, owned, bucket) * facts.workspace),
+        # Transfers of one bucket, each as it leaves and as it arrives, and of the next if there is one: updates of a
+        # bucket leave while the gradients of the next but one arrive.
+        exchange=FP32 * 2 * (bucket + min(bucket, owned - bucket)) if zero else 0,
         applied=FP32 * share if zero in (1, 2) else 0,
         curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if facts.curvature else 0,
-        host=FP32 * (master + share + 2 * lot) + state if offload else 0,
+        host=FP32 * (master + share + 2 * bucket) + state if offload else 0,
         accumulates=passes > 1 or zero == 3 or (zero == 0 and ranks > 1),
     )
 
@@ -179,11 +187,6 @@ def stage_for(
     return 3
 
 
-def _held(zero: int, count: int, lot: int) -> int:
-    """Elements of buffers that stay: gradients and displacements of a lot, and stage 3's bucket."""
-    return (2 * lot if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)
-
-
 def _averaged(zero: int, count: int, largest: int, passes: int) -> float:
     """Elements of copies while gradients are averaged, and of the gradient that was computed last.
 
@@ -193,14 +196,6 @@ def _averaged(zero: int, count: int, largest: int, passes: int) -> float:
     if zero:
         return largest + REDUCED[zero] * min(BUCKET, count)
     return largest + min(PLAIN_BUCKET, count) + (count if passes > 1 else 0)
-
-
-def _parcels(owned: int, lot: int) -> int:
-    """Elements of parcels under way, each as it leaves and as it arrives: of one lot, and of the next if there is one.
-
-    Displacements of a lot leave while the gradients of the next but one arrive.
-    """
-    return 2 * lot + 2 * min(lot, owned - lot)
 
 
 def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> int:
@@ -240,8 +235,3 @@ def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int |
         return 3 * tokens * vocab_size * FP32
     head = vocab_size * scale.d_model
     return chunk * vocab_size * (10 if half else 8) + head * (FP32 + (2 * BF16 if half else 0))
-
-
-def _largest_stack(scale: Scale, owned: int) -> int:
-    """Elements of the largest stack of equal matrices: those of the feed-forward layers, as far as they are owned."""
-    return min(3 * scale.layers * scale.d_model * scale.d_ff, owned)

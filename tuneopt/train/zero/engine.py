@@ -22,14 +22,9 @@ from tuneopt.optim.base import Optimizer
 from tuneopt.spec import TrialSpec
 from tuneopt.train.building import BuiltModel, LossModule
 from tuneopt.train.config import ParallelConfig
+from tuneopt.train.memory import BUCKET, LIVE
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.zero.shards import FlatShards, PieceShards, Shards
-
-BUCKET = 2**24
-"""Elements that DeepSpeed averages or gathers at a time, 64 MiB in fp32; a buffer of this size is held throughout."""
-
-LIVE = 2**27
-"""Elements of fetched weights that stage 3 keeps before it drops some, 512 MiB in fp32."""
 
 
 class Apply(torch.optim.Optimizer):

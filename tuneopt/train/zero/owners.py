@@ -20,9 +20,7 @@ import torch
 from tuneopt.optim.base import Optimizer, state_elements
 from tuneopt.optim.bucket import logical
 from tuneopt.optim.rule import MatrixRule, Rule
-
-BUCKET = 2**24
-"""Elements of one owner's bucket, 64 MiB in fp32; a larger tensor is a bucket of its own."""
+from tuneopt.train.memory import OWNER_BUCKET
 
 
 def shapes(optimizer: Optimizer) -> dict[str, torch.Size]:
@@ -77,7 +75,7 @@ def cut(optimizer: Optimizer, owners: Mapping[str, int], ranks: int) -> list[lis
 
     Equal tensors of a group follow each other, because a matrix rule computes them together.
     """
-    limit = float("inf") if needs_all(optimizer) else BUCKET
+    limit = float("inf") if needs_all(optimizer) else OWNER_BUCKET
     buckets: list[list[list[str]]] = [[] for _ in range(ranks)]
     filled = [limit] * ranks
     whole = shapes(optimizer)
