@@ -90,7 +90,7 @@ def start_at(ground: Ground, order: random.Random, any_start: bool) -> LadderSpa
     effects = surface.effects if isinstance(surface, AdditiveSurrogate) else surface.additive.effects
     drawn: dict[str, Value] = {}
     for axis in ground.space.axes:
-        if not axis.held:
+        if not axis.pinned:
             values = effects[axis.name]
             drawn[axis.name] = order.choice([each for each in axis.values if any_start or values[each] is not None])
     return ground.space.begin_at(drawn)
@@ -141,7 +141,7 @@ def by_tpe(space: LadderSpace, trials: Trials, budget: int, seed: str) -> Ending
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    axes = [axis for axis in space.axes if not axis.held]
+    axes = [axis for axis in space.axes if not axis.pinned]
     number = random.Random(f"tpe|{seed}").randrange(2**31)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=number))
     study.enqueue_trial({axis.name: axis.values.index(axis.start) for axis in axes})

@@ -63,7 +63,7 @@ def test_a_study_holds_what_the_records_say(tmp_path: Path) -> None:
     assert done.studies[0] == study_name(of.id, {}, of)
     assert study.direction.name == "MINIMIZE" and study.user_attrs["sweep"] == of.id
     assert {trial.user_attrs["trial"] for trial in study.trials} == set(written)
-    varied = {axis.name for axis in of.space.axes if not axis.held}
+    varied = {axis.name for axis in of.space.axes if not axis.pinned}
     for trial in study.trials:
         kept = written[trial.user_attrs["trial"]]
         assert trial.params == {name: kept.spec.config[name] for name in varied}
@@ -184,7 +184,7 @@ def test_the_coordinate_that_decides_is_the_most_important() -> None:
     assert found.entries[0].share > 0.4
     assert sum(entry.share for entry in found.entries) == pytest.approx(1)
     assert found.trials == 60 and found.best >= 6
-    assert {entry.coordinate for entry in found.entries} == {axis.name for axis in of.space.axes if not axis.held}
+    assert {entry.coordinate for entry in found.entries} == {axis.name for axis in of.space.axes if not axis.pinned}
 
 
 def test_importances_are_the_same_for_the_same_records_in_any_order() -> None:

@@ -10,7 +10,7 @@ from tuneopt.report.study import read_study
 
 def test_every_lane_holds_the_incumbent_once_among_ascending_values(view):
     info = star_info(view)
-    assert [lane.coordinate for lane in info.lanes] == [axis.name for axis in view.sweep.space.axes if not axis.held]
+    assert [lane.coordinate for lane in info.lanes] == [axis.name for axis in view.sweep.space.axes if not axis.pinned]
     for lane in info.lanes:
         assert sum(point.incumbent for point in lane.points) == 1
         values = [float(point.value) for point in lane.points]

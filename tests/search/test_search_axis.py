@@ -70,7 +70,7 @@ def test_extensions_are_limited_and_the_limit_is_told_from_a_bound():
 def test_the_start_joins_the_grid_and_a_single_value_is_held():
     assert axis("block_size", 128, 256, start=512).values == (128, 256, 512)
     held = axis("epsilon", 1e-8, start=1e-8, extend="geometric")
-    assert (held.held, held.line(1e-8), held.edge(1e-8), held.above, held.below) == (True, (), "", (), ())
+    assert (held.pinned, held.line(1e-8), held.edge(1e-8), held.above, held.below) == (True, (), "", (), ())
 
 
 def test_words_keep_their_declared_order_and_have_no_edges():

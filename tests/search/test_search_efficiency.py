@@ -35,14 +35,14 @@ def bench():
 
 def test_the_grid_ends_with_the_table_and_starts_converge(bench):
     ground = bench.ground(STAR, "additive", 0)
-    free = {axis.name: axis.values for axis in ground.space.axes if not axis.held}
+    free = {axis.name: axis.values for axis in ground.space.axes if not axis.pinned}
     assert free["learning_rate"] == (0.004, 0.008, 0.016) and set(free) == {
         "learning_rate",
         "weight_decay",
         "beta2",
         "warmup",
     }
-    assert all(not axis.above and not axis.below for axis in ground.space.axes if not axis.held)
+    assert all(not axis.above and not axis.below for axis in ground.space.axes if not axis.pinned)
     for number in range(30):
         start = dict(bench.start_at(ground, random.Random(number), False).start)
         assert ground.surface.true_loss(start) is not None

@@ -51,7 +51,7 @@ def test_held_out_published_optima_are_mostly_within_a_step(name):
         steps(line, found.coordinates[line.name].value, last.config[line.name])
         for line in ladder.axes
         if line.numeric
-        and not line.held
+        and not line.pinned
         and line.off not in (found.coordinates[line.name].value, last.config[line.name])
     ]
     assert sum(each <= 1 for each in away) >= 0.8 * len(away)

@@ -71,7 +71,7 @@ def test_spaces_can_be_changed_in_the_file():
     )
     text = mistaken("optimizers: [adamw, muon]", f"optimizers:\n{changed}  muon:")
     space = parse_study(text).spaces["adamw"]
-    assert space.by_name["beta1"].held
+    assert space.by_name["beta1"].pinned
     assert space.by_name["learning_rate"].values == (0.004, 0.008)
     assert space.by_name["weight_decay"].start == 0.2
 

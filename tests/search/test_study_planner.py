@@ -84,7 +84,7 @@ def test_only_what_no_value_serves_everywhere_is_sensitive_and_swept_on(whole):
     assert made.finding("lion", standings).shared["learning_rate"] == 0.002
     for standing in standings.values():
         if standing.task.phase == "II":
-            varied = [axis.name for axis in standing.task.sweep.space.axes if not axis.held]
+            varied = [axis.name for axis in standing.task.sweep.space.axes if not axis.pinned]
             assert varied == (["learning_rate"] if standing.task.optimizer == "adamw" else [])
 
 

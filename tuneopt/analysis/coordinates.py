@@ -57,7 +57,7 @@ def _edge(winner: Winner, name: str, value: Value, tried: set[Value]) -> Edge | 
     axis = None if known is None else known.get(name)
     if not is_number(value) or (known is not None and axis is None):
         return None
-    if axis is not None and (axis.held or value in (axis.off, axis.low, axis.high)):
+    if axis is not None and (axis.pinned or value in (axis.off, axis.low, axis.high)):
         return None
     numbers = {float(other) for other in tried if is_number(other)}
     why = "no value beyond it was run"

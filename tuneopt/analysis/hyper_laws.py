@@ -67,7 +67,7 @@ def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = 
         tuned = [_tuned(winner, around.get((optimizer, winner.regime))) for winner in members]
         for axis in known.values() if len(members) >= FEWEST else ():
             there = all(is_number(regime.config.get(axis.name)) for regime in tuned)
-            if axis.numeric and not axis.held and there:
+            if axis.numeric and not axis.pinned and there:
                 laws.append(_law(optimizer, corpus, axis, members, tuned, level))
     return tuple(laws)
 

@@ -35,7 +35,7 @@ METRIC = "select loss, nats per token"
 
 def varied(sweep: Sweep) -> tuple[Axis, ...]:
     """The coordinates that a study gets as parameters: those that vary."""
-    return tuple(axis for axis in sweep.space.axes if not axis.held)
+    return tuple(axis for axis in sweep.space.axes if not axis.pinned)
 
 
 def members(sweep: Sweep, records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -43,8 +43,8 @@ def changed(space: LadderSpace) -> list[tuple[str, str, tuple[Value, ...]]]:
     for axis in space.axes:
         known = declared.by_name.get(axis.name)
         if known is None or known.values != axis.values:
-            found.append(("--set" if axis.held else "--grid", axis.name, axis.values))
-        if not axis.held and (known is None or known.start != axis.start):
+            found.append(("--set" if axis.pinned else "--grid", axis.name, axis.values))
+        if not axis.pinned and (known is None or known.start != axis.start):
             found.append(("--start", axis.name, (axis.start,)))
     fixed = dict(declared.fixed)
     found += [("--set", name, (value,)) for name, value in space.fixed if fixed.get(name) != value]

@@ -97,7 +97,7 @@ def hyperparameters(view: SweepView) -> Table:
     for name, best in descent.incumbent:
         axis, start = space.by_name.get(name), space.value(space.start, name)
         varied, edge = "held", ""
-        if axis is not None and not axis.held:
+        if axis is not None and not axis.pinned:
             tried: list[Value] = list(axis.values)
             tried += [
                 change.value for change in descent.star if change.coordinate == name and change.value not in tried

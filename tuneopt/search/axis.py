@@ -26,7 +26,7 @@ LARGEST_GRID = 1000
 """Values that a grid may hold: each is a trial of every star."""
 
 _PLAIN_RATIO = 2.0
-"""The factor where a grid offers none of its own (a lone positive value beside zero)."""
+"""The factor where a grid offers none of its own (a lone positive value next to zero)."""
 
 
 def is_number(value: object) -> bool:
@@ -38,7 +38,7 @@ def is_number(value: object) -> bool:
 class Axis:
     """The values of one coordinate on one ladder.
 
-    ``values`` holds the grid and the start, numbers ascending, words as declared; a single value is held and never
+    ``values`` holds the grid and the start, numbers ascending, words as declared; a single value is pinned and never
     varied. ``low`` and ``high`` are inclusive bounds. ``whole`` keeps extensions in whole numbers.
     """
 
@@ -78,7 +78,7 @@ class Axis:
         return axis
 
     @property
-    def held(self) -> bool:
+    def pinned(self) -> bool:
         """Whether there is nothing to vary."""
         return len(self.values) == 1
 
@@ -102,7 +102,7 @@ class Axis:
 
         That is the grid, what extensions lead up to ``value``, and one more extension when ``value`` is the edge.
         """
-        if self.held:
+        if self.pinned:
             return ()
         lower, upper = (_reached(chain, value) for chain in self._ends)
         return tuple(each for each in (*reversed(lower), *self.values, *upper) if each != value)
@@ -110,10 +110,10 @@ class Axis:
     def edge(self, value: Value) -> str:
         """How ``value`` stands to the ends of the grid.
 
-        ``""``: inside, held, off, or on a bound. ``"extended"``: on an edge whose extension is on the `line`.
+        ``""``: inside, pinned, off, or on a bound. ``"extended"``: on an edge whose extension is on the `line`.
         ``"limit"``: on an edge after `MAX_EXTENSIONS` values. ``"closed"``: on an edge that may not be extended.
         """
-        if self.held or not self.numeric or value in (self.off, self.low, self.high):
+        if self.pinned or not self.numeric or value in (self.off, self.low, self.high):
             return ""
         for chain in self._ends:
             if value in chain[:-1]:

@@ -40,7 +40,7 @@ class Coordinate:
     """One hyperparameter that is searched: what it means, and its grid, start and bounds on each ladder.
 
     ``extend`` says how a grid goes on beyond its edge (`EXTENSIONS`); ``off`` is the value that switches the thing off,
-    an end that is no edge. A grid written in whole numbers stays in whole numbers. One grid value: held on that ladder.
+    an end that is no edge. A grid written in whole numbers stays in whole numbers. One grid value: pinned there.
     Raises `InputError` for a declaration that contradicts itself.
     """
 

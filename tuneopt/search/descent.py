@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
+from tuneopt.constants import TOLERANCE
 from tuneopt.search.replaying import Losses, Move, Replaying
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import InputError, Value, nearest
@@ -68,20 +69,15 @@ class Descent:
     certificate: Certificate
 
 
-def _lowest(changes: list[tuple[float, str, Value, Config]]) -> tuple[float, str, Value, Config]:
-    """The lowest loss; of equals, the first in star order."""
-    return min(changes, key=lambda change: change[0])
-
-
 def _single(replay: Replaying) -> None:
     while True:
         star = replay.around()
         if not replay.ask([replay.incumbent, *(config for _, _, config in star)]):
             return
-        better = replay.improving(star)
-        if not better:
+        best = replay.best(star)
+        if best is None:
             return
-        replay.move("single", _lowest(better)[3])
+        replay.move("single", best)
 
 
 def _joint(replay: Replaying) -> None:
@@ -94,14 +90,15 @@ def _joint(replay: Replaying) -> None:
 def _cyclic(replay: Replaying) -> None:
     names = [axis.name for axis in replay.space.axes]
     place = quiet = 0
+    # Over when every coordinate in a row was quiet. A space without coordinates still owes the trial of its start.
     while quiet < max(len(names), 1):
         line = replay.around(names[place : place + 1])
         if not replay.ask([replay.incumbent, *(config for _, _, config in line)]):
             return
-        better = replay.improving(line)
-        if better:
+        best = replay.best(line)
+        if best is not None:
             # The same coordinate again: a move to an edge opens a further value there.
-            replay.move("single", _lowest(better)[3])
+            replay.move("single", best)
             quiet = 0
         else:
             quiet += 1
@@ -131,11 +128,12 @@ def descend(
     and a tolerance that is not a number from 0 up.
     """
     if not tolerance >= 0:
-        raise InputError(f"the tolerance must be 0 nats or more, not {tolerance:g}; try 0.003")
+        raise InputError(f"the tolerance must be 0 nats or more, not {tolerance:g}; try {TOLERANCE}")
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}")
     replay = Replaying(space, outcomes, tolerance, feasible, missing, decide)
     POLICIES[policy](replay)
+    # Whatever the policy did, the certificate is judged here, on the star around the incumbent and on its edges.
     star = tuple(_change(replay, *change) for change in replay.around())
     edges, extendable = _edges(replay)
     loss = replay.loss(replay.incumbent)
@@ -163,6 +161,9 @@ def _change(replay: Replaying, name: str, value: Value, config: Config) -> Chang
 
 def _edges(replay: Replaying) -> tuple[tuple[str, ...], bool]:
     """The coordinates on an edge whose further values are not in the star, and whether one could still be extended."""
+    # A value beyond the edge that is in the star makes the edge an inner point: the star shows that it is no better. One
+    # that cannot run in the regime, or that the grid may not hold, leaves the edge flagged. Only the limit on
+    # extensions leaves it open whether going on would help, so that alone denies the certificate.
     found, extendable = [], False
     for axis in replay.space.axes:
         value = replay.space.value(replay.incumbent, axis.name)

@@ -1,13 +1,16 @@
 """The ``joint`` policy: explore around the start, jump to the predicted best combination, then certify.
 
 1. Around the start only neighbouring values are tried: the certificate's star is owed at the end, not here.
-2. A model of all trials so far (`effects`) predicts the best combination, changes below the tolerance included, since
+2. A model of all trials so far (`Effects`) predicts the best combination, changes below the tolerance included, since
    several of them add up. It is tried together with the next values in every direction that gained, and with a few
    rows in which all coordinates that are still close calls take turns: each row tells about each of them.
 3. The incumbent moves to the trial that the model holds best, among those that beat it by more than the tolerance, and
    among those with a lower loss that the model, over all trials, puts more than the tolerance below it.
 4. When no combination promises more, the star around the incumbent is completed. It feeds the model too; what it
    promises then is tried, `TESTS` times at most, before the certificate.
+
+The constants were chosen on published stars of AdamW and Muon, with MARS and Scion looked at; figures, and what did not
+help, stand in docs/search.md. Nothing here is random: what takes turns with what follows from a configuration.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import Value
 
 LEAST = 0.1
-"""Tolerances that a change must be predicted to gain to join a combination: a flat coordinate stays where it is."""
+"""Tolerances that a change must be predicted to gain to join a combination: a flat coordinate stays where it is, while
+gains of a tenth still add up (with moves that the model decides: Muon from 88% to 93% success)."""
 
 PROMISE = 0.4
-"""Tolerances that a combination must promise to be tried before the star is complete."""
+"""Tolerances that a combination must promise to be tried before the star is complete, at the cost of one trial."""
 
 FINAL = 0.67
 """The same for a complete star, where a move costs another star."""
@@ -36,39 +40,48 @@ CLOSE = 1.3
 """Tolerances within which a value is a close call."""
 
 CERTAIN = 1.01
-"""Tolerances by which the model must put a trial below the incumbent: more than one, arithmetic's last digits aside."""
+"""Tolerances by which the model must put a trial below the incumbent: more than one, arithmetic's last digits aside.
+From 0.7 on Muon's success rose by a point or two, but a certificate then no longer meant what it says."""
 
 TESTS = 2
-"""Combinations tried around one incumbent."""
+"""Combinations tried around one incumbent; a third took five more trials on Muon and found nothing."""
 
 RESCUES = 12
 """Spread-out configurations tried when the start and its whole star diverged."""
 
 NOISE = 2.33
-"""Standard deviations of one run in a tolerance: 1.645 sqrt(2), as a sweep sets its tolerance from the noise."""
+"""Standard deviations of one run in a tolerance, as `tuneopt.constants.DIFFERENCE_95` sets it from the noise. Two
+digits, on purpose: the prior rests on it, and another digit could choose other configurations than recorded sweeps."""
 
 OFFSET = 1.33
-"""Prior standard deviation of a star's offset, in tolerances."""
+"""Prior standard deviation of a star's offset, in tolerances; anything from 0.03 to 1.33 measured the same."""
 
 EFFECT = 1000.0
-"""Prior standard deviation of an effect, in those of a run: so wide that it only settles what nothing tells."""
+"""Prior standard deviation of an effect, in those of a run: so wide that it only settles what nothing tells. A narrow
+one shrinks large effects, and Muon then needs 92 trials where 64 do."""
 
 
 class Effects:
-    """The fitted effects, in nats per token; ``known`` are the values that some finished trial holds.
+    """What every value changes, in nats per token, estimated from all trials of a sweep at once.
 
-    ``losses`` are finished trials in the order in which they were asked for, ``centres`` the stars' incumbents.
+    An additive model: the loss of a configuration is the sum of one effect per value, plus an offset of the star that
+    the trial belongs to. Stars at several incumbents share coordinates, so each comparison of two values rests on all
+    trials that differ in them and not on one pair; that halves its noise and unmasks an incumbent that was merely
+    lucky. The offsets, with a prior of about the tolerance, absorb what additivity misses. The model proposes; trials
+    decide.
+
+    ``losses`` are finished trials in the order in which they were asked for, ``centres`` the stars' incumbents;
+    ``known`` are the values that some finished trial holds, by coordinate.
     """
 
     def __init__(
         self, space: LadderSpace, losses: Mapping[Config, float], centres: Sequence[Config], tolerance: float
     ) -> None:
-        self.space = space
-        self.axes = tuple(axis for axis in space.axes if not axis.held)
+        self.space, self.axes = space, space.varied
         order = {name: place for place, (name, _) in enumerate(space.start)}
         places = [(axis.name, order[axis.name]) for axis in self.axes]
         column: dict[tuple[str, Value], int] = {}
-        rows = np.array(
+        rows = np.array(  # (trials, coordinates): the column of each trial's value
             [[column.setdefault((name, config[at][1]), len(column)) for name, at in places] for config in losses],
             dtype=np.intp,
         ).reshape(len(losses), len(places))
@@ -76,23 +89,23 @@ class Effects:
         for name, value in column:
             self.known[name].append(value)
         values, stars = len(column), len(centres)
-        x = np.zeros((len(rows), values + stars + 1))
+        x = np.zeros((len(rows), values + stars + 1))  # one column per value, one per star, and the level
         every = np.arange(len(rows))
         x[every[:, None], rows] = 1.0
         # A trial belongs to the star whose centre is the fewest coordinates away, the later of equals.
         middles = np.array([[column.get((name, each[at][1]), -1) for name, at in places] for each in centres], np.intp)
-        away = (rows[:, None, :] != middles.reshape(1, stars, len(places))).sum(axis=2)
+        away = (rows[:, None, :] != middles.reshape(1, stars, len(places))).sum(axis=2)  # (trials, stars)
         x[every, values + stars - 1 - np.argmin(away[:, ::-1], axis=1)] = 1.0
         x[:, -1] = 1.0
         y = np.array(list(losses.values()))
         sigma = max(tolerance, 1e-9) / NOISE
-        prior = np.full(x.shape[1], 1e-8)
+        prior = np.full(x.shape[1], 1e-8)  # precisions; the level is left free
         prior[:values] = EFFECT**-2
         prior[values:-1] = (sigma / (OFFSET * max(tolerance, 1e-9))) ** 2
         solved = np.linalg.solve(x.T @ x + np.diag(prior), x.T @ (y - y.min())) if len(y) else prior
-        # Rounded, so that the last bits of a linear algebra library never choose a configuration.
         self.tolerance, self._places = tolerance, places
         self._level = float(solved[-1]) + float(y.min()) if len(y) else 0.0
+        # Rounded, so that the last bits of a linear algebra library never choose a configuration.
         self._effect: dict[tuple[str, Value], float] = {
             key: round(effect, 9) for key, effect in zip(column, solved.tolist(), strict=False)
         }
@@ -106,8 +119,8 @@ class Effects:
 
         The model misses where it is off by more than the tolerance: its coordinates interact there.
         """
-        told = self._level + sum(self._effect[name, config[at][1]] for name, at in self._places)
-        return told if abs(told - loss) <= self.tolerance else loss
+        fitted = self._level + sum(self._effect[name, config[at][1]] for name, at in self._places)
+        return fitted if abs(fitted - loss) <= self.tolerance else loss
 
     def gains(self, config: Config, least: float) -> list[tuple[float, str, Value]]:
         """By how much the best known value of each coordinate is better, where more than ``least``; largest first."""
@@ -129,6 +142,7 @@ def descend_jointly(replay: Replaying) -> None:
         return
     if not _losses(replay) and not _rescue(replay):
         return
+    # The centres of stars so far: the model gives each an offset. Tests count combinations tried around `here`.
     centres, tests, mixed = [start], 0, False
     here = start
     while True:
@@ -136,19 +150,21 @@ def descend_jointly(replay: Replaying) -> None:
         model = Effects(replay.space, losses, centres, replay.tolerance)
         ahead = _ahead(replay, losses, model)
         if ahead != here:
+            # Coming back to a centre is no reason to test it again: the search would go round between two of them.
             here, tests = ahead, tests if ahead in centres else 0
             if here not in centres:
                 centres.append(here)
                 model = Effects(replay.space, losses, centres, replay.tolerance)
         if replay.loss(here) is None:
             return
-        star = _star(replay, here)
+        star = [config for _, _, config in replay.around(centre=here)]
         lacking = [config for config in star if config not in replay.asked]
         gains = model.gains(here, LEAST * replay.tolerance)
         together = _combine(replay, here, gains)
         promise = sum(gain for gain, _, _ in gains) / replay.tolerance if replay.tolerance else math.inf
         if promise > (PROMISE if lacking else FINAL) and together not in replay.asked and tests < TESTS:
             tests += 1
+            # Close calls take turns once in a sweep: again after the star they cost Muon 4 to 6 trials for nothing.
             rows, taking_turns = ([], set[str]()) if mixed else _mix(replay, model, together, centres)
             mixed = True
             if together not in centres:
@@ -157,8 +173,10 @@ def descend_jointly(replay: Replaying) -> None:
             if not replay.ask([together, *probes, *rows]):
                 return
             continue
+        # Only now is it a move: a trial that another one overtook before its star was due left no trace in the path.
         if here != replay.incumbent:
-            replay.move("single" if _distance(here, replay.incumbent) == 1 else "joint", here)
+            distance = sum(mine != yours for mine, yours in zip(here, replay.incumbent, strict=True))
+            replay.move("single" if distance == 1 else "joint", here)
         if not lacking:
             return
         # After a diverged start little is known around the incumbent: neighbours first, as around any start.
@@ -167,21 +185,17 @@ def descend_jointly(replay: Replaying) -> None:
             return
 
 
-def _star(replay: Replaying, centre: Config) -> list[Config]:
-    return [config for _, _, config in replay.space.star(centre) if replay.feasible(config)]
-
-
-def _distance(one: Config, other: Config) -> int:
-    return sum(mine != yours for mine, yours in zip(one, other, strict=True))
-
-
 def _losses(replay: Replaying) -> dict[Config, float]:
+    """The finished trials in the order in which they were asked for; the model's columns follow that order."""
     found = ((config, replay.loss(config)) for config in replay.asked)
     return {config: loss for config, loss in found if loss is not None}
 
 
 def _ahead(replay: Replaying, losses: Mapping[Config, float], model: Effects) -> Config:
-    """The trial to move to, or the incumbent; its loss is below the incumbent's in any case."""
+    """The trial to move to, or the incumbent; its loss is below the incumbent's in any case.
+
+    That the loss falls with every move is why the search ends: over a finite set of values it cannot return.
+    """
     now = losses.get(replay.incumbent)
     better = {config: model.believed(config, loss) for config, loss in losses.items() if now is None or loss < now}
     if now is not None:
@@ -192,21 +206,20 @@ def _ahead(replay: Replaying, losses: Mapping[Config, float], model: Effects) ->
     return min(better, key=better.__getitem__, default=replay.incumbent)
 
 
-def _combine(replay: Replaying, here: Config, gains: Iterable[tuple[float, str, Value]]) -> Config:
+def _combine(replay: Replaying, here: Config, gains: Sequence[tuple[float, str, Value]]) -> Config:
     """``here`` with all gains; where that cannot run in the regime, what gained least stays as it is."""
-    left = list(gains)
-    while left:
+    for count in range(len(gains), 0, -1):
         config = here
-        for _, name, value in left:
+        for _, name, value in gains[:count]:
             config = replay.space.change(config, name, value)
         if replay.feasible(config):
             return config
-        left.pop()
     return here
 
 
 def _seen(replay: Replaying, centres: Iterable[Config]) -> set[tuple[str, Value]]:
-    """The values that something is known of: a finished trial, or a diverged one beside a centre that finished."""
+    """The values that something is known of: of a finished trial, or of a diverged one that is a single change away
+    from a centre that finished. In any other diverged trial it is not known which of its values was at fault."""
     finished = [centre for centre in centres if replay.loss(centre) is not None]
     found: set[tuple[str, Value]] = set()
     for config in replay.asked:
@@ -236,8 +249,8 @@ def _frontier(
     """The changes of ``centre`` to neighbouring values that nothing is known of; ``beyond`` an edge too."""
     seen = _seen(replay, centres)
     found = []
-    for axis in replay.space.axes:
-        if axis.held or axis.name in skip:
+    for axis in replay.space.varied:
+        if axis.name in skip:
             continue
         for value in _neighbours(axis, replay.space.value(centre, axis.name)):
             config = replay.space.change(centre, axis.name, value)
@@ -251,7 +264,8 @@ def _mix(
 ) -> tuple[list[Config], set[str]]:
     """Rows around ``together`` in which the close calls take turns, and the coordinates that do.
 
-    Every value of a coordinate occurs about equally often; which row gets which follows from ``together`` alone.
+    Every value of a coordinate occurs about equally often; which row gets which follows from ``together`` alone. The
+    number of rows is half that of the coordinates: twice as many cost trials and raised no success.
     """
     order = random.Random(repr(together))
     seen, rows = _seen(replay, centres), (len(model.axes) - 1) // 2
@@ -262,40 +276,42 @@ def _mix(
         close = [value for value in known if model.of(axis.name, value) - lowest < CLOSE * replay.tolerance]
         if len(close) < 2:
             continue
-        beside = [each for value in close for each in _neighbours(axis, value) if each in axis.values]
-        close += [value for value in dict.fromkeys(beside) if value not in known and (axis.name, value) not in seen]
+        next_to = [each for value in close for each in _neighbours(axis, value) if each in axis.values]
+        close += [value for value in dict.fromkeys(next_to) if value not in known and (axis.name, value) not in seen]
         first = order.randrange(len(close))
         turns[axis.name] = [close[(first + row) % len(close)] for row in range(rows)]
         order.shuffle(turns[axis.name])
+    # One coordinate alone is better tried by single changes.
     if len(turns) < 2:
         return [], set()
+    return [config for config in _rows(replay, together, turns, rows) if config != together], set(turns)
+
+
+def _rows(replay: Replaying, centre: Config, columns: Mapping[str, Sequence[Value]], count: int) -> list[Config]:
+    """``centre`` with the values of each row of ``columns``, those that can run."""
     found = []
-    for row in range(rows):
-        config = together
-        for name, values in turns.items():
+    for row in range(count):
+        config = centre
+        for name, values in columns.items():
             config = replay.space.change(config, name, values[row])
-        if config != together and replay.feasible(config):
+        if replay.feasible(config):
             found.append(config)
-    return found, set(turns)
+    return found
 
 
 def _rescue(replay: Replaying) -> bool:
-    """After a diverged first wave: the whole star, then spread-out configurations; whether something finished."""
-    if not replay.ask(_star(replay, replay.incumbent)):
+    """After a diverged first wave: the whole star, then spread-out configurations; whether something finished.
+
+    Starts that diverge in two coordinates at once are mended by no single change: that is what the second wave is for.
+    """
+    if not replay.ask([config for _, _, config in replay.around()]):
         return False
     if not _losses(replay):
         order = random.Random(repr(replay.incumbent))
-        columns = {axis.name: list(axis.values) * RESCUES for axis in replay.space.axes if not axis.held}
-        for name, values in columns.items():
-            columns[name] = values[:RESCUES]
-            order.shuffle(columns[name])
-        rows = []
-        for row in range(RESCUES):
-            config = replay.incumbent
-            for name, values in columns.items():
-                config = replay.space.change(config, name, values[row])
-            if replay.feasible(config):
-                rows.append(config)
-        if not columns or not replay.ask(rows):
+        columns: dict[str, list[Value]] = {}
+        for axis in replay.space.varied:
+            columns[axis.name] = (list(axis.values) * RESCUES)[:RESCUES]
+            order.shuffle(columns[axis.name])
+        if not columns or not replay.ask(_rows(replay, replay.incumbent, columns, RESCUES)):
             return False
     return bool(_losses(replay))

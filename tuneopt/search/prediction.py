@@ -153,8 +153,8 @@ def predict(
     """
     _check(regimes, params, ratio)
     told = [regime for regime in regimes if axis.name in regime.config]
-    if not told or axis.held:
-        return Prediction(axis.name, axis.start, axis.start, axis.start, "constant" if axis.held else "start", 0.0)
+    if not told or axis.pinned:
+        return Prediction(axis.name, axis.start, axis.start, axis.start, "constant" if axis.pinned else "start", 0.0)
     near = [regime.near_optimal(axis.name) for regime in told]
     winners = [regime.config[axis.name] for regime in told]
     shared = set.intersection(*(set(values) for values in near))
@@ -191,7 +191,7 @@ def forecast(
     found: dict[str, Prediction] = {}
     for axis in space.axes:
         told = [regime for regime in regimes if axis.name in regime.config]
-        if only is not None and axis.name not in only and told and not axis.held:
+        if only is not None and axis.name not in only and told and not axis.pinned:
             winners = [regime.config[axis.name] for regime in told]
             found[axis.name] = _majority(axis, told, winners, params, ratio)
         else:

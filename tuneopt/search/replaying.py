@@ -38,7 +38,11 @@ class Move:
 
 
 class Replaying:
-    """One replay, as a policy sees it: looks outcomes up, counts waves, and remembers what is waited for."""
+    """One replay, as a policy sees it: looks outcomes up, counts waves, and remembers what is waited for.
+
+    ``asked`` keeps the order in which configurations were first needed; ``decide`` is false while the noise is not yet
+    measured, so that the first wave is asked for and nothing is decided on it.
+    """
 
     def __init__(
         self,
@@ -62,29 +66,36 @@ class Replaying:
         loss = self.outcomes.get(config)
         return loss if loss is not None and math.isfinite(loss) else None
 
-    def settled(self, config: Config) -> bool:
-        """Whether a trial has ended or was given up."""
-        return config in self.outcomes or config in self.missing
-
     def ask(self, configs: list[Config]) -> bool:
-        """Require a wave; true when all of it is settled and may be decided on."""
+        """Require a wave; true when all of it has ended or was given up, and may be decided on.
+
+        A policy returns as soon as this is false: deciding on a part of a wave would let the order in which trials
+        finish choose the path.
+        """
         fresh = [config for config in configs if config not in self.asked]
-        self.waves += bool(fresh)
+        self.waves += bool(fresh)  # what was asked for before costs no further wave
         self.asked.update(dict.fromkeys(fresh))
-        self.pending = tuple(config for config in configs if not self.settled(config))
+        self.pending = tuple(config for config in configs if config not in self.outcomes and config not in self.missing)
         return self.decide and not self.pending
 
-    def around(self, names: Collection[str] | None = None) -> list[tuple[str, Value, Config]]:
-        """The feasible changes around the incumbent, of all coordinates or of some."""
-        star = self.space.star(self.incumbent)
+    def around(
+        self, names: Collection[str] | None = None, centre: Config | None = None
+    ) -> list[tuple[str, Value, Config]]:
+        """The feasible changes around ``centre``, the incumbent by default, of all coordinates or of some."""
+        star = self.space.star(self.incumbent if centre is None else centre)
         return [each for each in star if (names is None or each[0] in names) and self.feasible(each[2])]
 
-    def improving(self, changes: list[tuple[str, Value, Config]]) -> list[tuple[float, str, Value, Config]]:
-        """The changes that beat the incumbent by more than the tolerance; any finished one beats one that diverged."""
+    def best(self, changes: list[tuple[str, Value, Config]]) -> Config | None:
+        """The lowest of the changes that beat the incumbent by more than the tolerance; None where none does.
+
+        Any finished change beats an incumbent that diverged. Of equal losses the first in star order wins, so that the
+        path does not depend on the order in which trials finished.
+        """
         now = self.loss(self.incumbent)
         bar = math.inf if now is None else now - self.tolerance
-        found = [(self.loss(config), name, value, config) for name, value, config in changes]
-        return [(loss, name, value, config) for loss, name, value, config in found if loss is not None and loss < bar]
+        losses = ((self.loss(config), config) for _, _, config in changes)
+        better = [(loss, config) for loss, config in losses if loss is not None and loss < bar]
+        return min(better, key=lambda each: each[0])[1] if better else None
 
     def move(self, kind: str, config: Config) -> None:
         """Make ``config`` the incumbent."""

@@ -44,7 +44,7 @@ def check_names(search: str, scheduler: str, trials: int | None) -> None:
 
 def belongs(sweep: Sweep, spec: TrialSpec) -> bool:
     """Whether ``spec`` is a trial of ``sweep``: its regime and settings, any seed, any values of what varies."""
-    varied = {axis.name for axis in sweep.space.axes if not axis.held}
+    varied = {axis.name for axis in sweep.space.varied}
     given, start = spec.config, dict(sweep.space.start)
     if given.keys() != start.keys() or any(given[name] != start[name] for name in start if name not in varied):
         return False
@@ -78,7 +78,7 @@ class SampledSearch:
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
         """The coordinates that vary."""
-        return tuple(axis for axis in self.sweep.space.axes if not axis.held)
+        return self.sweep.space.varied
 
     @property
     def size(self) -> int:

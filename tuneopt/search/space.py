@@ -102,6 +102,11 @@ class LadderSpace:
         return {axis.name: axis for axis in self.axes}
 
     @cached_property
+    def varied(self) -> tuple[Axis, ...]:
+        """The axes that a sweep varies: those that are not pinned to one value."""
+        return tuple(axis for axis in self.axes if not axis.pinned)
+
+    @cached_property
     def _place(self) -> Mapping[str, int]:
         return {name: place for place, (name, _) in enumerate(self.start)}
 
@@ -136,17 +141,16 @@ class LadderSpace:
         for axis in self.axes:
             if axis.name in values:
                 start = axis.read(values[axis.name])
-                axis = axis.over((start,) if axis.held else axis.values, start)
+                axis = axis.over((start,) if axis.pinned else axis.values, start)
             axes.append(axis)
         return replace(self, axes=tuple(axes))
 
     def restart(self, values: Mapping[str, Value]) -> LadderSpace:
-        """As `begin_at`, of the varied coordinates alone: what is held stays, and other names are passed over."""
-        varied = {axis.name for axis in self.axes if not axis.held}
-        return self.begin_at({name: value for name, value in values.items() if name in varied})
+        """As `begin_at`, of the varied coordinates alone: what is pinned stays, and other names are passed over."""
+        return self.begin_at({axis.name: values[axis.name] for axis in self.varied if axis.name in values})
 
-    def hold(self, values: Mapping[str, Value]) -> LadderSpace:
-        """The same space with some coordinates held at one value each."""
+    def pin(self, values: Mapping[str, Value]) -> LadderSpace:
+        """The same space with some coordinates pinned to one value each; names it lacks are passed over."""
         axes = (
             axis.over((values[axis.name],), values[axis.name]) if axis.name in values else axis for axis in self.axes
         )

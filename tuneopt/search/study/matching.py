@@ -85,7 +85,7 @@ def _further(
             best = (loss, sweep, standing.state.descent.incumbent)
     if best is not None and left > 0:
         _, sweep, config = best
-        alone = sweep.space.hold({axis.name: sweep.space.value(config, axis.name) for axis in sweep.space.axes})
+        alone = sweep.space.pin({axis.name: sweep.space.value(config, axis.name) for axis in sweep.space.axes})
         again = remember("match", core.task.id, (config,), lambda: replace(sweep, space=alone, replicates=kept + 1))
         yield Task(again, MATCH, left, counted)
 
@@ -94,9 +94,9 @@ def _sweep(study: Study, core: Standing, number: int) -> Sweep | None:
     """Sweep 0 refines the grid around the incumbent, each later one begins elsewhere; None when nothing can run."""
     sweep, descent = core.task.sweep, core.state.descent
     # Where Phase II had nothing left to vary, the whole space is what a further trial can explore.
-    plane = sweep.space if any(not axis.held for axis in sweep.space.axes) else study.spaces[core.task.optimizer]
+    plane = sweep.space if sweep.space.varied else study.spaces[core.task.optimizer]
     space = plane.restart(dict(descent.incumbent))
-    if all(axis.held for axis in space.axes):
+    if not space.varied:
         return None
     # One seed, at the noise that the core sweep measured: replicates of another start would only measure it again.
     once = replace(sweep, replicates=1, tolerance_floor=max(sweep.tolerance_floor, core.state.tolerance))
@@ -104,7 +104,7 @@ def _sweep(study: Study, core: Standing, number: int) -> Sweep | None:
         return replace(once, space=replace(space, axes=tuple(map(finer, space.axes))))
     draw = random.Random(f"{core.task.id}/{number}")
     for _ in range(DRAWS):
-        values = {axis.name: draw.choice(axis.values) for axis in space.axes if not axis.held}
+        values = {axis.name: draw.choice(axis.values) for axis in space.varied}
         try:
             return replace(once, space=space.begin_at(values))
         except InputError:
@@ -114,7 +114,7 @@ def _sweep(study: Study, core: Standing, number: int) -> Sweep | None:
 
 def finer(axis: Axis) -> Axis:
     """The axis with the values half-way from its start to both neighbours, on the scale in which its grid is even."""
-    if axis.held or not axis.numeric:
+    if axis.pinned or not axis.numeric:
         return axis
     place = axis.values.index(axis.start)
     values: list[Value] = list(axis.values)

@@ -162,14 +162,14 @@ class StudyPlan:
                 return
 
     def _second(self, optimizer: str, standings: Standings) -> tuple[Task, ...]:
-        """The first sweeps of Phase II: the shared values held, begun at the nearest winner of Phase I."""
+        """The first sweeps of Phase II: the shared values pinned, begun at the nearest winner of Phase I."""
         ended = self._ended(optimizer, "I", standings) if self.study.phase_2 else ()
         if not ended:
             return ()
         judged = self._verdicts(optimizer, standings)
 
         def tasks() -> tuple[Task, ...]:
-            plane = self.study.spaces[optimizer].hold(PhaseFindings(judged).shared)
+            plane = self.study.spaces[optimizer].pin(PhaseFindings(judged).shared)
             winners = [each for each in ended if _won(each)] or list(ended)
             found = []
             for regime in self.regimes("II"):
@@ -189,8 +189,8 @@ class StudyPlan:
             space, found = self.study.spaces[optimizer], []
             for regime, predicted in forecasts.items():
                 config = dict(predicted.config)
-                varied = {axis.name: config[axis.name] for axis in space.axes if not axis.held}
-                plane = space.restart(varied) if self.study.star else space.hold(varied)
+                varied = {axis.name: config[axis.name] for axis in space.varied}
+                plane = space.restart(varied) if self.study.star else space.pin(varied)
                 found.append(self._runnable(plane, regime, "III"))
             return tuple(found)
 
@@ -217,7 +217,7 @@ class StudyPlan:
         finding = PhaseFindings(self._verdicts(optimizer, standings))
 
         def work() -> Mapping[Regime, Forecast]:
-            space = self.study.spaces[optimizer].hold(finding.shared)
+            space = self.study.spaces[optimizer].pin(finding.shared)
             tuned = [
                 star_regime(float(regime.scale.parameters), regime.ratio, standing.state.descent)
                 for standing in (*first, *second)
@@ -236,7 +236,7 @@ def _other_starts(stuck: Standing, sources: Sequence[Standing]) -> Iterator[dict
     """Where to begin again: with ever lower learning rates, then at the other regimes' winners, nearest first."""
     sweep = stuck.task.sweep
     axis, values = sweep.space.by_name["learning_rate"], dict(sweep.space.start)
-    if not axis.held:
+    if not axis.pinned:
         lower = (value for value in (*axis.below, *axis.values) if float(value) < float(axis.start))
         for value in sorted(lower, key=float, reverse=True)[:LOWER_RATES]:
             yield {**values, "learning_rate": value}

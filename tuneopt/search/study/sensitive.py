@@ -84,9 +84,7 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
     finished = [state for state in states if state.descent.incumbent_loss is not None]
     bars = [max(threshold, state.tolerance) for state in finished]
     found = []
-    for axis in space.axes:
-        if axis.held:
-            continue
+    for axis in space.varied:
         lines = [_line(space, axis.name, state) for state in finished]
         # A value that one regime has not finished says nothing about all of them; extended edges differ by regime.
         common = [value for value in lines[0] if all(value in line for line in lines)] if lines else []

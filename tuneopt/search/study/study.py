@@ -1,4 +1,4 @@
-"""What a study is: its optimizers, the regimes of its three phases, and the rules it is held to.
+"""What a study is: its optimizers, the regimes of its three phases, and the rules that it keeps.
 
 A `Study` is what a file declares (`tuneopt.search.study.file`), without a corpus: it makes the sweeps of a regime, and
 lowers a start that cannot run there. Which sweeps there are, and when, is `tuneopt.search.study.planner`.
