@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneopt.report.palette import BAND, MUTED, RULE
 from tuneopt.report.text import plain
@@ -30,6 +30,20 @@ _STRIPE = "rgba(128,134,145,0.06)"
 
 _HOVER = "%{text}<extra></extra>"
 """The hover shows the mark's own text and no box with the trace's name, which would repeat the optimizer."""
+
+
+class Mark(NamedTuple):
+    """One marker: where it stands, what it says to a pointer (in lines), its plotly symbol, and its size in pixels.
+
+    ``colour`` is its own where it differs from that of the marks around it.
+    """
+
+    x: float
+    y: float
+    hover: str = ""
+    symbol: str = "circle"
+    size: float = 9
+    colour: str = ""
 
 
 class Drawing:
@@ -65,31 +79,32 @@ class Drawing:
         """Add a trace of points or lines with plotly's own properties, for what `marks` and `lines` do not offer."""
         self.traces.append({"type": "scatter", **trace})
 
-    def marks(
-        self,
-        x: Sequence[Any],
-        y: Sequence[Any],
-        hover: Iterable[str],
-        colour: str | list[str],
-        symbol: str | list[str] = "circle",
-        size: float | list[int] = 9,
-        opacity: float = 1.0,
-        **trace: Any,
-    ) -> None:
-        """Add markers at ``x``, ``y``. ``hover`` has a text for each mark, in lines; without any, marks do not answer.
+    def marks(self, marks: Iterable[Mark], colour: str, opacity: float = 1.0, **trace: Any) -> None:
+        """Add markers of one ``colour``, but for those that bring their own. Without any hover text they do not answer.
 
         Texts are escaped here, because optimizers and coordinates are named by whoever made the table and plotly reads
         some HTML tags. Outlines follow from the symbol: a cross is nothing but its lines, a hollow mark needs a line
         that is seen beside filled ones, and a filled mark has none. Without a width plotly would draw white outlines
-        wherever ``size`` is a list.
+        wherever sizes differ, and pale marks without an opacity.
         """
-        symbols = [symbol] * len(x) if isinstance(symbol, str) else symbol
-        widths = [2.0 if mark in ("x-thin", "line-ns") else 1.5 if "-open" in mark else 0.0 for mark in symbols]
-        outline = {"width": widths[0] if len(set(widths)) == 1 else widths, "color": colour}
-        marker = {"symbol": symbol, "size": size, "color": colour, "opacity": opacity, "line": outline}
-        texts = [plain(text).replace("\n", "<br>") for text in hover]
-        answers = {"text": texts, "hovertemplate": _HOVER} if texts else {"hoverinfo": "skip"}
-        self.scatter(x=list(x), y=list(y), mode="markers", marker=marker, **answers, **trace)
+        own = list(marks)
+        colours, sizes = _shared([mark.colour or colour for mark in own]), _shared([mark.size for mark in own])
+        widths = [
+            2.0 if mark.symbol in ("x-thin", "line-ns") else 1.5 if "-open" in mark.symbol else 0.0 for mark in own
+        ]
+        answers: dict[str, Any] = {"hoverinfo": "skip"}
+        if any(mark.hover for mark in own):
+            texts = [plain(mark.hover).replace("\n", "<br>") for mark in own]
+            answers = {"text": texts, "hovertemplate": _HOVER}
+        self.scatter(
+            x=[mark.x for mark in own],
+            y=[mark.y for mark in own],
+            mode="markers",
+            marker={"symbol": [mark.symbol for mark in own], "size": sizes, "color": colours, "opacity": opacity,
+                    "line": {"width": _shared(widths), "color": colours}},
+            **answers,
+            **trace,
+        )  # fmt: skip
 
     def lines(
         self, pieces: Iterable[Iterable[tuple[Any, Any]]], colour: str, width: float = 2.0, dash: str = "solid",
@@ -205,6 +220,11 @@ class Drawing:
 def _axis(title: str) -> dict[str, Any]:
     words = {"text": title, "standoff": 10, "font": {"size": 12}}
     return {"automargin": True, "gridcolor": RULE, "linecolor": RULE, "zeroline": False, "ticks": "", "title": words}
+
+
+def _shared(values: list[Any]) -> Any:
+    """One value for all marks where it is the same: a third of the text of a large figure."""
+    return values[0] if values and len(set(values)) == 1 else values
 
 
 def scale_edge(differences: Sequence[float], tolerance: float) -> float:

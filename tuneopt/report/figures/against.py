@@ -17,7 +17,7 @@ from tuneopt.analysis.ranking import Ranking
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.constants import TOLERANCE
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, scale_edge
+from tuneopt.report.drawing import Drawing, Mark, scale_edge
 from tuneopt.report.figures.speedups import LESS_THAN_A_LAW, PUBLISHED_BAND, interval_text
 from tuneopt.report.palette import FAINT, MUTED, hollow, look, position
 from tuneopt.report.rows import spread
@@ -81,14 +81,12 @@ def draw_groups(drawing: Drawing, spots: Sequence[Spot], ceiling: float, floor: 
         own_lines: dict[str, list[tuple[float, float]]] = {}
         for at, spot in zip(x, own, strict=True):
             own_lines.setdefault(spot.group, []).append((at, spot.value))
-        quiet = {"legendgroup": optimizer, "showlegend": False}
         bars = [[(at, end) for end in pair] for at, pair in zip(x, ends, strict=True)]
-        drawing.lines(bars, colour, 1.5, opacity=0.45, **quiet)
-        drawing.lines(own_lines.values(), colour, 1.6, **quiet)
-        drawing.marks(
-            x, [min(spot.value, ceiling) for spot in own], [spot.hover for spot in own], colour,
-            [symbol if spot.sure else hollow(symbol) for spot in own], 8, name=plain(optimizer), legendgroup=optimizer,
-        )  # fmt: skip
+        drawing.lines(bars, colour, 1.5, opacity=0.45, legendgroup=optimizer, showlegend=False)
+        drawing.lines(own_lines.values(), colour, 1.6, legendgroup=optimizer, showlegend=False)
+        marks = [Mark(at, min(spot.value, ceiling), spot.hover, symbol if spot.sure else hollow(symbol), 8)
+                 for at, spot in zip(x, own, strict=True)]  # fmt: skip
+        drawing.marks(marks, colour, name=plain(optimizer), legendgroup=optimizer)
     drawing.up.update(range=[floor, ceiling])
     drawing.across.update(
         tickmode="array", tickvals=list(places.values()), ticktext=[plain(name) for _, name in places],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, Mark
 from tuneopt.report.palette import MUTED, hollow, look, position
 from tuneopt.report.rows import shortened, spread
 from tuneopt.report.study import SweepView
@@ -183,13 +183,13 @@ def draw_pareto(info: ParetoInfo) -> Drawing:
     for optimizer in dict.fromkeys(one.optimizer for one in info.points):
         own = [one for one in info.points if one.optimizer == optimizer]
         colour, symbol = look(optimizer)
-        drawing.marks(
-            [one.seconds for one in own],
-            [one.loss for one in own],
-            [f"{optimizer} at {one.regime.label}: {loss_text(one.loss)} nats, {duration_text(one.seconds)}"
-             for one in own],
-            colour, [symbol if one.front else hollow(symbol) for one in own], name=plain(optimizer),
-        )  # fmt: skip
+        marks = [
+            Mark(one.seconds, one.loss,
+                 f"{optimizer} at {one.regime.label}: {loss_text(one.loss)} nats, {duration_text(one.seconds)}",
+                 symbol if one.front else hollow(symbol))
+            for one in own
+        ]  # fmt: skip
+        drawing.marks(marks, colour, name=plain(optimizer))
     times = [one.seconds for one in info.points if one.seconds > 0]
     if times and max(times) > WIDE * min(times):
         drawing.across.update(type="log")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, Mark
 from tuneopt.report.figures.speedups import PUBLISHED_BAND, interval_text
 from tuneopt.report.palette import look, position
 from tuneopt.report.rows import fitting, height, lay_out, shortened
@@ -106,26 +106,14 @@ def draw_undertuned(info: UndertunedInfo) -> Drawing:
     right = min(1.08 * max([1.5, *known]), LARGEST)
     colour = look(info.baseline).colour
     for (_, own), places in zip(info.lanes, placed, strict=True):
-        drawing.bars(
-            [
-                (min(one.low or one.manufactured, right), min(one.high or one.manufactured, right), place)
-                for one, place in zip(own, places, strict=True)
-                if one.manufactured is not None
-            ],
-            colour, 3, 0.5,
-        )  # fmt: skip
-        symbols = [
-            "x-thin" if one.manufactured is None
-            else "triangle-right" if one.manufactured > right
-            else "star" if one.gpt3 else "circle"
-            for one in own
-        ]  # fmt: skip
-        drawing.marks(
-            [right if one.manufactured is None else min(one.manufactured, right) for one in own],
-            places,
-            [f"{_what(one)}: {_amount(one)}, {change_text(one.regret)} nats" for one in own],
-            colour, symbols, 11, cliponaxis=False,
-        )  # fmt: skip
+        for one, place in zip(own, places, strict=True):
+            words, value = f"{_what(one)}: {_amount(one)}, {change_text(one.regret)} nats", one.manufactured
+            symbol = "x-thin"
+            if value is not None:
+                drawing.bars([(min(one.low or value, right), min(one.high or value, right), place)], colour, 3, 0.5)
+                symbol = "triangle-right" if value > right else "star" if one.gpt3 else "circle"
+            end = right if value is None else min(value, right)
+            drawing.marks([Mark(end, place, words, symbol, 11)], colour, cliponaxis=False)
     drawing.scale(0.95, 1.01 * right, ".2~f")
     return drawing
 

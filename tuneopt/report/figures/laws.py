@@ -13,7 +13,7 @@ from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.speedup import BaselineLaw, Speedup
 from tuneopt.analysis.winner import Winner
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, Mark
 from tuneopt.report.palette import hollow, look, position
 from tuneopt.report.rows import MOST_ROWS, height, lay_out, spread
 from tuneopt.report.text import count_text, loss_text, percent_text, plain
@@ -132,13 +132,13 @@ def draw_laws(info: LawsInfo) -> Drawing:
                     for result in own]  # fmt: skip
             ways = [[(result.tokens, result.loss), (end, result.loss)] for result, end in zip(own, ends, strict=True)]
             drawing.lines(ways, colour, 1.5, legendgroup=optimizer, showlegend=False)
-        drawing.marks(
-            [result.tokens for result in own],
-            [result.loss for result in own],
-            [f"{optimizer} at {result.regime.label}: {loss_text(result.loss)} nats, {count_text(result.tokens)} tokens"
-             for result in own],
-            colour, symbol, 8, legendgroup=optimizer, name=plain(optimizer),
-        )  # fmt: skip
+        marks = [
+            Mark(one.tokens, one.loss,
+                 f"{optimizer} at {one.regime.label}: {loss_text(one.loss)} nats, {count_text(one.tokens)} tokens",
+                 symbol, 8)
+            for one in own
+        ]  # fmt: skip
+        drawing.marks(marks, colour, legendgroup=optimizer, name=plain(optimizer))
     smallest = min(float(one.law.budgets[0]) for one in info.laws)
     edges = [float(np.log10(smallest / 1.2)), float(np.log10(largest * BEYOND * 1.35))]
     drawing.across.update(type="log", range=edges, tickformat="~s", dtick="D2", tickangle=0)
@@ -218,6 +218,6 @@ def draw_exponents(info: ExponentsInfo) -> Drawing:
                 if value is not None:
                     left, right = (min(max(value if end is None else end, -edge), edge) for end in (low, high))
                     drawing.bars([(left, right, place + shift)], colour, 2, 0.5)
-                    drawing.marks([value], [place + shift], [words], colour, mark, 8)
+                    drawing.marks([Mark(value, place + shift, words, mark, 8)], colour)
     drawing.scale(-1.03 * edge, 1.03 * edge, ".2~f")
     return drawing

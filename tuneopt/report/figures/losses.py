@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, Mark
 from tuneopt.report.palette import MUTED, look
 from tuneopt.report.rows import fitting, height, lay_out
 from tuneopt.report.study import SweepView
@@ -100,14 +100,18 @@ def draw_losses(info: LossesInfo) -> Drawing:
     for optimizer, own in rows.items():
         colour, symbol = look(optimizer)
         errors = [point.error or 0.0 for _, _, point in own]
-        drawing.marks(
-            [x for x, _, _ in own],
-            [place for _, place, _ in own],
-            [f"{loss_text(point.loss, point.error)} nats per token, {plural(point.runs, 'seed')}"
-             for _, _, point in own],
-            colour, symbol, 11, cliponaxis=False,
-            error_x={"type": "data", "array": errors, "thickness": 2, "width": 5, "color": colour},
-        )  # fmt: skip
+        marks = [
+            Mark(
+                x,
+                place,
+                f"{loss_text(point.loss, point.error)} nats per token, {plural(point.runs, 'seed')}",
+                symbol,
+                11,
+            )
+            for x, place, point in own
+        ]
+        error = {"type": "data", "array": errors, "thickness": 2, "width": 5, "color": colour}
+        drawing.marks(marks, colour, cliponaxis=False, error_x=error)
     widest = max([1e-3, *(x + (point.error or 0.0) for own in rows.values() for x, _, point in own)])
     drawing.scale(-0.1 * widest, 1.06 * widest, "+.4~g")
     return drawing
@@ -181,16 +185,16 @@ def draw_seeds(info: SeedsInfo) -> Drawing:
     drawing = Drawing(56 * len(info.groups) + 62, "report loss (nats/token)")
     for row, group in enumerate(info.groups):
         tone = colour if "best" in group.name else MUTED
-        mean = loss_text(group.mean, group.error)
+        mean, y = loss_text(group.mean, group.error), row + 0.12
         drawing.note(f"<b>{group.name}</b>  {mean}, {plural(len(group.losses), 'seed')}",
                      x=0, xref="paper", xanchor="left", xshift=4, y=row - 0.3)  # fmt: skip
-        drawing.marks(
-            [group.mean], [row + 0.12], [f"mean {mean} nats per token"], tone, "line-ns", 18,
-            error_x={"type": "data", "array": [group.error or 0.0], "thickness": 2.5, "width": 7, "color": tone},
-        )  # fmt: skip
-        seeds = [f"seed {seed}: {loss_text(loss)} nats per token\n{trial}"
-                 for seed, loss, trial in zip(group.seeds, group.losses, group.trials, strict=True)]  # fmt: skip
-        drawing.marks(group.losses, [row + 0.12] * len(group.losses), seeds, tone, opacity=0.6)
+        error = {"type": "data", "array": [group.error or 0.0], "thickness": 2.5, "width": 7, "color": tone}
+        drawing.marks([Mark(group.mean, y, f"mean {mean} nats per token", "line-ns", 18)], tone, error_x=error)
+        seeds = zip(group.seeds, group.losses, group.trials, strict=True)
+        marks = [
+            Mark(loss, y, f"seed {seed}: {loss_text(loss)} nats per token\n{trial}") for seed, loss, trial in seeds
+        ]
+        drawing.marks(marks, tone, opacity=0.6)
     losses = [loss for group in info.groups for loss in group.losses]
     pad = 0.12 * max(max(losses) - min(losses), 1e-3)
     drawing.scale(min(losses) - pad, max(losses) + pad, ".4~f")

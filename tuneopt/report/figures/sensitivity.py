@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tuneopt.analysis.sensitivity import Sensitivity, sensitivities
 from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, scale_edge
+from tuneopt.report.drawing import Drawing, Mark, scale_edge
 from tuneopt.report.figures.star import star_info
 from tuneopt.report.palette import BAD, FAINT, look, position
 from tuneopt.report.rows import MOST_ROWS, height, lay_out
@@ -100,19 +100,13 @@ def draw_sensitivity(info: SensitivityInfo) -> Drawing:
         )  # fmt: skip
         tone = colour if high - low > info.tolerance else FAINT
         drawing.bars([(low, min(high, edge), row + 0.14)], tone, 7, 0.45)
-        best = [value == one.incumbent for value in one.values]
-        drawing.marks(
-            [min(loss - base, edge) for loss in one.losses],
-            [row + 0.14] * len(one.losses),
-            [f"{one.coordinate} = {value_text(value)}\n{change_text(loss - base)} nats per token"
-             for value, loss in zip(one.values, one.losses, strict=True)],
-            colour,
-            ["diamond" if own else "triangle-right" if loss - base > edge else "circle"
-             for own, loss in zip(best, one.losses, strict=True)],
-            [12 if own else 9 for own in best],
-            0.7,
-            cliponaxis=False,
-        )  # fmt: skip
+        marks = []
+        for value, loss in zip(one.values, one.losses, strict=True):
+            best = value == one.incumbent
+            symbol = "diamond" if best else "triangle-right" if loss - base > edge else "circle"
+            words = f"{one.coordinate} = {value_text(value)}\n{change_text(loss - base)} nats per token"
+            marks.append(Mark(min(loss - base, edge), row + 0.14, words, symbol, 12 if best else 9))
+        drawing.marks(marks, colour, 0.7, cliponaxis=False)
     drawing.scale(min(-1.8 * info.tolerance, 1.25 * min([0.0, *worst])), 1.06 * edge, "+.4~g")
     drawing.up.update(range=[rows - 0.4, -0.7], showticklabels=False)
     return drawing
@@ -190,17 +184,15 @@ def draw_regrets(info: RegretsInfo) -> Drawing:
         colour, symbol = look(optimizer)
         own = [(star, one) for star in info.stars if star.optimizer == optimizer
                for one in star.sensitivities if one.coordinate in rows]  # fmt: skip
-        drawing.marks(
-            [min(one.regret, edge) for _, one in own],
-            [rows[one.coordinate] for _, one in own],
-            [f"{one.coordinate} at {star.regime.label}: worst {change_text(one.regret)} nats; near-optimal: "
-             f"{', '.join(value_text(value) for value in one.near_optimal)}" for star, one in own],
-            colour,
-            ["triangle-right" if one.regret > edge else symbol for _, one in own],
-            opacity=0.7,
-            cliponaxis=False,
-        )  # fmt: skip
-        gone = [rows[one.coordinate] for _, one in own if one.diverged]
-        drawing.marks([edge] * len(gone), gone, (), BAD, "x-thin", cliponaxis=False)
+        marks = [
+            Mark(min(one.regret, edge), rows[one.coordinate],
+                 f"{one.coordinate} at {star.regime.label}: worst {change_text(one.regret)} nats; near-optimal: "
+                 f"{', '.join(value_text(value) for value in one.near_optimal)}",
+                 "triangle-right" if one.regret > edge else symbol)
+            for star, one in own
+        ]  # fmt: skip
+        drawing.marks(marks, colour, 0.7, cliponaxis=False)
+        gone = [Mark(edge, rows[one.coordinate], symbol="x-thin") for _, one in own if one.diverged]
+        drawing.marks(gone, BAD, cliponaxis=False)
     drawing.scale(-0.03 * edge, 1.04 * edge, ".4~g")
     return drawing

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, Mark
 from tuneopt.report.palette import hollow, look, position
 from tuneopt.report.rows import fitting, height, lay_out, spread
 from tuneopt.report.text import change_text, drawn_of, percent_text
@@ -152,15 +152,12 @@ def draw_speedups(info: SpeedupsInfo) -> Drawing:
             marker={"symbol": caps, "size": 9, "color": colour, "line": {"width": 2, "color": colour}},
             cliponaxis=False,
         )  # fmt: skip
-        drawing.marks(
-            [min(point.speedup, right) for _, point in own],
-            [place for place, _ in own],
-            [f"{point.text} {', '.join(point.flags)}" for _, point in own],
-            colour,
-            [hollow(symbol) if "interpolated" in point.flags else symbol for _, point in own],
-            11,
-            cliponaxis=False,
-        )
+        marks = [
+            Mark(min(point.speedup, right), place, f"{point.text} {', '.join(point.flags)}",
+                 hollow(symbol) if "interpolated" in point.flags else symbol, 11)
+            for place, point in own
+        ]  # fmt: skip
+        drawing.marks(marks, colour, cliponaxis=False)
     drawing.scale(left, right, ".2~f")
     return drawing
 
@@ -264,7 +261,7 @@ def draw_joint(info: JointInfo) -> Drawing:
             drawing.bars([(low, high, place)], colour, 2.5, 0.7)
             words = (f"{one.optimizer}: {interval_text(factor, one.low, one.high)}, "
                      f"single regimes {least:.2f} to {largest:.2f}")  # fmt: skip
-            drawing.marks([factor], [place], [words], colour, symbol, 11, cliponaxis=False)
+            drawing.marks([Mark(factor, place, words, symbol, 11)], colour, cliponaxis=False)
     drawing.scale(0.97 * min(ends), 1.03 * min(max(ends), 3.0), ".2~f")
     return drawing
 
@@ -308,10 +305,12 @@ def draw_residuals(info: ResidualsInfo) -> Drawing:
     scales = list(dict.fromkeys(one.regime.scale for one in info.fit.residuals))
     for optimizer, place in zip(optimizers, lay_out(drawing, lanes)[0], strict=True):
         own = [one for one in info.fit.residuals if one.optimizer == optimizer]
-        drawing.marks(
-            [one.residual for one in own], [place] * len(own),
-            [f"{optimizer} at {one.regime.label}: {change_text(one.residual)} nats" for one in own],
-            *look(optimizer), [7 + 3 * min(scales.index(one.regime.scale), 3) for one in own], 0.75,
-        )  # fmt: skip
+        colour, symbol = look(optimizer)
+        marks = [
+            Mark(one.residual, place, f"{optimizer} at {one.regime.label}: {change_text(one.residual)} nats", symbol,
+                 7 + 3 * min(scales.index(one.regime.scale), 3))
+            for one in own
+        ]  # fmt: skip
+        drawing.marks(marks, colour, 0.75)
     drawing.across.update(tickformat="+.4~g", nticks=5, tickangle=0)
     return drawing

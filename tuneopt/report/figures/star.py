@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, scale_edge
+from tuneopt.report.drawing import Drawing, Mark, scale_edge
 from tuneopt.report.palette import BAD, MUTED, look
 from tuneopt.report.rows import height, lay_out
 from tuneopt.report.study import SweepView
@@ -120,18 +120,13 @@ def draw_star(info: StarInfo) -> Drawing:
     shown = [[_shown(point, info.edge) for point in lane.points] for lane in info.lanes]
     placed = lay_out(drawing, lanes, [[label for _, _, label, _ in own] for own in shown])
     for lane, own, places in zip(info.lanes, shown, placed, strict=True):
-        x = [at for at, *_ in own]
-        drawing.bars([(0, at, place) for at, place in zip(x, places, strict=True)], colour, 2, 0.35)
-        drawing.marks(
-            x,
-            places,
-            [f"{lane.coordinate} = {value_text(point.value)}\n{hover}"
-             for point, (*_, hover) in zip(lane.points, own, strict=True)],
-            [BAD if point.status == "diverged" else colour for point in lane.points],
-            [symbol for _, symbol, _, _ in own],
-            [13 if point.incumbent else 10 for point in lane.points],
-            cliponaxis=False,
-        )  # fmt: skip
+        drawing.bars([(0, x, place) for (x, *_), place in zip(own, places, strict=True)], colour, 2, 0.35)
+        marks = [
+            Mark(x, place, f"{lane.coordinate} = {value_text(point.value)}\n{hover}", symbol,
+                 13 if point.incumbent else 10, BAD if point.status == "diverged" else "")
+            for point, (x, symbol, _, hover), place in zip(lane.points, own, places, strict=True)
+        ]  # fmt: skip
+        drawing.marks(marks, colour, cliponaxis=False)
     drawing.scale(min(-1.8 * info.tolerance, 1.25 * min(differences, default=0.0)), 1.04 * info.edge, "+.4~g")
     return drawing
 
@@ -257,14 +252,13 @@ def draw_path(info: PathInfo) -> Drawing:
         ("above the scale", [one for one in rest if (one.loss or 0.0) > top], "triangle-up", MUTED, 6),
         ("diverged", gone, "x-thin", BAD, 8),
     ):
-        if own:
-            drawing.marks(
-                [one.place for one in own],
-                [top if one.loss is None else min(one.loss, top) for one in own],
-                [f"{changes_text(one.changes) or 'an incumbent'}: "
-                 f"{one.status if one.loss is None else f'{loss_text(one.loss)} nats per token'}" for one in own],
-                tone, symbol, size, name=name, cliponaxis=False,
-            )  # fmt: skip
+        marks = []
+        for one in own:
+            end = one.status if one.loss is None else f"{loss_text(one.loss)} nats per token"
+            words = f"{changes_text(one.changes) or 'an incumbent'}: {end}"
+            marks.append(Mark(one.place, top if one.loss is None else min(one.loss, top), words, symbol, size))
+        if marks:
+            drawing.marks(marks, tone, name=name, cliponaxis=False)
     last = max((one.place for one in info.tried), default=1)
     steps = [(stand.place, loss) for _, stand, loss in stands]
     drawing.lines([[*steps, *((last, loss) for _, loss in steps[-1:])]], colour, 2.5, shape="hv", name="incumbent")
