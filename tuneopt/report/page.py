@@ -1,4 +1,8 @@
-"""The page as data: its first screen, a chapter for each question, a section for each sweep, and provenance."""
+"""The page as data: its first screen, a chapter for each question, a section for each sweep, and provenance.
+
+`build_page` decides what a report shows and in which order; the template writes it as HTML and decides nothing. A
+report of one sweep alone is a page without chapters, whose first screen is the verdict on that sweep.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,17 @@ NAMED = 4
 """Sweeps that one warning names; of more it gives the number."""
 
 MOST_NAMES = 12
-"""Optimizers or regimes that the line under the headline names; of more it gives the number."""
+"""Optimizers that the line under the headline names, and half as many regimes; of more it gives the number."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template needs. ``missing`` holds what no input could fill: a title, and what would fill it."""
+    """All that the template needs.
+
+    ``level`` is the coverage of intervals in words, ``sentences`` are the statements under the headline and
+    ``compared`` the line that says what was compared. ``missing`` are chapters that no input could fill: their leads
+    say what would.
+    """
 
     title: str
     baseline: str
@@ -46,52 +55,45 @@ class Page:
 
 
 def build_page(material: Material, comparison: Comparison) -> Page:
-    """The page of a report; where all there is is one sweep, its verdict is the page's own."""
-    views = material.study.views if material.study is not None else ()
+    """The page of a report.
+
+    Chapters come in the order in which questions are asked: by how much, who, where not, was it fair, what did it cost,
+    what matters. Where all there is is one sweep, there is nothing to compare and its verdict is the page's own.
+    """
+    study, analysis = material.study, comparison.analysis
+    views = study.views if study is not None else ()
     verdicts = {view.id: sweep_verdict(view) for view in views}
-    sections = tuple(section(material.study, view, verdicts[view.id]) for view in views) if material.study else ()
-    alone = len(views) == 1 and len(material.origins) == 1
-    warnings = all_warnings(material, comparison, verdicts)
-    if alone:
-        view, verdict = views[0], verdicts[views[0].id]
+    chapters: tuple[Chapter, ...] = ()
+    if len(views) == 1 and len(material.origins) == 1:
+        verdict = verdicts[views[0].id]
+        title = f"{views[0].optimizer} at {views[0].label}"
         loss = f"{verdict.report.text} nats per token" if verdict.report else "no loss yet"
-        return Page(
-            title=f"{view.optimizer} at {view.label}",
-            baseline=comparison.analysis.baseline,
-            level=percent_text(comparison.analysis.level),
-            answer=Answer(f"{view.optimizer} at {view.label}: {loss}", ()),
-            grid=None,
-            sentences=verdict.sentences,
-            compared=_compared(material, comparison),
-            warnings=warnings,
-            chapters=(),
-            missing=(),
-            sections=sections,
-            provenance=sources.chapter(material, comparison, (), 1),
+        first_screen, sentences = Answer(f"{title}: {loss}", ()), verdict.sentences
+    else:
+        title, first_screen = "Optimizer comparison", answer(comparison.document)
+        sentences = tuple(statement.sentence for statement in analysis.statements)
+        chapters = (
+            speedup.chapter(comparison),
+            ranking.chapter(study, comparison),
+            flips.chapter(comparison),
+            fairness.chapter(comparison),
+            cost.budgets_chapter(study, comparison),
+            sensitivity.chapter(comparison),
+            cost.chapter(comparison),
         )
-    found = answer(comparison.document)
-    every = (
-        speedup.chapter(comparison),
-        ranking.chapter(material.study, comparison),
-        flips.chapter(comparison),
-        fairness.chapter(comparison),
-        cost.budgets_chapter(material.study, comparison),
-        sensitivity.chapter(comparison),
-        cost.chapter(comparison),
-    )
-    filled = tuple(chapter for chapter in every if chapter.blocks)
+    filled = tuple(chapter for chapter in chapters if chapter.blocks)
     return Page(
-        title="Optimizer comparison",
-        baseline=comparison.analysis.baseline,
-        level=percent_text(comparison.analysis.level),
-        answer=found,
-        grid=grid(found, comparison.scales) if found.places else None,
-        sentences=tuple(statement.sentence for statement in comparison.analysis.statements),
+        title=title,
+        baseline=analysis.baseline,
+        level=percent_text(analysis.level),
+        answer=first_screen,
+        grid=grid(first_screen, comparison.scales) if first_screen.places else None,
+        sentences=sentences,
         compared=_compared(material, comparison),
-        warnings=warnings,
+        warnings=all_warnings(material, comparison, verdicts),
         chapters=filled,
-        missing=tuple(chapter for chapter in every if not chapter.blocks and chapter.lead),
-        sections=sections,
+        missing=tuple(chapter for chapter in chapters if not chapter.blocks and chapter.lead),
+        sections=tuple(section(study, view, verdicts[view.id]) for view in views) if study is not None else (),
         provenance=sources.chapter(material, comparison, filled, len(views)),
     )
 
@@ -103,10 +105,9 @@ def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[s
     for view in views:
         for warning in verdicts[view.id].warnings:
             sweeps.setdefault(warning, []).append(f"{view.optimizer} at {view.label}")
-    found = list(sweeps)
-    if len(views) > 1 or len(material.origins) > 1:
-        found = [f"{_who(names, len(views))}: {warning}" for warning, names in sweeps.items()]
-    return tuple(dict.fromkeys([*found, *comparison.document["warnings"]]))
+    several = len(views) > 1 or len(material.origins) > 1
+    own = [f"{_who(names, len(views))}: {warning}" if several else warning for warning, names in sweeps.items()]
+    return tuple(dict.fromkeys([*own, *comparison.document["warnings"]]))
 
 
 def _who(names: Sequence[str], every: int) -> str:
@@ -117,21 +118,20 @@ def _who(names: Sequence[str], every: int) -> str:
 
 
 def _compared(material: Material, comparison: Comparison) -> str:
-    """What was compared, and where it comes from, in one line."""
+    """What was compared, and where it comes from, in one line.
+
+    A ledger alone names the optimizers and regimes of its sweeps, also of those that have no result yet.
+    """
     study = material.study
     parts = [listed(origin.name for origin in material.origins)]
+    names: Sequence[str] = comparison.optimizers
+    regimes = [comparison.label(regime) for regime in comparison.rankings]
     if study is not None:
         trials = len({trial for view in study.views for trial in view.every})
-        parts += [
-            f"corpus {listed(name for name, _ in study.corpora)}",
-            f"{plural(len(study.views), 'sweep')}, {plural(trials, 'trial')}",
-        ]
-    names = study.optimizers if study is not None and len(material.origins) == 1 else comparison.optimizers
-    regimes = [comparison.label(regime) for regime in comparison.rankings]
-    if study is not None and not regimes:
-        regimes = list(study.regimes)
-    parts += [
-        listed(names) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"),
-        listed(regimes) if len(regimes) <= MOST_NAMES // 2 else plural(len(regimes), "regime"),
-    ]
+        parts.append(f"corpus {listed(name for name, _ in study.corpora)}")
+        parts.append(f"{plural(len(study.views), 'sweep')}, {plural(trials, 'trial')}")
+        names = study.optimizers if len(material.origins) == 1 else names
+        regimes = regimes or list(study.regimes)
+    parts.append(listed(names) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"))
+    parts.append(listed(regimes) if len(regimes) <= MOST_NAMES // 2 else plural(len(regimes), "regime"))
     return " \u00b7 ".join(parts)

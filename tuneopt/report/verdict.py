@@ -1,4 +1,8 @@
-"""The first screen in words: what was compared, what came out, how sure that is, and what to beware of."""
+"""The verdict on one sweep, in words and large numbers: what came out, how sure that is, and what to beware of.
+
+A result is a mean over seeds on the report split, which chose nothing. It is called more than noise only where it
+exceeds 1.645 standard errors (95%, one-sided). Every doubt that a reader must know is a warning of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import NONE, duration_text, listed, loss_text, plural
-from tuneopt.search.descent import Certificate
+
+MANY_DIVERGED = 0.25
+"""The share of diverged trials from which on a warning says that the grid reaches too far: a few at its ends are how an
+edge is found, a quarter is budget that bought nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """A figure that the first screen shows large: its name, its value, a note under it, and its standard error."""
+    """A number that the first screen shows large: its name, its value, a note under it, and its standard error."""
 
     name: str
     value: str
@@ -42,7 +49,8 @@ class KeyNumber:
 class SweepVerdict:
     """What one sweep says. ``gain`` is the start's mean report loss minus the winner's, in nats.
 
-    ``state`` is complete, incomplete or running.
+    ``state`` is complete, incomplete or running. ``report`` and ``select`` are the winner's mean losses on the two
+    splits, None before a run of it has ended. Each warning is one sentence or clause without a full stop.
     """
 
     state: str
@@ -68,143 +76,128 @@ def over_seeds(records: Sequence[TrialRecord], split: str) -> Mean | None:
 
 
 def sweep_verdict(view: SweepView) -> SweepVerdict:
-    """The verdict on one sweep."""
+    """The verdict on one sweep.
+
+    The errors of start and winner add in squares: their seeds are equal, but at this noise nearly independent.
+    """
     report, start = over_seeds(view.winner, "report"), over_seeds(view.start, "report")
     gain = None
     if view.moved and report is not None and start is not None:
-        errors = [each.error for each in (start, report)]
-        spread = None if None in errors else math.hypot(*(error for error in errors if error is not None))
-        gain = Mean(start.value - report.value, spread, min(start.seeds, report.seeds))
+        known = start.error is not None and report.error is not None
+        error = math.hypot(start.error or 0.0, report.error or 0.0) if known else None
+        gain = Mean(start.value - report.value, error, min(start.seeds, report.seeds))
     return SweepVerdict(
         state=certificate_state(view),
         report=report,
         select=over_seeds(view.winner, "select"),
         gain=gain,
-        sentences=tuple(sentence for sentence in (_result(view, report, gain), certificate_sentence(view)) if sentence),
+        sentences=(_result(view, report, gain), certificate_sentence(view)),
         warnings=tuple(_warnings(view)),
     )
 
 
 def _result(view: SweepView, report: Mean | None, gain: Mean | None) -> str:
+    """The loss that the best configuration reaches, and what that gains over the start."""
     if report is None:
         return f"No run of {view.optimizer}'s incumbent has ended yet, so there is no loss to report."
     over = f"a mean over {report.seeds} seeds" if report.seeds > 1 else "one seed only"
-    reached = (
-        f"The best configuration of {view.optimizer} reaches {report.text} nats per token on the report split ({over})"
-    )
+    reached = f"The best configuration of {view.optimizer} reaches {report.text} nats per token on the report split"
+    if not view.moved:
+        return f"{reached} ({over}); no change of the starting configuration won by more than the tolerance."
     if gain is None:
-        if not view.moved:
-            return f"{reached}; no change of the starting configuration won by more than the tolerance."
-        return f"{reached}."
+        return f"{reached} ({over})."
+    amount, side = f"{abs(gain.value):.4f}", "below" if gain.value >= 0 else "above"
     if gain.error is None:
-        return (
-            f"{reached}, {abs(gain.value):.4f} {_side(gain.value)} the start; single runs say nothing about the noise."
-        )
+        return f"{reached} ({over}), {amount} {side} the start; single runs say nothing about the noise."
     sure = "more than noise explains" if gain.value > ONE_SIDED_95 * gain.error else "no more than noise explains"
-    return f"{reached}, {abs(gain.value):.4f} \u00b1 {gain.error:.4f} {_side(gain.value)} the start: {sure}."
-
-
-def _side(gain: float) -> str:
-    return "below" if gain >= 0 else "above"
+    return f"{reached} ({over}), {amount} \u00b1 {gain.error:.4f} {side} the start: {sure}."
 
 
 def certificate_state(view: SweepView) -> str:
     """``complete``, ``incomplete`` (the sweep ended without one) or ``running``."""
-    if view.state.descent.certificate.complete and view.state.finished:
-        return "complete"
-    return "incomplete" if view.state.finished else "running"
+    if not view.state.finished:
+        return "running"
+    return "complete" if view.state.descent.certificate.complete else "incomplete"
 
 
 def certificate_sentence(view: SweepView) -> str:
-    """The state of the certificate in words."""
-    certificate = view.state.descent.certificate
-    changes = len(view.state.descent.star)
-    state = certificate_state(view)
+    """The state of the certificate in words, with every reason where there is none."""
+    descent, certificate, pending = view.state.descent, view.state.descent.certificate, len(view.state.pending)
+    edges, state = certificate.edges, certificate_state(view)
     if state == "complete":
+        stand = "stands on an edge" if len(edges) == 1 else "stand on edges"
+        where = f"; {listed(edges)} {stand} that may not be extended" if edges else (
+            ", and no coordinate stands on an edge of its grid")  # fmt: skip
         return (
-            f"The certificate is complete: of all {changes} one-coordinate changes around it, none lowers the select "
-            f"loss by more than the tolerance of {certificate.tolerance:.4f} nats{_edges(certificate)}."
+            f"The certificate is complete: of all {len(descent.star)} one-coordinate changes around it, none lowers "
+            f"the select loss by more than the tolerance of {certificate.tolerance:.4f} nats{where}."
         )
     if state == "running":
         return (
-            f"The sweep is not finished: {plural(len(view.state.pending), 'trial')} of the current wave "
-            f"{'is' if len(view.state.pending) == 1 else 'are'} still to run, and what stands here may change."
+            f"The sweep is not finished: {plural(pending, 'trial')} of the current wave "
+            f"{'is' if pending == 1 else 'are'} still to run, and what stands here may change."
         )
     why = []
     if certificate.missing:
         why.append(f"{plural(certificate.missing, 'trial')} of the star could not be run")
-    if certificate.edges:
-        why.append(
-            f"{listed(certificate.edges)} still {'stands' if len(certificate.edges) == 1 else 'stand'} on an edge"
-        )
-    if view.state.descent.incumbent_loss is None:
+    if edges:
+        why.append(f"{listed(edges)} still {'stands' if len(edges) == 1 else 'stand'} on an edge")
+    if descent.incumbent_loss is None:
         why.append("no run of the start or of its changes can be compared")
     return f"There is no certificate: {listed(why) or 'the star is not complete'}."
 
 
-def _edges(certificate: Certificate) -> str:
-    if not certificate.edges:
-        return ", and no coordinate stands on an edge of its grid"
-    one = len(certificate.edges) == 1
-    return f"; {listed(certificate.edges)} {'stands on an edge' if one else 'stand on edges'} that may not be extended"
-
-
 def _warnings(view: SweepView) -> list[str]:
-    """What a reader of one sweep must know, one sentence each."""
-    state, found = view.state, list(view.marks)
-    certificate = state.descent.certificate
+    """What a reader of one sweep must know, one sentence each: first what weakens the claim, then the circumstances."""
+    state, certificate, records = view.state, view.state.descent.certificate, view.records.values()
+    warnings, done = list(view.marks), state.progress.done
     if certificate_state(view) != "complete":
-        found.append(certificate_sentence(view))
+        warnings.append(certificate_sentence(view))
     elif certificate.edges:
-        found.append(f"the optimum may lie beyond the grid of {listed(certificate.edges)}, which may not be extended")
+        edges = listed(certificate.edges)
+        warnings.append(f"the optimum may lie beyond the grid of {edges}, which may not be extended")
     if state.sigma is None and state.finished:
-        found.append("the start has fewer than two comparable seeds, so the tolerance knows nothing of the noise")
+        warnings.append("the start has fewer than two comparable seeds, so the tolerance knows nothing of the noise")
     if state.progress.unproven:
-        found.append(
-            f"{plural(state.progress.unproven, 'trial')} lacked a passed proof of the optimizer and could not win"
-        )
-    diverged = state.progress.diverged
-    if diverged and diverged >= 0.25 * max(state.progress.done, 1):
-        found.append(f"{diverged} of {plural(state.progress.done, 'trial')} diverged: the grid reaches too far")
-    epochs = max((record.epochs for record in view.records.values()), default=0.0)
+        unproven = plural(state.progress.unproven, "trial")
+        warnings.append(f"{unproven} lacked a passed proof of the optimizer and could not win")
+    if state.progress.diverged and state.progress.diverged >= MANY_DIVERGED * max(done, 1):
+        warnings.append(f"{state.progress.diverged} of {plural(done, 'trial')} diverged: the grid reaches too far")
+    epochs = max((record.epochs for record in records), default=0.0)
     if epochs > 1:
-        found.append(f"the budget passes {epochs:.1f} times over the training text, so part of the gain may be memory")
-    found += _mixed(view)
-    return found
-
-
-def _mixed(view: SweepView) -> list[str]:
-    """Differences in where the trials ran that can move a loss."""
-    found = []
-    for name, word in (("torch", "versions of torch"), ("gpu", "kinds of GPU"), ("commit", "source commits")):
-        values = {str(record.environment[name]) for record in view.records.values() if name in record.environment}
+        passes = f"the budget passes {epochs:.1f} times over the training text"
+        warnings.append(f"{passes}, so part of the gain may be memory")
+    # Another version of torch, kind of GPU or state of the source can move a loss by more than a tolerance.
+    for name, words in (("torch", "versions of torch"), ("gpu", "kinds of GPU"), ("commit", "source commits")):
+        values = sorted({str(record.environment[name]) for record in records if name in record.environment})
         if len(values) > 1:
-            found.append(f"the trials ran on {len(values)} {word} ({listed(sorted(values))})")
-    if any(str(record.environment.get("commit", "")).endswith("+") for record in view.records.values()):
-        found.append("some trials ran from a source tree with uncommitted changes")
-    return found
+            warnings.append(f"the trials ran on {len(values)} {words} ({listed(values)})")
+    if any(str(record.environment.get("commit", "")).endswith("+") for record in records):
+        warnings.append("some trials ran from a source tree with uncommitted changes")
+    return warnings
 
 
 def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]:
-    """The figures of a single sweep that the first screen shows large."""
-    certificate = view.state.descent.certificate
+    """The numbers of a single sweep that the first screen shows large."""
+    certificate, sigma = view.state.descent.certificate, view.state.sigma
     seeds = plural(verdict.report.seeds, "seed") if verdict.report else "not measured"
-    gain = verdict.gain
-    noise = "not measured" if view.state.sigma is None else f"{view.state.sigma:.4f}"
-    edges = f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"
+
+    def loss(name: str, value: Mean | None, note: str) -> KeyNumber:
+        if value is None:
+            return KeyNumber(name, NONE, note)
+        return KeyNumber(
+            name, f"{value.value:.4f}", note, "" if value.error is None else f"\u00b1\u00a0{value.error:.4f}"
+        )
+
     return (
-        _loss_tile("Report loss", verdict.report, f"nats/token, {seeds}"),
-        _loss_tile("Select loss", verdict.select, f"nats/token, {seeds}"),
-        _loss_tile("Gain over the start", gain, "nats per token")
-        if gain
+        loss("Report loss", verdict.report, f"nats/token, {seeds}"),
+        loss("Select loss", verdict.select, f"nats/token, {seeds}"),
+        loss("Gain over the start", verdict.gain, "nats per token")
+        if verdict.gain
         else KeyNumber("Gain over the start", "none", "the start is best" if verdict.report else "not measured"),
-        KeyNumber("Certificate", verdict.state, edges),
-        KeyNumber("Tolerance", f"{certificate.tolerance:.4f}", f"nats; noise {noise}"),
+        KeyNumber("Certificate", verdict.state,
+                  f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"),
+        KeyNumber("Tolerance", f"{certificate.tolerance:.4f}",
+                  f"nats; noise {'not measured' if sigma is None else f'{sigma:.4f}'}"),
         KeyNumber("Trials", f"{len(view.every):,}", f"{duration_text(view.device_seconds())} of device time"),
-    )
-
-
-def _loss_tile(name: str, value: Mean | None, note: str) -> KeyNumber:
-    if value is None:
-        return KeyNumber(name, NONE, note)
-    return KeyNumber(name, f"{value.value:.4f}", note, "" if value.error is None else f"\u00b1\u00a0{value.error:.4f}")
+    )  # fmt: skip
