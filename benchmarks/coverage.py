@@ -22,7 +22,7 @@ from tuneopt.analysis.joint import joint_fits
 from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
 from tuneopt.analysis.ranking import rankings, regime_flips
 from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.speedup import speedups
+from tuneopt.analysis.speedup import IntervalSettings, speedups
 from tuneopt.analysis.winner import Winner
 from tuneopt.spec import SCALES
 
@@ -71,12 +71,12 @@ def cover(studies: int) -> dict[str, list[bool]]:
             for number in range(studies):
                 results = study(rng, scale, SPEEDS)
                 noise = noise_of(results, rng, freedom)
-                for speed in speedups(results, noise, level=LEVEL, draws=DRAWS, seed=number):
+                for speed in speedups(results, noise, IntervalSettings(level=LEVEL, draws=DRAWS, seed=number)):
                     if speed.optimizer != "adamw":
                         place = "largest ratio" if speed.regime.ratio == RATIOS[-1] else "smaller ratios"
                         truth = SPEEDS[speed.optimizer]
                         hits[f"speedup, {scale}, {place}, {word}"].append(holds(speed.low, truth, speed.high))
-                (fit,) = joint_fits(results, noise, level=LEVEL, draws=DRAWS, seed=number)
+                (fit,) = joint_fits(results, noise, IntervalSettings(level=LEVEL, draws=DRAWS, seed=number))
                 for factor in fit.factors[1:]:
                     hits[f"joint factor, {scale}, {word}"].append(
                         holds(factor.low, SPEEDS[factor.optimizer], factor.high)
@@ -93,7 +93,7 @@ def cover_two(studies: int) -> list[bool]:
     hits = []
     for number in range(studies):
         results = study(rng, "130m", SPEEDS, RATIOS[:2])
-        found = speedups(results, noise_of(results, rng, None), level=LEVEL, draws=DRAWS, seed=number)
+        found = speedups(results, noise_of(results, rng, None), IntervalSettings(level=LEVEL, draws=DRAWS, seed=number))
         hits += [holds(each.low, SPEEDS[each.optimizer], each.high) for each in found if each.optimizer != "adamw"]
     return hits
 

@@ -9,6 +9,7 @@ from scipy.optimize import least_squares
 
 from tuneopt.analysis.joint import JointFit, joint_fits
 from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.speedup import IntervalSettings
 from tuneopt.analysis.winner import Winner
 
 SPEEDS = {"adamw": 1.0, "lion": 0.9, "muon": 1.35, "soap": 1.2}
@@ -46,7 +47,7 @@ def test_an_independent_fit_agrees() -> None:
         return weights * (beta + amplitude * (np.array([1.0, *rho])[index] * tokens) ** -exponent - losses)
 
     found = least_squares(misses, [3.0, 0.3, 0.4, 1.0, 1.0, 1.0], xtol=1e-14, ftol=1e-14, gtol=1e-14).x
-    (fit,) = joint_fits(results, known_noise(0.002, results), draws=50)
+    (fit,) = joint_fits(results, known_noise(0.002, results), IntervalSettings(draws=50))
     assert fit.exponent == pytest.approx(found[2], rel=2e-3)
     for name, rho in zip(names[1:], found[3:], strict=True):
         assert factors(fit)[name] == pytest.approx(rho, rel=1e-3)
@@ -101,7 +102,7 @@ def test_a_misfit_is_called_no_more_often_than_declared() -> None:
         for _ in range(50):
             estimate = 1.0 if freedom is None else float(np.sqrt(rng.chisquare(freedom) / freedom))
             results = study(SPEEDS, noise=lambda: 0.0012 * rng.standard_normal())
-            (fit,) = joint_fits(results, known_noise(0.0012 * estimate, results, freedom), draws=1)
+            (fit,) = joint_fits(results, known_noise(0.0012 * estimate, results, freedom), IntervalSettings(draws=1))
             called += "misfit" in fit.flags
         assert called <= 7  # 5% of 50, and three standard errors
 
@@ -129,7 +130,7 @@ def test_joint_intervals_cover_the_truth_as_often_as_they_say() -> None:
     hits = []
     for number in range(150):
         results = study(SPEEDS, noise=lambda: 0.0012 * rng.standard_normal())
-        (fit,) = joint_fits(results, known_noise(0.0012, results), draws=400, seed=number)
+        (fit,) = joint_fits(results, known_noise(0.0012, results), IntervalSettings(draws=400, seed=number))
         for factor in fit.factors[1:]:
             hits.append((factor.low or 0.0) <= SPEEDS[factor.optimizer] <= (factor.high or np.inf))
     assert 0.85 <= np.mean(hits) <= 0.95

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tuneopt.analysis import measure, read_runs, summary, winners
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import rankings, regime_flips
-from tuneopt.analysis.speedup import speedups
+from tuneopt.analysis.speedup import IntervalSettings, speedups
 
 NAMES = ("adamw", "lion", "muon", "soap")
 
@@ -87,7 +87,11 @@ def test_speedups_do_not_depend_on_the_unit_of_tokens(unit: float) -> None:
     results = study({"adamw": 1.0, "muon": 1.3})
     scaled = [dataclasses.replace(item, tokens=item.tokens * unit) for item in results]
     noise = known_noise(0.001, results)
-    for one, other in zip(speedups(results, noise, draws=100), speedups(scaled, noise, draws=100), strict=True):
+    for one, other in zip(
+        speedups(results, noise, IntervalSettings(draws=100)),
+        speedups(scaled, noise, IntervalSettings(draws=100)),
+        strict=True,
+    ):
         assert one.speedup == pytest.approx(other.speedup, rel=1e-6)
         assert one.low == pytest.approx(other.low, rel=1e-5) and one.high == pytest.approx(other.high, rel=1e-5)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tuneopt.analysis import as_table, summary
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.scaling import bent, fit
-from tuneopt.analysis.speedup import Speedup, baseline_laws, speedups
+from tuneopt.analysis.speedup import IntervalSettings, Speedup, baseline_laws, speedups
 from tuneopt.spec import SCALES, InputError
 
 SILENT = NoiseModel({})
@@ -60,10 +60,10 @@ def test_more_seeds_narrow_and_few_replicates_widen_an_interval() -> None:
 def test_a_seed_fixes_the_intervals_whatever_else_is_in_the_table() -> None:
     results = study({"adamw": 1.0, "muon": 1.3})
     other = [result(item.optimizer, item.regime.ratio, item.loss, scale="300m") for item in results]
-    alone = speedups(results, known_noise(0.001, results), seed=3)
-    assert alone == speedups(results, known_noise(0.001, results), seed=3)
-    assert alone != speedups(results, known_noise(0.001, results), seed=4)
-    both = speedups([*other, *results], known_noise(0.001, [*other, *results]), seed=3)
+    alone = speedups(results, known_noise(0.001, results), IntervalSettings(seed=3))
+    assert alone == speedups(results, known_noise(0.001, results), IntervalSettings(seed=3))
+    assert alone != speedups(results, known_noise(0.001, results), IntervalSettings(seed=4))
+    both = speedups([*other, *results], known_noise(0.001, [*other, *results]), IntervalSettings(seed=3))
     assert tuple(item for item in both if item.regime.scale == "130m") == alone
 
 
@@ -100,7 +100,9 @@ def test_two_ratios_leave_the_bend_of_the_law_open() -> None:
     hits = []
     for number in range(60):
         results = study({"adamw": 1.0, "muon": 1.35}, ratios=(1, 2), noise=lambda: 0.0012 * rng.standard_normal())
-        for item in by_name(speedups(results, known_noise(0.0012, results), draws=200, seed=number), "muon"):
+        for item in by_name(
+            speedups(results, known_noise(0.0012, results), IntervalSettings(draws=200, seed=number)), "muon"
+        ):
             assert item.low is not None and item.low <= item.speedup <= (item.high or np.inf)
             hits.append(item.low <= 1.35 <= (item.high or np.inf))
     assert np.mean(hits) >= 0.9
@@ -113,7 +115,7 @@ def test_two_ratios_leave_the_bend_of_the_law_open() -> None:
 
 def test_another_baseline_and_corpora_apart() -> None:
     results = study({"adamw": 1.0, "muon": 1.25})
-    found = by_name(speedups(results, SILENT, baseline="muon"), "adamw")
+    found = by_name(speedups(results, SILENT, IntervalSettings(baseline="muon")), "adamw")
     assert [item.speedup for item in found] == pytest.approx([0.8] * 4, rel=1e-4)
     moved = [dataclasses.replace(item, regime=item.regime._replace(corpus="other")) for item in results]
     assert len(baseline_laws([*results, *moved])) == 2
@@ -123,7 +125,7 @@ def test_another_baseline_and_corpora_apart() -> None:
 @pytest.mark.parametrize("level", [0, 1, 1.5, float("nan")])
 def test_a_level_is_a_share(level: float) -> None:
     with pytest.raises(InputError, match="level"):
-        speedups(study({"adamw": 1.0}), SILENT, level=level)
+        speedups(study({"adamw": 1.0}), SILENT, IntervalSettings(level=level))
 
 
 def test_tables_of_values() -> None:
@@ -140,7 +142,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     studies = 400
     for number in range(studies):
         results = study(speeds, noise=lambda: 0.0012 * rng.standard_normal())
-        for item in speedups(results, known_noise(0.0012, results), draws=400, seed=number):
+        for item in speedups(results, known_noise(0.0012, results), IntervalSettings(draws=400, seed=number)):
             low, high = item.low or 0.0, item.high or np.inf
             key = (item.optimizer, item.regime.ratio)
             hits[key] = hits.get(key, 0) + (low <= speeds[item.optimizer] <= high)

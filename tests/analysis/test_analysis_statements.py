@@ -9,7 +9,7 @@ from tuneopt.analysis.costs import costs, pareto
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import rankings
 from tuneopt.analysis.runs import TrainingRun
-from tuneopt.analysis.speedup import speedups
+from tuneopt.analysis.speedup import IntervalSettings, speedups
 from tuneopt.analysis.statements import Statement, statements
 from tuneopt.analysis.winner import Winner
 
@@ -18,7 +18,7 @@ SILENT = NoiseModel({})
 
 def state(results: list[Winner], noise: NoiseModel | None = None) -> tuple[Statement, ...]:
     noise = known_noise(0.0012, results) if noise is None else noise
-    return statements(results, rankings(results, noise), speedups(results, noise, draws=300), noise)
+    return statements(results, rankings(results, noise), speedups(results, noise, IntervalSettings(draws=300)), noise)
 
 
 def test_a_clear_winner_is_named_with_its_lead() -> None:

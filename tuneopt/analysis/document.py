@@ -38,27 +38,13 @@ def document(analysis: Analysis) -> dict[str, Any]:
     ranked = {ranking.regime: ranking for ranking in analysis.rankings}
     return {
         "speedups": [
-            {
-                "optimizer": speed.optimizer,
-                "scale": speed.regime.scale,
-                "ratio": speed.regime.ratio,
-                "speedup": speed.speedup,
-                "low": speed.low,
-                "high": speed.high,
-                "tie_group": ranked[speed.regime].group_of(speed.optimizer),
-                "corpus": speed.regime.corpus,
-                "loss": speed.loss,
-                "runs": speed.runs,
-                "flags": list(speed.flags),
-            }
+            {**_without(plain(speed), "effective_tokens"), "tie_group": ranked[speed.regime].group_of(speed.optimizer)}
             for speed in analysis.speedups
         ],
         "rankings": [
             {
-                "scale": ranking.regime.scale,
-                "ratio": ranking.regime.ratio,
+                **plain(ranking.regime),
                 "order": list(ranking.order),
-                "corpus": ranking.regime.corpus,
                 "losses": list(ranking.losses),
                 "tie_groups": None if ranking.groups is None else list(ranking.groups),
                 "sigma": None if ranking.noise is None else ranking.noise.sigma,
@@ -68,15 +54,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
             for ranking in analysis.rankings
         ],
         "flips": [
-            {
-                "kind": flip.kind,
-                "pair": list(flip.pair),
-                "where": flip.where,
-                "significant": flip.significant,
-                **plain(flip.regime),
-                "earlier": plain(flip.earlier),
-                "fraction": flip.fraction,
-            }
+            {**_without(plain(flip), "rate"), **plain(flip.regime), "earlier": plain(flip.earlier)}
             for flip in analysis.flips
         ],
         "warnings": list(analysis.warnings),
@@ -134,3 +112,7 @@ def plain(value: Any, name: str = "") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _without(parts: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: part for key, part in parts.items() if key != name}

@@ -21,7 +21,7 @@ from statistics import fmean
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import searched
-from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, BaselineLaw, over_law
+from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, over_law
 from tuneopt.analysis.winner import Winner
 from tuneopt.spec import TrialSpec, Value
 
@@ -183,15 +183,11 @@ def undertuned(
     runs: Sequence[TrainingRun],
     laws: Iterable[BaselineLaw],
     noise: NoiseModel,
-    *,
-    baseline: str = BASELINE,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = 0,
+    how: IntervalSettings = DEFAULTS,
 ) -> tuple[Undertuned, ...]:
     """For each regime of the baseline: GPT-3's learning rate, every other learning rate that was run, other ratios."""
-    tuned = [winner for winner in winners if winner.optimizer == baseline and winner.config]
-    own = [run for run in runs if run.optimizer == baseline]
+    tuned = [winner for winner in winners if winner.optimizer == how.baseline and winner.config]
+    own = [run for run in runs if run.optimizer == how.baseline]
     lookup = Lookup(own)
     known = {(law.corpus, law.scale): law for law in laws}
     every: list[Undertuned] = []
@@ -209,7 +205,7 @@ def undertuned(
         law = known.get(winner.regime[:2])
         if law is not None and measured:
             rivals = [replace(winner, loss=winner.loss + (rows[place].regret or 0.0), trials=()) for place in measured]
-            speeds = over_law(law, rivals, noise, level=level, draws=draws, seed=seed)
+            speeds = over_law(law, rivals, noise, how)
             for place, speed in zip(measured, speeds, strict=True):
                 value, low, high = speed.inverted
                 rows[place] = replace(rows[place], manufactured=value, low=low, high=high)

@@ -74,9 +74,11 @@ def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = 
 
 def _tuned(winner: Winner, star: Star | None) -> TunedRegime:
     near: dict[str, dict[Value, float]] = {}
-    for part in star.sensitivities if star is not None and star.config == winner.config else ():
-        above = zip(part.values, part.losses, strict=True)
-        near[part.coordinate] = {value: loss - star.loss for value, loss in above} if star else {}
+    if star is not None and star.config == winner.config:
+        for part in star.sensitivities:
+            near[part.coordinate] = {
+                value: loss - star.loss for value, loss in zip(part.values, part.losses, strict=True)
+            }
     return TunedRegime(float(winner.parameters or 0), winner.regime.ratio, dict(winner.config), near)
 
 
@@ -84,23 +86,23 @@ def _law(
     optimizer: str, corpus: str, axis: Axis, members: Sequence[Winner], tuned: Sequence[TunedRegime], level: float
 ) -> HyperLaw:
     largest = max(tuned, key=lambda regime: (regime.params, regime.ratio))
-    said = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
-    law = said.law
-    ends_b, ends_c = (_UNKNOWN, _UNKNOWN) if law is None else _ends(axis, tuned, law, level)
+    predicted = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
+    law = predicted.law
+    (b_low, b_high), (c_low, c_high) = (_UNKNOWN, _UNKNOWN) if law is None else _ends(axis, tuned, law, level)
     return HyperLaw(
         optimizer=optimizer,
         corpus=corpus,
         coordinate=axis.name,
         regimes=len(members),
-        method=said.method,
-        support=said.support,
+        method=predicted.method,
+        support=predicted.support,
         a=None if law is None else law.a,
         b=None if law is None else law.b,
-        b_low=ends_b[0],
-        b_high=ends_b[1],
+        b_low=b_low,
+        b_high=b_high,
         c=None if law is None else law.c,
-        c_low=ends_c[0],
-        c_high=ends_c[1],
+        c_low=c_low,
+        c_high=c_high,
         e=None if law is None else law.e,
         complement=law is not None and law.complement,
         points=tuple(
@@ -115,7 +117,11 @@ _UNKNOWN: _Ends = (None, None)
 
 
 def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: PowerLaw, level: float) -> tuple[_Ends, _Ends]:
-    """The intervals of B and C by plain regression; None where regimes do not vary in size or ratio, or are too few."""
+    """The intervals of B and C by plain regression; None where regimes do not vary in size or ratio, or are too few.
+
+    Columns: a constant, log N and log ratio, the last two only where they vary. Degrees of freedom: regimes less
+    columns. The floor E is taken as given, so the intervals are a little too narrow where it is not 0.
+    """
     kept = [regime for regime in tuned if regime.config[axis.name] != axis.off]
     values = np.array([float(regime.config[axis.name]) for regime in kept])
     sizes = np.log(np.array([regime.params for regime in kept]) / UNIT)
@@ -130,8 +136,6 @@ def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: PowerLaw, level: float)
     residuals = np.log(h) - design @ slopes
     errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * float(residuals @ residuals) / freedom)
     halves = float(stdtrit(freedom, (1 + level) / 2)) * errors
-    ends = iter(
-        [(float(slope - half), float(slope + half)) for slope, half in zip(slopes[1:], halves[1:], strict=True)]
-    )
+    ends = zip((slopes - halves)[1:].tolist(), (slopes + halves)[1:].tolist(), strict=True)
     ends_b, ends_c = (next(ends) if np.ptp(column) > 0 else _UNKNOWN for column in (sizes, ratios))
     return ends_b, ends_c

@@ -23,7 +23,7 @@ from scipy.special import chdtri, fdtri
 
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
-from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, redrawn_sigmas
+from tuneopt.analysis.speedup import DEFAULTS, IntervalSettings, redrawn_sigmas
 from tuneopt.analysis.winner import Winner
 
 EXPONENTS = np.geomspace(0.02, 3.0, 120)
@@ -89,22 +89,14 @@ class JointFit:
     flags: tuple[str, ...]
 
 
-def joint_fits(
-    winners: Sequence[Winner],
-    noise: NoiseModel,
-    *,
-    baseline: str = BASELINE,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> tuple[JointFit, ...]:
+def joint_fits(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> tuple[JointFit, ...]:
     """For each corpus: the fit over all its scales, where there are several, then the fit of each scale.
 
     A scale enters when the baseline has `FEWEST_RATIOS` ratios there, an optimizer when it has a result there.
     """
     ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
     for winner in winners:
-        if winner.optimizer == baseline:
+        if winner.optimizer == how.baseline:
             ratios[winner.regime[:2]].add(winner.regime.ratio)
     fits: list[JointFit] = []
     for corpus in dict.fromkeys(winner.regime.corpus for winner in winners):
@@ -112,54 +104,39 @@ def joint_fits(
         for chosen in ([scales] if len(scales) > 1 else []) + [[scale] for scale in scales]:
             here = [winner for winner in winners if winner.regime.corpus == corpus and winner.regime.scale in chosen]
             if len({winner.optimizer for winner in here}) > 1:
-                name = chosen[0] if len(chosen) == 1 else None
-                fits.append(_fit(here, corpus, name, noise, baseline, level, draws, seed))
+                fits.append(_fit(here, corpus, chosen[0] if len(chosen) == 1 else None, noise, how))
     return tuple(fits)
 
 
-@dataclass(frozen=True)
 class _Design:
-    """The columns of the linear law: one per scale, then one per optimizer (the baseline first)."""
+    """The columns of the linear law for one set of winners: one per scale, then one per optimizer (baseline first)."""
 
-    scales: tuple[str, ...]
-    optimizers: tuple[str, ...]
-    scale_of: Array
-    optimizer_of: Array
-    tokens: Array
-    """Tokens over ``unit``, one per result."""
-    unit: float
-    weights: Array
-    """Square roots of the numbers of runs that each loss averages."""
-
-    @property
-    def size(self) -> int:
-        return len(self.scales) + len(self.optimizers)
+    def __init__(self, winners: Sequence[Winner], baseline: str) -> None:
+        names = {winner.optimizer for winner in winners}
+        self.scales = tuple(dict.fromkeys(winner.regime.scale for winner in winners))
+        self.optimizers = tuple(sorted(names, key=lambda name: (name != baseline, name)))
+        # Indicators, (winners, scales) and (winners, optimizers).
+        scale_of = [[winner.regime.scale == scale for scale in self.scales] for winner in winners]
+        optimizer_of = [[winner.optimizer == name for name in self.optimizers] for winner in winners]
+        self.scale_of, self.optimizer_of = np.array(scale_of, float), np.array(optimizer_of, float)
+        tokens = np.array([winner.tokens for winner in winners])
+        self.unit = float(np.exp(np.mean(np.log(tokens))))
+        self.tokens = tokens / self.unit  # near 1, so that the powers of all exponents are of one size
+        self.weights = np.sqrt([winner.runs for winner in winners])  # a mean over n runs has 1/n of the variance
 
     def columns(self, exponents: Array) -> Array:
-        """Weighted columns, shape (exponents, results, columns)."""
+        """Weighted columns, shape (exponents, winners, scales + optimizers)."""
         powers = self.tokens[None, :] ** -exponents[:, None]
         floors = np.broadcast_to(self.scale_of, (len(exponents), *self.scale_of.shape))
         return np.concatenate([floors, self.optimizer_of * powers[..., None]], axis=-1) * self.weights[:, None]
 
 
-def _design(winners: Sequence[Winner], baseline: str) -> _Design:
-    scales = tuple(dict.fromkeys(winner.regime.scale for winner in winners))
-    names = tuple(sorted({winner.optimizer for winner in winners}, key=lambda name: (name != baseline, name)))
-    tokens = np.array([winner.tokens for winner in winners])
-    unit = float(np.exp(np.mean(np.log(tokens))))
-    return _Design(
-        scales,
-        names,
-        np.array([[winner.regime.scale == scale for scale in scales] for winner in winners], float),
-        np.array([[winner.optimizer == name for name in names] for winner in winners], float),
-        tokens / unit,
-        unit,
-        np.sqrt([winner.runs for winner in winners]),
-    )
-
-
 def _solve(design: _Design, losses: Array) -> tuple[Array, Array]:
-    """Exponents (m,) and linear parameters (m, columns) of the data sets ``losses`` (m, results)."""
+    """Exponents (m,) and linear parameters (m, columns) of the data sets ``losses`` (m, winners).
+
+    Every exponent of the grid by one orthogonal projection for all data sets, then a parabola through the best three
+    (in log exponent), then the linear parameters at the refined exponents by the normal equations.
+    """
     targets = (losses * design.weights).T
     columns = design.columns(EXPONENTS)
     errors = np.empty((len(EXPONENTS), targets.shape[1]))
@@ -175,8 +152,8 @@ def _solve(design: _Design, losses: Array) -> tuple[Array, Array]:
     shift = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1), 0.0)
     steps = np.where(best == inner, np.clip(shift, -1, 1), best - inner)
     exponents = np.exp(np.log(EXPONENTS[inner]) + steps * math.log(EXPONENTS[1] / EXPONENTS[0]))
-    parts = np.empty((len(each), design.size))
-    for some in np.array_split(each, max(1, len(each) // 256)):
+    parts = np.empty((len(each), columns.shape[-1]))
+    for some in np.array_split(each, max(1, len(each) // 256)):  # in pieces, because (m, winners, columns) is large
         matrix = design.columns(exponents[some])
         moment = np.swapaxes(matrix, 1, 2) @ targets.T[some][..., None]
         parts[some] = np.linalg.solve(np.swapaxes(matrix, 1, 2) @ matrix, moment)[..., 0]
@@ -191,25 +168,16 @@ def _factors(design: _Design, exponents: Array, parts: Array) -> Array:
         return np.where(powers[:, :1] > 0, np.asarray(ratio) ** (1 / exponents[:, None]), np.nan)
 
 
-def _fit(
-    winners: list[Winner],
-    corpus: str,
-    scale: str | None,
-    noise: NoiseModel,
-    baseline: str,
-    level: float,
-    draws: int,
-    seed: int,
-) -> JointFit:
-    design = _design(winners, baseline)
+def _fit(winners: list[Winner], corpus: str, scale: str | None, noise: NoiseModel, how: IntervalSettings) -> JointFit:
+    design = _Design(winners, how.baseline)
     losses = np.array([[winner.loss for winner in winners]])
-    level_of = losses.mean()  # the floors take it up; without it the small errors would drown in large squares
+    level_of = losses.mean()  # the floors take it up; with it the small errors would drown in large squares
     losses = losses - level_of
     exponents, parts = _solve(design, losses)
     exponent = float(exponents[0])
     fitted = (design.columns(exponents)[0] @ parts[0]) / design.weights
     residual = losses[0] - fitted
-    freedom = len(winners) - design.size - 1
+    freedom = len(winners) - len(parts[0]) - 1  # the linear parameters, and the exponent
     spreads = [noise.of(winner.regime) for winner in winners]
     sigmas = np.array([math.nan if spread is None else spread.sigma for spread in spreads])
     excess = None
@@ -218,6 +186,7 @@ def _fit(
         squares = float(np.sum((residual * design.weights / sigmas) ** 2))
         excess = math.sqrt(squares / freedom)
         known = [spread.freedom for spread in spreads if spread is not None and spread.freedom is not None]
+        # Over a sigma that is known the excess is chi-squared per degree of freedom; over one that was measured, F.
         limit = fdtri(freedom, min(known), 0.95) if known else chdtri(freedom, 0.05) / freedom
         if excess**2 > limit:
             flags.append("misfit")
@@ -225,13 +194,13 @@ def _fit(
         flags.append("edge")
     bounds: list[tuple[float | None, float | None]] = [(None, None)] * (len(design.optimizers) + 1)
     if np.isfinite(sigmas).all():
-        rng = np.random.default_rng([seed, zlib.crc32(f"joint\n{corpus}\n{scale}".encode())])
+        rng = np.random.default_rng([how.seed, zlib.crc32(f"joint\n{corpus}\n{scale}".encode())])
         widened = max(1.0, excess or 1.0) if "misfit" in flags else 1.0
-        sigma = np.stack(redrawn_sigmas([spread for spread in spreads if spread is not None], draws, rng), axis=-1)
-        drawn = fitted + widened * sigma / design.weights * rng.standard_normal((draws, len(winners)))
+        sigma = np.stack(redrawn_sigmas([spread for spread in spreads if spread is not None], how.draws, rng), axis=-1)
+        drawn = fitted + widened * sigma / design.weights * rng.standard_normal((how.draws, len(winners)))
         again, redrawn = _solve(design, drawn)
         samples = np.concatenate([again[:, None], _factors(design, again, redrawn)], axis=1)
-        bounds = [_interval(column, level) for column in samples.T]
+        bounds = [_interval(column, how.level) for column in samples.T]
     factors = _factors(design, exponents, parts)[0]
     counts = design.optimizer_of.sum(axis=0)
     return JointFit(
@@ -257,6 +226,7 @@ def _fit(
 
 
 def _interval(samples: Array, level: float) -> tuple[float | None, float | None]:
+    """Equal-tailed quantiles of the draws (n,); None where the fit failed (NaN) in more than 1% of them."""
     known = samples[~np.isnan(samples)]
     if len(known) < 0.99 * len(samples):
         return None, None

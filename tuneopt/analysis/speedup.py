@@ -40,6 +40,27 @@ BEYOND = 1.02
 
 
 @dataclass(frozen=True, slots=True)
+class IntervalSettings:
+    """Over whom speedups are taken, and how their intervals are drawn.
+
+    ``level`` is the coverage, ``draws`` the redrawn data sets, ``seed`` that of the random numbers. Raises
+    `InputError` for a level outside (0, 1).
+    """
+
+    baseline: str = BASELINE
+    level: float = LEVEL
+    draws: int = DRAWS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise InputError(f"the level of an interval must lie between 0 and 1, not {self.level!r}; try 0.9")
+
+
+DEFAULTS = IntervalSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class Speedup:
     """D_eff / D of one optimizer in one regime.
 
@@ -98,44 +119,31 @@ def baseline_laws(winners: Iterable[Winner], baseline: str = BASELINE) -> tuple[
     return tuple(laws)
 
 
-def speedups(
-    winners: Sequence[Winner],
-    noise: NoiseModel,
-    *,
-    baseline: str = BASELINE,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> tuple[Speedup, ...]:
-    """The speedup of every result at a scale where the baseline has a law, the baseline itself included.
+def speedups(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> tuple[Speedup, ...]:
+    """The speedup of every winner at a scale where the baseline has a law, the baseline itself included.
 
-    ``level`` is the coverage of the intervals, ``draws`` the redrawn data sets per scale. The random numbers depend on
-    ``seed``, corpus and scale alone, so a scale's intervals do not change when another scale is added. A sigma that was
-    measured with few replicates is itself redrawn (scaled inverse chi-square), which widens the intervals as Student's
-    t does. Raises `InputError` for a level outside (0, 1).
+    The random numbers depend on the seed, corpus and scale alone, so a scale's intervals do not change when another
+    scale is added. A sigma that was measured with few replicates is itself redrawn (scaled inverse chi-square), which
+    widens the intervals as Student's t does.
     """
-    if not 0 < level < 1:
-        raise InputError(f"the level of an interval must lie between 0 and 1, not {level!r}; try 0.9")
     speeds: list[Speedup] = []
-    for known in baseline_laws(winners, baseline):
+    for known in baseline_laws(winners, how.baseline):
         here = [winner for winner in winners if winner.regime[:2] == (known.corpus, known.scale)]
-        speeds += over_law(known, here, noise, level=level, draws=draws, seed=seed)
+        speeds += over_law(known, here, noise, how)
     return tuple(speeds)
 
 
 def over_law(
-    known: BaselineLaw,
-    winners: Sequence[Winner],
-    noise: NoiseModel,
-    *,
-    level: float = LEVEL,
-    draws: int = DRAWS,
-    seed: int = 0,
+    known: BaselineLaw, winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS
 ) -> tuple[Speedup, ...]:
-    """The speedups of ``winners``, all of the law's corpus and scale, over one law."""
-    drawn = _redraw(known, list(winners), noise, draws, seed)
+    """The speedups of ``winners``, all of the law's corpus and scale, over one law.
+
+    Here the form of the law is decided: what is to replace it has to give D_eff for a loss, and D_eff for each
+    redrawn set of losses.
+    """
+    drawn = _redraw(known, list(winners), noise, how)
     return tuple(
-        _speedup(winner, known, None if drawn is None else drawn[:, number], level)
+        _speedup(winner, known, None if drawn is None else drawn[:, number], how.level)
         for number, winner in enumerate(winners)
     )
 
@@ -180,7 +188,7 @@ def _interval(drawn: Array, level: float) -> tuple[float | None, float | None]:
     return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
 
 
-def _redraw(known: BaselineLaw, here: list[Winner], noise: NoiseModel, draws: int, seed: int) -> Array | None:
+def _redraw(known: BaselineLaw, here: list[Winner], noise: NoiseModel, how: IntervalSettings) -> Array | None:
     """Speedups under redrawn losses, shape (laws, results, draws); None when some noise is unknown.
 
     Two ratios allow two laws: the straight line, and the most bent one.
@@ -191,10 +199,10 @@ def _redraw(known: BaselineLaw, here: list[Winner], noise: NoiseModel, draws: in
     spreads = {key: noise.of(winner.regime) for key, winner in everyone.items()}
     if any(spread is None for spread in spreads.values()):
         return None
-    rng = np.random.default_rng([seed, zlib.crc32(f"{known.corpus}\n{known.scale}".encode())])
-    sigmas = redrawn_sigmas([spread for spread in spreads.values() if spread is not None], draws, rng)
+    rng = np.random.default_rng([how.seed, zlib.crc32(f"{known.corpus}\n{known.scale}".encode())])
+    sigmas = redrawn_sigmas([spread for spread in spreads.values() if spread is not None], how.draws, rng)
     losses = {
-        key: winner.loss + sigma / np.sqrt(winner.runs) * rng.standard_normal(draws)
+        key: winner.loss + sigma / np.sqrt(winner.runs) * rng.standard_normal(how.draws)
         for (key, winner), sigma in zip(everyone.items(), sigmas, strict=True)
     }
     base = known.winners

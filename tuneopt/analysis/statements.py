@@ -14,7 +14,7 @@ from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import Ranking
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
-from tuneopt.analysis.speedup import BASELINE, LEVEL, BaselineLaw, Speedup
+from tuneopt.analysis.speedup import BASELINE, DEFAULTS, BaselineLaw, IntervalSettings, Speedup
 from tuneopt.analysis.winner import Winner
 
 NAMED = 4
@@ -60,11 +60,10 @@ def statements(
     rankings: Sequence[Ranking],
     speeds: Sequence[Speedup],
     noise: NoiseModel,
-    *,
-    baseline: str = BASELINE,
-    level: float = LEVEL,
+    how: IntervalSettings = DEFAULTS,
 ) -> tuple[Statement, ...]:
     """One statement per corpus and scale, in the order of the rankings."""
+    baseline, level = how.baseline, how.level
     places: dict[tuple[str, str], list[Ranking]] = {}
     for ranking in rankings:
         places.setdefault(ranking.regime[:2], []).append(ranking)

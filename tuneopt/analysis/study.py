@@ -18,7 +18,16 @@ from tuneopt.analysis.noise import NoiseModel, measure
 from tuneopt.analysis.ranking import Flip, Ranking, rankings, regime_flips
 from tuneopt.analysis.runs import Curves, Role
 from tuneopt.analysis.sensitivity import Star, stars
-from tuneopt.analysis.speedup import BASELINE, DRAWS, LEVEL, BaselineLaw, Speedup, baseline_laws, speedups
+from tuneopt.analysis.speedup import (
+    BASELINE,
+    DRAWS,
+    LEVEL,
+    BaselineLaw,
+    IntervalSettings,
+    Speedup,
+    baseline_laws,
+    speedups,
+)
 from tuneopt.analysis.statements import Statement, statements, warnings
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
 from tuneopt.analysis.winner import Winner, winners
@@ -71,8 +80,7 @@ def analyse(
     data sets, ``near`` (nats) what counts as near-optimal. Raises `InputError` for a level outside (0, 1) or a sigma or
     threshold that is not positive.
     """
-    if not 0 < level < 1:
-        raise InputError(f"the level of an interval must lie between 0 and 1, not {level!r}; try 0.9")
+    how = IntervalSettings(baseline, level, draws, seed)
     if near is not None and not near > 0:
         raise InputError(f"the near-optimal threshold must be a positive number of nats, not {near!r}; try 0.007")
     runs = inputs.runs
@@ -82,9 +90,8 @@ def analyse(
     best = winners(judged, noise)
     ranked = rankings(best, noise)
     laws = baseline_laws(best, baseline)
-    how = {"baseline": baseline, "level": level, "draws": draws, "seed": seed}
-    speeds = speedups(best, noise, **how)  # type: ignore[arg-type]
-    joint = joint_fits(best, noise, **how)  # type: ignore[arg-type]
+    speeds = speedups(best, noise, how)
+    joint = joint_fits(best, noise, how)
     around = stars(best, runs, noise, near)
     spent = costs(best, runs, speeds, baseline)
     return Analysis(
@@ -97,11 +104,11 @@ def analyse(
         speedups=speeds,
         joint=joint,
         rankings=ranked,
-        statements=statements(best, ranked, speeds, noise, baseline=baseline, level=level),
+        statements=statements(best, ranked, speeds, noise, how),
         flips=(*regime_flips(best, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
         orders=orders(best, ranked, runs, curves, noise) if curves else (),
         transfer=transfers(best, runs, laws),
-        undertuned=undertuned(best, runs, laws, noise, **how),  # type: ignore[arg-type]
+        undertuned=undertuned(best, runs, laws, noise, how),
         budgets=budgets(runs, by_regime=True),
         edges=edges(best, runs),
         stars=around,

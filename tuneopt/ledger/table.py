@@ -7,7 +7,7 @@ Counts of FLOPs are float64, because they exceed 64-bit integers at the largest 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +17,56 @@ import pyarrow.compute as pc
 from tuneopt.ledger.record import SECONDS, TrialRecord
 from tuneopt.spec import InputError, Value
 
-FIXED = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("status", pa.string()),
-        ("optimizer", pa.string()),
-        ("scale", pa.string()),
-        ("ladder", pa.string()),
-        ("parameters", pa.int64()),
-        ("ratio", pa.float64()),
-        ("corpus", pa.string()),
-        ("corpus_fingerprint", pa.string()),
-        ("vocab_size", pa.int64()),
-        ("seed", pa.int64()),
-        ("precision", pa.string()),
-        ("compile", pa.bool_()),
-        ("micro_batch", pa.int64()),
-        ("semantics", pa.int64()),
-        ("budget_tokens", pa.int64()),
-        ("tokens", pa.int64()),
-        ("steps", pa.int64()),
-        ("epochs", pa.float64()),
-        ("flops", pa.float64()),
-        ("select_loss", pa.float64()),
-        ("report_loss", pa.float64()),
-        ("initial_loss", pa.float64()),
-        *((f"seconds_{part}", pa.float64()) for part in SECONDS),
-        ("tokens_per_second", pa.float64()),
-        ("devices", pa.int64()),
-        ("peak_bytes", pa.int64()),
-        ("checkpoint_bytes", pa.int64()),
-        ("optimizer_state_bytes", pa.int64()),
-        ("proof_passed", pa.bool_()),
-        ("comparable", pa.bool_()),
-        ("resumes", pa.int64()),
-        ("started", pa.string()),
-        ("ended", pa.string()),
-        ("notes", pa.string()),
-    ]
-)
+MOST_DIGITS = 8
+"""No trial has a hundred million devices; a longer number is damage."""
+
+
+def devices(record: TrialRecord) -> int:
+    """How many devices the trial held: the ``ranks`` (or ``devices``) of its environment; 1 where that says nothing."""
+    said = str(record.environment.get("ranks", record.environment.get("devices", 1)))
+    return max(int(said), 1) if said.isascii() and said.isdigit() and len(said) < MOST_DIGITS else 1
+
+
+_COLUMNS: dict[str, tuple[pa.DataType, Callable[[TrialRecord], Any]]] = {
+    "trial": (pa.string(), lambda record: record.trial),
+    "status": (pa.string(), lambda record: record.status),
+    "optimizer": (pa.string(), lambda record: record.spec.optimizer),
+    "scale": (pa.string(), lambda record: record.spec.regime.scale.name),
+    "ladder": (pa.string(), lambda record: record.spec.regime.scale.ladder),
+    "parameters": (pa.int64(), lambda record: record.spec.regime.scale.parameters),
+    "ratio": (pa.float64(), lambda record: record.spec.regime.ratio),
+    "corpus": (pa.string(), lambda record: record.spec.regime.corpus.name),
+    "corpus_fingerprint": (pa.string(), lambda record: record.spec.regime.corpus.fingerprint),
+    "vocab_size": (pa.int64(), lambda record: record.spec.regime.corpus.vocab_size),
+    "seed": (pa.int64(), lambda record: record.spec.seed),
+    "precision": (pa.string(), lambda record: record.spec.precision),
+    "compile": (pa.bool_(), lambda record: record.spec.compile),
+    "micro_batch": (pa.int64(), lambda record: record.spec.micro_batch),
+    "semantics": (pa.int64(), lambda record: record.spec.semantics),
+    "budget_tokens": (pa.int64(), lambda record: record.spec.regime.tokens),
+    "tokens": (pa.int64(), lambda record: record.tokens),
+    "steps": (pa.int64(), lambda record: record.steps),
+    "epochs": (pa.float64(), lambda record: record.epochs),
+    "flops": (pa.float64(), lambda record: record.flops),
+    "select_loss": (pa.float64(), lambda record: record.select_loss),
+    "report_loss": (pa.float64(), lambda record: record.report_loss),
+    "initial_loss": (pa.float64(), lambda record: record.initial_loss),
+    **{f"seconds_{part}": (pa.float64(), lambda record, part=part: record.seconds[part]) for part in SECONDS},
+    "tokens_per_second": (pa.float64(), lambda record: record.tokens_per_second),
+    "devices": (pa.int64(), devices),
+    "peak_bytes": (pa.int64(), lambda record: record.peak_bytes),
+    "checkpoint_bytes": (pa.int64(), lambda record: record.checkpoint_bytes),
+    "optimizer_state_bytes": (pa.int64(), lambda record: record.optimizer_state_bytes),
+    "proof_passed": (pa.bool_(), lambda record: record.proof_passed),
+    "comparable": (pa.bool_(), lambda record: record.comparable),
+    "resumes": (pa.int64(), lambda record: record.resumes),
+    "started": (pa.string(), lambda record: record.started),
+    "ended": (pa.string(), lambda record: record.ended),
+    "notes": (pa.string(), lambda record: "; ".join(record.notes)),
+}
+"""Each column: its type, and how it is read from a record. The order is that of every table ever exported."""
+
+FIXED = pa.schema([(name, kind) for name, (kind, _) in _COLUMNS.items()])
 """The columns that every table has, before the hyperparameters; null where a fact was not measured."""
 
 POINT = pa.struct(
@@ -78,67 +89,16 @@ CURVES = pa.schema([("trial", pa.string()), *((field.name, field.type) for field
 
 def row(record: TrialRecord) -> dict[str, Any]:
     """A record as one row: the columns of `FIXED` and ``hp_<name>`` for each hyperparameter."""
-    spec, regime = record.spec, record.spec.regime
-    return {
-        "trial": record.trial,
-        "status": record.status,
-        "optimizer": spec.optimizer,
-        "scale": regime.scale.name,
-        "ladder": regime.scale.ladder,
-        "parameters": regime.scale.parameters,
-        "ratio": regime.ratio,
-        "corpus": regime.corpus.name,
-        "corpus_fingerprint": regime.corpus.fingerprint,
-        "vocab_size": regime.corpus.vocab_size,
-        "seed": spec.seed,
-        "precision": spec.precision,
-        "compile": spec.compile,
-        "micro_batch": spec.micro_batch,
-        "semantics": spec.semantics,
-        "budget_tokens": regime.tokens,
-        "tokens": record.tokens,
-        "steps": record.steps,
-        "epochs": record.epochs,
-        "flops": record.flops,
-        "select_loss": record.select_loss,
-        "report_loss": record.report_loss,
-        "initial_loss": record.initial_loss,
-        **{f"seconds_{part}": record.seconds[part] for part in SECONDS},
-        "tokens_per_second": record.tokens_per_second,
-        "devices": devices(record),
-        "peak_bytes": record.peak_bytes,
-        "checkpoint_bytes": record.checkpoint_bytes,
-        "optimizer_state_bytes": record.optimizer_state_bytes,
-        "proof_passed": record.proof_passed,
-        "comparable": record.comparable,
-        "resumes": record.resumes,
-        "started": record.started,
-        "ended": record.ended,
-        "notes": "; ".join(record.notes),
-        **{f"hp_{name}": value for name, value in spec.hyperparameters},
-    }
-
-
-MOST_DIGITS = 8
-"""No trial has a hundred million devices; a longer number is damage."""
-
-
-def devices(record: TrialRecord) -> int:
-    """How many devices the trial held: the ``ranks`` (or ``devices``) of its environment; 1 where that says nothing."""
-    said = str(record.environment.get("ranks", record.environment.get("devices", 1)))
-    return max(int(said), 1) if said.isascii() and said.isdigit() and len(said) < MOST_DIGITS else 1
+    fixed = {name: read(record) for name, (_, read) in _COLUMNS.items()}
+    return fixed | {f"hp_{name}": value for name, value in record.spec.hyperparameters}
 
 
 def points(record: TrialRecord) -> list[dict[str, Any]]:
     """A record's curve as `POINT` values."""
-    steps = record.spec.steps
+    measured = [field for field in POINT if field.name != "fraction"]
     return [
-        {
-            field.name: point.step / steps
-            if field.name == "fraction"
-            else _real(getattr(point, field.name), field.type)
-            for field in POINT
-        }
+        {"fraction": point.step / record.spec.steps}
+        | {field.name: _real(getattr(point, field.name), field.type) for field in measured}
         for point in record.curve
     ]
 
