@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneopt.report.command import changed
+from tuneopt.report.provenance import changed
 from tuneopt.search.space import load_space
 
 DECLARED = load_space("adamw").on("nano")

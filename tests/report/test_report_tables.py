@@ -6,8 +6,8 @@ from tuneopt.analysis.importance import importances
 from tuneopt.ledger import Ledger
 from tuneopt.report import provenance
 from tuneopt.report import section as tables
-from tuneopt.report.command import tune_command
 from tuneopt.report.figures.star import path_info
+from tuneopt.report.provenance import tune_command
 from tuneopt.report.study import read_study
 from tuneopt.report.write import write_report
 from tuneopt.search.space import load_space

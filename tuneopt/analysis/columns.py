@@ -48,10 +48,13 @@ ASIDE = ("family", "note", "notes", "comment", "source", "url", "date")
 """Columns that may stand in a table and are not read."""
 
 LARGEST_ROWS = 1_000_000
+"""Rows that a table may have: as Python values each takes about a kilobyte."""
+
 LARGEST_CURVE = 10_000
+"""Points that a learning curve may have; curves are read at ten fractions, so a hundred would do."""
 
 ALWAYS_NUMBERS = ("learning_rate", "train_batch_size", "warmup")
-"""Hyperparameters that are numbers for every optimizer."""
+"""Hyperparameters that are numbers for every optimizer, also one without a declared space: figures sort by them."""
 
 UNSEEDED = -1
 """The seed of a row that names none."""
@@ -128,7 +131,7 @@ class _Row:
         scale, parameters = self.scale()
         tokens, ratio = self.budget(optimizer, parameters)
         loss = self.loss()
-        select = self.positive("select_loss")
+        select = self.positive("select_loss")  # most tables have one loss, which then chooses and reports
         seed = self.amount("seed")
         seconds = self.positive("seconds", zero=True)
         return TrainingRun(
@@ -166,12 +169,14 @@ class _Row:
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
             raise self.error(" says no model size; add a column scale or parameters")
+        # Only an exact count is taken for a scale of the ladders: a rounded one may be another model.
         match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
         return (match[0] if match else f"{parameters / 1e6:.4g}m"), int(parameters)
 
     def budget(self, optimizer: str, parameters: int | None) -> tuple[float, float]:
         """Tokens and ratio; each follows from the other where the number of parameters is known."""
         tokens, ratio = self.positive("tokens"), self.positive("ratio")
+        # Where a row says both, both are taken as they are: papers round the ratio, and some count other parameters.
         if tokens is None and ratio is not None and parameters is not None:
             tokens = TOKENS_PER_PARAMETER * parameters * ratio
         if ratio is None and tokens is not None and parameters is not None:
@@ -192,6 +197,7 @@ class _Row:
             raise self.error(f": status must be completed or diverged, not {status!r}")
         if status == "diverged":
             return None
+        # NaN is a number that a broken export writes. Only an empty cell says that a run diverged.
         if isinstance(loss, float) and not math.isfinite(loss):
             raise self.error(f": loss is {loss}; leave it empty where a run diverged")
         value = self.positive("loss")
@@ -200,6 +206,10 @@ class _Row:
         return value
 
     def config(self, optimizer: str, scale: str) -> Config:
+        """Hyperparameters: those of the column config, then the columns ``hp_<name>``, which win where both name one.
+
+        Numbers are asked for where figures need an order: in `ALWAYS_NUMBERS`, and where a declared space has them.
+        """
         given = self.cells.get("config")
         if isinstance(given, str) and given.strip():
             try:
@@ -275,6 +285,7 @@ class _Row:
 
 
 def _refuse_doubles(runs: Sequence[TrainingRun]) -> None:
+    """Raise `InputError` for two rows of one setting and seed, of which one would silently be lost, and equal names."""
     seen: dict[tuple[Any, ...], int] = {}
     trials: dict[str, int] = {}
     for number, run in enumerate(runs, start=1):

@@ -78,6 +78,8 @@ def costs(
         facts[winner.regime, winner.optimizer] = own
     for (regime, optimizer), own in facts.items():
         base, speed = facts.get((regime, baseline), {}), fast.get((regime, optimizer))
+        # D_eff / D in tokens, times the baseline's cost of a token over the optimizer's own. All runs of a regime have
+        # one budget, so the ratio of what the runs cost is that of what a token costs.
         for factor in FACTORS:
             name = factor.removeprefix("speedup_")
             theirs, ours = base.get(name), own[name]
@@ -113,7 +115,7 @@ def pareto(winners: Sequence[Winner], costs: Iterable[Cost]) -> tuple[ParetoPoin
             scales[cost.regime[:2]].append(cost)
     found = []
     for members in scales.values():
-        lowest = float("inf")
+        lowest = float("inf")  # walking from fast to slow, a result is on the front when it has the lowest loss so far
         for cost in sorted(members, key=lambda each: (each.seconds or 0.0, each.loss, each.optimizer)):
             front = cost.loss < lowest
             lowest = min(lowest, cost.loss)

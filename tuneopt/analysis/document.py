@@ -34,7 +34,11 @@ def summary(source: Any, *, curves: pa.Table | None = None, **options: Any) -> d
 
 
 def document(analysis: Analysis) -> dict[str, Any]:
-    """An analysis as plain data; a regime becomes the keys corpus, scale and ratio."""
+    """An analysis as plain data; a regime becomes the keys corpus, scale and ratio.
+
+    ``declared`` holds the thresholds that were fixed before any loss was seen, so that a reader need not trust the
+    text: the rate of false differences in a family, what is near-optimal, and the tolerance (nats).
+    """
     ranked = {ranking.regime: ranking for ranking in analysis.rankings}
     return {
         "speedups": [
@@ -88,13 +92,13 @@ _BY_REGIME = ("tuned", "near")
 
 def plain(value: Any, name: str = "") -> Any:
     """Frozen values of this package as plain data; pairs named ``config``, ``ranks`` and the like become objects."""
-    if isinstance(value, RegimeKey):
+    if isinstance(value, RegimeKey):  # a tuple too, so it has to come before tuples
         return {"corpus": value.corpus, "scale": value.scale, "ratio": value.ratio}
     if is_dataclass(value) and not isinstance(value, type):
         parts: dict[str, Any] = {}
         for field in fields(value):
             part = getattr(value, field.name)
-            if isinstance(part, RegimeKey):
+            if isinstance(part, RegimeKey):  # corpus, scale and ratio stand beside the other fields, as columns would
                 parts |= plain(part)
             else:
                 parts[field.name] = plain(part, field.name)
@@ -110,7 +114,7 @@ def plain(value: Any, name: str = "") -> Any:
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None  # JSON has neither NaN nor infinity
     return value
 
 

@@ -65,7 +65,7 @@ class Lookup:
         own = {run.seed: run for trial in winner.trials if (run := self._by_trial.get(trial)) is not None}
         variants = {run.variant for run in own.values()}
         members = [run for run in members if run.variant in variants] or members  # one precision, where there is one
-        done = {run.seed: run for run in members if run.status == "completed"}
+        done = {run.seed: run for run in members if run.status == "completed"}  # no unproven run fills a cell
         if not done:
             lost = next((run for run in members if run.status == "diverged"), None)
             return ConfigOutcome("missing") if lost is None else ConfigOutcome("diverged", lost.trial)
@@ -123,6 +123,7 @@ def transfers(
 def _cell(receiver: Winner, donor: Winner, lookup: Lookup, law: BaselineLaw | None) -> Transfer:
     own, theirs = dict(receiver.config), dict(donor.config)
     scale = receiver.regime.scale
+    # Shared by name: a hyperparameter has one name in all optimizers, though not always the same role.
     shared = set(searched(receiver.optimizer, scale, own)) & set(searched(donor.optimizer, scale, theirs))
     taken = {name: theirs[name] for name in sorted(shared) if theirs[name] != own[name]}
     config = TrialSpec.freeze(own | taken)
@@ -201,6 +202,7 @@ def undertuned(
             for other in tuned
             if other.regime[:2] == winner.regime[:2] and other is not winner
         ]
+        # The law is redrawn once for all rows of a regime, so that their intervals share its noise.
         measured = [place for place, row in enumerate(rows) if row.regret is not None and row.status == "trial"]
         law = known.get(winner.regime[:2])
         if law is not None and measured:
@@ -224,6 +226,7 @@ def _other_rates(winner: Winner, runs: Iterable[TrainingRun]) -> list[tuple[Valu
         theirs = dict(run.config)
         if run.regime == winner.regime and RATE in theirs and theirs == {**rest, RATE: theirs[RATE]}:
             rates.add(theirs[RATE])
+    # GPT-3's rate always has its row: where it was not run, the row names the configuration to run.
     others = sorted(rates - {GPT3_RATE, own[RATE]}, key=float)
     return [(rate, TrialSpec.freeze({**own, RATE: rate})) for rate in (GPT3_RATE, *others)]
 

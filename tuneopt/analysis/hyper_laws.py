@@ -73,6 +73,7 @@ def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = 
 
 
 def _tuned(winner: Winner, star: Star | None) -> TunedRegime:
+    """A winner as the law's fit takes it: with the losses (nats above it) of its star, where one is known."""
     near: dict[str, dict[Value, float]] = {}
     if star is not None and star.config == winner.config:
         for part in star.sensitivities:
@@ -85,6 +86,7 @@ def _tuned(winner: Winner, star: Star | None) -> TunedRegime:
 def _law(
     optimizer: str, corpus: str, axis: Axis, members: Sequence[Winner], tuned: Sequence[TunedRegime], level: float
 ) -> HyperLaw:
+    # The law is fitted for a prediction; at the largest regime none of its values are extrapolated.
     largest = max(tuned, key=lambda regime: (regime.params, regime.ratio))
     predicted = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
     law = predicted.law
@@ -122,7 +124,7 @@ def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: PowerLaw, level: float)
     Columns: a constant, log N and log ratio, the last two only where they vary. Degrees of freedom: regimes less
     columns. The floor E is taken as given, so the intervals are a little too narrow where it is not 0.
     """
-    kept = [regime for regime in tuned if regime.config[axis.name] != axis.off]
+    kept = [regime for regime in tuned if regime.config[axis.name] != axis.off]  # off has no logarithm
     values = np.array([float(regime.config[axis.name]) for regime in kept])
     sizes = np.log(np.array([regime.params for regime in kept]) / UNIT)
     ratios = np.log(np.array([regime.ratio for regime in kept]))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EVALUATOR = "PED-ANOVA"
 
 FEWEST = 20
-"""Finished trials below which importances are noise and none are given."""
+"""Finished trials below which importances are noise and none are given: the best tenth would hold one trial or two."""
 
 GOOD = 5
 """Trials that the best group holds at least, as the method asks for."""
@@ -71,7 +71,7 @@ def importances(sweep: Sweep, records: Iterable[TrialRecord]) -> Importances | N
     if len(finished) < FEWEST:
         return None
     losses = sorted(record.select_loss for record in finished if record.select_loss is not None)
-    share = max(BEST, GOOD / len(finished))
+    share = max(BEST, GOOD / len(finished))  # of few trials a larger share, so that the group holds `GOOD`
     bar = losses[math.ceil(share * len(losses)) - 1]
     tried = {axis.name: _tried(axis, finished) for axis in varied(sweep)}
     shares = _evaluate(sweep, finished, tried, share)
@@ -102,6 +102,7 @@ def _evaluate(
         name: IntDistribution(0, len(values) - 1) if numeric[name] else CategoricalDistribution(values)
         for name, values in several.items()
     }
+    # The evaluator reads trials from a study, so one is made in memory and thrown away.
     with quiet():
         study = optuna.create_study(direction="minimize")
         study.add_trials(

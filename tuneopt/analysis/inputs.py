@@ -32,7 +32,7 @@ LARGEST_UNPACKED = 256 << 20
 """Bytes that a Parquet file may unpack to: a few bytes of it can stand for a billion."""
 
 _ROWS = 256
-"""Rows unpacked at a time."""
+"""Rows unpacked at a time: small enough that one batch of longest cells stays within a few hundred megabytes."""
 
 LARGEST_CELL = 1 << 20
 """Bytes of a text in a Parquet file; a learning curve of 10,000 points as JSON has half of it."""
@@ -146,7 +146,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(f"there is no results file {str(path)!r}; check the path") from None
     except InputError:
-        raise
+        raise  # it is a ValueError too, and says more than the sentence below
     except (OSError, ValueError, RuntimeError) as error:  # pyarrow raises all of these for a damaged Parquet file
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"the results file {str(path)!r} cannot be read ({reason}); check what it holds") from None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 METRIC = "select loss, nats per token"
+"""What a study minimises, as the dashboard names its axis."""
 
 
 def varied(sweep: Sweep) -> tuple[Axis, ...]:
@@ -116,6 +117,7 @@ def quiet() -> Iterator[None]:
 
 
 def _covering(known: BaseDistribution, value: Any) -> BaseDistribution:
+    """``known``, widened where it does not hold ``value``: Optuna refuses a trial outside its distributions."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     if isinstance(known, FloatDistribution):
@@ -141,6 +143,7 @@ def study_name(name: str, plain: Mapping[str, Any], sweep: Sweep) -> str:
     search = plain.get("search", "coordinate")
     scheduler = plain.get("scheduler", "none")
     how = search if scheduler == "none" else f"{search}+{scheduler}"
+    # Optuna finds studies by name alone: without the id two sweeps of one regime would fall into one study.
     return f"{sweep.space.optimizer} {sweep.regime.label} {how} on {sweep.regime.corpus.name} ({name})"
 
 
@@ -167,7 +170,7 @@ def export_studies(ledger: Ledger, path: Path) -> Exported:
                 study.add_trials(fresh)
                 added, placed = added + len(fresh), placed + len(ours)
                 inside |= {record.trial for record in ours}
-        finally:
+        finally:  # the file is closed, also after a fault
             storage.remove_session()
             storage.engine.dispose()
     names = tuple(study_name(name, stored[name], sweep) for name, sweep in sweeps.items())
@@ -175,6 +178,7 @@ def export_studies(ledger: Ledger, path: Path) -> Exported:
 
 
 def _study(storage: RDBStorage, name: str, plain: Mapping[str, Any], sweep: Sweep) -> Study:
+    """The study of a sweep, made or found again, with what identifies the sweep as user attributes."""
     import optuna
 
     study = optuna.create_study(
@@ -191,6 +195,7 @@ def _study(storage: RDBStorage, name: str, plain: Mapping[str, Any], sweep: Swee
         "scheduler": plain.get("scheduler", "none"),
         "held": {key: value for key, value in sweep.space.start if key not in {axis.name for axis in varied(sweep)}},
     }
+    # Written only where they differ: every write is a transaction, and an export that adds nothing should do nothing.
     for key, value in facts.items():
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
@@ -200,6 +205,7 @@ def _study(storage: RDBStorage, name: str, plain: Mapping[str, Any], sweep: Swee
 
 
 def _open(path: Path) -> RDBStorage:
+    """The storage in a SQLite file; raises `InputError` for a file that is something else, or cannot be made."""
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import SQLAlchemyError
@@ -210,6 +216,7 @@ def _open(path: Path) -> RDBStorage:
         raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
     if path.exists() and not _is_storage(path):
         raise InputError(f"cannot export to {path}: it is no Optuna storage; name another file")
+    # Built, not formatted: a path may hold a question mark or a percent sign.
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     try:
         return RDBStorage(url)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from tuneopt.search.axis import Axis
+from tuneopt.search.axis import Axis, is_number
 from tuneopt.search.space import load_space, space_names
 from tuneopt.spec import SCALES, Value
 
 
 @lru_cache(maxsize=256)
 def axes(optimizer: str, scale: str) -> dict[str, Axis] | None:
-    """The axes of an optimizer on the ladder of ``scale``, by coordinate; None without a declared space."""
+    """The axes of an optimizer on the ladder of ``scale``, by coordinate; None without a declared space.
+
+    Cached, because every row of a table asks for them.
+    """
     known = SCALES.get(scale)
     if known is None or optimizer not in space_names():
         return None
@@ -22,8 +25,4 @@ def axes(optimizer: str, scale: str) -> dict[str, Axis] | None:
 def searched(optimizer: str, scale: str, config: dict[str, Value]) -> tuple[str, ...]:
     """The names in ``config`` that tuning varies: the space's coordinates, or every number where there is no space."""
     known = axes(optimizer, scale)
-    if known is not None:
-        return tuple(name for name in config if name in known)
-    return tuple(
-        name for name, value in config.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    )
+    return tuple(name for name, value in config.items() if (is_number(value) if known is None else name in known))

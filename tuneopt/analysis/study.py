@@ -36,7 +36,11 @@ from tuneopt.spec import InputError
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """All that is computed from one source; each part is described where its class is."""
+    """All that is computed from one source; each part is described where its class is.
+
+    Page, JSON document and tables read these values, so they cannot disagree. Winners are ordered by model size,
+    regime and optimizer, and everything that has one entry for each of them is in their order.
+    """
 
     inputs: Inputs
     baseline: str
@@ -85,9 +89,10 @@ def analyse(
         raise InputError(f"the near-optimal threshold must be a positive number of nats, not {near!r}; try 0.007")
     runs = inputs.runs
     curves = Curves({run.trial: run.curve for run in runs})
+    # Trials that a sweep only passed through decide nothing here: its incumbent speaks for it.
     judged = [run for run in runs if run.role is not Role.EXPLORED]
     noise = measure(judged, sigma)
-    best = winners(judged, noise)
+    best = winners(judged, noise)  # after the noise, because near-equal configurations are told by it
     ranked = rankings(best, noise)
     laws = baseline_laws(best, baseline)
     speeds = speedups(best, noise, how)

@@ -40,14 +40,14 @@ def rankings(source: Source, **options: Any) -> pa.Table:
     return _table(
         {
             **plain(ranking.regime),
-            "place": place + 1,
+            "place": place,
             "optimizer": name,
-            "loss": ranking.losses[place],
+            "loss": loss,
             "tie_group": ranking.group_of(name),
             "span": ranking.span,
         }
         for ranking in _analysis(source, options).rankings
-        for place, name in enumerate(ranking.order)
+        for place, (name, loss) in enumerate(zip(ranking.order, ranking.losses, strict=True), start=1)
     )
 
 

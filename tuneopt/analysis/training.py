@@ -90,6 +90,8 @@ def orders(
         )
         lines.append((regime, OPTIMIZERS, line))
     for (regime, optimizer), trained in _tunings(runs).items():
+        # A tuning has one run for each trial, and its best is the one of lowest final loss: luck among near-equals
+        # counts as a searcher's would.
         names = tuple(run.trial for run in trained)
         final = np.array([run.select_loss for run in trained], float)
         line = _Line(names, curves.at(names, fractions), final, np.ones(len(names)), frozenset(names[:1]))
@@ -116,6 +118,7 @@ def _tunings(runs: Sequence[TrainingRun]) -> dict[tuple[RegimeKey, str], list[Tr
     for run in runs:
         if run.status == "completed":
             groups[run.regime, run.optimizer].append(run)
+    # Trials of other seeds differ by more than their configuration, so only those of one seed are ordered.
     tunings = {}
     for key, members in groups.items():
         counts = Counter(run.seed for run in members)
@@ -207,6 +210,7 @@ def _cut(line: _Line, column: Array) -> tuple[tuple[str, ...], float | None]:
     known = np.flatnonzero(np.isfinite(column))
     if len(known) < 2:
         return (), None
+    # A stable sort keeps equals in the order of the trials, so the same curves give the same cut.
     kept = known[np.argsort(column[known], kind="stable")][: math.ceil(len(known) / 2)]
     dropped = set(known) - set(kept)
     lost = tuple(line.names[place] for place in sorted(dropped) if line.names[place] in line.best)
@@ -245,6 +249,8 @@ def training_flips(
             reversed_at = [place for place, fraction in enumerate(fractions) if fraction < 1 and gap[place] > 0]
             if not reversed_at or ahead.loss >= behind.loss:
                 continue
+            # Significant at the latest fraction where noise explains neither this order nor the final one; where there
+            # is none, the latest fraction of the other order is told, as a flip within noise.
             sure = [place for place in reversed_at if gap[place] > span(noises[place], ahead, behind)]
             certain = bool(sure) and behind.loss - ahead.loss > span(end, ahead, behind)
             fraction = fractions[(sure if certain else reversed_at)[-1]]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from tuneopt.analysis.importance import importances as importances_of
 from tuneopt.report import provenance
 from tuneopt.report.blocks import Block, Columns, Command, Figure, Fold, NamedValues, Table, figures_of
-from tuneopt.report.command import tune_command
 from tuneopt.report.figures.curves import curves_info, draw_curves
 from tuneopt.report.figures.losses import draw_seeds, seeds_info
 from tuneopt.report.figures.sensitivity import draw_sensitivity, sensitivity_info
 from tuneopt.report.figures.star import PathInfo, draw_path, draw_star, path_info, star_info
 from tuneopt.report.palette import look
+from tuneopt.report.provenance import tune_command
 from tuneopt.report.study import StudyView, SweepView
 from tuneopt.report.text import (
     NONE,

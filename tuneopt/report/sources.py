@@ -89,6 +89,7 @@ def _of_study(study: StudyView) -> Inputs:
     A start counts for the noise once the incumbent was run with as many seeds. A trial of several sweeps is what it
     is in the one that makes most of it.
     """
+    # A winner is not looked for among a sweep's trials: the sweep has said which one it is.
     records = {trial: record for view in study.views for trial, record in view.every.items()}
     roles = dict.fromkeys(records, Role.EXPLORED)
     for view in study.views:

@@ -1,4 +1,8 @@
-"""From results to one HTML file that needs no network, and the document that ``report --json`` prints."""
+"""From results to one HTML file that needs no network, and the document that ``report --json`` prints.
+
+The whole walk of a loss is here: sources become typed runs (`gather`), these an analysis and its document (`compare`),
+these the page (`build_page`), and the page HTML (`render`).
+"""
 
 from __future__ import annotations
 
@@ -90,6 +94,7 @@ def _write(path: Path, text: str) -> None:
         if path.is_dir():
             raise InputError(f"cannot write the report to {path}: it is a folder; name a file such as report.html")
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside the target and moved, so that a reader never sees half a file.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
             temporary = Path(folder) / "report.html"
             temporary.write_text(text, encoding="utf-8")
