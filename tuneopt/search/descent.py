@@ -161,9 +161,9 @@ def _change(replay: Replaying, name: str, value: Value, config: Config) -> Chang
 
 def _edges(replay: Replaying) -> tuple[tuple[str, ...], bool]:
     """The coordinates on an edge whose further values are not in the star, and whether one could still be extended."""
-    # A value beyond the edge that is in the star makes the edge an inner point: the star shows that it is no better. One
-    # that cannot run in the regime, or that the grid may not hold, leaves the edge flagged. Only the limit on
-    # extensions leaves it open whether going on would help, so that alone denies the certificate.
+    # Where the value beyond the edge is in the star, the edge is an inner point: the star shows that it is no better.
+    # A value that cannot run in the regime, or that the grid may not hold, leaves the edge flagged. Only the limit on
+    # extensions leaves open whether going on would help, so that it alone denies the certificate.
     found, extendable = [], False
     for axis in replay.space.axes:
         value = replay.space.value(replay.incumbent, axis.name)

@@ -3,7 +3,7 @@
 Each coordinate is predicted on its own and snapped to its grid, continued geometrically within its bounds. How:
 
 - ``constant``: every regime has one value in its near-optimal set; that value.
-- ``law``: `PowerLaw` through at least four regimes, and an interval from a residual bootstrap (see `_interval`).
+- ``law``: `PowerLaw` through at least four regimes, and an interval from a residual bootstrap.
 - ``median``: fewer than four regimes; their middle value, and the interval is their range.
 - ``majority``: words and switches, and a value that is off in half of the regimes or more.
 - ``start``: no regime tells; the start of the space.
@@ -11,6 +11,11 @@ Each coordinate is predicted on its own and snapped to its grid, continued geome
 A published optimum often beats its neighbours by less than noise. Where a regime brings the star around its winner,
 the winner is replaced by the weighted mean of the values near it, a value that lies d above it counting exp(-d/0.003),
 and a regime whose near-optimal values spread widely counts less in the fit.
+
+The law is h = A N^B ratio^C + E, fitted in the logarithm of h (same source). Tuned values lie on a grid and many of
+them tie within noise, so four free parameters through a dozen points would follow the grid. Two shrinkages keep the law
+from it: the exponents carry a weak prior around 0, and an offset E is taken only where it explains the points clearly
+better.
 """
 
 from __future__ import annotations
@@ -90,6 +95,11 @@ class PowerLaw:
         h = self.a * (params / UNIT) ** self.b * ratio**self.c + self.e
         return float(1 - h if self.complement else h)
 
+    def log_h(self, params: float, ratio: float) -> float:
+        """Log h, where h is the value, or 1 - value of a decay: the scale on which a law is fitted and snapped."""
+        value = self.at(params, ratio)
+        return math.log(1 - value if self.complement else value)
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -152,24 +162,23 @@ def predict(
     Raises `InputError` for no regime at all, and for a size or ratio that is not positive.
     """
     _check(regimes, params, ratio)
-    told = [regime for regime in regimes if axis.name in regime.config]
-    if not told or axis.pinned:
+    known = [regime for regime in regimes if axis.name in regime.config]
+    if not known or axis.pinned:
         return Prediction(axis.name, axis.start, axis.start, axis.start, "constant" if axis.pinned else "start", 0.0)
-    near = [regime.near_optimal(axis.name) for regime in told]
-    winners = [regime.config[axis.name] for regime in told]
+    near = [regime.near_optimal(axis.name) for regime in known]
+    winners = [regime.config[axis.name] for regime in known]
     shared = set.intersection(*(set(values) for values in near))
     if shared:
         value = min(shared, key=lambda each: (sum(values[each] for values in near), -winners.count(each), str(each)))
         return Prediction(axis.name, value, value, value, "constant", winners.count(value) / len(winners))
-    tuned = [
-        index for index, value in enumerate(winners) if axis.numeric and value != axis.off and _positive(axis, value)
-    ]
+    tuned = [regime for regime, value in zip(known, winners, strict=True) if axis.numeric and _has_log(axis, value)]
     if 2 * len(tuned) <= len(winners):
-        return _majority(axis, told, winners, params, ratio)
-    kept = [told[index] for index in tuned]
-    if len(kept) < FEWEST:
-        return _median(axis, [regime.config[axis.name] for regime in kept], len(winners))
-    return _by_law(axis, kept, params, ratio, resamples, seed)
+        return _majority(axis, known, params, ratio)
+    if len(tuned) < FEWEST:
+        values = sorted((regime.config[axis.name] for regime in tuned), key=float)
+        value = values[(len(values) - 1) // 2]
+        return Prediction(axis.name, value, values[0], values[-1], "median", values.count(value) / len(winners))
+    return _by_law(axis, tuned, params, ratio, resamples, seed)
 
 
 def forecast(
@@ -190,10 +199,9 @@ def forecast(
     _check(regimes, params, ratio)
     found: dict[str, Prediction] = {}
     for axis in space.axes:
-        told = [regime for regime in regimes if axis.name in regime.config]
-        if only is not None and axis.name not in only and told and not axis.pinned:
-            winners = [regime.config[axis.name] for regime in told]
-            found[axis.name] = _majority(axis, told, winners, params, ratio)
+        known = [regime for regime in regimes if axis.name in regime.config]
+        if only is not None and axis.name not in only and known and not axis.pinned:
+            found[axis.name] = _majority(axis, known, params, ratio)
         else:
             found[axis.name] = predict(axis, regimes, params, ratio, resamples=resamples, seed=seed)
     values = {name: each.value for name, each in found.items()}
@@ -242,31 +250,34 @@ def _beyond(value: float, tuned: Sequence[float]) -> float:
     return value / high if value > high else low / value if value < low else 1.0
 
 
-def _majority(
-    axis: Axis, told: Sequence[TunedRegime], winners: Sequence[Value], params: float, ratio: float
-) -> Prediction:
+def _majority(axis: Axis, regimes: Sequence[TunedRegime], params: float, ratio: float) -> Prediction:
     """The commonest value; of equally common ones, that of the regime nearest to the wanted one."""
-    counts = Counter(winners)
+    counts = Counter(regime.config[axis.name] for regime in regimes)
 
     def far(value: Value) -> float:
-        held = [regime for regime, winner in zip(told, winners, strict=True) if winner == value]
-        return min(abs(math.log(each.params / params)) + abs(math.log(each.ratio / ratio)) for each in held)
+        return min(
+            abs(math.log(each.params / params)) + abs(math.log(each.ratio / ratio))
+            for each in regimes
+            if each.config[axis.name] == value
+        )
 
     value = min(counts, key=lambda each: (-counts[each], far(each), str(each)))
-    return Prediction(axis.name, value, value, value, "majority", counts[value] / len(winners))
-
-
-def _median(axis: Axis, values: Sequence[Value], regimes: int) -> Prediction:
-    ordered = sorted(values, key=float)
-    value = ordered[(len(ordered) - 1) // 2]
-    return Prediction(axis.name, value, ordered[0], ordered[-1], "median", values.count(value) / regimes)
+    return Prediction(axis.name, value, value, value, "majority", counts[value] / len(regimes))
 
 
 def _by_law(
     axis: Axis, regimes: Sequence[TunedRegime], params: float, ratio: float, resamples: int, seed: int
 ) -> Prediction:
+    """A power law through the regimes, snapped to the grid, with the 90% interval of a new tuned value.
+
+    The interval is a residual bootstrap: residuals are widened for the parameters that the fit spent, drawn with
+    replacement on top of the fitted curve and fitted again; one more residual stands for how far a tuned value itself
+    scatters.
+    """
     complement = axis.extend == "complement"
-    lattice = _lattice(axis, [regime.config[axis.name] for regime in regimes])
+    # What a prediction may be: the grid and its continuations at both ends, and the tuned values; off is left out.
+    values = dict.fromkeys((*axis.below, *axis.values, *axis.above, *(regime.config[axis.name] for regime in regimes)))
+    lattice = sorted((value for value in values if _has_log(axis, value)), key=float)
     scale = _logs(lattice, complement)
     step = float(np.median(np.abs(np.diff(np.sort(scale))))) if len(scale) > 1 else math.log(2)
     sizes = np.array([regime.params for regime in regimes], float)
@@ -279,63 +290,36 @@ def _by_law(
     def snap(position: float) -> Value:
         return lattice[int(np.argmin(np.abs(scale - position)))]
 
-    fitted = np.array([_position(law, n, r) for n, r in zip(sizes, ratios, strict=True)])
+    fitted = np.array([law.log_h(n, r) for n, r in zip(sizes, ratios, strict=True)])
     residuals = np.log(h) - fitted
     total = float(np.sum(weights * (np.log(h) - np.average(np.log(h), weights=weights)) ** 2))
     explained = 1 - float(np.sum(weights * residuals**2)) / total if total else 1.0
-    low, high = _interval(sizes, ratios, fitted, residuals, weights, law, (params, ratio), resamples, seed)
-    ends = sorted((snap(low), snap(high)), key=float)
-    value = snap(_position(law, params, ratio))
-    ends = [min(ends[0], value, key=float), max(ends[1], value, key=float)]
-    return Prediction(axis.name, value, ends[0], ends[1], "law", max(0.0, explained), law)
-
-
-def _interval(
-    sizes: Floats, ratios: Floats, fitted: Floats, residuals: Floats, weights: Floats, law: PowerLaw,
-    wanted: tuple[float, float], resamples: int, seed: int,
-) -> tuple[float, float]:  # fmt: skip
-    """The 90% interval of a new tuned log h, by a residual bootstrap.
-
-    Residuals are widened for the parameters that the fit spent, drawn with replacement on top of the fitted curve and
-    fitted again; one more residual stands for how far a tuned value itself scatters.
-    """
     rng = np.random.default_rng(seed)
     free = max(1, len(residuals) - 3)
     wide = (residuals - residuals.mean()) * math.sqrt(len(residuals) / free)
     draws = []
     for _ in range(resamples):
-        h = np.exp(fitted + rng.choice(wide, len(wide)))
-        again = fit_law(sizes, ratios, h, weights, law.complement)
-        draws.append(_position(again, *wanted) + float(rng.choice(wide)))
+        again = fit_law(sizes, ratios, np.exp(fitted + rng.choice(wide, len(wide))), weights, complement)
+        draws.append(again.log_h(params, ratio) + float(rng.choice(wide)))
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, (tail, 1 - tail))
-    return float(low), float(high)
-
-
-def _position(law: PowerLaw, params: float, ratio: float) -> float:
-    """Log h of a law, where h is the value, or 1 - value of a decay."""
-    value = law.at(params, ratio)
-    return math.log(1 - value if law.complement else value)
+    value = snap(law.log_h(params, ratio))
+    # The law's own value may lie outside the draws: residuals of few regimes are lopsided.
+    ends = sorted((value, *(snap(float(end)) for end in np.quantile(draws, (tail, 1 - tail)))), key=float)
+    return Prediction(axis.name, value, ends[0], ends[-1], "law", max(0.0, explained), law)
 
 
 def _target(axis: Axis, regime: TunedRegime, complement: bool) -> tuple[float, float]:
     """Log h of one regime and its spread over the near-optimal values, each counting exp(-nats / `SOFTNESS`)."""
-    every = regime.near_optimal(axis.name).items()
-    near = {value: above for value, above in every if value != axis.off and _positive(axis, value)}
+    near = {value: above for value, above in regime.near_optimal(axis.name).items() if _has_log(axis, value)}
     logs = _logs(list(near), complement)
     weights = np.exp(-np.array(list(near.values())) / SOFTNESS)
     middle = float(np.average(logs, weights=weights))
     return middle, math.sqrt(float(np.average((logs - middle) ** 2, weights=weights)))
 
 
-def _lattice(axis: Axis, tuned: Sequence[Value]) -> list[Value]:
-    """The grid and its continuations at both ends, and the tuned values: what a prediction may be; off is left out."""
-    values = dict.fromkeys((*axis.below, *axis.values, *axis.above, *tuned))
-    return sorted((value for value in values if value != axis.off and _positive(axis, value)), key=float)
-
-
-def _positive(axis: Axis, value: Value) -> bool:
-    return float(value) < 1 if axis.extend == "complement" else float(value) > 0
+def _has_log(axis: Axis, value: Value) -> bool:
+    """Whether a number lies on the axis' logarithmic scale: off has no place there, nor have 0 and a beta of 1."""
+    return value != axis.off and (float(value) < 1 if axis.extend == "complement" else float(value) > 0)
 
 
 def _logs(values: Sequence[Value], complement: bool) -> Floats:
@@ -348,6 +332,7 @@ def fit_law(params: Floats, ratios: Floats, h: Floats, weights: Floats, compleme
 
     ``weights`` are inverse variances of log h. The offset is a share of the smallest h, from `OFFSETS`.
     """
+    # Columns: level, log N, log ratio; one row per regime, (regimes, 3).
     x = np.stack([np.ones_like(h), np.log(params / UNIT), np.log(ratios)], axis=1)
     fits = [_with_offset(x, h, weights, share * float(h.min()), complement) for share in OFFSETS]
     plain = fits[0]
