@@ -1,8 +1,11 @@
-"""How the parity tests run an optimizer on the fixed problem and measure its distance from a twin."""
+"""How the parity tests run an optimizer on the fixed problem, and its float64 reference beside it."""
 
 import numpy as np
+import problem
 import torch
-from reference import problem
+
+from tuneopt.optim.reference import references, rule_of
+from tuneopt.optim.watching import kind_of
 
 LR, WD = 0.01, 0.2
 RATES = [LR * problem.schedule(step) for step in range(problem.STEPS)]
@@ -24,10 +27,64 @@ def train(parameters, optimizer, after=lambda step: None):
     return {name: parameter.detach().double().numpy() for name, parameter in parameters.items()}
 
 
+def follow(
+    name_of_optimizer,
+    *,
+    start=None,
+    steps=None,
+    rates=RATES,
+    decays=problem.decays,
+    diagonal=None,
+    trace=None,
+    **hyperparameters,
+):
+    """Parameters after all steps of the optimizer's reference, in float64.
+
+    ``hyperparameters`` are in the words of the search spaces. ``diagonal(t)`` gives the estimate of the Hessian's
+    diagonal after step t; ``trace(t, states)`` sees the states of all parameters after each step.
+    """
+    start, steps = start or problem.start(), steps or problem.gradients()
+    x = {name: torch.tensor(value) for name, value in start.items()}
+    every = references(name_of_optimizer)
+    rules = {name: every[rule_of(name_of_optimizer, name, kind_of(name, v.shape))] for name, v in x.items()}
+    common = {"weight_decay": WD, "max_grad_norm": 0.0, **hyperparameters}
+    state = {}
+    for t, (gradients, rate) in enumerate(zip(steps, rates, strict=True), start=1):
+        h = {
+            name: {
+                **common,
+                "learning_rate": rate,
+                "weight_decay": common["weight_decay"] if decays(name) else 0.0,
+                "name": name,
+                "piece": 0,
+            }
+            for name in x
+        }
+        if t == 1:
+            state = {name: rule.init(tuple(x[name].shape), h[name]) for name, rule in rules.items()}
+        g = {name: torch.tensor(gradients[name]) for name in x}
+        for name, rule in rules.items():
+            if rule.prepare:
+                g[name], state[name] = rule.prepare(g[name], state[name], h[name])
+        clipped = [name for name, rule in rules.items() if rule.clipped(h[name])]
+        limit = common["max_grad_norm"]
+        norm = sum(float((g[name] ** 2).sum()) for name in clipped) ** 0.5
+        divisor = max(1.0, norm / limit) if limit else 1.0
+        for name, rule in rules.items():
+            gradient = g[name] / divisor if name in clipped else g[name]
+            x[name], state[name] = rule.update(x[name], gradient, state[name], t, h[name])
+        if diagonal and t % common["hessian_interval"] == 0:
+            estimates = diagonal(t)
+            state = {n: r.hessian(torch.tensor(estimates[n]), state[n], h[n]) for n, r in rules.items()}
+        if trace:
+            trace(t, state)
+    return {name: value.numpy() for name, value in x.items()}
+
+
 def error(ours, theirs):
-    """Worst relative error of the displacement since the start, over parameters of the twin."""
+    """Worst relative error of the displacement since the start, over the parameters of both."""
     start = problem.start()
-    pairs = ((ours[name] - value, value - start[name]) for name, value in theirs.items())
+    pairs = ((ours[name] - value, value - start[name]) for name, value in theirs.items() if name in ours)
     return max(np.linalg.norm(distance) / np.linalg.norm(way) for distance, way in pairs)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuneopt.optim import Optimizer, Witness
+from tuneopt.optim import Optimizer, UpdateCheck
 from tuneopt.optim.adapter import Adapted, adapted
 from tuneopt.optim.factory import create, from_outside, hyperparameter_names
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, assert_equal_models, seed_gradients, through_file
@@ -17,28 +17,24 @@ from tuneopt.spec import InputError
 ADAM = adapted(torch.optim.Adam)
 
 
-def train(model, optimizer, seeds, witness=None):
+def train(model, optimizer, seeds):
     for seed in seeds:
         seed_gradients(model, seed)
-        if witness:
-            witness.before_step()
         optimizer.step()
-        if witness:
-            witness.after_step()
 
 
 def proof_of(kind, steps=5, rate=lambda step: 1.0, scale=1.0, **settings):
     model = TinyModel()
     optimizer = adapted(kind)(model, **settings)
-    witness = Witness(optimizer)
+    check = UpdateCheck(optimizer)
     for seed in range(steps):
         group = optimizer.param_groups[0]
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate(seed)
         seed_gradients(model, seed, scale)
-        witness.before_step()
+        check.before_step()
         optimizer.step()
-        witness.after_step()
-    return witness.proof()
+        check.after_step()
+    return check.proof()
 
 
 def failed(proof):

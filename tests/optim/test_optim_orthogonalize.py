@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuneopt.optim import Muon, Scion
 from tuneopt.optim.orthogonalize import band, newton_schulz, spectral_map
-from tuneopt.optim.proof import Witness
+from tuneopt.optim.proof import UpdateCheck
 from tuneopt.optim.testing import TinyModel
 from tuneopt.optim.tiles import cut, paste, tiles
 from tuneopt.spec import InputError
@@ -114,14 +114,14 @@ def test_blocks_come_in_row_order():
 
 
 def watched(optimizer, parameters):
-    witness, draw = Witness(optimizer), torch.Generator().manual_seed(3)
+    check, draw = UpdateCheck(optimizer), torch.Generator().manual_seed(3)
     for _ in range(4):
         for parameter in parameters.values():
             parameter.grad = 0.1 * torch.randn(parameter.shape, generator=draw)
-        witness.before_step()
+        check.before_step()
         optimizer.step()
-        witness.after_step()
-    return witness.proof()
+        check.after_step()
+    return check.proof()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -3,17 +3,12 @@
 import copy
 
 import numpy as np
+import problem
 import pytest
 import torch
-from reference import adamw as adamw_twin
-from reference import muon as muon_twin
-from reference import problem
-from reference import soap as soap_twin
+from parity import LR, RATES, WD, follow, only
 
 from tuneopt.optim import SOAP, AdamW, Muon, create
-
-LR, WD = 0.01, 0.2
-RATES = [LR * problem.schedule(step) for step in range(problem.STEPS)]
 
 
 def as_parameters(dtype=torch.float32):
@@ -40,23 +35,10 @@ def error(ours, theirs, names=None):
     return worst
 
 
-def only(condition, tree):
-    return {name: value for name, value in tree.items() if condition(name)}
-
-
 def adamw_reference(rates=RATES, names=lambda name: True, limit=1.0):
-    steps = [only(names, gradients) for gradients in problem.gradients()]
-    return adamw_twin.adamw(
-        only(names, problem.start()),
-        steps,
-        rates=rates,
-        beta1=0.9,
-        beta2=0.98,
-        eps=1e-10,
-        weight_decay=WD,
-        decays=problem.decays,
-        max_grad_norm=limit,
-    )
+    """Clipped among ``names`` alone."""
+    words = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-10, "max_grad_norm": limit}
+    return follow("adamw", start=only(names, problem.start()), rates=rates, **words)
 
 
 ADAM = {"betas": (0.9, 0.98), "eps": 1e-10, "weight_decay": WD}
@@ -100,9 +82,8 @@ def test_adamw_direction_is_the_same_rule_as_the_fused_kernel():
 
 
 def muon_reference(momentum=0.9, eps=1e-10):
-    steps = [only(problem.hidden, gradients) for gradients in problem.gradients()]
-    start = only(problem.hidden, problem.start())
-    return muon_twin.muon(start, steps, rates=RATES, momentum=momentum, eps=eps, weight_decay=WD)
+    words = {"momentum": momentum, "muon_epsilon": eps, "ns_steps": 5, "ns_coefficients": "quintic"}
+    return follow("muon", start=only(problem.hidden, problem.start()), **words)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
@@ -134,19 +115,18 @@ def soap_run(dtype, block=16, frequency=10, convention="steps"):
 
 
 def soap_reference(block=16, frequency=10, convention="steps"):
-    return soap_twin.soap(
-        only(problem.hidden, problem.start()),
-        [only(problem.hidden, gradients) for gradients in problem.gradients()],
-        rates=RATES,
-        block_size=block,
-        weight_decay=WD,
-        beta1=0.9,
-        beta2=0.98,
-        eps=1e-10,
-        shampoo_beta=0.9,
-        frequency=frequency,
-        count_first_step=convention == "steps",
+    """Parameters, and the state of each after the last step."""
+    last = {}
+    words = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-10, "shampoo_beta": 0.9, "block_size": block}
+    moved = follow(
+        "soap",
+        start=only(problem.hidden, problem.start()),
+        precondition_frequency=frequency,
+        bias_correction=convention,
+        trace=lambda step, states: last.update(states),
+        **words,
     )
+    return moved, last
 
 
 @pytest.mark.parametrize("frequency", [1, 5, 10])
@@ -166,7 +146,7 @@ def test_soap_conventions_differ_where_they_should():
 def test_soap_factors_equal_its_twin_in_any_blocks(block):
     """Factors are free of the choice of basis in null spaces; bases must be orthogonal and sorted as they were due."""
     _, optimizer, parameters = soap_run(torch.float64, block)
-    _, blocks = soap_reference(block)
+    _, states = soap_reference(block)
     for name, parameter in parameters.items():
         state = optimizer.state[parameter]
         tall = parameter.shape[0] > parameter.shape[1]
@@ -177,7 +157,7 @@ def test_soap_factors_equal_its_twin_in_any_blocks(block):
                 for basis in state[key.replace(side, f"{side}_basis")][0]:
                     assert torch.dist(basis.T @ basis, torch.eye(len(basis), dtype=basis.dtype)) < 1e-10
         for side, twin_side in zip(("left", "right"), ("right", "left") if tall else ("left", "right"), strict=True):
-            theirs = [np.linalg.eigvalsh(getattr(b, twin_side)) for b in blocks[name].values()]
+            theirs = [np.linalg.eigvalsh(block["factor"]) for block in states[name][twin_side]]
             assert sorted(map(len, ours[side])) == sorted(map(len, theirs))
             assert np.allclose(np.sort(np.concatenate(ours[side])), np.sort(np.concatenate(theirs)), atol=1e-14)
 

@@ -14,10 +14,10 @@ import types
 from pathlib import Path
 
 import numpy as np
+import problem
 import pytest
 import torch
 from parity import LR, WD, as_parameters, error, only
-from reference import problem
 
 from tuneopt.optim import MARS, SOAP, AdamMini, AdamW, Cautious, Kron, Lion, Muon, NAdamW, Sophia
 from tuneopt.optim.probes import gaussian

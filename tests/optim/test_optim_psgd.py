@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import kron as twin
 
 from tuneopt.optim import Kron, Scion, portions
 from tuneopt.optim.probes import gaussian, seed_of
 from tuneopt.optim.psgd import fit_diagonal, fit_number, fit_triangular, norm_lower_bound
+from tuneopt.optim.reference import kron as twin
 
 
 def counted(steps, probability, flat_start):
@@ -20,7 +20,8 @@ def counted(steps, probability, flat_start):
     numbers, counter, fits = [], 0, 0
     for step in range(1, steps + 1):
         counter += 1
-        due = counter >= 1 / twin.chance(step, probability, flat_start)
+        h = {"preconditioner_update_probability": probability, "update_prob_flat_start": flat_start}
+        due = counter >= 1 / twin.chance(step, h)
         fits += due
         counter = 0 if due else counter
         numbers.append(fits if due else 0)
@@ -58,8 +59,8 @@ def test_lower_bound_of_the_norm():
         norms = torch.linalg.matrix_norm(matrices, 2)
         bound = norm_lower_bound(matrices).flatten()
         assert bool((bound <= norms * (1 + 1e-12)).all()) and bool((norms <= 1.42 * bound).all())
-        expected = [twin.norm_estimate(matrix.numpy()) for matrix in matrices]
-        assert np.allclose(bound.numpy(), expected, rtol=1e-12)
+        expected = torch.stack([twin.norm_estimate(matrix) for matrix in matrices])
+        torch.testing.assert_close(bound, expected, rtol=1e-12, atol=0.0)
 
 
 def test_lower_bound_of_extreme_matrices():
@@ -77,36 +78,27 @@ def triangles(count, size, seed):
 def test_a_triangular_fit_is_the_twins_for_every_block(balance):
     left, right = triangles(3, 4, 1), 5 * triangles(3, 6, 2)
     gradients, probes = stack(3, 4, 6, seed=3), stack(3, 4, 6, seed=4)
-    blocks = []
-    for index in range(3):
-        block = twin.Block((4, 6), 1.0)
-        block.left, block.right = left[index].numpy().copy(), right[index].numpy().copy()
-        if balance:
-            block.balance()
-        block.fit(gradients[index].numpy(), probes[index].numpy(), 0.1)
-        blocks.append(block)
+    pairs = zip(left, right, gradients, probes, strict=True)
+    expected = [twin.fitted([mine.clone(), other.clone()], g, v, 0.1, balance) for mine, other, g, v in pairs]
     fit_triangular(left, right, gradients, probes, lr=0.1, balance=balance)
-    for index, block in enumerate(blocks):
-        assert np.allclose(left[index], block.left, rtol=1e-10, atol=1e-12)
-        assert np.allclose(right[index], block.right, rtol=1e-10, atol=1e-12)
-        assert not left[index].tril(-1).any() and not right[index].tril(-1).any()
+    for ours, theirs in zip(zip(left, right, strict=True), expected, strict=True):
+        for factor, wanted in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(factor, wanted, rtol=1e-10, atol=1e-12)
+            assert not factor.tril(-1).any()
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 7)])
 @pytest.mark.parametrize("balance", [False, True])
 def test_a_diagonal_fit_is_the_twins(shape, balance):
-    block = twin.Diagonals(shape, 1.0)
-    block.q = [1.0 + stack(size, seed=size).abs().numpy() * (1 + 3 * i) for i, size in enumerate(shape)]
-    left = torch.tensor(block.q[0]).unsqueeze(0)
-    right = torch.tensor(block.q[1]).unsqueeze(0) if len(shape) == 2 else torch.zeros(1, 0, dtype=torch.float64)
+    start = [1.0 + stack(size, seed=size).abs() * (1 + 3 * i) for i, size in enumerate(shape)]
     gradient, probe = stack(*shape, seed=5), stack(*shape, seed=6)
-    if balance:
-        block.balance()
-    block.fit(gradient.numpy(), probe.numpy(), 0.2)
+    expected = twin.fitted(start, gradient, probe, 0.2, balance)
+    left = start[0].clone().unsqueeze(0)
+    right = start[1].clone().unsqueeze(0) if len(shape) == 2 else torch.zeros(1, 0, dtype=torch.float64)
     as_matrix = (1, shape[0], -1)
     fit_diagonal(left, right, gradient.reshape(as_matrix), probe.reshape(as_matrix), lr=0.2, balance=balance)
-    for ours, theirs in zip((left[0], right[0]), block.q, strict=False):
-        assert np.allclose(ours, theirs, rtol=1e-12)
+    for ours, theirs in zip((left[0], right[0]), expected, strict=False):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0.0)
 
 
 def test_fits_whiten_a_fixed_distribution():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from torch import nn
 from zero_specs import OPTIMIZERS
 
-from tuneopt.optim import create
+from tuneopt.optim import Muon, create
 from tuneopt.optim.adapter import adapted
-from tuneopt.optim.proof import Check, Proof
+from tuneopt.optim.proof import UpdateCheck
+from tuneopt.optim.testing import TinyModel
 from tuneopt.spec import InputError
 from tuneopt.train.building import fresh
 from tuneopt.train.checkpoint import CheckpointStore, by_name, by_position, write_parts
@@ -30,7 +32,7 @@ from tuneopt.train.zero.engine import Apply
 from tuneopt.train.zero.owned import Owned
 from tuneopt.train.zero.owners import assign, cut, loads, needs_all
 from tuneopt.train.zero.shards import Exchange
-from tuneopt.train.zero.witness import merged
+from tuneopt.train.zero.update_check import ShardedUpdateCheck
 
 CPU = torch.device("cpu")
 ROUTED = nn.ModuleDict(
@@ -266,16 +268,20 @@ def test_a_part_that_is_missing_makes_the_checkpoint_damaged(tmp_path: Path, alo
     assert store.load_newest(CPU) is None
 
 
-def test_a_proof_holds_where_it_holds_on_every_rank() -> None:
-    count = Check("muon.parameters", True, 3.0, ">= 1", "")
-    good, bad = Check("muon[0].band", True, 0.1, "< 1", "a"), Check("muon[0].band", False, 2.0, "< 1", "b")
-    nothing = Check("muon.parameters", False, 0.0, ">= 1", "")
-    only_here = Check("adamw[1].update", True, 0.0, "< 1", "")
-    passed = merged([(Proof(True, (count, good)), 7), (Proof(False, (nothing, only_here)), 0)], "muon")
-    assert passed.passed and passed.checks[0].measured == 7.0
-    assert {check.name for check in passed.checks} == {"muon.parameters", "muon[0].band", "adamw[1].update"}
-    failed = merged([(Proof(True, (count, good)), 7), (Proof(False, (count, bad)), 6)], "muon")
-    assert not failed.passed and failed.checks[0].measured == 13.0 and bad in failed.checks
+def test_every_rank_knows_what_the_owners_measured() -> None:
+    """The error of a parameter comes from its owner; a failure on one rank fails the proof on all."""
+    model = TinyModel()
+    whole = Muon(model)
+    proofs = []
+    for error in (1e-6, 0.5):
+        check = UpdateCheck(whole, "muon")
+        told = [{"errors": {1: error}, "bound": 1e-3, "stuck": [], "diverged": False} for _ in check._followers]
+        check.__class__ = ShardedUpdateCheck
+        check._parameters = {}  # this rank owns nothing, the other one everything
+        check._ranks = SimpleNamespace(gather=lambda mine, told=told: [mine, told])
+        proofs.append(check.proof())
+    assert proofs[0].passed and {c.measured for c in proofs[0].checks[1:]} == {1e-6}
+    assert not proofs[1].passed
 
 
 def test_placements(make_spec) -> None:

@@ -71,7 +71,7 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     training = Training(case.spec, corpus, case.folder, parallel=parallel, ranks=ranks)
     resumed = training.step
     losses = step_losses(training, case.steps)
-    proof = training.proof or (training.witness.proof().to_dict() if training.witness else None)
+    proof = training.proof or (training.update_check.proof().to_dict() if training.update_check else None)
     if case.save:
         training.save()
     held_out = training.held_out.losses(training.strategy.loss, final=True)

@@ -23,6 +23,13 @@ def events(logged: Iterable[Mapping[str, Any]]) -> None:
         out.print(line(event), markup=False)
 
 
+def _unproven(proof: Mapping[str, Any]) -> str:
+    """Why a trial's proof did not pass; records of older releases do not say."""
+    if proof.get("status") == "not measurable":
+        return f"not measurable: {proof['reason']}"
+    return f"FAILED: {proof['reason']}" if proof.get("reason") else "FAILED"
+
+
 def _cell(name: str, value: Any) -> str:
     if isinstance(value, float):
         return loss(value) if name.endswith("loss") else f"{value:g}"
@@ -46,7 +53,7 @@ def record(plain: Mapping[str, Any]) -> None:
             "cost": f"{number(plain['tokens'], 'tokens')} ({plain['epochs']:.2f} epochs), {plain['flops']:.2e} FLOPs, "
             f"{span(seconds['train'])} training, {span(seconds['eval'])} evaluation, "
             f"{number(plain['tokens_per_second'], 'tokens/s')}",
-            "proof": "none" if proof is None else "passed" if proof["passed"] else "FAILED",
+            "proof": "none" if proof is None else "passed" if proof["passed"] else _unproven(proof),
             "ended": f"{plain['ended']}, resumed {plain['resumes']} times",
             "log": plain["log"] or "none: recorded by a release that wrote no logs",
         }

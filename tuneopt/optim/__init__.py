@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.errors import InputError
 from tuneopt.optim.info import OptimizerInfo, info
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     from tuneopt.optim.cautious import Cautious
     from tuneopt.optim.factory import create, describe
     from tuneopt.optim.hyperparameters import Bounds, Settings
-    from tuneopt.optim.invariants.base import Invariant, Moment, Subject, Tally, excess, relative, visible
     from tuneopt.optim.kron import Kron
     from tuneopt.optim.lion import Lion
     from tuneopt.optim.mars import MARS
     from tuneopt.optim.muon import Muon
     from tuneopt.optim.nadamw import NAdamW
-    from tuneopt.optim.proof import Check, Proof, Witness
+    from tuneopt.optim.proof import Check, Proof, UpdateCheck
+    from tuneopt.optim.reference import Reference
     from tuneopt.optim.routing import DEFAULT_RULES, Route, RouteRule, route_table
     from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape
     from tuneopt.optim.scion import Scion
@@ -40,17 +41,16 @@ __all__ = [
     "Cautious",
     "Check",
     "ElementwiseRule",
-    "Invariant",
     "Kron",
     "Lion",
     "MatrixRule",
-    "Moment",
     "Muon",
     "NAdamW",
     "Optimizer",
     "OptimizerInfo",
     "Parameters",
     "Proof",
+    "Reference",
     "Route",
     "RouteRule",
     "Rule",
@@ -58,16 +58,11 @@ __all__ = [
     "Settings",
     "Shape",
     "Sophia",
-    "Subject",
-    "Tally",
-    "Witness",
+    "UpdateCheck",
     "create",
     "describe",
-    "excess",
     "info",
-    "relative",
     "route_table",
-    "visible",
 ]
 
 _HOMES = {
@@ -88,7 +83,8 @@ _HOMES = {
     "describe": "factory",
     "Check": "proof",
     "Proof": "proof",
-    "Witness": "proof",
+    "Reference": "reference",
+    "UpdateCheck": "proof",
     "DEFAULT_RULES": "routing",
     "Route": "routing",
     "RouteRule": "routing",
@@ -99,18 +95,20 @@ _HOMES = {
     "Shape": "rule",
     "Bounds": "hyperparameters",
     "Settings": "hyperparameters",
-    "Invariant": "invariants.base",
-    "Moment": "invariants.base",
-    "Subject": "invariants.base",
-    "Tally": "invariants.base",
-    "excess": "invariants.base",
-    "relative": "invariants.base",
-    "visible": "invariants.base",
 }
 """The second part is what a class from outside tuneopt is made of: docs/bring-your-own-optimizer.md."""
 
 
+_GONE = ("Invariant", "Moment", "Subject", "Tally", "excess", "relative", "visible")
+"""What files of users imported while a rule was proven by an invariant."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _GONE:
+        raise InputError(
+            f"tuneopt.optim.{name} is gone: leave out the invariant, and give the class its formula as `reference` "
+            "(docs/bring-your-own-optimizer.md), or nothing for a generic proof"
+        )
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

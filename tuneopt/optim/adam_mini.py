@@ -21,7 +21,6 @@ from torch import Tensor
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Settings, given
-from tuneopt.optim.invariants.adam_mini import AdamMiniInvariant
 from tuneopt.optim.partition import QUERY_OR_KEY, block_count, by_block, heads_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
@@ -64,10 +63,6 @@ class AdamMiniRule(ElementwiseRule):
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
         """The first moment, and one second moment per block."""
         return {"exp_avg": shape, "exp_avg_sq": (block_count(shape, settings), 1, 1)}
-
-    def invariant(self) -> AdamMiniInvariant:
-        """One denominator per block, and the step of an independent Adam-mini."""
-        return AdamMiniInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

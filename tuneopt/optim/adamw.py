@@ -16,7 +16,6 @@ from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Settings, given
-from tuneopt.optim.invariants.adamw import AdamWInvariant
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule
 
@@ -80,10 +79,6 @@ class AdamWRule(ElementwiseRule):
 
     name = "adamw"
     state: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-
-    def invariant(self) -> AdamWInvariant:
-        """The change equals an independent AdamW step."""
-        return AdamWInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

@@ -1,7 +1,7 @@
 """Runs a plain `torch.optim.Optimizer` subclass that knows nothing of tuneopt.
 
 All parameters go into one param group, weight decay acts on whatever the class lets it act on, and the proof is the
-generic one: parameters move and stay finite. Which rule moved them, only a class with rules and invariants can show.
+generic one: parameters move and stay finite. Which rule moved them, only a class with a `reference` can show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from tuneopt.optim.base import Optimizer, Parameters, as_groups
 from tuneopt.optim.bucket import ParameterBucket
 from tuneopt.optim.hyperparameters import COMMON, Settings
-from tuneopt.optim.invariants.generic import GenericInvariant
 from tuneopt.optim.routing import Route
 from tuneopt.optim.rule import Rule, Shape
 from tuneopt.spec import InputError
@@ -33,10 +32,6 @@ class UndeclaredRule(Rule):
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
         """Raises `InputError`: a plain class does not say."""
         raise InputError(f"{self.name} does not declare its state; derive it from tuneopt.optim.Optimizer")
-
-    def invariant(self) -> GenericInvariant:
-        """Parameters moved, finite, and state there."""
-        return GenericInvariant()
 
 
 class Adapted(Optimizer):

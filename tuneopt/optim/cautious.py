@@ -17,7 +17,6 @@ from torch import Tensor
 from tuneopt.optim.adamw import root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Bounds, Settings, given
-from tuneopt.optim.invariants.cautious import CautiousInvariant
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, apply_in_one_pass, divided
@@ -69,10 +68,6 @@ class CautiousRule(ElementwiseRule):
 
     name = "cautious"
     state = ("exp_avg", "exp_avg_sq")
-
-    def invariant(self) -> CautiousInvariant:
-        """No entry moves against its gradient, and the others move by a rescaled AdamW step."""
-        return CautiousInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Count, DecayRate, Index, Positive, Settings, given
-from tuneopt.optim.invariants.kron import KronDiagonalInvariant, KronInvariant
 from tuneopt.optim.portions import slices
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, clip_rms, fit_diagonal, fit_number, fit_triangular, normalized
 from tuneopt.optim.routing import RouteRule
@@ -135,10 +134,6 @@ class KronRule(PreconditionedRule, MatrixRule):
             shapes |= {f"momentum_{index}": (k, r, c), f"left_{index}": (k, r, r), f"right_{index}": (k, c, c)}
         return shapes
 
-    def invariant(self) -> KronInvariant:
-        """Triangular factors that leave the identity when due, and the gradient preconditioned by them."""
-        return KronInvariant()
-
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `kron_update`."""
         indices = [tile.index for tile in tiles(tuple(gradients.shape[1:]), settings["block_size"])]
@@ -166,10 +161,6 @@ class KronDiagonalRule(PreconditionedRule, ElementwiseRule):
         rows = shape[0] if shape else 1
         columns = torch.Size(shape).numel() // rows if len(shape) > 1 else 0
         return {"momentum": shape, "left": (rows,), "right": (columns,)}
-
-    def invariant(self) -> KronDiagonalInvariant:
-        """Factors that change when due, and the gradient preconditioned by them."""
-        return KronDiagonalInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Settings, given
-from tuneopt.optim.invariants.lion import LionInvariant
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, apply_in_one_pass, divided
@@ -47,10 +46,6 @@ class LionRule(ElementwiseRule):
 
     name = "lion"
     state = ("exp_avg",)
-
-    def invariant(self) -> LionInvariant:
-        """Every entry moves by the same distance, with the sign of an independent momentum."""
-        return LionInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

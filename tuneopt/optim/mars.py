@@ -17,7 +17,6 @@ from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.bucket import Batch
 from tuneopt.optim.hyperparameters import NotNegative, given
-from tuneopt.optim.invariants.mars import MARSInvariant
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 
@@ -40,10 +39,6 @@ class MARSRule(AdamWRule):
 
     name = "mars"
     state = ("exp_avg", "exp_avg_sq", "previous_gradient")
-
-    def invariant(self) -> MARSInvariant:
-        """The change differs from AdamW's by exactly the correction."""
-        return MARSInvariant()
 
 
 class MARS(Optimizer):

@@ -16,7 +16,6 @@ from torch import Tensor
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Bounds, Count, DecayRate, OneOf, Only, Positive, ScalesRate, Settings, given
-from tuneopt.optim.invariants.orthogonal import MuonInvariant
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
@@ -50,10 +49,6 @@ class MuonRule(MatrixRule):
         """The scale of each matrix, which its stack no longer tells: there the short side comes first."""
         ratios = [[[max(1.0, out / fan_in) ** 0.5]] for out, fan_in in shapes]
         return {"scale": torch.tensor(ratios, dtype=like.dtype, device=like.device)}
-
-    def invariant(self) -> MuonInvariant:
-        """Singular values where Newton-Schulz sends them."""
-        return MuonInvariant()
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `muon_update`."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from tuneopt.optim.adamw import adamw_update, root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import OneOf, Settings, given
-from tuneopt.optim.invariants.nadamw import NAdamWInvariant
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule
@@ -57,10 +56,6 @@ class NAdamWRule(ElementwiseRule):
 
     name = "nadamw"
     state = ("exp_avg", "exp_avg_sq")
-
-    def invariant(self) -> NAdamWInvariant:
-        """The change equals an independent NAdamW step, and differs from AdamW's by the look-ahead."""
-        return NAdamWInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

@@ -1,146 +1,392 @@
-"""Proof that the named optimizer ran: each rule's invariant, measured on the real change of real parameters."""
+"""The update check: the proof that a trial's named optimizer ran.
+
+Beside the first steps of a trial it runs the optimizer's reference (`tuneopt.optim.reference`) in float64 on a few
+watched parameters: the gradients as the optimizer gets them, averages followed independently from step 0,
+hyperparameters from the trial's specification, routes from names and shapes. It compares with what the parameters
+really did. Nothing of the optimizer's own is trusted: neither state nor settings, groups or routes.
+
+Watched are, of every kind of parameter (square, tall and wide matrices, embedding, head, vectors), the first and the
+last one. Elementwise rules follow `reference.SAMPLE` entries of each, SOAP one block of a large matrix, the others
+whole matrices. At 1.2b that is at most 1 GiB and a few TFLOP in float64 for Muon, for three steps; at nano scales it
+is below 0.1 s. Nothing is changed, and nothing is kept when enough was seen.
+"""
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.invariants.base import Check, Invariant, Subject
-from tuneopt.spec import InputError
+from tuneopt.optim.hyperparameters import WORDS
+from tuneopt.optim.info import BUILT_IN
+from tuneopt.optim.reference import Reference, references, whole
+from tuneopt.optim.watching import Check, Follower, Mover, Watch, declared_routes, default_routes, generic_claims
+from tuneopt.spec import TrialSpec
 
-__all__ = ["Check", "Proof", "Witness"]
+__all__ = ["Check", "Proof", "UpdateCheck"]
 
-WATCHED = 8
-"""Parameters per group that are watched, spread evenly."""
-
-BUDGET = 2**31
-"""Limit on the summed `Invariant.cost` of a group, so that large models cost little too."""
+MEASURED_STEPS = 3
+"""Steps of each watched parameter that must be seen with a learning rate above 0."""
 
 PATIENCE = 200
-"""Observed steps with a learning rate above 0 after which a witness stops waiting."""
+"""Steps after which a check stops waiting for more; a trial writes no checkpoint before."""
+
+LARGE, TOO_LARGE = 2**22, 2**25
+"""Elements above which one parameter of a kind is watched, not two; above which none is where the rule needs all of
+it in float64 (embedding and head of the larger paper scales under Cautious and Kron)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """All checks of one trial; it passes when every one does."""
+    """All checks of one trial. ``status`` is passed, failed (another rule ran) or not measurable, ``reason`` why."""
 
-    passed: bool
+    status: str
+    reason: str
     checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the named optimizer is shown to have run."""
+        return self.status == "passed"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers are finite or null."""
-        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+        checks = [asdict(check) for check in self.checks]
+        return {"passed": self.passed, "status": self.status, "reason": self.reason, "checks": checks}
 
 
-class Witness:
+class UpdateCheck:
     """Watches the first steps of an optimizer from outside, without changing them.
 
-    Call `before_step` and `after_step` around every ``optimizer.step()``; both return at once when enough has been
-    seen (three steps with a learning rate above 0, and for SOAP one refresh of its bases). Gradients must be in place
-    before `before_step`. Build it before the first step, so that it follows the moments from their start; built
-    later, it starts from the optimizer's state.
+    Call `before_step` and `after_step` around every ``optimizer.step()``, with gradients in place, and `see_hessian`
+    with what ``update_hessian`` gets; all return at once when enough was seen. It must be built before the first step.
+
+    A trial builds it by `of_trial`. Built from an optimizer alone, it takes what the optimizer was constructed with as
+    its specification: ``defaults`` as hyperparameters, the routing table as routes. ``name`` says which built-in
+    optimizer is claimed; left out, it follows from the class.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        name: str = "",
+        *,
+        hyperparameters: Mapping[str, Any] | None = None,
+        model: nn.Module | None = None,
+        rate: Callable[[int], float] | None = None,
+    ) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise InputError(f"{type(optimizer).__name__} has no invariants; derive it from tuneopt.optim.Optimizer")
-        self._optimizer = optimizer
-        rules = {rule.name: rule for rule in optimizer.rules}
-        self._watches = [
-            _Watch(index, group["rule"], rules[group["rule"]].invariant(), _select(group, rules))
-            for index, group in enumerate(optimizer.param_groups)
-            if group["params"]
-        ]
+            raise InputError(
+                f"{type(optimizer).__name__} is no tuneopt.optim.Optimizer; build it by tuneopt.optim.create"
+            )
+        self._optimizer, self._rate = optimizer, rate
+        group = optimizer.param_groups[0]
+        self._peak = float(group.get("initial_lr", group["lr"]))
+        self._references = _references(optimizer, name)
+        self._h = dict(in_words(optimizer.defaults) if hyperparameters is None else hyperparameters)
+        self._parameters = self._named(model)
+        if model is None or not name:
+            self._routes = declared_routes(optimizer)
+        else:
+            self._routes = default_routes(model, name)
+        self._late = any(optimizer.state.values())
+        self._followers = list(self._chosen({entry.parameter: entry.shape for entry in optimizer.routing}))
         self._steps = 0
-
-    @property
-    def complete(self) -> bool:
+        self._clip = 1.0
+        self._estimates: list[int] = []
+        self._previous: dict[str, Any] = {}
+        self._without_gradient = 0
+        self.complete = self._late
         """Whether nothing more will be measured."""
-        groups = self._optimizer.param_groups
-        return self._steps >= PATIENCE or all(watch.invariant.done(groups[watch.group]) for watch in self._watches)
+
+    @classmethod
+    def of_trial(cls, spec: TrialSpec, optimizer: Optimizer, model: nn.Module) -> UpdateCheck:
+        """The check of a trial: everything from its specification and the model."""
+        return cls(optimizer, **trial_arguments(spec, type(optimizer), model))
 
     def before_step(self) -> None:
-        """Take the snapshots that the next step is measured against."""
+        """Take one step of each watched parameter's reference."""
         if self.complete:
             return
-        divisors = self._divisors()
-        for watch in self._watches:
-            for subject in watch.subjects(self._optimizer):
-                if watch.invariant.wants(subject):
-                    limit = subject.settings["max_grad_norm"]
-                    subject.divisor = divisors.get(limit, 1.0)
-                    watch.invariant.before(subject)
+        self._step_h = self._hyperparameters()
+        self._clip = self._divisor()
+        for watch in dict.fromkeys(follower.watch for follower in self._followers):
+            parameter, gradient = self._value(watch.name), self._gradient(watch.name)
+            if parameter is not None and gradient is None:
+                self._without_gradient += 1
+            elif parameter is not None and gradient is not None:
+                for follower in self._of(watch):
+                    follower.before(parameter, gradient, self._for(watch))
 
     def after_step(self) -> None:
         """Measure the step that was just taken."""
         if self.complete:
             return
-        self._steps += any(group["lr"] > 0 for group in self._optimizer.param_groups)
-        for watch in self._watches:
-            for subject in watch.subjects(self._optimizer):
-                watch.invariant.after(subject)
+        self._steps += 1
+        for watch in dict.fromkeys(follower.watch for follower in self._followers):
+            parameter = self._value(watch.name)
+            if parameter is None:
+                continue
+            for follower in self._of(watch):
+                if isinstance(follower, Mover):
+                    follower.after(parameter, self._for(watch), self._state(watch.name))
+                else:
+                    follower.after(parameter, self._for(watch))
+        done = self._steps >= PATIENCE or all(self._seen(follower) for follower in self._followers)
+        self.complete = self._all_say(done)
+
+    def see_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
+        """Take in what ``optimizer.update_hessian`` is given after the step that was just measured."""
+        if self.complete:
+            return
+        self._estimates.append(self._steps)
+        for follower in self._followers:
+            parameter = self._parameters.get(follower.watch.name)
+            if isinstance(follower, Follower) and parameter is not None and parameter in diagonal:
+                follower.average_hessian(diagonal[parameter], self._for(follower.watch))
 
     def proof(self) -> Proof:
         """What has been shown so far; a rule that could not be measured is not shown."""
-        main = self._optimizer.main.name
-        count = sum(len(group["params"]) for group in self._optimizer.param_groups if group["rule"] == main)
-        detail = "parameters under the optimizer's own rule"
-        checks = [Check(f"{main}.parameters", count > 0, float(count), ">= 1", detail)]
-        for watch in self._watches:
-            checks.extend(watch.invariant.checks(f"{watch.rule}[{watch.group}]"))
-        return Proof(all(check.passed for check in checks), tuple(checks))
+        self._share()
+        checks = [self._count(), *self._claims(), *self._generic_claims(), *self._refreshes()]
+        return judged(checks, self._obstacles())
 
-    def _divisors(self) -> dict[float, float]:
-        """What clipping divides by, for each limit."""
-        return {limit: max(1.0, square**0.5 / limit) for limit, square in self._squares().items()}
+    # What a sharded run does its own way.
 
-    def _squares(self) -> dict[float, float]:
-        """The squared norm of everything that is clipped to a limit."""
-        squares: dict[float, float] = {}
-        invariants = {watch.rule: watch.invariant for watch in self._watches}
-        for group in self._optimizer.param_groups:
-            limit = group["max_grad_norm"]
-            for parameter in group["params"]:
-                if limit > 0 and parameter.grad is not None:
-                    state = self._optimizer.state.get(parameter, {})
-                    clipped = invariants[group["rule"]].limited(parameter, group, state)
-                    norm = float(torch.linalg.vector_norm(clipped, dtype=torch.float64))
-                    squares[limit] = squares.get(limit, 0.0) + norm**2
-        return squares
+    def _named(self, model: nn.Module | None) -> dict[str, Tensor]:
+        """All parameters by name, as the model has them."""
+        if model is not None:
+            return {name: p for name, p in model.named_parameters() if p.requires_grad}
+        groups = self._optimizer.param_groups
+        return {name: p for group in groups for name, p in zip(group["param_names"], group["params"], strict=True)}
+
+    def _value(self, name: str) -> Tensor | None:
+        """The parameter, in its whole shape; None where it is not followed here."""
+        return self._parameters[name]
+
+    def _gradient(self, name: str) -> Tensor | None:
+        """Its gradient before the step; None where there is none."""
+        return self._parameters[name].grad
+
+    def _state(self, name: str) -> Mapping[str, Any]:
+        """The optimizer's state of it, which only generic claims look at."""
+        state: Mapping[str, Any] = self._optimizer.state.get(self._parameters[name], {})
+        return state
+
+    def _pieces(self) -> Iterator[tuple[str, Tensor]]:
+        """All gradients, or the pieces of them that are here, by name."""
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None:
+                yield name, parameter.grad
+
+    def _summed(self, square: float) -> float:
+        """The sum over all ranks."""
+        return square
+
+    def _all_say(self, done: bool) -> bool:
+        """Whether all ranks have seen enough."""
+        return done
+
+    def _share(self) -> None:
+        """Take over what other ranks have measured."""
+
+    # The measurement.
+
+    def _of(self, watch: Watch) -> list[Any]:
+        return [follower for follower in self._followers if follower.watch == watch]
+
+    def _seen(self, follower: Follower | Mover) -> bool:
+        if isinstance(follower, Mover):
+            return len(follower.moved) >= MEASURED_STEPS
+        return len(follower.errors) >= MEASURED_STEPS and self._steps >= follower.reference.steps(self._h)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        """Those of this step, with the rate that the schedule gives it."""
+        if self._rate is not None:
+            multiple = self._rate(self._steps)
+        else:
+            multiple = self._optimizer.param_groups[0]["lr"] / self._peak if self._peak else 0.0
+        return {**self._h, "learning_rate": self._h["learning_rate"] * multiple}
+
+    def _for(self, watch: Watch) -> dict[str, Any]:
+        decay = self._step_h.get("weight_decay", 0.0) if watch.decays else 0.0
+        return {**self._step_h, "weight_decay": decay, "clip": self._clip}
+
+    def _divisor(self) -> float:
+        """max(1, norm / max_grad_norm), with the joint norm of everything that the references clip, in float64."""
+        limit, total = float(self._h.get("max_grad_norm", 0.0)), 0.0
+        if limit == 0:
+            return 1.0
+        for name, gradient in self._pieces():
+            reference = self._references.get(self._routes[name].rule)
+            if reference is None or not reference.clipped(self._h):
+                continue
+            gradient = gradient.detach()
+            if reference.prepare:
+                # The norm needs every gradient of the step before. In bf16 a large one errs by 1e-6 in norm; so this
+                # takes 2 bytes a parameter while the check lasts.
+                before = self._previous.get(name, torch.zeros((), device=gradient.device)).double()
+                raw, (gradient, _) = gradient, reference.prepare(gradient.double(), {"previous": before}, self._h)
+                self._previous[name] = raw.to(torch.bfloat16 if raw.numel() > LARGE else torch.float32, copy=True)
+            total += float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) ** 2
+        return max(1.0, math.sqrt(self._summed(total)) / limit)
+
+    def _chosen(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[Follower | Mover]:
+        """The first and the last parameter of every kind, as far as their size allows."""
+        kinds: dict[tuple[str, str, bool], list[Watch]] = {}
+        for watch in self._routes.values():
+            kinds.setdefault((watch.rule, watch.kind, watch.decays), []).append(watch)
+        for watches in kinds.values():
+            size = math.prod(shapes[watches[0].name])
+            for watch in dict.fromkeys((watches[0], watches[-1 if size <= LARGE else 0])):
+                reference = self._references.get(watch.rule)
+                if reference is None:
+                    yield Mover(watch)
+                elif size <= TOO_LARGE or reference.part is not whole:
+                    yield from (Follower(watch, piece, reference) for piece in range(watch.pieces))
+
+    # What was found.
+
+    def _count(self) -> Check:
+        main = next(iter(self._references), self._optimizer.main.name)
+        count = sum(watch.rule == main for watch in self._routes.values())
+        return Check(f"{main}.parameters", count > 0, float(count), ">= 1", "parameters under the optimizer's own rule")
+
+    def _claims(self) -> Iterator[Check]:
+        """The error of each rule on each kind of parameter."""
+        claims: dict[str, list[Follower]] = {}
+        for follower in self._followers:
+            if isinstance(follower, Follower):
+                claims.setdefault(f"{follower.watch.rule}.{follower.watch.kind}", []).append(follower)
+        for name, followers in claims.items():
+            errors = {
+                (follower.watch.name, step): error for follower in followers for step, error in follower.errors.items()
+            }
+            bound = followers[0].bound
+            failed = [where for where, error in errors.items() if not error <= bound]
+            finite = [where for where, error in errors.items() if math.isfinite(error)]
+            worst = max(finite, key=errors.__getitem__, default=None)
+            detail = f"{len(errors)} measurements, {len(failed)} failed"
+            detail += f"; worst at {worst[0]}, step {worst[1]}" if worst else ""
+            expected = f"distance to the reference step, relative and beyond rounding, <= {bound:g}"
+            measured = errors[worst] if worst else None
+            lost = any(follower.diverged for follower in followers)
+            yield Check(
+                name, bool(errors) and not failed and not lost, measured, expected, detail if errors else "not measured"
+            )
+
+    def _generic_claims(self) -> Iterator[Check]:
+        movers = [follower for follower in self._followers if isinstance(follower, Mover)]
+        for rule in dict.fromkeys(mover.watch.rule for mover in movers):
+            own = [mover for mover in movers if mover.watch.rule == rule]
+            yield from generic_claims(rule, own)
+
+    def _refreshes(self) -> Iterator[Check]:
+        """Whether estimates of the Hessian came when they were due; nothing where none was due yet."""
+        if not any(isinstance(f, Follower) and f.reference.hessian for f in self._followers):
+            return
+        due = [step for step in range(1, self._steps) if step % self._h["hessian_interval"] == 0]
+        came = [step for step in self._estimates if step < self._steps]
+        if due or came:
+            expected = "steps with an estimate of the Hessian that was not due, or without one that was, 0"
+            wrong = set(due) ^ set(came)
+            name = f"{next(iter(self._references))}.refresh"
+            yield Check(
+                name, not wrong, float(len(wrong)), expected, f"estimates after the steps {came}, due after {due}"
+            )
+
+    def _obstacles(self) -> list[str]:
+        """Why nothing can be said about the rule, if so: no other words of a failed check would be true."""
+        if self._late:
+            return ["the check was built after the optimizer's first steps; build it before"]
+        followers = [follower for follower in self._followers if isinstance(follower, Follower)]
+        movers = [follower for follower in self._followers if isinstance(follower, Mover)]
+        found = []
+        for step in dict.fromkeys(step for follower in followers for step in follower.errors):
+            # All of them: a single parameter that stays in place is a wrong rule.
+            if all(step in follower.stuck for follower in followers if step in follower.errors):
+                found.append(
+                    f"the optimizer dropped gradients: in step {step} no watched parameter moved by more than its "
+                    "weight decay, though every one had a gradient"
+                )
+                break
+        if movers and all(mover.moved and not any(mover.moved) for mover in movers):
+            found.append("the optimizer dropped gradients: no watched parameter moved, though every one had a gradient")
+        if self._without_gradient and not any(f.errors for f in followers) and not any(m.moved for m in movers):
+            found.append("no watched parameter had a gradient before the step")
+        if any(follower.diverged for follower in followers):
+            found.append("gradients were not finite")
+        return found
 
 
-@dataclass(slots=True)
-class _Watch:
-    """One group, its invariant and the positions of the parameters that are looked at."""
-
-    group: int
-    rule: str
-    invariant: Invariant
-    positions: list[int]
-
-    def subjects(self, optimizer: Optimizer) -> list[Subject]:
-        group = optimizer.param_groups[self.group]
-        found = ((group["param_names"][i], group["params"][i]) for i in self.positions)
-        return [
-            Subject(name, parameter, group, optimizer.state.get(parameter, {}))
-            for name, parameter in found
-            if parameter.grad is not None
-        ]
+def judged(checks: Sequence[Check], obstacles: Iterable[str]) -> Proof:
+    """The verdict on all checks; obstacles count only where a check did not pass."""
+    failed = [check for check in checks if not check.passed]
+    obstacles = list(dict.fromkeys(obstacles))
+    if not failed:
+        return Proof("passed", "", tuple(checks))
+    if obstacles:
+        return Proof("not measurable", "; ".join(obstacles), tuple(checks))
+    unseen = [check.name for check in failed if check.measured is None]
+    if len(unseen) == len(failed):
+        return Proof("not measurable", f"{', '.join(unseen)}: no step stood out from rounding", tuple(checks))
+    worst = ", ".join(check.name for check in failed if check.measured is not None)
+    return Proof("failed", f"not the steps of the named optimizer: {worst}", tuple(checks))
 
 
-def _select(group: dict[str, Any], rules: dict[str, Any]) -> list[int]:
-    """Positions spread evenly over the group, as many as the budget allows and always one."""
-    count = len(group["params"])
-    wanted = min(WATCHED, count)
-    spread = [index * count // wanted for index in range(wanted)]
-    invariant = rules[group["rule"]].invariant()
-    chosen: list[int] = []
-    spent = 0
-    for position in spread:
-        spent += invariant.cost(group["params"][position])
-        if not chosen or spent <= BUDGET:
-            chosen.append(position)
-    return chosen
+def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) -> dict[str, Any]:
+    """What an `UpdateCheck` needs to know about a trial: its specification, and what the class declares as defaults."""
+    parameters = inspect.signature(kind).parameters.values()
+    declared = {each.name: each.default for each in parameters if each.default not in (each.empty, None)}
+    return {
+        "name": spec.optimizer if spec.optimizer in {entry.name for entry in BUILT_IN} else "",
+        "hyperparameters": {**in_words(declared), "heads": spec.regime.scale.heads, **spec.config},
+        "model": model,
+        "rate": lambda step: scheduled(step, spec.steps, spec.config),
+    }
+
+
+def in_words(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments in the words of the search spaces."""
+    found = {WORDS.get(key, key): value for key, value in defaults.items()}
+    for position, beta in enumerate(found.pop("betas", ()), start=1):
+        found[f"beta{position}"] = beta
+    return found
+
+
+def scheduled(step: int, steps: int, config: Mapping[str, Any]) -> float:
+    """The multiple of the peak rate at ``step``, counted from 0: linear warmup, then a cosine or a linear fall.
+
+    Written once more, from the study's text (arXiv 2509.02046), so that a wrong schedule shows in the updates.
+    """
+    warmup, floor = float(config.get("warmup", 0)), float(config.get("min_lr_ratio", 0.0))
+    warmup = round(warmup * steps) if warmup < 1 else int(warmup)
+    if step < warmup:
+        return step / warmup
+    if config.get("lr_schedule", "cosine") == "cosine":
+        left = (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup)))) / 2
+    else:
+        falling = min(int(float(config.get("decay", 1.0)) * steps), steps - warmup)
+        left = min(1.0, (steps - step) / falling) if falling > 0 else 1.0
+    return floor + (1 - floor) * left
+
+
+def _references(optimizer: Optimizer, name: str) -> dict[str, Reference]:
+    """By rule, the main one first: a built-in optimizer's, or what a class from outside gives as ``reference``."""
+    kind = type(optimizer)
+    if not name and kind.__module__.startswith("tuneopt.optim."):
+        homes = {entry.implementation: entry.name for entry in BUILT_IN}
+        name = homes.get(f"{kind.__module__}:{kind.__name__}", "")
+    if name:
+        return references(name)
+    given = getattr(kind, "reference", None) or getattr(getattr(kind, "kind", None), "reference", None)
+    if isinstance(given, Reference):
+        return {optimizer.main.name: given}
+    return dict(given or {})

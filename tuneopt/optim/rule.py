@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.hyperparameters import Settings
-from tuneopt.optim.invariants.base import Invariant
 from tuneopt.optim.portions import portions
 
 Shape = tuple[int, ...]
@@ -34,10 +33,6 @@ class Rule(ABC):
         Rules whose state has other shapes than the parameter override this.
         """
         return dict.fromkeys(self.state, shape)
-
-    @abstractmethod
-    def invariant(self) -> Invariant:
-        """A fresh check of what this rule alone does to parameters."""
 
     def draws(self, settings: Settings, step: int) -> bool:
         """Whether `direction` needs standard normal numbers at this step, as ``state["probe"]``, shaped as gradients.

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Bounds, Count, DecayRate, OneOf, Only, Positive, ScalesRate, Settings, given
-from tuneopt.optim.invariants.scion import ScionInvariant, SignumInvariant
 from tuneopt.optim.muon import MuonRule
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
 from tuneopt.optim.portions import slices
@@ -52,10 +51,6 @@ class ScionRule(MuonRule):
 
     name = "scion"
 
-    def invariant(self) -> ScionInvariant:
-        """Singular values where Newton-Schulz sends them."""
-        return ScionInvariant()
-
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `scion_update`."""
         for some in slices(gradients):
@@ -78,10 +73,6 @@ class SignumRule(ElementwiseRule):
     name = "signum"
     state = ("momentum_buffer",)
     separable = True
-
-    def invariant(self) -> SignumInvariant:
-        """Every entry moves by the learning rate, against an independent average."""
-        return SignumInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

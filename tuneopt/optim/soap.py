@@ -21,7 +21,6 @@ from torch import Tensor
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Count, DecayRate, OneOf, Settings, given
-from tuneopt.optim.invariants.soap import SOAPInvariant
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
@@ -111,10 +110,6 @@ class SOAPRule(MatrixRule):
             sides = ((k, r, r), (k, c, c), (k, r, r), (k, c, c), (k, r, c), (k, r, c))
             shapes |= {f"{key}_{tile.index}": side for key, side in zip(STATE, sides, strict=True)}
         return shapes
-
-    def invariant(self) -> SOAPInvariant:
-        """Orthogonal eigenbases, and Adam in them."""
-        return SOAPInvariant()
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See `soap_update`, applied to the blocks of each tile."""

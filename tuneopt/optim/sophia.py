@@ -15,7 +15,6 @@ from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Count, Positive, Settings, given
-from tuneopt.optim.invariants.sophia import SophiaInvariant
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule
 
@@ -54,10 +53,6 @@ class SophiaRule(ElementwiseRule):
     name = "sophia"
     state = ("exp_avg", "hessian")
     separable = True
-
-    def invariant(self) -> SophiaInvariant:
-        """Bounded by the learning rate, with a Hessian that is refreshed on schedule."""
-        return SophiaInvariant()
 
     def direction(
         self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.proof import Witness
+from tuneopt.optim.proof import UpdateCheck
 from tuneopt.spec import InputError
 
 __all__ = ["OptimizerConformance", "TinyModel", "seed_gradients"]
@@ -55,12 +55,20 @@ def seed_gradients(model: nn.Module, seed: int, scale: float = 0.01) -> None:
         parameter.grad = (scale * torch.randn(parameter.shape, generator=generator)).to(parameter)
 
 
-def seed_hessian(model: nn.Module, optimizer: Optimizer, seed: int, scale: float = 0.01) -> None:
-    """Give an optimizer that asks for the Hessian's diagonal one made of ``seed``, the step done, where it is due."""
+def seed_hessian(
+    model: nn.Module, optimizer: Optimizer, seed: int, scale: float = 0.01, check: UpdateCheck | None = None
+) -> None:
+    """Give an optimizer that asks for the Hessian's diagonal one made of ``seed``, the step done, where it is due.
+
+    ``check`` sees what the optimizer gets.
+    """
     if optimizer.hessian_interval and (seed + 1) % optimizer.hessian_interval == 0:
         generator = torch.Generator().manual_seed(seed)
         numbers = {p: scale * torch.randn(p.shape, generator=generator) for p in model.parameters()}
-        optimizer.update_hessian({p: number.to(p) for p, number in numbers.items()})
+        diagonal = {p: number.to(p) for p, number in numbers.items()}
+        optimizer.update_hessian(diagonal)
+        if check:
+            check.see_hessian(diagonal)
 
 
 class OptimizerConformance:
@@ -281,18 +289,18 @@ class OptimizerConformance:
         assert optimizer.state_bytes() == optimizer.predicted_state_bytes() > 0
 
     def test_proof_passes_and_watching_changes_nothing(self) -> None:
-        """The optimizer is what its name says, and the witness is silent."""
+        """The optimizer is what its name or its reference says, as far as it gives one, and the check is silent."""
         model = TinyModel()
         optimizer = self.make(model)
-        witness = Witness(optimizer)
+        check = UpdateCheck(optimizer)
         for seed in range(14):
             seed_gradients(model, seed)
-            witness.before_step()
+            check.before_step()
             optimizer.step()
-            witness.after_step()
-            seed_hessian(model, optimizer, seed)
-        proof = witness.proof()
-        assert proof.passed, [check for check in proof.checks if not check.passed]
+            check.after_step()
+            seed_hessian(model, optimizer, seed, check=check)
+        proof = check.proof()
+        assert proof.passed, [claim for claim in proof.checks if not claim.passed]
         assert_equal_models(model, self.run(14)[0])
 
 

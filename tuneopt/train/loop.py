@@ -25,7 +25,7 @@ from torch import Tensor
 from tuneopt.data import Corpus
 from tuneopt.errors import InputError
 from tuneopt.ledger import CurvePoint, finite
-from tuneopt.optim.proof import Witness
+from tuneopt.optim.proof import UpdateCheck
 from tuneopt.spec import TrialSpec
 from tuneopt.train.batches import TrainBatches
 from tuneopt.train.building import WarmModels, build_optimizer
@@ -94,14 +94,14 @@ class Training:
             self.final_losses: tuple[float, float] | None = None
             self.diverged = False
             self.proof: dict[str, Any] | None = None
-            self.witness: Witness | None = None
+            self.update_check: UpdateCheck | None = None
             self._train_loss = torch.zeros((), dtype=torch.float64, device=self.device)
 
             # Restore. The strategy loads in any case: it hands the model to DDP or DeepSpeed with these weights.
             saved = self._newest_checkpoint()
             self.strategy.load(self.optimizer, saved)
             if saved is None:
-                self.witness = self.strategy.witness()
+                self.update_check = self.strategy.update_check()
             else:
                 self._go_on(saved)
         self._saved_at = time.perf_counter()
@@ -140,7 +140,7 @@ class Training:
                 self.train_step()
             # No checkpoint before the proof is taken, because a resumed run could not take it any more; none at the
             # end, where the record follows.
-            if self.store is None or self.witness is not None or self.step >= self.steps:
+            if self.store is None or self.update_check is not None or self.step >= self.steps:
                 continue
             # Rank 0 decides: clocks differ, and ranks write together.
             if self.ranks.first_says(time.perf_counter() - self._saved_at >= self.store.pause):
@@ -170,18 +170,20 @@ class Training:
             diagonal = self.strategy.hessian(self.batches.window(first, count), weight, self.step)
 
         # 4. Optimizer step; the update check records it.
-        if self.witness:
-            self.witness.before_step()
+        if self.update_check:
+            self.update_check.before_step()
         self._train_loss += self.strategy.step()
-        if self.witness:
-            self.witness.after_step()
-            if self.witness.complete:
+        if self.update_check:
+            self.update_check.after_step()
+            if self.update_check.complete:
                 self._take_proof()
 
         # 5. The estimate counts from the next step on (Liu et al., algorithm 3), so the optimizer gets it last.
         if diagonal is not None:
             for optimizer in self.strategy.optimizers:
                 optimizer.update_hessian(diagonal)
+            if self.update_check:
+                self.update_check.see_hessian(diagonal)
         self.step += 1
         if self.step >= self.steps:
             self.batches.close()
@@ -196,6 +198,9 @@ class Training:
         """Write a checkpoint now (nothing where the trial has no checkpoint folder)."""
         if self.store is None:
             return
+        if self.update_check is not None:
+            # What was shown so far: a resumed run cannot follow the averages from their start any more.
+            self.proof = self.update_check.proof().to_dict()
         with self._clock("checkpoint"):
             self._share_train_loss()
             progress = {
@@ -233,13 +238,13 @@ class Training:
             if at_end and not self.diverged:
                 self.final_losses = self.held_out.losses(self.strategy.loss, final=True)
                 self.diverged = not all(math.isfinite(value) for value in self.final_losses)
-            if at_end and self.witness is not None:
+            if at_end and self.update_check is not None:
                 self._take_proof()  # of a run so short that the check saw less than it wanted
         return point
 
     def _take_proof(self) -> None:
-        assert self.witness is not None
-        self.proof, self.witness = self.witness.proof().to_dict(), None
+        assert self.update_check is not None
+        self.proof, self.update_check = self.update_check.proof().to_dict(), None
 
     def _share_train_loss(self) -> None:
         """Replace each rank's own part of the train loss by the mean over all, which every rank goes on from."""

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.proof import Witness
+from tuneopt.optim.proof import UpdateCheck
 from tuneopt.spec import TrialSpec
 from tuneopt.train.building import BuiltModel, LossFunction, LossModule, WarmModels
 from tuneopt.train.checkpoint import CheckpointStore, by_position
@@ -53,7 +53,7 @@ class ParallelStrategy(Protocol):
     def hessian(self, window: Tensor, weight: float, step: int) -> dict[Tensor, Tensor]:
         """An estimate of the Hessian's diagonal, by the parameters of `optimizers`; ``weight`` is this rank's share."""
 
-    def witness(self) -> Witness:
+    def update_check(self) -> UpdateCheck:
         """The update check of this trial; all ranks use it together."""
 
     def step(self) -> Tensor | float:
@@ -133,9 +133,9 @@ class SingleProcess:
         """On the plain model, outside compiled code and DDP's hooks."""
         return estimate(self.built.model, window, weight, self.built.micro_batch, self.spec.seed, step)
 
-    def witness(self) -> Witness:
+    def update_check(self) -> UpdateCheck:
         """It compares parameters and gradients where they are."""
-        return Witness(self.optimizer)
+        return UpdateCheck.of_trial(self.spec, self.optimizer, self.built.model)
 
     def step(self) -> float:
         """The optimizer moves the parameters by the gradients that they hold."""
@@ -160,7 +160,7 @@ class DataParallel:
         # A replica of one process does everything but communicate.
         self.prepare = self.replica.prepare
         self.drop_gradients = self.replica.drop_gradients
-        self.witness = self.replica.witness
+        self.update_check = self.replica.update_check
         self.step = self.replica.step
         self.close = self.replica.close
 

@@ -114,13 +114,6 @@ class Owned:
         for bucket in self.buckets:
             bucket.optimizer.load_state_dict(by_position({"state": state}, bucket.optimizer))
 
-    def show_state(self, seen: Optimizer) -> None:
-        """Let another optimizer over some of the tensors see their state, which is there from the first step on."""
-        held = {name: bucket.optimizer.state[own] for bucket in self.buckets for name, own in bucket.parameters.items()}
-        for group in seen.param_groups:
-            for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                seen.state[parameter] = held[name]
-
     def _clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
         """As `tuneopt.optim.bucket.norm_divisors`, by norms over all ranks."""
         limits = [float(batch.settings["max_grad_norm"]) for batch in batches]

@@ -37,7 +37,7 @@ from tuneopt.train.zero.engine import (
 from tuneopt.train.zero.owned import Owned
 from tuneopt.train.zero.owners import assign, cut, loads, needs_all
 from tuneopt.train.zero.shards import Exchange, Shards
-from tuneopt.train.zero.witness import ShardedWitness
+from tuneopt.train.zero.update_check import ShardedUpdateCheck
 
 
 class Zero:
@@ -134,9 +134,10 @@ class Zero:
         parameters = self.owned.parameters
         return {parameters[name]: value for name, value in estimates.items()}
 
-    def witness(self) -> ShardedWitness:
-        """It looks at the state where that is, and at the weights that really move: the shards."""
-        return ShardedWitness(self.optimizer, self.owned, self.exchange, self.shards, self.ranks)
+    def update_check(self) -> ShardedUpdateCheck:
+        """It follows parameters at their owners, on the weights that really move: the shards."""
+        model, owned, exchange = self.built.model, self.owned, self.exchange
+        return ShardedUpdateCheck(self.spec, self.optimizer, model, owned, exchange, self.shards, self.ranks)
 
     def step(self) -> Tensor:
         """Put updates in the place of the gradients, bucket by bucket; then DeepSpeed applies them to its shards."""

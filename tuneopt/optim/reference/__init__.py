@@ -1,0 +1,99 @@
+"""Each update rule once more, in float64, as its paper writes it: what the fast code is compared with.
+
+A reference is two pure functions. They share nothing with the fast code: no kernels, no stacks, no state layout, and
+none of its settings. The tests run them for whole trainings, and the update check of a trial (`tuneopt.optim.proof`)
+runs them beside the first steps. One file holds one optimizer, and its ``RULES`` name the rules of its parameters.
+
+Hyperparameters ``h`` carry the words of the search spaces (``learning_rate``, ``beta1``, ``epsilon``, ...) and:
+``learning_rate`` is the rate of this step, ``weight_decay`` is 0 for a parameter that does not decay, ``name`` is the
+parameter's name, ``piece`` the number of the logical matrix in a fused weight, and ``clip`` what the joint norm clip
+divided the gradient by.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Hyperparameters: TypeAlias = Mapping[str, Any]
+State: TypeAlias = dict[str, Any]
+Shape: TypeAlias = tuple[int, ...]
+
+SAMPLE = 65_536
+"""Entries of a large tensor that are followed where a rule allows a part: a relative error needs no more."""
+
+
+def entries(tensor: Tensor, h: Hyperparameters) -> Tensor:
+    """A sample of single entries, evenly spaced, as a vector: for rules in which no entry sees another."""
+    return tensor.reshape(-1)[:: max(1, tensor.numel() // SAMPLE)]
+
+
+def whole(tensor: Tensor, h: Hyperparameters) -> Tensor:
+    """All of it: for rules in which every entry sees every other."""
+    return tensor
+
+
+def all_entries(difference: Tensor, state: State) -> Tensor:
+    """A difference as it is: the rule determines every entry."""
+    return difference
+
+
+def but_flipped_signs(difference: Tensor, state: State) -> Tensor:
+    """A difference without its largest thousandth, for rules that take a sign.
+
+    Where the sign hangs on the last bit, fp32 and float64 disagree: about one entry in ten million, whose error is
+    twice the rate. Vectors of less than a thousand entries are taken whole.
+    """
+    flat = difference.reshape(-1)
+    return flat.abs().sort().values[: flat.numel() - flat.numel() // 1000]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One update rule in float64, and how far an fp32 step may be from it.
+
+    ``init(shape, h)`` gives the state before the first step, ``update(p, g, state, step, h)`` the parameter and the
+    state after one step; g is clipped already, ``step`` counts from 1. Neither changes what it is given.
+    """
+
+    init: Callable[[Shape, Hyperparameters], State]
+    update: Callable[[Tensor, Tensor, State, int, Hyperparameters], tuple[Tensor, State]]
+    bound: Callable[[Hyperparameters], float] = lambda h: 2e-5
+    """Largest relative error of a step. Elementwise rules err by 3e-7 in fp32, so that this leaves room and still shows
+    a missing weight decay (2e-3 of a step at the usual 0.1 x 0.02)."""
+    part: Callable[[Tensor, Hyperparameters], Tensor] = whole
+    """What of a parameter, its gradient and its Hessian is followed; `entries` where no entry sees another."""
+    determined: Callable[[Tensor, State], Tensor] = all_entries
+    """What of a difference to the rule is more than amplified rounding; the state is that before the step."""
+    clipped: Callable[[Hyperparameters], bool] = lambda h: True
+    """Whether the gradient is part of the joint norm that is clipped to ``max_grad_norm``."""
+    prepare: Callable[[Tensor, State, Hyperparameters], tuple[Tensor, State]] | None = None
+    """For rules that clip something made of the gradient: that, and the state for the next step. Elementwise."""
+    hessian: Callable[[Tensor, State, Hyperparameters], State] | None = None
+    """The state after an estimate of the Hessian's diagonal, due every ``hessian_interval`` steps."""
+    steps: Callable[[Hyperparameters], int] = lambda h: 3
+    """Least number of steps that show all of the rule, such as the one after a refresh."""
+
+
+def references(optimizer: str) -> dict[str, Reference]:
+    """The rules of a built-in optimizer by name, the main one first, the one of embeddings, head and vectors last."""
+    rules: dict[str, Reference] = importlib.import_module(f"{__name__}.{optimizer}").RULES
+    return rules
+
+
+def rule_of(optimizer: str, name: str, kind: str) -> str:
+    """The rule of a parameter of this name and kind (see `tuneopt.optim.proof.kind_of`): matrices have the main one."""
+    own = getattr(importlib.import_module(f"{__name__}.{optimizer}"), "rule_of", None)
+    if own is not None:
+        return str(own(name, kind))
+    return list(references(optimizer))[0 if kind in ("square", "tall", "wide") else -1]
+
+
+def zeros(shape: Shape) -> Tensor:
+    """Where averages start; float64."""
+    return torch.zeros(shape, dtype=torch.float64)

@@ -1,0 +1,227 @@
+"""What an update check watches: parameters by their kind, each followed in float64, or only seen to move."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.reference import Reference, rule_of
+
+VISIBLE = 0.1
+"""A step counts when rounding of the parameter is at most this part of it, in norm; it is taken off the error."""
+
+GENERIC = "a generic proof: the class gives no reference, so this cannot show which rule ran"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One measured claim. ``measured`` is the worst value seen, None when nothing could be measured."""
+
+    name: str
+    passed: bool
+    measured: float | None
+    expected: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Where one parameter belongs: its rule, kind of shape and decay, and the logical matrices that it holds."""
+
+    name: str
+    rule: str
+    kind: str
+    decays: bool
+    pieces: int = 1
+    transposed: bool = False
+
+
+@dataclass(slots=True)
+class Follower:
+    """A watched matrix or vector, followed in float64."""
+
+    watch: Watch
+    piece: int
+    reference: Reference
+    state: dict[str, Any] | None = None
+    step: int = 0
+    """Steps that it took with a gradient."""
+    errors: dict[int, float] = field(default_factory=dict)
+    """Relative error of each measured step, rounding taken off."""
+    bound: float = math.nan
+    stuck: list[int] = field(default_factory=list)
+    """Steps in which it moved by its decay alone, or not at all, though its gradient asked for more."""
+    diverged: bool = False
+    """Whether gradient or parameter were no numbers before a step; nothing is measured from there on."""
+    pending: tuple[Tensor, Tensor, Tensor, dict[str, Any]] | None = None
+    """Before a step: the parameter, where the rule puts it, where decay alone would, and the state."""
+
+    def before(self, parameter: Tensor, gradient: Tensor, h: dict[str, Any]) -> None:
+        """Take one step of the reference; both tensors have the shape of the parameter."""
+        h = {**h, "name": self.watch.name, "piece": self.piece}
+        p, g = (self._part(tensor, h) for tensor in (parameter, gradient))
+        if not bool(g.isfinite().all() & p.isfinite().all()):
+            self.diverged = True
+        if self.diverged:
+            return
+        with torch.device(p.device):
+            state = self.reference.init(tuple(p.shape), h) if self.state is None else self.state
+            self.step += 1
+            self.bound = self.reference.bound(h)
+            g, prepared = self.reference.prepare(g, state, h) if self.reference.prepare else (g, state)
+            g = g / h["clip"] if self.reference.clipped(h) else g
+            after, self.state = self.reference.update(p, g, prepared, self.step, h)
+        self.pending = p, after, p * (1 - h["learning_rate"] * h["weight_decay"]), state
+
+    def after(self, parameter: Tensor, h: dict[str, Any]) -> None:
+        """Compare with where the parameter went."""
+        if self.pending is None:
+            return
+        (before, goal, decayed, state), self.pending = self.pending, None
+        now = self._part(parameter, h)
+        wrong, due, moved = (self.reference.determined(x, state) for x in (now - goal, goal - before, now - decayed))
+        if not due.numel():
+            return
+        size = float(due.norm())
+        # The parameter is stored in its own precision, and what `determined` leaves out takes its share of that along.
+        noise = torch.finfo(parameter.dtype).eps * float(before.norm()) * math.sqrt(due.numel() / before.numel())
+        if h["learning_rate"] == 0 or size == 0:
+            if bool((now != before).any()):
+                self.errors[self.step] = math.inf
+        elif not bool(now.isfinite().all()):
+            self.errors[self.step] = math.inf
+        elif noise <= VISIBLE * size:
+            self.errors[self.step] = max(0.0, float(wrong.norm()) - noise) / size
+            stays = float(moved.norm()) <= noise or bool((now == before).all())
+            if stays and self.errors[self.step] > self.bound:
+                self.stuck.append(self.step)
+
+    def average_hessian(self, estimate: Tensor, h: dict[str, Any]) -> None:
+        """Take in an estimate of the Hessian's diagonal, shaped as the parameter, after a step."""
+        if self.reference.hessian and self.state is not None:
+            self.state = self.reference.hessian(self._part(estimate, h), self.state, h)
+
+    def measured(self) -> dict[str, Any]:
+        """What was found, as plain values."""
+        return {key: getattr(self, key) for key in ("errors", "bound", "stuck", "diverged")}
+
+    def _part(self, tensor: Tensor, h: Mapping[str, Any]) -> Tensor:
+        """What is followed of a parameter-shaped tensor, in float64."""
+        tensor = tensor.detach()
+        if self.watch.transposed:
+            tensor = tensor.mT
+        tensor = (
+            tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor.reshape(-1) if not tensor.ndim else tensor
+        )
+        if self.watch.pieces > 1:
+            tensor = tensor.chunk(self.watch.pieces)[self.piece]
+        return self.reference.part(tensor, h).to(torch.float64, copy=True)
+
+
+@dataclass(slots=True)
+class Mover:
+    """A watched parameter of an optimizer that gives no reference: what every optimizer does."""
+
+    watch: Watch
+    pending: tuple[Tensor, bool] | None = None
+    moved: list[float] = field(default_factory=list)
+    """Largest change of an entry in each step with a learning rate and a gradient."""
+    at_rest: list[float] = field(default_factory=list)
+    """The same in steps at learning rate 0."""
+    infinite: int = 0
+    state_bytes: int = 0
+
+    def before(self, parameter: Tensor, gradient: Tensor, h: dict[str, Any]) -> None:
+        """Keep the parameter."""
+        self.pending = parameter.detach().clone(), bool(gradient.any())
+
+    def after(self, parameter: Tensor, h: dict[str, Any], state: Mapping[str, Any]) -> None:
+        """Look at the change, and at the optimizer's ``state`` of the parameter."""
+        if self.pending is None:
+            return
+        (before, has_gradient), self.pending = self.pending, None
+        tensors = [value for value in state.values() if isinstance(value, Tensor)]
+        self.state_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        looked_at = [parameter.detach(), *(tensor for tensor in tensors if tensor.is_floating_point())]
+        self.infinite += sum(int((~tensor.isfinite()).sum()) for tensor in looked_at)
+        change = float((parameter.detach().double() - before.double()).abs().max())
+        if h["learning_rate"] == 0:
+            self.at_rest.append(change)
+        elif has_gradient:
+            self.moved.append(change)
+
+    def measured(self) -> dict[str, Any]:
+        """What was found, as plain values."""
+        return {key: getattr(self, key) for key in ("moved", "at_rest", "infinite", "state_bytes")}
+
+
+def generic_claims(rule: str, movers: Sequence[Mover]) -> Iterator[Check]:
+    """What holds for every optimizer: parameters move by a rate above 0 and by no other, and all stays finite."""
+    seen = [mover for mover in movers if mover.moved]
+    smallest = min((max(mover.moved) for mover in seen), default=0.0)
+    rest = [change for mover in movers for change in mover.at_rest]
+    bad, holders = sum(mover.infinite for mover in movers), sum(mover.state_bytes > 0 for mover in movers)
+    watched = f"{len(seen)} watched parameters; {GENERIC}"
+    if rest:
+        expected = "generic: largest change of an entry at learning rate 0 is 0"
+        yield Check(f"{rule}.rate", max(rest) == 0, max(rest), expected, f"{len(rest)} measurements; {GENERIC}")
+    expected = "generic: smallest of the largest changes of an entry is above 0"
+    yield Check(
+        f"{rule}.moved", bool(seen) and smallest > 0, smallest if math.isfinite(smallest) else None, expected, watched
+    )
+    yield Check(f"{rule}.finite", bool(seen) and bad == 0, float(bad), "generic: no NaN or infinity", watched)
+    expected = "generic: state for every watched parameter, or for none"
+    held = f"{sum(mover.state_bytes for mover in movers)} bytes of state for {watched}"
+    yield Check(f"{rule}.state", bool(seen) and holders in (0, len(movers)), float(holders), expected, held)
+
+
+def kind_of(name: str, shape: Sequence[int], module: str = "") -> str:
+    """What a parameter is, by its name and shape: vector, head, embedding, tensor, or a square, tall or wide matrix."""
+    if len(shape) < 2 or min(shape) < 2:
+        return "vector"
+    if re.search(r"(^|[._])(lm_head|embed_out|unembed|head|output|score|classifier)\.weight$", name):
+        return "head"
+    if module == "Embedding" or re.search(r"(^|[._])(\w*embed\w*|wte|wpe|(tok|pos)\w*_emb)([._]|$)", name):
+        return "embedding"
+    if len(shape) > 2:
+        return "tensor"
+    return "square" if shape[0] == shape[1] else "tall" if shape[0] > shape[1] else "wide"
+
+
+def default_routes(model: nn.Module, optimizer: str) -> dict[str, Watch]:
+    """Where a built-in optimizer's parameters belong: matrices, the head and the rest, by names and shapes alone.
+
+    Decay acts on matrices and the head, not on vectors and embeddings.
+    """
+    found = {}
+    for prefix, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            if parameter.requires_grad:
+                shape = getattr(parameter, "ds_shape", parameter.shape)  # stage 3 of ZeRO empties its parameters
+                kind = kind_of(name, shape, type(module).__name__)
+                found[name] = Watch(name, rule_of(optimizer, name, kind), kind, kind not in ("vector", "embedding"))
+    return found
+
+
+def declared_routes(optimizer: Optimizer) -> dict[str, Watch]:
+    """The routing table of an optimizer: what whoever built it asked for."""
+    return {
+        entry.parameter: Watch(
+            entry.parameter,
+            entry.rule,
+            kind_of(entry.parameter, entry.shape[::-1] if entry.transposed else entry.shape),
+            entry.decay,
+            entry.pieces,
+            entry.transposed,
+        )
+        for entry in optimizer.routing
+        if entry.rule != "frozen"
+    }
