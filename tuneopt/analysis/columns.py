@@ -258,7 +258,10 @@ class _Row:
         return value
 
     def amount(self, name: str) -> float | None:
-        """A finite number, also from text such as ``5e6``; None where the row has none."""
+        """A finite number, also from text such as ``5e6``; None where the row has none.
+
+        A switch is no number, though Python says so: a column of true and false has another meaning than 1 and 0.
+        """
         value = self.cells.get(name)
         if value is None or value == "":
             return None
@@ -300,6 +303,7 @@ def _refuse_doubles(runs: Sequence[TrainingRun]) -> None:
 
 def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
     """Rows without a seed and of one configuration become variants, so that none passes for another's replicate."""
+    # The number of a row among its equals is its variant, so each is a setting of its own.
     counts: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
         yield replace(run, variant=(counts[run.setting],)) if run.seed == UNSEEDED else run

@@ -53,15 +53,17 @@ def edges(winners: Sequence[Winner], runs: Iterable[TrainingRun]) -> tuple[Edge,
 
 
 def _edge(winner: Winner, name: str, value: Value, tried: set[Value]) -> Edge | None:
+    """The edge that a winner's value of one coordinate stands on; ``tried`` are all values run there."""
     known = axes(winner.optimizer, winner.regime.scale)
     axis = None if known is None else known.get(name)
     if not is_number(value) or (known is not None and axis is None):
         return None
+    # What was never varied has no edge, and beyond a declared bound there is nothing to try.
     if axis is not None and (axis.pinned or value in (axis.off, axis.low, axis.high)):
         return None
     numbers = {float(other) for other in tried if is_number(other)}
     why = "no value beyond it was run"
-    if len(numbers) < 2:
+    if len(numbers) < 2:  # a table of tuned points alone, as papers publish them
         if axis is None or not axis.numeric:
             return None
         numbers = {float(other) for other in axis.values}

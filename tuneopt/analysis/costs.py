@@ -126,7 +126,7 @@ def pareto(winners: Sequence[Winner], costs: Iterable[Cost]) -> tuple[ParetoPoin
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The cost of one optimizer's trials, over all regimes or in one.
+    """The cost of one optimizer's trials, over all regimes or in one: unequal tuning is visible at once.
 
     ``scale``, ``ratio`` and ``corpus`` are None for all regimes together. ``trials`` counts all; ``diverged`` and
     ``unproven`` (completed without a passed proof) are among them, ``configurations`` counts those that differ in more
@@ -154,27 +154,30 @@ def budgets(runs: Iterable[TrainingRun], by_regime: bool = False) -> tuple[Budge
     for run in runs:
         place = (run.parameters or 0, run.regime.scale, run.regime.ratio, run.regime.corpus) if by_regime else ()
         groups[run.optimizer, *place].append(run)
-    return tuple(_budget(members, by_regime) for _, members in sorted(groups.items(), key=lambda item: item[0]))
-
-
-def _budget(runs: list[TrainingRun], by_regime: bool) -> Budget:
-    regime = runs[0].regime if by_regime else None
-    seconds = _sum(run.device_seconds for run in runs)
-    return Budget(
-        optimizer=runs[0].optimizer,
-        scale=regime.scale if regime else None,
-        ratio=regime.ratio if regime else None,
-        trials=len(runs),
-        diverged=sum(run.status == "diverged" for run in runs),
-        unproven=sum(run.status == "unproven" for run in runs),
-        tokens=round(sum(run.trained or 0.0 for run in runs)),
-        flops=_sum(run.flops for run in runs),
-        device_hours=None if seconds is None else seconds / 3600,
-        corpus=regime.corpus if regime else None,
-        configurations=len({run.setting for run in runs}),
-    )
+    every = []
+    for _, members in sorted(groups.items(), key=lambda item: item[0]):
+        regime = members[0].regime if by_regime else None
+        seconds = _sum(run.device_seconds for run in members)
+        every.append(
+            Budget(
+                optimizer=members[0].optimizer,
+                scale=regime.scale if regime else None,
+                ratio=regime.ratio if regime else None,
+                trials=len(members),
+                diverged=sum(run.status == "diverged" for run in members),
+                unproven=sum(run.status == "unproven" for run in members),
+                # A diverged row from elsewhere does not say how far it came; it counts as a trial, not with its tokens.
+                tokens=round(sum(run.trained or 0.0 for run in members)),
+                flops=_sum(run.flops for run in members),
+                device_hours=None if seconds is None else seconds / 3600,
+                corpus=regime.corpus if regime else None,
+                configurations=len({run.setting for run in members}),
+            )
+        )
+    return tuple(every)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -62,6 +62,7 @@ def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = 
             groups[winner.optimizer, winner.regime.corpus, scale.ladder].append(winner)
     around = {(star.optimizer, star.regime): star for star in stars}
     laws = []
+    # One ladder at a time: values of the nano ladder (batch sizes in few sequences) are on no line with the paper's.
     for (optimizer, corpus, _), members in sorted(groups.items()):
         known = axes(optimizer, members[0].regime.scale) or {}
         tuned = [_tuned(winner, around.get((optimizer, winner.regime))) for winner in members]

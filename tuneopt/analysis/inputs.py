@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuneopt.analysis.columns import check_rows, parse
 from tuneopt.analysis.runs import CurveSample, TrainingRun, from_records
@@ -21,7 +21,7 @@ from tuneopt.spec import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Rows = pa.Table | Iterable[Mapping[str, Any]] | Iterable[TrainingRun]
+    Rows: TypeAlias = pa.Table | Iterable[Mapping[str, Any]] | Iterable[TrainingRun]
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 

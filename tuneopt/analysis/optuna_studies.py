@@ -106,6 +106,7 @@ def quiet() -> Iterator[None]:
     """Keep Optuna's log and its notes on experimental features off the user's terminal."""
     import optuna
 
+    # Both are global, and a notebook may have set its own: they are put back.
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -111,6 +111,7 @@ def stars(
         centres = [by_trial[trial] for trial in winner.trials if trial in by_trial and winner.config]
         if not centres or len(members) < 2:
             continue
+        # A sweep tries changes on its own seed only; the winner's other seeds have no star, or a small one.
         changes, centre = max(((star(members, centre), centre) for centre in centres), key=lambda pair: len(pair[0]))
         if changes:
             spread = noise.of(winner.regime)

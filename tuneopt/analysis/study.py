@@ -40,6 +40,13 @@ class Analysis:
 
     Page, JSON document and tables read these values, so they cannot disagree. Winners are ordered by model size,
     regime and optimizer, and everything that has one entry for each of them is in their order.
+
+    - ``noise``: the spread between seeds by regime; ``winners``: the configuration that stands for each optimizer
+    - ``laws``: the baseline's L(D) by scale; ``speedups``: D_eff / D over it; ``joint``: one law for all optimizers
+    - ``rankings``, ``flips``: who leads, and where that changes; ``orders``: what a cut during training would have done
+    - ``transfer``, ``undertuned``: what unequal tuning does; ``budgets``, ``edges``: how equal it was
+    - ``stars``, ``coordinates``, ``hyper_laws``: hyperparameters; ``costs``, ``pareto``: seconds, FLOPs and bytes
+    - ``statements``, ``warnings``: sentences
     """
 
     inputs: Inputs

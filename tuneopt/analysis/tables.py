@@ -26,17 +26,28 @@ Source = Any
 
 
 def as_table(values: Iterable[Any]) -> pa.Table:
-    """One row per value, for the frozen dataclasses of this package (such as `Speedup`, `Budget` or `Flip`)."""
+    """One row per value, for the frozen dataclasses of this package (such as `Speedup`, `Budget` or `Flip`).
+
+    A column for each field, in their order; what a field holds is described where its class is. No value gives a table
+    without columns.
+    """
     return _table(plain(value) for value in values)
 
 
 def speedups(source: Source, **options: Any) -> pa.Table:
-    """D_eff / D of every optimizer in every regime over the baseline, with intervals and flags."""
+    """D_eff / D of every optimizer in every regime over the baseline, with intervals and flags.
+
+    ``effective_tokens`` is D_eff in tokens, null under the law's floor.
+    """
     return as_table(_analysis(source, options).speedups)
 
 
 def rankings(source: Source, **options: Any) -> pa.Table:
-    """One row per optimizer and regime: place, loss and tie group."""
+    """One row per optimizer and regime: place (1 is best), loss and tie group.
+
+    ``span`` is the smallest difference (nats) between single runs that counts in the regime. It and ``tie_group`` are
+    null where no noise is known.
+    """
     return _table(
         {
             **plain(ranking.regime),
@@ -68,7 +79,10 @@ def leaders(source: Source, **options: Any) -> pa.Table:
 
 
 def joint_factors(source: Source, **options: Any) -> pa.Table:
-    """The joint fit's factor of each optimizer: over all scales (scale is null), then for each scale."""
+    """The joint fit's factor of each optimizer: over all scales (scale is null), then for each scale.
+
+    ``rms`` is in nats; ``results`` counts the losses that a factor rests on.
+    """
     return _table(
         {"corpus": fit.corpus, "scale": fit.scale, "exponent": fit.exponent, "rms": fit.rms, **plain(factor)}
         for fit in _analysis(source, options).joint
@@ -109,7 +123,10 @@ def training_orders(source: Source, **options: Any) -> pa.Table:
 
 
 def transfers(source: Source, **options: Any) -> pa.Table:
-    """The blind-transfer matrix, one row per cell; a missing cell holds the configuration that would fill it."""
+    """The blind-transfer matrix, one row per cell; a missing cell holds the configuration that would fill it.
+
+    ``regret`` is in nats over the receiver's tuned loss, ``speedup_regret`` the part of its speedup that is lost.
+    """
     return as_table(_analysis(source, options).transfer)
 
 
@@ -119,7 +136,7 @@ def undertuned_runs(source: Source, **options: Any) -> pa.Table:
 
 
 def budgets(source: Source, **options: Any) -> pa.Table:
-    """What tuning each optimizer in each regime has cost."""
+    """What tuning each optimizer in each regime has cost: trials, tokens, FLOPs and device-hours."""
     return as_table(_analysis(source, options).budgets)
 
 
@@ -171,7 +188,7 @@ def cost_ranks(source: Source, **options: Any) -> pa.Table:
 
 
 def pareto_points(source: Source, **options: Any) -> pa.Table:
-    """Loss against device-seconds, and which results nothing at their scale beats in both."""
+    """Loss (nats) against device-seconds of training, and which results nothing at their scale beats in both."""
     return as_table(_analysis(source, options).pareto)
 
 
@@ -188,5 +205,6 @@ def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def _cell(part: Any) -> Any:
+    """Objects, and lists of them, as JSON text: their keys differ between rows, and a column has one type."""
     nested = isinstance(part, dict) or (isinstance(part, list) and any(isinstance(item, dict | list) for item in part))
     return json.dumps(part, sort_keys=True) if nested else part

@@ -27,6 +27,10 @@ def devices(record: TrialRecord) -> int:
     return max(int(said), 1) if said.isascii() and said.isdigit() and len(said) < MOST_DIGITS else 1
 
 
+def _seconds_of(part: str) -> Callable[[TrialRecord], float]:
+    return lambda record: record.seconds[part]
+
+
 _COLUMNS: dict[str, tuple[pa.DataType, Callable[[TrialRecord], Any]]] = {
     "trial": (pa.string(), lambda record: record.trial),
     "status": (pa.string(), lambda record: record.status),
@@ -51,7 +55,7 @@ _COLUMNS: dict[str, tuple[pa.DataType, Callable[[TrialRecord], Any]]] = {
     "select_loss": (pa.float64(), lambda record: record.select_loss),
     "report_loss": (pa.float64(), lambda record: record.report_loss),
     "initial_loss": (pa.float64(), lambda record: record.initial_loss),
-    **{f"seconds_{part}": (pa.float64(), lambda record, part=part: record.seconds[part]) for part in SECONDS},
+    **{f"seconds_{part}": (pa.float64(), _seconds_of(part)) for part in SECONDS},
     "tokens_per_second": (pa.float64(), lambda record: record.tokens_per_second),
     "devices": (pa.int64(), devices),
     "peak_bytes": (pa.int64(), lambda record: record.peak_bytes),
@@ -130,6 +134,7 @@ def hyperparameter_column(values: Sequence[Value | None]) -> pa.Array:
 
 
 def _kind(value: Value) -> type:
+    # A switch is an int to Python, so it is asked for first.
     return bool if isinstance(value, bool) else str if isinstance(value, str) else float
 
 
@@ -143,6 +148,7 @@ def word(value: Value) -> str:
 def join(tables: Iterable[pa.Table]) -> pa.Table:
     """Tables of `build` on top of each other; a column missing in one is null there, differing kinds become text."""
     parts = list(tables)
+    # A hyperparameter may be a number in one table and a word in another (an optimizer's own schedule, say).
     kinds: dict[str, set[pa.DataType]] = {}
     for part in parts:
         for field in part.schema:
@@ -162,7 +168,7 @@ def join(tables: Iterable[pa.Table]) -> pa.Table:
 
 def flatten_curves(trials: pa.Array, curves: pa.Array) -> pa.Table:
     """`CURVES` from one list of `POINT` values per trial."""
-    parents = pc.list_parent_indices(curves)
+    parents = pc.list_parent_indices(curves)  # for each point the place of its trial
     values = pc.list_flatten(curves)
     columns = [trials.take(parents), *(pc.struct_field(values, field.name) for field in POINT)]
     return pa.Table.from_arrays(columns, schema=CURVES)
@@ -187,6 +193,7 @@ def export(table: pa.Table, path: Path) -> int:
             raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
         if path.is_dir():
             raise InputError(f"cannot export to {path}: it is a folder; name a file")
+        # Written beside the target and moved: a reader never sees half a table.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             temporary = Path(folder) / path.name
             writers[path.suffix.lower()](str(temporary))
@@ -197,6 +204,7 @@ def export(table: pa.Table, path: Path) -> int:
 
 
 def _harmless(table: pa.Table) -> pa.Table:
+    """Texts that begin like a formula, with an apostrophe in front: a spreadsheet would run them."""
     for place, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
             texts = pc.replace_substring_regex(table.column(place), r"^([=+\-@\t\r])", r"'\1")

@@ -165,6 +165,7 @@ def changed(space: LadderSpace) -> list[tuple[str, str, tuple[Value, ...]]]:
         declared = load_space(space.optimizer).on(space.ladder)
     except InputError:
         return []
+    # What the command line would have to say: a coordinate that is pinned by --set, one with other values by --grid.
     found: list[tuple[str, str, tuple[Value, ...]]] = []
     for axis in space.axes:
         known = declared.by_name.get(axis.name)

@@ -59,6 +59,7 @@ def report_document(material: Material, comparison: Comparison, page: Page, path
 
 
 def _sweep(view: SweepView) -> dict[str, Any]:
+    """A sweep's certificate, best configuration and trials; losses in nats per token."""
     state, regime = view.state, view.sweep.regime
     certificate, best = state.descent.certificate, over_seeds(view.winner, "report")
     return {
@@ -90,6 +91,7 @@ def _sweep(view: SweepView) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write whole or not at all; raises `InputError` where the path cannot be written."""
     try:
         if path.is_dir():
             raise InputError(f"cannot write the report to {path}: it is a folder; name a file such as report.html")
