@@ -171,11 +171,13 @@ class Axis:
     def _scale(self, value: Value) -> float:
         """Where a number lies on the scale in which the grid is even; zero lies far below every other value."""
         number = 1 - float(value) if self.extend == "complement" else float(value)
-        return math.log(max(number, 1e-300))
+        return math.log(max(number, 1e-300))  # 0 has no logarithm: it is farther than anything
 
     def _beyond(self, edge: Value, inner: Value) -> tuple[Value, ...]:
         if not self.numeric or self.extend == "none" or edge == self.off:
             return ()
+        # The numbers that are stepped: value, or 1 - value. Bounds, whole numbers and rounding act on values, so the
+        # next step starts from the value that was really added, and a grid goes on as if it had been declared longer.
         up = float(edge) > float(inner)
         complement = self.extend == "complement"
         here, before = (1 - float(edge), 1 - float(inner)) if complement else (float(edge), float(inner))
@@ -189,7 +191,7 @@ class Axis:
             here *= ratio
             following = self._tidy(1 - float(f"{here:.6g}") if complement else here)
             if (float(following) > float(last)) != up or following == last:
-                break
+                break  # a bound was reached
             found.append(following)
             last = following
             here = 1 - float(last) if complement else float(last)

@@ -1,11 +1,16 @@
-"""Loss surfaces made from a star: cheap stand-ins for training, on which search policies are compared."""
+"""Loss surfaces made from a star: cheap stand-ins for training, on which search policies are compared.
+
+A star says what each single change costs and nothing of how changes combine. Two answers bound the truth: nothing but
+the sum (`AdditiveSurrogate`), and a rotated valley with the same lowest point (`PairwiseSurrogate`).
+"""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tuneopt.search.axis import is_number
@@ -27,11 +32,6 @@ class AdditiveSurrogate:
     base: float
     effects: Mapping[str, Mapping[Value, float | None]]
     noise: float = 0.0
-    _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
-
-    def __post_init__(self) -> None:
-        gains = [min(each for each in effect.values() if each is not None) for effect in self.effects.values()]
-        object.__setattr__(self, "_lowest", self.base + sum(gains))
 
     @classmethod
     def from_star(cls, star: Mapping[str, Any], noise: float = 0.0) -> AdditiveSurrogate:
@@ -43,10 +43,11 @@ class AdditiveSurrogate:
             effect.setdefault(canonical(value), None if loss is None or loss > DIVERGED else loss - base)
         return cls(base, effects, noise)
 
-    @property
+    @cached_property
     def lowest(self) -> float:
         """The loss of the lowest point, without noise."""
-        return self._lowest
+        gains = [min(each for each in effect.values() if each is not None) for effect in self.effects.values()]
+        return self.base + sum(gains)
 
     def true_loss(self, config: Mapping[str, Value]) -> float | None:
         """The loss without noise, None where the configuration diverges."""
@@ -62,7 +63,7 @@ class AdditiveSurrogate:
     def regret(self, config: Mapping[str, Value]) -> float | None:
         """How far ``config`` lies above the lowest point of the surface, in nats; None where it diverges."""
         true = self.true_loss(config)
-        return None if true is None else true - self._lowest
+        return None if true is None else true - self.lowest
 
 
 COUPLING = 0.75
@@ -82,19 +83,30 @@ class PairwiseSurrogate:
     additive: AdditiveSurrogate
     seed: int = 0
     coupling: float = COUPLING
-    _pairs: tuple[tuple[str, str, float], ...] = field(init=False, repr=False, compare=False, default=())
-    _roots: Mapping[str, Mapping[Value, float | None]] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _pairs(self) -> tuple[tuple[str, str, float], ...]:
+        """The off-diagonal entries of M, one for each pair of coordinates."""
         order = random.Random(self.seed)
         names = sorted(self.additive.effects)
         draws = {(one, other): order.uniform(-1, 1) for place, one in enumerate(names) for other in names[:place]}
         row = max((sum(abs(draw) for pair, draw in draws.items() if name in pair) for name in names), default=1.0)
         scale = self.coupling / row if row else 0.0
-        object.__setattr__(self, "_pairs", tuple((*pair, scale * draw) for pair, draw in draws.items()))
-        object.__setattr__(self, "_roots", {name: _roots(effect) for name, effect in self.additive.effects.items()})
+        return tuple((*pair, scale * draw) for pair, draw in draws.items())
+
+    @cached_property
+    def _roots(self) -> Mapping[str, Mapping[Value, float | None]]:
+        """By coordinate, the signed root of each value's excess over the best one; words count as above it."""
+        found = {}
+        for name, effect in self.additive.effects.items():
+            known = {value: each for value, each in effect.items() if each is not None}
+            best = min(known, key=lambda value: known[value])
+            roots: dict[Value, float | None] = {}
+            for value, each in effect.items():
+                below = is_number(value) and is_number(best) and float(value) < float(best)
+                roots[value] = None if each is None else (-1 if below else 1) * math.sqrt(each - known[best])
+            found[name] = roots
+        return found
 
     def regret(self, config: Mapping[str, Value]) -> float | None:
         """How far ``config`` lies above the lowest point of the surface, in nats; None where it diverges."""
@@ -109,16 +121,3 @@ class PairwiseSurrogate:
         """The loss without noise, None where the configuration diverges."""
         regret = self.regret(config)
         return None if regret is None else self.additive.lowest + regret
-
-
-def _roots(effect: Mapping[Value, float | None]) -> dict[Value, float | None]:
-    """The signed root of each value's excess over the best one; words count as above it."""
-    known = {value: each for value, each in effect.items() if each is not None}
-    best = min(known, key=lambda value: known[value])
-
-    def sign(value: Value) -> int:
-        return -1 if is_number(value) and is_number(best) and float(value) < float(best) else 1
-
-    return {
-        value: None if each is None else sign(value) * math.sqrt(each - known[best]) for value, each in effect.items()
-    }

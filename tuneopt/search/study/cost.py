@@ -63,10 +63,11 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
     for key, sweeps in begun.items():
         waiting = {spec.id for standing in sweeps for spec in standing.pending}
         done = {trial for standing in sweeps for trial in standing.trials} - waiting
-        last = sweeps[-1]
+        last = sweeps[-1]  # earlier attempts at the regime have ended
         left = len(last.pending) if last.task.quota is not None else last.state.progress.remaining
         found.append(Expected(*key, len(done), 0 if last.finished else left))
     for name, space in plan.study.spaces.items():
+        # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
         finding = plan.finding(name, standings)
         sensitive = finding.sensitive if finding.verdicts else USUALLY_SENSITIVE
         for phase, varied in (("II", sensitive), ("III", tuple(space.by_name) if plan.study.star else ())):
@@ -171,6 +172,7 @@ def batches(study: Study, optimizer: str) -> list[int]:
 
 def _share(most: int, batch: int, ranks: int) -> int:
     """Sequences of a rank's forward pass: the largest part of its share of the batch within one process' own."""
+    # The part must divide the share: gradients are accumulated over forward passes of one size.
     share = max(1, batch // ranks)
     return next(size for size in range(min(most, share), 0, -1) if share % size == 0)
 
@@ -179,6 +181,7 @@ def _enough(
     need: Need, shape: TrialShape, peak: PeakBytes, device_bytes: int, most_ranks: int, sizes: Sequence[int]
 ) -> Need:
     """The need with the fewest ranks, and among those the lowest stage of ZeRO, that fit with `HEADROOM` to spare."""
+    # Every batch of the space must divide among the ranks: what is searched is not cut down to fit.
     ranks = 1
     while (ranks := 2 * ranks) <= most_ranks and all(batch % ranks == 0 for batch in sizes):
         for stage in STAGES:
@@ -225,15 +228,16 @@ def plan_document(
     ]
     whole = _total(parts)
     largest = max(scale_needs, key=lambda each: each.peak_bytes)
+    # Records stay; checkpoints go when their trial ends, so only those of the trials that run at once count.
     at_once = max(max(1, slots // each.devices.ranks) * each.checkpoint_bytes for each in scale_needs)
     disk = whole["trials"] * RECORD_BYTES + at_once
     why, warnings = [], []
-    for each in scale_needs if device_bytes is not None else ():
-        if each.peak_bytes > device_bytes:
-            why.append(_memory(each, device_bytes))
-        elif each.peak_bytes > HEADROOM * device_bytes:
+    for need in scale_needs:
+        if device_bytes is not None and need.peak_bytes > device_bytes:
+            why.append(_memory(need, device_bytes))
+        elif device_bytes is not None and need.peak_bytes > HEADROOM * device_bytes:
             warnings.append(
-                f"{each.optimizer} at {each.scale.name} takes {size(each.peak_bytes)} of the {size(device_bytes)} of a "
+                f"{need.optimizer} at {need.scale.name} takes {size(need.peak_bytes)} of the {size(device_bytes)} of a "
                 "device, and the memory model is good to a tenth"
             )
     if free_disk is not None and disk > free_disk:

@@ -200,7 +200,8 @@ def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], e
                 root.fail(f"{why}, and there is no phase_1; declare its regimes", root.keys[name])
         return {"phase_1": tuple(every), "phase_2": (), "phase_3": ()}
     first = _regimes(keys["phase_1"], "phase_1", scales, every)
-    second = third = ()
+    second: tuple[Place, ...] = ()
+    third: tuple[Place, ...] = ()
     if "phase_2" in keys:
         second = _regimes(keys["phase_2"], "phase_2", scales, [each for each in every if each not in first])
     if "phase_3" in keys:
@@ -274,6 +275,7 @@ def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
 
 def _check(study: Study, keys: Mapping[str, Node], root: Node) -> None:
     """That every sweep of Phase I can start, and that the limits allow for their first waves."""
+    # The corpus is not read here: its name and the size of its vocabulary are all that a first wave depends on.
     least = 0
     for name, space in study.spaces.items():
         for regime in study.regimes("I", CorpusId(study.corpus, "", study.vocabulary)):

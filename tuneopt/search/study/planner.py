@@ -68,6 +68,7 @@ class StudyPlan:
 
     def tasks(self, standings: Standings) -> Sequence[Task]:
         """Every sweep whose place in the study is settled, phase by phase, and what evens out the budgets."""
+        # Phase by phase, so that a trial which several sweeps share counts for the earliest phase that needs it.
         names = self.study.optimizers
         found = [task for name in names for task in self._attempts(name, "I", standings)]
         found += [task for name in names for task in self._attempts(name, "II", standings)]
@@ -88,6 +89,7 @@ class StudyPlan:
         ``seconds`` is how long a trial of a regime takes.
         """
         own = seconds(standing.task.sweep.regime)
+        # Reruns of a winner and tasks that even out budgets hold nothing up: only their own trials are on the path.
         if standing.descended or standing.task.phase not in PHASES:
             return own
         path = _waves_left(standing) * own
@@ -105,6 +107,8 @@ class StudyPlan:
         regimes, before = self.regimes("III"), "II" if self.study.phase_2 else "I"
         if not regimes:
             return ()
+        # A trial is never taken off its slot. Without reserves the longest trial of all, the last prediction, waits
+        # behind shorter ones that nothing waits for: utilisation of the paper's study fell from 0.99 to 0.89.
         waits: dict[str, float] = {}
         arrived: set[str] = set()
         for standing in standings.values():
@@ -125,7 +129,11 @@ class StudyPlan:
         return PhaseFindings(judged, self._forecasts(optimizer, standings) if judged else None)
 
     def remember(self, what: str, name: str, rests_on: tuple[object, ...], work: Callable[[], T]) -> T:
-        """The result of ``work``, done again only when one of the things it rests on has been replaced."""
+        """The result of ``work``, done again only when one of the things it rests on has been replaced.
+
+        The queue asks for all tasks each time a wave ends, and a forecast is 200 fits for each coordinate. This is the
+        one thing that an instance keeps, and forgetting it changes nothing.
+        """
         known = self._remembered.get((what, name))
         if known is None or known[0] != rests_on:
             known = self._remembered[what, name] = (rests_on, work())
@@ -138,6 +146,7 @@ class StudyPlan:
 
     def _attempts(self, optimizer: str, phase: str, standings: Standings) -> tuple[Task, ...]:
         """The sweeps of an optimizer in a phase; a regime's further attempts come after its first."""
+        # A sweep without any finite loss has nothing to say to later phases. They wait for its further attempts.
         first = self.first[optimizer] if phase == "I" else self._second(optimizer, standings)
         stuck = [each for task in first if (each := standings.get(task.id)) and each.descended and not _won(each)]
         if not stuck:
@@ -151,6 +160,7 @@ class StudyPlan:
 
         def restarts() -> tuple[Task, ...]:
             sweep = stuck.task.sweep
+            # Two starts may be lowered to the same one, and one to the very sweep that is stuck: each is tried once.
             planes = (sweep.space.restart(values) for values in _other_starts(stuck, sources))
             tasks = [self._runnable(plane, sweep.regime, stuck.task.phase) for plane in planes]
             return tuple({task.id: task for task in tasks if task.id != stuck.task.id}.values())
@@ -170,6 +180,7 @@ class StudyPlan:
 
         def tasks() -> tuple[Task, ...]:
             plane = self.study.spaces[optimizer].pin(PhaseFindings(judged).shared)
+            # Where the nearest regime ended, a sweep may well end with the star that it begins with.
             winners = [each for each in ended if _won(each)] or list(ended)
             found = []
             for regime in self.regimes("II"):

@@ -62,6 +62,7 @@ def spent(
     for standing in standings.values():
         for spec, coordinate in purposes(standing):
             count(standing, spec.id, coordinate)
+    # Guesses last: a trial that a sweep came to need after all was no wrong guess.
     for trial, sweep in (guesses or {}).items():
         count(standings[sweep], trial, AHEAD)
     return tuple(
@@ -79,6 +80,7 @@ def spent(
 
 def purposes(standing: Standing) -> Iterator[tuple[TrialSpec, str]]:
     """Every trial of a sweep with the coordinate it is spent on."""
+    # A change of one coordinate is told from a combination by what it is next to: the start, or an incumbent since.
     sweep = standing.task.sweep
     centres = [sweep.space.start, *(move.config for move in standing.state.descent.path)]
     allowed = set(standing.trials)
@@ -129,7 +131,7 @@ def accounts(
     for sweep, standing in standings.items():
         for trial in standing.trials:
             owners.setdefault(trial, sweep)
-    owners = {**guesses, **owners}
+    owners = {**guesses, **owners}  # what a sweep needs is its own, whoever guessed it first
     ran: dict[str, list[str]] = {}
     for trial in sorted(run):
         if trial in owners:

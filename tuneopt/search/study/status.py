@@ -206,7 +206,7 @@ def fit_line(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
     Relative errors are fitted, so that short trials count as much as long ones, and weighed by the number of trials.
     """
     flops, seconds, trials = (np.array(each, float) for each in zip(*points, strict=True))
-    weights = np.sqrt(trials) / seconds
+    weights = np.sqrt(trials) / seconds  # of errors in seconds, (regimes,)
     proportional = 0.0, float(trials @ seconds / (trials @ flops))
     if len(set(flops.tolist())) < 2:
         return proportional
@@ -214,6 +214,7 @@ def fit_line(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
     rows = np.column_stack([weights, weights * flops / unit])
     (fixed, per_flop), *_ = np.linalg.lstsq(rows, weights * seconds, rcond=None)
     if fixed < 0 or per_flop < 0:
+        # Neither can be below 0: the term that came out so is left out.
         return proportional if fixed < 0 else (float(trials @ seconds / trials.sum()), 0.0)
     return float(fixed), float(per_flop / unit)
 
@@ -225,6 +226,7 @@ def device_seconds_left(
     seconds = pace(queue, standings)
     if seconds is None:
         return None
+    # A running trial counts as remaining until it ends; the part of it that is done is taken off again.
     left = sum(each.remaining * seconds(each.regime) for each in expectations if each.remaining)
     pending = {spec.id: spec.regime for standing in standings.values() for spec in standing.pending}
     done = sum(run.running[trial] * seconds(regime) for trial, regime in pending.items() if trial in run.running)
@@ -242,6 +244,7 @@ def seconds_left(
     seconds = pace(queue, standings)
     if left is None or seconds is None or not run.rate:
         return None
+    # The last of a wave to end decides when the next begins: the least done of the pending trials.
     chains = (
         plan.chain(standing, seconds)
         - seconds(standing.task.sweep.regime) * min(run.running.get(each.id, 0.0) for each in standing.pending)

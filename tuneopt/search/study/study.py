@@ -131,6 +131,7 @@ class Study:
     @property
     def text(self) -> str:
         """One spelling of the study, less its limits and devices: with others of them it stays the same study."""
+        # None is left out too, so that a key which a later release adds leaves the ids of older studies as they are.
         left_out = ("limits", "placement")
         plain = {name: value for name, value in self.to_dict().items() if name not in left_out and value is not None}
         return canonical_json(plain)

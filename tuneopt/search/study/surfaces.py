@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from tuneopt.search.axis import Axis
 from tuneopt.search.space import LadderSpace, load_space
 from tuneopt.search.study.study import Study, closeness
 from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate
@@ -76,84 +75,75 @@ class Surfaces:
 
     def of(self, optimizer: str, regime: Regime) -> AdditiveSurrogate:
         """The surface of an optimizer in a regime."""
-        key = (optimizer, regime.scale.name, float(regime.ratio))
-        if key not in self._made:
-            self._made[key] = self._make(optimizer, regime, self.stars.get(key))
-        return self._made[key]
-
-    def origin(self, optimizer: str, regime: Regime) -> str:
-        """Where the surface comes from: ``star``, ``tuned point``, ``neighbour`` or ``start``."""
-        key = (optimizer, regime.scale.name, float(regime.ratio))
-        points = self._points(optimizer)
-        return (
-            "star" if key in self.stars else "tuned point" if regime_key(regime) in points
-            else "neighbour" if points else "start"
-        )  # fmt: skip
-
-    def _make(self, optimizer: str, regime: Regime, star: Mapping[str, Any] | None) -> AdditiveSurrogate:
-        space = self.study.spaces[optimizer]
+        key = _key(optimizer, regime)
+        if key in self._made:
+            return self._made[key]
+        space, star = self.study.spaces[optimizer], self.stars.get(key)
+        measured: dict[tuple[str, Value], float | None] = {}
         if star is not None:
             best = {name: canonical(value) for name, value in star["incumbent"].items()}
             base = float(star["incumbent_loss"])
             measured = {(name, canonical(value)): loss for name, value, loss in star["changes"]}
         else:
             best, base = self._tuned(optimizer, space, regime)
-            measured = {}
         effects: dict[str, dict[Value, float | None]] = {}
         for axis in space.axes:
             origin = best.get(axis.name, axis.start)
-            effect = effects[axis.name] = {value: _modelled(axis, origin, value) for value in reach(axis, origin)}
+            # Every value that a search may visit, those beyond the edges too; what was measured replaces the model.
+            line = tuple(dict.fromkeys((*reversed(axis.below), *axis.values, *axis.above, origin)))
+            line = tuple(sorted(line, key=float)) if axis.numeric else line
+            cost = STEP_COSTS.get(axis.name, OTHER_STEP_COST)
+            effect = effects[axis.name] = {}
+            for value in line:
+                steps = abs(line.index(value) - line.index(origin)) if axis.numeric else int(value != origin)
+                effect[value] = steps**2 * cost
             for (name, value), loss in measured.items():
                 if name == axis.name and value != origin and loss is not None:
                     effect[value] = None if loss > DIVERGED else loss - base
-        return AdditiveSurrogate(base, effects, noise=self.noise)
+        self._made[key] = AdditiveSurrogate(base, effects, noise=self.noise)
+        return self._made[key]
+
+    def origin(self, optimizer: str, regime: Regime) -> str:
+        """Where the surface comes from: ``star``, ``tuned point``, ``neighbour`` or ``start``."""
+        key, points = _key(optimizer, regime), self._points(optimizer)
+        if key in self.stars:
+            return "star"
+        return "tuned point" if key[1:] in points else "neighbour" if points else "start"
 
     def _points(self, optimizer: str) -> dict[tuple[str, float], tuple[float, Mapping[str, Value]]]:
-        ladder = self.study.ladder
+        """The published loss and configuration by scale and ratio, on the study's ladder."""
         return {
             (point.scale, float(point.ratio)): (point.loss, point.config)
             for point in load_space(optimizer).published
-            if SCALES[point.scale].ladder == ladder
+            if SCALES[point.scale].ladder == self.study.ladder
         }
 
     def _tuned(self, optimizer: str, space: LadderSpace, regime: Regime) -> tuple[dict[str, Value], float]:
-        points = self._points(optimizer)
+        """The best configuration of a regime and its loss: published, or of the nearest published regime."""
+        points, key = self._points(optimizer), _key(optimizer, regime)[1:]
         if not points:
             return dict(space.start), NO_LOSS
-        key = regime_key(regime)
-        if key not in points:
+        if key in points:
+            loss, config = points[key]
+        else:
             places = {place: Regime(SCALES[place[0]], place[1], _CORPUS) for place in points}
-            nearest = min(places, key=lambda place: closeness(places[place], regime))
+            config = points[min(places, key=lambda place: closeness(places[place], regime))][1]
             loss = _law([(places[place], points[place][0]) for place in places], regime)
-            return {name: canonical(value) for name, value in points[nearest][1].items()}, loss
-        return {name: canonical(value) for name, value in points[key][1].items()}, points[key][0]
+        return {name: canonical(value) for name, value in config.items()}, loss
 
 
-def regime_key(regime: Regime) -> tuple[str, float]:
-    """A regime by its names."""
-    return regime.scale.name, float(regime.ratio)
-
-
-def reach(axis: Axis, origin: Value) -> tuple[Value, ...]:
-    """Every value that a search may visit, with ``origin`` among them, in the axis' order."""
-    values = dict.fromkeys((*reversed(axis.below), *axis.values, *axis.above, origin))
-    return tuple(sorted(values, key=float)) if axis.numeric else tuple(values)
-
-
-def _modelled(axis: Axis, origin: Value, value: Value) -> float:
-    line = reach(axis, origin)
-    steps = abs(line.index(value) - line.index(origin)) if axis.numeric else int(value != origin)
-    return steps**2 * STEP_COSTS.get(axis.name, OTHER_STEP_COST)
+def _key(optimizer: str, regime: Regime) -> tuple[str, str, float]:
+    return optimizer, regime.scale.name, float(regime.ratio)
 
 
 def _law(known: list[tuple[Regime, float]], regime: Regime) -> float:
     """The loss of a regime by a power law in parameters and ratio through the known ones; their mean below three."""
     if len(known) < 3:
         return sum(loss for _, loss in known) / len(known)
-    rows = np.array([_features(each) for each, _ in known])
+
+    def features(each: Regime) -> list[float]:
+        return [1.0, math.log(each.scale.parameters / 1e8), math.log(each.ratio)]
+
+    rows = np.array([features(each) for each, _ in known])
     fitted, *_ = np.linalg.lstsq(rows, np.log([loss for _, loss in known]), rcond=None)
-    return float(np.exp(_features(regime) @ fitted))
-
-
-def _features(regime: Regime) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([1.0, math.log(regime.scale.parameters / 1e8), math.log(regime.ratio)])
+    return float(np.exp(np.array(features(regime)) @ fitted))
