@@ -217,3 +217,18 @@ def test_arguments_without_a_default_must_be_given(monkeypatch):
         create("needs", TinyModel(), learning_rate=0.1, beta1=0.9, beta2=0.9, rest=1)
     optimizer = create("needs", TinyModel(), learning_rate=0.1, beta1=0.9, beta2=0.8)
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.8)
+
+
+def test_a_frozen_parameter_joins_once_it_thaws():
+    kind = adapted(torch.optim.Adam)
+    named = {name: torch.nn.Parameter(torch.ones(2)) for name in "abc"}
+    named["b"].requires_grad_(False)
+    optimizer = kind(list(named.items()))
+    assert [entry.rule for entry in optimizer.routing] == ["Adam", "frozen", "Adam"]
+    named["b"].requires_grad_(True)
+    for parameter in named.values():
+        parameter.grad = torch.ones(2)
+    optimizer.step()
+    assert all(not torch.equal(parameter, torch.ones(2)) for parameter in named.values())
+    assert optimizer.param_groups[0]["param_names"] == ["a", "b", "c"]
+    assert [entry.rule for entry in optimizer.routing] == ["Adam"] * 3

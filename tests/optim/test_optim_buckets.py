@@ -365,3 +365,13 @@ def test_a_head_stays_a_head_however_it_is_wrapped(prefix):
 )
 def test_wrappers_of_the_head_itself_are_seen_through(name):
     assert [entry.rule for entry in route([(name, torch.zeros(12, 8, requires_grad=True))])] == ["fallback"]
+
+
+def test_groups_that_were_replaced_are_the_ones_that_step():
+    named = parameters()
+    optimizer = AdamW(named.items())
+    step(optimizer, named, 0)
+    optimizer.param_groups = [{**group, "lr": 0.0} for group in optimizer.param_groups]
+    before = copied(named)
+    step(optimizer, named, 1)
+    assert equal(named, before)

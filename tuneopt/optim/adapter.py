@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from tuneopt.optim.base import Optimizer, Parameters, as_groups
+from tuneopt.optim.base import Frozen, Kind, Optimizer, Parameters, as_groups
 from tuneopt.optim.bucket import ParameterBucket
 from tuneopt.optim.hyperparameters import COMMON, Settings
-from tuneopt.optim.routing import Route
+from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import Rule, Shape
 from tuneopt.spec import InputError
 
@@ -49,14 +49,13 @@ class Adapted(Optimizer):
             raise InputError(f"{self.kind.__name__} declares no rules and takes one param group, not {len(groups)}")
         self._begin(params, ())
         named = self._named(groups[0]["params"], None, explicit=True)
-        reason = "the class declares no routing: one group for all"
         decays = float(settings.get("weight_decay", 0) or 0) > 0
-        self._routes = [
-            Route(name, tuple(p.shape), self.main.name, decays, reason)
-            if p.requires_grad
-            else Route(name, tuple(p.shape), "frozen", False, "requires no gradient")
-            for name, p in named
-        ]
+        self._modules = {}
+        self._route_rules = (RouteRule("", self.main.name, decays, "the class declares no routing: one group for all"),)
+        self._routes = list(self._route(named, {}))
+        self._kinds = [Kind(0, self.main.name, decays, 1, False)]
+        waiting = [(i, *pair) for i, pair in enumerate(named) if not pair[1].requires_grad]
+        self._frozen = [Frozen(place, 0, name, parameter, {}) for place, name, parameter in waiting]
         trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
         if not trained:
             raise InputError("the optimizer got no parameter that requires a gradient")
@@ -92,6 +91,7 @@ class Adapted(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._let_thawed_join()
         if self._limit > 0:
             torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], self._limit)
         self.inner.step()

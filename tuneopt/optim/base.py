@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,27 @@ Parameters: TypeAlias = (
     nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]] | Mapping[str, Tensor]
 )
 """A model, its ``named_parameters()``, plain tensors (scalar family only), or param groups of any of these."""
+
+
+class Kind(NamedTuple):
+    """What the parameters of one group have in common: where they were given, and their route."""
+
+    origin: int
+    """Number of the given group, which a user's settings come with."""
+    rule: str
+    decay: bool
+    pieces: int
+    transposed: bool
+
+
+class Frozen(NamedTuple):
+    """A parameter that waits to be trained: its place among the routes, and the group that it was given in."""
+
+    place: int
+    origin: int
+    name: str
+    parameter: Tensor
+    given: Settings
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -73,13 +94,13 @@ class Optimizer(torch.optim.Optimizer):
         self._routes: list[Route] = []
         self._modules = owners(params) if isinstance(params, nn.Module) else {}
         self._names: dict[Tensor, str] = {}
-        self._kinds: list[tuple[Any, ...]] = []
-        """For each group, what its members have in common: the group that they were given in, and their route."""
-        self._frozen: list[tuple[int, str, Tensor, Settings]] = []
-        """Parameters that required no gradient when they were given: place in the routes, name, and given group."""
+        self._kinds: list[Kind] = []
+        """For each group, what its members have in common."""
+        self._frozen: list[Frozen] = []
+        """Parameters that required no gradient when they were given."""
         self._buckets: list[ParameterBucket] | None = None
-        self._members: list[list[Tensor]] = []
-        """The parameters of each group when the buckets were built."""
+        self._built: list[tuple[Settings, list[Tensor]]] = []
+        """The groups, and the parameters of each, when the buckets were built."""
 
     @property
     def main(self) -> Rule:
@@ -142,20 +163,26 @@ class Optimizer(torch.optim.Optimizer):
         that was frozen when it was given joins once it requires a gradient. Raises `InputError` for a shard.
         """
         self._let_thawed_join()
-        current = self._buckets is not None and len(self._members) == len(self.param_groups)
-        for group, members in zip(self.param_groups, self._members, strict=False):
-            own = group["params"]
-            current = current and len(own) == len(members) and all(map(operator.is_, own, members))
-        if self._buckets is None or not (current and all(bucket.holds(self.state) for bucket in self._buckets)):
+        if self._buckets is None or not self._are_current(self._buckets):
             by_name = {rule.name: rule for rule in self.rules}
             self._name_members()
-            self._members = [list(group["params"]) for group in self.param_groups]
+            self._built = [(group, list(group["params"])) for group in self.param_groups]
             self._buckets = [
                 bucket
                 for group in self.param_groups
                 for bucket in build_buckets(by_name[group["rule"]], group, self.state)
             ]
         return self._buckets
+
+    def _are_current(self, buckets: list[ParameterBucket]) -> bool:
+        """Whether buckets are those of the groups and the state as they are: by identity, which costs microseconds."""
+        if len(self._built) != len(self.param_groups):
+            return False
+        for group, (built, members) in zip(self.param_groups, self._built, strict=True):
+            own = group["params"]
+            if group is not built or len(own) != len(members) or not all(map(operator.is_, own, members)):
+                return False
+        return all(bucket.holds(self.state) for bucket in buckets)
 
     # ---- Param groups: from names and shapes to rules and settings.
 
@@ -181,15 +208,15 @@ class Optimizer(torch.optim.Optimizer):
         names = [rule.name for rule in self.rules]
         if "rule" in given and given["rule"] not in names:
             raise InputError(f"unknown rule {given['rule']!r}; {nearest(str(given['rule']), names)}")
-        origin, first = len(self._kinds), len(self._routes)
-        kinds: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
-        for place, ((name, parameter), entry) in enumerate(zip(named, self._route(named, given), strict=True), first):
-            self._routes.append(entry)
+        origin = len(self._routes)  # grows with each given group
+        kinds: dict[Kind, list[tuple[str, Tensor]]] = {}
+        for (name, parameter), entry in zip(named, self._route(named, given), strict=True):
             if entry.rule == "frozen":
-                self._frozen.append((place, name, parameter, {**given, "origin": origin}))
+                self._frozen.append(Frozen(len(self._routes), origin, name, parameter, given))
             else:
-                kind = (origin, entry.rule, entry.decay, entry.pieces, entry.transposed)
+                kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed)
                 kinds.setdefault(kind, []).append((name, parameter))
+            self._routes.append(entry)
         for kind, members in kinds.items():
             self._add_group(kind, members, given)
 
@@ -200,15 +227,14 @@ class Optimizer(torch.optim.Optimizer):
             rules = (RouteRule("", given["rule"], decays, "named by its group"),)
         return route(named, rules, {MAIN: self.rules[0].name, FALLBACK: self.rules[-1].name}, self._modules)
 
-    def _add_group(self, kind: tuple[Any, ...], members: list[tuple[str, Tensor]], given: Settings) -> None:
+    def _add_group(self, kind: Kind, members: list[tuple[str, Tensor]], given: Settings) -> None:
         """Add one param group with the complete settings of its rule."""
-        _, rule, decay, pieces, transposed = kind
         if "rule" in given:  # such a group's own settings are final; only the defaults become the rule's
-            settings = {**self.rule_settings(rule, {**self.defaults}), **given}
+            settings = {**self.rule_settings(kind.rule, {**self.defaults}), **given}
         else:
-            settings = {**self.rule_settings(rule, {**self.defaults, **given}), "rule": rule}
-        settings["weight_decay"] = settings["weight_decay"] if decay else 0.0
-        layout = {"pieces": pieces, "transposed": transposed}
+            settings = {**self.rule_settings(kind.rule, {**self.defaults, **given}), "rule": kind.rule}
+        settings["weight_decay"] = settings["weight_decay"] if kind.decay else 0.0
+        layout = {"pieces": kind.pieces, "transposed": kind.transposed}
         super().add_param_group({"params": members, **checked(settings, self.bounds), **layout})
         self._names.update({parameter: name for name, parameter in members})
         self._kinds.append(kind)
@@ -237,15 +263,15 @@ class Optimizer(torch.optim.Optimizer):
 
         Each goes where it would have been from the start, so that a `state_dict` has one order of parameters.
         """
-        thawed = [entry for entry in self._frozen if entry[2].requires_grad]
-        for place, name, parameter, given in thawed:
-            self._frozen = [entry for entry in self._frozen if entry[2] is not parameter]
-            settings = {key: value for key, value in given.items() if key != "origin"}
-            (entry,) = self._route([(name, parameter)], settings)
+        thawed = [entry for entry in self._frozen if entry.parameter.requires_grad]
+        if thawed:
+            self._frozen = [entry for entry in self._frozen if not entry.parameter.requires_grad]
+        for place, origin, name, parameter, given in thawed:
+            (entry,) = self._route([(name, parameter)], given)
             self._routes[place] = entry
-            kind = (given["origin"], entry.rule, entry.decay, entry.pieces, entry.transposed)
+            kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed)
             if kind not in self._kinds:
-                self._add_group(kind, [(name, parameter)], settings)
+                self._add_group(kind, [(name, parameter)], given)
                 continue
             group = self.param_groups[self._kinds.index(kind)]
             earlier = {known.parameter for known in self._routes[:place]}
@@ -313,7 +339,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._buckets, self._members = None, []
+        self._buckets, self._built = None, []
 
     def predicted_state_bytes(self) -> int:
         """Bytes of state tensors that training will hold, from shapes alone."""
