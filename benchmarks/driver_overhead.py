@@ -2,7 +2,7 @@
 
     python benchmarks/driver_overhead.py --trials 100 1000 10000 [--json FILE]
 
-The trials take the path of real ones: a pool of sweeps, Tune's searcher and callbacks, warm workers; only the worker
+The trials take the path of real ones: a queue of sweeps, Tune's searcher and callback, warm workers; only the worker
 trains nothing and writes its record at once. Wall time per trial holds the two messages that every trial takes to its
 worker and back; CPU time is that of the driver alone. Memory is the driver's resident set.
 """
@@ -25,10 +25,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
 
-from tuneopt.cluster import driver, trainable
+from tuneopt.cluster import trainable
+from tuneopt.cluster.backend import RayBackend
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+from tuneopt.observe.observer import Observer
+from tuneopt.observe.state import RunState
+from tuneopt.run.options import RunOptions
+from tuneopt.run.spine import run
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.queue import Limits, SchedulerQueue
+from tuneopt.search.queue import Limits, Reserve, SchedulerQueue
 from tuneopt.search.records import recorded
 from tuneopt.search.space import load_space
 from tuneopt.search.standing import Standing, Task
@@ -86,15 +91,21 @@ class ManySweeps:
     def urgency(self, standing: Standing) -> float:
         return 0.0
 
+    def duration(self, spec: TrialSpec) -> float:
+        return 0.0
 
-class Meter:
-    """Called by the watcher: wall and CPU seconds, and resident bytes, at every finished trial."""
+    def reserves(self, standings: Mapping[str, Standing]) -> Sequence[Reserve]:
+        return ()
+
+
+class Meter(Observer):
+    """Looks after every event: wall and CPU seconds, and resident bytes, at every finished trial."""
 
     def __init__(self) -> None:
         self.points: list[tuple[float, float, int]] = []
 
-    def __call__(self, progress: Any) -> None:
-        if progress.done > len(self.points):
+    def changed(self, state: RunState) -> None:
+        if len(state.done) > len(self.points):
             self.points.append((time.perf_counter(), time.process_time(), psutil.Process().memory_info().rss))
 
 
@@ -106,7 +117,7 @@ def drive(trials: int, slots: int) -> dict[str, Any]:
         ledger = Ledger(folder)
         pool = SchedulerQueue(ManySweeps(-(-trials // wave)), known=recorded(ledger), limits=Limits(max_trials=trials))
         began = time.perf_counter()
-        result = driver.run_pool(pool, ledger, "none", name="overhead", max_concurrent=slots, listener=meter)
+        result = run(pool, RayBackend(Nothing), RunOptions(ledger, "none", max_concurrent=slots), [meter])
         ended = time.perf_counter()
         records = len(ledger.ids())
     assert records == len(result.run) == trials, (records, len(result.run), result.failed)
@@ -149,17 +160,16 @@ def main() -> None:
     given = parser.parse_args()
     asked = ask(given.records)
     print(f"asking coordinate descent with {asked['records']} outcomes: {asked['ask_ms']:.2f} ms (goal: under 5)")
-    trainable.TrialTrainable = Nothing  # type: ignore[misc]  # what the driver starts as workers
     runs = []
     for trials in given.trials:
-        run = drive(trials, given.slots)
-        runs.append(run)
-        tenths = run["cpu_ms_by_tenth"]
+        taken = drive(trials, given.slots)
+        runs.append(taken)
+        tenths = taken["cpu_ms_by_tenth"]
         print(
-            f"{trials} trials on {given.slots} slots: {run['cpu_ms']:.1f} ms of the driver's CPU and "
-            f"{run['wall_ms']:.1f} ms of wall time per trial (goal: under 20), CPU by tenths of the run "
-            f"{min(tenths):.1f} to {max(tenths):.1f} ms, memory {run['growth_mb']:+.0f} MB, "
-            f"start {run['start_seconds']:.1f} s, end {run['end_seconds']:.1f} s",
+            f"{trials} trials on {given.slots} slots: {taken['cpu_ms']:.1f} ms of the driver's CPU and "
+            f"{taken['wall_ms']:.1f} ms of wall time per trial (goal: under 20), CPU by tenths of the run "
+            f"{min(tenths):.1f} to {max(tenths):.1f} ms, memory {taken['growth_mb']:+.0f} MB, "
+            f"start {taken['start_seconds']:.1f} s, end {taken['end_seconds']:.1f} s",
             flush=True,
         )
     if given.json:

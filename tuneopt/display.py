@@ -14,91 +14,23 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneopt.console import err, loss, span
+from tuneopt.observe.observer import Observer
+from tuneopt.observe.state import RunState
 
 if TYPE_CHECKING:
-    from tuneopt.cluster.progress import PoolProgress, PoolResult, Progress
     from tuneopt.ledger import CurvePoint
+    from tuneopt.observe.state import Worker
+    from tuneopt.run.spine import RunResult
     from tuneopt.spec import TrialSpec
 
 REFRESH_SECONDS = 0.5
 
 
-class SweepDisplay:
-    """Shows a sweep under way: trials done, running, reused, diverged, best loss, time left."""
+class RunDisplay(Observer):
+    """Shows a sweep, a search or a study under way. ``verb`` says what is done with what ``title`` names."""
 
-    def __init__(self, title: str, quiet: bool = False) -> None:
-        self.title, self.quiet = title, quiet
-        self.live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal and not quiet else None
-        self._lines = -1
-        self._drawn = 0.0
-
-    def __enter__(self) -> Self:
-        if self.live:
-            self.live.start()
-        if not self.quiet:
-            err.print(f"tuning {self.title}", markup=False)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.live:
-            self.live.stop()
-
-    def update(self, progress: Progress) -> None:
-        """Draw the moment; on a terminal at most twice a second, elsewhere when another trial is done."""
-        if self.quiet:
-            return
-        if self.live:
-            if time.perf_counter() - self._drawn > REFRESH_SECONDS:
-                self._drawn = time.perf_counter()
-                self.live.update(self._picture(progress))
-        elif progress.done + progress.failed > self._lines >= 0:
-            self._lines = progress.done + progress.failed
-            err.print(status_line(progress), markup=False)
-        else:
-            self._lines = max(self._lines, progress.done + progress.failed)
-
-    def _picture(self, progress: Progress) -> Group:
-        ended = progress.state.progress.done
-        expected = max(1, ended + progress.state.progress.remaining)
-        running = Table.grid(padding=(0, 2))
-        for trial, (fraction, at) in progress.running.items():
-            running.add_row(Text(trial), ProgressBar(1.0, fraction, width=20), f"{fraction:4.0%}", f"loss {loss(at)}")
-        return Group(
-            Text(self.title, style="bold"), ProgressBar(expected, ended, width=60), Text(status_line(progress)), running
-        )
-
-
-def status_line(progress: Progress) -> str:
-    """One line: trials done of those expected, running, reused, diverged, best loss, time gone and left."""
-    figures = progress.state.progress
-    parts = [
-        f"wave {figures.waves}",
-        f"{figures.done} of about {figures.done + figures.remaining} trials",
-        f"{len(progress.running)} running",
-        f"{progress.reused} reused",
-        f"{figures.diverged} diverged",
-        *([f"{progress.failed} failed"] if progress.failed else []),
-        f"best {loss(figures.best_loss)} nats/token",
-        f"{span(progress.elapsed)} gone",
-    ]
-    left = seconds_left(progress)
-    return ", ".join([*parts, f"about {span(left)} left"] if left is not None else parts)
-
-
-def seconds_left(progress: Progress) -> float | None:
-    """Seconds to the expected end, from the seconds that this run's trials took so far; None before there are any."""
-    under_way = sum(fraction for fraction, _ in progress.running.values())
-    trained = progress.done + under_way
-    if trained < 0.5 or progress.busy <= 0:
-        return None
-    return max(0.0, progress.state.progress.remaining - under_way) * progress.busy / trained / progress.slots
-
-
-class StudyDisplay:
-    """Shows a study under way: trials, certificates and phases, a line whenever another trial is done."""
-
-    def __init__(self, title: str, quiet: bool = False) -> None:
-        self.title, self.quiet = title, quiet
+    def __init__(self, verb: str, title: str, quiet: bool = False) -> None:
+        self.verb, self.title, self.quiet = verb, title, quiet
         self.live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal and not quiet else None
         self._lines = 0
         self._drawn = 0.0
@@ -107,55 +39,82 @@ class StudyDisplay:
         if self.live:
             self.live.start()
         if not self.quiet:
-            err.print(f"study {self.title}", markup=False)
+            err.print(f"{self.verb} {self.title}", markup=False)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.live:
             self.live.stop()
 
-    def update(self, progress: PoolProgress, plan: object = None) -> None:
+    def changed(self, state: RunState) -> None:
         """Draw the moment; on a terminal at most twice a second, elsewhere when another trial is done."""
+        ended = len(state.done) + len(state.failed)
         if self.quiet:
             return
-        ended = progress.done + progress.failed
         if self.live:
             if time.perf_counter() - self._drawn > REFRESH_SECONDS:
                 self._drawn = time.perf_counter()
-                self.live.update(Group(Text(self.title, style="bold"), Text(study_line(progress))))
+                self.live.update(self._picture(state))
         elif ended > self._lines:
-            err.print(study_line(progress), markup=False)
+            err.print(status_line(state), markup=False)
         self._lines = ended
 
+    def _picture(self, state: RunState) -> Group:
+        title, line = Text(self.title, style="bold"), Text(status_line(state))
+        if state.plan.kind == "study":
+            return Group(title, line)  # its trials are too many to be listed, and the whole is not known yet
+        progress = state.progress
+        trials = Table.grid(padding=(0, 2))
+        for name, trial in state.running.items():
+            bar = ProgressBar(1.0, trial.fraction, width=20)
+            trials.add_row(Text(name), bar, f"{trial.fraction:4.0%}", f"loss {loss(trial.select_loss)}")
+        return Group(title, ProgressBar(max(1, progress.done + progress.remaining), progress.done, width=60), line,
+                     trials)  # fmt: skip
 
-def study_line(progress: PoolProgress) -> str:
-    """One line: phases with their sweeps, certificates, trials done, running, reused, diverged, time gone."""
-    held = progress.standings.values()
-    phases = dict.fromkeys(standing.task.phase for standing in held)
-    counts = (
-        f"phase {name}: {sum(each.finished for each in held if each.task.phase == name)} of "
-        f"{sum(each.task.phase == name for each in held)} sweeps"
-        for name in phases
-    )
-    return ", ".join(
-        [
-            *counts,
-            f"{sum(standing.certified for standing in held)} certificates",
-            f"{progress.done} trials done",
-            f"{len(progress.running)} running",
-            f"{progress.reused} reused",
-            f"{progress.diverged} diverged",
-            *([f"{progress.failed} failed"] if progress.failed else []),
-            f"{span(progress.elapsed)} gone",
+
+def status_line(state: RunState) -> str:
+    """One line: how far the plan is, what runs, and the time gone.
+
+    A study counts sweeps by phase and the trials of this run; a sweep its waves and all its trials, and says what is
+    left.
+    """
+    progress, counts = state.progress, state.plan
+    if counts.kind == "study":
+        parts = [
+            *(f"phase {name}: {ended} of {count} sweeps" for name, (ended, count) in progress.phases.items()),
+            f"{progress.certificates} certificates",
+            f"{len(state.done)} trials done",
         ]
-    )
+    else:
+        parts = [f"wave {progress.waves}", f"{progress.done} of about {progress.done + progress.remaining} trials"]
+    study = counts.kind == "study"
+    parts += [
+        f"{len(state.running)} running",
+        f"{len(counts.reused)} reused",
+        f"{counts.diverged if study else progress.diverged} diverged",
+        *([f"{len(state.failed)} failed"] if state.failed else []),
+        *([] if study else [f"best {loss(progress.best_loss)} nats/token"]),
+        f"{span(state.elapsed)} gone",
+    ]
+    left = None if study else seconds_left(state)
+    return ", ".join([*parts, f"about {span(left)} left"] if left is not None else parts)
 
 
-class TrialDisplay:
+def seconds_left(state: RunState) -> float | None:
+    """Seconds to the expected end, from the seconds that this run's trials took so far; None before there are any."""
+    under_way = sum(trial.fraction for trial in state.running.values())
+    trained = len(state.done) + under_way
+    if trained < 0.5 or state.busy_seconds <= 0:
+        return None
+    return max(0.0, state.progress.remaining - under_way) * state.busy_seconds / trained / state.slots
+
+
+class TrialDisplay(Observer):
     """Shows one trial under way, a line for each curve point."""
 
     def __init__(self, spec: TrialSpec, quiet: bool = False) -> None:
         self.spec, self.quiet = spec, quiet
+        self._step = 0
 
     def __enter__(self) -> Self:
         if not self.quiet:
@@ -165,17 +124,19 @@ class TrialDisplay:
     def __exit__(self, *error: object) -> None:
         """Nothing to take down."""
 
-    def update(self, point: CurvePoint) -> None:
-        """Print the curve point."""
-        if not self.quiet:
-            err.print(
-                f"step {point.step} of {self.spec.steps}, train {loss(point.train_loss)}, "
-                f"select {loss(point.select_loss)} nats/token, {span(point.seconds)}",
-                markup=False,
-            )
+    def points(self, spec: TrialSpec, points: Sequence[CurvePoint], worker: Worker | None = None) -> None:
+        """Print the curve points that were not printed yet."""
+        for point in points:
+            if point.step > self._step and not self.quiet:
+                err.print(
+                    f"step {point.step} of {self.spec.steps}, train {loss(point.train_loss)}, "
+                    f"select {loss(point.select_loss)} nats/token, {span(point.seconds)}",
+                    markup=False,
+                )
+            self._step = max(self._step, point.step)
 
 
-def resume_hint(command: Sequence[str], result: PoolResult) -> str:
+def resume_hint(command: Sequence[str], result: RunResult) -> str:
     """What to tell a user whose sweep or study was interrupted."""
     again = shlex.join(["tuneopt", *command[1:]])
     return (

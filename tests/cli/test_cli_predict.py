@@ -61,7 +61,7 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
     from types import SimpleNamespace
 
     from tuneopt.run.simulated import simulate
-    from tuneopt.search import replay as replaying
+    from tuneopt.search import records
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
     from tuneopt.spec import SCALES, CorpusId, Regime
@@ -79,7 +79,7 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
                 sweep, lambda spec, best=best: 3 + abs(spec.config["learning_rate"] - best)
             ).state
     ledger = SimpleNamespace(sweeps=lambda: sweeps, uri="here")
-    monkeypatch.setattr(replaying, "replay", lambda sweep, ledger: (states[sweep.id], {}))
+    monkeypatch.setattr(records, "replay", lambda sweep, ledger: (states[sweep.id], {}))
     found = api.predict("adamw", 131072, 1, ledger).to_dict()
     assert (found["regimes"], found["ladder"]) == (2, "nano")
     rate = found["config"]["learning_rate"]

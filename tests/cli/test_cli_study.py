@@ -117,7 +117,7 @@ def test_a_bad_table_of_stars_is_bad_input(small, tmp_path, monkeypatch, capsys)
 def test_the_papers_study_runs_whole_on_its_stars():
     if not (PAPER / "stars.json").is_file():
         pytest.skip("the published stars do not lie beside this clone")
-    document = api.simulate_study(api.load_study(STUDIES / "paper.yaml"), stars=PAPER / "stars.json")
+    document = api.simulate_study(api.load_study(STUDIES / "paper.yaml"), stars=PAPER / "stars.json").to_dict()
     assert len(document["results"]) == 11 * (12 + 4)
     assert all(result["certificate"]["complete"] for result in document["results"])
     assert document["simulation"]["utilisation"] >= 0.9

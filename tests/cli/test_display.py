@@ -1,44 +1,40 @@
 """What people see while a sweep runs and when it ends."""
 
-from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 
 from tuneopt.console import number, span
-from tuneopt.display import SweepDisplay, resume_hint, seconds_left, status_line
+from tuneopt.display import RunDisplay, TrialDisplay, resume_hint, seconds_left, status_line
+from tuneopt.ledger import CurvePoint
+from tuneopt.observe.state import RunState
+from tuneopt.search.plan import PlanProgress
+from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 
 
-@dataclass
-class Figures:
-    waves: int = 2
-    done: int = 10
-    remaining: int = 6
-    diverged: int = 1
-    best_loss: float | None = 3.91857
+def make_spec(seed: int = 0) -> TrialSpec:
+    frozen = TrialSpec.freeze({"learning_rate": 0.004, "train_batch_size": 16})
+    return TrialSpec("soap", frozen, Regime(SCALES["nano-65k"], 0.5, CorpusId("embedded", "f" * 16, 1024)), seed=seed)
 
 
-@dataclass
-class State:
-    progress: Figures = field(default_factory=Figures)
-
-
-@dataclass
-class Progress:
-    """The shape of `tuneopt.cluster.progress.Progress`."""
-
-    state: State = field(default_factory=State)
-    running: dict = field(default_factory=lambda: {"aa": (0.5, 4.0), "bb": (0.5, None)})
-    done: int = 4
-    reused: int = 6
-    diverged: int = 1
-    failed: int = 0
-    slots: int = 2
-    elapsed: float = 125.0
-    busy: float = 200.0
+def a_state(done: int = 4, failed: int = 0, kind: str = "sweep", **changes) -> RunState:
+    """A run after 125 seconds on two slots, two trials half done."""
+    progress = PlanProgress(2, 10, 6, 1, 3.91857, 1, {"I": (2, 5), "II": (0, 3)})
+    plan = SimpleNamespace(kind=kind, reused=set("abcdef"), diverged=1, progress=lambda: progress)
+    now = [0.0]
+    state = RunState(plan, clock=lambda: now[0])  # type: ignore[arg-type]
+    now[0], state.slots = 125.0, 2
+    state.done, state.failed = set(range(done)), dict.fromkeys(range(failed), "lost")  # type: ignore[assignment]
+    state.busy_seconds = 200.0
+    for seed in (0, 1):
+        spec = make_spec(seed)
+        state.started(spec)
+        state.points(spec, [CurvePoint(spec.steps // 2, 1, 0.1, 4.0, 4.0, 4.0, 1.0)])
+    return state
 
 
 def test_the_line_names_every_count() -> None:
-    line = status_line(Progress())
+    line = status_line(a_state())
     for words in (
         "wave 2",
         "10 of about 16 trials",
@@ -50,26 +46,45 @@ def test_the_line_names_every_count() -> None:
     ):
         assert words in line
     assert "failed" not in line
-    assert "2 failed" in status_line(replace(Progress(), failed=2))
+    assert "2 failed" in status_line(a_state(failed=2))
+
+
+def test_the_line_of_a_study_counts_its_phases() -> None:
+    assert status_line(a_state(kind="study", failed=1)) == (
+        "phase I: 2 of 5 sweeps, phase II: 0 of 3 sweeps, 1 certificates, 4 trials done, 2 running, 6 reused, "
+        "1 diverged, 1 failed, 2 min 05 s gone"
+    )
 
 
 def test_time_left_follows_from_what_trials_took() -> None:
     # 200 busy seconds bought five trials' worth, so 40 s each; 6 - 1 under way remain, on two slots.
-    assert seconds_left(Progress()) == pytest.approx((6 - 1) * 40 / 2)
-    assert seconds_left(replace(Progress(), done=0, running={}, busy=0.0)) is None
+    assert seconds_left(a_state()) == pytest.approx((6 - 1) * 40 / 2, rel=0.01)
+    fresh = a_state(done=0)
+    fresh.busy_seconds = 0.0
+    assert seconds_left(fresh) is None
 
 
 def test_without_a_terminal_each_finished_trial_is_one_line(capsys: pytest.CaptureFixture) -> None:
-    with SweepDisplay("a sweep") as display:
+    with RunDisplay("tuning", "a sweep") as display:
         for done in (0, 0, 1, 1, 1, 2):
-            display.update(replace(Progress(), done=done))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wave")]
-    assert len(lines) == 2
+            display.changed(a_state(done))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "tuning a sweep" and len([line for line in lines if line.startswith("wave")]) == 2
+
+
+def test_a_trial_shows_each_curve_point_once(capsys: pytest.CaptureFixture) -> None:
+    spec = make_spec()
+    points = [CurvePoint(step, step, 0.1, 5.0, 4.5, 4.6, 3.0) for step in (1, 2)]
+    with TrialDisplay(spec) as display:
+        display.points(spec, points[:1])
+        display.points(spec, points)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == [f"step {step} of {spec.steps}, train 5.0000, select 4.5000 nats/token, 3 s" for step in (1, 2)]
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture) -> None:
-    with SweepDisplay("a sweep", quiet=True) as display:
-        display.update(Progress())
+    with RunDisplay("tuning", "a sweep", quiet=True) as display:
+        display.changed(a_state())
     assert capsys.readouterr() == ("", "")
 
 

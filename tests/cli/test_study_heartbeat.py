@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tuneopt.api import heartbeat
-from tuneopt.api.heartbeat import Heartbeat, read_moment
 from tuneopt.ledger import open_ledger
+from tuneopt.run import heartbeat
+from tuneopt.run.heartbeat import Heartbeat, read_moment
 
 
-def progress(**changes) -> SimpleNamespace:
-    """The part of `tuneopt.cluster.progress.PoolProgress` that is written down."""
-    plain = {"running": {"aa": (0.25, 4.0), "bb": (0.0, None)}, "slots": 2, "elapsed": 50.0, "device_seconds": 90.0}
-    return SimpleNamespace(**plain | changes)
+def state() -> SimpleNamespace:
+    """The part of `tuneopt.observe.state.RunState` that is written down."""
+    running = {"aa": SimpleNamespace(fraction=0.25), "bb": SimpleNamespace(fraction=0.0)}
+    return SimpleNamespace(running=running, slots=2, elapsed=50.0, plan=SimpleNamespace(device_seconds=90.0))
 
 
 @pytest.fixture
@@ -41,9 +40,9 @@ def test_it_beats_by_itself_and_ends_with_its_context(ledger, monkeypatch):
     monkeypatch.setattr(heartbeat, "SECONDS", 0.02)
     with Heartbeat(ledger, "s", "smoke", 40.0) as heart:
         assert read_moment(ledger, "s") is None and not list(Path(ledger.uri).glob("*")), "nothing before it starts"
-        heart.start()
+        heart.begun(state())
         soon(ledger, lambda moment: moment.running == {})
-        heart.show(progress())
+        heart.changed(state())
         soon(ledger, lambda moment: moment.running == {"aa": 0.25, "bb": 0.0})
         moment = read_moment(ledger, "s")
         assert (moment.slots, moment.seconds, moment.device_seconds) == (2, 50.0, 50.0), "earlier runs' time left out"
@@ -64,8 +63,8 @@ def test_a_run_that_is_refused_leaves_nothing(ledger):
 
 def test_an_old_beat_is_that_of_a_run_that_is_gone(ledger, monkeypatch):
     with Heartbeat(ledger, "s", "smoke", 0.0) as heart:
-        heart.start()
-        heart.show(progress())
+        heart.begun(state())
+        heart.changed(state())
         soon(ledger, lambda moment: True)
         monkeypatch.setattr(heartbeat, "STALE_SECONDS", -1.0)
         assert read_moment(ledger, "s") is None
@@ -80,19 +79,11 @@ def test_a_damaged_beat_says_nothing(ledger, text):
 def test_a_trial_with_a_record_runs_no_longer(ledger, monkeypatch):
     monkeypatch.setattr(heartbeat, "SECONDS", 0.02)
     with Heartbeat(ledger, "s", "smoke", 0.0) as heart:
-        heart.start()
-        heart.show(progress())
+        heart.begun(state())
+        heart.changed(state())
         soon(ledger, lambda moment: len(moment.running) == 2)
         ledger.files.replace("trials/aa.json", b"{}")
         assert set(read_moment(ledger, "s").running) == {"bb"}
-
-
-def test_ray_tune_may_pickle_who_listens(ledger):
-    with Heartbeat(ledger, "s", "smoke", 0.0) as heart:
-        heart.start()
-        copy = pickle.loads(pickle.dumps(heart))
-        copy.show(progress())
-        assert read_moment(ledger, "s") is None or read_moment(ledger, "s").running == {}
 
 
 def test_a_place_that_cannot_be_written_ends_nothing(ledger, monkeypatch):
@@ -105,7 +96,7 @@ def test_a_place_that_cannot_be_written_ends_nothing(ledger, monkeypatch):
 
     monkeypatch.setattr(ledger.files, "replace", refuse)
     with Heartbeat(ledger, "s", "smoke", 0.0) as heart:
-        heart.start()
+        heart.begun(state())
         until = time.monotonic() + 30
         while len(tries) < 3 and time.monotonic() < until:
             time.sleep(0.01)

@@ -1,16 +1,13 @@
-"""Sampled searches through the command line and Ray Tune, with real workers; and what their watcher counts."""
+"""Sampled searches through the command line and Ray Tune, with real workers."""
 
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from tuneopt.cluster.proposed import CutWatcher
 from tuneopt.ledger import Ledger
 
 TUNE = [
@@ -60,35 +57,3 @@ def test_a_trial_that_asha_cut_leaves_no_record(tmp_path: Path) -> None:
         assert record.status == "completed" and record.curve[-1].step == record.spec.steps
         assert record.environment["scheduler"] == "asha"
     assert any("ranked on intermediate loss" in mark for mark in summary["marks"])
-
-
-class Searcher:
-    """What a watcher reads of a searcher."""
-
-    def __init__(self) -> None:
-        self.running = {"one": SimpleNamespace(id="aaaa"), "two": SimpleNamespace(id="bbbb")}
-        self.reused: set[str] = set()
-        self.outcomes: dict = {}
-        self.failed: set[str] = set()
-        self.state = "a state"
-
-
-def result(trial: str, **changes) -> dict:
-    return {"trial": trial, "fraction": 0.5, "select_loss": 5.0, "busy_seconds": 2.0, "done": False, **changes}
-
-
-def test_a_cut_trial_is_no_finished_one_and_its_time_counts() -> None:
-    told: list = []
-    watcher = CutWatcher(Searcher(), 2, time.perf_counter(), told.append)  # type: ignore[arg-type]
-    for name in ("one", "two"):
-        watcher.on_trial_start(trial=SimpleNamespace(trial_id=name))
-    watcher.on_trial_result(result=result("aaaa", done=True))
-    assert watcher.done == set() and "aaaa" in watcher.running
-    watcher.on_trial_complete(trial=SimpleNamespace(trial_id="one", last_result=result("aaaa", done=True)))
-    assert watcher.running.keys() == {"bbbb"}
-    finished = result("bbbb", done=True, status="completed", reused=False, fraction=1.0)
-    watcher.on_trial_result(result=finished)
-    watcher.on_trial_complete(trial=SimpleNamespace(trial_id="two", last_result=finished))
-    assert watcher.done == {"bbbb"} and not watcher.running
-    assert watcher.busy_seconds == 4.0
-    assert told[-1].done == 1 and told[-1].state == "a state" and told[-1].slots == 2

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from test_searcher import sweep
+from test_tuning import Trial, a_run, sweep
 
 from tuneopt import cli
-from tuneopt.cluster.searcher import SweepSearcher
 from tuneopt.cluster.trainable import TrialTrainable
+from tuneopt.cluster.tuning import TuneSearcher
 from tuneopt.errors import NoRoomError
 from tuneopt.ledger import Ledger
 
@@ -41,13 +41,16 @@ def test_other_errors_of_a_worker_stay_errors(tmp_path: Path) -> None:
         Worker(tmp_path, PermissionError(errno.EACCES, "Permission denied")).step()
 
 
-def test_the_searcher_starts_nothing_more_and_gives_nothing_up(tmp_path: Path) -> None:
-    searcher = SweepSearcher(sweep(), Ledger(tmp_path), "corpus")
-    assert isinstance(searcher.suggest("a"), dict) and isinstance(searcher.suggest("b"), dict)
-    searcher.on_trial_complete("a", {"done": True, "halt": "no space is left for x"})
-    assert searcher.halt == "no space is left for x"
-    assert searcher.suggest("c") == SweepSearcher.FINISHED
-    assert not searcher.failed and not searcher.pool.gave_up
+def test_nothing_more_is_started_and_nothing_is_given_up(tmp_path: Path) -> None:
+    searcher, callback, controller, _ = a_run(tmp_path)
+    first, second = Trial("a", searcher), Trial("b", searcher)
+    callback.on_trial_start(trial=first)
+    stop = {"trial": "a", "busy_seconds": 1.0, "done": True, "halt": "no space is left for x"}
+    callback.on_trial_result(trial=first, result=stop)
+    callback.on_trial_complete(trial=first)
+    assert controller.halt == "no space is left for x" and second.config
+    assert searcher.suggest("c") == TuneSearcher.FINISHED
+    assert not controller.state.failed and not controller.plan.gave_up
 
 
 def test_a_command_that_cannot_write_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

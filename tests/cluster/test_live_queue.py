@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from tuneopt.cluster.halving import Halving
-from tuneopt.cluster.live_queue import LiveQueue
+from tuneopt.cluster.tuning import TuneScheduler, TuneSearcher
 
 
 @dataclass
@@ -38,11 +36,14 @@ def added(queue: FIFOScheduler, trials: list[Waiting]) -> Controller:
     return Controller(trials)
 
 
-@pytest.mark.parametrize("make", [LiveQueue, lambda: Halving(0.25, 2.0)])
-def test_the_choice_is_that_of_tunes_own_queue(make) -> None:
+def a_queue() -> TuneScheduler:
+    return TuneScheduler(TuneSearcher(None))
+
+
+def test_the_choice_is_that_of_tunes_own_queue() -> None:
     statuses = ["TERMINATED", "RUNNING", "PAUSED", "PENDING", "ERROR", "PENDING", "PAUSED"]
     trials = [Waiting(str(number), status) for number, status in enumerate(statuses)]
-    queue, reference = make(), FIFOScheduler()
+    queue, reference = a_queue(), FIFOScheduler()
     controller = added(queue, trials)
     while (wanted := reference.choose_trial_to_run(controller)) is not None:
         assert queue.choose_trial_to_run(controller) is wanted
@@ -52,7 +53,7 @@ def test_the_choice_is_that_of_tunes_own_queue(make) -> None:
 
 def test_a_free_worker_goes_to_a_trial_that_none_was_asked_for() -> None:
     starting, fresh, last = Waiting("a"), Waiting("b"), Waiting("c")
-    queue = LiveQueue()
+    queue = a_queue()
     controller = added(queue, [starting, fresh, last])
     assert [queue.choose_trial_to_run(controller) for _ in range(4)] == [starting, fresh, last, starting]
     fresh.status = "RUNNING"
@@ -63,7 +64,7 @@ def test_a_free_worker_goes_to_a_trial_that_none_was_asked_for() -> None:
 
 def test_a_trial_whose_worker_died_waits_again_in_its_old_place() -> None:
     first, second = Waiting("a", "RUNNING"), Waiting("b")
-    queue = LiveQueue()
+    queue = a_queue()
     controller = added(queue, [first, second])
     assert queue.choose_trial_to_run(controller) is second
     second.status, first.status = "RUNNING", "PENDING"
@@ -73,7 +74,7 @@ def test_a_trial_whose_worker_died_waits_again_in_its_old_place() -> None:
 
 def test_what_ended_is_not_looked_at_again() -> None:
     ended = [Waiting(str(number), "TERMINATED") for number in range(100)]
-    queue = LiveQueue()
+    queue = a_queue()
     controller = added(queue, [*ended, Waiting("last", "RUNNING")])
     for _ in range(10):
         assert queue.choose_trial_to_run(controller) is None

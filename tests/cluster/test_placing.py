@@ -14,11 +14,13 @@ from test_session import FakeRay
 
 from tuneopt import api
 from tuneopt.cluster import session
-from tuneopt.cluster.placing import Placing, check_batches
+from tuneopt.cluster.backend import RayBackend, as_compiled, reserved, worker_class
 from tuneopt.cluster.rank_worker import Job, Line
 from tuneopt.cluster.ranks import Group, Ranked
 from tuneopt.cluster.trainable import TrialTrainable
 from tuneopt.errors import NoRoomError
+from tuneopt.run.options import RunOptions, check_batches
+from tuneopt.search.plan import OneTrial
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, find_scale
@@ -54,31 +56,44 @@ def test_ranks_never_take_more_than_there_is(ranks: int, machines: list[tuple[in
     assert close <= spread
 
 
+class AtScales:
+    """As much of a plan as connecting looks at."""
+
+    def __init__(self, *scales: str) -> None:
+        self.scales = set(scales)
+
+    def coming(self, count: int) -> list[Any]:
+        return []
+
+
+def connected(options: RunOptions, *scales: str) -> int:
+    with RayBackend().connect(AtScales(*scales), options) as slots:  # type: ignore[arg-type]
+        return slots
+
+
 def test_slots_are_those_of_the_smallest_trial(monkeypatch) -> None:
     FakeRay(monkeypatch, now=[(GPUS, 2)])
-    placing = Placing({"130m": ParallelConfig(2), "1.2b": ParallelConfig(8, 2)}, gpus_per_trial=1)
-    with placing.connect(None, ["130m", "1.2b"]) as connected:
-        assert connected.slots == 8
-    with placing.connect(None, ["nano-65k"]) as connected:
-        assert connected.slots == 16, "a scale without a placement trains on one device"
+    options = RunOptions(parallel={"130m": ParallelConfig(2), "1.2b": ParallelConfig(8, 2)}, gpus_per_trial=1)
+    assert connected(options, "130m", "1.2b") == 8
+    assert connected(options, "nano-65k") == 16, "a scale without a placement trains on one device"
 
 
 def test_what_no_cluster_can_meet_is_refused_with_what_is_missing(monkeypatch) -> None:
     ray = FakeRay(monkeypatch, now=[(GPUS, 2)])
-    placing = Placing({"1.2b": ParallelConfig(32, 2)}, gpus_per_trial=1)
     with pytest.raises(InputError, match=r"32 ranks needs 32 times 1 CPU and 1 GPU on the cluster.* hold 16"):
-        placing.connect(None, ["1.2b"]).__enter__()
+        connected(RunOptions(parallel={"1.2b": ParallelConfig(32, 2)}, gpus_per_trial=1), "1.2b")
     assert ray.closed
-    together = replace(placing, placements={"1.2b": ParallelConfig(16, 2)}, together=True)
+    remote = SimpleNamespace(is_local=False)
+    together = RunOptions(remote, parallel={"1.2b": ParallelConfig(16, 2)}, gpus_per_trial=1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="on one machine, where its checkpoints are, and the largest holds 8"):
-        together.connect(None, ["1.2b"]).__enter__()
+        connected(together, "1.2b")
 
 
 @pytest.mark.parametrize("gpus", [0.5, 2.0])
 def test_a_rank_drives_one_whole_gpu(gpus: float) -> None:
     with pytest.raises(InputError, match=f"drives one GPU, and --gpus-per-trial is {gpus:g}; give 1"):
-        Placing({"130m": ParallelConfig(2)}, gpus_per_trial=gpus)
-    Placing({"130m": ParallelConfig(1)}, gpus_per_trial=gpus)
+        RunOptions(parallel={"130m": ParallelConfig(2)}, gpus_per_trial=gpus)
+    RunOptions(parallel={"130m": ParallelConfig(1)}, gpus_per_trial=gpus)
 
 
 def sweep(**grids: list[Any]) -> Sweep:
@@ -96,21 +111,16 @@ def test_batches_that_do_not_divide_are_refused_before_anything_starts() -> None
 
 
 def test_one_process_is_the_plain_worker_with_the_plain_request() -> None:
-    for placing in (Placing(), Placing(gpus_per_trial=0.25)):
-        assert placing.trainable(TrialTrainable) is TrialTrainable
-        assert placing.request == {"cpu": 1.0, "gpu": placing.gpus_per_trial}
-    keeping = Placing(keep_weights=True).trainable(TrialTrainable)
-    assert issubclass(keeping, TrialTrainable) and not issubclass(keeping, Ranked) and keeping.keep_weights
+    for options in (RunOptions(), RunOptions(gpus_per_trial=0.25), RunOptions(keep_weights=True)):
+        assert worker_class(options) is TrialTrainable
+        assert reserved(options) == {"cpu": 1.0, "gpu": options.gpus_per_trial}
 
 
 def test_ranks_take_their_devices_through_ray_train_alone() -> None:
-    placing = Placing({"nano-65k": ParallelConfig(2, 1)}, keep_weights=True)
-    worker = placing.trainable(TrialTrainable)
-    assert (
-        issubclass(worker, Ranked) and worker.placements == {"nano-65k": ParallelConfig(2, 1)} and worker.keep_weights
-    )
+    options = RunOptions(parallel={"nano-65k": ParallelConfig(2, 1)})
+    assert worker_class(options) is Ranked
     there, elsewhere = (
-        placing.request({"spec": json.dumps({"regime": {"scale": {"name": name}}})}).required_resources
+        reserved(options)({"spec": json.dumps({"regime": {"scale": {"name": name}}})}).required_resources
         for name in ("nano-65k", "nano-262k")
     )
     assert "CPU" not in there and there["memory"] == 1.0
@@ -120,10 +130,11 @@ def test_ranks_take_their_devices_through_ray_train_alone() -> None:
 def test_kernels_are_compiled_for_the_micro_batch_of_a_rank() -> None:
     spec = replace(sweep().spec(sweep().space.start), compile=True)
     assert spec.batch == 8 and spec.micro_batch == 8
-    (compiled,) = Placing({"nano-65k": ParallelConfig(4)}).as_compiled([spec])
+    (compiled,) = as_compiled(RunOptions(parallel={"nano-65k": ParallelConfig(4)}), OneTrial(spec).coming(1))
     assert compiled == replace(spec, micro_batch=2)
-    assert Placing().as_compiled([spec]) == [spec]
-    assert Placing({"nano-65k": ParallelConfig(2, 3)}).as_compiled([spec]) == [], "stage 3 runs uncompiled"
+    assert as_compiled(RunOptions(), [spec]) == [spec]
+    stage_3 = RunOptions(parallel={"nano-65k": ParallelConfig(2, 3)})
+    assert as_compiled(stage_3, [spec]) == [], "stage 3 runs uncompiled"
 
 
 def job(trial: str = "one") -> Job:

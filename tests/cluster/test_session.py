@@ -64,3 +64,9 @@ def test_a_cluster_of_fixed_size_has_what_it_has(monkeypatch) -> None:
     FakeRay(monkeypatch, now=[({"CPU": 4.0}, 1), ({"CPU": 2.5}, 1)])
     with session.connect(None) as connected:
         assert connected.slots == 6
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "127.0.0.1:99999", "nonsense"])
+def test_no_cluster_at_the_address_is_bad_input_at_once(address: str) -> None:
+    with pytest.raises(InputError, match="no Ray cluster"), session.connect(address):
+        pass

@@ -9,17 +9,17 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import tuneopt.data
 from tuneopt.cluster.holders import holders, usage, within
-from tuneopt.cluster.waits import Waits
 from tuneopt.ledger import CurvePoint, Ledger
 from tuneopt.ledger.logs import TrialLog
-from tuneopt.observe.board import Board
-from tuneopt.observe.observer import TrialEnd, Worker
+from tuneopt.observe.state import RunState, Worker
 from tuneopt.observe.waiting import Cluster
+from tuneopt.observe.waits import Waits
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 
 SPECS = [
@@ -40,9 +40,10 @@ class Moment:
         self.now, self.looks = 0.0, 0
         self.launched: dict[str, TrialSpec] = {}
         self.ledger = Ledger(folder)
-        self.board = Board(clock=lambda: self.now)
+        self.state = RunState(SimpleNamespace(running=self.launched), clock=lambda: self.now)  # type: ignore[arg-type]
+        self.state.slots = slots
         self.cluster = Cluster("head:6379", free="2 of 2 CPU in use", holders=("an actor Hog of the driver process 9",))
-        self.waits = Waits(self.launched, self.board, self.ledger, slots, self.look, clock=lambda: self.now)
+        self.waits = Waits(self.state, self.ledger, self.look)
 
     def look(self) -> Cluster:
         self.looks += 1
@@ -50,14 +51,14 @@ class Moment:
 
     def launch(self, *specs: TrialSpec, start: bool = True) -> None:
         for spec in specs:
-            self.launched[f"tune-{spec.id}"] = spec
+            self.launched[spec.id] = spec
             if start:
-                self.board.started(spec)
+                self.state.started(spec)
 
     def report(self, spec: TrialSpec, fraction: float) -> None:
         step = round(fraction * spec.steps)
         point = CurvePoint(step, step, 0.1, 5.0, 5.0, 5.0, 1.0)
-        self.board.points(spec, [point], Worker("node-3", 7))
+        self.state.points(spec, [point], Worker("node-3", 7))
 
     def after(self, seconds: float) -> str | None:
         """What is said once so much time went by, looked at every 5 seconds as the timer does."""
@@ -92,7 +93,7 @@ def test_a_trial_without_a_slot(moment: Moment) -> None:
     text = moment.after(10.0)
     assert text is not None and f"no slot is free for trial {SPECS[1].id}" in text
     assert "held by an actor Hog of the driver process 9" in text and "1 by this sweep" in text
-    moment.board.started(SPECS[1])
+    moment.state.started(SPECS[1])
     moment.report(SPECS[0], 0.3)
     assert moment.after(5.0) is None, "it got its slot"
 
@@ -100,7 +101,7 @@ def test_a_trial_without_a_slot(moment: Moment) -> None:
 def test_a_restarted_trial_waits_for_a_slot_again(moment: Moment) -> None:
     moment.launch(*SPECS[:2])
     moment.report(SPECS[0], 0.1)
-    moment.board.restarted(SPECS[1], "its worker died")
+    moment.state.left(SPECS[1].id)
     moment.after(20.0)
     moment.report(SPECS[0], 0.2)
     text = moment.after(15.0)
@@ -144,8 +145,8 @@ def test_idle_slots_at_the_end_of_a_wave(moment: Moment) -> None:
     moment.after(10.0)
     for spec in SPECS[:2]:
         moment.report(spec, 0.5)
-    moment.board.ended(SPECS[0], TrialEnd("completed"))
-    del moment.launched[f"tune-{SPECS[0].id}"]
+    moment.state.left(SPECS[0].id)
+    del moment.launched[SPECS[0].id]
     moment.after(10.0)
     moment.report(SPECS[1], 0.75)
     moment.after(10.0)
@@ -214,16 +215,16 @@ ray.shutdown()
 DRIVER = """
 import json, logging, sys
 from tuneopt import api
-from tuneopt.cluster import watched
-from tuneopt.observe.timer import Times
+from tuneopt.cluster import backend
+from tuneopt.observe.waits import Times
 
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
-watched.TIMES = Times(first=1.0, every=2.0, beat=0.2)
+backend.TIMES = Times(first=1.0, every=2.0, beat=0.2)
 text, ledger, address = sys.argv[1:]
 sweep, _ = api.plan("adamw", ratio=0.02, corpus=text, compile=False, replicates=1,
                     overrides={"learning_rate": 0.008, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95,
                                "epsilon": 1e-10, "max_grad_norm": 1, "warmup": 0.1, "train_batch_size": 16})
-result = api.tune(sweep, ledger, corpus=text, address=address)
+result = api.tune(sweep, ledger, api.RunOptions(corpus=text, address=address))
 print(json.dumps({"run": result.run, "failed": result.failed}))
 """
 

@@ -11,7 +11,9 @@ from tuneopt.ledger import Ledger
 from tuneopt.ledger.logs import read_log
 from tuneopt.observe.logs import Shown, TextLines, configure
 from tuneopt.observe.narrator import Narrator
-from tuneopt.observe.observer import Observer, Observers, TrialEnd
+from tuneopt.observe.observer import EventStream, Observer
+from tuneopt.observe.state import RunState, TrialEnd
+from tuneopt.search.plan import OneTrial
 from tuneopt.spec import InputError
 
 LOG = logging.getLogger("tuneopt.somewhere")
@@ -136,10 +138,9 @@ def test_an_observer_that_raises_is_left_out_with_one_warning(caplog) -> None:
         def points(self, spec, points, worker=None) -> None:
             heard.append(len(points))
 
-    both = Observers([Broken(), Good()])
-    assert both.wants_whole_curves
+    both = EventStream([Broken(), Good()], RunState(OneTrial(make_spec())))
+    assert both.wants_points
     for _ in range(3):
-        both.points(make_spec(), make_points(1))
-    both.close()
-    assert heard == [1, 1, 1] and not both.wants_whole_curves
+        both.tell("points", make_spec(), make_points(1), None)
+    assert heard == [1, 1, 1] and not both.wants_points
     assert [record.getMessage() for record in caplog.records] == ["Broken is left out from now on: disk full"]

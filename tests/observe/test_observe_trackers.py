@@ -16,7 +16,7 @@ from observe_samples import make_points, make_spec
 from tracker_samples import scalars, wandb_runs
 
 from tuneopt.ledger import CurvePoint
-from tuneopt.observe.observer import TrialEnd
+from tuneopt.observe.state import TrialEnd
 from tuneopt.observe.trackers import child, tracker
 from tuneopt.observe.trackers.libraries import group_of, metrics_of, settings_of, tags_of
 from tuneopt.observe.trackers.tracker import Tracker, check, installed, tracking

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observe_samples import make_points, make_spec
 
-from tuneopt.observe.board import Board
-from tuneopt.observe.observer import TrialEnd, Worker
-from tuneopt.observe.timer import Times, WaitTimer
+from tuneopt.ledger import Ledger
+from tuneopt.observe.narrator import Narrator
+from tuneopt.observe.state import RunState, Worker
 from tuneopt.observe.waiting import Cluster, Facts, Running, Wait, why_waiting
+from tuneopt.observe.waits import Times, WaitTimer
+from tuneopt.search.plan import OneTrial
 
 NOW = time.mktime((2026, 11, 22, 18, 30, 0, 0, 0, -1))
 TRAINING = Running("aa", began=600.0, silent=4.0, gap=6.0, left=120.0, where="process 7 on node-3")
@@ -132,25 +134,29 @@ def test_every_moment_has_one_short_sentence_or_none(moment: Facts) -> None:
     assert longer is None or longer.kind == "lost", "without patience's end only a lost cluster is worth a word"
 
 
-def test_the_board_knows_who_runs_and_how_fast() -> None:
-    now = [100.0]
-    board, spec = Board(clock=lambda: now[0]), make_spec()
-    board.started(spec)
+def test_the_state_knows_who_runs_and_how_fast() -> None:
+    now, spec = [100.0], make_spec()
+    state = RunState(OneTrial(spec), clock=lambda: now[0])
+    state.started(spec)
     now[0] = 130.0
-    board.points(spec, make_points(0, spec.steps // 4), Worker("node-3", 7))
+    state.points(spec, make_points(0, spec.steps // 4), Worker("node-3", 7))
     now[0] = 140.0
-    board.points(spec, make_points(spec.steps // 2))
-    heard = board.look()[spec.id]
+    state.points(spec, make_points(spec.steps // 2))
+    heard = state.running[spec.id]
     assert (heard.began, heard.last, heard.gap, heard.worker) == (100.0, 140.0, 30.0, Worker("node-3", 7))
     assert heard.fraction == pytest.approx(0.5, abs=0.02) and heard.first_fraction == pytest.approx(0.25, abs=0.02)
-    board.restarted(spec, "its worker died")
-    assert board.look() == {}
-    board.points(spec, make_points(1))
-    assert board.look() == {}, "a report that was under way when the trial ended changes nothing"
-    for end in (lambda: board.ended(spec, TrialEnd("completed")), lambda: board.reused(spec)):
-        board.started(spec)
-        end()
-        assert board.look() == {}
+    assert heard.select_loss == make_points(spec.steps // 2)[0].select_loss and state.elapsed == 40.0
+    state.left(spec.id)
+    assert state.running == {}
+    state.points(spec, make_points(1))
+    assert state.running == {}, "a report that was under way when the trial ended changes nothing"
+
+
+def test_the_seconds_of_a_trial_that_goes_on_are_counted_once() -> None:
+    state = RunState(OneTrial(make_spec()))
+    for trial, seconds in (("a", 1.0), ("b", 2.0), ("a", 3.0), ("a", 3.0)):
+        state.took(trial, seconds)
+    assert state.busy == {"a": 3.0, "b": 2.0} and state.busy_seconds == 5.0
 
 
 def said(caplog) -> list[str]:
@@ -164,9 +170,10 @@ def wait_for(condition, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def test_the_timer_says_it_at_once_again_later_and_anew_when_the_reason_changes(caplog) -> None:
+def test_the_timer_says_it_at_once_again_later_and_anew_when_the_reason_changes(caplog, tmp_path) -> None:
     reason: list[Wait | None] = [None]
-    with WaitTimer(lambda patience: reason[0], Times(first=0.0, every=0.3, beat=0.005)):
+    times = Times(first=0.0, every=0.3, beat=0.005)
+    with WaitTimer(lambda patience: reason[0], Narrator(Ledger(tmp_path)).waiting, times):
         time.sleep(0.05)
         assert said(caplog) == []
         reason[0] = Wait("slot", "no slot")
@@ -190,7 +197,7 @@ def test_the_timer_survives_what_it_asks_and_ends_with_its_run() -> None:
         asked.set()
         raise ConnectionError("the cluster went away during the look")
 
-    timer = WaitTimer(ask, Times(beat=0.005))
+    timer = WaitTimer(ask, print, Times(beat=0.005))
     with timer:
         assert asked.wait(10)
         asked.clear()

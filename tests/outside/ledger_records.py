@@ -13,7 +13,7 @@ from tuneopt.spec import TrialSpec
 def put_simulated(ledger: Ledger, sweep: Sweep, loss: Callable[[TrialSpec], float]) -> None:
     """The sweep and every trial that it needs, with the losses of a surface."""
     ledger.put_sweep(sweep.id, sweep.to_dict())
-    for run in simulate(sweep, loss).runs:
+    for run in simulate(sweep, loss).clock.runs:
         ledger.put(_record(run.spec, loss(run.spec)))
 
 

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from tuneopt.run import simulated
+from tuneopt.run.options import RunOptions
+from tuneopt.run.simulated import Clock, Evaluate, SimulatedBackend
 from tuneopt.search.axis import Axis
 from tuneopt.search.descent import Descent, descend
+from tuneopt.search.plan import Plan
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
@@ -75,6 +79,13 @@ def small_sweep(**settings: Any) -> Sweep:
         axis("momentum", 0.9, 0.95, 0.98, start=0.95, extend="complement", high=0.999),
     )
     return Sweep(plane, NANO, **{"replicates": 4, **settings})
+
+
+def drive(plan: Plan, evaluate: Evaluate, **options: Any) -> Clock:
+    """Run a plan on the simulated backend; the options are those of `SimulatedBackend`."""
+    backend = SimulatedBackend(evaluate, **options)
+    simulated.run(plan, backend, RunOptions())
+    return backend.clock
 
 
 def published(name: str) -> Any:

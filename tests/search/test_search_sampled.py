@@ -3,7 +3,7 @@
 import pytest
 
 from tuneopt.search.sampled import SampledSearch, check_names
-from tuneopt.search.samplers import distributions, make_sampler, to_point, to_values
+from tuneopt.search.sampled_plan import distributions, make_sampler, to_point, to_values
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Outcome, Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, find_scale

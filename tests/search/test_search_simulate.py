@@ -34,15 +34,15 @@ def on_bowl(spec):
 
 def test_one_slot_runs_trials_one_after_another():
     done = simulate(small_sweep(), on_bowl)
-    assert (done.trials, done.seconds, done.utilisation) == (14, 14.0, 1.0)
-    assert [run.ended for run in done.runs] == [float(second) for second in range(1, 15)]
+    assert (done.trials, done.clock.seconds, done.clock.utilisation) == (14, 14.0, 1.0)
+    assert [run.ended for run in done.clock.runs] == [float(second) for second in range(1, 15)]
     assert done.waves == 3
 
 
 def test_enough_slots_run_a_wave_in_the_time_of_one_trial():
     done = simulate(small_sweep(), on_bowl, slots=64)
-    assert (done.trials, done.seconds) == (14, 3.0)
-    assert done.utilisation == pytest.approx(14 / (3 * 64))
+    assert (done.trials, done.clock.seconds) == (14, 3.0)
+    assert done.clock.utilisation == pytest.approx(14 / (3 * 64))
 
 
 def test_slots_and_durations_change_the_clock_and_nothing_else():
@@ -54,15 +54,15 @@ def test_slots_and_durations_change_the_clock_and_nothing_else():
         many = simulate(small_sweep(), on_bowl, slots=slots, duration=uneven)
         assert many.state == alone.state
         assert many.outcomes == alone.outcomes
-        assert many.seconds < sum(uneven(run.spec) for run in alone.runs)
-        busy = sorted((run.slot, run.started, run.ended) for run in many.runs)
+        assert many.clock.seconds < sum(uneven(run.spec) for run in alone.clock.runs)
+        busy = sorted((run.slot, run.started, run.ended) for run in many.clock.runs)
         assert all(a[2] <= b[1] for a, b in pairwise(busy) if a[0] == b[0]), "a slot runs one at a time"
 
 
 def test_what_is_known_does_not_run_again():
     first = simulate(small_sweep(), on_bowl)
     again = simulate(small_sweep(), on_bowl, known=first.outcomes)
-    assert (again.trials, again.seconds, again.utilisation) == (0, 0.0, 1.0)
+    assert (again.trials, again.clock.seconds, again.clock.utilisation) == (0, 0.0, 1.0)
     assert again.state == first.state
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from search_helpers import drive
 from test_study_planner import loss, plan
 
-from tuneopt.run.simulated import as_outcome, drive
+from tuneopt.run.simulated import as_outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study.cost import expected

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_helpers import drive
 
-from tuneopt.run.simulated import as_outcome, drive
+from tuneopt.run.simulated import as_outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import Limits, SchedulerQueue
 from tuneopt.search.study.cost import expected

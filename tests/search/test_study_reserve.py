@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_helpers import small_sweep
+from search_helpers import drive, small_sweep
 
-from tuneopt.run.simulated import drive
 from tuneopt.search.queue import SHARE, Reserve, SchedulerQueue, may_start
 from tuneopt.search.standing import Standing, Task
 from tuneopt.spec import TrialSpec

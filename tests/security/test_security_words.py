@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.cli import main
-from tuneopt.console.plain import PlainConsole, table
+from tuneopt.console import PlainConsole, table
 from tuneopt.errors import LONGEST_SENTENCE, InputError, nearest, visible
 
 STEADY = settings(derandomize=True, deadline=None, database=None)
@@ -50,7 +50,7 @@ def test_a_huge_word_is_answered_at_once() -> None:
 def test_no_cell_of_a_listing_reaches_the_terminal_raw(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = io.StringIO()
     console = PlainConsole(file=drawn, highlight=False, width=200, no_color=True)
-    monkeypatch.setattr("tuneopt.console.plain._wide", console)
+    monkeypatch.setattr("tuneopt.console._wide", console)
     table([f"head {text}"], [[f"[bold]{text}[/nonsense]"]])
     console.print(f"line {text}", markup=False)
     assert not {"\x1b", "\r", "\x07", "\x9b", "\x00", "\u202e"} & set(drawn.getvalue())

@@ -1,17 +1,27 @@
-"""What a study's trials need of devices: the memory model of training, asked for by shapes; imports no torch."""
+"""What a study's trials need of devices, and how fast these train: asked for by shapes, or as given, or measured."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tuneopt.run.options import check_batches
+from tuneopt.spec import InputError, Regime
+from tuneopt.train.config import ParallelConfig
+
 if TYPE_CHECKING:
+    from tuneopt.ledger import Ledger
     from tuneopt.search.study.cost import TrialShape
+    from tuneopt.search.study.planner import StudyPlan
     from tuneopt.search.study.study import Study
-    from tuneopt.train.config import ParallelConfig
 
 ADAMW_STATE_BYTES = 8.0
-"""State bytes per parameter of an optimizer that says nothing of its own."""
+"""State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32."""
+
+Rate = Callable[[Regime], float | None]
+"""Tokens per second of a trial by regime; None where nothing is known."""
 
 
 @cache
@@ -47,13 +57,68 @@ def placements(study: Study) -> dict[str, ParallelConfig]:
     """Where a study's trials train, by scale; raises `InputError` where a batch does not divide among the ranks."""
     if not study.placement:
         return {}
-    from tuneopt.cluster.placing import check_batches
     from tuneopt.search.study.cost import batches
-    from tuneopt.train.config import ParallelConfig
 
-    found = {}
+    parallel = {}
     for scale, devices in study.placement.items():
-        found[scale] = ParallelConfig(devices.ranks, devices.zero, devices.offload)
+        parallel[scale] = ParallelConfig(devices.ranks, devices.zero, devices.offload)
         for optimizer in study.optimizers:
-            check_batches(found[scale], scale, batches(study, optimizer))
-    return found
+            check_batches(parallel[scale], scale, batches(study, optimizer))
+    return parallel
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a trial trains: tokens per second at the study's smallest scale, or a share of peak FLOPs.
+
+    Other scales follow by their FLOPs per token. Nothing given: measured, from the ledger or a few steps.
+    """
+
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    peak_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mfu is None) != (self.peak_flops is None):
+            raise InputError("--mfu and --peak-flops belong together, such as --mfu 0.4 --peak-flops 312e12")
+        if self.mfu is not None and self.tokens_per_second is not None:
+            raise InputError("give --tokens-per-second, or --mfu with --peak-flops, not both")
+        for name in ("tokens_per_second", "mfu", "peak_flops"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value:g}")
+
+
+def rate(plan: StudyPlan, ledger: Ledger, speed: Speed) -> tuple[Rate, str]:
+    """Tokens per second of a trial by regime, and where that is from."""
+    if speed.mfu is not None and speed.peak_flops is not None:
+        flops = speed.mfu * speed.peak_flops
+        return (lambda regime: flops / _flops_per_token(regime)), f"{speed.mfu:.0%} of {speed.peak_flops:.3g} FLOP/s"
+    smallest = min(plan.regimes("I"), key=lambda regime: regime.scale.parameters)
+    tokens, origin = speed.tokens_per_second, "as given, at the smallest scale"
+    if tokens is None:
+        tokens, origin = _measured(plan, ledger)
+    if tokens is None:
+        return (lambda regime: None), origin
+    flops = tokens * _flops_per_token(smallest)
+    return (lambda regime: flops / _flops_per_token(regime)), origin
+
+
+def _flops_per_token(regime: Regime) -> int:
+    return regime.scale.flops_per_token(regime.corpus.vocab_size)
+
+
+def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
+    from tuneopt.data import load_corpus
+    from tuneopt.train.run import recorded_throughput, trained_throughput
+
+    tasks = [task for held in plan.first.values() for task in held]
+    sweep = min(tasks, key=lambda task: task.sweep.regime.scale.parameters).sweep
+    spec = sweep.spec(sweep.space.start)
+    tokens = recorded_throughput(ledger, spec)
+    if tokens is not None:
+        return tokens, "from trials in the ledger"
+    if plan.study.ladder != "nano":
+        return None, "unknown here; give --tokens-per-second, or --mfu with --peak-flops"
+    corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary)
+    return trained_throughput(spec, corpus), "measured now on a few steps, uncompiled"

@@ -3,33 +3,103 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.api.devices import peak_bytes, placements, state_bytes
-from tuneopt.api.speed import Speed
-from tuneopt.api.study_ledger import put_runs, put_sweeps
-from tuneopt.spec import CorpusId, InputError
+from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
+from tuneopt.api.optimizers import check_outside, space_of
+from tuneopt.api.sweeps import backend_named, compiles, with_ledger
+from tuneopt.run.options import RunOptions
+from tuneopt.run.spine import RunResult, run
+from tuneopt.search.queue import SchedulerQueue
+from tuneopt.search.records import recorded
+from tuneopt.spec import CorpusId, InputError, TrialSpec
 
 if TYPE_CHECKING:
-    from tuneopt.cluster.progress import PoolProgress, PoolResult
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
-    from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.study.planner import StudyPlan
     from tuneopt.search.study.study import Study
 
 MOST_RANKS = 64
 """Ranks of one trial that a plan considers where one device is too small."""
 
+PEAK_FLOPS, MFU = 1e15, 0.4
+"""FLOPs per second of a simulated slot, and the share of them that training reaches; only ratios of times count."""
+
+DIVERGED_SHARE = 0.25
+"""Share of a trial's time after which a divergence is seen: five of twenty curve points."""
+
+SEED_NOISE = 0.0012
+"""Nats between seeds at the paper's scales, for simulations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult(RunResult):
+    """How a run of a study ended, and what it cost; ``status`` is where the study then stands (`study_status`)."""
+
+    status: Mapping[str, Any]
+    report: str = ""
+
+    @property
+    def certified(self) -> bool:
+        """Whether the study is finished and every sweep holds its certificate."""
+        complete = all(result["certificate"]["complete"] for result in self.status["results"])
+        return bool(self.status["finished"] and complete)
+
+    @property
+    def sweeps(self) -> list[str]:
+        """Ids of the sweeps with results, in the order of the status."""
+        return list(dict.fromkeys(row["sweep"] for row in self.status["results"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``study run --json`` prints."""
+        return {
+            **self.status,
+            "stopped": self.stopped,
+            "run": len(self.run),
+            "failed": self.failed,
+            "utilisation": self.utilisation,
+            "seconds": self.wall_seconds,
+            "report": self.report,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedStudy(StudyResult):
+    """How a simulated study ended: on which slots, in how many fake seconds, on which surfaces."""
+
+    seconds: float
+    """On the fake clock."""
+    share: float
+    """Busy slot seconds over all slot seconds."""
+    cpu_seconds: float
+    surfaces: Mapping[str, Mapping[str, int]]
+    """Optimizer -> where its surfaces are from -> how many of them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``study run --simulate --json`` prints."""
+        return {
+            **self.status,
+            "stopped": self.stopped,
+            "simulation": {
+                "slots": self.slots,
+                "seconds": self.seconds,
+                "utilisation": self.share,
+                "cpu_seconds": self.cpu_seconds,
+                "surfaces": self.surfaces,
+            },
+        }
+
 
 def load_study(path: str | Path, match_budget: bool = False) -> Study:
     """The study that a YAML file declares; raises `InputError` with file and line of what is wrong."""
-    from tuneopt.api.optimizers import check_outside, space_of
     from tuneopt.search.study.file import read_study
 
     study = read_study(path, space_of)
@@ -53,17 +123,17 @@ def study_plan(
     share of this machine's memory where the slots are its own. Where a trial needs more, ``scales`` and ``why`` name
     the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
-    from tuneopt.api.speed import rate
     from tuneopt.search.study.cost import expected, needs, plan_document
 
-    opened = _opened(ledger)
+    opened, _ = with_ledger(ledger, None)
     plan = _plan(study, required=False)
-    pool = _pool(plan, opened)
-    own = slots is None
+    queue = _queue(plan, opened)
     count = slots or os.cpu_count() or 1
-    most = device_bytes or (_memory() // count if own else None)
-    expectations = expected(plan, pool.standings)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    most = device_bytes or (memory // count if slots is None else None)
+    expectations = expected(plan, queue.standings)
     tokens, origin = rate(plan, opened, speed or Speed())
+    folder = Path(opened.uri)
     document = plan_document(
         plan,
         expectations,
@@ -78,21 +148,23 @@ def study_plan(
         ),
         slots=count,
         device_bytes=most,
-        free_disk=shutil.disk_usage(_existing(Path(opened.uri))).free if opened.is_local else None,
+        free_disk=shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+        if opened.is_local
+        else None,
     )
-    return {**document, "throughput_from": origin, "in_ledger": len(pool.outcomes)}
+    return {**document, "throughput_from": origin, "in_ledger": len(queue.outcomes)}
 
 
 def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
     """Where a study stands, as its ledger alone tells it."""
-    from tuneopt.api.heartbeat import read_moment
+    from tuneopt.run.heartbeat import read_moment
     from tuneopt.search.study.status import status_document
 
-    opened = _opened(ledger)
+    opened, _ = with_ledger(ledger, None)
     plan = _plan(study)
     moment = read_moment(opened, study_id(plan))
     return {
-        **status_document(plan, _pool(plan, opened), moment),
+        **status_document(plan, _queue(plan, opened), moment),
         "under_way": moment is not None,
         "slots": moment.slots if moment else None,
     }
@@ -101,68 +173,116 @@ def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
 def run_study(
     study: Study,
     ledger: Ledger | str,
+    options: RunOptions | None = None,
     *,
-    address: str | None = None,
-    max_concurrent: int | None = None,
-    gpus_per_trial: float = 0.0,
+    backend: str = "ray",
     device_bytes: int | None = None,
-    keep_weights: bool = False,
-    listener: Callable[[PoolProgress, StudyPlan], None] = lambda progress, plan: None,
     observers: Sequence[Observer] = (),
-) -> tuple[PoolResult, dict[str, Any]]:
-    """Run what is missing of a study on Ray Tune, all its sweeps over one pool of slots; its result and its status.
+) -> StudyResult:
+    """Run what is missing of a study, all its sweeps over one set of slots.
 
-    It stops cleanly at the study's limits and at Ctrl-C; running it again goes on from there. ``keep_weights`` keeps
-    the final weights of every trial, for `export_model`. Raises `InputError` when it cannot fit: on this machine, or on
-    devices of ``device_bytes`` each.
+    It stops cleanly at the study's limits and at Ctrl-C; running it again goes on from there. Corpus and placement are
+    the study's own, whatever the options say. Raises `InputError` when it cannot fit: on this machine, or on devices of
+    ``device_bytes`` each.
     """
-    from tuneopt.api.heartbeat import Heartbeat
-    from tuneopt.cluster.driver import run_pool
+    from tuneopt.run.heartbeat import Heartbeat
     from tuneopt.search.study.status import status_document
 
-    opened = _opened(ledger)
+    opened, options = with_ledger(ledger, options)
     plan = _plan(study)
-    here = address is None and gpus_per_trial == 0
+    here = options.address is None and options.gpus_per_trial == 0
     if here or device_bytes:
         checked = study_plan(
             study, opened, Speed(tokens_per_second=1.0), slots=None if here else 1, device_bytes=device_bytes
         )
         if not checked["fits"]:
             raise InputError(f"the study does not fit: {checked['why']}")
-    pool = _pool(plan, opened, ahead=True)
-    name = study_id(plan)
-    known: set[str] = set()
+    queue = _queue(plan, opened, ahead=True)
+    options = replace(options, corpus=study.corpus, parallel=placements(study))
+    with Heartbeat(opened, queue.id, study.name, queue.device_seconds) as heart:
+        result = run(queue, backend_named(backend), options, [heart, *observers])
+    _put_accounts(opened, queue, result)
+    return StudyResult(**vars(result), status=status_document(plan, queue))
 
-    with Heartbeat(opened, name, study.name, pool.device_seconds) as heart:
 
-        def connected() -> None:
-            put_sweeps(opened, pool, study, known)
-            heart.start()
+def _put_accounts(ledger: Ledger, queue: SchedulerQueue, result: RunResult) -> None:
+    """Keep an account of this run for each sweep that it worked on, and one for what they share."""
+    from tuneopt.search.study.spent import RunTimes, accounts
 
-        def tell(progress: PoolProgress) -> None:
-            pool.slots = progress.slots
-            put_sweeps(opened, pool, study, known)
-            heart.show(progress)
-            listener(progress, plan)
+    if not (result.run or result.failed):
+        return
+    for account in accounts(
+        queue.id,
+        queue.standings,
+        RunTimes(result.slots, result.wall_seconds, result.busy, result.busy_seconds),
+        run=result.run,
+        reused=queue.reused,
+        failed=result.failed,
+        guesses=queue.guesses,
+        interrupted=result.interrupted,
+    ):
+        ledger.put_run(account)
 
-        result = run_pool(
-            pool,
-            opened,
-            study.corpus,
-            name=name,
-            address=address,
-            max_concurrent=max_concurrent,
-            gpus_per_trial=gpus_per_trial,
-            placements=placements(study),
-            keep_weights=keep_weights,
-            connected=connected,
-            listener=tell,
-            observers=observers,
-        )
-    put_sweeps(opened, pool, study, known)
-    if result.run or result.failed:
-        put_runs(opened, name, pool, result)
-    return result, status_document(plan, pool)
+
+def simulate_study(
+    study: Study,
+    *,
+    slots: int = 64,
+    stars: Path | str | None = None,
+    noise: float = SEED_NOISE,
+) -> SimulatedStudy:
+    """Run a study on surfaces instead of training, on a fake clock.
+
+    ``stars`` is a JSON table of stars that the surfaces are built from; without it, and for what it lacks, they are
+    modelled around the published tuned points. A trial takes its FLOPs at `MFU` of `PEAK_FLOPS`, a diverging one
+    `DIVERGED_SHARE` of that.
+    """
+    from tuneopt.run.simulated import SimulatedBackend
+    from tuneopt.search.study.planner import StudyPlan
+    from tuneopt.search.study.status import status_document
+    from tuneopt.search.study.surfaces import Surfaces
+
+    surfaces = Surfaces(study, _stars(stars), noise)
+    plan = StudyPlan(study, CorpusId(study.corpus, "", study.vocabulary))
+
+    def whole(spec: TrialSpec) -> float:
+        return spec.regime.flops / (MFU * PEAK_FLOPS)
+
+    def seconds(spec: TrialSpec) -> float:
+        diverges = surfaces.of(spec.optimizer, spec.regime).true_loss(spec.config) is None
+        return (DIVERGED_SHARE if diverges else 1.0) * whole(spec)
+
+    began = time.process_time()
+    queue = _queue(plan, None, expected=whole)
+    backend = SimulatedBackend(surfaces.evaluate, slots=slots, duration=seconds)
+    result = run(queue, backend, RunOptions())
+    origins: dict[str, dict[str, int]] = {}
+    for optimizer, regime in dict.fromkeys(
+        (standing.task.optimizer, standing.task.sweep.regime) for standing in queue.standings.values()
+    ):
+        counts = origins.setdefault(optimizer, {})
+        origin = surfaces.origin(optimizer, regime)
+        counts[origin] = counts.get(origin, 0) + 1
+    return SimulatedStudy(
+        **{**vars(result), "slots": slots},
+        status=status_document(plan, queue),
+        seconds=backend.clock.seconds,
+        share=backend.clock.utilisation,
+        cpu_seconds=time.process_time() - began,
+        surfaces=origins,
+    )
+
+
+def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
+    if path is None:
+        return []
+    try:
+        rows = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} is no table of stars; give a JSON list of objects")
+    return rows
 
 
 def study_id(plan: StudyPlan) -> str:
@@ -171,15 +291,8 @@ def study_id(plan: StudyPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _opened(ledger: Ledger | str) -> Ledger:
-    from tuneopt.ledger import open_ledger
-
-    return open_ledger(ledger) if isinstance(ledger, str) else ledger
-
-
 def _plan(study: Study, required: bool = True) -> StudyPlan:
     """The study on its corpus; without ``required``, on a stand-in of its size where the corpus is not here."""
-    from tuneopt.api.sweeps import _compile
     from tuneopt.data import load_corpus
     from tuneopt.search.study.planner import StudyPlan
 
@@ -189,26 +302,27 @@ def _plan(study: Study, required: bool = True) -> StudyPlan:
         if required:
             raise
         corpus = CorpusId(study.corpus, "", study.vocabulary)
-    return StudyPlan(study, corpus, _compile(study.compile))
+    return StudyPlan(study, corpus, compiles(study.compile))
 
 
-def _pool(plan: StudyPlan, ledger: Ledger, ahead: bool = False) -> SchedulerQueue:
-    from tuneopt.search.queue import SchedulerQueue
-    from tuneopt.search.records import recorded
+def _queue(
+    plan: StudyPlan,
+    ledger: Ledger | None,
+    *,
+    ahead: bool = False,
+    expected: Callable[[TrialSpec], float] | None = None,
+) -> SchedulerQueue:
+    """The study's trials; unless told, it expects a trial to take its FLOPs at the pace of those that ended."""
+    queue = SchedulerQueue(
+        plan,
+        known=recorded(ledger) if ledger else lambda spec: None,
+        limits=plan.study.limits,
+        ahead=ahead,
+        study=(plan.study.name, study_id(plan)),
+    )
 
-    pool = SchedulerQueue(plan, known=recorded(ledger), limits=plan.study.limits, ahead=ahead)
-    pool.expected = lambda spec: _pace(pool) * spec.regime.flops
-    return pool
+    def at_pace(spec: TrialSpec) -> float:
+        return queue.device_seconds / queue.flops * spec.regime.flops if queue.flops else 0.0
 
-
-def _pace(pool: SchedulerQueue) -> float:
-    """Device seconds per FLOP of the trials that ended, 0 before there are any."""
-    return pool.device_seconds / pool.flops if pool.flops else 0.0
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    queue.expected = expected or at_pace
+    return queue

@@ -1,25 +1,34 @@
-"""Plan, cost and run one sweep or one trial."""
+"""Plan, cost and run one sweep, one sampled search or one trial."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.corpora import regime_on
 from tuneopt.api.optimizers import check_outside, space_of
+from tuneopt.api.results import SearchResult, SweepCost, SweepResult
+from tuneopt.run.options import RunOptions, check_batches
+from tuneopt.run.spine import Backend, RunResult, run
+from tuneopt.search.plan import OneTrial
+from tuneopt.search.queue import OneSweep, SchedulerQueue
+from tuneopt.search.records import recorded, replay
+from tuneopt.search.sampled import SampledSearch
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, find_scale, nearest
+from tuneopt.train.config import ParallelConfig
 
 if TYPE_CHECKING:
-    from tuneopt.cluster.progress import Progress, SweepResult
     from tuneopt.data import Corpus
-    from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+    from tuneopt.ledger import Ledger, TrialRecord
     from tuneopt.observe.observer import Observer
-    from tuneopt.search.sweep import Sweep
-    from tuneopt.train.config import ParallelConfig
 
 PRECISIONS = ("fp32", "bf16")
+
+BACKENDS = ("ray", "inline")
+"""Where trials can run, by name; a simulation is made from surfaces (`tuneopt.run.simulated`)."""
 
 
 def plan(
@@ -45,8 +54,6 @@ def plan(
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
     ``compile=None`` compiles wherever a compiler is found. Raises `InputError` for anything that cannot be run.
     """
-    from tuneopt.search.sweep import Sweep
-
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
     ladder = find_scale(scale).ladder
@@ -55,92 +62,137 @@ def plan(
     # What cannot run whatever the text is answered before any text is tokenized.
     Sweep(chosen, Regime(find_scale(scale), ratio, CorpusId("unread", "", 0)), seed, replicates, policy)
     regime, loaded = regime_on(scale, ratio, corpus)
-    return Sweep(chosen, regime, seed, replicates, policy, precision, _compile(compile)), loaded
+    return Sweep(chosen, regime, seed, replicates, policy, precision, compiles(compile)), loaded
 
 
-def single_trial(
-    optimizer: str,
-    *,
-    space: str | None = None,
-    scale: str = "nano-65k",
-    ratio: float = 1.0,
-    corpus: str = "embedded",
-    overrides: Mapping[str, Value] | None = None,
-    seed: int = 0,
-    precision: str = "fp32",
-    compile: bool | None = None,
-) -> tuple[TrialSpec, Corpus]:
-    """One trial: the space's start with ``overrides``, and the corpus it runs on. Raises `InputError`."""
-    sweep, loaded = plan(
-        optimizer,
-        space=space,
-        scale=scale,
-        ratio=ratio,
-        corpus=corpus,
-        overrides=overrides,
-        seed=seed,
-        precision=precision,
-        compile=compile,
-    )
+def single_trial(optimizer: str, **settings: Any) -> tuple[TrialSpec, Corpus]:
+    """One trial, at the start of the sweep that `plan` makes of these settings, and the corpus it runs on."""
+    sweep, loaded = plan(optimizer, **settings)
     return sweep.spec(sweep.space.start), loaded
+
+
+def compiles(wanted: bool | None) -> bool:
+    """Whether trials compile; None asks for it where it is possible. Raises `InputError` where it is not."""
+    from tuneopt.train.kernels import has_compiler
+
+    if wanted is False or has_compiler():
+        return wanted is not False
+    from tuneopt.train.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
+
+    if wanted and not can_compile():
+        raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
+    return can_compile()
+
+
+def check_backend(name: str, address: str | None) -> None:
+    """Raise `InputError` for an unknown backend, for no cluster at ``address``, and for one that has no use for it."""
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}; {nearest(name, BACKENDS)}")
+    if address:
+        if name != "ray":
+            raise InputError(f"the {name} backend trains in this process; leave out --address, or --backend {name}")
+        from tuneopt.cluster.session import check_address
+
+        check_address(address)
+
+
+def backend_named(name: str) -> Backend:
+    """The backend of that name: ``ray``, or ``inline`` for this process. Raises `InputError` for another name."""
+    check_backend(name, None)
+    if name == "inline":
+        from tuneopt.run.inline import InlineBackend
+
+        return InlineBackend()
+    from tuneopt.cluster.backend import RayBackend
+
+    return RayBackend()
+
+
+def with_ledger(ledger: Ledger | str, options: RunOptions | None) -> tuple[Ledger, RunOptions]:
+    """The opened ledger, and the options of a run into it."""
+    from tuneopt.ledger import open_ledger
+
+    opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
+    return opened, replace(options or RunOptions(), ledger=opened)
 
 
 def tune(
     sweep: Sweep,
     ledger: Ledger | str,
+    options: RunOptions | None = None,
     *,
-    corpus: str = "embedded",
-    address: str | None = None,
-    max_concurrent: int | None = None,
-    gpus_per_trial: float = 0.0,
-    placement: ParallelConfig | None = None,
-    keep_weights: bool = False,
-    listener: Callable[[Progress], None] = lambda progress: None,
+    backend: str = "ray",
     observers: Sequence[Observer] = (),
 ) -> SweepResult:
-    """Run a sweep to its certificate on Ray Tune, and keep an account of this run in the ledger.
+    """Run a sweep to its certificate, and keep an account of this run in the ledger.
 
-    ``corpus`` is what `plan` was given: workers load it by that name or path. ``placement`` puts each trial on several
-    ranks; ``keep_weights`` keeps the final weights of every trial, for `export_model`.
+    The ``corpus`` of the options is what `plan` was given: workers load it by that name or path. A sweep that the
+    ledger holds completely starts nothing. Ctrl-C ends it early with ``interrupted`` set; running the same sweep again
+    goes on from there. Raises `InputError` when the backend cannot run a single trial.
     """
-    from tuneopt.cluster.driver import run_sweep
-    from tuneopt.ledger import open_ledger
+    opened, options = with_ledger(ledger, options)
+    queue = SchedulerQueue(OneSweep(sweep), known=recorded(opened), ahead=True)
+    result = run(queue, backend_named(backend), options, observers)
+    _account(opened, result, {"sweep": sweep.id})
+    return SweepResult(**vars(result), sweep=sweep, state=queue.standings[sweep.id].state)
 
-    opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
-    placements = placed(sweep, placement)
-    result = run_sweep(
-        sweep,
-        opened,
-        corpus,
-        address=address,
-        max_concurrent=max_concurrent,
-        gpus_per_trial=gpus_per_trial,
-        placements=placements,
-        keep_weights=keep_weights,
-        listener=listener,
-        observers=observers,
+
+def sample(
+    search: SampledSearch,
+    ledger: Ledger | str,
+    options: RunOptions | None = None,
+    *,
+    trials: int | None = None,
+    backend: str = "ray",
+    observers: Sequence[Observer] = (),
+) -> SearchResult:
+    """Run a sampled search until ``trials`` trials of its own are spent, then its best with the other seeds.
+
+    Trials of earlier runs of the same search count; ``trials=None`` takes what coordinate descent is expected to need.
+    What the ledger holds beside them is told to the sampler and not counted. The rest is as for `tune`; raises
+    `InputError` where the sampler is not installed, too.
+    """
+    from tuneopt.search.sampled_plan import SampledPlan
+
+    opened, options = with_ledger(ledger, options)
+    sampled = SampledPlan.from_ledger(search, opened, trials)
+    result = run(sampled, backend_named(backend), options, observers)
+    about = {"sweep": search.id, "search": search.search, "scheduler": search.scheduler}
+    _account(opened, result, about, {"cut": result.cut})
+    return SearchResult(
+        **vars(result),
+        sweep=search.sweep,
+        state=sampled.state,
+        search=search,
+        budget=sampled.trials,
+        marks=search.marks(sampled.told, len(result.cut)),
     )
-    if result.run or result.failed:
-        opened.put_run(
+
+
+def _account(
+    ledger: Ledger, result: RunResult, about: Mapping[str, Any], more: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Keep an account of a run in the ledger, unless nothing happened."""
+    if result.run or result.failed or result.cut:
+        ledger.put_run(
             {
-                "sweep": sweep.id,
+                **about,
                 "run": result.run,
                 "reused": result.reused,
                 "failed": result.failed,
+                **(more or {}),
                 "slots": result.slots,
                 "wall_seconds": result.wall_seconds,
                 "busy_seconds": result.busy_seconds,
                 "interrupted": result.interrupted,
             }
         )
-    return result
 
 
 def train(
     spec: TrialSpec,
     corpus: Corpus,
     ledger: Ledger | str,
-    on_point: Callable[[CurvePoint], Any] = lambda point: None,
     *,
     ranks: int = 1,
     zero: int | None = None,
@@ -157,27 +209,21 @@ def train(
     lowest stage that fits (`tuneopt.train.fitting`); ``offload`` keeps optimizer state in host memory.
     ``checkpointing`` is activation checkpointing; a forward pass takes at most ``sequences`` sequences (None: the
     specification's micro-batch, on CUDA the most that fit); ``deterministic`` asks CUDA for kernels that repeat
-    themselves. None of them changes the trial's id.
-    ``keep_weights`` keeps its final weights for `export_model`. Raises `InputError` for what cannot be.
+    themselves. None of them changes the trial's id. ``keep_weights`` keeps its final weights for `export_model`. Raises
+    `InputError` for what cannot be.
     """
-    from tuneopt.ledger import open_ledger
-    from tuneopt.observe.one_trial import OneTrial
-    from tuneopt.train.config import ParallelConfig
+    from tuneopt.run.inline import InlineBackend
     from tuneopt.train.fitting import chosen_stage
-    from tuneopt.train.run import run_ranks
 
-    opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
-    with OneTrial(spec, opened, observers) as watched:
-
-        def tell(point: CurvePoint) -> None:
-            watched.point(point)
-            on_point(point)
-
-        if zero is None:
-            zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
-        placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)
-        record = run_ranks(spec, corpus, opened, placement, tell, keep_weights)
-        watched.done(record)
+    if zero is None:
+        zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
+    placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)
+    parallel = {spec.regime.scale.name: placement}
+    opened, options = with_ledger(ledger, RunOptions(parallel=parallel, keep_weights=keep_weights))
+    if run(OneTrial(spec), InlineBackend(corpus), options, observers).interrupted:
+        raise KeyboardInterrupt
+    record = opened.get(spec.id)
+    assert record is not None, "a trial that ended has its record"
     return record
 
 
@@ -194,9 +240,7 @@ def placement_of(
 
         zero = 2 if offload or (ranks > 1 and scale and find_scale(scale).parameters >= SHARDED) else 0
     if ranks == 1 and zero == 0 and not offload and not checkpointing:
-        return None  # torch need not be imported to know that
-    from tuneopt.train.config import ParallelConfig
-
+        return None
     return ParallelConfig(ranks, zero, offload, checkpointing)
 
 
@@ -204,8 +248,6 @@ def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, Parallel
     """``placement`` for the trials of a sweep, by their scale; raises `InputError` where a batch does not divide."""
     if placement is None:
         return {}
-    from tuneopt.cluster.placing import check_batches
-
     scale = sweep.regime.scale.name
     axis = sweep.space.by_name.get("train_batch_size")
     batches = axis.values if axis else [sweep.space.value(sweep.space.start, "train_batch_size")]
@@ -213,13 +255,20 @@ def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, Parallel
     return {scale: placement}
 
 
-def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
+def cost(
+    sweep: Sweep,
+    corpus: Corpus,
+    ledger: Ledger,
+    search: SampledSearch | None = None,
+    trials: int | None = None,
+) -> SweepCost:
     """What a sweep will cost, before it starts: trials, tokens, FLOPs, and the time on this machine's cores.
 
-    The time rests on trials of the same optimizer and scale in the ledger, or else on a few steps trained now.
+    The time rests on trials of the same optimizer and scale in the ledger, or else on a few steps trained now. With
+    ``search`` it is what that sampled search over the sweep's lattice costs at most, with a budget of ``trials``:
+    nothing that the ledger holds makes it cheaper.
     """
     from tuneopt.data import describe
-    from tuneopt.search.records import replay
     from tuneopt.train.run import recorded_throughput, trained_throughput
 
     state, outcomes = replay(sweep, ledger)
@@ -229,75 +278,25 @@ def cost(sweep: Sweep, corpus: Corpus, ledger: Ledger) -> dict[str, Any]:
     if rate is None:
         rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
     slots = os.cpu_count() or 1
-    remaining = state.progress.remaining
-    return {
-        "sweep": sweep.id,
-        "optimizer": sweep.space.optimizer,
-        "regime": regime_dict(sweep.regime),
-        "trials": {
-            "first_wave": len(sweep.state({}).pending),
-            "in_ledger": len(outcomes),
-            "expected": len(outcomes) + remaining,
-        },
-        "per_trial": {
-            "tokens": sweep.regime.tokens,
-            "steps": start.steps,
-            "flops": sweep.regime.flops,
-            "epochs": epochs.epochs,
-        },
-        "tokens_per_second": rate,
-        "throughput_from": origin,
-        "slots": slots,
-        "seconds": remaining * sweep.regime.tokens / rate / slots if rate else None,
-        "warnings": [epochs.warning] if epochs.warning else [],
-    }
-
-
-def summary(sweep: Sweep, result: SweepResult, report: Path) -> dict[str, Any]:
-    """How a sweep ended: what ``tune --json`` prints."""
-    best, certificate = result.state.best, result.state.descent.certificate
-    return {
-        "sweep": sweep.id,
-        "optimizer": sweep.space.optimizer,
-        "regime": regime_dict(sweep.regime),
-        "certificate": {
-            "complete": certificate.complete,
-            "tolerance": certificate.tolerance,
-            "edges": list(certificate.edges),
-        },
-        "best": {
-            "config": best.spec.config if best else None,
-            "select_loss": best.select_loss if best else None,
-            "report_loss": best.report_loss if best else None,
-            "report_error": best.report_error if best else None,
-            "trial": best.trial if best else None,
-        },
-        "trials": {
-            "run": len(result.run),
-            "reused": len(result.reused),
-            "diverged": len(result.diverged),
-            "failed": len(result.failed),
-        },
-        "errors": result.failed,
-        "waves": result.state.progress.waves,
-        "utilisation": result.utilisation,
-        "seconds": result.wall_seconds,
-        "report": str(report),
-    }
-
-
-def regime_dict(regime: Regime) -> dict[str, Any]:
-    """A regime as the JSON shapes name it."""
-    return {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name}
-
-
-def _compile(wanted: bool | None) -> bool:
-    from tuneopt.train.kernels import has_compiler
-
-    if wanted is False or has_compiler():
-        return wanted is not False
-    from tuneopt.train.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
-
-    if wanted and not can_compile():
-        raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
-    return can_compile()
+    left = state.progress.remaining
+    first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left
+    if search is not None:
+        budget = search.expected if trials is None else trials
+        left = expected = budget + sweep.replicates - 1
+        first_wave = min(budget, slots)
+    return SweepCost(
+        sweep=search.id if search else sweep.id,
+        optimizer=sweep.space.optimizer,
+        regime=sweep.regime,
+        first_wave=first_wave,
+        in_ledger=len(outcomes),
+        expected=expected,
+        steps=start.steps,
+        epochs=epochs.epochs,
+        tokens_per_second=rate,
+        throughput_from=origin,
+        slots=slots,
+        seconds=left * sweep.regime.tokens / rate / slots if rate else None,
+        warnings=(*([epochs.warning] if epochs.warning else []), *(search.marks() if search else ())),
+        search=search,
+    )

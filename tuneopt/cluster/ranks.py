@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any
 
 from tuneopt.cluster.rank_worker import Job, Line, train_rank
 from tuneopt.cluster.trainable import TrialTrainable, outcome
@@ -37,18 +37,16 @@ _TRAIN = {
 class Ranked(TrialTrainable):
     """Trains each trial as its scale is placed: on ranks of its own, or in this warm worker like every other.
 
-    `tuneopt.cluster.placing.Placing.trainable` puts it before the trainable of a run.
+    `tuneopt.cluster.backend.worker_class` takes it where a scale asks for ranks.
     """
-
-    gpus_per_rank: ClassVar[float] = 0.0
-    together: ClassVar[bool] = False
-    """Whether all ranks of a trial must be on one machine, because its checkpoints are."""
 
     group: Group | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial."""
         taken = super().reset_config(new_config)
+        self.gpus_per_rank = float(new_config["gpus_per_rank"])
+        self.together = bool(new_config["together"])  # on one machine, because the trial's checkpoints are
         self.given = False
         return taken
 

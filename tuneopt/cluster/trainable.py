@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ray import tune
 
@@ -14,6 +13,7 @@ from tuneopt.errors import NoRoomError, no_room
 from tuneopt.ledger import TrialRecord, open_ledger
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.optim.external import adopt
+from tuneopt.run.marked import marked
 from tuneopt.spec import TrialSpec
 from tuneopt.train.building import WarmModels
 from tuneopt.train.config import ParallelConfig
@@ -27,15 +27,9 @@ REPORT_SECONDS = 5.0
 class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains one specification, a curve point for each step, and writes its own record.
 
-    The configuration is {"spec": JSON of a TrialSpec, "corpus": name or path, "ledger": address, "source": text of the
-    optimizer's file, empty unless it is a class of a user's file}. The worker is used again for trial after trial: its
-    torch import, corpus, models and compiled kernels stay.
+    The configuration is that of `tuneopt.cluster.tuning.worker_config`. The worker is used again for trial after trial:
+    its torch import, corpus, models and compiled kernels stay.
     """
-
-    report_seconds = REPORT_SECONDS
-    placements: ClassVar[Mapping[str, ParallelConfig]] = {}
-    """Scale name -> where its trials train; a scale that is left out trains in this process."""
-    keep_weights: ClassVar[bool] = False
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the engine for all trials of this worker, and take up the first."""
@@ -47,8 +41,11 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         self.spec = TrialSpec.from_dict(json.loads(new_config["spec"]))
         adopt(self.spec.optimizer, new_config["source"])
         self.corpus_source = str(new_config["corpus"])
-        self.ledger = open_ledger(new_config["ledger"])
-        self.placement = self.placements.get(self.spec.regime.scale.name, ParallelConfig())
+        self.ledger = marked(open_ledger(new_config["ledger"]), json.loads(new_config["marks"]))
+        self.placement = ParallelConfig(**json.loads(new_config["placement"]))
+        self.keep_weights = bool(new_config["keep_weights"])
+        # Where trials are judged by their curves, each point is compared with others at an equal fraction of the run.
+        self.report_seconds = 0.0 if new_config["every_point"] else REPORT_SECONDS
         self.run: TrialRun | None = None
         return True
 

@@ -58,7 +58,7 @@ def data_inspect(
 
 def _progress_line(progress: PreparationProgress) -> None:
     """One line on stderr about a preparation under way; the time left is at the rate of this run alone."""
-    from tuneopt.console.plain import number, say, span
+    from tuneopt.console import number, say, span
 
     rate = progress.new_tokens / progress.seconds if progress.seconds else 0.0
     share = ""
@@ -69,7 +69,7 @@ def _progress_line(progress: PreparationProgress) -> None:
 
 
 def _print_look(look: CorpusLook) -> None:
-    from tuneopt.console.plain import number, out, say
+    from tuneopt.console import number, out, say
 
     _print_account(look.account, {"budget_tokens": look.budget_tokens, "epochs": round(look.epochs, 4)})
     for sample in look.samples:
@@ -82,7 +82,7 @@ def _print_look(look: CorpusLook) -> None:
 
 def _print_account(account: CorpusAccount, more: Mapping[str, Any]) -> None:
     """The account as pairs and tables on stdout; ``more`` are further pairs."""
-    from tuneopt.console.plain import number, out, pairs, table
+    from tuneopt.console import number, out, pairs, table
 
     tables = ("splits", "mixture", "ended", "guard")
     pairs({**{name: value for name, value in account.to_dict().items() if name not in tables}, **more})
@@ -109,7 +109,7 @@ def _print_account(account: CorpusAccount, more: Mapping[str, Any]) -> None:
 
 def _mixture_row(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """One source of a recipe; shares are of training tokens, so a source for evaluation alone has none."""
-    from tuneopt.console.plain import number
+    from tuneopt.console import number
 
     train = row["phase"] == "train"
     counts = [row["splits"]["train"]] if train else [row["splits"][name] for name in ("select", "report")]
@@ -122,7 +122,7 @@ def _mixture_row(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _guard_line(guard: Mapping[str, Any]) -> str:
-    from tuneopt.console.plain import number
+    from tuneopt.console import number
 
     if not guard["evaluation_documents"]:
         return "guard: equal documents share a split; runs of words are not compared"

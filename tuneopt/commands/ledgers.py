@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,10 +20,9 @@ app = group("Look into recorded trials.")
 @app.command("ls")
 def ledger_ls(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """List the recorded trials."""
-    from tuneopt import console
     from tuneopt.ledger import open_ledger, short_rows
 
-    return show(short_rows(open_ledger(ledger, must_exist=True)), json_, console.trials)
+    return show(short_rows(open_ledger(ledger, must_exist=True)), json_, _print_trials)
 
 
 @app.command("show")
@@ -32,11 +32,10 @@ def ledger_show(
     json_: Json = False,
 ) -> int:
     """Show one trial: configuration, losses, cost, proof and routing."""
-    from tuneopt import console
     from tuneopt.ledger import browse, open_ledger
 
     opened = open_ledger(ledger, must_exist=True)
-    return show(browse.document(opened, browse.find_finished(opened, trial)), json_, console.record)
+    return show(browse.document(opened, browse.find_finished(opened, trial)), json_, print_record)
 
 
 @app.command("logs")
@@ -47,7 +46,6 @@ def ledger_logs(
     json_: Json = False,
 ) -> int:
     """Print the log of a trial, finished or not: its workers, curve points, warnings and errors."""
-    from tuneopt import console
     from tuneopt.ledger import logs, open_ledger
     from tuneopt.ledger.browse import find_log
 
@@ -57,9 +55,9 @@ def ledger_logs(
     found = find_log(opened, trial)
     if follow:
         for event in logs.follow_log(opened, found, 1.0 if opened.is_local else logs.UPLOAD_SECONDS):
-            console.events([event])
+            _print_events([event])
         return DONE
-    return show(logs.read_log(opened, found)[0], json_, console.events)
+    return show(logs.read_log(opened, found)[0], json_, _print_events)
 
 
 @app.command("export")
@@ -116,7 +114,7 @@ def ledger_clean(
 
 def _print_export(done: TableExport) -> None:
     from tuneopt.api.ledgers import OptunaExport
-    from tuneopt.console.plain import say
+    from tuneopt.console import say
 
     if not isinstance(done, OptunaExport):
         say(f"{done.trials} trials written to {done.path}")
@@ -128,10 +126,80 @@ def _print_export(done: TableExport) -> None:
 
 
 def _print_cleaning(done: Cleaning) -> None:
-    from tuneopt.console.plain import say
+    from tuneopt.console import say
 
     verb = "removed" if done.removed else "would go"
     for leftover in done.leftovers:
         say(f"{verb}: {leftover.name} ({leftover.bytes / 2**20:.1f} MiB): {leftover.why}")
     count = len(done.leftovers)
     say(f"{verb}: {count} leftovers, {done.bytes / 2**20:.1f} MiB" if count else "nothing is left over")
+
+
+def _print_trials(rows: Sequence[Mapping[str, Any]]) -> None:
+    from tuneopt.console import say, table
+
+    if not rows:
+        say("no trials yet")
+        return
+    table(tuple(rows[0]), [[_cell(name, value) for name, value in row.items()] for row in rows])
+
+
+def _print_events(logged: Iterable[Mapping[str, Any]]) -> None:
+    from tuneopt.console import out
+    from tuneopt.observe.describe import line
+
+    for event in logged:
+        out.print(line(event), markup=False)
+
+
+def _cell(name: str, value: Any) -> str:
+    from tuneopt.console import loss
+
+    if isinstance(value, float):
+        return loss(value) if name.endswith("loss") else f"{value:g}"
+    return "-" if value is None else str(value)
+
+
+def _unproven(proof: Mapping[str, Any]) -> str:
+    """Why a trial's proof did not pass; records of older releases do not say."""
+    if proof.get("status") == "not measurable":
+        return f"not measurable: {proof['reason']}"
+    return f"FAILED: {proof['reason']}" if proof.get("reason") else "FAILED"
+
+
+def print_record(plain: Mapping[str, Any]) -> None:
+    """Show one trial whole, as `tuneopt.ledger.browse.document` describes it."""
+    from tuneopt.console import loss, number, pairs, span, table
+
+    spec = plain["spec"]
+    regime, seconds = spec["regime"], plain["seconds"]
+    proof = plain["proof"]
+    pairs(
+        {
+            "trial": f"{plain['trial']} ({plain['status']})",
+            "optimizer": spec["optimizer"],
+            "regime": f"{regime['scale']['name']}, ratio {regime['ratio']:g}, corpus {regime['corpus']['name']}, "
+            f"seed {spec['seed']}",
+            "config": ", ".join(f"{name}={value}" for name, value in spec["hyperparameters"].items()),
+            "loss": f"select {loss(plain['select_loss'])}, report {loss(plain['report_loss'])} nats/token "
+            f"(untrained {loss(plain['initial_loss'])})",
+            "cost": f"{number(plain['tokens'], 'tokens')} ({plain['epochs']:.2f} epochs), {plain['flops']:.2e} FLOPs, "
+            f"{span(seconds['train'])} training, {span(seconds['eval'])} evaluation, "
+            f"{number(plain['tokens_per_second'], 'tokens/s')}",
+            "proof": "none" if proof is None else "passed" if proof["passed"] else _unproven(proof),
+            "ended": f"{plain['ended']}, resumed {plain['resumes']} times",
+            "log": plain["log"] or "none: recorded by a release that wrote no logs",
+        }
+    )
+    if proof:
+        table(
+            ("check", "", "measured", "expected"),
+            [(c["name"], "ok" if c["passed"] else "FAILED", c["measured"], c["expected"]) for c in proof["checks"]],
+        )
+    table(
+        ("parameter", "shape", "rule", "decay", "reason"),
+        [
+            (route["parameter"], "x".join(map(str, route["shape"])), route["rule"], route["decay"], route["reason"])
+            for route in plain["routing"]
+        ],
+    )

@@ -32,7 +32,7 @@ def doctor(
 ) -> int:
     """Say what this machine or cluster can run, and what is missing."""
     from tuneopt.cluster.doctor import examine
-    from tuneopt.console.plain import table
+    from tuneopt.console import table
 
     findings = list(examine(address))
     marks = {"ok": "ok", "note": "note", "missing": "MISSING"}
@@ -42,7 +42,7 @@ def doctor(
 
 
 def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
-    from tuneopt.console.plain import table
+    from tuneopt.console import table
 
     rows = []
     for entry in entries:
@@ -55,7 +55,7 @@ def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def _print_space(plain: Mapping[str, Any]) -> None:
     """A search space with the grids of both ladders and the published tuned values."""
-    from tuneopt.console.plain import loss, out, pairs, table
+    from tuneopt.console import loss, out, pairs, table
 
     coordinates = plain["coordinates"]
     for ladder, fixed in plain["fixed"].items():

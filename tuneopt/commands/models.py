@@ -23,7 +23,7 @@ def export(
 ) -> int:
     """Export the final model of a trial for other programs."""
     from tuneopt import api
-    from tuneopt.console.plain import say
+    from tuneopt.console import say
 
     done = api.export_model(trial, folder, ledger, to=to, retrain=retrain, corpus=corpus)
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, show
+
 if TYPE_CHECKING:
+    from tuneopt.api.results import SweepResult
+    from tuneopt.api.studies import StudyResult
+    from tuneopt.ledger import Ledger
+    from tuneopt.observe.observer import Observer
     from tuneopt.observe.trackers.tracker import Tracker
+
+Reported = TypeVar("Reported", "SweepResult", "StudyResult")
 
 LogLevel = Annotated[
     str | None,
@@ -53,6 +64,36 @@ class Watching:
         from tuneopt.observe.trackers.tracker import tracking
 
         return tracking(**self.targets)
+
+    @contextmanager
+    def run(self, verb: str, title: str, json_: bool) -> Iterator[list[Observer]]:
+        """The observers of a run of many trials: a display, unless stdout or stderr is for machines, and trackers."""
+        from tuneopt.display import RunDisplay
+
+        quiet = json_ or not self.display
+        with RunDisplay(verb, title, quiet=quiet) as display, self.trackers() as trackers:
+            yield [display, *trackers]
+
+    def reported(
+        self,
+        result: Reported,
+        ledger: Ledger,
+        path: Path,
+        json_: bool,
+        draw: Callable[[Reported], None],
+    ) -> int:
+        """The end of every run: a hint how to go on from an interrupt, or the report and the result; the exit code."""
+        from tuneopt import api
+        from tuneopt.display import resume_hint
+        from tuneopt.ledger.store import mending
+
+        if result.interrupted:
+            self.say(resume_hint(sys.argv, result))
+            return INTERRUPTED
+        mending(ledger, lambda: api.report(ledger, path, result.sweeps))
+        done = replace(result, report=str(path))
+        show(done.to_dict(), json_, lambda plain: draw(done))
+        return DONE if result.certified else NO_CERTIFICATE
 
     def say(self, text: str) -> None:
         """A note to people, or a log record where people do not read along."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,12 @@ Sequences = Annotated[
 ]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="GPU kernels that repeat to the bit; slower.")]
 KeepWeights = Annotated[bool, typer.Option("--keep-weights", help="Keep final weights, for `tuneopt export`.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")]
+MaxConcurrent = Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="ray; or inline: one trial after another in this process, without Ray.")
+]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
 
 

@@ -32,7 +32,7 @@ def predict(
 
 def _print_prediction(predicted: PredictedConfig, plain: Mapping[str, Any]) -> None:
     """Values with 90% intervals, the laws behind them, and how far they reach beyond what was tuned."""
-    from tuneopt.console.plain import out, say, table
+    from tuneopt.console import out, say, table
 
     forecast = predicted.forecast
 

@@ -42,7 +42,7 @@ def report(
 
 def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
     """What the report's first screen says, the speedups with their tie groups, and where the report is."""
-    from tuneopt.console.plain import out, say, table
+    from tuneopt.console import out, say, table
 
     answer = summary["answer"]
     for sentence in (answer["headline"], *answer["sentences"]):

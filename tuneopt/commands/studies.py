@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
-from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, Json, KeepWeights, LedgerUri, group, show
+from tuneopt.commands.options import (
+    DONE,
+    NO_CERTIFICATE,
+    Address,
+    Backend,
+    Json,
+    KeepWeights,
+    LedgerUri,
+    MaxConcurrent,
+    Output,
+    group,
+    show,
+)
+
+if TYPE_CHECKING:
+    from tuneopt.api.studies import StudyResult
 
 app = group("Studies: sweeps over optimizers and regimes in three phases, over one pool of slots.")
 
@@ -40,25 +55,25 @@ def study_plan(
     json_: Json = False,
 ) -> int:
     """Say what a study will cost before it starts, and whether it fits."""
-    from tuneopt import api, console
+    from tuneopt import api
 
     document = api.study_plan(
         api.load_study(file, match_budget), ledger, api.Speed(tokens_per_second, mfu, peak_flops), slots=slots,
         device_bytes=_bytes(memory), most_ranks=ranks,
     )  # fmt: skip
-    return show(document, json_, console.study_plan)
+    return show(document, json_, _print_plan)
 
 
 @app.command("status")
 def study_status(file: File, ledger: LedgerUri = "ledger", match_budget: Match = False, spent: Spent = False,
                  json_: Json = False) -> int:  # fmt: skip
     """Say where a study stands: phase, certificates, what is running, spent and left."""
-    from tuneopt import api, console
+    from tuneopt import api
 
     status = api.study_status(api.load_study(file, match_budget), ledger)
-    show(status, json_, console.study_status)
+    show(status, json_, _print_status)
     if spent and not json_:
-        console.study_spent(status)
+        _print_spent(status)
     return DONE
 
 
@@ -66,8 +81,9 @@ def study_status(file: File, ledger: LedgerUri = "ledger", match_budget: Match =
 def study_run(
     file: File,
     ledger: LedgerUri = "ledger",
-    address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
-    max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
+    backend: Backend = "ray",
+    address: Address = None,
+    max_concurrent: MaxConcurrent = None,
     gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
     memory: Memory = None,
     keep_weights: KeepWeights = False,
@@ -77,7 +93,7 @@ def study_run(
     slots: Annotated[int, typer.Option("--slots", min=1, help="Slots of --simulate.")] = 64,
     noise: Annotated[float, typer.Option("--noise", min=0, help="Nats between seeds, for --simulate.")] = 0.0012,
     spent: Spent = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")] = None,
+    output: Output = None,
     log_level: LogLevel = None,
     log_format: LogFormat = "text",
     tensorboard: TensorBoard = None,
@@ -86,59 +102,181 @@ def study_run(
     json_: Json = False,
 ) -> int:
     """Run a study to its certificates, or to its limits, and write its report."""
-    from tuneopt import api, console
-    from tuneopt.cluster.session import check_address
-    from tuneopt.display import StudyDisplay, resume_hint
+    from tuneopt import api
+    from tuneopt.console import out
     from tuneopt.ledger import open_ledger
-    from tuneopt.ledger.store import mending
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     study = api.load_study(file, match_budget)
+
+    def draw(result: StudyResult) -> None:
+        _print_status(result.to_dict())
+        if spent:
+            _print_spent(result.status)
+        if result.report:
+            out.print(f"report: {result.report}", markup=False)
+
     if simulate:
-        status = api.simulate_study(study, slots=slots, stars=stars, noise=noise)
-        return _ended(status, spent, json_)
+        simulated = api.simulate_study(study, slots=slots, stars=stars, noise=noise)
+        show(simulated.to_dict(), json_, lambda plain: draw(simulated))
+        return DONE if simulated.certified else NO_CERTIFICATE
     opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
-    if address:
-        check_address(address)
-    quiet = json_ or not watching.display
-    with StudyDisplay(study.name, quiet=quiet) as display, watching.trackers() as observers:
-        result, status = api.run_study(
-            study, ledger, address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial,
-            device_bytes=_bytes(memory), keep_weights=keep_weights, listener=display.update, observers=observers,
-        )  # fmt: skip
-    if result.interrupted:
-        watching.say(resume_hint(sys.argv, result))
-        return INTERRUPTED
+    api.check_backend(backend, address)
+    options = api.RunOptions(
+        address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial, keep_weights=keep_weights
+    )
+    with watching.run("study", study.name, json_) as observers:
+        result = api.run_study(
+            study, opened, options, backend=backend, device_bytes=_bytes(memory), observers=observers
+        )
     path = output or Path("reports") / f"{study.name}.html".replace("/", "-")
-    sweeps = list(dict.fromkeys(row["sweep"] for row in status["results"]))
-    mending(opened, lambda: api.report(opened, path, sweeps))
-    document = {
-        **status,
-        "stopped": result.stopped,
-        "run": len(result.run),
-        "failed": result.failed,
-        "utilisation": result.utilisation,
-        "seconds": result.wall_seconds,
-        "report": str(path),
-    }
-    code = _ended(document, spent, json_)
-    if not json_:
-        console.out.print(f"report: {path}", markup=False)
-    return code
+    return watching.reported(result, opened, path, json_, draw)
 
 
 def _bytes(gibibytes: float | None) -> int | None:
     return None if gibibytes is None else int(gibibytes * 2**30)
 
 
-def _ended(status: dict[str, object], spent: bool, json_: bool) -> int:
-    """Show how a study ended; exit code 3 unless every sweep holds its certificate."""
-    from tuneopt import console
+def _print_plan(plan: Mapping[str, Any]) -> None:
+    from tuneopt.console import number, out, pairs, say, table
 
-    show(status, json_, console.study_status)
-    if spent and not json_:
-        console.study_spent(status)
-    results = status["results"]
-    assert isinstance(results, list), "a status lists its results"
-    complete = status["finished"] and all(result["certificate"]["complete"] for result in results)
-    return DONE if complete else NO_CERTIFICATE
+    rows = [(part.get("optimizer", "all optimizers"), part)
+            for part in (*plan["optimizers"], *plan["phases"])]  # fmt: skip
+    table(
+        ("phase", "optimizer", "trials", "tokens", "FLOPs", "device-hours"),
+        [
+            (part["name"], name, number(part["trials"]), number(part["tokens"]), f"{part['flops']:.2e}",
+             _hours(part["device_hours"]))
+            for name, part in rows
+        ],
+    )  # fmt: skip
+    whole = plan["total"]
+    out.print()
+    pairs(
+        {
+            "in all": f"about {number(whole['trials'])} trials ({plan['in_ledger']} in the ledger), "
+            f"{number(whole['tokens'])} tokens, {whole['flops']:.2e} FLOPs, "
+            f"{_hours(whole['device_hours'])} device-hours",
+            "on": f"{plan['slots']} slots; throughput {plan['throughput_from']}",
+            "largest trial": f"{_size(plan['peak_bytes'])} of memory ({plan['peak_trial']['optimizer']} at "
+            f"{plan['peak_trial']['scale']})",
+            "memory by scale": ", ".join(map(_scale_memory, plan["scales"]))
+            + ("" if plan["device_bytes"] is None else f"; a device has {_size(plan['device_bytes'])}"),
+            "disk": _size(plan["disk_bytes"]),
+            "limits": _limits(plan["limits"]),
+            "fits": "yes" if plan["fits"] else f"NO: {plan['why']}",
+        }
+    )
+    for warning in plan["warnings"]:
+        say(f"warning: {warning}")
+
+
+def _print_status(status: Mapping[str, Any]) -> None:
+    from tuneopt.console import loss, out, pairs, say, span, table
+
+    table(
+        ("phase", "sweeps", "certificates", "trials ended", "of about"),
+        [
+            (part["name"], part["regimes"], part["certificates"], part["ended"], part["trials"])
+            for part in status["phases"]
+        ],
+    )
+    out.print()
+    held = [result for result in status["results"] if result["best"]["select_loss"] is not None]
+    if held:
+        table(
+            ("optimizer", "phase", "regime", "select loss", "report loss", "certificate", "distance"),
+            [
+                (result["optimizer"], result["phase"], f"{result['scale']}/{result['ratio']:g}x",
+                 loss(result["best"]["select_loss"]), loss(result["best"]["report_loss"]),
+                 "complete" if result["certificate"]["complete"] else "not yet",
+                 loss(result["distance"]))
+                for result in held
+            ],
+        )  # fmt: skip
+        out.print()
+    for finding in status["findings"]:
+        if finding["verdicts"]:
+            names = ", ".join(finding["sensitive"]) or "none"
+            out.print(f"{finding['optimizer']} scaling-sensitive: {names}", markup=False)
+    out.print()
+    trials, eta = status["trials"], status["eta_seconds"]
+    pairs(
+        {
+            "phase": status["phase"],
+            "trials": f"{trials['ended']} of about {trials['expected']} ended, {trials['running']} running, "
+            f"{trials['reused']} reused, {trials['diverged']} diverged",
+            "spent": f"{_hours(status['device_hours'])} device-hours; limits: {_limits(status['limits'])}",
+            "under way": ", ".join(map(_running, status["running"])) or "nothing",
+            "left": "nothing"
+            if status["finished"]
+            else f"about {_hours(status['remaining_device_hours'])} device-hours"
+            + (f", about {span(eta)} at the present rate" if eta is not None else ""),
+        }
+    )
+    if "simulation" in status:
+        _simulation(status["simulation"])
+    if status.get("stopped"):
+        say(f"stopped at {status['stopped']}; raise it and run the study again to go on")
+
+
+def _print_spent(status: Mapping[str, Any]) -> None:
+    from tuneopt.console import number, table
+
+    table(
+        ("optimizer", "phase", "spent on", "trials", "diverged", "tokens", "device-hours"),
+        [
+            (row["optimizer"], row["phase"], row["coordinate"], row["trials"], row["diverged"], number(row["tokens"]),
+             _hours(row["device_seconds"] / 3600))
+            for row in status["budget"]
+        ],
+    )  # fmt: skip
+
+
+def _running(trial: Mapping[str, Any]) -> str:
+    what = "launched ahead"
+    if trial["optimizer"] is not None:
+        what = f"{trial['optimizer']} {trial['scale']}/{trial['ratio']:g}x"
+    return f"{what} {trial['fraction']:.0%}"
+
+
+def _scale_memory(part: Mapping[str, Any]) -> str:
+    """The peak of one scale, with the ranks that it has or would need."""
+    text = f"{part['scale']} {_size(part['peak_bytes'])}"
+    if part["ranks"] > 1:
+        text += f" on each of {part['ranks']} ranks, ZeRO {part['zero']}"
+    enough = part["enough"]
+    if enough is not None:
+        text += f" (or {_size(enough['peak_bytes'])} on each of {enough['ranks']} ranks, ZeRO {enough['zero']})"
+    return text
+
+
+def _simulation(plain: Mapping[str, Any]) -> None:
+    from tuneopt.console import pairs, span
+
+    pairs(
+        {
+            "simulated": f"{plain['slots']} slots, utilisation {plain['utilisation']:.3f}, "
+            f"{plain['seconds'] / 3600:,.0f} fake hours in {span(plain['cpu_seconds'])} of computing",
+            "surfaces": "; ".join(
+                f"{name}: " + ", ".join(f"{count} from a {origin}" for origin, count in counts.items())
+                for name, counts in plain["surfaces"].items()
+            ),
+        }
+    )
+
+
+def _hours(hours: float | None) -> str:
+    return "unknown" if hours is None else f"{hours:,.1f}" if hours >= 0.1 or hours == 0 else f"{hours:.2g}"
+
+
+def _limits(limits: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {most:g}" for name, most in limits.items() if most is not None) or "none"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

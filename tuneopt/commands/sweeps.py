@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneopt.commands.ledgers import print_record
 from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
 from tuneopt.commands.options import (
-    DONE,
     INTERRUPTED,
-    NO_CERTIFICATE,
+    Address,
+    Backend,
     Checkpointing,
     Compile,
     CorpusName,
@@ -21,8 +21,10 @@ from tuneopt.commands.options import (
     Json,
     KeepWeights,
     LedgerUri,
+    MaxConcurrent,
     Offload,
     Optimizer,
+    Output,
     Precision,
     Ranks,
     Ratio,
@@ -35,7 +37,9 @@ from tuneopt.commands.options import (
     Zero,
     show,
 )
-from tuneopt.commands.searches import sampled
+
+if TYPE_CHECKING:
+    from tuneopt.api.results import SweepCost, SweepResult
 
 
 def tune(
@@ -56,8 +60,9 @@ def tune(
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="For searches without a certificate.")] = None,
     replicates: Annotated[int, typer.Option("--replicates", min=1, help="Seeds of the start and the winner.")] = 3,
     seed: Seed = 0,
-    address: Annotated[str | None, typer.Option("--address", help="Ray cluster; default: this machine.")] = None,
-    max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Trials at once.")] = None,
+    backend: Backend = "ray",
+    address: Address = None,
+    max_concurrent: MaxConcurrent = None,
     gpus_per_trial: Annotated[
         float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction; with --ranks, of each rank.")
     ] = 0.0,
@@ -68,7 +73,7 @@ def tune(
     keep_weights: KeepWeights = False,
     precision: Precision = "fp32",
     compile: Compile = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")] = None,
+    output: Output = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")] = False,
     log_level: LogLevel = None,
     log_format: LogFormat = "text",
@@ -78,17 +83,13 @@ def tune(
     json_: Json = False,
 ) -> int:
     """Tune one optimizer in one regime to a certified local optimum, and write its report."""
-    from tuneopt import api, console
-    from tuneopt.cluster.session import check_address
-    from tuneopt.display import SweepDisplay, resume_hint
+    from tuneopt import api
     from tuneopt.ledger import open_ledger
-    from tuneopt.ledger.store import mending
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     api.check_names(search, scheduler, trials)
+    api.check_backend(backend, address)
     placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
-    if address:
-        check_address(address)
     opened = open_ledger(ledger)  # before any text is tokenized
     overrides, starts = api.parse_values(set_ or [], "--set"), api.parse_values(start or [], "--start")
     grids = {
@@ -99,33 +100,28 @@ def tune(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, grids=grids,
         starts=starts, seed=seed, replicates=replicates, policy=policy, precision=precision, compile=compile,
     )  # fmt: skip
-    api.placed(sweep, placement)  # a batch that does not divide is refused before Ray starts, and by --dry-run
-    if search != "coordinate":
-        suffix = search if scheduler == "none" else f"{search}-{scheduler}"
-        name = f"{sweep.space.optimizer}-{scale}-{ratio:g}x-{suffix}.html".replace("/", "-")
-        return sampled(
-            api.SampledSearch(sweep, search, scheduler), loaded, opened, output or Path("reports") / name,
-            corpus=corpus, trials=trials, address=address, max_concurrent=max_concurrent,
-            gpus_per_trial=gpus_per_trial, placement=placement, keep_weights=keep_weights, dry_run=dry_run, json_=json_,
-            watching=watching,
-        )  # fmt: skip
+    # A batch that does not divide is refused before Ray starts, and by --dry-run.
+    options = api.RunOptions(opened, corpus, address, max_concurrent, gpus_per_trial, api.placed(sweep, placement),
+                             keep_weights)  # fmt: skip
+    sampled = None if search == "coordinate" else api.SampledSearch(sweep, search, scheduler)
     if dry_run:
-        return show(api.cost(sweep, loaded, opened), json_, console.cost)
+        cost = api.cost(sweep, loaded, opened, sampled, trials)
+        return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
+    name = f"{sweep.space.optimizer}-{scale}-{ratio:g}x"
     title = f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}"
-    quiet = json_ or not watching.display
-    with SweepDisplay(title, quiet=quiet) as display, watching.trackers() as observers:
-        result = api.tune(
-            sweep, opened, corpus=corpus, address=address, max_concurrent=max_concurrent,
-            gpus_per_trial=gpus_per_trial, placement=placement, keep_weights=keep_weights, listener=display.update,
-            observers=observers,
-        )  # fmt: skip
-    if result.interrupted:
-        watching.say(resume_hint(sys.argv, result))
-        return INTERRUPTED
-    path = output or Path("reports") / f"{sweep.space.optimizer}-{scale}-{ratio:g}x.html".replace("/", "-")
-    mending(opened, lambda: api.report(opened, path, [sweep.id]))
-    show(api.summary(sweep, result, path), json_, console.sweep_summary)
-    return DONE if result.state.descent.certificate.complete else NO_CERTIFICATE
+    if sampled is not None:
+        name += f"-{search}" if scheduler == "none" else f"-{search}-{scheduler}"
+        title += f" by {search}"
+        if trials is None and not json_:
+            watching.say(f"{search} gets {sampled.expected} trials: what coordinate descent is expected to need")
+    with watching.run("tuning", title, json_) as observers:
+        result: SweepResult
+        if sampled is None:
+            result = api.tune(sweep, opened, options, backend=backend, observers=observers)
+        else:
+            result = api.sample(sampled, opened, options, trials=trials, backend=backend, observers=observers)
+    path = output or Path("reports") / f"{name}.html".replace("/", "-")
+    return watching.reported(result, opened, path, json_, _print_result)
 
 
 def train(
@@ -154,7 +150,7 @@ def train(
     json_: Json = False,
 ) -> int:
     """Train one trial without Ray: in this process, or on several ranks of this machine."""
-    from tuneopt import api, console
+    from tuneopt import api
     from tuneopt.display import TrialDisplay
     from tuneopt.ledger import open_ledger
     from tuneopt.ledger.browse import document
@@ -166,14 +162,68 @@ def train(
         overrides=api.parse_values(set_ or [], "--set"), seed=seed, precision=precision, compile=compile,
     )  # fmt: skip
     quiet = json_ or not watching.display
-    with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as observers:
+    with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as trackers:
         try:
             record = api.train(
-                spec, loaded, opened, display.update, ranks=ranks, zero=zero, offload=offload,
-                checkpointing=checkpointing, sequences=sequences, deterministic=deterministic,
-                keep_weights=keep_weights, observers=observers,
+                spec, loaded, opened, ranks=ranks, zero=zero, offload=offload, checkpointing=checkpointing,
+                sequences=sequences, deterministic=deterministic, keep_weights=keep_weights,
+                observers=[display, *trackers],
             )  # fmt: skip
         except KeyboardInterrupt:
             watching.say("interrupted; run the same command again to go on from the last checkpoint")
             return INTERRUPTED
-    return show(document(opened, record), json_, console.record)
+    return show(document(opened, record), json_, print_record)
+
+
+def _print_cost(cost: SweepCost) -> None:
+    from tuneopt.console import number, pairs, say, span
+
+    regime, rate = cost.regime, cost.tokens_per_second
+    pairs(
+        {
+            "sweep": f"{cost.optimizer} at {regime.scale.name}, ratio {regime.ratio:g}, corpus {regime.corpus.name}",
+            "first wave": f"{cost.first_wave} trials (the start, its other seeds, its star); {cost.in_ledger} of them "
+            "in the ledger",
+            "expected in all": f"about {cost.expected} trials",
+            "per trial": f"{number(regime.tokens, 'tokens')}, {number(cost.steps, 'steps')}, "
+            f"{regime.flops:.2e} FLOPs, {cost.epochs:.2f} epochs of the corpus",
+            "throughput": f"{number(rate, 'tokens/s')} per slot ({cost.throughput_from})"
+            if rate
+            else "not measured yet",
+            "expected time": f"{span(cost.seconds)} on {cost.slots} slots" if cost.seconds else "unknown",
+        }
+    )
+    for warning in cost.warnings:
+        say(f"warning: {warning}")
+
+
+def _print_result(result: SweepResult) -> None:
+    """How a sweep or a search ended, and what must be said beside the result of a search."""
+    from tuneopt.api.results import SearchResult
+    from tuneopt.console import loss, pairs, say, span
+
+    best, certificate = result.state.best, result.state.descent.certificate
+    marks: tuple[str, ...] = ()
+    if isinstance(result, SearchResult):
+        search, marks = result.search, result.marks
+        under = "" if search.scheduler == "none" else f" under {search.scheduler}, {len(result.cut)} cut"
+        pairs({"search": f"{search.search}{under}, a budget of {result.budget} trials"})
+    edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
+    use = result.utilisation
+    pairs(
+        {
+            "best": f"select loss {loss(best and best.select_loss)}, report loss {loss(best and best.report_loss)} "
+            f"nats/token (trial {best and best.trial})",
+            "config": ", ".join(f"{name}={value}" for name, value in (best.spec.config if best else {}).items()),
+            "certificate": f"{'complete' if certificate.complete else 'NOT complete'}, tolerance "
+            f"{certificate.tolerance:.4f} nats{edges}",
+            "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
+            f"{len(result.failed)} failed, in {result.state.progress.waves} waves and {span(result.wall_seconds)}",
+            "slot utilisation": "nothing ran" if use is None else f"{use:.2f}",
+            "report": result.report,
+        }
+    )
+    for trial, error in result.failed.items():
+        say(f"trial {trial} failed: {error}; see `tuneopt ledger logs {trial}`")
+    for mark in marks:
+        say(f"note: {mark}")

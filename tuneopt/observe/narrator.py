@@ -8,11 +8,15 @@ from typing import Any
 
 from tuneopt.ledger import CurvePoint, Ledger
 from tuneopt.ledger.logs import TrialLog, log_address
-from tuneopt.observe.observer import Observer, TrialEnd, Worker
+from tuneopt.observe.observer import Observer
+from tuneopt.observe.state import TrialEnd, Worker
+from tuneopt.observe.waiting import Wait
 from tuneopt.spec import TrialSpec
 
 log = logging.getLogger("tuneopt.trials")
 """Everything said here carries ``trial``, ``optimizer``, ``scale`` and ``ratio`` as attributes of its record."""
+
+_waiting = logging.getLogger("tuneopt.waiting")
 
 
 class Narrator(Observer):
@@ -56,8 +60,8 @@ class Narrator(Observer):
             "%s%s", end.status, loss,
             extra={**facts, "select_loss": end.select_loss, "report_loss": end.report_loss},
         )  # fmt: skip
-        if end.status == "cut":
-            self._write(spec.id, "end", "info", "the scheduler stopped it")
+        if end.status == "cut":  # the worker was stopped before it could say so
+            TrialLog(self.ledger, spec.id).write("end", "info", text="the scheduler stopped it", by="driver")
 
     def reused(self, spec: TrialSpec) -> None:
         """A trial was recorded already."""
@@ -68,6 +72,10 @@ class Narrator(Observer):
         """A trial is started again."""
         self._write(spec.id, "restart", "warning", error)
         log.warning("starts again, because %s", error, extra={**about(spec), "event": "restarted"})
+
+    def waiting(self, reason: Wait) -> None:
+        """Why the run waits."""
+        _waiting.warning("waiting: %s", reason, extra={"event": "waiting", "reason": reason.kind})
 
     def close(self) -> None:
         """Say in the logs of interrupted trials why they end there."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tuneopt.ledger import CurvePoint
-from tuneopt.observe.observer import TrialEnd
+from tuneopt.observe.state import TrialEnd
 from tuneopt.observe.trackers.libraries import MLflow, TensorBoard, TrackerLibrary, WandB
 from tuneopt.spec import TrialSpec
 

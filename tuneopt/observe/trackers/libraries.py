@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneopt.ledger import CurvePoint
-from tuneopt.observe.observer import TrialEnd
+from tuneopt.observe.state import TrialEnd
 from tuneopt.spec import TrialSpec, Value
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneopt.ledger import CurvePoint
-from tuneopt.observe.observer import Observer, TrialEnd, Worker
+from tuneopt.observe.observer import Observer
+from tuneopt.observe.state import TrialEnd, Worker
 from tuneopt.spec import InputError, TrialSpec, nearest
 
 TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow"}

@@ -7,12 +7,12 @@ import json
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from tuneopt.cluster.progress import PoolProgress
-    from tuneopt.ledger import Ledger
-    from tuneopt.search.study.status import RunUnderWay
+from tuneopt.ledger import Ledger
+from tuneopt.observe.observer import Observer
+from tuneopt.observe.state import RunState
+from tuneopt.search.study.status import RunUnderWay
 
 SECONDS = 5.0
 """How often a running study writes down what is under way."""
@@ -21,11 +21,11 @@ STALE_SECONDS = 60.0
 """Age at which what a study last wrote down counts as left by a run that is gone."""
 
 
-class Heartbeat:
+class Heartbeat(Observer):
     """Writes from a thread of its own, because trials may say nothing for hours; a file that cannot be written waits.
 
-    It begins with `start`, so that a run which is refused leaves nothing behind; leaving its context says that the run
-    is over. ``spent`` are the device seconds of the trials that earlier runs ended.
+    It begins when trials can run, so that a run which is refused leaves nothing behind; leaving its context says that
+    the run is over. ``spent`` are the device seconds of the trials that earlier runs ended.
     """
 
     def __init__(self, ledger: Ledger, study: str, title: str, spent: float) -> None:
@@ -44,21 +44,17 @@ class Heartbeat:
         self._thread.join()
         self._write({**self._plain, "running": {}, "over": True})
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune pickles its callbacks, and with them whoever listens; a copy writes nothing."""
-        return {name: value for name, value in vars(self).items() if name not in ("_over", "_thread")}
-
-    def start(self) -> None:
+    def begun(self, state: RunState) -> None:
         """Begin to write."""
         self._thread.start()
 
-    def show(self, progress: PoolProgress) -> None:
+    def changed(self, state: RunState) -> None:
         """Take in a moment of the run; it is written with the next beat."""
         self._plain = {
-            "running": {trial: fraction for trial, (fraction, _) in progress.running.items()},
-            "slots": progress.slots,
-            "seconds": progress.elapsed,
-            "device_seconds": progress.device_seconds - self._spent,
+            "running": {trial: heard.fraction for trial, heard in state.running.items()},
+            "slots": state.slots,
+            "seconds": state.elapsed,
+            "device_seconds": state.plan.device_seconds - self._spent,
         }
 
     def _beat(self) -> None:
@@ -78,8 +74,6 @@ def read_moment(ledger: Ledger, study: str) -> RunUnderWay | None:
 
     A trial whose record has come since runs no longer.
     """
-    from tuneopt.search.study.status import RunUnderWay
-
     try:
         plain = json.loads(ledger.files.read(f"studies/{study}.json"))
         age = time.time() - datetime.fromisoformat(plain["at"]).timestamp()

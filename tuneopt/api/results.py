@@ -1,0 +1,146 @@
+"""What the API returns of sweeps and sampled searches; `to_dict` gives the JSON shapes that others build on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuneopt.run.spine import RunResult
+from tuneopt.search.sampled import SampledSearch
+from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.spec import Regime
+
+
+@dataclass(frozen=True)
+class SweepCost:
+    """What a sweep or a sampled search will cost, before it starts."""
+
+    sweep: str
+    optimizer: str
+    regime: Regime
+    first_wave: int
+    in_ledger: int
+    """Trials that the ledger holds already."""
+    expected: int
+    """Trials in all, those of the ledger among them."""
+    steps: int
+    """Of one trial at the start."""
+    epochs: float
+    """Passes of one trial over the corpus."""
+    tokens_per_second: float | None
+    throughput_from: str
+    slots: int
+    seconds: float | None
+    """By the clock, on this machine's cores; None where no throughput is known."""
+    warnings: tuple[str, ...] = ()
+    search: SampledSearch | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``tune --dry-run --json`` prints."""
+        found = {} if self.search is None else {"search": self.search.search, "scheduler": self.search.scheduler}
+        return {
+            "sweep": self.sweep,
+            "optimizer": self.optimizer,
+            "regime": regime_dict(self.regime),
+            "trials": {"first_wave": self.first_wave, "in_ledger": self.in_ledger, "expected": self.expected},
+            "per_trial": {
+                "tokens": self.regime.tokens,
+                "steps": self.steps,
+                "flops": self.regime.flops,
+                "epochs": self.epochs,
+            },
+            "tokens_per_second": self.tokens_per_second,
+            "throughput_from": self.throughput_from,
+            "slots": self.slots,
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+            **found,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(RunResult):
+    """How a sweep ended, and what this run of it cost. ``report`` is the address of its page, once there is one."""
+
+    sweep: Sweep
+    state: SweepState
+    report: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id under which the ledger keeps the sweep."""
+        return self.sweep.id
+
+    @property
+    def sweeps(self) -> list[str]:
+        """What a report of this result is about: its `id`."""
+        return [self.id]
+
+    @property
+    def certified(self) -> bool:
+        """Whether the certificate is complete."""
+        return self.state.descent.certificate.complete
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``tune --json`` prints."""
+        best, certificate = self.state.best, self.state.descent.certificate
+        return {
+            "sweep": self.id,
+            "optimizer": self.sweep.space.optimizer,
+            "regime": regime_dict(self.sweep.regime),
+            "certificate": {
+                "complete": certificate.complete,
+                "tolerance": certificate.tolerance,
+                "edges": list(certificate.edges),
+            },
+            "best": {
+                "config": best.spec.config if best else None,
+                "select_loss": best.select_loss if best else None,
+                "report_loss": best.report_loss if best else None,
+                "report_error": best.report_error if best else None,
+                "trial": best.trial if best else None,
+            },
+            "trials": {
+                "run": len(self.run),
+                "reused": len(self.reused),
+                "diverged": len(self.diverged),
+                "failed": len(self.failed),
+            },
+            "errors": self.failed,
+            "waves": self.state.progress.waves,
+            "utilisation": self.utilisation,
+            "seconds": self.wall_seconds,
+            "report": self.report,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult(SweepResult):
+    """How a sampled search ended. ``state`` is that of the sweep around its best configuration."""
+
+    search: SampledSearch
+    budget: int
+    """Trials of this run and of earlier ones of the same search, the winner's other seeds not counted."""
+    marks: tuple[str, ...] = ()
+    """What must be said beside the result."""
+
+    @property
+    def id(self) -> str:
+        """The id under which the ledger keeps the search."""
+        return self.search.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``tune --search NAME --json`` prints: all that every sweep prints, and what a search adds."""
+        plain = super().to_dict()
+        return {
+            **plain,
+            "search": self.search.search,
+            "scheduler": self.search.scheduler,
+            "trials": {**plain["trials"], "cut": len(self.cut), "budget": self.budget},
+            "marks": list(self.marks),
+        }
+
+
+def regime_dict(regime: Regime) -> dict[str, Any]:
+    """A regime as the JSON shapes name it."""
+    return {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name}

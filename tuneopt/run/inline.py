@@ -1,0 +1,91 @@
+"""The inline backend: trials one after another in this process, for notebooks, debuggers and single trials.
+
+It needs no Ray. A trial on several ranks starts processes of its own on this machine. Nothing hides what goes wrong: an
+error of a trial ends the run with its traceback, and to run it again goes on from the trial's last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tuneopt.observe.state import TrialEnd
+from tuneopt.run.marked import marked
+from tuneopt.run.options import RunOptions
+from tuneopt.run.spine import RunController
+from tuneopt.search.plan import Plan
+from tuneopt.spec import TrialSpec
+from tuneopt.train.config import ParallelConfig
+
+if TYPE_CHECKING:
+    from tuneopt.data import Corpus
+    from tuneopt.ledger import CurvePoint
+    from tuneopt.train.building import WarmModels
+
+
+class _CutError(BaseException):
+    """A scheduler stops the trial. No `Exception`: to be stopped is no failure, and the trial's log calls it none."""
+
+
+class InlineBackend:
+    """Trains on ``corpus``; without one, on the corpus that the options name."""
+
+    remote = False
+
+    def __init__(self, corpus: Corpus | None = None) -> None:
+        self.corpus = corpus
+
+    @contextmanager
+    def connect(self, plan: Plan, options: RunOptions) -> Iterator[int]:
+        """One slot: this process."""
+        yield 1
+
+    def drive(self, controller: RunController) -> None:
+        """Train trial after trial; models and compiled kernels are kept from one to the next."""
+        from tuneopt.train.building import WarmModels
+
+        models = WarmModels()
+        while (spec := controller.ask()) is not None:
+            try:
+                self._train(spec, controller, models)
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}".splitlines()
+                controller.failed(spec, text[-1])
+                raise
+
+    def _train(self, spec: TrialSpec, controller: RunController, models: WarmModels) -> None:
+        from tuneopt.data import load_corpus
+        from tuneopt.train.run import run_ranks, run_trial
+
+        options = controller.options
+        assert options.ledger is not None, "trials leave their records in a ledger"
+        if options.ledger.sound(spec.id) is not None:
+            controller.reused(spec)
+            return
+        controller.started(spec)
+        ledger = marked(options.ledger, controller.plan.marks)
+        corpus = self.corpus or load_corpus(options.corpus, vocab_size=spec.regime.corpus.vocab_size)
+        parallel = options.parallel.get(spec.regime.scale.name, ParallelConfig())
+        taken = 0.0
+
+        def on_point(point: CurvePoint) -> None:
+            nonlocal taken
+            taken = point.seconds
+            controller.points(spec, [point], taken)
+            if not controller.goes_on(spec, point.step / spec.steps, point.select_loss, taken):
+                raise _CutError
+
+        try:
+            if parallel.distributed:
+                record = run_ranks(spec, corpus, ledger, parallel, on_point, options.keep_weights)
+            else:
+                record = run_trial(
+                    spec, corpus, ledger, models=models, parallel=parallel, keep_weights=options.keep_weights,
+                    on_point=on_point,
+                )  # fmt: skip
+        except _CutError:
+            controller.cut(spec, taken)
+            return
+        seconds = record.seconds["train"] + record.seconds["eval"]
+        controller.ended(spec, TrialEnd(record.status, record.select_loss, record.report_loss, seconds))
