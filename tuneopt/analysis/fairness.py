@@ -22,7 +22,7 @@ from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import searched
 from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, over_law
-from tuneopt.analysis.winner import Winner
+from tuneopt.analysis.winner import Winner, by_regime
 from tuneopt.spec import TrialSpec, Value
 
 GPT3_RATE = 6e-4
@@ -107,13 +107,9 @@ def transfers(
     """Every ordered pair of optimizers in every regime whose winners carry configurations."""
     lookup = Lookup(runs)
     known = {(law.corpus, law.scale): law for law in laws}
-    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
-    for winner in winners:
-        if winner.config:
-            regimes[winner.regime].append(winner)
     return tuple(
         _cell(receiver, donor, lookup, known.get(regime[:2]))
-        for regime, members in regimes.items()
+        for regime, members in by_regime(winner for winner in winners if winner.config).items()
         for receiver in members
         for donor in members
         if donor is not receiver

@@ -5,7 +5,8 @@ few replicates borrows those of its scale, then those of its corpus. Everything 
 from here, with the degrees of freedom of the estimate. Units: nats per token.
 
 Assumed: losses of one setting are normal and independent between seeds, and all optimizers of a regime share one
-sigma.
+sigma. `measure` alone makes these assumptions. All others ask a `NoiseModel` for the `Noise` of a regime, and that for
+a threshold, so a model that shares less, or borrows by a law over scale, changes nothing but this file.
 
 Several comparisons at once are judged by the studentized range. Among k means with equal noise and no true difference,
 the largest difference over sigma / sqrt(runs) exceeds the range's quantile with the family's error rate and no more

@@ -18,7 +18,7 @@ from itertools import combinations, pairwise
 
 from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
 from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.winner import Winner
+from tuneopt.analysis.winner import Winner, by_regime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,8 @@ class Ranking:
 
 def rankings(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Ranking, ...]:
     """The ranking of every regime that has a result, in the order in which the regimes come."""
-    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
-    for winner in winners:
-        regimes[winner.regime].append(winner)
     ranked = []
-    for regime, members in regimes.items():
+    for regime, members in by_regime(winners).items():
         spread = noise.of(regime)
         ordered = sorted(members, key=lambda winner: (winner.loss, winner.optimizer))
         groups: list[int] = []

@@ -19,7 +19,7 @@ import numpy as np
 from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel, curve_noise
 from tuneopt.analysis.ranking import Flip, Ranking
 from tuneopt.analysis.runs import FRACTIONS, Array, Curves, RegimeKey, TrainingRun
-from tuneopt.analysis.winner import Winner
+from tuneopt.analysis.winner import Winner, by_regime
 
 OPTIMIZERS = "optimizers"
 
@@ -80,7 +80,7 @@ def orders(
     """
     best = {ranking.regime: frozenset(ranking.leaders or ranking.order[:1]) for ranking in rankings}
     lines = []
-    for regime, members in _by_regime(winners).items():
+    for regime, members in by_regime(winners).items():
         line = _Line(
             names=tuple(winner.optimizer for winner in members),
             aligned=np.stack([mean_curve(winner, curves, fractions) for winner in members]),
@@ -90,8 +90,7 @@ def orders(
         )
         lines.append((regime, OPTIMIZERS, line))
     for (regime, optimizer), trained in _tunings(runs).items():
-        # A tuning has one run for each trial, and its best is the one of lowest final loss: luck among near-equals
-        # counts as a searcher's would.
+        # The best of a tuning is its trial of the lowest final loss, as a searcher would take it.
         names = tuple(run.trial for run in trained)
         final = np.array([run.select_loss for run in trained], float)
         line = _Line(names, curves.at(names, fractions), final, np.ones(len(names)), frozenset(names[:1]))
@@ -103,13 +102,6 @@ def orders(
         order = _order(regime, among, line, spreads.get(regime) or [end] * len(fractions), end, fractions)
         every += [] if order is None else [order]
     return tuple(every)
-
-
-def _by_regime(winners: Iterable[Winner]) -> dict[RegimeKey, list[Winner]]:
-    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
-    for winner in winners:
-        regimes[winner.regime].append(winner)
-    return regimes
 
 
 def _tunings(runs: Sequence[TrainingRun]) -> dict[tuple[RegimeKey, str], list[TrainingRun]]:
@@ -234,7 +226,7 @@ def training_flips(
     """
     spreads = curve_noise(runs, curves, noise, fractions, loss)
     flips: list[Flip] = []
-    for regime, members in _by_regime(winners).items():
+    for regime, members in by_regime(winners).items():
         mean = {winner.optimizer: mean_curve(winner, curves, fractions, loss) for winner in members}
         known = [winner for winner in members if np.isfinite(mean[winner.optimizer]).any()]
         end = noise.of(regime)

@@ -85,3 +85,11 @@ def _winner(candidates: list[dict[int, TrainingRun]], noise: NoiseModel) -> Winn
         config=members[0].config,
         trials=tuple(run.trial for run in members),
     )
+
+
+def by_regime(winners: Iterable[Winner]) -> dict[RegimeKey, list[Winner]]:
+    """Winners by regime, both in the order in which they come."""
+    regimes: dict[RegimeKey, list[Winner]] = defaultdict(list)
+    for winner in winners:
+        regimes[winner.regime].append(winner)
+    return regimes
