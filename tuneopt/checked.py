@@ -38,7 +38,10 @@ class NewerSchemaError(InputError):
 
 
 def text(name: str, value: Any, *, empty: bool = True) -> str:
-    """A line of printable text; raises `InputError` for other types, control characters and half surrogates."""
+    """A line of printable text; raises `InputError` for other types, control characters and half surrogates.
+
+    Names end up in terminals, file names and pages: what is no printable character has no place in any of them.
+    """
     if not isinstance(value, str):
         raise InputError(f"{name} must be a text, not {shown(value)}")
     if not value.isprintable() or len(value) > LONGEST_TEXT:
@@ -90,7 +93,10 @@ def shown(value: Any) -> str:
 
 
 def parse_object(data: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object without NaN, infinities or repeated keys; raises `InputError` naming ``what`` otherwise."""
+    """A JSON object without NaN, infinities or repeated keys; raises `InputError` naming ``what`` otherwise.
+
+    Python's `json` reads all three, and other readers do not: what is damaged or ambiguous is refused here, once.
+    """
 
     def no_constant(word: str) -> None:
         raise InputError(f"{what} may not hold {word}; the data is damaged")
@@ -130,7 +136,7 @@ def known_schema(version: Any, newest: int, what: str) -> None:
 
 
 def exact_keys(plain: Any, names: Iterable[str], what: str) -> None:
-    """Raises `InputError` unless ``plain`` is an object with exactly the keys ``names``."""
+    """Raises `InputError` unless ``plain`` is an object with exactly the keys ``names``; ``what`` is a noun."""
     known = list(names)
     if not isinstance(plain, Mapping):
         raise InputError(f"a {what} must be an object, not {type(plain).__name__}")
@@ -144,7 +150,10 @@ def exact_keys(plain: Any, names: Iterable[str], what: str) -> None:
 
 
 def plain_tree(tree: Any, where: str, depth: int = 0) -> Any:
-    """JSON data as dicts and lists; numbers that are not finite become words, so that no NaN is ever written."""
+    """JSON data as dicts and lists; numbers that are not finite become words, so that no NaN is ever written.
+
+    Raises `InputError`, naming ``where``, for what is no JSON data, is nested too deeply, or is beyond every float.
+    """
     if tree is None or isinstance(tree, bool):
         return tree
     if isinstance(tree, str):

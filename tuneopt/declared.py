@@ -27,7 +27,7 @@ MAX_DEPTH = 12
 class Node:
     """A value of the file: ``plain`` is a dict of `Node` by key, a list of `Node`, or a scalar; ``line`` counts from 1.
 
-    ``keys`` holds the line of each key of a mapping.
+    ``keys`` holds the line of each key of a mapping. ``path`` names the file in errors, or the option that it came by.
     """
 
     plain: Any
@@ -139,7 +139,7 @@ def in_words(node: Node) -> str:
 
 
 def mapping(node: Node, what: str, known: Collection[str]) -> dict[str, Node]:
-    """A mapping with no key but the known ones."""
+    """A mapping with no key but the known ones; an unknown key is answered with the nearest of them."""
     if not isinstance(node.plain, dict):
         node.fail(f"{what} must be a mapping of {', '.join(known)}, not {in_words(node)}")
     for key in node.plain:
@@ -169,7 +169,7 @@ def word(node: Node, what: str, known: Collection[str] = ()) -> str:
 
 
 def switch(node: Node, what: str) -> bool:
-    """True or false."""
+    """True or false; YAML 1.1 reads yes, no, on and off as such too."""
     if not isinstance(node.plain, bool):
         node.fail(f"{what} must be true or false, not {in_words(node)}")
     return bool(node.plain)
@@ -192,7 +192,7 @@ def number(node: Node, what: str, *, least: float = 0.0, above: bool = False, ex
 
 
 def whole(node: Node, what: str, *, least: int = 0, example: str = "") -> int:
-    """A whole number of at least ``least``."""
+    """A whole number of at least ``least``, and no more than a table's column holds."""
     hint = f"; try {example}" if example else ""
     if isinstance(node.plain, bool) or not isinstance(node.plain, int):
         node.fail(f"{what} must be a whole number, not {in_words(node)}{hint}")
@@ -204,7 +204,7 @@ def whole(node: Node, what: str, *, least: int = 0, example: str = "") -> int:
 
 
 def value(node: Node, what: str) -> Value:
-    """A hyperparameter's value."""
+    """A hyperparameter's value: a number, a word or a switch, which its search space checks."""
     if isinstance(node.plain, dict | list) or node.plain is None:
         node.fail(f"{what} must be one value, not {in_words(node)}")
     plain: Value = node.plain

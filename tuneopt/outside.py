@@ -1,7 +1,8 @@
 """Code from outside tuneopt: files that a user names, and entry points of installed packages.
 
 Running a file runs whatever is in it. Only files and packages that the user asked for are run, and a file is known by
-the SHA-256 of its content, so that nobody can mistake one version for another.
+the SHA-256 of its content, so that nobody can mistake one version for another. The digest stands in the name of an
+optimizer (``Lion@0123456789ab``), and so in the ids of its trials; workers get the text and not the path.
 """
 
 from __future__ import annotations

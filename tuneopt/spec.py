@@ -3,6 +3,9 @@
 A `TrialSpec` names one training run completely. Its id is the SHA-256 of a canonical JSON text, so the same
 specification has the same id on every machine and Python version, and a ledger can be asked whether a run exists.
 Units: tokens, steps, sequences, nats per token, FLOPs.
+
+Ids are a promise: records of earlier releases are found by them. A new field of any class here changes every id, and so
+does another spelling of a number. Where the same fields come to mean another training, `SEMANTICS` is raised instead.
 """
 
 from __future__ import annotations
@@ -33,11 +36,13 @@ class Scale:
 
     name: str
     ladder: str
+    """``paper`` or ``nano``: search spaces and vocabularies are declared for a ladder."""
     layers: int
     d_model: int
     d_ff: int
     heads: int
     seq_len: int
+    """Tokens of a training sequence."""
 
     def __post_init__(self) -> None:
         checked.text("a scale's name", self.name)
@@ -101,6 +106,7 @@ class CorpusId:
     """A tokenized corpus by content: two corpora with one fingerprint hold the same tokens in the same order."""
 
     name: str
+    """For people; it is no part of a trial's id."""
     fingerprint: str
     vocab_size: int
 
@@ -157,7 +163,10 @@ class Regime:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """When and on how much the loss is measured; equal for every trial that is compared."""
+    """When and on how much the loss is measured; equal for every trial that is compared.
+
+    A part of the id: a final loss on fewer sequences has other noise, and curve points cost time.
+    """
 
     points: int = 20
     """Curve points over the run, evenly spaced in steps, the end included."""
@@ -249,7 +258,10 @@ class TrialSpec:
 
 
 def identity(plain: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of plain data with a ``regime``; a corpus counts by content alone."""
+    """Sixteen hexadecimal digits of the SHA-256 of plain data with a ``regime``; a corpus counts by content alone.
+
+    64 bits: among a million trials two share an id with a probability of 3e-8.
+    """
     regime = dict(plain["regime"])
     regime["corpus"] = {key: value for key, value in regime["corpus"].items() if key != "name"}
     return hashlib.sha256(canonical_json({**plain, "regime": regime}).encode()).hexdigest()[:16]

@@ -51,7 +51,10 @@ class SampleOrder:
             raise ValueError(f"first and count must not be negative, not {first} and {count}")
         samples = np.arange(first, first + count, dtype=np.uint64)  # (count,)
         epochs, places = np.divmod(samples, np.uint64(self.windows))
-        keys = mix(mix(epochs + self._key())[None, :] ^ _ROUND_KEYS)  # (R, count)
+        # The seed as a word whose bits look random: seeds 0 and 1 must not give related permutations.
+        digest = hashlib.sha256(f"tuneopt sample order {self.seed}".encode()).digest()
+        word = np.uint64(int.from_bytes(digest[:8], "little"))
+        keys = mix(mix(epochs + word)[None, :] ^ _ROUND_KEYS)  # (R, count)
         places = self._permute(places, keys)
         # Cycle walking: a * b exceeds n by less than sqrt(n) + 1, so hardly any place leaves the domain, and few twice.
         outside = np.flatnonzero(places >= self.windows)
@@ -59,11 +62,6 @@ class SampleOrder:
             places[outside] = self._permute(places[outside], keys[:, outside])
             outside = outside[places[outside] >= self.windows]
         return places.astype(np.int64)
-
-    def _key(self) -> np.uint64:
-        """The seed as a word whose bits look random: seeds 0 and 1 must not give related permutations."""
-        digest = hashlib.sha256(f"tuneopt sample order {self.seed}".encode()).digest()
-        return np.uint64(int.from_bytes(digest[:8], "little"))
 
     def _permute(self, places: _Words, keys: _Words) -> _Words:
         """One pass of the network over a * b places, shape (n,), with round keys of shape (R, n)."""

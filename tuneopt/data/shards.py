@@ -164,7 +164,8 @@ def _map_columns(folder: Path, file: str, *names: str) -> list[list[NDArray[Any]
 class Documents:
     """Random access to the documents of a split by number, from 0; nothing is read until it is asked for.
 
-    They are in the order of the mixture, which training then shuffles by windows. Raises `InputError` for a corpus without boundaries.
+    They are in the order of the mixture, which training then shuffles by windows. Raises `InputError` for a corpus
+    without boundaries.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
 
 from tuneopt.data.readers import READERS, ending, readable, text_documents
 from tuneopt.spec import InputError, canonical_json, nearest
@@ -28,20 +27,6 @@ EMBEDDED_SHA256 = "a741adb916a436fd7cb461257599a4a2471577d77e151f735a9ffc1f73f3b
 _EMBEDDED_FILE = "public-domain-mix.txt.xz"
 _ENDINGS = ".txt, .jsonl, .parquet"
 """For people; what these are compressed to is read as well."""
-
-
-class Source(Protocol):
-    """Text documents that can be streamed several times."""
-
-    @property
-    def name(self) -> str:
-        """Short name for people and file names: letters, digits, ``.``, ``_`` and ``-``."""
-
-    def stamp(self) -> str:
-        """SHA-256 that changes whenever the text may have changed."""
-
-    def documents(self) -> Iterator[str]:
-        """The documents, always in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +79,11 @@ class FileSource:
                 yield from READERS[ending(path)](path)
 
 
-def find_source(name_or_path: str) -> EmbeddedSource | FileSource:
+Source = EmbeddedSource | FileSource
+"""What is prepared: a short ``name`` for people and file names, a ``stamp`` of the text, and its ``documents``."""
+
+
+def find_source(name_or_path: str) -> Source:
     """The corpus of that name, else the one at that path.
 
     Raises `InputError` when there is no such path, or nothing in it that can be read.

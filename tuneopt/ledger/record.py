@@ -53,8 +53,8 @@ class CurvePoint:
         checked.whole("a curve point's tokens", self.tokens)
         number("a curve point's learning_rate", self.learning_rate)
         number("a curve point's seconds", self.seconds)
-        for name in ("train_loss", "select_loss", "report_loss"):
-            loss = getattr(self, name)
+        losses = (("train_loss", self.train_loss), ("select_loss", self.select_loss), ("report_loss", self.report_loss))
+        for name, loss in losses:
             if loss is not None:
                 number(name, loss, low=-LARGEST)
 

@@ -47,8 +47,8 @@ def fingerprint(text: str) -> bytes:
 class Runs:
     """Hashes every run of n words, about `BLOCK` bytes of text at a time, so that a long text takes little memory.
 
-    A word's hash is a polynomial in its bytes, a run's one in its words' hashes. Both are taken modulo 2^64, by wrapping
-    arithmetic, and mixed: bit i of such a polynomial depends on the bits up to i of its terms alone.
+    A word's hash is a polynomial in its bytes, a run's one in its words' hashes. Both are taken modulo 2^64 (unsigned
+    arithmetic wraps) and mixed: bit i of such a polynomial depends on the bits up to i of its terms alone.
     """
 
     def __init__(self, ngram: int) -> None:

@@ -92,7 +92,10 @@ def outcome_of(end: TrialEnd) -> dict[str, float]:
 
 
 class TensorBoard:
-    """A folder for each trial below ``folder``: ``soap nano-65k 1x/<trial id>``, with the hyperparameters' table."""
+    """A folder for each trial below ``folder``: ``soap nano-65k 1x/<trial id>``, with the hyperparameters' table.
+
+    Event files can only be appended to, and nothing tells which steps they hold.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -136,7 +139,11 @@ class TensorBoard:
 
 
 class WandB:
-    """A run for each trial in ``project``; its id and name are the trial's id, its group optimizer and regime."""
+    """A run for each trial in ``project``; its id and name are the trial's id, its group optimizer and regime.
+
+    Several runs are open in one process at once. The step is a metric of its own: W&B's own step cannot go back, and a
+    trial that goes on may tell earlier points again.
+    """
 
     def __init__(self, project: str) -> None:
         self.project = project
@@ -187,7 +194,10 @@ class WandB:
 
 
 class MLflow:
-    """A run for each trial, named by its id, with its hyperparameters as parameters."""
+    """A run for each trial, named by its id, with its hyperparameters as parameters.
+
+    The experiment is made where it is missing. Points go out in one request for each message: a server may be far.
+    """
 
     def __init__(self, uri: str) -> None:
         from mlflow import MlflowClient

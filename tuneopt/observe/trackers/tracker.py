@@ -2,6 +2,9 @@
 
 `tracking` makes the trackers that a user asks for, and answers at once to what cannot work: after an hour of training a
 mistyped address is found too late.
+
+What is said goes through a queue of bounded length, a thread that writes it to the process's stdin, and the process
+(`child`). Each of the three may stop: then messages are dropped and counted, and the run goes on as if nothing were.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tuneopt.spec import InputError, TrialSpec, nearest
 TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow"}
 """Trackers, by the names of their flags."""
 
+# By the names of the flags: the package that has to be installed, and what a target looks like.
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 _EXAMPLES = {"tensorboard": "a folder", "wandb": "the name of a project", "mlflow": "sqlite:///mlflow.db or a server"}
@@ -72,12 +76,12 @@ class Tracker(Observer):
         self._hand_over(spec, (), end)
 
     def close(self) -> None:
-        """Give the process some time for what is left, then end it."""
+        """Give the process some time for what is left, then end it; at most twice `patience` seconds."""
         process = self._process
         if process is None:
             return
         try:
-            self._lines.put(None, timeout=self.patience)
+            self._lines.put(None, timeout=self.patience)  # the end, behind all that waits
             process.wait(self.patience)
             for thread in self._threads:
                 thread.join(1.0)
@@ -153,16 +157,12 @@ class Tracker(Observer):
         errors.close()
 
     def _warn(self, text: str) -> None:
-        """Say what went wrong, the first time; a password in the address is not repeated."""
+        """Say what went wrong, the first time; a name and password in the address are not repeated."""
         if not self._warned:
             self._warned = True
-            _log.warning("%s %s", self.title, text.replace(self.target, self._shown), extra={"tracker": self.kind})
-
-    @property
-    def _shown(self) -> str:
-        """The target without what may be a name and a password."""
-        head, at, place = self.target.rpartition("@")
-        return f"{head.partition('://')[0]}://...@{place}" if at else self.target
+            head, at, place = self.target.rpartition("@")
+            shown = f"{head.partition('://')[0]}://...@{place}" if at else self.target
+            _log.warning("%s %s", self.title, text.replace(self.target, shown), extra={"tracker": self.kind})
 
 
 @contextmanager
