@@ -64,7 +64,10 @@ def read_yaml(path: Path, what: str, example: str) -> Node:
 
 
 def parse_yaml(text: str, path: str, example: str) -> Node:
-    """The one document of a text; ``path``, and an ``example`` of such a file, are named in errors."""
+    """The one document of a text; ``path``, and an ``example`` of such a file, are named in errors.
+
+    PyYAML is imported here: most commands read no YAML.
+    """
     import yaml  # type: ignore[import-untyped]
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -149,14 +152,17 @@ def mapping(node: Node, what: str, known: Collection[str]) -> dict[str, Node]:
 
 
 def sequence(node: Node, what: str) -> Iterator[Node]:
-    """The entries of a list, which must not be empty; a lone value counts as a list of one."""
+    """The entries of a list, which must not be empty; a lone value counts as a list of one.
+
+    A mapping is refused: its keys in a list's place are a mistake, and not a list of one.
+    """
     if isinstance(node.plain, dict) or node.plain is None or node.plain == []:
         node.fail(f"{what} must be a list with at least one entry, not {in_words(node)}")
     yield from node.plain if isinstance(node.plain, list) else (node,)
 
 
 def word(node: Node, what: str, known: Collection[str] = ()) -> str:
-    """A text, and one of the known ones where these are given."""
+    """A text, and one of the known ones where these are given; an unknown one is answered with the nearest."""
     if not isinstance(node.plain, str) or not node.plain.strip():
         node.fail(f"{what} must be a word, not {in_words(node)}" + (f"; known: {', '.join(known)}" if known else ""))
     try:
@@ -176,7 +182,10 @@ def switch(node: Node, what: str) -> bool:
 
 
 def number(node: Node, what: str, *, least: float = 0.0, above: bool = False, example: str = "") -> float:
-    """A finite number, at least ``least`` or ``above`` it; YAML reads 1e-3 as a text, here it is a number."""
+    """A finite number, at least ``least`` or ``above`` it; YAML reads 1e-3 as a text, here it is a number.
+
+    ``example`` stands in errors. A switch is no number, though Python counts it as one.
+    """
     value = node.plain
     if isinstance(value, str):
         try:

@@ -75,7 +75,8 @@ class Boundaries:
 class Shard:
     """One Arrow file: its name, tokens, size in bytes, and SHA-256 of its bytes.
 
-    Shards that were prepared from a recipe begin and end with documents, and have ``boundaries``.
+    Shards that were prepared from a recipe begin and end with documents, and have ``boundaries``. Names are checked
+    because a manifest may be from elsewhere: ``../`` in one must not lead out of the folder.
     """
 
     file: str
@@ -126,7 +127,10 @@ class SplitEntry:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerEntry:
-    """The tokenizer: SHA-256 of its file and of its entries and merges, and the bytes of text it was trained on."""
+    """The tokenizer: SHA-256 of its file and of its entries and merges, and the bytes of text it was trained on.
+
+    The first tells damage; the second, which the fingerprint covers, is the same whatever version wrote the file.
+    """
 
     sha256: str
     content_sha256: str
@@ -254,7 +258,7 @@ def _sum_of(path: Path, inode: int, size: int, changed: int) -> str:
 
 
 def file_size(path: Path) -> int:
-    """Size in bytes; 0 for a file that is not there."""
+    """Size in bytes; 0 for a file that is not there, which no shard has."""
     return path.stat().st_size if path.is_file() else 0
 
 

@@ -8,6 +8,10 @@ line.
 
 A range of a text file holds the documents whose first byte, or separator, lies in it: ranges that tile a file give each
 document once. So any process can read any part of a file, and a corpus does not depend on how many there are.
+
+The layers, from below: a stream of bytes (`_opened`, `_decompressed`), raw lines (`_raw_lines`), numbered lines of text
+(`_lines`), documents (`_separated` for text, `_rows` for JSON). Errors name a line by its number, which a `Where` turns
+into words: for a range it first counts the lines before.
 """
 
 from __future__ import annotations
@@ -28,10 +32,14 @@ END_OF_TEXT = "<|endoftext|>"
 """The line between two documents of a text file, and the token after every document."""
 
 TEXT_COLUMN = "text"
+"""The column of the text where none is asked for, as data sets name it."""
+
 MAX_LINE = 1 << 28
 """Longest line in bytes: a document, or a line of one. A file without line breaks must not fill the memory."""
 
 _CODECS = {".zst": "zstd", ".gz": "gzip"}
+"""pyarrow's names of the compressions, by the last ending of a file name."""
+
 _ROWS = 256
 """Parquet rows that are decoded at a time: bounds memory, whatever the row groups."""
 
@@ -118,7 +126,10 @@ def jsonl_stream(stream: IO[bytes], name: str, column: str | None = None) -> Ite
 
 
 def txt_range(path: Path, start: int, stop: int) -> Iterator[str]:
-    """The documents of a ``.txt`` file whose separator begins at bytes ``start`` to ``stop`` - 1; the first at 0."""
+    """The documents of a ``.txt`` file whose separator begins at bytes ``start`` to ``stop`` - 1; the first at 0.
+
+    A document belongs to the range of the separator in front of it, and is read to its end, beyond ``stop`` as well.
+    """
     with path.open("rb") as stream:
         where = _places(path, start)
         lines = _raw_lines(stream, where)
@@ -154,7 +165,7 @@ def jsonl_range(path: Path, start: int, stop: int, column: str | None = None) ->
 
 def _seek_line(stream: IO[bytes], start: int) -> None:
     """Go to the first line that begins at ``start`` or after it."""
-    if start:
+    if start:  # from the byte before: a line that begins right at ``start`` is not to be passed over
         stream.seek(start - 1)
         while (piece := stream.readline(1 << 20)) and not piece.endswith(b"\n"):
             pass
@@ -300,6 +311,6 @@ READERS: dict[str, Callable[..., Iterator[str]]] = {
 
 
 def ending(path: Path) -> str:
-    """The ending of a file name that decides how it is read; empty for a file that no reader knows."""
+    """The ending of a file name that decides how it is read, the longest; empty for a file that no reader knows."""
     name = path.name.lower()
     return max((known for known in READERS if name.endswith(known)), key=len, default="")

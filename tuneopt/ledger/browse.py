@@ -87,7 +87,10 @@ def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:
 
 
 def _only(trials: list[str], prefix: str) -> str | None:
-    """The one id that begins with ``prefix``, None where there is none; raises `InputError` for several."""
+    """The one id that begins with ``prefix``, None where there is none; raises `InputError` for several.
+
+    An empty prefix fits every id, and means a forgotten argument: it finds none.
+    """
     matches = [trial for trial in trials if trial.startswith(prefix)] if prefix else []
     if len(matches) > 1:
         shown = ", ".join(matches[:8]) + (f" and {len(matches) - 8} more" if len(matches) > 8 else "")

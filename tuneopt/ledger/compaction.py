@@ -30,7 +30,10 @@ _DERIVED = ("curve", "record")
 
 
 def compact(files: Files, uri: str) -> int:
-    """Write all records into the compacted file; raises `InputError` at a damaged record and changes nothing then."""
+    """Write all records into the compacted file, and return how many.
+
+    Raises `InputError` at a damaged record, and changes nothing then: a compaction never hides damage.
+    """
     texts = list(_stored_texts(files, json_names(files, "trials")))
     if not texts:
         return 0
@@ -141,7 +144,10 @@ def problems(files: Files, records: dict[str, tuple[bytes, TrialRecord]]) -> Ite
 
 
 def _same(row: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Equal where both have a column; a column's kind may differ by what other trials hold."""
+    """Equal where both have a column; a column's kind may differ by what other trials hold.
+
+    A hyperparameter that is a number in all of these records may share its column with words in the file.
+    """
 
     def form(value: Any) -> Any:
         return tables.word(value) if isinstance(value, bool | int | float) else value

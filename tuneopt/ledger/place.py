@@ -72,7 +72,10 @@ def cut_short(data: bytes) -> bool:
 
 
 def check_marker(data: bytes, uri: str) -> None:
-    """Raises `InputError` unless ``data`` marks a ledger that this release reads."""
+    """Raises `InputError` unless ``data`` marks a ledger that this release reads.
+
+    Three different mends: restore the marker, choose another folder, upgrade.
+    """
     try:
         plain = parse_object(data, "a ledger's marker")
         if plain.get("kind") == "tuneopt ledger":
@@ -86,7 +89,10 @@ def check_marker(data: bytes, uri: str) -> None:
 
 
 def inspect(uri: str, files: Files, must_exist: bool) -> None:
-    """Raises `InputError` unless a ledger is at ``uri``, or (without ``must_exist``) can be made there."""
+    """Raises `InputError` unless a ledger is at ``uri``, or (without ``must_exist``) can be made there.
+
+    For what a user typed: a mistyped folder is answered before anything is trained. Nothing is written.
+    """
     try:
         if isinstance(files, LocalFiles):
             root = files.root

@@ -63,6 +63,7 @@ class CurvePoint:
 class TrialRecord:
     """Everything known about one finished trial.
 
+    Whoever reads a record may rely on what is checked here: types, finite numbers, an id that fits the specification.
     ``trial`` is ``spec.id``. ``select_loss`` and ``report_loss`` are the final losses on the two splits, None exactly
     when ``status`` is ``diverged``; ``initial_loss`` (select split, before the first step) may be None only then.
     ``tokens``, ``steps``, ``epochs`` and ``flops`` count what was trained, so they are short of the budget after a

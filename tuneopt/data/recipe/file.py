@@ -40,6 +40,7 @@ KEYS = (
 )  # fmt: skip
 """The keys of a recipe."""
 
+# Keys of a source and of the tokenizer.
 SOURCE_KEYS = ("files", "hub", "config", "split", "revision", "data_files", "format", "text", "weight")
 TOKENIZER_KEYS = ("file", "hub", "revision", "train", "end_of_text")
 MOST_SOURCES = 250
@@ -54,7 +55,10 @@ def built_in() -> list[str]:
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """The file of a recipe that ships with the package, or the path as it is; raises `InputError` for neither."""
+    """The file of a recipe that ships with the package, or the path as it is; raises `InputError` for neither.
+
+    A path goes first, and one that ends as YAML does is taken for a path even if there is nothing: reading it says so.
+    """
     path = Path(name_or_path)
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         return path
@@ -152,7 +156,7 @@ def _name(node: Node, what: str, text: str | None = None, line: int | None = Non
 
 
 def _count(node: Node, what: str, least: int = 1, most: int = 10**15, example: str = "2e9") -> int:
-    """A whole number, which may be written as 2e9."""
+    """A whole number, which may be written as 2e9: YAML reads that as a text or a float."""
     value = number(node, what, least=least, example=example)
     if value != int(value) or value > most:
         node.fail(f"{what} must be a whole number of up to {most}, not {in_words(node)}")
@@ -214,7 +218,10 @@ def _words(node: Node, what: str) -> tuple[str, ...]:
 
 
 def _home(parts: Mapping[str, Node], name: str, folder: Path) -> Path | None:
-    """The folder of a data set that is on this machine, or of a format's files; None for a data set of the hub."""
+    """The folder of a data set that is on this machine, or of a format's files; None for a data set of the hub.
+
+    Absolute: workers run in other folders. Raises for a name that could be neither.
+    """
     node = parts["data_files" if name in FORMATS else "hub"]
     base = _base(node, folder)
     if name in FORMATS:
@@ -240,7 +247,11 @@ def _weight(node: Node, name: str) -> Fraction:
 
 
 def _files(node: Node, folder: Path) -> tuple[Path, ...]:
-    """The files that paths and patterns name, in the order of the list, each entry's sorted by path."""
+    """The files that paths and patterns name, in the order of the list, each entry's sorted by path.
+
+    The order is a part of the corpus, so it must not be the file system's. Raises for an entry that names no file, or
+    one that no reader knows: what was meant to be in the corpus is never left out silently.
+    """
     paths: dict[Path, None] = {}  # a file that two entries name counts once
     base = _base(node, folder)
     for entry in sequence(node, "files"):

@@ -69,7 +69,7 @@ def files(hub: Hub) -> list[list[str]]:
                 status = path.stat()
                 listing.append([str(split), path.name, str(status.st_size), str(status.st_mtime_ns)])
             if len(local) < len(paths):
-                listing.append([str(split), *paths, str(paths.origin_metadata)])
+                listing.append([str(split), *paths, str(paths.origin_metadata)])  # ETags, or what the server has
     return listing
 
 
@@ -83,7 +83,10 @@ def tokenizer_text(name: str, revision: str | None) -> str:
 
 
 def builder(hub: Hub) -> Any:
-    """What `datasets.load_dataset` streams from; raises what goes wrong between here and the files."""
+    """What `datasets.load_dataset` streams from; raises what goes wrong between here and the files.
+
+    Three cases: a format and files; the files of a data set, read as a format; a data set as it describes itself.
+    """
     import datasets
 
     datasets.disable_progress_bars()

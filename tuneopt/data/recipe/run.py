@@ -151,10 +151,11 @@ class _Preparation:
     def run(self) -> None:
         """Prepare everything; the manifest comes last."""
         recipe = self.recipe
-        for source in (*recipe.evaluation, *recipe.sources):
+        for source in (*recipe.evaluation, *recipe.sources):  # a mistake in the last source shows after seconds
             check(source, recipe)
         self.text, self.tokenizer, training_bytes = find_tokenizer(recipe, self.work, self.held_out)
         self.end = read_end(self.tokenizer, recipe.tokenizer)
+        # The largest id and not the number of entries: files from outside may leave ids out.
         self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.rounds = Rounds(self.folder, self.work, token_dtype(self.vocab_size))
         guard = None
@@ -219,10 +220,10 @@ class _Preparation:
                 done[-1].standing if done else [SourcePosition() for _ in sources],
             )
             self._draw(phase, mixture, staging, first)
-        shutil.rmtree(rows, ignore_errors=True)
+        shutil.rmtree(rows, ignore_errors=True)  # units that were encoded ahead and are not wanted
 
     def _draw(self, phase: str, mixture: Mixture, staging: Staging, first: int) -> None:
-        """Draw documents and commit a round whenever a shard is full."""
+        """Draw documents and commit a round whenever a shard is full, and the last one at the end of the mixture."""
         began = told = time.monotonic()
         before = mixture.taken
         while (drawn := mixture.draw(self.recipe.shard_tokens - self.rounds.fullest)) is not None:
@@ -250,7 +251,7 @@ class _Preparation:
             size = sum(row["splits"][split]["bytes"] for row in account["mixture"])
             tokens = sum(shard.tokens for shard in shards)
             splits[split] = SplitEntry(documents, size, tokens, self.rounds.digests[split].hexdigest(), shards)
-        write_whole(self.folder / TOKENIZER_FILE, self.text)
+        write_whole(self.folder / TOKENIZER_FILE, self.text)  # before the manifest, which has its checksum
         if recipe.tokenizer.train is not None:
             content = content_sha256(self.tokenizer)
         else:  # a file from outside, whatever its spaces and the order of its keys
