@@ -275,7 +275,7 @@ def test_every_rank_knows_what_the_owners_measured() -> None:
     proofs = []
     for error in (1e-6, 0.5):
         check = UpdateCheck(whole, "muon")
-        told = [{"errors": {1: error}, "bound": 1e-3, "stuck": [], "diverged": False} for _ in check._followers]
+        told = [{"errors": {1: error}, "bound": 1e-3, "stuck": []} for _ in check._followers]
         check.__class__ = ShardedUpdateCheck
         check._parameters = {}  # this rank owns nothing, the other one everything
         check._ranks = SimpleNamespace(gather=lambda mine, told=told: [mine, told])

@@ -205,7 +205,8 @@ class UpdateCheck:
     def _seen(self, follower: Follower | Mover) -> bool:
         if isinstance(follower, Mover):
             return len(follower.moved) >= MEASURED_STEPS
-        return len(follower.errors) >= MEASURED_STEPS and self._steps >= follower.reference.steps(self._h)
+        seen = len(follower.errors) + follower.undetermined if follower.errors else 0
+        return seen >= MEASURED_STEPS and self._steps >= follower.reference.steps(self._h)
 
     def _hyperparameters(self) -> dict[str, Any]:
         """Those of this step, with the rate that the schedule gives it."""

@@ -58,6 +58,8 @@ class Follower:
     bound: float = math.nan
     stuck: list[int] = field(default_factory=list)
     """Steps in which it moved by its decay alone, or not at all, though its gradient asked for more."""
+    undetermined: int = 0
+    """Steps of which the rule determines nothing that rounding could not change."""
     diverged: bool = False
     """Whether gradient or parameter were no numbers before a step; nothing is measured from there on."""
     pending: tuple[Tensor, Tensor, Tensor, dict[str, Any]] | None = None
@@ -88,6 +90,7 @@ class Follower:
         now = self._part(parameter, h)
         wrong, due, moved = (self.reference.determined(x, state) for x in (now - goal, goal - before, now - decayed))
         if not due.numel():
+            self.undetermined += 1
             return
         size = float(due.norm())
         # The parameter is stored in its own precision, and what `determined` leaves out takes its share of that along.
@@ -110,7 +113,7 @@ class Follower:
 
     def measured(self) -> dict[str, Any]:
         """What was found, as plain values."""
-        return {key: getattr(self, key) for key in ("errors", "bound", "stuck", "diverged")}
+        return {key: getattr(self, key) for key in ("errors", "bound", "stuck", "undetermined", "diverged")}
 
     def _part(self, tensor: Tensor, h: Mapping[str, Any]) -> Tensor:
         """What is followed of a parameter-shaped tensor, in float64."""
