@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from report_samples import make_sweep, run_sweep, smooth_loss
 
 from tuneopt.ledger import Ledger
-from tuneopt.report.figures.star import draw_star, scale_edge, star_info
+from tuneopt.report.drawing import scale_edge
+from tuneopt.report.figures.star import draw_star, star_info
 from tuneopt.report.study import read_study
 
 
@@ -50,9 +51,9 @@ def test_diverged_and_pending_changes_stand_at_the_edge_with_their_status(tmp_pa
     texts = drawn["layout"]["yaxis2"]["ticktext"]
     assert "diverged" in texts
     assert "pending" in texts
-    marks = {trace["customdata"][0][0]: trace for trace in drawn["data"] if "customdata" in trace}
+    marks = {trace["text"][0].split(" = ")[0]: trace for trace in drawn["data"] if "text" in trace}
     rates = marks["learning_rate"]
-    place = [row[1] for row in rates["customdata"]].index("0.128")
+    place = [text.split("<br>")[0] for text in rates["text"]].index("learning_rate = 0.128")
     assert rates["x"][place] == info.edge
     assert rates["marker"]["symbol"][place] == "x-thin"
 
@@ -68,11 +69,12 @@ def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(view):
     assert any(point.difference > info.edge for lane in info.lanes for point in lane.points)
     drawn = draw_star(info).plain()
     right = drawn["layout"]["xaxis"]["range"][1]
-    for trace in drawn["data"]:
-        if "customdata" in trace:
-            assert max(trace["x"]) <= right
-            beyond = [symbol == "triangle-right" for symbol in trace["marker"]["symbol"]]
-            assert [x == info.edge for x, over in zip(trace["x"], beyond, strict=True) if over] == [True] * sum(beyond)
+    marks = [trace for trace in drawn["data"] if "text" in trace]
+    assert len(marks) == len(info.lanes)
+    for trace in marks:
+        assert max(trace["x"]) <= right
+        beyond = [symbol == "triangle-right" for symbol in trace["marker"]["symbol"]]
+        assert [x == info.edge for x, over in zip(trace["x"], beyond, strict=True) if over] == [True] * sum(beyond)
 
 
 @given(st.lists(st.floats(-1, 10), max_size=40), st.floats(1e-4, 0.1))

@@ -146,7 +146,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that a reader opens."""
+    """Blocks that a reader opens: long tables, and what is asked for rarely. Nothing that changes a conclusion."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -168,7 +168,10 @@ Block = Figure | Table | NamedValues | Prose | Command | Fold | Columns
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the page: its title, what it finds in a few sentences, and the blocks that show it."""
+    """A part of the page: its title, what it finds in a few sentences (``lead``), and the blocks that show it.
+
+    Without blocks, the lead says what would fill the chapter. ``anchor`` is the id that links lead to.
+    """
 
     anchor: str
     title: str

@@ -45,6 +45,8 @@ def pack(text: str) -> str:
 
 @cache
 def _environment() -> Environment:
+    # An undefined name must fail loudly (StrictUndefined): an empty place on a page of results would be read as a zero.
+    # Styles and scripts are this package's own files, the only texts that reach the page without being escaped.
     environment = Environment(
         autoescape=True,
         loader=PackageLoader("tuneopt.report", "templates"),
@@ -71,7 +73,10 @@ def plotly_script() -> str:
 
 @cache
 def library() -> str:
-    """plotly.js packed, a third of its size: the page's script unpacks it and runs it under its hash."""
+    """plotly.js packed, a third of its size: the page's script unpacks it and runs it under its hash.
+
+    It lies behind the text of the page, so that a reader has the text before the figures are drawn.
+    """
     return pack(plotly_script())
 
 
@@ -82,7 +87,10 @@ def page_script() -> str:
 
 
 def content_policy() -> str:
-    """The content security policy: the two scripts by hash, inline styles, images made by the page itself."""
+    """The content security policy: the two scripts by hash, inline styles, images made by the page itself.
+
+    Images are needed for the download of a figure. There is no source of anything from a network.
+    """
     scripts = " ".join(_hash(text) for text in (plotly_script(), page_script()))
     return f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 

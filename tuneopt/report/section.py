@@ -61,7 +61,11 @@ class Section:
 
 
 def section(study: StudyView, view: SweepView, verdict: SweepVerdict) -> Section:
-    """The section of a sweep of a study; the page's room for curves and trials is shared among the sweeps."""
+    """The section of a sweep of a study; the page's room for curves and trials is shared among the sweeps.
+
+    Figures that have nothing to show yet are left out; a star without a lane is one of a space with a single point.
+    The corpus is named in the title only where the sweeps have several.
+    """
     star, path, curves = star_info(view), path_info(view), curves_info(view, CURVES // len(study.views))
     importance = importances(view)
     blocks: tuple[Block, ...] = (
@@ -90,7 +94,9 @@ def section(study: StudyView, view: SweepView, verdict: SweepVerdict) -> Section
 def hyperparameters(view: SweepView) -> Table:
     """Start and best value of every hyperparameter, with the grid it was searched on; what was held comes last.
 
-    "on an edge" is a best value beside which no further one was tried; "at its bound" one beyond which none may be.
+    "on an edge" is a best value beside which no further one was tried; "at its bound" one beyond which none may be; and
+    "off" one that switches its part of the update rule off. Values tried are those of the declared grid and of the star
+    around the best configuration, not all that the search saw on its way: those were tried around another one.
     """
     descent, space = view.state.descent, view.sweep.space
     rows = []
@@ -156,7 +162,11 @@ def certificate(view: SweepView) -> NamedValues:
 
 
 def importances(view: SweepView) -> Table | None:
-    """What set the best trials of the sweep apart, coordinate by coordinate; None where too few trials tell."""
+    """What set the best trials of the sweep apart, coordinate by coordinate; None where too few trials tell.
+
+    PED-ANOVA (Watanabe et al., arXiv 2304.10255) compares where the best trials lie with where all lie. Descent visits
+    the grid unevenly, so this is a description of the trials at hand and no replacement for the star.
+    """
     info = importances_of(view.sweep, view.every.values())
     if info is None:
         return None
@@ -174,7 +184,9 @@ def importances(view: SweepView) -> Table | None:
 def budget(view: SweepView) -> NamedValues:
     """What the sweep cost: tokens, FLOPs, device time (seconds times devices) and the clock.
 
-    A sweep of a study shares its clock with the others, and their runs say so by having no wall seconds.
+    A sweep of a study shares its clock with the others, and their runs say so by having no wall seconds. A trial that
+    an earlier sweep had run is reused: it is in the sums, because the result rests on it, and counted apart. What was
+    launched ahead on a guess and not needed was paid for all the same.
     """
     records, progress, runs = list(view.every.values()), view.state.progress, view.runs
     seconds = {part: view.device_seconds(part) for part in ("train", "eval", "startup", "checkpoint")}

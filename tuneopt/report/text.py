@@ -1,4 +1,9 @@
-"""Numbers as people read them: losses with their error, values as they were typed, large counts, durations."""
+"""Numbers as people read them: losses with their error, values as they were typed, large counts, durations.
+
+All figures, tables and sentences take their texts from here, so that a number reads the same wherever it stands. Losses
+have four decimals, a tenth of the smallest difference that counts at the scales of the paper. A number is tied to its
+error by spaces that do not break.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +102,10 @@ def changes_text(changes: Sequence[tuple[str, Value, Value]]) -> str:
 
 
 def plain(text: object) -> str:
-    """Text for a plotly label, which reads a few HTML tags: what looks like one is spelt out."""
+    """Text for a plotly label, which reads a few HTML tags: what looks like one is spelt out.
+
+    Names come from tables that anybody may have made; plotly would turn ``<a href=...>`` in one into a link.
+    """
     return html.escape(str(text), quote=False)
 
 

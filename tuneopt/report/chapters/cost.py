@@ -1,4 +1,9 @@
-"""Two chapters on cost: what the tuning of each optimizer took, and rankings by seconds, FLOPs, memory and bytes."""
+"""Two chapters on cost: what the tuning of each optimizer took, and rankings by seconds, FLOPs, memory and bytes.
+
+A speedup in tokens is not one on the clock: a matrix optimizer pays for its update with time and with state. And an
+optimizer that was tuned with more trials had more chances. Both chapters give the numbers and leave the weighing to
+the reader. Seconds are device-seconds (seconds times devices) of the hardware that ran, never a prediction.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,10 @@ NAMED = 3
 
 
 def chapter(comparison: Comparison) -> Chapter:
-    """Rankings by every measure that was recorded; FLOPs alone say too little for a chapter."""
+    """Rankings by every measure that was recorded.
+
+    FLOPs alone say too little for a chapter: they follow from tokens and model, and are there for every table.
+    """
     analysis = comparison.analysis
     if not any(any((one.seconds, one.peak_bytes, one.checkpoint_bytes)) for one in analysis.costs):
         need = "Rankings by seconds, memory and checkpoint size need columns seconds, peak_bytes and checkpoint_bytes"
@@ -27,7 +35,10 @@ def chapter(comparison: Comparison) -> Chapter:
 
 
 def _sentence(comparison: Comparison) -> str:
-    """How many token speedups survive on the clock."""
+    """How many token speedups survive on the clock, and the largest that does.
+
+    Counted are speedups above 1 in tokens; the baseline is left out, being 1 by definition.
+    """
     both = [
         (one, one.speedup, one.speedup_seconds)
         for one in comparison.analysis.costs
@@ -45,6 +56,10 @@ def _sentence(comparison: Comparison) -> str:
 
 
 def _rankings(comparison: Comparison) -> Table:
+    """Each result by every cost, with its place in the regime in brackets behind what was ranked.
+
+    A measure has a place only where the analysis could rank it: where several optimizers of the regime recorded it.
+    """
     rows = []
     for one in comparison.analysis.costs:
         ranks = dict(one.ranks)
@@ -83,7 +98,10 @@ def budgets_chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
 
 
 def _unequal(comparison: Comparison) -> tuple[str, ...]:
-    """Where the optimizers of a regime had different numbers of trials, the widest gap first."""
+    """Where the optimizers of a regime had different numbers of trials, the widest gap first.
+
+    Regimes are compared one by one: sums over regimes would hide that one optimizer was tuned at another scale.
+    """
     places: dict[tuple[str | None, str | None, float | None], list[Budget]] = {}
     for one in comparison.analysis.budgets:
         places.setdefault((one.corpus, one.scale, one.ratio), []).append(one)
@@ -109,6 +127,7 @@ def _unequal(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _budget(info: BudgetsInfo) -> Table:
+    """The rows of the figure in full: what the map sums up over phases, and its tokens, FLOPs and device-hours."""
     rows = tuple(
         (row.optimizer, row.phase, row.coordinate, f"{row.trials:,}", str(row.diverged), count_text(row.tokens),
          count_text(row.flops), f"{row.device_seconds / 3600:.3g}")
@@ -132,7 +151,6 @@ def _runs(study: StudyView) -> NamedValues:
     """
 
     def total(runs: Sequence[Mapping[str, object]], *names: str) -> float:
-        # Accounts may be of another release: a field that is missing or is no number counts as 0.
         return sum(math.prod(_number(run.get(name)) for name in names) for run in runs)
 
     wall, room = total(study.runs, "wall_seconds"), total(study.runs, "wall_seconds", "slots")
@@ -154,4 +172,5 @@ def _runs(study: StudyView) -> NamedValues:
 
 
 def _number(value: object) -> float:
+    # Accounts may be of another release: a field that is missing or is no number counts as 0.
     return float(value) if isinstance(value, int | float) else 0.0

@@ -1,4 +1,9 @@
-"""Where rankings flip: across ratios and scales, and during training."""
+"""Where rankings flip: across ratios and scales, and during training.
+
+A flip is a pair of optimizers whose order changes between two neighbouring regimes, or between a moment of training
+and its end. It is beyond noise where both orders are, with the level shared among all pairs of a line of regimes
+(`tuneopt.analysis.ranking`); the others are listed too, folded away, for a reader who wants to run more seeds.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,10 @@ MOST = 200
 """Flips that a table lists, significant ones first."""
 
 MOMENTS = (0.25, 0.5, 0.75)
-"""About these parts of training the table says what a cut would have thrown away."""
+"""About these parts of training the table says what a cut would have thrown away: where early-stopping schedulers cut.
+
+Each is matched with the nearest moment at which the curves of an order were recorded.
+"""
 
 KINDS = {"ratio": "between ratios", "scale": "between scales", "training": "during training"}
 
@@ -61,6 +69,7 @@ def _sentence(flips: Sequence[Flip]) -> str:
 
 
 def _table(title: str, flips: Sequence[Flip], comparison: Comparison) -> Table:
+    """Who led first and who leads after, between which regimes or from which part of training on."""
     rows = []
     for flip in flips[:MOST]:
         where = f"{comparison.label(flip.earlier)} \u2192 {comparison.label(flip.regime)}"
@@ -72,7 +81,10 @@ def _table(title: str, flips: Sequence[Flip], comparison: Comparison) -> Table:
 
 
 def _cuts(comparison: Comparison) -> Table:
-    """What keeping the better half at some moment would have thrown away; the regret is in nats of the final loss."""
+    """What keeping the better half at some moment would have thrown away.
+
+    The regret is in nats of the final loss: the best that was kept, minus the best of all.
+    """
     rows = []
     for order in comparison.analysis.orders:
         for moment in MOMENTS:

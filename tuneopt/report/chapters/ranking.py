@@ -1,4 +1,8 @@
-"""Who is best where: tie groups, distances to the lowest loss, and the result of every optimizer."""
+"""Who is best where: tie groups, distances to the lowest loss, and the result of every optimizer.
+
+Optimizers are in one tie group where noise cannot tell them from the group's best member, allowing for the number of
+pairs compared (`tuneopt.analysis.ranking`). A rank within a group would be a toss of a coin, so none is given.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,10 @@ def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
 
 
 def _sentence(comparison: Comparison) -> str:
-    """In how many regimes one optimizer leads alone, and from which difference on two runs differ."""
+    """In how many regimes one optimizer leads alone, and from which difference (nats) on two single runs differ.
+
+    The difference varies with the noise of a regime and with the number of optimizers that are compared there.
+    """
     compared = [one for one in comparison.analysis.rankings if len(one.order) > 1]
     known = [one for one in compared if one.groups is not None]
     if not compared:
@@ -84,7 +91,11 @@ def _groups(comparison: Comparison) -> Table | None:
 
 
 def results(study: StudyView | None, comparison: Comparison) -> Table:
-    """Every optimizer in every regime: loss, tie group, speedup, and its sweep's certificate if there is one."""
+    """Every optimizer in every regime: loss, tie group, speedup, and its sweep's certificate if there is one.
+
+    The error behind a loss is sigma / sqrt(seeds), with the sigma of the regime: the spread of two or three seeds alone
+    says little. A certificate is shown for ledgers only, for a table says nothing of how its values were found.
+    """
     baseline = comparison.analysis.baseline
     rows: list[tuple[str, ...]] = []
     fast = {(one.regime, one.optimizer): one for one in comparison.analysis.speedups}

@@ -1,4 +1,9 @@
-"""How much tuning matters: the cost of one wrong coordinate, near-optimal values, and which coordinates scale."""
+"""How much tuning matters: the cost of one wrong coordinate, near-optimal values, and which coordinates scale.
+
+A coordinate *scales* where no single value is near-optimal in every regime. That takes runs of other values in every
+regime, which stars have; where only tuned values are known, they may differ by chance and the answer is open
+(`tuneopt.analysis.coordinates`).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,10 @@ MOST_VALUES = 12
 
 
 def chapter(comparison: Comparison) -> Chapter:
-    """The stars, and the coordinates by whether one value serves every regime."""
+    """The stars, the fitted laws, and the coordinates by whether one value serves every regime.
+
+    Coordinates of a single regime are left out: nothing can be said of how they move.
+    """
     analysis = comparison.analysis
     lead: list[str] = []
     regrets, laws = regrets_info(analysis.stars), exponents_info(analysis.hyper_laws, analysis.level)
@@ -98,10 +106,15 @@ def _tables(coordinates: Sequence[CoordinateScaling], comparison: Comparison) ->
 
 
 def _moved(one: CoordinateScaling) -> bool:
+    """Whether the tuned values differ between regimes, which alone does not show that they have to."""
     return len({value for _, value in one.tuned}) > 1
 
 
 def _table(title: str, coordinates: Sequence[CoordinateScaling], comparison: Comparison) -> Table:
+    """Coordinates with the values that serve everywhere and the tuned value of each regime.
+
+    The threshold of near-optimal is that of the analysis: one for all, raised where noise is larger than it.
+    """
     rows = []
     for one in coordinates:
         values = [f"{comparison.label(regime)}: {value_text(value)}" for regime, value in one.tuned[:MOST_VALUES]]

@@ -1,4 +1,8 @@
-"""Provenance of a comparison: its sources, the trials behind each result, and how each figure is made again."""
+"""Provenance of a comparison: its sources, the trials behind each result, and how each figure is made again.
+
+Files are named by their contents (SHA-256) and ledgers by their address. The commands can be copied, and with the same
+sources they give the same file byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +63,7 @@ def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter
 
 
 def _results(comparison: Comparison) -> Table:
+    """The trials that each result averages, and the one configuration that they share."""
     rows = tuple(
         (comparison.label(one.regime), one.optimizer, loss_text(one.loss), ", ".join(one.trials),
          ", ".join(f"{name} {value_text(value)}" for name, value in one.config))

@@ -1,4 +1,9 @@
-"""By how much: speedups over the baseline, their bands, the laws behind them, and the joint fit as a second opinion."""
+"""By how much: speedups over the baseline, their bands, the laws behind them, and the joint fit as a second opinion.
+
+A speedup of an optimizer in a regime is D_eff / D: the tokens at which the baseline's law reaches its loss, over the
+tokens that it used (Wen et al., arXiv 2509.02046). Remarks of the analysis go with every number: whether it was
+interpolated between two results, extrapolated beyond the law's data, or is a bound only.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +59,11 @@ def chapter(comparison: Comparison) -> Chapter:
 
 
 def _band_sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
-    """How many speedups lie in the published band, and the largest with its interval."""
+    """How many speedups lie in the published band, and the largest with its interval.
+
+    Above the band, those are counted apart whose whole interval is: one that reaches into the band does not contradict
+    the paper.
+    """
     low, high = PUBLISHED_BAND
     inside = sum(low <= one.speedup <= high for one in rivals)
     above = [one for one in rivals if one.speedup > high]
@@ -99,7 +108,10 @@ def _bands(comparison: Comparison, rivals: Sequence[Speedup]) -> Table:
 
 
 def _joint_sentence(comparison: Comparison) -> list[str]:
-    """What the joint fit gives, and whether its own test rejects it (the flag ``misfit``)."""
+    """What the joint fit gives, and whether its own test rejects it (the flag ``misfit``).
+
+    The first fit is the one over all scales of the first corpus; its three largest factors are named.
+    """
     fits = comparison.analysis.joint
     rivals = rivals_of(fits[0], comparison.analysis.baseline) if fits else []
     if not rivals:
@@ -135,6 +147,7 @@ def _joint(comparison: Comparison, rivals: Sequence[Speedup]) -> list[Figure]:
 
 
 def _table(comparison: Comparison, rivals: Sequence[Speedup]) -> Table:
+    """Every speedup with three digits, its interval and its remarks: what the figures round and leave out."""
     rows = tuple(
         (comparison.label(one.regime), one.optimizer, loss_text(one.loss), f"{one.speedup:.3f}",
          NONE if one.low is None else f"{one.low:.3f}",

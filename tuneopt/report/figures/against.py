@@ -150,7 +150,10 @@ class AgainstRatioInfo(Info):
 
 
 def against_ratio_info(rankings: Sequence[Ranking], scales: Sequence[str]) -> AgainstRatioInfo | None:
-    """The distances of all rankings; None where no scale has two ratios. ``scales`` are names, smallest first."""
+    """The distances of all rankings; None where no scale has two ratios. ``scales`` are names, smallest first.
+
+    Regimes with one optimizer are left out, and so are scales with one ratio: neither has a line that could cross.
+    """
     groups: dict[tuple[str, str], list[Ranking]] = {}
     for ranking in rankings:
         if len(ranking.order) > 1:

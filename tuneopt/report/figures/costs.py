@@ -87,7 +87,11 @@ class BudgetsInfo(Info):
 
 
 def budgets_info(views: Sequence[SweepView]) -> BudgetsInfo | None:
-    """The budget record of the sweeps of a report; None before any trial has ended."""
+    """The budget record of the sweeps of a report; None before any trial has ended.
+
+    The rule by which a trial counts for a coordinate is the search's own (`tuneopt.search.study.spent`). Every sweep
+    counts as finished here: what it did not ask for in the end was spent all the same.
+    """
     from tuneopt.search.records import ended
 
     standings = {
@@ -161,7 +165,10 @@ class ParetoInfo(Info):
 
 
 def pareto_info(points: Sequence[ParetoPoint]) -> ParetoInfo | None:
-    """The points, thinned behind the front; None without one."""
+    """The points, thinned behind the front; None without one.
+
+    Points are sorted by optimizer, so that the legend has the palette's order and a drawer needs no second pass.
+    """
     if not points:
         return None
     front = [one for one in points if one.front]
@@ -174,7 +181,8 @@ def pareto_info(points: Sequence[ParetoPoint]) -> ParetoInfo | None:
 def draw_pareto(info: ParetoInfo) -> Drawing:
     """Marks by optimizer, and a dashed front for each scale, stepped: between two trials the slower one's loss holds.
 
-    Scales differ in loss and time by far, so that their fronts do not mix.
+    Scales differ in loss and time by far, so that their fronts do not mix. Hollow marks are beaten by another trial of
+    their scale in both. Seconds are in logarithms where they span a factor of `WIDE`.
     """
     drawing = Drawing(440, "device-seconds of the trial", "loss (nats/token)", legend=True)
     for scale in dict.fromkeys(one.regime[:2] for one in info.points):

@@ -88,7 +88,12 @@ class CurvesInfo(Info):
 
 
 def curves_info(view: SweepView, limit: int) -> CurvesInfo:
-    """The curves of a sweep, at most ``limit`` of its other trials: spread evenly over their final losses."""
+    """The curves of a sweep, at most ``limit`` of its other trials: spread evenly over their final losses.
+
+    In front are the best configuration with all its seeds and the start with the sweep's own; the rest is background.
+    Of a selection by chance the reader would not know what it leaves out; an even one shows good and bad trials alike.
+    Trials without a loss, that is diverged ones, come last and are thinned as the others.
+    """
     best, start = view.state.descent.incumbent, view.sweep.space.start
     front: list[Curve] = []
     back: list[TrialRecord] = []
@@ -114,6 +119,7 @@ def curves_info(view: SweepView, limit: int) -> CurvesInfo:
 
 
 def _curve(record: TrialRecord, role: str, label: str) -> Curve:
+    """The select losses of a trial at the points where they were evaluated; a diverged trial is shown as that."""
     points = [(point.tokens, point.select_loss) for point in record.curve if point.select_loss is not None]
     role = "diverged" if record.status == "diverged" else role
     tokens = tuple(tokens for tokens, _ in points)
@@ -122,7 +128,12 @@ def _curve(record: TrialRecord, role: str, label: str) -> Curve:
 
 
 def _range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """A vertical scale on which the ends can be told apart, from the lowest loss to where the front curves settled."""
+    """A vertical scale on which the ends can be told apart, from the lowest loss to where the front curves settled.
+
+    A curve has settled a quarter into its run (`SETTLED`). The fall from the first loss, several nats, would press all
+    ends onto one line; and a background trial that ended high is cut off rather than allowed to do the same. The scale
+    has a height of one thousandth of a nat at least, for a figure of equal losses.
+    """
     if not curves:
         return 0.0, 1.0
     bottom = min(min(curve.losses) for curve in curves)
@@ -211,7 +222,11 @@ class TrainingInfo(Info):
 
 
 def training_info(orders: Sequence[TrainingOrder], trials: bool) -> TrainingInfo | None:
-    """The orders of optimizers, or those of ``trials``, that have a tau anywhere; None without one."""
+    """The orders of optimizers, or those of ``trials``, that have a tau anywhere; None without one.
+
+    A tau needs two curves with a loss at the same moment. The two kinds are figures apart: optimizers are few and far
+    from each other, trials many and near, so that their taus do not compare.
+    """
     known = [
         order for order in orders if (order.among != OPTIMIZERS) == trials and any(tau is not None for tau in order.tau)
     ]
@@ -257,6 +272,7 @@ def draw_training(info: TrainingInfo) -> Drawing:
 
 
 def _hover(order: TrainingOrder, at: int, label: str) -> str:
+    """One moment of an order in words: tau, pairs that still cross, and what a cut there would drop."""
     gone = f"; a cut to the better half drops {listed(order.thrown_away[at])}" if order.thrown_away[at] else ""
     return (
         f"{label} at {percent_text(order.fractions[at])}: tau {order.tau[at]:.2f}, {order.crossed[at]} pairs crossed, "

@@ -1,4 +1,9 @@
-"""Fitted laws: the baseline's loss against tokens, from which speedups are read, and laws of tuned hyperparameters."""
+"""Fitted laws: the baseline's loss against tokens, from which speedups are read, and laws of tuned hyperparameters.
+
+The first figure explains the word speedup: a horizontal line from an optimizer's loss to the baseline's curve, whose
+two ends are D and D_eff. The second shows the exponents by which tuned values move with model size and ratio. A law
+is fitted and not measured: both figures show where its data end, and how wide its exponents are.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +82,10 @@ class LawsInfo(Info):
 def laws_info(
     laws: Sequence[BaselineLaw], results: Sequence[Winner], speedups: Sequence[Speedup], baseline: str
 ) -> LawsInfo | None:
-    """The laws with the results that show how they are read, None without a law."""
+    """The laws with the results that show how they are read, None without a law.
+
+    Of the other optimizers only the lowest loss of each regime is drawn: all of them would bury the curves.
+    """
     if not laws:
         return None
     kept = [laws[place] for place in spread(len(laws), MOST_LAWS)]
@@ -99,7 +107,8 @@ def draw_laws(info: LawsInfo) -> Drawing:
     """A line per scale, named at its end, solid over the baseline's budgets and dotted beyond; a mark per result.
 
     All laws have the baseline's colour: what tells them apart is where they lie. The axis is log D, on which equal
-    speedups are equal distances.
+    speedups are equal distances. A way that would leave the plot is cut (`FARTHEST`). A law's own numbers answer to
+    the pointer on its curve. Curves are rounded to five digits: nobody can tell more, and the page is shorter.
     """
     drawing = Drawing(480, "training tokens D", "report loss (nats/token)", legend=True)
     colour = look(info.baseline).colour
@@ -180,7 +189,10 @@ class ExponentsInfo(Info):
 
 
 def exponents_info(laws: Sequence[HyperLaw], level: float) -> ExponentsInfo | None:
-    """The coordinates that a law was fitted to; None without one."""
+    """The coordinates that a law was fitted to; None without one.
+
+    A law needs both exponents, that is several scales and several ratios: of one alone the other is not known.
+    """
     fitted = [law for law in laws if law.b is not None and law.c is not None]
     fitted.sort(key=lambda law: (position(law.optimizer), law.corpus, law.coordinate))
     lanes = len({(law.optimizer, law.corpus) for law in fitted})
@@ -191,7 +203,8 @@ def exponents_info(laws: Sequence[HyperLaw], level: float) -> ExponentsInfo | No
 def draw_exponents(info: ExponentsInfo) -> Drawing:
     """A lane per optimizer, a row per coordinate: the filled mark is b (model size), the hollow one below it c (ratio).
 
-    The scale is made for the exponents and not for their intervals, which are wide where few regimes were run.
+    The scale is made for the exponents and not for their intervals, which are wide where few regimes were run. Both
+    marks of a row answer with the whole law and its support, the share of variance that it explains.
     """
     shown = info.laws[: len(info.laws) - info.hidden]
     several = len({law.corpus for law in shown}) > 1

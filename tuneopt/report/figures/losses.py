@@ -1,6 +1,8 @@
 """Losses with their standard errors: of the optimizers of each regime, and of a sweep's start and best over seeds.
 
-All are losses on the report split, on which no choice was made (nats per token).
+All are losses on the report split, on which no choice was made (nats per token): the lowest of many losses on the split
+that chose it would be too low by luck. Errors differ in their source. Of a regime they come from the spread that the
+analysis pools over regimes; of one sweep's confirmation from its own seeds, as they are shown beside the dots.
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ class LossesInfo(Info):
 
 
 def losses_info(comparison: Comparison) -> LossesInfo | None:
-    """The losses that a comparison ranks; None without a result."""
+    """The losses that a comparison ranks; None without a result. Regimes with no room are left out evenly.
+
+    Order, losses and tie groups are those of the document that ``report --json`` prints.
+    """
     lanes = []
     for regime, ranking in comparison.rankings.items():
         points = []
@@ -85,7 +90,8 @@ def losses_info(comparison: Comparison) -> LossesInfo | None:
 def draw_losses(info: LossesInfo) -> Drawing:
     """A lane per regime, a row per optimizer in its colour; the loss and the tie group stand to the right.
 
-    Distances and not losses are drawn, because regimes differ by far more than optimizers do.
+    Distances and not losses are drawn, because regimes differ by far more than optimizers do. One trace holds all rows
+    of an optimizer, because a trace has one colour for its error bars. The scale is a thousandth of a nat at least.
     """
     lanes = [(lane.label, [point.optimizer for point in lane.points]) for lane in info.lanes]
     drawing = Drawing(height(lanes), "report loss above the lowest (nats/token)")
@@ -165,7 +171,7 @@ class SeedsInfo(Info):
 
 
 def seeds_info(view: SweepView) -> SeedsInfo | None:
-    """The confirmation of a sweep; None before anything ended."""
+    """The confirmation of a sweep; None before anything ended. Runs without a comparable loss are left out."""
     named = [("start", view.start), ("best", view.winner)] if view.moved else [("start and best", view.start)]
     groups = []
     for name, records in named:

@@ -62,7 +62,11 @@ class SensitivityInfo(Info):
 
 
 def sensitivity_info(view: SweepView) -> SensitivityInfo | None:
-    """The sensitivities of a sweep; None before its incumbent has a loss or any neighbour of it ended."""
+    """The sensitivities of a sweep; None before its incumbent has a loss or any neighbour of it ended.
+
+    One step to each side and no more: a grid that was extended far on one side would make its coordinate look
+    sensitive for having been explored. What diverged counts as a neighbour and has no loss.
+    """
     info = star_info(view)
     near = []
     for lane in info.lanes:
@@ -81,7 +85,8 @@ def draw_sensitivity(info: SensitivityInfo) -> Drawing:
     """A bar per coordinate with its name and worst cost above it, and a dot per value; the best is a diamond.
 
     Names stand above the bars instead of at the axis, so that the bars have the whole width of a phone. A range beyond
-    the scale ends at the edge in a triangle.
+    the scale ends at the edge in a triangle, and its number is above it. A bar no wider than the tolerance is grey.
+    The scale leaves 1.8 tolerances to the left of the best, so that the band is seen whole.
     """
     colour, base = look(info.optimizer).colour, info.incumbent_loss
     worst = [loss - base for one in info.coordinates for loss in one.losses]
@@ -173,7 +178,8 @@ def regrets_info(stars: Sequence[Star]) -> RegretsInfo | None:
 def draw_regrets(info: RegretsInfo) -> Drawing:
     """A lane per optimizer, a row per coordinate, a mark per regime; red crosses at the edge are regimes that diverged.
 
-    Marks are see-through, so that several regimes at one place look darker.
+    Marks are see-through, so that several regimes at one place look darker. A regret beyond the scale is a triangle at
+    its edge. Crosses carry no text: the mark of their regime says which values are near-optimal.
     """
     drawing = Drawing(height(info.lanes), "loss above the best (nats/token)")
     drawing.band(0, NEAR_OPTIMAL)

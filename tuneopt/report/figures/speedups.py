@@ -123,7 +123,8 @@ def speedups_infos(comparison: Comparison) -> list[SpeedupsInfo]:
 def draw_speedups(info: SpeedupsInfo) -> Drawing:
     """A lane per regime, a row per optimizer; bars end in a cap, or in an arrow where they go on beyond the scale.
 
-    A mark is hollow where the speedup was interpolated between the baseline's results instead of read from a law.
+    A mark is hollow where the speedup was interpolated between the baseline's results instead of read from a law. The
+    largest speedup comes first in its lane. Bars are paler than marks, and one trace holds all rows of an optimizer.
     """
     lanes = [(label, [point.optimizer for point in points]) for label, points in info.lanes]
     drawing = Drawing(height(lanes), f"speedup over {info.baseline} (tokens/tokens)")
@@ -230,7 +231,10 @@ def joint_info(
     fits: Sequence[JointFit], single: Mapping[tuple[str, str | None, str], tuple[float, float]],
     baseline: str, level: float,
 ) -> JointInfo | None:  # fmt: skip
-    """The joint fits as far as one figure holds them; None without a fit that has a factor beside the baseline's."""
+    """The joint fits as far as one figure holds them; None without a fit that has a factor beside the baseline's.
+
+    Fits over all scales of a corpus come first, then scale by scale: where these differ, the factor is no constant.
+    """
     known = [fit for fit in fits if rivals_of(fit, baseline)]
     chosen = [known[place] for place in fitting([len(fit.factors) for fit in known])]
     return JointInfo(baseline, level, tuple(chosen), single) if chosen else None
@@ -295,7 +299,11 @@ class ResidualsInfo(Info):
 
 
 def draw_residuals(info: ResidualsInfo) -> Drawing:
-    """A row per optimizer, a mark per regime; marks grow with the model, so that a drift with scale can be seen."""
+    """A row per optimizer, a mark per regime; marks grow with the model, so that a drift with scale can be seen.
+
+    Four sizes can be told apart: the fourth scale and all above it share one. The band is the noise of one run; a fit
+    that is right keeps two thirds of the marks inside it.
+    """
     optimizers = sorted({one.optimizer for one in info.fit.residuals}, key=position)
     lanes = [("residual of each regime", optimizers)]
     drawing = Drawing(height(lanes) + 10, "loss minus fitted loss (nats/token)")

@@ -84,7 +84,10 @@ class StarInfo(Info):
 
 
 def star_info(view: SweepView) -> StarInfo:
-    """The star of a sweep; coordinates in declared order, those that the space holds at one value left out."""
+    """The star of a sweep; coordinates in declared order, those that the space holds at one value left out.
+
+    Numbers ascend, so that a valley looks like one. Words keep the order in which they were declared.
+    """
     descent, space = view.state.descent, view.sweep.space
     base = descent.incumbent_loss
     lanes = []
@@ -237,6 +240,8 @@ def draw_path(info: PathInfo) -> Drawing:
     """Grey dots, a stepped line in the optimizer's colour and numbered marks; high losses stand at the upper edge.
 
     The scale always holds the start: from there the reader measures what tuning gained. What has not ended has no mark.
+    Marks are grey, for almost all of them lost; colour is for the incumbent. The line is stepped, because an incumbent
+    stands unchanged until a move replaces it, and it runs on to the last configuration, which did not.
     """
     colour = look(info.optimizer).colour
     losses = [one.loss for one in info.tried if one.loss is not None]
