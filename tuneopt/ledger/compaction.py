@@ -5,7 +5,7 @@ its record (``record``). zstd, with page checksums; the key ``tuneopt_compaction
 
 The compacted file is derived data and may be deleted at any time. It is written by ``tuneopt ledger compact`` alone,
 and replaced in one step, so a reader sees the old or the new one. A row in it counts only while the trial's own file is
-there; trials that it lacks are read from their own files. So a compaction beside running workers loses nothing, and a
+there; trials that it lacks are read from their own files. So a compaction while workers run loses nothing, and a
 damaged or foreign compacted file is passed over (`problems` reports it).
 """
 

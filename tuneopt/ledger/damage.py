@@ -90,11 +90,7 @@ def plain_fault(name: str, data: bytes) -> str:
     return ""
 
 
-FAULTS: dict[str, Callable[[str, bytes], str]] = {
-    "trials": record_fault,
-    "sweeps": plain_fault,
-    "runs": plain_fault,
-}
+FAULTS: dict[str, Callable[[str, bytes], str]] = {"trials": record_fault, "sweeps": plain_fault, "runs": plain_fault}
 """For each folder of JSON files: what is wrong with a file, by its name and bytes; empty when nothing is."""
 
 

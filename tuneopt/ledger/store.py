@@ -154,7 +154,7 @@ class Ledger:
         return compaction.curves(self.files, self.uri)
 
     def compact(self) -> int:
-        """Fold all records into one Parquet file for fast reading; returns how many. Safe beside running workers."""
+        """Fold all records into one Parquet file for fast reading; returns how many. Safe while workers run."""
         from tuneopt.ledger import compaction
 
         return compaction.compact(self.files, self.uri)

@@ -71,18 +71,18 @@ class DrawnRows:
 class _Block:
     """Rows (n of them) with sums over them, so that a draw looks up instead of adding up; each has shape (n + 1,)."""
 
-    def __init__(self, rows: Rows, wanted: NDArray[np.bool_], done: int) -> None:
+    def __init__(self, rows: Rows, counting: NDArray[np.bool_], done: int) -> None:
         self.rows, self.done = rows, done  # how many of the rows were drawn
         self.starts = np.concatenate([[0], rows.ends])
         self.run_starts = np.concatenate([[0], rows.run_ends])
-        counted = np.cumsum(np.where(wanted[rows.fates], np.diff(self.starts), 0))
-        self.counted = np.concatenate([[0], counted])  # tokens of wanted fates before each row
+        counted = np.cumsum(np.where(counting[rows.fates], np.diff(self.starts), 0))
+        self.counted = np.concatenate([[0], counted])  # tokens that count, before each row
 
 
 class Mixture:
-    """Draws documents until ``limit`` tokens with one of the ``wanted`` fates, or until sources run out.
+    """Draws documents until ``limit`` tokens, or until sources run out. Tokens of the fates in ``counting`` count.
 
-    ``positions`` say where each source begins, and `positions` where it stands. ``when_exhausted`` is one of
+    ``positions`` are where each source begins; the attribute is where it stands now. ``when_exhausted`` is one of
     `recipe.EXHAUSTED`. Documents are drawn many at a time, as long as the rule gives the turn to one source.
     """
 
@@ -91,7 +91,7 @@ class Mixture:
         staging: Staging,
         weights: Sequence[Fraction],
         names: Sequence[str],
-        wanted: Sequence[int],
+        counting: Sequence[int],
         limit: int | None,
         when_exhausted: str,
         positions: Sequence[SourcePosition],
@@ -99,7 +99,7 @@ class Mixture:
         scale = math.lcm(*(weight.denominator for weight in weights))
         self._weights = [int(weight * scale) for weight in weights]
         self._staging, self._names = staging, names
-        self._wanted = np.isin(np.arange(256), wanted)
+        self._counting = np.isin(np.arange(256), counting)  # by fate
         self._limit, self._when_exhausted = limit, when_exhausted
         self.positions = [SourcePosition(**position.to_dict()) for position in positions]  # these go on to change
         self._streams = [self._blocks(source) for source in range(len(weights))]
@@ -108,11 +108,11 @@ class Mixture:
 
     @property
     def taken(self) -> int:
-        """Tokens of the wanted fates so far."""
+        """Tokens that count, so far."""
         return sum(position.taken for position in self.positions)
 
     def draw(self, room: int) -> DrawnRows | None:
-        """The next rows, up to the first document with which ``room`` tokens of wanted fates are reached.
+        """The next rows, up to the first document with which ``room`` tokens that count are reached.
 
         None at the end of the mixture; ``ended`` then says why.
         """
@@ -153,7 +153,7 @@ class Mixture:
             before = 0  # rows of the unit in front of this block
             for rows in read_rows(self._staging.file(unit)):
                 if before + len(rows.fates) > here.row:
-                    yield _Block(rows, self._wanted, here.row - before)
+                    yield _Block(rows, self._counting, here.row - before)
                 before += len(rows.fates)
             here.unit, here.row = here.unit + 1, 0
 

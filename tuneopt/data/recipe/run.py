@@ -66,10 +66,7 @@ def local_pool(workers: int) -> PoolMaker:
 
 
 def prepare_recipe(
-    recipe: Recipe,
-    folder: Path,
-    pool: PoolMaker,
-    progress: Callable[[PreparationProgress], None] = lambda _: None,
+    recipe: Recipe, folder: Path, pool: PoolMaker, progress: Callable[[PreparationProgress], None] = lambda _: None
 ) -> tuple[Corpus, bool]:
     """Prepare the corpus of a recipe in a folder; the corpus, and whether it was there already.
 
@@ -118,12 +115,7 @@ class _Preparation:
     """One preparation, from whatever an earlier one left; ``key`` is the recipe's identity when it began."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        folder: Path,
-        pool: PoolMaker,
-        progress: Callable[[PreparationProgress], None],
-        key: str,
+        self, recipe: Recipe, folder: Path, pool: PoolMaker, progress: Callable[[PreparationProgress], None], key: str
     ) -> None:
         self.folder, self.work, self.pool, self.progress, self.key = folder, folder / UNFINISHED, pool, progress, key
         self.asked = recipe
