@@ -123,7 +123,8 @@ def from_records(records: Iterable[TrialRecord], roles: Mapping[str, Role] | Non
 
 def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], role: Role) -> TrainingRun:
     spec, regime, count = record.spec, record.spec.regime, devices(record)
-    samples = (CurveSample(point.step / spec.steps, point.select_loss, point.report_loss) for point in record.curve)
+    steps = spec.steps  # worked out once for each record, not for each of its points
+    samples = (CurveSample(point.step / steps, point.select_loss, point.report_loss) for point in record.curve)
     return TrainingRun(
         trial=record.trial,
         optimizer=spec.optimizer,

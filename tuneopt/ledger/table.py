@@ -99,9 +99,10 @@ def row(record: TrialRecord) -> dict[str, Any]:
 
 def points(record: TrialRecord) -> list[dict[str, Any]]:
     """A record's curve as `POINT` values."""
+    steps = record.spec.steps
     measured = [field for field in POINT if field.name != "fraction"]
     return [
-        {"fraction": point.step / record.spec.steps}
+        {"fraction": point.step / steps}
         | {field.name: _real(getattr(point, field.name), field.type) for field in measured}
         for point in record.curve
     ]
