@@ -108,6 +108,7 @@ class LadderSpace:
 
     @cached_property
     def _place(self) -> Mapping[str, int]:
+        # Every configuration of the space has the same names in the same order, so a value is found by its place.
         return {name: place for place, (name, _) in enumerate(self.start)}
 
     def value(self, config: Config, name: str) -> Value:
@@ -119,14 +120,16 @@ class LadderSpace:
         place = self._place[name]
         return (*config[:place], (name, value), *config[place + 1 :])
 
-    def line(self, config: Config, axis: Axis) -> tuple[tuple[str, Value, Config], ...]:
-        """Every change of one coordinate of ``config``, as (coordinate, value, configuration)."""
-        values = axis.line(self.value(config, axis.name))
-        return tuple((axis.name, value, self.change(config, axis.name, value)) for value in values)
-
     def star(self, config: Config) -> tuple[tuple[str, Value, Config], ...]:
-        """Every one-coordinate change of ``config``, coordinates in declared order, values ascending."""
-        return tuple(change for axis in self.axes for change in self.line(config, axis))
+        """Every one-coordinate change of ``config``, as (coordinate, value, configuration).
+
+        Coordinates stand in declared order and values ascending: of equal losses a descent takes the first.
+        """
+        return tuple(
+            (axis.name, value, self.change(config, axis.name, value))
+            for axis in self.axes
+            for value in axis.line(self.value(config, axis.name))
+        )
 
     def begin_at(self, values: Mapping[str, Value]) -> LadderSpace:
         """The same space with another start; a value that the grid lacks joins it.
@@ -139,7 +142,7 @@ class LadderSpace:
             raise InputError(f"unknown coordinate {unknown[0]!r} of {self.optimizer}; {hint}")
         axes = []
         for axis in self.axes:
-            if axis.name in values:
+            if axis.name in values:  # a pinned axis stays pinned, at the new value
                 start = axis.read(values[axis.name])
                 axis = axis.over((start,) if axis.pinned else axis.values, start)
             axes.append(axis)
