@@ -8,9 +8,8 @@ from torch import nn
 from watching import failed_rules, watch
 
 from tuneopt.optim import AdamMini, UpdateCheck, create, portions
-from tuneopt.optim.adam_mini import AdamMiniHeadsRule, AdamMiniRule
+from tuneopt.optim.adam_mini import AdamMiniHeadsRule, AdamMiniRule, block_count, by_block, heads_of
 from tuneopt.optim.adamw import AdamWRule
-from tuneopt.optim.partition import block_count, by_block, heads_of
 from tuneopt.optim.routing import DEFAULT_RULES, RouteRule
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, seed_gradients
 from tuneopt.spec import SCALES, InputError

@@ -9,95 +9,85 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.errors import InputError
-from tuneopt.optim.info import OptimizerInfo, info
+from tuneopt.optim.info import OptimizerInfo as OptimizerInfo
+from tuneopt.optim.info import info as info
 
 if TYPE_CHECKING:
-    from tuneopt.optim.adam_mini import AdamMini
-    from tuneopt.optim.adamw import AdamW
-    from tuneopt.optim.base import Optimizer, Parameters
-    from tuneopt.optim.cautious import Cautious
-    from tuneopt.optim.factory import create, describe
-    from tuneopt.optim.hyperparameters import Bounds, Settings
-    from tuneopt.optim.kron import Kron
-    from tuneopt.optim.lion import Lion
-    from tuneopt.optim.mars import MARS
-    from tuneopt.optim.muon import Muon
-    from tuneopt.optim.nadamw import NAdamW
-    from tuneopt.optim.proof import Check, Proof, UpdateCheck
-    from tuneopt.optim.reference import Reference
-    from tuneopt.optim.routing import DEFAULT_RULES, Route, RouteRule, route_table
-    from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape
-    from tuneopt.optim.scion import Scion
-    from tuneopt.optim.soap import SOAP
-    from tuneopt.optim.sophia import Sophia
+    from tuneopt.optim.adam_mini import AdamMini as AdamMini
+    from tuneopt.optim.adamw import AdamW as AdamW
+    from tuneopt.optim.base import Optimizer as Optimizer
+    from tuneopt.optim.base import Parameters as Parameters
+    from tuneopt.optim.cautious import Cautious as Cautious
+    from tuneopt.optim.factory import create as create
+    from tuneopt.optim.factory import describe as describe
+    from tuneopt.optim.hyperparameters import Bounds as Bounds
+    from tuneopt.optim.hyperparameters import Count as Count
+    from tuneopt.optim.hyperparameters import DecayRate as DecayRate
+    from tuneopt.optim.hyperparameters import Index as Index
+    from tuneopt.optim.hyperparameters import NotNegative as NotNegative
+    from tuneopt.optim.hyperparameters import OneOf as OneOf
+    from tuneopt.optim.hyperparameters import Only as Only
+    from tuneopt.optim.hyperparameters import Positive as Positive
+    from tuneopt.optim.hyperparameters import ScalesRate as ScalesRate
+    from tuneopt.optim.hyperparameters import Settings as Settings
+    from tuneopt.optim.hyperparameters import settings_of as settings_of
+    from tuneopt.optim.kron import Kron as Kron
+    from tuneopt.optim.lion import Lion as Lion
+    from tuneopt.optim.mars import MARS as MARS
+    from tuneopt.optim.muon import Muon as Muon
+    from tuneopt.optim.nadamw import NAdamW as NAdamW
+    from tuneopt.optim.proof import Check as Check
+    from tuneopt.optim.proof import Proof as Proof
+    from tuneopt.optim.proof import UpdateCheck as UpdateCheck
+    from tuneopt.optim.reference import Reference as Reference
+    from tuneopt.optim.routing import DEFAULT_RULES as DEFAULT_RULES
+    from tuneopt.optim.routing import Route as Route
+    from tuneopt.optim.routing import RouteRule as RouteRule
+    from tuneopt.optim.routing import route_table as route_table
+    from tuneopt.optim.rule import ElementwiseRule as ElementwiseRule
+    from tuneopt.optim.rule import MatrixRule as MatrixRule
+    from tuneopt.optim.rule import Rule as Rule
+    from tuneopt.optim.rule import Shape as Shape
+    from tuneopt.optim.scion import Scion as Scion
+    from tuneopt.optim.soap import SOAP as SOAP
+    from tuneopt.optim.sophia import Sophia as Sophia
 
-__all__ = [
-    "DEFAULT_RULES",
-    "MARS",
-    "SOAP",
-    "AdamMini",
-    "AdamW",
-    "Bounds",
-    "Cautious",
-    "Check",
-    "ElementwiseRule",
-    "Kron",
-    "Lion",
-    "MatrixRule",
-    "Muon",
-    "NAdamW",
-    "Optimizer",
-    "OptimizerInfo",
-    "Parameters",
-    "Proof",
-    "Reference",
-    "Route",
-    "RouteRule",
-    "Rule",
-    "Scion",
-    "Settings",
-    "Shape",
-    "Sophia",
-    "UpdateCheck",
-    "create",
-    "describe",
-    "info",
-    "route_table",
-]
-
-_HOMES = {
-    "AdamMini": "adam_mini",
-    "AdamW": "adamw",
-    "Cautious": "cautious",
-    "Kron": "kron",
-    "Lion": "lion",
-    "MARS": "mars",
-    "Muon": "muon",
-    "NAdamW": "nadamw",
-    "SOAP": "soap",
-    "Scion": "scion",
-    "Sophia": "sophia",
-    "Optimizer": "base",
-    "Parameters": "base",
-    "create": "factory",
-    "describe": "factory",
-    "Check": "proof",
-    "Proof": "proof",
-    "Reference": "reference",
-    "UpdateCheck": "proof",
-    "DEFAULT_RULES": "routing",
-    "Route": "routing",
-    "RouteRule": "routing",
-    "route_table": "routing",
-    "ElementwiseRule": "rule",
-    "MatrixRule": "rule",
-    "Rule": "rule",
-    "Shape": "rule",
-    "Bounds": "hyperparameters",
-    "Settings": "hyperparameters",
+_PARTS = {
+    "adam_mini": ("AdamMini",),
+    "adamw": ("AdamW",),
+    "base": ("Optimizer", "Parameters"),
+    "cautious": ("Cautious",),
+    "factory": ("create", "describe"),
+    "hyperparameters": (
+        "Bounds",
+        "Count",
+        "DecayRate",
+        "Index",
+        "NotNegative",
+        "OneOf",
+        "Only",
+        "Positive",
+        "ScalesRate",
+        "Settings",
+        "settings_of",
+    ),
+    "kron": ("Kron",),
+    "lion": ("Lion",),
+    "mars": ("MARS",),
+    "muon": ("Muon",),
+    "nadamw": ("NAdamW",),
+    "proof": ("Check", "Proof", "UpdateCheck"),
+    "reference": ("Reference",),
+    "routing": ("DEFAULT_RULES", "Route", "RouteRule", "route_table"),
+    "rule": ("ElementwiseRule", "MatrixRule", "Rule", "Shape"),
+    "scion": ("Scion",),
+    "soap": ("SOAP",),
+    "sophia": ("Sophia",),
 }
-"""The second part is what a class from outside tuneopt is made of: docs/bring-your-own-optimizer.md."""
+"""Modules and what they offer here: the optimizers, and what a class from outside tuneopt is made of
+(docs/bring-your-own-optimizer.md)."""
 
+_HOMES = {name: module for module, names in _PARTS.items() for name in names}
 
 _GONE = ("Invariant", "Moment", "Subject", "Tally", "excess", "relative", "visible")
 """What files of users imported while a rule was proven by an invariant."""

@@ -6,26 +6,32 @@ u  = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 p <- p - lr (u + wd p)
 
 A block is a row (an output neuron, a token of the embedding or the head), or in query and key projections the rows of
-one attention head (`tuneopt.optim.partition`). Norms and other vectors are AdamW's.
+one attention head. Norms and other vectors are AdamW's.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Settings, given
-from tuneopt.optim.partition import QUERY_OR_KEY, block_count, by_block, heads_of
+from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
 from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass, divided
 from tuneopt.spec import InputError
+
+QUERY_OR_KEY = r"(^|[._])(w?[qk]|query|key)(_?proj)?\.weight$"
+"""Names of the projections that have one block per head."""
+
+HEAD_COUNTS = ("num_key_value_heads", "num_kv_heads", "heads", "num_heads", "n_heads", "num_attention_heads")
+"""Attributes in which attention modules and their configurations say how many key and value heads they have."""
 
 PER_HEAD = RouteRule(QUERY_OR_KEY, "adam_mini_heads", True, "query or key: one block per head", min_ndim=2, max_ndim=2)
 HEADS_UNKNOWN = replace(PER_HEAD, rule=MAIN, reason="query or key: one block per row, the number of heads is unknown")
@@ -53,6 +59,31 @@ def adam_mini_update(
     torch._foreach_mul_(scale, 1 - beta1**step)
     torch._foreach_reciprocal_(scale)
     return list(torch._foreach_mul(exp_avg, scale))
+
+
+def block_count(shape: Shape, settings: Settings) -> int:
+    """Blocks of a parameter: the group's ``heads`` for each of its logical matrices; where that is 0, its rows."""
+    rows = shape[1] if settings["transposed"] else shape[0]
+    return int(settings["heads"] * settings["pieces"]) or rows
+
+
+def by_block(tensor: Tensor, settings: Settings) -> Tensor:
+    """A parameter-shaped tensor as a view (blocks, rows of a block, in)."""
+    matrix = tensor.mT if settings["transposed"] else tensor
+    return matrix.view(block_count(tuple(tensor.shape), settings), -1, matrix.shape[1])
+
+
+def heads_of(model: object) -> int:
+    """The number of key and value heads that every attention module of a model agrees on; 0 where it is unknown."""
+    if not isinstance(model, nn.Module):
+        return 0
+    found = set()
+    for module in model.modules():
+        if any(re.search(QUERY_OR_KEY, f"{child}.weight") for child, _ in module.named_children()):
+            homes = (module, getattr(module, "config", None), getattr(model, "config", None))
+            counts = (getattr(home, name, None) for home in homes for name in HEAD_COUNTS)
+            found.add(next((count for count in counts if isinstance(count, int)), 0))
+    return found.pop() if len(found) == 1 else 0
 
 
 class AdamMiniRule(ElementwiseRule):
@@ -137,7 +168,7 @@ class AdamMini(Optimizer):
         heads = heads_of(params) if heads is None else heads
         if rules is None and heads == 0:
             rules = [HEADS_UNKNOWN if rule is PER_HEAD else rule for rule in self.routing_rules]
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)
 
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
         """Vectors alone are clipped unless ``clipped`` says all."""

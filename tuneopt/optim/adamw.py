@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Settings, given
+from tuneopt.optim.hyperparameters import Settings, settings_of
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule
 
@@ -139,4 +139,4 @@ class AdamW(Optimizer):
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)

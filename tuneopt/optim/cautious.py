@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tuneopt.optim.adamw import root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Bounds, Settings, given
+from tuneopt.optim.hyperparameters import Bounds, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, apply_in_one_pass, divided
@@ -125,4 +125,4 @@ class Cautious(Optimizer):
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)

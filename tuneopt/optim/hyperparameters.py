@@ -101,7 +101,7 @@ def declared(kind: type) -> dict[str, tuple[Any, ...]]:
     return {name: hint.__metadata__ for name, hint in hints.items() if hasattr(hint, "__metadata__")}
 
 
-def given(scope: Mapping[str, Any]) -> Settings:
+def settings_of(scope: Mapping[str, Any]) -> Settings:
     """The settings among a constructor's ``locals()``: each argument once, by its own name."""
     return {name: value for name, value in scope.items() if name not in ("self", "params", "rules", "__class__")}
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Count, DecayRate, Index, Positive, Settings, given
+from tuneopt.optim.hyperparameters import Count, DecayRate, Index, Positive, Settings, settings_of
 from tuneopt.optim.portions import slices
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, clip_rms, fit_diagonal, fit_number, fit_triangular, normalized
 from tuneopt.optim.routing import RouteRule
@@ -215,7 +215,7 @@ class Kron(Optimizer):
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         normalize_grads = bool(normalize_grads)
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)
 
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
         """Normalised gradients are not clipped."""

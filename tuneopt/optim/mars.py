@@ -16,7 +16,7 @@ from torch import Tensor
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.bucket import Batch
-from tuneopt.optim.hyperparameters import NotNegative, given
+from tuneopt.optim.hyperparameters import NotNegative, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 
@@ -61,7 +61,7 @@ class MARS(Optimizer):
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)
 
     def prepare(self, batches: list[Batch]) -> None:
         """Replace gradients by corrected ones, which for this step take the place of the previous gradients.

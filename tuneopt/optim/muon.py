@@ -15,7 +15,17 @@ from torch import Tensor
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Bounds, Count, DecayRate, OneOf, Only, Positive, ScalesRate, Settings, given
+from tuneopt.optim.hyperparameters import (
+    Bounds,
+    Count,
+    DecayRate,
+    OneOf,
+    Only,
+    Positive,
+    ScalesRate,
+    Settings,
+    settings_of,
+)
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
@@ -94,4 +104,4 @@ class Muon(Optimizer):
         ns_coefficients: Annotated[str, OneOf(COEFFICIENTS)] = "quintic",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tuneopt.optim.adamw import adamw_update, root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import OneOf, Settings, given
+from tuneopt.optim.hyperparameters import OneOf, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule
@@ -127,4 +127,4 @@ class NAdamW(Optimizer):
         bias_correction: Annotated[str, OneOf(("next", "same"))] = "next",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)

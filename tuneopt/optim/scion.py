@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Bounds, Count, DecayRate, OneOf, Only, Positive, ScalesRate, Settings, given
+from tuneopt.optim.hyperparameters import (
+    Bounds,
+    Count,
+    DecayRate,
+    OneOf,
+    Only,
+    Positive,
+    ScalesRate,
+    Settings,
+    settings_of,
+)
 from tuneopt.optim.muon import MuonRule
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
 from tuneopt.optim.portions import slices
@@ -107,4 +117,4 @@ class Scion(Optimizer):
         ns_coefficients: Annotated[str, OneOf(COEFFICIENTS)] = "quintic",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Count, DecayRate, OneOf, Settings, given
+from tuneopt.optim.hyperparameters import Count, DecayRate, OneOf, Settings, settings_of
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
@@ -162,4 +162,4 @@ class SOAP(Optimizer):
         bias_correction: Annotated[str, OneOf(("steps", "updates"))] = "steps",
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Count, Positive, Settings, given
+from tuneopt.optim.hyperparameters import Count, Positive, Settings, settings_of
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule
 
@@ -85,7 +85,7 @@ class Sophia(Optimizer):
         max_grad_norm: float = 1.0,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
-        super().__init__(params, given(locals()), rules)
+        super().__init__(params, settings_of(locals()), rules)
 
     @property
     def hessian_interval(self) -> int:

@@ -65,7 +65,7 @@ def seed_hessian(
     if optimizer.hessian_interval and (seed + 1) % optimizer.hessian_interval == 0:
         generator = torch.Generator().manual_seed(seed)
         numbers = {p: scale * torch.randn(p.shape, generator=generator) for p in model.parameters()}
-        diagonal = {p: number.to(p) for p, number in numbers.items()}
+        diagonal: dict[Tensor, Tensor] = {p: number.to(p) for p, number in numbers.items()}
         optimizer.update_hessian(diagonal)
         if check:
             check.see_hessian(diagonal)
