@@ -26,13 +26,22 @@ from pathlib import Path
 from typing import Any
 
 from tuneopt.constants import TOLERANCE
+from tuneopt.run.options import RunOptions
+from tuneopt.run.simulated import SimulatedBackend
+from tuneopt.run.spine import run
 from tuneopt.search.descent import POLICIES, descend
+from tuneopt.search.sampled import SampledSearch
+from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import Config, LadderSpace, load_space
 from tuneopt.search.surrogate import AdditiveSurrogate, PairwiseSurrogate
-from tuneopt.spec import Value, canonical
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import CorpusId, Regime, Value, canonical, find_scale
 
 NOISE = 0.0012
 TPE_WAVES = 5
+ROOMY = Regime(find_scale("130m"), 100, CorpusId("surface", "", 128256))
+"""Long enough for every batch and warmup of a grid: a surface is known on the table's values, whatever the regime."""
+
 SEARCHERS = (*POLICIES, "tpe", "random")
 SURFACES = ("additive", "pairwise")
 Surface = AdditiveSurrogate | PairwiseSurrogate
@@ -122,48 +131,18 @@ def by_policy(space: LadderSpace, trials: Trials, policy: str) -> Ending:
     return trials.ending(found.incumbent, len(found.asked), found.waves)
 
 
-def by_random(space: LadderSpace, trials: Trials, budget: int, seed: str) -> Ending:
-    """Random search over the grid, all in one wave."""
-    order = random.Random(f"random|{seed}")
-    configs = dict.fromkeys([space.start])
-    for _ in range(20 * budget):
-        if len(configs) == budget:
-            break
-        config = space.start
-        for axis in space.axes:
-            config = space.change(config, axis.name, order.choice(axis.values))
-        configs[config] = None
-    return lowest(list(configs), trials, 1)
+def by_sampling(space: LadderSpace, trials: Trials, name: str, budget: int, seed: str) -> Ending:
+    """A sampled search on the simulator, as ``tuneopt tune --search`` runs it; ends with the lowest loss it saw.
 
-
-def by_tpe(space: LadderSpace, trials: Trials, budget: int, seed: str) -> Ending:
-    """Optuna's TPE at its defaults over the places on the grids; a diverged trial is told as failed."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    axes = [axis for axis in space.axes if not axis.pinned]
-    number = random.Random(f"tpe|{seed}").randrange(2**31)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=number))
-    study.enqueue_trial({axis.name: axis.values.index(axis.start) for axis in axes})
-    within = {axis.name: optuna.distributions.IntDistribution(0, len(axis.values) - 1) for axis in axes}
-    asked: list[Config] = []
-    each = -(-budget // TPE_WAVES)
-    while len(asked) < budget:
-        wave = [study.ask(within) for _ in range(min(each, budget - len(asked)))]
-        for trial in wave:
-            config = space.start
-            for axis in axes:
-                config = space.change(config, axis.name, axis.values[trial.params[axis.name]])
-            asked.append(config)
-            loss = trials.run(config)
-            study.tell(trial, loss, None if loss is not None else optuna.trial.TrialState.FAIL)
-    return lowest(asked, trials, TPE_WAVES)
-
-
-def lowest(configs: Sequence[Config], trials: Trials, waves: int) -> Ending:
-    losses = [(loss, config) for config in configs if (loss := trials.run(config)) is not None]
-    config = min(losses, key=lambda each: each[0])[1] if losses else configs[0]
-    return trials.ending(config, len(configs), waves)
+    Random search needs one wave, since it learns nothing. TPE gets a fifth of its trials as slots: five waves.
+    """
+    sweep = Sweep(space, ROOMY, seed=random.Random(f"{name}|{seed}").randrange(2**31), replicates=1)
+    plan = SampledPlan(SampledSearch(sweep, name), budget)
+    slots = budget if name == "random" else -(-budget // TPE_WAVES)
+    backend = SimulatedBackend(lambda spec: trials.run(spec.hyperparameters), slots=slots)
+    run(plan, backend, RunOptions())
+    best = plan.search.best(plan.specs, plan.outcomes)
+    return trials.ending(best or space.start, len(plan.own), round(backend.clock.seconds))
 
 
 def search(
@@ -184,7 +163,7 @@ def search(
             if name in POLICIES:
                 ending = by_policy(space, trials, name)
             else:
-                ending = (by_tpe if name == "tpe" else by_random)(space, trials, budget, seed)
+                ending = by_sampling(space, trials, name, budget, seed)
             budget = ending.trials if name == "joint" else budget
             if name in which:
                 found[name].append(ending)

@@ -212,9 +212,11 @@ def _print_result(result: SweepResult) -> None:
     use = result.utilisation
     pairs(
         {
-            "best": f"select loss {loss(best and best.select_loss)}, report loss {loss(best and best.report_loss)} "
-            f"nats/token (trial {best and best.trial})",
-            "config": ", ".join(f"{name}={value}" for name, value in (best.spec.config if best else {}).items()),
+            "best": f"select loss {loss(best.select_loss)}, report loss {loss(best.report_loss)} nats/token "
+            f"(trial {best.trial})"
+            if best
+            else "none: no trial can win",
+            "config": ", ".join(f"{name}={value}" for name, value in best.spec.config.items()) if best else "",
             "certificate": f"{'complete' if certificate.complete else 'NOT complete'}, tolerance "
             f"{certificate.tolerance:.4f} nats{edges}",
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "

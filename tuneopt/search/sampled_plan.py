@@ -348,7 +348,9 @@ class SampledPlan(Plan):
     def _confirmation(self) -> TrialSpec | None:
         """The best configuration with the next of the other seeds."""
         best = self.search.best(self.specs, self.outcomes)
-        for seed in self.search.sweep.seeds if best is not None else ():
+        if best is None:
+            return None
+        for seed in self.search.sweep.seeds:
             spec = self.search.sweep.spec(best, seed)
             if spec.id in self.outcomes or spec.id in self.gave_up or spec.id in self.running:
                 continue
