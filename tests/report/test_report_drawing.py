@@ -3,7 +3,7 @@
 import pytest
 
 from tuneopt.analysis.sensitivity import Sensitivity
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, height, lay_out
 from tuneopt.report.figures.curves import Curve, CurvesInfo, draw_curves
 from tuneopt.report.figures.losses import SeedGroup, SeedsInfo, draw_seeds
 from tuneopt.report.figures.sensitivity import SensitivityInfo, draw_sensitivity
@@ -11,7 +11,6 @@ from tuneopt.report.figures.speedups import SpeedupPoint, SpeedupsInfo, draw_spe
 from tuneopt.report.figures.star import PathInfo, Stand, Tried, draw_path
 from tuneopt.report.html import bundle
 from tuneopt.report.palette import BAD, look
-from tuneopt.report.rows import height, lay_out
 
 LANES = [("learning_rate", ["0.008", "0.016"]), ("beta1", ["0.9"])]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tuneopt.report.blocks import Figure, csv_text
 from tuneopt.report.compare import compare
+from tuneopt.report.drawing import MOST_ROWS, fitting, spread
 from tuneopt.report.figures.against import (
     against_ratio_info,
     against_scale_info,
@@ -42,7 +43,6 @@ from tuneopt.report.figures.speedups import (
     speedups_infos,
 )
 from tuneopt.report.figures.star import draw_path, draw_star, path_info, star_info
-from tuneopt.report.rows import MOST_ROWS, fitting, spread
 from tuneopt.report.sources import gather
 
 UNITS = (

@@ -10,11 +10,11 @@ from tuneopt.analysis.costs import ParetoPoint
 from tuneopt.analysis.fairness import Transfer, Undertuned
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.speedup import Speedup
+from tuneopt.report.drawing import LONGEST, shortened
 from tuneopt.report.figures.against import MOST_PLACES, Spot, against_scale_info, draw_against_scale, places_of
 from tuneopt.report.figures.costs import draw_pareto, pareto_info
 from tuneopt.report.figures.fairness import draw_transfer, draw_undertuned, transfer_infos, undertuned_info
 from tuneopt.report.palette import hollow
-from tuneopt.report.rows import LONGEST, shortened
 
 
 def speedup(optimizer, scale, ratio, value, flags=()):

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuneopt.report.drawing import spread
 from tuneopt.report.figures.speedups import LESS_THAN_A_LAW
 from tuneopt.report.palette import position
-from tuneopt.report.rows import spread
 from tuneopt.report.text import listed, plural
 
 MOST_ROWS, MOST_COLUMNS = 8, 8

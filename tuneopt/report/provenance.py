@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneopt.report.blocks import NamedValues, Table
+from tuneopt.report.drawing import spread
 from tuneopt.report.figures.star import differences
-from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural, value_text
 from tuneopt.search.space import LadderSpace, load_space

@@ -10,11 +10,11 @@ import math
 
 from tuneopt.report.blocks import Block, Chapter, Figure, Table
 from tuneopt.report.compare import Comparison, winner_of
+from tuneopt.report.drawing import spread
 from tuneopt.report.figures.against import against_ratio_info, draw_against_ratio
 from tuneopt.report.figures.losses import draw_losses, losses_info
 from tuneopt.report.figures.speedups import TOGETHER, interval_text
 from tuneopt.report.palette import position
-from tuneopt.report.rows import spread
 from tuneopt.report.study import StudyView
 from tuneopt.report.text import NONE, change_text, loss_text, plural
 

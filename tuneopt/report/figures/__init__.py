@@ -2,5 +2,5 @@
 
 A pair stands in one file with its subject. An info states what the figure claims, in which units, by which rule it
 marks or leaves things out, and where the method comes from; its drawer states why it looks as it does. What drawers
-share is in `tuneopt.report.drawing` and `tuneopt.report.rows`. ``draw_x(x_info(...)).figure()`` is a plotly figure.
+share is in `tuneopt.report.drawing`. For a notebook, ``draw_x(x_info(...)).figure()`` is a plotly figure.
 """

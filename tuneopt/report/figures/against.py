@@ -17,10 +17,9 @@ from tuneopt.analysis.ranking import Ranking
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.constants import TOLERANCE
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, Mark, scale_edge
+from tuneopt.report.drawing import Drawing, Mark, scale_edge, spread
 from tuneopt.report.figures.speedups import LESS_THAN_A_LAW, PUBLISHED_BAND, interval_text
 from tuneopt.report.palette import FAINT, MUTED, hollow, look, position
-from tuneopt.report.rows import spread
 from tuneopt.report.text import change_text, percent_text, plain
 
 GAP = 0.7

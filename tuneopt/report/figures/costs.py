@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, Mark
+from tuneopt.report.drawing import Drawing, Mark, shortened, spread
 from tuneopt.report.palette import MUTED, hollow, look, position
-from tuneopt.report.rows import shortened, spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import count_text, duration_text, loss_text, plain, plural
 from tuneopt.search.standing import Standing, Task

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from tuneopt.ledger import TrialRecord
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing
+from tuneopt.report.drawing import Drawing, spread
 from tuneopt.report.figures.star import differences
 from tuneopt.report.palette import BAD, FAINT, LOOKS, MUTED, PLAIN, look
-from tuneopt.report.rows import spread
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import changes_text, count_text, drawn_of, listed, percent_text, plain
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, Mark
+from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out, shortened
 from tuneopt.report.figures.speedups import PUBLISHED_BAND, interval_text
 from tuneopt.report.palette import look, position
-from tuneopt.report.rows import fitting, height, lay_out, shortened
 from tuneopt.report.text import change_text, drawn_of, percent_text, value_text
 
 if TYPE_CHECKING:

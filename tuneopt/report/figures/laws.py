@@ -18,9 +18,8 @@ from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.speedup import BaselineLaw, Speedup
 from tuneopt.analysis.winner import Winner
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, Mark
+from tuneopt.report.drawing import MOST_ROWS, Drawing, Mark, height, lay_out, spread
 from tuneopt.report.palette import hollow, look, position
-from tuneopt.report.rows import MOST_ROWS, height, lay_out, spread
 from tuneopt.report.text import count_text, loss_text, percent_text, plain
 
 POINTS = 60

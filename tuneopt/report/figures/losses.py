@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
-from tuneopt.report.drawing import Drawing, Mark
+from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out
 from tuneopt.report.palette import MUTED, look
-from tuneopt.report.rows import fitting, height, lay_out
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import drawn_of, loss_text, plural
 

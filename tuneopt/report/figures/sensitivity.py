@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from tuneopt.analysis.sensitivity import Sensitivity, sensitivities
 from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, Mark, scale_edge
+from tuneopt.report.drawing import MOST_ROWS, Drawing, Mark, height, lay_out, scale_edge
 from tuneopt.report.figures.star import star_info
 from tuneopt.report.palette import BAD, FAINT, look, position
-from tuneopt.report.rows import MOST_ROWS, height, lay_out
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import change_text, plain, value_text
 from tuneopt.spec import Value

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
-from tuneopt.report.drawing import Drawing, Mark
+from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out, spread
 from tuneopt.report.palette import hollow, look, position
-from tuneopt.report.rows import fitting, height, lay_out, spread
 from tuneopt.report.text import change_text, drawn_of, percent_text
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import Drawing, Mark, scale_edge
+from tuneopt.report.drawing import Drawing, Mark, height, lay_out, scale_edge
 from tuneopt.report.palette import BAD, MUTED, look
-from tuneopt.report.rows import height, lay_out
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import change_text, changes_text, loss_text, plain, value_text
 from tuneopt.search.space import Config
