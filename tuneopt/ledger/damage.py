@@ -4,8 +4,8 @@ A record that a dying disk cut short must neither stop a sweep for ever nor vani
 warning names it, and its trial runs again. Reading alone never moves anything: `set_aside` is called by whoever writes
 the record anew, and by ``tuneopt ledger mend``.
 
-What makes a file good is said once for each folder, in `FAULTS`; a further check of a kind of file belongs there.
-`check` and `mend` walk the same folders, so that one reports what the other moves.
+What reads the files of a folder stands in `DECODERS`, and what it raises is what is wrong with a file: a further check
+of a kind of file belongs there. `check` and `mend` walk the same folders, so that one reports what the other moves.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tuneopt.checked import NewerSchemaError, parse_object
 from tuneopt.ledger import place
@@ -65,33 +66,31 @@ def decode(uri: str, trial: str, data: bytes) -> TrialRecord:
     return record
 
 
-def decode_plain(uri: str, name: str, data: bytes) -> dict[str, object]:
+def decode_plain(uri: str, name: str, data: bytes) -> dict[str, Any]:
     """What a sweep's or run's file holds; raises `DamagedRecordError` for anything but a JSON object."""
-    if why := plain_fault(name, data):
-        raise DamagedRecordError(f"{name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`)", why)
-    return parse_object(data, "JSON")
-
-
-def record_fault(name: str, data: bytes) -> str:
-    """What is wrong with the bytes of the record ``trials/<id>.json``; empty when nothing is."""
     try:
-        decode("", key(name), data)
+        return parse_object(data, "JSON")
+    except InputError as error:
+        raise DamagedRecordError(
+            f"{name} in {uri} is damaged ({error}); move it away (`tuneopt ledger mend`)", str(error)
+        ) from None
+
+
+DECODERS: dict[str, Callable[[str, str, bytes], object]] = {
+    "trials": lambda uri, name, data: decode(uri, key(name), data),
+    "sweeps": decode_plain,
+    "runs": decode_plain,
+}
+"""What reads the JSON files of a folder, by the ledger's address, a file's name and its bytes; raises for damage."""
+
+
+def fault(name: str, data: bytes) -> str:
+    """What is wrong with the bytes of a JSON file; empty when nothing is. Raises at data of a newer release."""
+    try:
+        DECODERS[name.partition("/")[0]]("", name, data)
     except DamagedRecordError as error:
         return error.why
     return ""
-
-
-def plain_fault(name: str, data: bytes) -> str:
-    """What is wrong with the bytes of a sweep's or run's file; empty when nothing is."""
-    try:
-        parse_object(data, "JSON")
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-FAULTS: dict[str, Callable[[str, bytes], str]] = {"trials": record_fault, "sweeps": plain_fault, "runs": plain_fault}
-"""For each folder of JSON files: what is wrong with a file, by its name and bytes; empty when nothing is."""
 
 
 _WRITTEN = ("trials", "sweeps", "runs", "studies", "leases", "compacted", ".")
@@ -103,7 +102,7 @@ def strays(files: Files) -> list[str]:
     return [name if folder == "." else f"{folder}/{name}" for folder in _WRITTEN for name in files.stray(folder)]
 
 
-def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], str]) -> str:
+def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], str] = fault) -> str:
     """Move a damaged file into ``damaged/``; the sentence that says so, or nothing where the file is good by now.
 
     ``fault`` is asked again under the lock, right before the move: of two processes that saw the same damage the
@@ -129,10 +128,10 @@ def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], s
 def mend(files: Files, uri: str) -> list[str]:
     """Set every damaged JSON file aside; one sentence for each. Raises at a record of a newer release."""
     done = []
-    for folder, fault in FAULTS.items():
+    for folder in DECODERS:
         for name, data in files.read_all(json_names(files, folder)):
             if fault(name, data):
-                done.append(set_aside(files, uri, name, fault))
+                done.append(set_aside(files, uri, name))
     return [sentence for sentence in done if sentence]
 
 
@@ -140,20 +139,20 @@ def check(files: Files, uri: str) -> tuple[list[str], dict[str, tuple[bytes, Tri
     """One sentence for each file that is damaged or out of place; and the good records, with their bytes, by trial."""
     problems = list(_check_marker(files, uri))
     records = {}
-    for folder, fault in FAULTS.items():
+    for folder, read in DECODERS.items():
         kind = "a record" if folder == "trials" else "JSON"
         names = files.names(folder)
         problems += [f"{folder}/{name}: not {kind}; move it away" for name in names if not name.endswith(".json")]
-        for name, data in files.read_all(json_names(files, folder)):
+        for name, data in files.read_all([f"{folder}/{name}" for name in names if name.endswith(".json")]):
             try:
-                if folder == "trials":  # decoded once, for the comparison with the compacted rows as well
-                    records[key(name)] = data, decode(uri, key(name), data)
-                elif why := fault(name, data):
-                    problems.append(f"{name}: {why}")
+                content = read(uri, name, data)
             except DamagedRecordError as error:
                 problems.append(f"{name}: {error.why}")
             except NewerSchemaError as error:
                 problems.append(f"{name}: {error}")
+            else:
+                if isinstance(content, TrialRecord):
+                    records[key(name)] = data, content
     return problems, records
 
 

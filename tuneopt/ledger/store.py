@@ -96,7 +96,7 @@ class Ledger:
         name, data = f"trials/{record.trial}.json", record.to_json().encode() + b"\n"
         if self.files.create(name, data):
             return True
-        aside = damage.set_aside(self.files, self.uri, name, damage.record_fault)
+        aside = damage.set_aside(self.files, self.uri, name)
         return bool(aside) and self.files.create(name, data)
 
     def mend(self) -> list[str]:
