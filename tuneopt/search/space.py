@@ -219,6 +219,7 @@ class SearchSpace:
     """Fixed words -> the words that they may be pinned to, their own included."""
 
     def __post_init__(self) -> None:
+        # A table that contradicts itself fails when it is read, not in the middle of a sweep.
         names = [coordinate.name for coordinate in self.coordinates]
         if len(set(names)) < len(names):
             raise InputError(f"the search space of {self.optimizer} names a coordinate twice; drop one of them")
@@ -257,6 +258,7 @@ class SearchSpace:
                 raise InputError(f"unknown hyperparameter {name!r} of {self.optimizer}; {nearest(name, known)}")
             if name in overrides and name in grids:
                 raise InputError(f"{name} is both pinned to a value and given a grid; choose one of them")
+        # Grids before pins: each reads the user's values against the declared bounds, and names were checked above.
         for name, grid in grids.items():
             if name not in axes:
                 raise InputError(f"{name} is fixed for {self.optimizer} and takes no grid; pin it to a value instead")
@@ -331,6 +333,7 @@ def load_space(name_or_path: str) -> SearchSpace:
     if name_or_path.endswith(".py") or "/" in name_or_path:
         path = Path(name_or_path).expanduser()
         return _space_of(outside.run_source(outside.read_source(path, "search space"), str(path), "search space"), path)
+    # A package may not quietly replace a built-in space: a name that both have is refused by `claimed`.
     names = space_names()
     point = outside.claimed(GROUP, name_or_path, "search space", name_or_path in names)
     if point is not None:

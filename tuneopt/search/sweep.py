@@ -212,10 +212,12 @@ class Sweep:
             missing=_GivenUp(self, gave_up),
             decide=measured,
         )
+        # Names for people only: the descent has decided, and to it both kinds of trial cannot win.
         descent = replace(descent, star=tuple(_name_unproven(self, change, outcomes) for change in descent.star))
         needed = dict.fromkeys((start, seed) for seed in self.seeds)
         needed |= dict.fromkeys((config, self.seed) for config in descent.asked)
         descended = measured and not descent.pending
+        # The winner is rerun with fresh seeds: its own loss is the lowest of many and therefore lucky.
         if descended and descent.incumbent_loss is not None:
             needed |= dict.fromkeys((descent.incumbent, seed) for seed in self.seeds)
         trials = [self._trial(config, seed) for config, seed in needed]

@@ -49,7 +49,7 @@ class Expected:
 
     @property
     def trials(self) -> int:
-        """All of them."""
+        """Those ended and those to come."""
         return self.done + self.remaining
 
 
@@ -80,6 +80,7 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
 
 def _sweep_trials(space: LadderSpace, varied: tuple[str, ...], replicates: int) -> int:
     """The trials of a sweep over some coordinates: its start and star, and a combination with its own for each move."""
+    # Replicates of the start; its star; for each move another star with its centre; replicates of the winner.
     star = sum(len(axis.line(axis.start)) for axis in space.axes if axis.name in varied)
     return replicates + star + (TYPICAL_MOVES * (star + 1) + replicates - 1 if star else 0)
 
@@ -226,6 +227,7 @@ def plan_document(
         {"name": phase, **_total([part for part in parts if part["name"] == phase])}
         for phase in dict.fromkeys(part["name"] for part in parts)
     ]
+    # One row for each phase and optimizer, then sums over optimizers, then the whole: a reader goes down that way.
     whole = _total(parts)
     largest = max(scale_needs, key=lambda each: each.peak_bytes)
     # Records stay; checkpoints go when their trial ends, so only those of the trials that run at once count.
@@ -298,7 +300,7 @@ def limits_dict(plan: StudyPlan) -> dict[str, float | None]:
 
 
 def _memory(need: Need, most: int) -> str:
-    """What is short, and the placement that mends it."""
+    """What is short, and the placement that mends it, as it can be pasted into the study's file."""
     short = f"a trial of {need.optimizer} at {need.scale.name} needs {size(need.peak_bytes)} of memory on each device"
     short += f" ({need.devices.ranks} ranks)" if need.devices.ranks > 1 else ""
     short += f" and a device has {size(most)}: "
@@ -312,7 +314,7 @@ def _memory(need: Need, most: int) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """Bytes as people read them, in powers of 1024."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.1f} {unit}"

@@ -46,6 +46,7 @@ PARTS = ("space", "set", "grid", "start")
 """What a study may say of an optimizer."""
 
 NEEDED = ("name", "optimizers", "scales", "ratios", "corpus")
+"""The keys that have no default: what is compared, and where."""
 
 REST = "rest"
 """The word for every pair of the study's scales and ratios that Phase I leaves over."""
@@ -127,6 +128,7 @@ def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scal
 
 
 def _ratio(node: Node) -> float:
+    """A data-to-model ratio; 0 and below have a sentence of their own, which says what a ratio counts."""
     ratio = number(node, "a ratio", least=-math.inf, example="1")
     if ratio <= 0:
         node.fail(f"a ratio must be a positive number of Chinchilla budgets, not {ratio:g}; try 1")
@@ -140,12 +142,16 @@ def _evaluation(node: Node) -> Evaluation:
 
 
 def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace]:
-    """The search space of each optimizer, from a list of names or a mapping of names to changes."""
+    """The search space of each optimizer, from a list of names or a mapping of names to changes.
+
+    Keyed by the name that the space gives itself: two files may hold the same optimizer, and that is a mistake.
+    """
     entries: list[tuple[str, int, Node | None]] = []
     if isinstance(node.plain, dict) and node.plain:
         entries = [(name, node.keys[name], entry) for name, entry in node.items()]
     else:
         for entry in sequence(node, "optimizers"):
+            # Names can be checked at once only where nobody else can bring optimizers of other names.
             is_path = isinstance(entry.plain, str) and (entry.plain.endswith(".py") or "/" in entry.plain)
             known = () if space_of is not built_in or is_path else space_names()
             entries.append((word(entry, "optimizer", known), entry.line, None))
@@ -190,7 +196,11 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
 
 
 def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], every: list[Place]) -> dict[str, Any]:
-    """The regimes of the phases, and whether Phase III has a star; without any phase, all is swept in Phase I."""
+    """The regimes of the phases, and whether Phase III has a star; without any phase, all is swept in Phase I.
+
+    ``every`` holds all pairs of the study's scales and ratios. Phases must not overlap: a regime has one result.
+    Phase III may name scales that the study does not sweep, since predicting them is what it is for.
+    """
     if "phase_1" not in keys:
         for name, why in (
             ("phase_2", "Phase II sweeps what Phase I finds"),
@@ -247,6 +257,7 @@ def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: li
 
 
 def _limits(node: Node) -> Limits:
+    """What may be spent; a file says device-hours, everything else counts device seconds."""
     parts = mapping(node, "limits", ("max_trials", "max_device_hours"))
     hours, trials = parts.get("max_device_hours"), parts.get("max_trials")
     return Limits(
@@ -256,7 +267,7 @@ def _limits(node: Node) -> Limits:
 
 
 def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
-    """Where the trials of a scale train."""
+    """Where the trials of a scale train. Only scales that the study has can be placed: another is a typing error."""
     found = {}
     for name, entry in mapping(node, "placement", tuple(dict.fromkeys(name for name, _ in places))).items():
         parts = mapping(entry, f"the placement of {name}", tuple(Devices.__dataclass_fields__))

@@ -43,6 +43,7 @@ def matching(
         here = places.setdefault(task.sweep.regime, {})
         here.setdefault(task.optimizer, []).append(standings.get(task.id))
     for here in places.values():
+        # Until every optimizer's sweep here has ended, nobody knows what the largest budget is.
         ended = {name: [each for each in sweeps if each and each.finished] for name, sweeps in here.items()}
         if len(here) < len(study.optimizers) or any(len(ended[name]) < len(here[name]) for name in here):
             continue
@@ -62,7 +63,11 @@ def _further(
     standings: Mapping[str, Standing],
     remember: Remember,
 ) -> Iterator[Task]:
-    """The tasks of one optimizer in one regime; the next follows when the last has ended and trials are left."""
+    """The tasks of one optimizer in one regime; the next follows when the last has ended and trials are left.
+
+    ``counted`` are the trials that its sweeps took, ``short`` how many it may still take. A quota for each task
+    makes budgets equal to the trial; what an earlier task ran is reused and not counted again.
+    """
     incumbent = core.state.descent.incumbent
     # Trials kept for the other seeds of what may be found; where only those are left, exploring stops.
     kept, left = core.task.sweep.replicates - 1, short
@@ -126,6 +131,7 @@ def finer(axis: Axis) -> Axis:
             middle = math.sqrt(one * two)
         else:
             middle = (one + two) / 2
+        # Three digits: a name that people can read and type again. A middle that rounds to a neighbour adds nothing.
         between: Value = round(middle) if axis.whole else float(f"{middle:.3g}")
         if between not in axis.values:
             values.append(between)

@@ -123,6 +123,7 @@ def results(plan: StudyPlan, standings: Standings) -> tuple[RegimeResult, ...]:
 
 def status_document(plan: StudyPlan, queue: SchedulerQueue, run: RunUnderWay | None = None) -> dict[str, Any]:
     """What ``study status --json`` prints; ``run`` is what is under way, if anything is."""
+    # Everything but `run` follows from the records: a status can be asked for from anywhere, while a run goes on.
     run = run or RunUnderWay()
     standings = queue.standings
     found = results(plan, standings)
@@ -186,6 +187,7 @@ def pace(queue: SchedulerQueue, standings: Standings) -> Callable[[Regime], floa
 
     A regime with ended trials has their mean. For others a line through the known means, see `fit_line`.
     """
+    # Trials that sweeps share count once: a mean is over trials, not over sweeps.
     took: dict[Regime, list[float]] = {}
     seen: set[str] = set()
     for standing in standings.values():
