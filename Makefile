@@ -29,6 +29,7 @@ lint: $(READY)  ## ruff, mypy and the floors of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/house.py --check
 
 audit: $(READY)  ## known vulnerabilities of what is installed, as a report
 	.ci/audit
