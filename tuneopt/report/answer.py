@@ -70,7 +70,7 @@ class Grid:
 
 
 def answer(document: Mapping[str, Any]) -> Answer:
-    """The answer that a report's document holds."""
+    """The answer that a report's document holds. Regimes with one optimizer have none: there is nothing to compare."""
     rankings = document["rankings"]
     speedups = {(row["corpus"], row["scale"], row["ratio"], row["optimizer"]): row for row in document["speedups"]}
     places = tuple(_place(one, speedups, document["baseline"]) for one in rankings if len(one["order"]) > 1)
@@ -79,6 +79,11 @@ def answer(document: Mapping[str, Any]) -> Answer:
 
 
 def _place(ranking: Mapping[str, Any], speedups: Mapping[tuple[Any, ...], Mapping[str, Any]], baseline: str) -> Place:
+    """The answer in one regime.
+
+    Speedups are those of the leaders; the baseline among them has none over itself. One that rests on no law is not
+    shown but makes the place unsure, which the page marks with an asterisk.
+    """
     order, groups = ranking["order"], ranking["tie_groups"] or [None] * len(ranking["order"])
     leaders = tuple(name for name, group in zip(order, groups, strict=True) if group == 1)
     regime = (ranking["corpus"], ranking["scale"], ranking["ratio"])
@@ -143,7 +148,7 @@ def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
 
 
 def _counts(places: Sequence[Place]) -> list[tuple[str, int]]:
-    """In how many places each name leads, most often first."""
+    """In how many places each name leads, most often first; among equals in the palette's order."""
     counts: dict[str, int] = {}
     for place in places:
         for name in place.names:

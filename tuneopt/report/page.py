@@ -99,7 +99,10 @@ def build_page(material: Material, comparison: Comparison) -> Page:
 
 
 def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[str, SweepVerdict]) -> tuple[str, ...]:
-    """The sweeps' own warnings, each with its sweeps in front where there are several, then the analysis'."""
+    """The sweeps' own warnings, each with its sweeps in front where there are several, then the analysis'.
+
+    A warning that several sweeps share is given once, and one that both parts give is not repeated.
+    """
     views = material.study.views if material.study is not None else ()
     sweeps: dict[str, list[str]] = {}
     for view in views:

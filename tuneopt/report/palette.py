@@ -47,7 +47,11 @@ _MORE = ("hourglass", "bowtie", "star-square", "star-diamond", "diamond-wide", "
 
 
 def look(optimizer: str) -> Look:
-    """The look of an optimizer; one that is not known keeps a colour of the palette, picked by its name."""
+    """The look of an optimizer; one that is not known keeps a colour of the palette, picked by its name.
+
+    By its name and not by its place, so that it looks the same on every page; two unknown names may share a colour, and
+    then only seldom a symbol.
+    """
     if optimizer in LOOKS:
         return LOOKS[optimizer]
     number = int.from_bytes(hashlib.sha256(optimizer.encode()).digest()[:4], "big")

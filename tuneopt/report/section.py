@@ -121,7 +121,10 @@ def hyperparameters(view: SweepView) -> Table:
 
 
 def moves(info: PathInfo) -> Table:
-    """The incumbents, one to a row, numbered as the marks on the figure of the path."""
+    """The incumbents, one to a row, numbered as the marks on the figure of the path; 0 is the start.
+
+    Gains are between select losses of the sweep's own seed, the same ones by which the search decided each move.
+    """
     rows = tuple(
         (str(number), str(stand.wave), stand.kind, changes_text(stand.changes) or NONE, loss_text(stand.loss),
          NONE if stand.loss is None or stand.before is None else f"{stand.before - stand.loss:.4f}")

@@ -97,7 +97,10 @@ def sweep_verdict(view: SweepView) -> SweepVerdict:
 
 
 def _result(view: SweepView, report: Mean | None, gain: Mean | None) -> str:
-    """The loss that the best configuration reaches, and what that gains over the start."""
+    """The loss that the best configuration reaches, and what that gains over the start.
+
+    A gain may be negative: moves are decided on the select split and one seed, and the report split may disagree.
+    """
     if report is None:
         return f"No run of {view.optimizer}'s incumbent has ended yet, so there is no loss to report."
     over = f"a mean over {report.seeds} seeds" if report.seeds > 1 else "one seed only"
@@ -114,7 +117,10 @@ def _result(view: SweepView, report: Mean | None, gain: Mean | None) -> str:
 
 
 def certificate_state(view: SweepView) -> str:
-    """``complete``, ``incomplete`` (the sweep ended without one) or ``running``."""
+    """``complete``, ``incomplete`` (the sweep ended without one) or ``running``.
+
+    A certificate that looks complete before the sweep has finished does not count: confirming seeds are still to come.
+    """
     if not view.state.finished:
         return "running"
     return "complete" if view.state.descent.certificate.complete else "incomplete"
@@ -178,7 +184,10 @@ def _warnings(view: SweepView) -> list[str]:
 
 
 def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]:
-    """The numbers of a single sweep that the first screen shows large."""
+    """The numbers of a single sweep that the first screen shows large: losses, gain, certificate, tolerance, trials.
+
+    What was not measured says so instead of showing a number; a gain that does not exist is "none" and not zero.
+    """
     certificate, sigma = view.state.descent.certificate, view.state.sigma
     seeds = plural(verdict.report.seeds, "seed") if verdict.report else "not measured"
 

@@ -71,7 +71,10 @@ def chapter(comparison: Comparison) -> Chapter:
 
 
 def _transfers(cells: Sequence[Transfer], comparison: Comparison) -> Table:
-    """The blind runs of regimes that have too few of them for a matrix."""
+    """The blind runs of regimes that have too few of them for a matrix.
+
+    Both speedups are over the same baseline: the one that the blind run would show, and the one of the tuned result.
+    """
     rows = tuple(
         (comparison.label(cell.regime), cell.optimizer, cell.donor,
          ", ".join(f"{name} {value_text(value)}" for name, value in cell.taken),

@@ -25,7 +25,7 @@ MOST_COLUMNS = 16
 
 
 def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
-    """The ranking of every regime.
+    """The ranking of every regime: tie groups first, because they are what can be said; losses are for the details.
 
     Rows of losses are drawn only where they fit a screen, or where no scale has two ratios to be drawn against.
     """

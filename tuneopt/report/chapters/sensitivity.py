@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TITLE = "Sensitivity and scaling of hyperparameters"
 
 MOST_VALUES = 12
-"""Tuned values of a coordinate that a table spells out."""
+"""Tuned values of a coordinate that a table spells out; the JSON has all."""
 
 
 def chapter(comparison: Comparison) -> Chapter:
@@ -63,7 +63,10 @@ def _law_sentence(laws: Sequence[HyperLaw]) -> str:
 
 
 def _scaling_sentences(coordinates: Sequence[CoordinateScaling]) -> list[str]:
-    """Which coordinates have to change with the regime, and for how many that is open."""
+    """Which coordinates have to change with the regime, and for how many that is open.
+
+    Where a coordinate's answer is open and its tuned values agree, nothing is said: one value may well serve.
+    """
     by_name: dict[str, list[str]] = {}
     for one in coordinates:
         if one.scales:
@@ -82,7 +85,10 @@ def _scaling_sentences(coordinates: Sequence[CoordinateScaling]) -> list[str]:
 
 
 def _tables(coordinates: Sequence[CoordinateScaling], comparison: Comparison) -> list[Block]:
-    """What changes with the regime, what one value serves (folded), and near-optimal values where a star knows them."""
+    """What changes with the regime, what one value serves (folded), and near-optimal values where a star knows them.
+
+    A coordinate counts as changing where it has to (`scales`), or where that is open and its tuned values differ.
+    """
     ordered = sorted(coordinates, key=lambda one: (position(one.optimizer), not one.scales, one.coordinate))
     changing = [one for one in ordered if one.scales or (one.scales is None and _moved(one))]
     calm = [one for one in ordered if one not in changing]

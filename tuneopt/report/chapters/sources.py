@@ -74,7 +74,10 @@ def _results(comparison: Comparison) -> Table:
 
 
 def _figures(material: Material, before: Sequence[Chapter]) -> Table:
-    """The command behind each figure, and the function that gives its numbers in Python."""
+    """The command behind each figure, and the function that gives its numbers in Python.
+
+    A figure whose key is not in `FUNCTIONS` is an error: no figure goes without a way to its numbers.
+    """
     rows = []
     for part in before:
         for figure in figures_of(part.blocks):

@@ -138,7 +138,7 @@ class SeedGroup:
 
     @property
     def error(self) -> float | None:
-        """Standard error of the mean; None below two seeds, where nothing is known of it."""
+        """Standard error of the mean, from these seeds alone; None below two seeds, where nothing is known of it."""
         return statistics.stdev(self.losses) / math.sqrt(len(self.losses)) if len(self.losses) > 1 else None
 
 
@@ -184,7 +184,8 @@ def draw_seeds(info: SeedsInfo) -> Drawing:
     """A row per configuration: dots for seeds, mean and error bar, its numbers above it.
 
     The best is in the optimizer's colour and the start grey. The scale holds the losses and nothing else, for their
-    differences are small beside the losses themselves.
+    differences are small against the losses themselves. Numbers stand above the dots, so that a phone has the whole
+    width for the scale. With one seed the bar has no length, and the text gives no error.
     """
     colour = look(info.optimizer).colour
     drawing = Drawing(56 * len(info.groups) + 62, "report loss (nats/token)")
