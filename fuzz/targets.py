@@ -178,17 +178,17 @@ def checkpoint(data: bytes) -> None:
 
 def words(data: bytes) -> None:
     """What follows ``--set``, ``--grid`` and ``--start``, one per line, on a search space."""
-    from tuneopt.api.words import parse_assignments, parse_value, parse_values
+    from tuneopt.api.words import parse_grids, parse_values
     from tuneopt.search.space import load_space
 
     lines = data.decode(errors="replace").splitlines()[:6]
     with expected():
         pinned = parse_values(lines[0:2], "--set")
-        grids = {
-            name: [parse_value(word) for word in text.split(",")]
-            for name, text in parse_assignments(lines[2:4], "--grid").items()
-        }
-        space = load_space("adamw").on("nano", pinned, grids).begin_at(parse_values(lines[4:6], "--start"))
+        space = (
+            load_space("adamw")
+            .on("nano", pinned, parse_grids(lines[2:4]))
+            .begin_at(parse_values(lines[4:6], "--start"))
+        )
         assert type(space).from_dict(json.loads(json.dumps(space.to_dict()))) == space
 
 

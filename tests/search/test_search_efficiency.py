@@ -67,6 +67,8 @@ def test_every_searcher_ends_within_its_budget_and_the_table_says_how(bench, tmp
     for surface in ("additive", "pairwise"):
         assert by[surface, "joint"]["success"] == 1.0
         assert by[surface, "random"]["trials"] == by[surface, "tpe"]["trials"] == by[surface, "joint"]["trials"]
-        assert by[surface, "random"]["waves"] == 1 and by[surface, "tpe"]["waves"] == 5
+        assert by[surface, "random"]["waves"] == 1
+        # A fifth of the trials at a time, rounded up: so small a budget may be spent after four waves.
+        assert by[surface, "tpe"]["waves"] in (4, 5)
     assert bench.main(["--stars", str(stars), "--starts", "3", "-o", str(tmp_path / "again.md")]) == 0
     assert (tmp_path / "again.md").read_text() == (tmp_path / "out.md").read_text()

@@ -32,6 +32,12 @@ def parse_assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
     return parsed
 
 
+def parse_grids(pairs: Sequence[str]) -> dict[str, list[Value]]:
+    """``["a=1,2", "b=cosine,linear"]`` as lists of values."""
+    texts = parse_assignments(pairs, "--grid")
+    return {name: [parse_value(word) for word in text.split(",")] for name, text in texts.items()}
+
+
 def parse_values(pairs: Sequence[str], option: str) -> dict[str, Value]:
     """``["a=1", "b=cosine"]`` as a mapping of values; raises `InputError` as `parse_assignments` does."""
     return {name: parse_value(text) for name, text in parse_assignments(pairs, option).items()}

@@ -91,14 +91,11 @@ def tune(
     api.check_backend(backend, address)
     placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
     opened = open_ledger(ledger)  # before any text is tokenized
-    overrides, starts = api.parse_values(set_ or [], "--set"), api.parse_values(start or [], "--start")
-    grids = {
-        name: [api.parse_value(word) for word in text.split(",")]
-        for name, text in api.parse_assignments(grid or [], "--grid").items()
-    }
     sweep, loaded = api.plan(
-        optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus, overrides=overrides, grids=grids,
-        starts=starts, seed=seed, replicates=replicates, policy=policy, precision=precision, compile=compile,
+        optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
+        overrides=api.parse_values(set_ or [], "--set"), grids=api.parse_grids(grid or []),
+        starts=api.parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
+        precision=precision, compile=compile,
     )  # fmt: skip
     # A batch that does not divide is refused before Ray starts, and by --dry-run.
     options = api.RunOptions(opened, corpus, address, max_concurrent, gpus_per_trial, api.placed(sweep, placement),
