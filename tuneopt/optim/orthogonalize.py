@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 STEPS = 5
-
-REACHED = 0.002
-"""Singular values from here to 1 are those whose place after the iteration is bounded (`band`)."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -87,22 +83,3 @@ def newton_schulz(
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.to(matrices.dtype).reshape(matrices.mT.shape if tall else matrices.shape)
     return x.mT if tall else x
-
-
-def spectral_map(values: Tensor, steps: int = STEPS, coefficients: str = "quintic") -> Tensor:
-    """Where Newton-Schulz sends singular values in [0, 1]: the scalar polynomials, one after another."""
-    schedule = COEFFICIENTS[coefficients]
-    values = values / schedule.shrink
-    for step in range(steps):
-        a, b, c = schedule.at(step)
-        square = values * values
-        values = values * (a + square * (b + square * c))
-    return values
-
-
-@lru_cache(maxsize=64)
-def band(steps: int = STEPS, coefficients: str = "quintic") -> tuple[float, float]:
-    """The least place to which a singular value in [`REACHED`, 1] is sent, and the greatest for any value up to 1."""
-    values = torch.logspace(-8, 0, 40001, dtype=torch.float64)
-    sent = spectral_map(values, steps, coefficients)
-    return float(sent[values >= REACHED].min()), float(sent.max())

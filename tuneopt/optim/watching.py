@@ -62,8 +62,8 @@ class Follower:
     """Steps of which the rule determines nothing that rounding could not change."""
     diverged: bool = False
     """Whether gradient or parameter were no numbers before a step; nothing is measured from there on."""
-    pending: tuple[Tensor, Tensor, Tensor, dict[str, Any]] | None = None
-    """Before a step: the parameter, where the rule puts it, where decay alone would, and the state."""
+    pending: tuple[Tensor, Tensor, dict[str, Any]] | None = None
+    """Before a step: the parameter, where the rule puts it, and the state."""
 
     def before(self, parameter: Tensor, gradient: Tensor, h: dict[str, Any]) -> None:
         """Take one step of the reference; both tensors have the shape of the parameter."""
@@ -80,14 +80,15 @@ class Follower:
             g, prepared = self.reference.prepare(g, state, h) if self.reference.prepare else (g, state)
             g = g / h["clip"] if self.reference.clipped(h) else g
             after, self.state = self.reference.update(p, g, prepared, self.step, h)
-        self.pending = p, after, p * (1 - h["learning_rate"] * h["weight_decay"]), state
+        self.pending = p, after, state
 
     def after(self, parameter: Tensor, h: dict[str, Any]) -> None:
         """Compare with where the parameter went."""
         if self.pending is None:
             return
-        (before, goal, decayed, state), self.pending = self.pending, None
+        (before, goal, state), self.pending = self.pending, None
         now = self._part(parameter, h)
+        decayed = before * (1 - h["learning_rate"] * h["weight_decay"])
         wrong, due, moved = (self.reference.determined(x, state) for x in (now - goal, goal - before, now - decayed))
         if not due.numel():
             self.undetermined += 1

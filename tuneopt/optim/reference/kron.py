@@ -1,19 +1,18 @@
 """Kron, that is PSGD with Kronecker factors, after Li, arXiv 1512.04202 and 2211.04422, in the form of the study (arXiv
 2509.02046): triangular factors for the blocks of hidden matrices, diagonal ones for every other tensor as a whole.
 
-The random probe is an input: it follows from seed, step and name (`tuneopt.optim.probes`). What a fit makes of it is
-computed here with dense inverses and plain products.
+What a fit makes of gradient and random probe is computed here with dense inverses and plain products.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from tuneopt.optim.probes import gaussian
 from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, zeros
 from tuneopt.optim.reference.soap import blocks
 
@@ -66,12 +65,16 @@ def chance(step: int, h: Hyperparameters) -> float:
 
 
 def probe(like: Tensor, step: int, h: Hyperparameters, *, triangular: bool) -> Tensor:
-    """V, standard normal, drawn in fp32; hidden matrices are drawn with their short side first, by piece."""
-    words = (h["probe_seed"], step, h["name"])
-    if not triangular:
-        return gaussian(torch.empty(like.shape, device=like.device), *words).double()
-    v = gaussian(torch.empty(sorted(like.shape), device=like.device), *words, h["piece"]).double()
-    return v.mT if like.shape[0] > like.shape[1] else v
+    """V, standard normal, drawn in fp32 from a seed that is a hash of probe seed, step, name and, if hidden, piece.
+
+    Hidden matrices are drawn with their short side first.
+    """
+    words = (h["probe_seed"], step, h["name"], *([h["piece"]] if triangular else []))
+    digest = hashlib.blake2b("\n".join(map(str, words)).encode(), digest_size=8).digest()
+    generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest, "big") >> 1)
+    shape = sorted(like.shape) if triangular else like.shape
+    v = torch.randn(shape, generator=generator, device=like.device).double()
+    return v.mT if triangular and like.shape[0] > like.shape[1] else v
 
 
 def applied(sides: Factors, x: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def apart(values: Tensor) -> Tensor:
 
 
 def determined(difference: Tensor, state: State) -> Tensor:
-    """Q_l^T D Q_r of each block where it is sure: rows and columns of sure directions, entries with a past of their own.
+    """Q_l^T D Q_r of each block where it is sure: rows and columns of sure directions, entries that are not small.
 
     Adam divides by the root of v, and so blows up what a turn by 2e-5 mixes into an entry that is small beside others.
     """
