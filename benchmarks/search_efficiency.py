@@ -134,7 +134,8 @@ def by_policy(space: LadderSpace, trials: Trials, policy: str) -> Ending:
 def by_sampling(space: LadderSpace, trials: Trials, name: str, budget: int, seed: str) -> Ending:
     """A sampled search on the simulator, as ``tuneopt tune --search`` runs it; ends with the lowest loss it saw.
 
-    Random search needs one wave, since it learns nothing. TPE gets a fifth of its trials as slots, rounded up: five waves.
+    Random search needs one wave, since it learns nothing. TPE gets a fifth of its trials as slots, rounded up: five
+    waves.
     """
     sweep = Sweep(space, ROOMY, seed=random.Random(f"{name}|{seed}").randrange(2**31), replicates=1)
     plan = SampledPlan(SampledSearch(sweep, name), budget)
