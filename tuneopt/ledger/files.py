@@ -45,7 +45,7 @@ _STRAY_AFTER = 3600.0
 no write of a small file takes an hour."""
 
 _REQUESTS = 16
-"""Reads of an object store at once: each waits for the network some 10 to 100 ms."""
+"""Reads of an object store at once: each one waits for the network and costs this process little."""
 
 
 class Stream(Protocol):
@@ -183,7 +183,7 @@ class LocalFiles:
         from filelock import FileLock
 
         lock = FileLock(self.root / f".{word}.lock")
-        with contextlib.suppress(NotImplementedError):  # Lustre and NFS mounts without a lock daemon
+        with contextlib.suppress(NotImplementedError):  # a file system without locks, such as Lustre by default
             lock.acquire()
         try:
             yield

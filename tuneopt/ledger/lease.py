@@ -46,9 +46,10 @@ class Holder:
     born: str
     since: str
     beat: int = 0
-    """Heartbeats so far: other drivers compare it with what they saw before, so that no two clocks have to agree."""
+    """Heartbeats so far: whoever sees the number change knows that the holder lives, whatever the clocks say."""
     at: float = 0.0
-    """When it last beat, in seconds since 1970 by its own clock; it only shortens a wait."""
+    """When it last beat, in seconds since 1970 by its own clock. It shortens the wait for the next beat: who comes an
+    hour after a crash need not wait. A holder's clock that is behind by more than `EXPIRY_SECONDS` takes all of it."""
 
     @classmethod
     def here(cls) -> Holder:
