@@ -24,7 +24,7 @@ from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
-from tuneopt.optim.rule import ElementwiseRule, Shape, apply_in_one_pass, divided
+from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Shape, Tensors, apply_in_one_pass, divided
 from tuneopt.spec import InputError
 
 QUERY_OR_KEY = r"(^|[._])(w?[qk]|query|key)(_?proj)?\.weight$"
@@ -95,9 +95,7 @@ class AdamMiniRule(ElementwiseRule):
         """The first moment, and one second moment per block."""
         return {"exp_avg": shape, "exp_avg_sq": (block_count(shape, settings), 1, 1)}
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `adam_mini_update`; gradients and result are shaped as parameters."""
         grads, exp_avg = ([by_block(t, settings) for t in column] for column in (gradients, state["exp_avg"]))
         update = self._update(grads, exp_avg, state["exp_avg_sq"], settings, step)
@@ -105,13 +103,7 @@ class AdamMiniRule(ElementwiseRule):
         return [matrix.mT for matrix in matrices] if settings["transposed"] else matrices
 
     def advance(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: dict[str, list[Tensor]],
-        settings: Settings,
-        step: int,
-        divisor: Tensor | None,
+        self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
     ) -> None:
         """Direction and apply on views (blocks, rows, in), so that a portion holds whole blocks."""
         whole = (parameters, gradients, state["exp_avg"])

@@ -17,7 +17,7 @@ from torch import Tensor
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Settings, settings_of
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule
+from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Tensors
 
 
 def adamw_update(
@@ -80,9 +80,7 @@ class AdamWRule(ElementwiseRule):
     name = "adamw"
     state: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """The bias-corrected ratio of moments, without the fused kernel: for apply steps that run elsewhere."""
         beta1, beta2 = settings["betas"]
         torch._foreach_lerp_(state["exp_avg"], gradients, 1 - beta1)
@@ -94,13 +92,7 @@ class AdamWRule(ElementwiseRule):
         return list(ratio)
 
     def advance(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: dict[str, list[Tensor]],
-        settings: Settings,
-        step: int,
-        divisor: Tensor | None,
+        self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
     ) -> None:
         """The fused kernel: direction and apply in one pass."""
         beta1, beta2 = settings["betas"]

@@ -19,7 +19,7 @@ from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Bounds, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, apply_in_one_pass, divided
+from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Tensors, apply_in_one_pass, divided
 
 
 def agreeing(exp_avg: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -69,9 +69,7 @@ class CautiousRule(ElementwiseRule):
     name = "cautious"
     state = ("exp_avg", "exp_avg_sq")
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `cautious_update`; takes whole tensors."""
         beta1, beta2 = settings["betas"]
         counts = average_and_count(state["exp_avg"], gradients, beta1=beta1)
@@ -80,13 +78,7 @@ class CautiousRule(ElementwiseRule):
         return cautious_update(gradients, state["exp_avg"], state["exp_avg_sq"], kept, **words)
 
     def advance(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: dict[str, list[Tensor]],
-        settings: Settings,
-        step: int,
-        divisor: Tensor | None,
+        self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
     ) -> None:
         """Two rounds over the portions, because the share of entries that are kept is known only after the first."""
         beta1, beta2 = settings["betas"]

@@ -22,7 +22,7 @@ from tuneopt.optim.hyperparameters import Count, DecayRate, Index, Positive, Set
 from tuneopt.optim.portions import slices
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, clip_rms, fit_diagonal, fit_number, fit_triangular, normalized
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape
+from tuneopt.optim.rule import ElementwiseRule, ListState, MatrixRule, Rule, Shape, Tensors
 from tuneopt.optim.tiles import cut, paste, tiles
 
 
@@ -162,9 +162,7 @@ class KronDiagonalRule(PreconditionedRule, ElementwiseRule):
         columns = torch.Size(shape).numel() // rows if len(shape) > 1 else 0
         return {"momentum": shape, "left": (rows,), "right": (columns,)}
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `kron_diagonal_update`, applied to all tensors of one shape at once."""
         shapes: dict[torch.Size, list[int]] = {}
         for row, gradient in enumerate(gradients):

@@ -16,7 +16,7 @@ from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule, apply_in_one_pass, divided
+from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Tensors, apply_in_one_pass, divided
 
 # torch.sign(NaN) is 0, which would hide a divergence, and each further pass over the sign costs a tenth of the step
 # (10M parameters, one core): so the sign is a clamp to +-HEIGHT, and the learning rate makes up for the height.
@@ -47,9 +47,7 @@ class LionRule(ElementwiseRule):
     name = "lion"
     state = ("exp_avg",)
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `lion_update`; at full height."""
         beta1, beta2 = settings["betas"]
         signs = lion_update(gradients, state["exp_avg"], beta1=beta1, beta2=beta2)
@@ -57,13 +55,7 @@ class LionRule(ElementwiseRule):
         return signs
 
     def advance(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: dict[str, list[Tensor]],
-        settings: Settings,
-        step: int,
-        divisor: Tensor | None,
+        self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
     ) -> None:
         """Direction and apply, with the height of the sign folded into the learning rate."""
         beta1, beta2 = settings["betas"]

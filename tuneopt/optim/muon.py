@@ -7,7 +7,7 @@ p <- p - lr (u + wd p)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -54,6 +54,9 @@ class MuonRule(MatrixRule):
 
     name = "muon"
     state = ("momentum_buffer",)
+    update: ClassVar[Callable[..., Tensor]] = staticmethod(muon_update)
+    epsilon: ClassVar[str] = "muon_epsilon"
+    """The setting that is the update's eps."""
 
     def constants(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
         """The scale of each matrix, which its stack no longer tells: there the short side comes first."""
@@ -61,14 +64,14 @@ class MuonRule(MatrixRule):
         return {"scale": torch.tensor(ratios, dtype=like.dtype, device=like.device)}
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
-        """See `muon_update`."""
+        """See the class's update function."""
         for some in slices(gradients):
-            gradients[some] = muon_update(
+            gradients[some] = self.update(
                 gradients[some],
                 state["momentum_buffer"][some],
                 state["scale"][some],
                 momentum=settings["momentum"],
-                eps=settings["muon_epsilon"],
+                eps=settings[self.epsilon],
                 steps=settings["ns_steps"],
                 precision=settings["ns_precision"],
                 coefficients=settings["ns_coefficients"],

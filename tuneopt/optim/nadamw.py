@@ -18,7 +18,7 @@ from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import OneOf, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule
+from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Tensors
 
 
 def look_ahead_weights(beta1: float, step: int, bias_correction: str) -> tuple[float, float]:
@@ -57,22 +57,14 @@ class NAdamWRule(ElementwiseRule):
     name = "nadamw"
     state = ("exp_avg", "exp_avg_sq")
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `nadamw_update`."""
         beta1, beta2 = settings["betas"]
         words = {"beta1": beta1, "beta2": beta2, "eps": settings["eps"], "bias_correction": settings["bias_correction"]}
         return nadamw_update(gradients, state["exp_avg"], state["exp_avg_sq"], step=step, **words)
 
     def advance(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: dict[str, list[Tensor]],
-        settings: Settings,
-        step: int,
-        divisor: Tensor | None,
+        self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
     ) -> None:
         """The same in two parts: AdamW's fused kernel for what m weighs, one more division for what g weighs.
 

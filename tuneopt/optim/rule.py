@@ -18,6 +18,11 @@ from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.portions import portions
 
 Shape = tuple[int, ...]
+Tensors = list[Tensor]
+ListState = dict[str, list[Tensor]]
+"""Names of state tensors, and for each the tensors of all parameters, in their order."""
+Divisor = Tensor | None
+"""What gradients are divided by, the clip by norm, 0-dim; None for nothing."""
 
 
 class Rule(ABC):
@@ -49,22 +54,14 @@ class ElementwiseRule(Rule):
     """Whether rows move independently of each other, so that a step may be taken portion by portion, in cache."""
 
     @abstractmethod
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """Update ``state`` in place and return fresh tensors u, to be applied as p <- p - lr (u + wd p).
 
         ``step`` counts from 1. Neither gradients nor parameters may be changed.
         """
 
     def advance(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: dict[str, list[Tensor]],
-        settings: Settings,
-        step: int,
-        divisor: Tensor | None,
+        self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
     ) -> None:
         """Move the parameters by one step; gradients are first divided by ``divisor``, the clip by norm.
 

@@ -27,9 +27,8 @@ from tuneopt.optim.hyperparameters import (
 )
 from tuneopt.optim.muon import MuonRule
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
-from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule
+from tuneopt.optim.rule import ElementwiseRule, ListState, Tensors
 
 
 def scion_update(
@@ -57,24 +56,11 @@ def signum_update(gradients: list[Tensor], momentum_buffer: list[Tensor], *, bet
 
 
 class ScionRule(MuonRule):
-    """Scion for hidden matrices; state and scale are Muon's."""
+    """Scion for hidden matrices; state, scale and everything but the update are Muon's."""
 
     name = "scion"
-
-    def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
-        """See `scion_update`."""
-        for some in slices(gradients):
-            gradients[some] = scion_update(
-                gradients[some],
-                state["momentum_buffer"][some],
-                state["scale"][some],
-                momentum=settings["momentum"],
-                eps=settings["scion_epsilon"],
-                steps=settings["ns_steps"],
-                precision=settings["ns_precision"],
-                coefficients=settings["ns_coefficients"],
-            )
-        return gradients
+    update = staticmethod(scion_update)
+    epsilon = "scion_epsilon"
 
 
 class SignumRule(ElementwiseRule):
@@ -84,9 +70,7 @@ class SignumRule(ElementwiseRule):
     state = ("momentum_buffer",)
     separable = True
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `signum_update`."""
         return signum_update(gradients, state["momentum_buffer"], beta1=settings["beta1"])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.hyperparameters import Count, Positive, Settings, settings_of
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import ElementwiseRule
+from tuneopt.optim.rule import ElementwiseRule, ListState, Tensors
 
 
 def sophia_update(
@@ -54,9 +54,7 @@ class SophiaRule(ElementwiseRule):
     state = ("exp_avg", "hessian")
     separable = True
 
-    def direction(
-        self, gradients: list[Tensor], state: dict[str, list[Tensor]], settings: Settings, step: int
-    ) -> list[Tensor]:
+    def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
         """See `sophia_update`."""
         words = {"beta1": settings["betas"][0], "gamma": settings["gamma"], "eps": settings["eps"]}
         return sophia_update(gradients, state["exp_avg"], state["hessian"], step=step, **words)
