@@ -178,7 +178,7 @@ def checkpoint(data: bytes) -> None:
 
 def words(data: bytes) -> None:
     """What follows ``--set``, ``--grid`` and ``--start``, one per line, on a search space."""
-    from tuneopt.api.words import parse_grids, parse_values
+    from tuneopt.commands.options import parse_grids, parse_values
     from tuneopt.search.space import load_space
 
     lines = data.decode(errors="replace").splitlines()[:6]

@@ -1,4 +1,8 @@
-"""Live progress on stderr: a bar and the running trials on a terminal, one line for each finished trial elsewhere."""
+"""Live progress on stderr: a bar and the running trials on a terminal, one line for each finished trial elsewhere.
+
+Displays are observers like any other: they read the run's state after each event and keep nothing that matters. Results
+go to stdout, so progress never mixes with them.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from tuneopt.spec import TrialSpec
 
 REFRESH_SECONDS = 0.5
+"""Least time between two pictures: trials report many times a second, and people do not read that fast."""
 
 
 class RunDisplay(Observer):
@@ -102,6 +107,7 @@ def status_line(state: RunState) -> str:
 
 def seconds_left(state: RunState) -> float | None:
     """Seconds to the expected end, from the seconds that this run's trials took so far; None before there are any."""
+    # Running trials count by what they have done, so that the estimate does not jump when one ends.
     under_way = sum(trial.fraction for trial in state.running.values())
     trained = len(state.done) + under_way
     if trained < 0.5 or state.busy_seconds <= 0:

@@ -14,7 +14,6 @@ from tuneopt.api.reports import report
 from tuneopt.api.studies import load_study, run_study, simulate_study, study_plan, study_status
 from tuneopt.api.sweeps import check_backend, cost, placed, placement_of, plan, sample, single_trial, train, tune
 from tuneopt.api.weights import export_model
-from tuneopt.api.words import parse_grids, parse_values
 from tuneopt.run.options import RunOptions
 from tuneopt.search.sampled import SampledSearch, check_names
 
@@ -33,8 +32,6 @@ __all__ = [
     "inspect_corpus",
     "load_study",
     "optimizers",
-    "parse_grids",
-    "parse_values",
     "placed",
     "placement_of",
     "plan",

@@ -1,4 +1,9 @@
-"""What a study's trials need of devices, and how fast these train: asked for by shapes, or as given, or measured."""
+"""What a study's trials need of devices, and how fast these train: asked for by shapes, or as given, or measured.
+
+A plan must be quick and run anywhere, a laptop without the study's GPUs among them. So memory comes from a model of
+training over shapes (`tuneopt.train.memory`), and time from one figure of throughput: other scales follow by their
+FLOPs per token, as if training reached the same share of peak along a ladder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the API returns of sweeps and sampled searches; `to_dict` gives the JSON shapes that others build on."""
+"""What the API returns of sweeps and sampled searches; `to_dict` gives the JSON shapes that others build on.
+
+Fields of those shapes may be added, never renamed: scripts read them. People get the same values printed by the command
+that asked for them.
+"""
 
 from __future__ import annotations
 

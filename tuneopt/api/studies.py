@@ -1,4 +1,9 @@
-"""Plan, run, simulate and look at studies."""
+"""Plan, run, simulate and look at studies.
+
+A study is an agenda of sweeps (`tuneopt.search.study.planner`) in a scheduler queue. To look at one is to make the
+queue from the ledger and ask it; to run it is to hand the same queue to a backend. So status, plan and run never
+disagree.
+"""
 
 from __future__ import annotations
 
@@ -190,6 +195,7 @@ def run_study(
 
     opened, options = with_ledger(ledger, options)
     plan = _plan(study)
+    # Whether it fits is known here alone: on this machine's memory, or by what the user says of the devices.
     here = options.address is None and options.gpus_per_trial == 0
     if here or device_bytes:
         checked = study_plan(
@@ -324,5 +330,5 @@ def _queue(
     def at_pace(spec: TrialSpec) -> float:
         return queue.device_seconds / queue.flops * spec.regime.flops if queue.flops else 0.0
 
-    queue.expected = expected or at_pace
+    queue.expected = expected or at_pace  # set late: the pace is that of this very queue's trials
     return queue

@@ -1,4 +1,8 @@
-"""Plan, cost and run one sweep, one sampled search or one trial."""
+"""Plan, cost and run one sweep, one sampled search or one trial.
+
+`plan` turns names into a `Sweep`, which is a value: nothing is trained by it. `tune`, `sample` and `train` are one call
+of `tuneopt.run.spine.run` with another plan each, and return what `tuneopt.api.results` describes.
+"""
 
 from __future__ import annotations
 
@@ -131,6 +135,7 @@ def tune(
     goes on from there. Raises `InputError` when the backend cannot run a single trial.
     """
     opened, options = with_ledger(ledger, options)
+    # Ahead: a slot that the last trials of a wave leave idle costs more than a wrong guess now and then.
     queue = SchedulerQueue(OneSweep(sweep), known=recorded(opened), ahead=True)
     result = run(queue, backend_named(backend), options, observers)
     _account(opened, result, {"sweep": sweep.id})

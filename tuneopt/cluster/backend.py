@@ -1,6 +1,8 @@
 """The Ray backend: trials in warm workers of Ray Tune, on this machine or a cluster.
 
-Tune keeps nothing: its folder is temporary, records and checkpoints are the workers' own.
+Tune brings the loop, the workers and their restarts; nothing else of it is used. It keeps nothing: its folder is
+temporary, records and checkpoints are the workers' own. `tuneopt.cluster.tuning` holds the three objects that Tune
+calls, `tuneopt.cluster.trainable` is what runs in a worker, and `tuneopt.cluster.ranks` spreads a trial over several.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class RayBackend:
             for scale in (*plan.scales, *options.parallel)
         }
         first = as_compiled(options, plan.coming(1))
+        # Compiling begins before Ray starts, and both take seconds: the first worker finds its kernels in the cache.
         with ExitStack() as stack:
             if first and first[0].compile and options.address is None and options.gpus_per_trial == 0:
                 stack.enter_context(compiling(first[0], WORKER_ENVIRONMENT))
@@ -83,16 +86,18 @@ class RayBackend:
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=TuneScheduler(searcher),
-                    num_samples=-1,
+                    num_samples=-1,  # until the searcher says that it has finished
                     # A trial on ranks that is cut ends with its worker, which has nothing to keep warm.
                     reuse_actors=not (controller.plan.judges and options.distributed),
                     max_concurrent_trials=slots,
+                    # Tune's own names hold the whole configuration, which is longer than a file's name may be.
                     trial_dirname_creator=lambda trial: str(trial.trial_id),
                 ),
                 run_config=tune.RunConfig(
                     name=controller.plan.id,
                     storage_path=scratch,
                     callbacks=[TuneCallback(searcher)],
+                    # A trial's checkpoints are its own, and go on under its id whatever Tune calls it.
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                     verbose=0,

@@ -1,4 +1,8 @@
-"""The Ray Tune trainable: one trial of a sweep in a warm worker."""
+"""The Ray Tune trainable: one trial in a warm worker, from its configuration to its record.
+
+The worker writes the record itself, before Tune or the driver hears of the result: a driver that dies a moment later
+loses nothing, and one that is started anew finds the trial done.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The options that say what a run tells about itself, and what follows from them."""
+"""The options that say what a run tells about itself, and what follows from them: before a run, during it, at its end.
+
+With ``--log-format json`` a collector reads stderr, so nothing but JSON lines may stand there: no display, no notes.
+"""
 
 from __future__ import annotations
 

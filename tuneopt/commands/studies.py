@@ -1,4 +1,8 @@
-"""``tuneopt study plan|run|status``."""
+"""``tuneopt study plan|run|status``: parse, call one function of the API, print its result.
+
+A status is printed the same way while a study runs, when it has ended and when it was simulated: all three are the same
+document.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``tuneopt tune`` and ``tuneopt train``."""
+"""``tuneopt tune`` and ``tuneopt train``: parse, call one function of the API, print its result.
+
+Order matters at the start of a command. What a user mistyped is answered before anything slow or lasting happens: names
+first, then the ledger's address, then what can run at all, and only then is text tokenized or Ray started.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,8 @@ from tuneopt.commands.options import (
     Space,
     Start,
     Zero,
+    parse_grids,
+    parse_values,
     show,
 )
 
@@ -93,8 +99,8 @@ def tune(
     opened = open_ledger(ledger)  # before any text is tokenized
     sweep, loaded = api.plan(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
-        overrides=api.parse_values(set_ or [], "--set"), grids=api.parse_grids(grid or []),
-        starts=api.parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
+        overrides=parse_values(set_ or [], "--set"), grids=parse_grids(grid or []),
+        starts=parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
         precision=precision, compile=compile,
     )  # fmt: skip
     # A batch that does not divide is refused before Ray starts, and by --dry-run.
@@ -156,7 +162,7 @@ def train(
     opened = open_ledger(ledger)
     spec, loaded = api.single_trial(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
-        overrides=api.parse_values(set_ or [], "--set"), seed=seed, precision=precision, compile=compile,
+        overrides=parse_values(set_ or [], "--set"), seed=seed, precision=precision, compile=compile,
     )  # fmt: skip
     quiet = json_ or not watching.display
     with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as trackers:

@@ -1,4 +1,8 @@
-"""The events of a trial's log in words."""
+"""The events of a trial's log in words.
+
+A log may come from another release, or from a file that somebody edited: an event that is not as expected is shown
+field by field, and control characters are spelt out, since they could steer a terminal.
+"""
 
 from __future__ import annotations
 

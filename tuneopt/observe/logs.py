@@ -36,6 +36,7 @@ def configure(level: str | None, form: str, write: Callable[[str], object]) -> b
     formatter = JsonLines() if form == "json" else TextLines(terse=("ray",) if level is None else ())
     handler = Shown(formatter, _to_stderr if form == "json" else write)
     logger = logging.getLogger("tuneopt")
+    # A second call, as in tests and notebooks, replaces what the first one set up.
     for old in [held for held in logger.handlers if isinstance(held, Shown)]:
         logger.removeHandler(old)
     logger.addHandler(handler)

@@ -36,7 +36,8 @@ class Narrator(Observer):
         log.info("started", extra={**about(spec), "event": "started"})
 
     def points(self, spec: TrialSpec, points: Sequence[CurvePoint], worker: Worker | None = None) -> None:
-        """The newest curve point."""
+        """The newest curve points."""
+        # Points come by the thousand; nothing is formatted unless somebody reads them.
         if log.isEnabledFor(logging.DEBUG):
             for point in points:
                 figures = {"step": point.step, "steps": spec.steps, "select_loss": point.select_loss}

@@ -1,4 +1,9 @@
-"""Finds out now and then why a run waits: who has a slot, who has none, since when, and what their logs say."""
+"""Finds out now and then why a run waits: who has a slot, who has none, since when, and what their logs say.
+
+Three parts: `Waits` gathers facts, `tuneopt.observe.waiting` makes one sentence of them (a pure function), and
+`WaitTimer` asks from a thread of its own, because the driver's loop may be what hangs. Nothing here may raise into the
+run: a run that waits is bad enough.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +53,7 @@ class Waits:
     def facts(self) -> Facts:
         """The moment as the driver alone knows it."""
         now = self.state.clock()
-        handed_out = set(dict(self.state.plan.running))
+        handed_out = set(dict(self.state.plan.running))  # copied at once: the driver's thread goes on meanwhile
         running = {trial: heard for trial, heard in self.state.running.items() if trial in handed_out}
         queued = handed_out - running.keys()
         waiting = {f"queued {trial}" for trial in queued}
@@ -56,6 +61,7 @@ class Waits:
             waiting.add("idle")
         if not handed_out:
             waiting.add("nothing")
+        # What no longer waits is dropped, so that its time begins anew when it waits again.
         self._since = {name: self._since.get(name, now) for name in waiting}
         lasted = {name: now - since for name, since in self._since.items()}
         return Facts(
@@ -82,6 +88,7 @@ class Waits:
 
 
 def _running(trial: str, heard: RunningTrial, now: float) -> Running:
+    # The pace of this run alone: what a resumed trial had done before says nothing of this worker's speed.
     passed = heard.fraction - heard.first_fraction
     left = None
     if heard.last is not None and passed > 0:

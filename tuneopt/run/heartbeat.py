@@ -1,4 +1,8 @@
-"""What a running study has under way, written beside its ledger every few seconds, for whoever asks meanwhile."""
+"""What a running study has under way, written beside its ledger every few seconds, for whoever asks meanwhile.
+
+``tuneopt study status`` is another process, often on another machine: the ledger is all that it shares with the run.
+The file is no record. Losing it loses nothing, and one that stopped beating counts as left by a run that is gone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ SECONDS = 5.0
 """How often a running study writes down what is under way."""
 
 STALE_SECONDS = 60.0
-"""Age at which what a study last wrote down counts as left by a run that is gone."""
+"""Age at which what a study last wrote down counts as left by a run that is gone: a dozen beats, for slow stores."""
 
 
 class Heartbeat(Observer):

@@ -45,7 +45,7 @@ class InlineBackend:
         """Train trial after trial; models and compiled kernels are kept from one to the next."""
         from tuneopt.train.building import WarmModels
 
-        models = WarmModels()
+        models = WarmModels()  # it also sets one thread for sums, as in Ray's workers: equal bits
         while (spec := controller.ask()) is not None:
             try:
                 self._train(spec, controller, models)
@@ -60,6 +60,8 @@ class InlineBackend:
 
         options = controller.options
         assert options.ledger is not None, "trials leave their records in a ledger"
+        # A plan asks the ledger before it hands a trial out, but another process may have ended it since; and a plan of
+        # a single trial does not ask.
         if options.ledger.sound(spec.id) is not None:
             controller.reused(spec)
             return
@@ -67,14 +69,14 @@ class InlineBackend:
         ledger = marked(options.ledger, controller.plan.marks)
         corpus = self.corpus or load_corpus(options.corpus, vocab_size=spec.regime.corpus.vocab_size)
         parallel = options.parallel.get(spec.regime.scale.name, ParallelConfig())
-        taken = 0.0
+        taken = 0.0  # seconds at the newest curve point
 
         def on_point(point: CurvePoint) -> None:
             nonlocal taken
             taken = point.seconds
             controller.points(spec, [point], taken)
             if not controller.goes_on(spec, point.step / spec.steps, point.select_loss, taken):
-                raise _CutError
+                raise _CutError  # through the training code: nothing is written, and the checkpoint stays
 
         try:
             if parallel.distributed:
