@@ -21,11 +21,15 @@ from tuneopt.errors import NoRoomError, no_room
 from tuneopt.ledger.files import RemoteFiles
 
 KEPT = 2
+"""Checkpoints that stay in the store, as in the folder of the trial."""
+
 END_SECONDS = 60.0
 """How long the end of a trial waits for an upload under way to notice that it is not wanted any more."""
 
 _NAME = re.compile(r"step-(\d{9})\.json")
 _CHUNK = 8 << 20
+"""Bytes that are read and hashed at a time: what an upload holds in memory, and how soon it notices the end."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -92,6 +96,7 @@ class Mirror:
             with self._turn:
                 self._turn.wait_for(lambda: self._waiting is not None)
                 assert self._waiting is not None
+                # Taken and marked busy under one lock, so that `settle` never sees neither.
                 (step, path), self._waiting, self._busy = self._waiting, None, True
             try:
                 if not self._ended:
@@ -112,7 +117,7 @@ class Mirror:
             opened = [(each.name, stack.enter_context(each.open("rb"))) for each in files]
             for name, file in opened:
                 described[name] = self._put(file, f"{self.prefix}/{folder}/{name}")
-        if self._ended:
+        if self._ended:  # what was put of it goes with the whole folder (`clear`)
             return
         plain = {"step": step, "folder": folder, "whole": path.name, "files": described}
         self.objects.replace(f"{self.prefix}/step-{step:09d}.json", json.dumps(plain).encode())
@@ -132,7 +137,7 @@ class Mirror:
         name = f"{self.prefix}/step-{step:09d}.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
             folder = json.loads(self.objects.read(name))["folder"]
-            self.objects.delete(name)
+            self.objects.delete(name)  # first: without a description nobody reads half a checkpoint
             self.objects.delete_tree(f"{self.prefix}/{_plain_name(folder)}")
 
     def _download(self, step: int, folder: Path) -> None:

@@ -118,8 +118,8 @@ class PieceShards(Shards):
         return piece[: self.extents[name][1]]
 
 
-Read = Callable[[str], Tensor]
-Write = Callable[[str, Tensor], Any]
+FlatTensors = Callable[[str], Tensor]
+"""Flat tensors by name: whole ones, or this rank's pieces of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,10 @@ class Piece:
     name: str
     start: int
     count: int
+
+    def within(self, whole: FlatTensors) -> Tensor:
+        """Its place in the whole tensor, a view."""
+        return whole(self.name)[self.start : self.start + self.count]
 
 
 @dataclass(slots=True)
@@ -144,19 +148,14 @@ class PieceTransfer:
         """Wait for it, call ``write(piece, values)`` for everything that arrived, and let go of its memory."""
         assert self._arriving is not None, "a transfer is handed out once"
         self._handle.wait()
-        position = 0
-        for piece in self._pieces:
-            write(piece, self._arriving[position : position + piece.count])
-            position += piece.count
+        sizes = [piece.count for piece in self._pieces]
+        for piece, values in zip(self._pieces, torch.split(self._arriving, sizes), strict=True):
+            write(piece, values)
         self._sent = self._arriving = None
 
-    def fill(self, whole: Read) -> None:
-        """`hand_out` at an owner: every piece to its place in the flat tensor ``whole(name)``."""
-
-        def write(piece: Piece, values: Tensor) -> None:
-            whole(piece.name)[piece.start : piece.start + piece.count].copy_(values)
-
-        self.hand_out(write)
+    def fill(self, whole: FlatTensors) -> None:
+        """`hand_out` at an owner: every piece to its place in the whole tensor."""
+        self.hand_out(lambda piece, values: piece.within(whole).copy_(values))
 
 
 class Exchange:
@@ -181,22 +180,18 @@ class Exchange:
         """The number of buckets."""
         return len(self._outgoing)
 
-    def to_owners(self, number: int, piece: Read) -> PieceTransfer:
-        """Send bucket ``number`` to its owners, from this rank's flat ``piece(name)``; all ranks together."""
-        return self._send(self._outgoing[number], self._incoming[number], lambda part: piece(part.name))
+    def to_owners(self, number: int, pieces: FlatTensors) -> PieceTransfer:
+        """Send bucket ``number`` to its owners, from this rank's ``pieces``; all ranks together."""
+        return self._send(self._outgoing[number], self._incoming[number], lambda piece: pieces(piece.name))
 
-    def to_holders(self, number: int, whole: Read) -> PieceTransfer:
-        """Send bucket ``number`` back to those who hold its pieces, from the owners' flat ``whole(name)``."""
-
-        def read(part: Piece) -> Tensor:
-            return whole(part.name)[part.start : part.start + part.count]
-
-        return self._send(self._incoming[number], self._outgoing[number], read)
+    def to_holders(self, number: int, whole: FlatTensors) -> PieceTransfer:
+        """Send bucket ``number`` back to those who hold its pieces, from the owners' ``whole`` tensors."""
+        return self._send(self._incoming[number], self._outgoing[number], lambda piece: piece.within(whole))
 
     def _send(
         self, outgoing: list[list[Piece]], incoming: list[list[Piece]], read: Callable[[Piece], Tensor]
     ) -> PieceTransfer:
-        device = self._ranks.device
+        device = self._ranks.device  # offloaded gradients and updates travel through the device, too
         values = [read(piece).to(device, torch.float32) for pieces in outgoing for piece in pieces]
         sent = torch.cat(values) if values else torch.empty(0, device=device)
         arriving_counts, sent_counts = (

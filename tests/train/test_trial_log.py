@@ -83,7 +83,7 @@ def test_what_ends_a_trial_is_in_its_log_and_on_the_error(module_spec, corpus: C
     logged = events(ledger, spec.id)
     assert [event["event"] for event in logged][-2:] == ["error", "failed"]
     assert logged[-2]["text"] == "ZeroDivisionError: division by zero"
-    assert "test_logged.py" in logged[-2]["traceback"]
+    assert "test_trial_log.py" in logged[-2]["traceback"]
     assert caught.value.__notes__ == [f"the trial's log: {log_address(ledger, spec.id)}"]
 
 
@@ -103,7 +103,7 @@ def test_warnings_of_any_library_are_kept_and_still_shown(ledger: Ledger, recwar
         ("warning", "warning", "deprecated"),
         ("warning", "error", "could not write"),
     ]
-    assert logged[0]["logger"] == "some.library" and "test_logged.py" in logged[1]["where"]
+    assert logged[0]["logger"] == "some.library" and "test_trial_log.py" in logged[1]["where"]
     assert "OSError: disk" in logged[2]["traceback"]
     logging.getLogger("some.library").warning("after the trial")
     assert len(events(ledger, "t1")) == 3, "what comes after belongs to no trial"
