@@ -1,14 +1,15 @@
 """The update check: the proof that a trial's named optimizer ran.
 
-Beside the first steps of a trial it runs the optimizer's reference (`tuneopt.optim.reference`) in float64 on a few
+During the first steps of a trial it runs the optimizer's reference (`tuneopt.optim.reference`) in float64 on a few
 watched parameters: the gradients as the optimizer gets them, averages followed independently from step 0,
 hyperparameters from the trial's specification, routes from names and shapes. It compares with what the parameters
-really did. Nothing of the optimizer's own is trusted: neither state nor settings, groups or routes.
+really did. Nothing of the optimizer's own is trusted: neither state nor settings, groups or routes. Only a class
+without a reference is asked for its state, and a check without a trial for what the optimizer was built with.
 
 Watched are, of every kind of parameter (square, tall and wide matrices, embedding, head, vectors), the first and the
-last one. Elementwise rules follow `reference.SAMPLE` entries of each, SOAP one block of a large matrix, the others
-whole matrices. At 1.2b that is at most 1 GiB and a few TFLOP in float64 for Muon, for three steps; at nano scales it
-is below 0.1 s. Nothing is changed, and nothing is kept when enough was seen.
+last one (`tuneopt.optim.watching`). Elementwise rules follow `reference.SAMPLE` entries of each, SOAP one block of a
+large matrix, the others whole matrices. At 1.2b that is at most 1 GiB, and for Muon 1 TFLOP a step in float64, for
+three steps; a trial at nano-65k spends 0.02 to 0.6 s on it. Nothing is changed, and all is dropped at the end.
 """
 
 from __future__ import annotations
@@ -279,9 +280,8 @@ class UpdateCheck:
             expected = f"distance to the reference step, relative and beyond rounding, <= {bound:g}"
             measured = errors[worst] if worst else None
             lost = any(follower.diverged for follower in followers)
-            yield Check(
-                name, bool(errors) and not failed and not lost, measured, expected, detail if errors else "not measured"
-            )
+            passed = bool(errors) and not failed and not lost
+            yield Check(name, passed, measured, expected, detail if errors else "not measured")
 
     def _generic_claims(self) -> Iterator[Check]:
         movers = [follower for follower in self._followers if isinstance(follower, Mover)]
@@ -298,10 +298,8 @@ class UpdateCheck:
         if due or came:
             expected = "steps with an estimate of the Hessian that was not due, or without one that was, 0"
             wrong = set(due) ^ set(came)
-            name = f"{next(iter(self._references))}.refresh"
-            yield Check(
-                name, not wrong, float(len(wrong)), expected, f"estimates after the steps {came}, due after {due}"
-            )
+            detail = f"estimates came after steps {came}, and were due after {due}"
+            yield Check(f"{next(iter(self._references))}.refresh", not wrong, float(len(wrong)), expected, detail)
 
     def _obstacles(self) -> list[str]:
         """Why nothing can be said about the rule, if so: no other words of a failed check would be true."""
@@ -339,7 +337,7 @@ def judged(checks: Sequence[Check], obstacles: Iterable[str]) -> Proof:
     if len(unseen) == len(failed):
         return Proof("not measurable", f"{', '.join(unseen)}: no step stood out from rounding", tuple(checks))
     worst = ", ".join(check.name for check in failed if check.measured is not None)
-    return Proof("failed", f"not the steps of the named optimizer: {worst}", tuple(checks))
+    return Proof("failed", f"parameters did not move as the named optimizer moves them: {worst}", tuple(checks))
 
 
 def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What an update check watches: parameters by their kind, each followed in float64, or only seen to move."""
+"""What an update check watches: parameters by their kind, each followed in float64, or only seen to move.
+
+Kinds and routes are read off names and shapes here, apart from `tuneopt.optim.routing`, whose result they check.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,7 @@ class Follower:
             self.undetermined += 1
             return
         size = float(due.norm())
-        # The parameter is stored in its own precision, and what `determined` leaves out takes its share of that along.
+        # Storing the parameter rounds it. What `determined` leaves out takes its share of the rounding along.
         noise = torch.finfo(parameter.dtype).eps * float(before.norm()) * math.sqrt(due.numel() / before.numel())
         if h["learning_rate"] == 0 or size == 0:
             if bool((now != before).any()):
@@ -118,12 +121,9 @@ class Follower:
 
     def _part(self, tensor: Tensor, h: Mapping[str, Any]) -> Tensor:
         """What is followed of a parameter-shaped tensor, in float64."""
-        tensor = tensor.detach()
-        if self.watch.transposed:
-            tensor = tensor.mT
-        tensor = (
-            tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor.reshape(-1) if not tensor.ndim else tensor
-        )
+        tensor = tensor.detach().mT if self.watch.transposed else tensor.detach()
+        if tensor.ndim not in (1, 2):  # a scalar as a vector of one, more dimensions as a matrix
+            tensor = tensor.reshape(len(tensor), -1) if tensor.ndim else tensor.reshape(1)
         if self.watch.pieces > 1:
             tensor = tensor.chunk(self.watch.pieces)[self.piece]
         return self.reference.part(tensor, h).to(torch.float64, copy=True)
@@ -177,9 +177,8 @@ def generic_claims(rule: str, movers: Sequence[Mover]) -> Iterator[Check]:
         expected = "generic: largest change of an entry at learning rate 0 is 0"
         yield Check(f"{rule}.rate", max(rest) == 0, max(rest), expected, f"{len(rest)} measurements; {GENERIC}")
     expected = "generic: smallest of the largest changes of an entry is above 0"
-    yield Check(
-        f"{rule}.moved", bool(seen) and smallest > 0, smallest if math.isfinite(smallest) else None, expected, watched
-    )
+    measured = smallest if math.isfinite(smallest) else None
+    yield Check(f"{rule}.moved", bool(seen) and smallest > 0, measured, expected, watched)
     yield Check(f"{rule}.finite", bool(seen) and bad == 0, float(bad), "generic: no NaN or infinity", watched)
     expected = "generic: state for every watched parameter, or for none"
     held = f"{sum(mover.state_bytes for mover in movers)} bytes of state for {watched}"

@@ -2,7 +2,7 @@
 
 A reference is two pure functions. They share nothing with the fast code: no kernels, no stacks, no state layout, and
 none of its settings. The tests run them for whole trainings, and the update check of a trial (`tuneopt.optim.proof`)
-runs them beside the first steps. One file holds one optimizer, and its ``RULES`` name the rules of its parameters.
+runs them along with the first steps. One file holds one optimizer, and its ``RULES`` name the rules of its parameters.
 
 Hyperparameters ``h`` carry the words of the search spaces (``learning_rate``, ``beta1``, ``epsilon``, ...) and:
 ``learning_rate`` is the rate of this step, ``weight_decay`` is 0 for a parameter that does not decay, ``name`` is the

@@ -2,7 +2,7 @@
 eigenbasis of Shampoo's factors, block by block; everything but hidden matrices has AdamW.
 
 The first moment stays in the original basis and is rotated anew at each step, as in the paper. Bases are eigenvectors,
-which rounding turns freely where eigenvalues are equal, nearly equal or 0 beside the largest. What is sure are the
+which rounding turns freely where eigenvalues are equal, nearly equal or next to 0. What is sure are the
 directions of well separated eigenvalues, and the claim is about the update between those (`determined`).
 """
 
@@ -120,7 +120,7 @@ def apart(values: Tensor) -> Tensor:
 def determined(difference: Tensor, state: State) -> Tensor:
     """Q_l^T D Q_r of each block where it is sure: rows and columns of sure directions, entries that are not small.
 
-    Adam divides by the root of v, and so blows up what a turn by 2e-5 mixes into an entry that is small beside others.
+    Adam divides by the root of v, and so blows up what a turn by 2e-5 mixes into an entry that is small among others.
     """
     # The block size is not known here, but the first blocks of rows and columns say it.
     size = max(len(state["left"][0]["sure"]), len(state["right"][0]["sure"]))
