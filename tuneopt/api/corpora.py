@@ -164,6 +164,7 @@ def inspect_corpus(corpus: str, scale: str, ratio: float) -> CorpusLook:
 def _samples(corpus: Corpus, name: str) -> list[CorpusSample]:
     """The first documents of a split where a recipe kept them apart; else the beginning of its text."""
     split, recipe = corpus.split(name), corpus.manifest.recipe
+    texts: list[tuple[str | None, Any]]
     if recipe is None:
         head = split.windows(1).take(range(min(SAMPLE_CHARACTERS, split.tokens - 1)))[:, 0]
         texts = [(None, head)]
