@@ -65,6 +65,8 @@ ledger of a newer release        | tune -O soap --ledger newer                  
 ledger with no address           | tune -O soap --ledger ''                                     | ledger
 address that is none             | tune -O soap --no-compile --address nonsense --ledger new    | no Ray cluster
 address where nobody answers     | tune -O soap --no-compile --address 127.0.0.1:1 --ledger new | no Ray cluster
+backend that is none             | tune -O soap --backend ry                                     | did you mean 'ray'
+backend with no use for one      | tune -O soap --backend inline --address auto                 | leave out --address
 train: unknown optimizer         | train -O adamv                                               | did you mean 'adamw'
 train: unknown scale             | train -O adamw --scale huge                                  | nano-65k
 train: ledger that is a file     | train -O adamw --ledger a-file                               | a-file

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tuneopt.ledger import Ledger
 from tuneopt.spec import InputError
 from tuneopt.train.config import ParallelConfig
-
-if TYPE_CHECKING:
-    from tuneopt.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -158,11 +158,6 @@ class SchedulerQueue(Plan):
         return {name: entry.standing for name, entry in self._entries.items()}
 
     @property
-    def tasks(self) -> Mapping[str, Task]:
-        """Every task so far, by sweep id."""
-        return {name: entry.standing.task for name, entry in self._entries.items()}
-
-    @property
     def device_seconds(self) -> float:
         """Device seconds of every trial that ended, earlier runs included."""
         return self._spent
