@@ -139,8 +139,8 @@ class TestProof(HonestRuns):
 
 
 def test_a_far_refresh_is_not_waited_for():
-    proof, witness, _ = watch(Sophia, hessian_interval=100)
-    assert proof.passed and witness.complete
+    proof, check, _ = watch(Sophia, hessian_interval=100)
+    assert proof.passed and check.complete
     assert not any("refresh" in check.name for check in proof.checks)
 
 
