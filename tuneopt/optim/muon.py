@@ -7,8 +7,8 @@ p <- p - lr (u + wd p)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,9 +54,12 @@ class MuonRule(MatrixRule):
 
     name = "muon"
     state = ("momentum_buffer",)
-    update: ClassVar[Callable[..., Tensor]] = staticmethod(muon_update)
     epsilon: ClassVar[str] = "muon_epsilon"
     """The setting that is the update's eps."""
+
+    def update(self, *tensors: Tensor, **settings: Any) -> Tensor:
+        """`muon_update`, looked up when it is called, so that tests may put a wrong one in its place."""
+        return muon_update(*tensors, **settings)
 
     def constants(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
         """The scale of each matrix, which its stack no longer tells: there the short side comes first."""

@@ -8,7 +8,7 @@ p <- p - lr (u + wd p)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -59,8 +59,11 @@ class ScionRule(MuonRule):
     """Scion for hidden matrices; state, scale and everything but the update are Muon's."""
 
     name = "scion"
-    update = staticmethod(scion_update)
     epsilon = "scion_epsilon"
+
+    def update(self, *tensors: Tensor, **settings: Any) -> Tensor:
+        """`scion_update`."""
+        return scion_update(*tensors, **settings)
 
 
 class SignumRule(ElementwiseRule):
