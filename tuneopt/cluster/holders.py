@@ -1,4 +1,9 @@
-"""A look at a cluster from the driver: does it answer, what is in use, by whom, and what its autoscaler does."""
+"""A look at a cluster from the driver: does it answer, what is in use, by whom, and what its autoscaler does.
+
+For the line that says why a sweep waits (`tuneopt.observe.waiting`). That line matters most when the cluster is broken,
+and then Ray's own calls hang for minutes, or raise. So a plain socket is tried first, and Ray is asked on a thread that
+may be left behind.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,14 @@ from typing import Any
 from tuneopt.observe.waiting import Cluster
 
 ANSWER_SECONDS = 5.0
-"""How long the cluster's control service may take to accept a connection, and then to answer."""
+"""How long the cluster's control service may take to accept a connection, and then to answer. It answers within
+milliseconds; the driver does nothing else meanwhile."""
 
 
 def look_at_cluster(machines: int = 0) -> Cluster:
     """What can be said of the cluster that this driver is connected to; never raises and never hangs.
 
-    ``machines`` is the number of machines that were there when the run began.
+    ``machines`` is the number of machines that were there when the run began; fewer now means that some died.
     """
     import ray
 
@@ -27,8 +33,8 @@ def look_at_cluster(machines: int = 0) -> Cluster:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:
         return Cluster(address, lost=str(error))
-    found = within(ANSWER_SECONDS, lambda: _look(address, machines))
-    return found or Cluster(address, lost=f"it accepts connections but gave no answer in {ANSWER_SECONDS:g} seconds")
+    look = within(ANSWER_SECONDS, lambda: _look(address, machines))
+    return look or Cluster(address, lost=f"it accepts connections but gave no answer in {ANSWER_SECONDS:g} seconds")
 
 
 def within(seconds: float, call: Callable[[], Cluster]) -> Cluster | None:
@@ -38,9 +44,10 @@ def within(seconds: float, call: Callable[[], Cluster]) -> Cluster | None:
     def run() -> None:
         try:
             results.append(call())
-        except Exception:
+        except Exception:  # Ray raises many kinds; to the caller no answer is no answer
             return
 
+    # A daemon: a call that never returns must not keep the driver from ending.
     thread = threading.Thread(target=run, daemon=True, name="cluster-look")
     thread.start()
     thread.join(seconds)
@@ -49,7 +56,7 @@ def within(seconds: float, call: Callable[[], Cluster]) -> Cluster | None:
 
 def _look(address: str, machines: int) -> Cluster:
     import ray
-    from ray._private.state import state
+    from ray._private.state import state  # what `ray list actors` shows, without the dashboard that it would ask
 
     alive = sum(bool(node["Alive"]) for node in ray.nodes())
     job = ray.get_runtime_context().get_job_id()
@@ -72,7 +79,10 @@ def usage(total: Mapping[str, float], free: Mapping[str, float]) -> str:
 
 
 def holders(actors: Sequence[Mapping[str, Any]], jobs: Sequence[Mapping[str, Any]], own: str) -> tuple[str, ...]:
-    """Living actors of other drivers, the most numerous first; a driver by its process, not by its command line."""
+    """Living actors of other drivers (not of the job ``own``), the most numerous first.
+
+    A driver is named by its process: command lines may hold secrets of other users, and these words get into logs.
+    """
     drivers = {job["JobID"]: f"process {job['DriverPid']} on {job['DriverIPAddress']}" for job in jobs}
     counts = Counter(
         (str(actor["ActorClassName"]), str(actor["JobID"]))
@@ -97,5 +107,5 @@ def _autoscaler(address: str) -> tuple[str, ...]:
     ]
     return (
         *([f"the autoscaler starts {', '.join(starting)}"] if starting else []),
-        *([f"the autoscaler could not start {', '.join(failed[-3:])}"] if failed else []),
+        *([f"the autoscaler could not start {', '.join(failed[-3:])}"] if failed else []),  # it tries again: the newest
     )

@@ -1,7 +1,13 @@
 """Encoding a recipe's units on a cluster with Ray Data; the same rows as from the processes of one machine.
 
-Units go out in groups, a data set each, so that no more is encoded than the mixture will soon want. What comes back
-through Ray's object store is written to the driver's disk, so only the text has to be within reach of all machines.
+An `EncoderPool` of `tuneopt.data.recipe.workers`: units of text in, files of encoded rows out, in any order. Units go
+out in groups, a Ray data set each, because a data set cannot be added to while it runs, and one of all units would
+encode more than the mixture will ever want. What comes back through Ray's object store is written to the driver's disk,
+so only the text has to be within reach of all machines.
+
+A block that comes back holds rows of several units, and nothing in Ray Data says where a unit ends. So each row carries
+``place``, its unit's index in the group, and ``said``: null on a row of text, and on the row that ends a unit a text,
+empty where all went well and the error's sentence where it did not (an exception would arrive wrapped in Ray's own).
 """
 
 from __future__ import annotations
@@ -23,7 +29,8 @@ from tuneopt.data.recipe.units import EncodingJob, Unit, encode_unit, schema, wr
 from tuneopt.spec import InputError
 
 AHEAD = 4
-"""Units for every core of the cluster that are encoded or wait for the mixture."""
+"""Units for every core of the cluster that are encoded or wait for the mixture: enough that no core waits for the one
+unit that the mixture wants next, few enough that the driver's disk holds them."""
 
 GROUPS = 3
 """Data sets at once: while the last units of one are encoded, the next one keeps the cores busy."""
@@ -34,12 +41,13 @@ class RayPool:
 
     def __init__(self, job: EncodingJob, folder: Path) -> None:
         self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self.ahead = AHEAD * self._cores
+        self.ahead = AHEAD * self._cores  # how many units the mixture may submit before it collects
         self._folder, self._kind = folder, schema(job.vocab_size)
-        self._job = ray.put(job)
+        self._job = ray.put(job)  # once for all groups: it holds the tokenizer
         self._waiting: list[Unit] = []
-        self._running = 0
+        self._running = 0  # groups
         self._closed = threading.Event()
+        # A finished unit, the error that ends everything, or None for a group that has ended.
         self._done: Queue[tuple[Unit, Path] | Exception | None] = Queue()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -67,25 +75,26 @@ class RayPool:
             threading.Thread(target=self._follow, args=(group,), daemon=True).start()
 
     def _follow(self, group: Sequence[Unit]) -> None:
-        """Write a group's rows as they arrive."""
-        rows: dict[int, list[pa.RecordBatch]] = {}
+        """Write a group's rows as they arrive; a thread's life."""
+        rows: dict[int, list[pa.RecordBatch]] = {}  # of units that have not ended, by place
         try:
             for table in _encoded(self._job, group):
                 if self._closed.is_set():
                     return
                 for place, part in _by_unit(table):
-                    said = part.column("said")[-1].as_py()
-                    if said:
-                        raise InputError(said)
+                    end = part.column("said")[-1].as_py()
+                    if end:
+                        raise InputError(end)
+                    # The types of the file again, whatever Ray Data made of them on the way.
                     batches = part.select(self._kind.names).cast(self._kind).combine_chunks().to_batches()
-                    held = rows.setdefault(place, [])
-                    held += [batch for batch in batches if len(batch)]
-                    if said is not None:  # the last row stands for the unit's end
-                        path = write_rows(self._folder, group[place].stem, _without_end(held), self._kind)
+                    unit_rows = rows.setdefault(place, [])
+                    unit_rows += [batch for batch in batches if len(batch)]
+                    if end is not None:  # the last row stands for the unit's end
+                        path = write_rows(self._folder, group[place].stem, _without_end(unit_rows), self._kind)
                         del rows[place]
                         self._done.put((group[place], path))
             self._done.put(None)
-        except Exception as error:
+        except Exception as error:  # on a thread nobody would see it: `collect` raises it
             self._done.put(error)
 
     def close(self) -> None:
@@ -94,6 +103,7 @@ class RayPool:
 
 
 def _encoded(job: Any, group: Sequence[Unit]) -> Iterator[pa.Table]:
+    # A block for each unit and a task for each block; no prefetch, so that rows are written as soon as they are here.
     places = [{"place": place} for place in range(len(group))]
     data = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(
         encode_place, batch_size=1, batch_format="pyarrow", fn_kwargs={"job": job, "group": list(group)}, num_cpus=1
@@ -102,16 +112,17 @@ def _encoded(job: Any, group: Sequence[Unit]) -> Iterator[pa.Table]:
 
 
 def encode_place(batch: pa.Table, job: Any, group: Sequence[Unit]) -> Iterator[pa.Table]:
-    """The rows of one unit of a group, then a row that says that there are no more, or why there are none."""
+    """On a worker: the rows of one unit, then a row that says that there are no more, or why there are none."""
     place = batch.column("place")[0].as_py()
-    held: EncodingJob = ray.get(job)
+    encoding: EncodingJob = ray.get(job)
     said = ""
     try:
-        for rows in encode_unit(held, group[place]):
+        for rows in encode_unit(encoding, group[place]):
             yield _marked(rows, place, None)
     except InputError as error:
         said = str(error)
-    kind = schema(held.vocab_size)
+    kind = schema(encoding.vocab_size)
+    # The values mean nothing: the driver drops the row.
     end = {"fate": [255], "bytes": [0], "fingerprint": [0], "tokens": [[]], "runs": [[]]}
     yield _marked(pa.record_batch([pa.array(end[field.name], field.type) for field in kind], schema=kind), place, said)
 

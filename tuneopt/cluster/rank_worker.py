@@ -1,4 +1,9 @@
-"""One rank of a trial inside a Ray Train worker, which takes up trial after trial while there are any."""
+"""One rank of a trial inside a Ray Train worker, which takes up trial after trial while there are any.
+
+Three parties: the trial's Tune worker (`tuneopt.cluster.ranks`), the ranks, and between them `Line`, an actor that both
+can reach. Ray Train offers no way to hand a running worker more work, and its own reports wait for all ranks; the line
+carries the next trial one way and rank 0's progress the other (docs/decisions.md, "Trials on several ranks").
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,8 @@ if TYPE_CHECKING:
     from tuneopt.train.ranks import Ranks
 
 PATIENCE = 5.0
-"""Seconds that ranks keep their devices without a trial. Others may wait for these."""
+"""Seconds that ranks keep their devices without a trial. Others may wait for these, and the next trial of a sweep comes
+after tenths of a second (docs/decisions.md)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class Line:
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
+        self._patience = patience  # seconds
+        # A job's number is its position, so that all ranks mean the same one. Jobs that were taken up become None.
         self._jobs: list[Job | None] = []
         self._words: list[dict[str, Any]] = []
         self._closed = False
@@ -64,6 +71,7 @@ class Line:
         """Job ``number``, as soon as it is there; None when the ranks are to leave."""
         began = time.monotonic()
         while len(self._jobs) <= number:
+            # Once closed, for good: ranks that left one by one would leave the others waiting in a collective call.
             self._closed |= time.monotonic() - began > self._patience
             if self._closed:
                 return None
@@ -79,8 +87,8 @@ class Line:
         began = time.monotonic()
         while not self._words and time.monotonic() - began < seconds:
             await asyncio.sleep(0.02)
-        told, self._words = self._words, []
-        return told
+        fresh, self._words = self._words, []
+        return fresh
 
 
 def train_rank(config: dict[str, Any]) -> None:
@@ -97,7 +105,8 @@ def train_rank(config: dict[str, Any]) -> None:
 
     line, context = config["line"], train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device())
-    # A trial may just have ended: rank 0 says with which all begin.
+    # A trial may just have ended and another been given while the ranks ask, so that they hear different numbers.
+    # All begin with rank 0's.
     number = int(ranks.gather(ray.get(line.newest.remote()))[0])
     while (job := ray.get(line.job.remote(number))) is not None:
 
@@ -107,6 +116,7 @@ def train_rank(config: dict[str, Any]) -> None:
         try:
             _train(job, ranks, tell)
         except (OSError, InputError) as error:
+            # Ray Train would start the ranks again. Where that mends nothing, the Tune worker is told and gives up.
             if no_room(error) or isinstance(error, NoRoomError):
                 tell(no_room=True)
             elif isinstance(error, InputError):
@@ -124,17 +134,17 @@ def _train(job: Job, ranks: Ranks, tell: Any) -> None:
     adopt(job.spec.optimizer, job.source)
     corpus = load_corpus(job.corpus, vocab_size=job.spec.regime.corpus.vocab_size)
     run = TrialRun(job.spec, corpus, job.ledger, None, job.placement, job.keep_weights, ranks)
-    told = time.monotonic()
+    last_word = time.monotonic()
     while run.record is None:
         run.advance()
-        due = time.monotonic() - told >= job.report_seconds
+        due = time.monotonic() - last_word >= job.report_seconds
         if ranks.rank == 0 and due and run.training is not None and run.record is None:
-            told = time.monotonic()
+            last_word = time.monotonic()
             tell(
                 fraction=run.training.step / run.training.steps,
                 select_loss=run.training.curve[-1].select_loss,
                 busy_seconds=run.busy_seconds,
                 points=run.fresh_points(),
             )
-    if ranks.rank == 0:
+    if ranks.rank == 0:  # "reused" is what marks the last word (`Group.next_word`)
         tell(busy_seconds=run.busy_seconds, reused=run.reused)

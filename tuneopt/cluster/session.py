@@ -1,4 +1,9 @@
-"""Connecting to Ray: a cluster by its address, or this machine."""
+"""Connecting to Ray: a cluster by its address, or this machine.
+
+`connect` is the one way in. It tells Ray to be quiet, starts or finds it, counts how many trials it can ever hold at
+once, and takes everything back at the end. What it works around in Ray 2.60 stands in `tuneopt.cluster.ray_fixes`. A
+request that can never be met is refused here in one sentence: Ray itself would wait for machines for ever.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +25,21 @@ from tuneopt.spec import InputError
 from tuneopt.train.config import PAUSE_VARIABLE
 
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""One thread for each trial: OpenMP's spinning collapses when two processes want the same cores."""
+"""One thread for each trial: OpenMP's spinning collapses when two processes want the same cores. The number of threads
+also orders sums, so that it must not follow from a machine's cores."""
 
 CONNECT_SECONDS = 5.0
-"""How long a cluster may take to answer a connection."""
+"""How long a cluster may take to accept a connection; Ray itself tries for minutes."""
 
 _SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_DEDUP_LOGS": "0",  # it would hold lines back to count repeats
     # Ray 2.60 warns at each start about what this will mean one day (ray-project/ray, pull request 54928).
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a CSV, a JSON and a TensorBoard file for each trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: Tune's first one would wait for the running trials
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's own snapshots grow with every trial, and nothing reads them
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # a warning about those snapshots
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's table of trials, on stdout
     "RAY_ROTATION_MAX_BYTES": str(16 << 20),  # of each of Ray's log files; a long run would fill the disk with them
     "RAY_ROTATION_BACKUP_COUNT": "2",
@@ -42,7 +48,10 @@ _SETTINGS = {
 
 
 def worker_environment() -> dict[str, str]:
-    """What every worker finds in its environment: one thread, and the driver's own pause between checkpoints."""
+    """What every worker finds in its environment: one thread, and the driver's own pause between checkpoints.
+
+    A worker inherits the environment of Ray's daemon, which on a cluster is another machine's.
+    """
     pause = os.environ.get(PAUSE_VARIABLE)
     return {**WORKER_ENVIRONMENT, **({PAUSE_VARIABLE: pause} if pause else {})}
 
@@ -74,7 +83,7 @@ def connect(
     if address:
         check_address(address)
     address = None if address == "local" else address
-    import ray
+    import ray  # after the settings: Ray reads some of them when it is imported
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     before = signal.getsignal(signal.SIGTERM)
@@ -85,13 +94,15 @@ def connect(
     folder = None if address else clearing.enter_context(scratch())
     if not address:
         guard_token()
+    # `core_said` gives what Ray's core printed: only there stands that a cluster wants a secret. A local Ray listens on
+    # the loopback address alone while it starts.
     with core_messages() if address else loopback() as core_said:
         try:
             ray.init(
                 address=address or "local",
-                include_dashboard=None if address else False,
-                configure_logging=False,
-                log_to_driver=False,
+                include_dashboard=None if address else False,  # a cluster's dashboard is its own
+                configure_logging=False,  # the driver's own logging stays as it is
+                log_to_driver=False,  # workers write into their trials' logs
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": worker_environment()},
                 _temp_dir=str(folder) if folder else None,
@@ -106,13 +117,15 @@ def connect(
             # A cluster that grows with its work has less now than it can have; one that is there has what it has.
             machines = (_machines(), _machines_to_come())
             wanted = {"CPU": cpus_per_trial, "GPU": gpus_per_trial}
-            held = {size: max(_trials(wanted, size, kind, together) for kind in machines) for size in {*ranks, 1}}
-            if not held[1]:
+            # How many trials fit at once, by their number of ranks; that of 1 tells which of two sentences is right.
+            room = {size: max(_trials(wanted, size, kind, together) for kind in machines) for size in {*ranks, 1}}
+            if not room[1]:
                 raise InputError(_too_small(wanted, [resources for kind in machines for resources, _ in kind]))
-            if not held[max(ranks)]:
+            if not room[max(ranks)]:
                 raise InputError(_too_few(wanted, max(ranks), machines, together))
-            yield Session(held[min(ranks)])
+            yield Session(room[min(ranks)])
         except KeyboardInterrupt:
+            # Where Ray is gone the watch interrupts this thread: Tune would wait for ever (`ray_fixes.lost`).
             if not watch.lost:
                 raise
         finally:
@@ -123,6 +136,7 @@ def connect(
 
 
 def _refused(address: str | None, error: Exception, said: str) -> str:
+    # Depending on who notices first, the secret is missed in Ray's core or in Python, in different words.
     if "Unauthenticated" in said or "authentication" in str(error).lower():
         return (
             f"the Ray cluster at {address!r} asks for a secret that this machine does not show; "
@@ -148,17 +162,17 @@ def _machines_to_come() -> list[tuple[dict[str, float], int]]:
 
 
 def _fit(wanted: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    """Trials that one machine holds at once."""
+    """Trials (or ranks) that one machine holds at once, by what is scarcest."""
     # The small number lets ten tenths of a GPU be a whole one.
-    held = [int(resources.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount]
-    return min(held, default=1)
+    counts = [int(resources.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount]
+    return min(counts, default=1)
 
 
 def _trials(
     wanted: Mapping[str, float], ranks: int, machines: Sequence[tuple[Mapping[str, float], int]], together: bool
 ) -> int:
-    """Trials of that many ranks that the machines hold at once."""
-    if together:
+    """Trials of that many ranks that the machines hold at once; ``machines`` are resources and how many have them."""
+    if together:  # what is left over on one machine does not add up with what is left over on another
         return sum(_fit(wanted, resources) // ranks * count for resources, count in machines)
     return sum(_fit(wanted, resources) * count for resources, count in machines) // ranks
 
@@ -169,7 +183,7 @@ def _too_few(
     machines: Sequence[Sequence[tuple[Mapping[str, float], int]]],
     together: bool,
 ) -> str:
-    each = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+    per_rank = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
     if together:
         most = max((_fit(wanted, resources) for kind in machines for resources, _ in kind), default=0)
         where = (
@@ -179,11 +193,11 @@ def _too_few(
     else:
         most = max(_trials(wanted, 1, kind, together) for kind in machines)
         where = f"the cluster, and all its machines hold {most}; use fewer ranks or add machines"
-    return f"a trial on {ranks} ranks needs {ranks} times {each} on {where}"
+    return f"a trial on {ranks} ranks needs {ranks} times {per_rank} on {where}"
 
 
 def _too_small(wanted: Mapping[str, float], machines: Sequence[Mapping[str, float]]) -> str:
-    largest = max(machines, key=lambda each: (each.get("GPU", 0.0), each.get("CPU", 0.0)), default={})
+    largest = max(machines, key=lambda resources: (resources.get("GPU", 0.0), resources.get("CPU", 0.0)), default={})
     return (
         f"a trial needs {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one machine, and the largest has "
         f"{largest.get('CPU', 0.0):g} CPUs and {largest.get('GPU', 0.0):g} GPUs; ask for less per trial or add machines"
