@@ -1,4 +1,9 @@
-"""Where the numbers of a sweep come from: text, environment, update check, routing, every trial, and its command."""
+"""Where the numbers of a sweep come from: text, environment, update check, routing, every trial, and its command.
+
+The folded end of a sweep's section (`tuneopt.report.section`), for a reader who doubts the first screen: enough to run
+the sweep again and to see that the trials are of one kind. Everything is read from records and the sweep's own
+description, so fields of dictionaries that a record holds are taken with a default: older releases left some of them
+out."""
 
 from __future__ import annotations
 
@@ -19,6 +24,7 @@ from tuneopt.spec import InputError, Value
 def corpus(view: SweepView) -> NamedValues:
     """The text that was trained on."""
     regime = view.sweep.regime
+    # The most: trials that diverged stopped short of the budget that all have in common.
     epochs = max((record.epochs for record in view.records.values()), default=None)
     seeds = view.sweep.seeds
     return NamedValues(
@@ -43,17 +49,20 @@ def corpus(view: SweepView) -> NamedValues:
 
 
 def environment(views: Sequence[SweepView]) -> NamedValues:
-    """Versions and hardware of the trials; what differs between them is counted."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    """Versions and hardware of the trials; what differs between them is counted, because it may explain a
+    difference."""
+    seen: dict[str, Counter[str]] = defaultdict(Counter)  # by fact, the trials that ran with each value
     for view in views:
         for record in view.every.values():
             for name, value in record.environment.items():
-                found[name][str(value)] += 1
+                seen[name][str(value)] += 1
     facts = [
         (name, next(iter(values)) if len(values) == 1 else
+         # Eight at most: the MFU differs in every trial of a GPU, and the ledger's export has them all.
          ", ".join(f"{value} ({plural(count, 'trial')})" for value, count in sorted(values.items())[:8]))
-        for name, values in sorted(found.items())
+        for name, values in sorted(seen.items())
     ]  # fmt: skip
+    # Records hold times as ISO 8601 in UTC, which are ordered as texts; 19 characters are those up to the seconds.
     times = [moment for view in views for record in view.every.values() for moment in (record.started, record.ended)]
     if times:
         facts.append(("first start, last end", f"{min(times)[:19]}Z, {max(times)[:19]}Z"))
@@ -64,7 +73,7 @@ def proof(view: SweepView) -> Table:
     """The checks that proved the winner's optimizer."""
     record = next(iter(view.winner), None)
     checks = record.proof.get("checks", []) if record is not None and record.proof else []
-    passed = sum(each.proof_passed is True for each in view.records.values())
+    passed = sum(record.proof_passed is True for record in view.records.values())
     rows = tuple(
         (str(check.get("name", "")), "passed" if check.get("passed") else "FAILED", _number(check.get("measured")),
          str(check.get("expected", "")), str(check.get("detail", "")))
@@ -88,7 +97,7 @@ def _number(value: Any) -> str:
 
 
 def routing(view: SweepView) -> Table:
-    """Which parameters went to which rule: like ones together."""
+    """Which parameters went to which rule: like ones together, since a model has dozens of one kind."""
     record = next(iter(view.winner), None)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for route in record.routing if record is not None else ():
@@ -110,7 +119,7 @@ def trials(view: SweepView, limit: int) -> Table:
     """Every trial, lowest loss first; above ``limit`` rows an even selection, which the remark says."""
     best = view.state.descent.incumbent
     records = sorted(
-        view.every.values(), key=lambda each: (each.select_loss is None, each.select_loss or 0.0, each.trial)
+        view.every.values(), key=lambda record: (record.select_loss is None, record.select_loss or 0.0, record.trial)
     )
     shown = [records[index] for index in spread(len(records), limit)]
     rows = tuple(
@@ -137,7 +146,7 @@ def trials(view: SweepView, limit: int) -> Table:
 
 
 def exact(value: Value) -> str:
-    """A value with all its digits."""
+    """A value with all its digits: the command has to give the same trial ids, where figures round."""
     return repr(value) if isinstance(value, float) else value_text(value)
 
 
@@ -159,20 +168,20 @@ def tune_command(view: SweepView) -> str:
 def changed(space: LadderSpace) -> list[tuple[str, str, tuple[Value, ...]]]:
     """What a sweep's space has changed of the declared one, as (--set, --grid or --start, name, values).
 
-    Empty where the declared space is not known here, such as one from a file.
-    """
+    Empty where the declared space is not known here, such as one from a file: the command then says less than it
+    should, and ``--space`` is for the reader to add."""
     try:
         declared = load_space(space.optimizer).on(space.ladder)
     except InputError:
         return []
     # What the command line would have to say: a coordinate that is pinned by --set, one with other values by --grid.
-    found: list[tuple[str, str, tuple[Value, ...]]] = []
+    options: list[tuple[str, str, tuple[Value, ...]]] = []
     for axis in space.axes:
         known = declared.by_name.get(axis.name)
         if known is None or known.values != axis.values:
-            found.append(("--set" if axis.pinned else "--grid", axis.name, axis.values))
+            options.append(("--set" if axis.pinned else "--grid", axis.name, axis.values))
         if not axis.pinned and (known is None or known.start != axis.start):
-            found.append(("--start", axis.name, (axis.start,)))
+            options.append(("--start", axis.name, (axis.start,)))
     fixed = dict(declared.fixed)
-    found += [("--set", name, (value,)) for name, value in space.fixed if fixed.get(name) != value]
-    return found
+    options += [("--set", name, (value,)) for name, value in space.fixed if fixed.get(name) != value]
+    return options

@@ -1,4 +1,9 @@
-"""What a report is about: the sweeps of a ledger, replayed, with the records of their trials."""
+"""What a report is about: the sweeps of a ledger, replayed, with the records of their trials.
+
+A ledger keeps what a sweep is and what each trial gave, and nothing of the path between: that is computed again here
+(`replay`), so a report always agrees with what a run of the sweep would do next. Figures and chapters read `StudyView`
+and `SweepView` alone; nobody beyond this file opens the ledger.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +47,7 @@ class SweepView:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What must be said beside results of another searcher, a sentence each."""
+        """What must be said with the results of another searcher, a sentence each."""
         if not self.search:
             return ()
         cut = self.search.get("cut")
@@ -69,16 +74,16 @@ class SweepView:
 
     @cached_property
     def every(self) -> Mapping[str, TrialRecord]:
-        """All finished trials that this sweep's budget was spent on or that it reused."""
+        """All finished trials that this sweep's budget was spent on or that it reused, by id."""
         return {**self.records, **self.ahead}
 
     @cached_property
     def launched(self) -> tuple[str, ...]:
-        """The trials that this sweep's own runs have run, as their accounts tell."""
+        """Ids of the trials that this sweep's own runs have run; the rest of ``records`` other sweeps had paid for."""
         return tuple(dict.fromkeys(name for run in self.runs for name in names_in(run.get("run"))))
 
     def device_seconds(self, *parts: str) -> float:
-        """Seconds of all trials times their devices: of ``parts`` of a trial's time, or of all of it."""
+        """Device seconds of all trials: in ``parts`` of their time (keys of `TrialRecord.seconds`), or in all of it."""
         return sum(
             devices(record) * sum(record.seconds[part] for part in parts or record.seconds)
             for record in self.every.values()
@@ -95,8 +100,8 @@ class SweepView:
 
     def seeds(self, config: Config) -> tuple[TrialRecord, ...]:
         """The comparable records of a configuration over the sweep's seeds."""
-        found = [self.record(config, seed) for seed in self.sweep.seeds]
-        return tuple(record for record in found if record is not None and record.comparable)
+        records = [self.record(config, seed) for seed in self.sweep.seeds]
+        return tuple(record for record in records if record is not None and record.comparable)
 
     @cached_property
     def start(self) -> tuple[TrialRecord, ...]:
@@ -140,16 +145,16 @@ class StudyView:
 
 
 class _ReadOnce(Ledger):
-    """A ledger that opens each record's file once."""
+    """A ledger that opens each record's file once: sweeps share trials, and a replay asks for each many times over."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        self.held: dict[str, TrialRecord | None] = {}
+        self.cache: dict[str, TrialRecord | None] = {}  # None: there is no such record
 
     def get(self, trial: str) -> TrialRecord | None:
-        if trial not in self.held:
-            self.held[trial] = super().get(trial)
-        return self.held[trial]
+        if trial not in self.cache:
+            self.cache[trial] = super().get(trial)
+        return self.cache[trial]
 
 
 def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView:
@@ -161,11 +166,14 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
     chosen = _choose(stored, sweeps, ledger.uri)
     reader = _ReadOnce(ledger.uri)
     if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
-        reader.held.update({record.trial: record for record in ledger.records()})
+        reader.cache.update({record.trial: record for record in ledger.records()})
     runs = list(ledger.runs().values())
     views = [_view(sweep, stored[sweep], reader, runs) for sweep in chosen]
     views.sort(key=_order)
     ours = {trial for view in views for trial in view.every}
+    # A run of a study leaves one account for what its sweeps share (wall seconds, slots) and one for each sweep. The
+    # shared seconds can only be divided by what all sweeps of those studies took, so the shares of sweeps that are not
+    # shown count too.
     shown = {view.id for view in views}
     shared = tuple(run for run in runs if "sweep" not in run and shown & set(names_in(run.get("sweeps"))))
     studies = {run.get("study") for run in shared}
@@ -178,13 +186,13 @@ def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -
         raise InputError(f"the ledger {uri} holds no sweep yet; run `tuneopt tune` on it first")
     if sweeps is None:
         return sorted(stored)
-    chosen: dict[str, None] = {}
+    chosen: dict[str, None] = {}  # an ordered set: a sweep that is named twice is shown once
     for wanted in sweeps:
-        found = [sweep for sweep in stored if sweep.startswith(wanted)] if wanted else []
-        if len(found) != 1:
-            fault = f"{len(found)} sweeps begin with" if found else "the ledger has no sweep"
+        matches = [sweep for sweep in stored if sweep.startswith(wanted)] if wanted else []
+        if len(matches) != 1:
+            fault = f"{len(matches)} sweeps begin with" if matches else "the ledger has no sweep"
             raise InputError(f"{fault} {wanted!r}; {nearest(wanted, stored)}")
-        chosen[found[0]] = None
+        chosen[matches[0]] = None
     if not chosen:
         raise InputError(f"no sweep was named; known: {', '.join(sorted(stored))}")
     return list(chosen)
@@ -194,8 +202,10 @@ def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[s
     sweep = stored_sweep(plain, name)
     state, _ = replay(sweep, ledger)
     needed = (sweep.trial_id(spec.hyperparameters, spec.seed) for spec in state.needed)
-    found = ((trial, ledger.get(trial)) for trial in needed)
-    records = {trial: record for trial, record in found if record is not None}
+    read = ((trial, ledger.get(trial)) for trial in needed)
+    records = {trial: record for trial, record in read if record is not None}
+    # What its runs trained and the replay does not ask for was launched on a guess (docs/decisions.md, "Looking
+    # ahead").
     ours = tuple(run for run in runs if run.get("sweep") == name)
     launched = dict.fromkeys(trial for run in ours for trial in names_in(run.get("run")) if trial not in records)
     ahead = ((trial, ledger.get(trial)) for trial in launched)
@@ -218,6 +228,7 @@ def names_in(run: object) -> list[str]:
 
 
 def _order(view: SweepView) -> tuple[Any, ...]:
+    # The nano ladder first, though names would sort it last: a reader goes from small to large.
     regime = view.sweep.regime
     corpus = regime.corpus
     return (

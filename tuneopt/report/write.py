@@ -38,6 +38,7 @@ def write_report(
     not at all. Raises `InputError` for no source, a ledger without sweeps, an unknown sweep, a file that holds no
     results and a path that cannot be written.
     """
+    # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
     material = gather(ledger, sweeps, results, published)
     comparison = compare(material, sigma=sigma)
     page = build_page(material, comparison)
@@ -46,7 +47,7 @@ def write_report(
 
 
 def report_document(material: Material, comparison: Comparison, page: Page, path: Path) -> dict[str, Any]:
-    """What ``report --json`` prints."""
+    """What ``report --json`` prints: the analysis' own document, framed by what the page makes of it."""
     views = material.study.views if material.study is not None else ()
     return {
         "answer": {**page.answer.to_dict(), "sentences": list(page.sentences)},
@@ -68,6 +69,7 @@ def _sweep(view: SweepView) -> dict[str, Any]:
         "regime": {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name},
         "state": certificate_state(view),
         "certificate": {
+            # A star may be complete while the winner's other seeds are still to run: then it is not certified yet.
             "complete": certificate.complete and state.finished,
             "tolerance": certificate.tolerance,
             "edges": list(certificate.edges),
@@ -96,7 +98,7 @@ def _write(path: Path, text: str) -> None:
         if path.is_dir():
             raise InputError(f"cannot write the report to {path}: it is a folder; name a file such as report.html")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside the target and moved, so that a reader never sees half a file.
+        # In the target's own folder, and moved: a rename is whole within one file system alone.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
             temporary = Path(folder) / "report.html"
             temporary.write_text(text, encoding="utf-8")

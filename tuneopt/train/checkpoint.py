@@ -21,11 +21,8 @@ import torch
 
 from tuneopt.errors import NoRoomError, no_room
 from tuneopt.train.config import pause_seconds
-from tuneopt.train.mirror import Mirror
+from tuneopt.train.mirror import KEPT, Mirror
 from tuneopt.train.ranks import Ranks
-
-KEPT = 2
-"""Checkpoints that stay: the newest, and one to go on from where that one is damaged."""
 
 _SHARE = 20
 """Checkpoints come so seldom that writing them takes at most this part of the run: a twentieth."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+# Those whose version can change a result, or that a reader would ask for when two ledgers disagree.
 PACKAGES = ("tuneopt", "torch", "ray", "deepspeed", "numpy", "pyarrow", "tokenizers", "optuna", "scipy", "plotly")
 
 TERA = 1e12
@@ -46,6 +47,7 @@ class _Device:
 
 
 DEVICES = (  # more special names first: the first that fits counts
+    #       name, bf16, fp32, sheet; an H100 has three sheets, because its cards differ in clock and power
     _Device("NVIDIA H100 PCIe", 756.5, 51.0, "NVIDIA H100 data sheet, PCIe"),
     _Device("NVIDIA H100 NVL", 835.5, 60.0, "NVIDIA H100 data sheet, NVL"),
     _Device("NVIDIA H100", 989.5, 67.0, "NVIDIA H100 data sheet, SXM"),
@@ -62,7 +64,10 @@ DEVICES = (  # more special names first: the first that fits counts
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Plain facts for a trial record; a package that is not installed is left out."""
+    """Plain facts for a trial record; a package that is not installed is left out.
+
+    Asked once per process: it starts git twice, and a warm worker writes hundreds of records.
+    """
     facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
         try:
@@ -87,7 +92,7 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")  # "5" resets VmHWM, the peak of resident memory (man 5 proc)
     except OSError:
         return  # not Linux, or not allowed: the peak is then that of the whole process
 
@@ -119,15 +124,19 @@ def peak_of(name: str, precision: str) -> Peak | None:
 
 
 def measured_peak(device: torch.device, precision: str, size: int = 2048, seconds: float = 2.0) -> Peak:
-    """The rate of products of square matrices here: what the libraries reach, a stand-in where no peak is known."""
+    """FLOP/s of ``size`` x ``size`` products here: what the libraries reach, a stand-in where no peak is known.
+
+    The best of as many as fit into ``seconds``: other programs can only make a product slower.
+    """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    torch.mm(left, right)
+    torch.mm(left, right)  # the first one chooses kernels and takes memory
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
         torch.mm(left, right).sum().item()  # waits for the device
         best = min(best, time.perf_counter() - start)
+    # A product of n x n matrices takes n^3 multiplications and as many additions.
     return Peak(2 * size**3 / best, f"measured here: products of {size} x {size} matrices")
 
 
@@ -139,7 +148,7 @@ def mfu(tokens_per_second: float, flops_per_token: float, peak: Peak | None, dev
 def speed_facts(
     tokens_per_second: float, flops_per_token: float, device: torch.device, precision: str, devices: int
 ) -> dict[str, str]:
-    """What a trial record says of its speed, beside tokens per second: the MFU and the peak that it assumes."""
+    """What a trial record says of its speed besides tokens per second: the MFU and the peak that it assumes."""
     peak = peak_of(device_name(device), precision)
     share = mfu(tokens_per_second, flops_per_token, peak, devices)
     if peak is None or share is None:

@@ -1,8 +1,9 @@
-"""Copies of a trial's checkpoints beside a ledger in an object store, so that another machine can go on.
+"""Copies of a trial's checkpoints in the object store of its ledger, so that another machine can go on.
 
 Under ``checkpoints/<trial>/``, ``step-<step>~<word>/`` holds the files of a checkpoint, and ``step-<step>.json`` names
-them with their sizes and checksums. The description is put last and deleted first: what it names is whole.
-"""
+them with their sizes and checksums. An object store has no rename, so a folder cannot appear at once; a description
+can. It is put last and deleted first: what it names is whole. The random word keeps two machines that upload the same
+step (an orphaned worker and its successor) out of each other's files."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ from tuneopt.errors import NoRoomError, no_room
 from tuneopt.ledger.files import RemoteFiles
 
 KEPT = 2
-"""Checkpoints that stay in the store, as in the folder of the trial."""
+"""Checkpoints that stay, here and in the trial's own folder: the newest, and one to go on from where that is
+damaged."""
 
 END_SECONDS = 60.0
-"""How long the end of a trial waits for an upload under way to notice that it is not wanted any more."""
+"""How long the end of a trial waits for an upload under way to notice that it is not wanted any more: many times what
+one chunk takes. Waiting longer would hold a device for the sake of files that `tuneopt ledger clean` removes."""
 
 _NAME = re.compile(r"step-(\d{9})\.json")
 _CHUNK = 8 << 20
@@ -43,16 +46,16 @@ class Mirror:
     def __init__(self, objects: RemoteFiles, trial: str) -> None:
         self.objects = objects
         self.prefix = f"checkpoints/{trial}"
-        self._turn = threading.Condition()
-        self._waiting: tuple[int, Path] | None = None
-        self._busy = False
-        self._ended = False
+        self._turn = threading.Condition()  # guards what follows
+        self._waiting: tuple[int, Path] | None = None  # step and file or folder of the newest checkpoint to send
+        self._busy = False  # an upload is under way
+        self._ended = False  # the trial has its record: uploads stop at their next chunk
         self._thread: threading.Thread | None = None
 
     def steps(self) -> list[int]:
         """Steps whose checkpoint is whole in the store, oldest first."""
-        found = map(_NAME.fullmatch, self.objects.names(self.prefix))
-        return sorted(int(match[1]) for match in found if match)
+        matches = map(_NAME.fullmatch, self.objects.names(self.prefix))
+        return sorted(int(match[1]) for match in matches if match)
 
     def send(self, step: int, path: Path) -> None:
         """Upload a checkpoint, a file or a folder of files, when the one before it is up; returns at once."""
@@ -69,7 +72,11 @@ class Mirror:
             return self._turn.wait_for(lambda: not self._busy and self._waiting is None, seconds)
 
     def fetch(self, folder: Path, newer_than: int) -> None:
-        """Download the newest whole checkpoint into ``folder``, if it is of a later step than ``newer_than``."""
+        """Download the newest whole checkpoint into ``folder``, if it is of a later step than ``newer_than``.
+
+        A copy that cannot be read is passed over for the one before it, as a damaged local checkpoint is. Raises
+        `NoRoomError` where this machine's disk is full: an older copy would not fit either.
+        """
         for step in reversed(self.steps()):
             if step <= newer_than:
                 return
@@ -114,7 +121,7 @@ class Mirror:
         with contextlib.ExitStack() as stack:
             # All open at once: a file that is dropped meanwhile can still be read to its end.
             files = sorted(path.iterdir()) if path.is_dir() else [path]
-            opened = [(each.name, stack.enter_context(each.open("rb"))) for each in files]
+            opened = [(part.name, stack.enter_context(part.open("rb"))) for part in files]
             for name, file in opened:
                 described[name] = self._put(file, f"{self.prefix}/{folder}/{name}")
         if self._ended:  # what was put of it goes with the whole folder (`clear`)
@@ -148,7 +155,9 @@ class Mirror:
         try:
             for name, expected in plain["files"].items():
                 self._get(f"{self.prefix}/{source}/{_plain_name(name)}", aside / name, expected)
+            # A checkpoint of several ranks is a folder, whose name has no suffix; that of one process is a file.
             made = aside if whole.count(".") == 0 else aside / whole
+            # There already: another process of this machine fetched it meanwhile.
             if not (folder / whole).exists():
                 made.replace(folder / whole)
         finally:
@@ -165,7 +174,10 @@ class Mirror:
 
 
 def _plain_name(name: Any) -> str:
-    """A name without a path in it; raises ValueError for anything else that a description may hold."""
+    """A name without a path in it; raises ValueError for anything else that a description may hold.
+
+    Whoever may write to the bucket must not be able to write elsewhere on the machines that read it.
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,100}", name):
         raise ValueError(f"{name!r} is no file of a checkpoint")
     return name

@@ -1,7 +1,8 @@
 """What a training process writes into its trial's log: beginning, curve points, warnings, errors, end.
 
 Each event is one line of JSON (`tuneopt.ledger.logs.TrialLog`). A process that is killed leaves the lines that it
-wrote, so a log shows how far a trial came and what it warned of, whatever ended it.
+wrote, so a log shows how far a trial came and what it warned of, whatever ended it. One function for each event of
+docs/observability.md, so that its fields stand in one place; `tuneopt.observe.describe` puts them into words.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def log_start(log: TrialLog, spec: TrialSpec) -> None:
         seed=spec.seed,
         config=dict(spec.config),
         steps=spec.steps,
+        # In the log and not in the record: they change no result, and records are shared with strangers.
         host=socket.gethostname(),
         pid=os.getpid(),
         tuneopt=environment().get("tuneopt", "unknown"),
@@ -41,6 +43,7 @@ def log_start(log: TrialLog, spec: TrialSpec) -> None:
 def log_ready(log: TrialLog, training: Training) -> None:
     """The model is built and compiled, and training begins or goes on from a checkpoint."""
     log.write("ready", device=str(training.device), startup_seconds=round(training.seconds["startup"], 3))
+    # A trial that begins has the untrained loss as its first point; one that goes on has logged it before.
     if training.resumes:
         log.write("resume", step=training.step, steps=training.steps, resumes=training.resumes)
     elif training.curve:
@@ -85,7 +88,7 @@ def logging_to(log: TrialLog) -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         log.write("warning", "warning", kind=category.__name__, text=str(message), where=f"{filename}:{lineno}")
-        shown(message, category, filename, lineno, file, line)
+        shown(message, category, filename, lineno, file, line)  # whoever listened before still hears of it
 
     root.addHandler(handler)
     warnings.showwarning = show
@@ -123,7 +126,7 @@ class _ToLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record; where no other handler is, Python's last resort still shows it on stderr."""
-        if not getattr(record, "log_failed", False):
+        if not getattr(record, "log_failed", False):  # a log that cannot be written warns of it: once is enough
             level = "error" if record.levelno >= logging.ERROR else "warning"
             about = {"traceback": "".join(traceback.format_exception(*record.exc_info))} if record.exc_info else {}
             self.log.write("warning", level, logger=record.name, text=record.getMessage(), **about)
@@ -132,7 +135,7 @@ class _ToLog(logging.Handler):
 
 
 def _handled(name: str) -> bool:
-    """Whether a logger below the root shows records of that name."""
+    """Whether a logger below the root shows records of that name: `logging` walks up in the same way."""
     logger: logging.Logger | None = logging.getLogger(name)
     while logger is not None and logger.parent is not None:
         if logger.handlers:

@@ -1,7 +1,8 @@
-"""Final weights of a trial, kept beside its record: a folder in the layout of transformers' Llama, loaded as it is.
+"""Final weights of a trial, kept with its record: a folder in the layout of transformers' Llama, loaded as it is.
 
 The model is that Llama: the same half-split rotation, norms, SwiGLU, and an untied head. Weights go over by renaming,
-in fp32 as they were trained. No transformers is needed to write it.
+in fp32 as they were trained. No transformers is needed to write it. What could differ unnoticed (the rotation's base,
+the norms' epsilon) comes from `tuneopt.train.model`; a test compares the logits of both (docs/export.md).
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def kept_weights(trial: str) -> str:
 
 
 def store_weights(spec: TrialSpec, corpus: Corpus, ledger: Ledger, weights: Mapping[str, Tensor]) -> None:
-    """Store the final weights of a trial, by the names of `tuneopt.train.model.Llama`; they appear all at once."""
+    """Store the final weights of a trial, by the names of `tuneopt.train.model.Llama`; they appear all at once.
+
+    They are there before the record is, so that a trial with a record has them if it was asked to keep them.
+    """
     with new_folder(ledger, kept_weights(spec.id)) as folder:
         write_model(folder, spec, corpus, weights)
 
@@ -41,6 +45,7 @@ def write_model(folder: Path, spec: TrialSpec, corpus: Corpus, weights: Mapping[
     """
     from safetensors.torch import save_file  # training alone runs without it
 
+    # One token ends every document, and the next begins right after it: it serves as both ends.
     end = corpus.split("train").last_token
     word = corpus.tokenizer.id_to_token(end)
     documents: dict[str, Any] = {
@@ -58,6 +63,7 @@ def write_model(folder: Path, spec: TrialSpec, corpus: Corpus, weights: Mapping[
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document, indent=2) + "\n")
     (folder / TOKENIZER_FILE).write_bytes((corpus.folder / TOKENIZER_FILE).read_bytes())
+    # safetensors refuses what is not contiguous.
     renamed = {renamed_weight(name): tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(renamed, folder / WEIGHTS, metadata={"format": "pt", "trial": spec.id})
 
@@ -78,12 +84,12 @@ def config(spec: TrialSpec, end: int) -> dict[str, Any]:
         "intermediate_size": scale.d_ff,
         "num_hidden_layers": scale.layers,
         "num_attention_heads": scale.heads,
-        "num_key_value_heads": scale.heads,
+        "num_key_value_heads": scale.heads,  # every head has its own keys: no grouped queries
         "head_dim": scale.d_model // scale.heads,
         "hidden_act": "silu",
         "max_position_embeddings": scale.seq_len,
         "rms_norm_eps": RMS_NORM_EPS,
-        "rope_theta": ROPE_BASE,
+        "rope_theta": ROPE_BASE,  # transformers 4 reads this, transformers 5 the next
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},
         "attention_bias": False,
         "attention_dropout": 0.0,

@@ -22,7 +22,12 @@ from tuneopt.train.run import rank_job, run_rank, run_ranks
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0, 1 where a rank failed, 2 for bad input; the last line on stderr says what it was."""
+    """Exit code 0, 1 where a rank failed, 2 for bad input; the last line on stderr says what it was.
+
+    One module, three parts. A user's call is the parent: it picks the ZeRO stage, starts this module once per rank
+    (`run_ranks`, which sends everything in ``--job``) and prints the record. Started so it is a rank, and prints what
+    `run_ranks` reads. Started by torchrun it is a rank too, with the user's own options on every machine.
+    """
     parser = argparse.ArgumentParser(prog="python -m tuneopt.train.zero", description=__doc__)
     parser.add_argument("spec", type=Path, nargs="?", help="the trial: a JSON file as TrialSpec.to_dict gives it")
     parser.add_argument("--corpus", type=Path, help="folder of a prepared corpus")
@@ -30,7 +35,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ranks", type=int, default=1, help="processes, one per GPU (default: %(default)s)")
     parser.add_argument("--zero", type=int, choices=STAGES, help="ZeRO stage (default: the lowest that fits)")
     parser.add_argument("--offload", action="store_true", help="keep weights and state in host memory")
-    parser.add_argument("--job", help=argparse.SUPPRESS)  # `run_ranks` says all of it in one word
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # all of it in one word, from `run_ranks`
     options = parser.parse_args(arguments)
     if options.job is None and (options.spec is None or options.corpus is None):
         parser.error("give the trial's JSON file and --corpus")
@@ -65,6 +70,7 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if is_rank():
+        # `leave` skips the clean-up at exit, which aborts one rank in ten; so the traceback is printed here.
         try:
             code = main(sys.argv[1:])
         except BaseException:
