@@ -3,7 +3,8 @@
 The folded end of a sweep's section (`tuneopt.report.section`), for a reader who doubts the first screen: enough to run
 the sweep again and to see that the trials are of one kind. Everything is read from records and the sweep's own
 description, so fields of dictionaries that a record holds are taken with a default: older releases left some of them
-out."""
+out.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +50,7 @@ def corpus(view: SweepView) -> NamedValues:
 
 
 def environment(views: Sequence[SweepView]) -> NamedValues:
-    """Versions and hardware of the trials; what differs between them is counted, because it may explain a
-    difference."""
+    """Versions and hardware of the trials; what differs is counted, since it may explain a difference."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)  # by fact, the trials that ran with each value
     for view in views:
         for record in view.every.values():
@@ -58,7 +58,7 @@ def environment(views: Sequence[SweepView]) -> NamedValues:
                 seen[name][str(value)] += 1
     facts = [
         (name, next(iter(values)) if len(values) == 1 else
-         # Eight at most: the MFU differs in every trial of a GPU, and the ledger's export has them all.
+         # Eight at most: the MFU of a GPU differs in every trial.
          ", ".join(f"{value} ({plural(count, 'trial')})" for value, count in sorted(values.items())[:8]))
         for name, values in sorted(seen.items())
     ]  # fmt: skip
@@ -169,7 +169,8 @@ def changed(space: LadderSpace) -> list[tuple[str, str, tuple[Value, ...]]]:
     """What a sweep's space has changed of the declared one, as (--set, --grid or --start, name, values).
 
     Empty where the declared space is not known here, such as one from a file: the command then says less than it
-    should, and ``--space`` is for the reader to add."""
+    should, and ``--space`` is for the reader to add.
+    """
     try:
         declared = load_space(space.optimizer).on(space.ladder)
     except InputError:

@@ -1,8 +1,7 @@
 """What a report is about: the sweeps of a ledger, replayed, with the records of their trials.
 
 A ledger keeps what a sweep is and what each trial gave, and nothing of the path between: that is computed again here
-(`replay`), so a report always agrees with what a run of the sweep would do next. Figures and chapters read `StudyView`
-and `SweepView` alone; nobody beyond this file opens the ledger.
+(`replay`), so a report always agrees with what a run of the sweep would do next.
 """
 
 from __future__ import annotations
@@ -228,7 +227,7 @@ def names_in(run: object) -> list[str]:
 
 
 def _order(view: SweepView) -> tuple[Any, ...]:
-    # The nano ladder first, though names would sort it last: a reader goes from small to large.
+    # By ladder before size, so that two ladders never mix.
     regime = view.sweep.regime
     corpus = regime.corpus
     return (

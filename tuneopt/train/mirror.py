@@ -3,7 +3,8 @@
 Under ``checkpoints/<trial>/``, ``step-<step>~<word>/`` holds the files of a checkpoint, and ``step-<step>.json`` names
 them with their sizes and checksums. An object store has no rename, so a folder cannot appear at once; a description
 can. It is put last and deleted first: what it names is whole. The random word keeps two machines that upload the same
-step (an orphaned worker and its successor) out of each other's files."""
+step (an orphaned worker and its successor) out of each other's files.
+"""
 
 from __future__ import annotations
 
