@@ -134,6 +134,7 @@ def test_the_id_is_the_same_in_another_process() -> None:
     [
         {"optimizer": "soap"},
         {"seed": 1},
+        {"data_seed": 1},
         {"precision": "bf16"},
         {"compile": True},
         {"micro_batch": 8},
@@ -146,6 +147,32 @@ def test_the_id_is_the_same_in_another_process() -> None:
 )
 def test_everything_a_result_depends_on_changes_the_id(change: dict) -> None:
     assert spec(**change).id != spec().id
+
+
+def test_two_specifications_that_train_alike_are_one() -> None:
+    plain, same = spec(seed=3), spec(seed=3, data_seed=3)
+    assert same == plain and same.id == plain.id and same.order_seed == 3
+    assert "data_seed" not in same.to_dict()  # so the record's JSON is that of earlier releases
+    # What follows the seed goes on following it under another one.
+    assert replace(same, seed=4).order_seed == 4
+    assert TrialSpec.from_dict({**plain.to_dict(), "data_seed": 3}) == plain
+
+
+def test_another_data_order_is_another_trial_and_survives_json() -> None:
+    crossed = {spec(seed=w, data_seed=o).id for w in range(3) for o in range(3)}
+    assert len(crossed) == 9
+    assert {spec(seed=seed).id for seed in range(3)} < crossed
+    other = spec(data_seed=-5)
+    assert TrialSpec.from_dict(json.loads(json.dumps(other.to_dict()))) == other
+    assert replace(other, data_seed=None).id == spec().id
+
+
+@pytest.mark.parametrize("seed", [True, 1.0, "1", 2**63, [0]])
+def test_a_data_seed_that_is_no_whole_number_is_refused(seed: object) -> None:
+    with pytest.raises(InputError, match="data_seed"):
+        spec(data_seed=seed)
+    with pytest.raises(InputError, match="data_seed"):
+        TrialSpec.from_dict({**spec().to_dict(), "data_seed": seed})
 
 
 def test_the_name_of_a_corpus_is_no_part_of_its_identity() -> None:

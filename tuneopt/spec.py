@@ -5,7 +5,8 @@ specification has the same id on every machine and Python version, and a ledger 
 Units: tokens, steps, sequences, nats per token, FLOPs.
 
 Ids are a promise: records of earlier releases are found by them. A new field of any class here changes every id, and so
-does another spelling of a number. Where the same fields come to mean another training, `SEMANTICS` is raised instead.
+does another spelling of a number; `TrialSpec.data_seed` shows how a field stays out of the id while it has its default.
+Where the same fields come to mean another training, `SEMANTICS` is raised instead.
 """
 
 from __future__ import annotations
@@ -187,6 +188,10 @@ class TrialSpec:
     ``hyperparameters`` is complete (no hidden defaults) and kept sorted. ``precision`` is the compute precision of
     the model, ``fp32`` or ``bf16``; ``micro_batch`` counts sequences per forward pass and belongs to the identity
     because it orders floating-point sums, as does ``compile`` (torch.compile).
+
+    ``seed`` decides the initial weights and an optimizer's random probes, and the order of the data too unless
+    ``data_seed`` names another one. Given as ``seed`` itself it becomes None, so that two specifications which train
+    alike are equal and have one id.
     """
 
     optimizer: str
@@ -198,12 +203,17 @@ class TrialSpec:
     micro_batch: int = 16
     evaluation: Evaluation = field(default_factory=Evaluation)
     semantics: int = SEMANTICS
+    data_seed: int | None = None
 
     def __post_init__(self) -> None:
         checked.text("a trial's optimizer", self.optimizer)
         checked.text("a trial's precision", self.precision)
         checked.switch("a trial's compile", self.compile)
         checked.whole("a trial's seed", self.seed, least=-checked.LARGEST_COUNT)
+        if self.data_seed is not None:
+            checked.whole("a trial's data_seed", self.data_seed, least=-checked.LARGEST_COUNT)
+            if self.data_seed == self.seed:
+                object.__setattr__(self, "data_seed", None)
         checked.whole("a trial's micro_batch", self.micro_batch, least=1)
         checked.whole("a trial's semantics", self.semantics)
 
@@ -221,6 +231,11 @@ class TrialSpec:
         return dict(self.hyperparameters)
 
     @property
+    def order_seed(self) -> int:
+        """The seed of the order in which the data is read: ``data_seed``, or ``seed`` where that is None."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
     def batch(self) -> int:
         """Sequences per optimizer step."""
         return int(self.config["train_batch_size"])
@@ -236,9 +251,11 @@ class TrialSpec:
         return identity(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` is its inverse."""
+        """Plain data for JSON; `from_dict` is its inverse. ``data_seed`` is in it only where it is not ``seed``."""
         plain = asdict(self)
         plain["hyperparameters"] = self.config
+        if self.data_seed is None:  # the id hashes this: trials from before the field existed keep theirs
+            del plain["data_seed"]
         return plain
 
     @classmethod

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +220,17 @@ def test_mixed_precisions_are_said(tmp_path: Path) -> None:
     ledger.put(record("adamw", 1.0, 1, 4.0, precision="bf16"))
     assert any("mix compute precisions" in warning for warning in summary(ledger.table())["warnings"])
     assert dataclasses.is_dataclass(ledger.get(ledger.ids()[0]))
+
+
+def test_a_run_with_an_order_of_its_own_replicates_no_run_that_changes_both_seeds(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for seed, data_seed in ((0, None), (1, None), (0, 7), (1, 7)):
+        ledger.put(record("adamw", 1.0, seed, 4.0 + 0.1 * seed, data_seed=data_seed))
+    runs = from_records(ledger.records())
+    assert sorted(Counter(run.setting for run in runs).values()) == [2, 2]
+    for name in ("all.parquet", "all.csv"):  # the exported table says so too
+        export(ledger.table(), tmp_path / name)
+        assert {run.setting for run in load(tmp_path / name).runs} == {run.setting for run in runs}
 
 
 def test_a_ledger_its_records_and_its_exported_table_give_one_document(ledger: Ledger, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ no replicates                    | tune -O soap --replicates 0                  
 no slots                         | tune -O soap --max-concurrent 0                              | --max-concurrent
 negative devices                 | tune -O soap --gpus-per-trial -1                             | --gpus-per-trial
 seed that is no number           | tune -O soap --seed lucky                                    | --seed
+data seed that is no number      | train -O soap --data-seed lucky                              | --data-seed
+data seed beyond a column        | train -O soap --data-seed 9223372036854775808                | data_seed
 unknown search                   | tune -O soap --search tpee                                   | did you mean 'tpe'
 unknown scheduler                | tune -O soap --search tpe --scheduler ashaa                  | did you mean 'asha'
 scheduler without a sampler      | tune -O soap --scheduler asha                                | takes no scheduler

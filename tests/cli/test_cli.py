@@ -87,6 +87,13 @@ def test_bad_input_is_one_line_that_helps_and_exit_code_2(name: str, messy: Path
     assert "Traceback" not in done.stderr
 
 
+def test_a_single_trial_takes_a_data_order_of_its_own() -> None:
+    from tuneopt import api
+
+    plain, other = (api.single_trial("adamw", seed=3, data_seed=seed)[0] for seed in (None, 5))
+    assert (plain.seed, plain.order_seed, other.seed, other.order_seed) == (3, 3, 3, 5) and plain.id != other.id
+
+
 def test_optimizers_and_spaces_are_listed(tmp_path: Path) -> None:
     listed = json.loads(tuneopt("optimizers", "--json", cwd=tmp_path).stdout)
     assert {"name", "family", "fallback", "source", "state_bytes_per_parameter"} <= set(listed[0])

@@ -1,5 +1,6 @@
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,28 @@ def test_a_row_holds_every_fact_of_its_record(tmp_path: Path) -> None:
         for name, value in record.spec.hyperparameters:
             assert row[f"hp_{name}"] == value
         assert (row["hp_momentum"] is None) == (record.spec.optimizer != "muon")
+
+
+def test_the_order_of_the_data_is_a_column_only_where_a_trial_has_its_own(tmp_path: Path) -> None:
+    plain, own = make_record(make_spec(0)), make_record(replace(make_spec(0), data_seed=7))
+    ledger = filled(tmp_path, [plain])
+    assert ledger.table().column_names == [
+        *tables.FIXED.names,
+        "hp_learning_rate",
+        "hp_nesterov",
+        "hp_train_batch_size",
+    ]
+    compaction.compact(ledger.files, ledger.uri)
+    ledger.put(own)  # beside a compacted table without the column
+    for _ in range(2):
+        assert {row["trial"]: row["data_seed"] for row in ledger.table().to_pylist()} == {
+            plain.trial: None,
+            own.trial: 7,
+        }
+        assert not ledger.verify()
+        compaction.compact(ledger.files, ledger.uri)
+    assert "data_seed" not in plain.to_json()
+    assert [ledger.get(record.trial) for record in (plain, own)] == [plain, own]
 
 
 def test_curves_have_one_row_per_point_and_the_fraction_of_the_budget(tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_batch_sizes_see_the_same_tokens_in_the_same_order(corpus, make_spec) ->
     assert seen[4][:shortest] == seen[8][:shortest] == seen[16][:shortest]
 
 
+def test_the_data_seed_moves_the_order_and_nothing_else(corpus, make_spec) -> None:
+    plain, same = make_spec(seed=1), replace(make_spec(seed=1), data_seed=1)
+    ordered, weighted = replace(plain, data_seed=2), replace(make_spec(seed=2), data_seed=1)
+    runs = [finish(Training(spec, corpus, None)) for spec in (plain, same, ordered, weighted)]
+    first = [run.curve[0].select_loss for run in runs]
+    # Equal weights start from equal bits whatever the order, and end elsewhere; other weights start elsewhere.
+    assert first[0] == first[1] == first[2] != first[3]
+    assert runs[0].final_losses == runs[1].final_losses
+    assert len({run.final_losses for run in runs}) == 3
+    samples = [run.batches.order.indices(0, 50).tolist() for run in runs]
+    assert samples[0] == samples[1] == samples[3] != samples[2]
+
+
 def test_accumulated_micro_batches_give_the_whole_batch_gradient(corpus, make_spec) -> None:
     first, second = (Training(make_spec(micro_batch=size), corpus, None, WarmModels()) for size in (8, 2))
     for training in (first, second):

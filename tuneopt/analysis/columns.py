@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneopt import checked
-from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun, corpus_names
+from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.spaces import axes
 from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.ledger.record import SECONDS
@@ -326,7 +326,14 @@ def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
             status="unproven" if row["status"] == "completed" and not row["comparable"] else row["status"],
             select_loss=row["select_loss"],
             report_loss=row["report_loss"],
-            variant=(row["precision"], row["compile"], row["micro_batch"], row["semantics"]),
+            # No column, or null in it: the order of the data is the seed's.
+            variant=(
+                row["precision"],
+                row["compile"],
+                row["micro_batch"],
+                row["semantics"],
+                *own_order(row["seed"], row.get("data_seed")),
+            ),
             trained=float(row["tokens"]),
             seconds=row["devices"] * row["seconds_train"],
             device_seconds=sum(row["devices"] * row[f"seconds_{part}"] for part in SECONDS),

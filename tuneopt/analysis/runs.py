@@ -139,7 +139,13 @@ def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], ro
         status="unproven" if record.status == "completed" and not record.comparable else record.status,
         select_loss=record.select_loss,
         report_loss=record.report_loss,
-        variant=(spec.precision, spec.compile, spec.micro_batch, spec.semantics),
+        variant=(
+            spec.precision,
+            spec.compile,
+            spec.micro_batch,
+            spec.semantics,
+            *own_order(spec.seed, spec.order_seed),
+        ),
         trained=float(record.tokens),
         seconds=count * record.seconds["train"],
         device_seconds=sum(count * record.seconds[part] for part in SECONDS),
@@ -149,6 +155,14 @@ def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], ro
         curve=tuple(sorted(samples, key=lambda sample: sample.fraction)),
         role=role,
     )
+
+
+def own_order(seed: int, data_seed: int | None) -> tuple[int, ...]:
+    """What the order of the data adds to a run's variant: nothing where it is the seed's, as in every sweep.
+
+    Runs with one order and several weights then are replicates of each other, and of no run that changes both.
+    """
+    return () if data_seed in (None, seed) else (data_seed,)
 
 
 def corpus_names(corpora: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

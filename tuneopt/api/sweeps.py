@@ -69,10 +69,13 @@ def plan(
     return Sweep(chosen, regime, seed, replicates, policy, precision, compiles(compile)), loaded
 
 
-def single_trial(optimizer: str, **settings: Any) -> tuple[TrialSpec, Corpus]:
-    """One trial, at the start of the sweep that `plan` makes of these settings, and the corpus it runs on."""
+def single_trial(optimizer: str, *, data_seed: int | None = None, **settings: Any) -> tuple[TrialSpec, Corpus]:
+    """One trial, at the start of the sweep that `plan` makes of these settings, and the corpus it runs on.
+
+    ``data_seed`` orders the data otherwise than the seed of the weights does; a sweep's trials have one seed for both.
+    """
     sweep, loaded = plan(optimizer, **settings)
-    return sweep.spec(sweep.space.start), loaded
+    return replace(sweep.spec(sweep.space.start), data_seed=data_seed), loaded
 
 
 def compiles(wanted: bool | None) -> bool:

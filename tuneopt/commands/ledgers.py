@@ -179,7 +179,7 @@ def print_record(plain: Mapping[str, Any]) -> None:
             "trial": f"{plain['trial']} ({plain['status']})",
             "optimizer": spec["optimizer"],
             "regime": f"{regime['scale']['name']}, ratio {regime['ratio']:g}, corpus {regime['corpus']['name']}, "
-            f"seed {spec['seed']}",
+            f"seed {spec['seed']}" + (f", data seed {spec['data_seed']}" if "data_seed" in spec else ""),
             "config": ", ".join(f"{name}={value}" for name, value in spec["hyperparameters"].items()),
             "loss": f"select {loss(plain['select_loss'])}, report {loss(plain['report_loss'])} nats/token "
             f"(untrained {loss(plain['initial_loss'])})",

@@ -33,6 +33,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", he
 Grid = Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=V1,V2", help="Replace a grid; repeatable.")]
 Start = Annotated[list[str] | None, typer.Option("--start", metavar="NAME=VALUE", help="Begin there; repeatable.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of weights and data order.")]
+DataSeed = Annotated[int | None, typer.Option("--data-seed", help="Another seed for the order of the data.")]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default: if possible.")]
 Ranks = Annotated[int, typer.Option("--ranks", min=1, help="Processes of a trial, one for each device.")]
 Zero = Annotated[

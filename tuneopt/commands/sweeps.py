@@ -20,6 +20,7 @@ from tuneopt.commands.options import (
     Checkpointing,
     Compile,
     CorpusName,
+    DataSeed,
     Deterministic,
     Grid,
     Json,
@@ -136,6 +137,7 @@ def train(
     ledger: LedgerUri = "ledger",
     set_: Set = None,
     seed: Seed = 0,
+    data_seed: DataSeed = None,
     precision: Precision = "fp32",
     compile: Compile = None,
     ranks: Ranks = 1,
@@ -162,7 +164,8 @@ def train(
     opened = open_ledger(ledger)
     spec, loaded = api.single_trial(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
-        overrides=parse_values(set_ or [], "--set"), seed=seed, precision=precision, compile=compile,
+        overrides=parse_values(set_ or [], "--set"), seed=seed, data_seed=data_seed, precision=precision,
+        compile=compile,
     )  # fmt: skip
     quiet = json_ or not watching.display
     with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as trackers:

@@ -1,5 +1,8 @@
 """Trial records as one flat table: a row per trial, a column per fact, ``hp_<name>`` per hyperparameter.
 
+A table holds the column ``data_seed`` where a trial in it has a data order of its own; null there means that of its
+seed. Tables without such trials do without the column, also compacted ones.
+
 A hyperparameter column is float64 where all its values are numbers, bool where all are switches, else string.
 Counts of FLOPs are float64, because they exceed 64-bit integers at the largest scales.
 """
@@ -73,6 +76,9 @@ _COLUMNS: dict[str, tuple[pa.DataType, Callable[[TrialRecord], Any]]] = {
 FIXED = pa.schema([(name, kind) for name, (kind, _) in _COLUMNS.items()])
 """The columns that every table has, before the hyperparameters; null where a fact was not measured."""
 
+ORDER = "data_seed"
+"""A column that only those tables have in which it is not null everywhere."""
+
 POINT = pa.struct(
     [
         ("step", pa.int64()),
@@ -92,9 +98,9 @@ CURVES = pa.schema([("trial", pa.string()), *((field.name, field.type) for field
 
 
 def row(record: TrialRecord) -> dict[str, Any]:
-    """A record as one row: the columns of `FIXED` and ``hp_<name>`` for each hyperparameter."""
+    """A record as one row: the columns of `FIXED`, `ORDER` and ``hp_<name>`` for each hyperparameter."""
     fixed = {name: read(record) for name, (_, read) in _COLUMNS.items()}
-    return fixed | {f"hp_{name}": value for name, value in record.spec.hyperparameters}
+    return fixed | {ORDER: record.spec.data_seed} | {f"hp_{name}": value for name, value in record.spec.hyperparameters}
 
 
 def points(record: TrialRecord) -> list[dict[str, Any]]:
@@ -112,6 +118,9 @@ def build(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """A table of rows, ordered as they come; hyperparameter columns are sorted by name."""
     columns = [pa.array([_real(row[field.name], field.type) for row in rows], field.type) for field in FIXED]
     fields = list(FIXED)
+    if any(row[ORDER] is not None for row in rows):
+        columns.append(pa.array([row[ORDER] for row in rows], pa.int64()))
+        fields.append(pa.field(ORDER, pa.int64()))
     for name in sorted({name for row in rows for name in row if name.startswith("hp_")}):
         column = hyperparameter_column([row.get(name) for row in rows])
         columns.append(column)
@@ -164,7 +173,8 @@ def join(tables: Iterable[pa.Table]) -> pa.Table:
                 parts[index] = part.set_column(at, name, texts)
     joined = pa.concat_tables(parts, promote_options="default")
     tuned = sorted(name for name in joined.column_names if name.startswith("hp_"))
-    return joined.select([*FIXED.names, *tuned])
+    order = [ORDER] if ORDER in joined.column_names else []
+    return joined.select([*FIXED.names, *order, *tuned])
 
 
 def flatten_curves(trials: pa.Array, curves: pa.Array) -> pa.Table:

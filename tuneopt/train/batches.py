@@ -1,10 +1,10 @@
 """The micro-batches that a rank trains on, gathered ahead of the loop and off its thread.
 
-A batch is a function of seed, step and batch size alone: step s takes the samples ``s * batch`` and on, in the order
-that the seed gives, and rank r of W the r-th of W equal parts. A thread reads windows from the memory map while the
-step before is computed, in the order of the run, and never more than a few ahead: memory stays constant. On CUDA they
-wait in page-locked memory, from which a copy does not stop the training thread. The thread idles between requests and
-ends with its `Prefetch`, however that ends.
+A batch is a function of the trial's order seed, step and batch size alone: step s takes the samples ``s * batch`` and
+on, in the order that the seed gives, and rank r of W the r-th of W equal parts. A thread reads windows from the memory
+map while the step before is computed, in the order of the run, and never more than a few ahead: memory stays constant.
+On CUDA they wait in page-locked memory, from which a copy does not stop the training thread. The thread idles between
+requests and ends with its `Prefetch`, however that ends.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TrainBatches:
 
     def __init__(self, corpus: Corpus, spec: TrialSpec, ranks: Ranks, micro_batch: int) -> None:
         self.windows = corpus.split("train").windows(spec.regime.scale.seq_len)
-        self.order = SampleOrder(len(self.windows), spec.seed)
+        self.order = SampleOrder(len(self.windows), spec.order_seed)
         self.device, self.steps, self.batch, self.micro_batch = ranks.device, spec.steps, spec.batch, micro_batch
         self.share = spec.batch // ranks.world
         self.first = ranks.rank * self.share

@@ -3,7 +3,8 @@
 What differs between one process, DDP and ZeRO is in the strategy that the loop holds (`tuneopt.train.parallel`): how a
 model is made ready, how gradients accumulate, how the optimizer steps, what a checkpoint holds. Whatever the future of
 a run depends on is in its checkpoint, so a trial that was killed and resumed on the same machine ends with the same
-loss, bit for bit. Randomness comes from the seed alone: initial weights, the order of samples, probes.
+loss, bit for bit. Randomness comes from the trial's seeds alone: initial weights and Sophia's probes from ``seed``, the
+order of samples from ``data_seed``, which is the same number unless the trial says otherwise.
 
 Letters: B sequences of a micro-batch, T tokens of a sequence.
 """

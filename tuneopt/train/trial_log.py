@@ -31,6 +31,7 @@ def log_start(log: TrialLog, spec: TrialSpec) -> None:
         optimizer=spec.optimizer,
         regime=spec.regime.label,
         seed=spec.seed,
+        data_seed=spec.order_seed,
         config=dict(spec.config),
         steps=spec.steps,
         # In the log and not in the record: they change no result, and records are shared with strangers.

@@ -57,6 +57,7 @@ def settings_of(spec: TrialSpec) -> dict[str, Value]:
         "ratio": regime.ratio,
         "corpus": regime.corpus.name,
         "seed": spec.seed,
+        **({} if spec.data_seed is None else {"data_seed": spec.data_seed}),
     }
 
 
