@@ -36,6 +36,7 @@ COORDINATES = (
         kind="scale-free",
         unit="fits per step",
         meaning="how often factors are fitted in the end; nano runs end before it is reached",
+        # From 1 it takes log(1 / 0.05) / 0.001 = 3,000 steps after the flat start to fall so far (docs/optimizers.md).
         grids={"paper": (0.05, 0.1), "nano": (0.05,)},
         starts={"paper": 0.05, "nano": 0.05},
         low=0.001,
@@ -57,7 +58,7 @@ COORDINATES = (
         kind="categorical",
         unit="switch",
         meaning="whether matrices are cut into blocks at all",
-        grids={"paper": (True,), "nano": (True,)},
+        grids={"paper": (True,), "nano": (True,)},  # without, factors are as large as the matrix is wide
         starts={"paper": True, "nano": True},
     ),
     space.Coordinate(
@@ -70,12 +71,13 @@ COORDINATES = (
     ),
     space.max_grad_norm(
         "global norm that gradients are clipped to where they are not normalised; 0 is no clipping",
-        grids={"paper": (0.0, 1.0, 2.0), "nano": (1.0,)},
+        grids={"paper": (0.0, 1.0, 2.0), "nano": (1.0,)},  # the nano start normalises, so clipping does nothing there
     ),
     space.train_batch_size(),
     space.warmup({"paper": (1000, 2000, 4000)}),
 )
 
+# Factors begin as the identity times the root of `preconditioner_init_scale`.
 FIXED: space.Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "preconditioner_init_scale": 1}
 
 # Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.

@@ -38,7 +38,7 @@ COORDINATES = (
         high=1.0,
         off=0,
     ),
-    space.weight_decay(starts={"paper": 0}),
+    space.weight_decay(starts={"paper": 0}),  # off; the published optima have 0.1
     space.beta1(meaning="decay of the average gradient in the sign group"),
     space.frobenius_epsilon("scion_epsilon", (1e-20, 1e-15, 1e-10, 1e-05)),
     space.max_grad_norm("norm that the gradients of the sign group are clipped to; 0 is no clipping"),

@@ -44,9 +44,9 @@ COORDINATES = (
 
 FIXED: space.Values = {
     "lr_schedule": "cosine",
-    "max_grad_norm": 1,
+    "max_grad_norm": 1,  # over all parameters; for most other optimizers a coordinate
     "min_lr_ratio": 0,
-    "partition_grads_into_blocks": True,
+    "partition_grads_into_blocks": True,  # without, factors are as large as the matrix is wide
 }
 
 # Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.

@@ -3,6 +3,10 @@
 A table needs an optimizer, a scale (or its non-embedding parameters), a ratio (or tokens) and a final loss. The rest
 is optional. Names are read without regard to case, spaces, dashes and underscores. An unknown column is an error, so
 that a misspelt one is not silently left out; every error names the row and says how to mend it.
+
+`tuneopt.analysis.inputs` reads files into rows; from here on they are `TrainingRun` values like those of a ledger. A
+table is somebody else's, so nothing of it is guessed: what follows from other columns (tokens from ratio, a scale from
+its parameters) is filled in only where it follows exactly.
 """
 
 from __future__ import annotations
@@ -57,11 +61,13 @@ ALWAYS_NUMBERS = ("learning_rate", "train_batch_size", "warmup")
 """Hyperparameters that are numbers for every optimizer, also one without a declared space: figures sort by them."""
 
 UNSEEDED = -1
-"""The seed of a row that names none."""
+"""The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
 
 EXPORTED = {"trial", "comparable", "budget_tokens"}
 """Columns by which the exported table of a ledger is known; it is read whole, by its own names."""
 
+# Every spelling and the column it stands for; `_MEANING` also knows them without underscores, and columns left unread
+# as "".
 _WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
 _MEANING = {word.replace("_", ""): column for word, column in _WORDS.items()} | dict.fromkeys(ASIDE, "")
 
@@ -104,6 +110,7 @@ def _meanings(number: int, columns: tuple[str, ...]) -> dict[str, str]:
         plain = name.strip().lower().replace("-", "_").replace(" ", "_")
         meaning = plain if plain.startswith("hp_") else _MEANING.get(plain.replace("_", ""))
         if meaning is None:
+            # Where no known name is close ("did you mean"), a list of fifty would not help.
             hint = nearest(plain, _WORDS)
             hint = hint if hint.startswith("did") else "name a hyperparameter hp_<name>, or drop the column"
             raise InputError(f"row {number} of the results has an unknown column {name!r}; {hint}")
@@ -125,7 +132,7 @@ class _Row:
     def run(self) -> TrainingRun:
         optimizer = self.cells.get("optimizer")
         if not isinstance(optimizer, str) or not optimizer.strip():
-            listed = ", ".join(self.columns[:12]) or "no column"
+            listed = ", ".join(self.columns[:12]) or "no column"  # of a wide table the first ones: one line of error
             raise self.error(f" names no optimizer (found {listed}); add a column optimizer")
         optimizer = self.word("optimizer")
         scale, parameters = self.scale()
@@ -146,8 +153,8 @@ class _Row:
             select_loss=loss if loss is None or select is None else select,
             report_loss=loss,
             sigma=self.positive("sigma"),
-            trained=None if loss is None else tokens,
-            seconds=seconds,
+            trained=None if loss is None else tokens,  # a table does not say how far a diverged run came
+            seconds=seconds,  # nor on how many devices: its seconds are taken for device seconds
             device_seconds=seconds,
             flops=self.positive("flops", zero=True),
             peak_bytes=self.positive("peak_bytes", zero=True),
@@ -240,12 +247,12 @@ class _Row:
         hint = "a curve is a list of [fraction of the run, loss] with fractions in (0, 1]"
         try:
             points = json.loads(given) if isinstance(given, str) else list(given)
-            pairs = [(each["fraction"], each["loss"]) if isinstance(each, Mapping) else tuple(each) for each in points]
+            pairs = [(one["fraction"], one["loss"]) if isinstance(one, Mapping) else tuple(one) for one in points]
             curve = sorted((float(fraction), float(loss)) for fraction, loss in pairs if loss is not None)
         except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
             raise self.error(f" has a curve that cannot be read; {hint}") from None
         if len(curve) > LARGEST_CURVE:
-            raise self.error(f" has a curve of {len(curve):,} points; thin it to 10,000")
+            raise self.error(f" has a curve of {len(curve):,} points; thin it to {LARGEST_CURVE:,}")
         if not all(0 < fraction <= 1 and math.isfinite(loss) for fraction, loss in curve):
             raise self.error(f" has a curve with a bad point; {hint}, finite losses")
         return tuple(CurveSample(fraction, loss, loss) for fraction, loss in curve)
@@ -265,7 +272,7 @@ class _Row:
         value = self.cells.get(name)
         if value is None or value == "":
             return None
-        shown = checked.shown(value)
+        shown = checked.shown(value)  # cut, with control characters spelt out: it is printed on a terminal
         try:
             amount = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
@@ -289,8 +296,8 @@ class _Row:
 
 def _refuse_doubles(runs: Sequence[TrainingRun]) -> None:
     """Raise `InputError` for two rows of one setting and seed, of which one would silently be lost, and equal names."""
-    seen: dict[tuple[Any, ...], int] = {}
-    trials: dict[str, int] = {}
+    seen: dict[tuple[Any, ...], int] = {}  # setting and seed -> row
+    trials: dict[str, int] = {}  # trial -> row
     for number, run in enumerate(runs, start=1):
         if run.seed != UNSEEDED and seen.setdefault((run.setting, run.seed), number) != number:
             raise InputError(
@@ -312,6 +319,7 @@ def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
 
 def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
     """Runs of the rows of `tuneopt.ledger.table`; the same as `from_records` gives, but without learning curves."""
+    # Two corpora of one name are told apart by their fingerprints, which a table from elsewhere does not have.
     names = corpus_names((row["corpus"], row["corpus_fingerprint"]) for row in rows)
     columns = [(name, name.removeprefix("hp_")) for name in sorted(rows[0]) if name.startswith("hp_")]
     return tuple(

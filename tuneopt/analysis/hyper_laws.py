@@ -62,6 +62,7 @@ def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = 
             groups[winner.optimizer, winner.regime.corpus, scale.ladder].append(winner)
     around = {(star.optimizer, star.regime): star for star in stars}
     laws = []
+    # Figures need a number in every regime: a coordinate that some table leaves out is not fitted from the rest.
     # One ladder at a time: values of the nano ladder (batch sizes in few sequences) are on no line with the paper's.
     for (optimizer, corpus, _), members in sorted(groups.items()):
         known = axes(optimizer, members[0].regime.scale) or {}
@@ -115,7 +116,7 @@ def _law(
     )
 
 
-_Ends = tuple[float | None, float | None]
+_Ends = tuple[float | None, float | None]  # of an interval: low, high
 _UNKNOWN: _Ends = (None, None)
 
 
@@ -130,14 +131,16 @@ def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: PowerLaw, level: float)
     sizes = np.log(np.array([regime.params for regime in kept]) / UNIT)
     ratios = np.log(np.array([regime.ratio for regime in kept]))
     h = (1 - values if law.complement else values) - law.e
+    # (regimes,) each. A column that does not vary cannot be told from the constant, and would make the matrix singular.
     varied = [column for column in (sizes, ratios) if np.ptp(column) > 0]
     freedom = len(kept) - 1 - len(varied)
     if freedom < 1 or not varied or np.any(h <= 0):
         return _UNKNOWN, _UNKNOWN
-    design = np.stack([np.ones_like(h), *varied], axis=1)
+    design = np.stack([np.ones_like(h), *varied], axis=1)  # (regimes, 1 + varied)
     slopes, *_ = np.linalg.lstsq(design, np.log(h), rcond=None)
     residuals = np.log(h) - design @ slopes
     errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * float(residuals @ residuals) / freedom)
+    # Half the width of each two-sided interval: the quantile of t times the standard error.
     halves = float(stdtrit(freedom, (1 + level) / 2)) * errors
     ends = zip((slopes - halves)[1:].tolist(), (slopes + halves)[1:].tolist(), strict=True)
     ends_b, ends_c = (next(ends) if np.ptp(column) > 0 else _UNKNOWN for column in (sizes, ratios))

@@ -2,6 +2,10 @@
 
 One study for each sweep. Exporting again adds the trials that are new, and touches nothing else in the storage. Optuna
 is imported when it is needed: most reports do without it.
+
+Two readers: `tuneopt ledger export FILE.db` (`export_studies`), and the report's hyperparameter importances, which take
+the same trials in memory (`members`, `frozen`). Optuna wants one fixed distribution for a parameter in all trials,
+where a sweep extends its grids as it goes; so each gets all that the sweep could ever reach.
 """
 
 from __future__ import annotations
@@ -72,9 +76,10 @@ def frozen(sweep: Sweep, record: TrialRecord, distributions: Mapping[str, BaseDi
     # Diverged is PRUNED, a run that its own losses ended; completed without a passed update check is FAIL.
     ended = TrialState.COMPLETE if record.comparable else TrialState.FAIL
     state = TrialState.PRUNED if record.status == "diverged" else ended
+    # The trial's id is in the attributes: by it the next export knows which trials a study already has.
     own = {axis.name: _covering(distributions[axis.name], config[axis.name]) for axis in varied(sweep)}
     return FrozenTrial(
-        number=-1,
+        number=-1,  # Optuna numbers trials as they are added
         trial_id=-1,
         state=state,
         value=record.select_loss if state == TrialState.COMPLETE else None,
@@ -158,12 +163,14 @@ def export_studies(ledger: Ledger, path: Path) -> Exported:
         raise InputError(f"the ledger {ledger.uri} holds no sweep yet; run `tuneopt tune` on it first")
     sweeps = {name: stored_sweep(plain, name) for name, plain in stored.items()}
     records = list(ledger.records())
+    # A trial may belong to two sweeps of one regime, and is then in both studies: ``inside`` counts it once.
     added, placed, inside = 0, 0, set()
     with quiet():
         storage = _open(path)
         try:
             for name, sweep in sweeps.items():
                 study = _study(storage, name, stored[name], sweep)
+                # Without a copy of every trial: reading is most of what a repeated export does.
                 present = {trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)}
                 distributions = {axis.name: distribution(axis) for axis in varied(sweep)}
                 ours = members(sweep, records)
@@ -222,7 +229,7 @@ def _open(path: Path) -> RDBStorage:
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160]  # SQLAlchemy's own runs over several lines
         raise InputError(f"cannot export to {path}: Optuna cannot open it ({reason}); name another file") from None
 
 

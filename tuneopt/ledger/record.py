@@ -73,27 +73,27 @@ class TrialRecord:
     """
 
     trial: str
-    status: str
+    status: str  # of `STATUSES`
     spec: TrialSpec
-    select_loss: float | None
+    select_loss: float | None  # nats per token, as the next two
     report_loss: float | None
     initial_loss: float | None
     curve: tuple[CurvePoint, ...]
     tokens: int
     steps: int
-    epochs: float
-    flops: float
-    seconds: Mapping[str, float]
-    peak_bytes: int | None
-    checkpoint_bytes: int | None
+    epochs: float  # passes over the training text
+    flops: float  # of the model, `Scale.flops_per_token`
+    seconds: Mapping[str, float]  # by the clock, over all resumes; keys: `SECONDS`
+    peak_bytes: int | None  # of the fullest device
+    checkpoint_bytes: int | None  # of one checkpoint
     optimizer_state_bytes: int | None
-    proof: Mapping[str, Any] | None
-    routing: tuple[Mapping[str, Any], ...]
-    environment: Mapping[str, Any]
-    started: str
+    proof: Mapping[str, Any] | None  # the update check, `tuneopt.optim.proof.Proof`
+    routing: tuple[Mapping[str, Any], ...]  # one entry per parameter: name, shape, rule, decay, reason
+    environment: Mapping[str, Any]  # versions, hardware, ranks: what changes no more than the order of sums
+    started: str  # ISO 8601 in UTC, as ``ended``
     ended: str
-    resumes: int
-    tokens_per_second: float
+    resumes: int  # processes that took the trial up again
+    tokens_per_second: float  # training alone
     notes: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -127,7 +127,7 @@ class TrialRecord:
             "notes": tuple(map(checked.whole_text, self.notes)),
         }
         for name, form in forms.items():
-            object.__setattr__(self, name, form)
+            object.__setattr__(self, name, form)  # the class is frozen
 
     def _check_identity(self) -> None:
         """That the record is of the trial that it names: a file under a wrong name must not pass for another's."""
@@ -165,7 +165,7 @@ class TrialRecord:
 
     @property
     def proof_passed(self) -> bool | None:
-        """Whether the proof of the optimizer passed; None when the trial carries no proof."""
+        """Whether the proof of the optimizer passed; None without one, as of a trial that diverged before its end."""
         return None if self.proof is None else bool(self.proof.get("passed", False))
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def number(name: str, value: Any, *, low: float = 0) -> float:
         )
     if value < low:
         raise InputError(f"{name} must be at least {low:g}, not {value!r}")
-    return int(value) if isinstance(value, int) else float(value)
+    return int(value) if isinstance(value, int) else float(value)  # numpy's numbers become Python's, which JSON takes
 
 
 def _check_moment(name: str, text: Any) -> None:

@@ -5,6 +5,10 @@ seed. Tables without such trials do without the column, also compacted ones.
 
 A hyperparameter column is float64 where all its values are numbers, bool where all are switches, else string.
 Counts of FLOPs are float64, because they exceed 64-bit integers at the largest scales.
+
+Three users: `tuneopt ledger export`, the compacted file that makes large ledgers quick to read
+(`tuneopt.ledger.compaction`), and the analysis, which reads an exported table back (`tuneopt.analysis.columns`). So
+columns may be added and are never renamed.
 """
 
 from __future__ import annotations
@@ -50,11 +54,13 @@ _COLUMNS: dict[str, tuple[pa.DataType, Callable[[TrialRecord], Any]]] = {
     "compile": (pa.bool_(), lambda record: record.spec.compile),
     "micro_batch": (pa.int64(), lambda record: record.spec.micro_batch),
     "semantics": (pa.int64(), lambda record: record.spec.semantics),
+    # What was asked for and what was trained: they differ where a trial diverged.
     "budget_tokens": (pa.int64(), lambda record: record.spec.regime.tokens),
     "tokens": (pa.int64(), lambda record: record.tokens),
     "steps": (pa.int64(), lambda record: record.steps),
     "epochs": (pa.float64(), lambda record: record.epochs),
     "flops": (pa.float64(), lambda record: record.flops),
+    # Losses in nats per token; null where the trial diverged.
     "select_loss": (pa.float64(), lambda record: record.select_loss),
     "report_loss": (pa.float64(), lambda record: record.report_loss),
     "initial_loss": (pa.float64(), lambda record: record.initial_loss),
@@ -106,7 +112,7 @@ def row(record: TrialRecord) -> dict[str, Any]:
 def points(record: TrialRecord) -> list[dict[str, Any]]:
     """A record's curve as `POINT` values."""
     steps = record.spec.steps
-    measured = [field for field in POINT if field.name != "fraction"]
+    measured = [field for field in POINT if field.name != "fraction"]  # which it does not hold itself
     return [
         {"fraction": point.step / steps}
         | {field.name: _real(getattr(point, field.name), field.type) for field in measured}
@@ -163,7 +169,7 @@ def join(tables: Iterable[pa.Table]) -> pa.Table:
     for part in parts:
         for field in part.schema:
             kinds.setdefault(field.name, set()).add(field.type)
-    mixed = [name for name, found in kinds.items() if len(found) > 1]
+    mixed = [name for name, types in kinds.items() if len(types) > 1]
     for name in mixed:
         for index, part in enumerate(parts):
             at = part.schema.get_field_index(name)
@@ -172,6 +178,8 @@ def join(tables: Iterable[pa.Table]) -> pa.Table:
                 texts = pa.array([None if value is None else word(value) for value in values], pa.string())
                 parts[index] = part.set_column(at, name, texts)
     joined = pa.concat_tables(parts, promote_options="default")
+    # Tables bring their hyperparameters in the order of their trials: sorted, so that the same trials give the same
+    # file.
     tuned = sorted(name for name in joined.column_names if name.startswith("hp_"))
     order = [ORDER] if ORDER in joined.column_names else []
     return joined.select([*FIXED.names, *order, *tuned])
@@ -204,7 +212,7 @@ def export(table: pa.Table, path: Path) -> int:
             raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
         if path.is_dir():
             raise InputError(f"cannot export to {path}: it is a folder; name a file")
-        # Written beside the target and moved: a reader never sees half a table.
+        # In the target's own folder, and moved: a rename is whole within one file system alone.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             temporary = Path(folder) / path.name
             writers[path.suffix.lower()](str(temporary))

@@ -1,6 +1,12 @@
 """Optimizers of language-model pretraining, with parameter routing and a proof that the named rule ran.
 
-Importing this package imports no torch: `info` answers without it, everything else loads on first use.
+`create` builds one by name for a model; `info` lists what there is. An optimizer is a file: its update function, which
+is the formula, and a thin class. Around them stand `routing` (which parameter gets which rule), `hyperparameters` (what
+may be set, and its bounds), `rule` and `base` (the step over buckets of equal shapes), and `proof` with `reference`
+(the update check).
+
+Importing this package imports no torch: `info` answers without it, everything else loads on first use. Names are
+listed twice below: for type checkers, which do not run `__getattr__`, and for it.
 """
 
 from __future__ import annotations
@@ -58,19 +64,8 @@ _PARTS = {
     "base": ("Optimizer", "Parameters"),
     "cautious": ("Cautious",),
     "factory": ("create", "describe"),
-    "hyperparameters": (
-        "Bounds",
-        "Count",
-        "DecayRate",
-        "Index",
-        "NotNegative",
-        "OneOf",
-        "Only",
-        "Positive",
-        "ScalesRate",
-        "Settings",
-        "settings_of",
-    ),
+    "hyperparameters": ("Bounds", "Count", "DecayRate", "Index", "NotNegative", "OneOf", "Only", "Positive",
+                        "ScalesRate", "Settings", "settings_of"),
     "kron": ("Kron",),
     "lion": ("Lion",),
     "mars": ("MARS",),
@@ -83,7 +78,7 @@ _PARTS = {
     "scion": ("Scion",),
     "soap": ("SOAP",),
     "sophia": ("Sophia",),
-}
+}  # fmt: skip
 """Modules and what they offer here: the optimizers, and what a class from outside tuneopt is made of
 (docs/bring-your-own-optimizer.md)."""
 
@@ -94,6 +89,7 @@ _GONE = ("Invariant", "Moment", "Subject", "Tally", "excess", "relative", "visib
 
 
 def __getattr__(name: str) -> Any:
+    # Answered by name, because "has no attribute" would not say what to write instead.
     if name in _GONE:
         raise InputError(
             f"tuneopt.optim.{name} is gone: leave out the invariant, and give the class its formula as `reference` "

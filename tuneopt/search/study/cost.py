@@ -2,6 +2,10 @@
 
 Three parts: how many trials each sweep will probably take (`expected`), what one trial of a scale needs of its devices
 (`needs`), and the document of ``study plan`` that puts both together.
+
+Numbers of trials are estimates: a descent's path is known only when it has been walked. Sweeps that have begun are
+counted as their own state tells, the others as a sweep usually goes. Memory is asked of a function (`PeakBytes`),
+because the model of it belongs to training, which this floor does not import.
 """
 
 from __future__ import annotations
@@ -22,16 +26,18 @@ USUALLY_SENSITIVE = ("learning_rate", "weight_decay")
 study has one to three, and these most often."""
 
 RECORD_BYTES = 40_000
-"""Bytes of one trial's record in the ledger, its learning curve and routing table included."""
+"""Bytes of one trial's record in the ledger, its learning curve and routing table included. Records of nano trials have
+11 kB; the routing table grows with the layers, 4 there and 32 on the paper ladder."""
 
 KEPT_CHECKPOINTS = 2
-"""Checkpoints that a running trial keeps; it removes them when it ends."""
+"""Checkpoints that a running trial keeps (`tuneopt.train.mirror.KEPT`); it removes them when it ends."""
 
 WEIGHT_BYTES = 4
 """Weights and state are kept in fp32."""
 
 HEADROOM = 0.9
-"""Share of a device's memory that a placement which is proposed may take: the memory model is good to a tenth."""
+"""Share of a device's memory that a proposed placement may take: the memory model was off by -9% to +10%
+(docs/zero.md)."""
 
 STAGES = (1, 2, 3)
 """ZeRO's stages, the least sharding and the least traffic first."""
@@ -41,10 +47,10 @@ STAGES = (1, 2, 3)
 class Expected:
     """The trials of one optimizer in one regime: those ended, and those probably still to come."""
 
-    phase: str
+    phase: str  # "I", "II" or "III"
     optimizer: str
     regime: Regime
-    done: int
+    done: int  # trials
     remaining: int
 
     @property
@@ -59,13 +65,15 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
     for standing in standings.values():
         key = (standing.task.phase, standing.task.optimizer, standing.task.sweep.regime)
         begun.setdefault(key, []).append(standing)
-    found = []
+    counts = []
     for key, sweeps in begun.items():
+        # A standing counts its running trials among its own: those have not ended.
         waiting = {spec.id for standing in sweeps for spec in standing.pending}
         done = {trial for standing in sweeps for trial in standing.trials} - waiting
         last = sweeps[-1]  # earlier attempts at the regime have ended
+        # A sweep with a quota gets as many trials as its rivals took, whatever its own certificate would need.
         left = len(last.pending) if last.task.quota is not None else last.state.progress.remaining
-        found.append(Expected(*key, len(done), 0 if last.finished else left))
+        counts.append(Expected(*key, len(done), 0 if last.finished else left))
     for name, space in plan.study.spaces.items():
         # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
         finding = plan.finding(name, standings)
@@ -74,12 +82,12 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
             trials = _sweep_trials(space, varied, plan.study.replicates)
             for regime in plan.regimes(phase):
                 if (phase, name, regime) not in begun:
-                    found.append(Expected(phase, name, regime, 0, trials))
-    return tuple(found)
+                    counts.append(Expected(phase, name, regime, 0, trials))
+    return tuple(counts)
 
 
 def _sweep_trials(space: LadderSpace, varied: tuple[str, ...], replicates: int) -> int:
-    """The trials of a sweep over some coordinates: its start and star, and a combination with its own for each move."""
+    """The trials of a sweep that varies some coordinates; without any, as many as the start has seeds."""
     # Replicates of the start; its star; for each move another star with its centre; replicates of the winner.
     star = sum(len(axis.line(axis.start)) for axis in space.axes if axis.name in varied)
     return replicates + star + (TYPICAL_MOVES * (star + 1) + replicates - 1 if star else 0)
@@ -91,8 +99,8 @@ class TrialShape:
 
     optimizer: str
     scale: Scale
-    vocabulary: int
-    precision: str
+    vocabulary: int  # entries of the tokenizer
+    precision: str  # "fp32" or "bf16"
     sequences: int
     devices: Devices
 
@@ -168,7 +176,7 @@ def batches(study: Study, optimizer: str) -> list[int]:
     """Every batch that the optimizer's trials may have, in sequences."""
     space = study.spaces[optimizer]
     axis = space.by_name.get("train_batch_size")
-    return [int(each) for each in (axis.values if axis else [space.value(space.start, "train_batch_size")])]
+    return [int(size) for size in (axis.values if axis else [space.value(space.start, "train_batch_size")])]
 
 
 def _share(most: int, batch: int, ranks: int) -> int:
@@ -188,9 +196,9 @@ def _enough(
         for stage in STAGES:
             sequences = max(_share(shape.sequences, batch, ranks) for batch in sizes)
             devices = Devices(ranks, stage, shape.devices.offload)
-            bytes_ = peak(replace(shape, devices=devices, sequences=sequences))
-            if bytes_ <= HEADROOM * device_bytes:
-                return replace(need, enough=devices, enough_bytes=bytes_)
+            needed = peak(replace(shape, devices=devices, sequences=sequences))
+            if needed <= HEADROOM * device_bytes:
+                return replace(need, enough=devices, enough_bytes=needed)
     return need
 
 
@@ -210,15 +218,15 @@ def plan_document(
     holds the need of each scale; ``device_bytes`` and ``free_disk`` are None where they are not known.
     """
     groups: dict[tuple[str, str], list[Expected]] = {}
-    for each in expectations:
-        groups.setdefault((each.phase, each.optimizer), []).append(each)
+    for part in expectations:
+        groups.setdefault((part.phase, part.optimizer), []).append(part)
     parts = [
         {
             "name": phase,
             "optimizer": optimizer,
-            "trials": sum(each.trials for each in group),
-            "tokens": sum(each.regime.tokens * each.trials for each in group),
-            "flops": float(sum(each.regime.flops * each.trials for each in group)),
+            "trials": sum(part.trials for part in group),
+            "tokens": sum(part.regime.tokens * part.trials for part in group),
+            "flops": float(sum(part.regime.flops * part.trials for part in group)),
             "device_hours": _hours(group, rate),
         }
         for (phase, optimizer), group in groups.items()
@@ -229,11 +237,11 @@ def plan_document(
     ]
     # One row for each phase and optimizer, then sums over optimizers, then the whole: a reader goes down that way.
     whole = _total(parts)
-    largest = max(scale_needs, key=lambda each: each.peak_bytes)
+    largest = max(scale_needs, key=lambda need: need.peak_bytes)
     # Records stay; checkpoints go when their trial ends, so only those of the trials that run at once count.
-    at_once = max(max(1, slots // each.devices.ranks) * each.checkpoint_bytes for each in scale_needs)
+    at_once = max(max(1, slots // need.devices.ranks) * need.checkpoint_bytes for need in scale_needs)
     disk = whole["trials"] * RECORD_BYTES + at_once
-    why, warnings = [], []
+    why, warnings = [], []  # what makes the study impossible, and what may
     for need in scale_needs:
         if device_bytes is not None and need.peak_bytes > device_bytes:
             why.append(_memory(need, device_bytes))
@@ -246,6 +254,7 @@ def plan_document(
         why.append(
             f"the study needs {size(disk)} of disk and {size(free_disk)} are free: free some, or move the ledger"
         )
+    # A limit that is too small is no reason not to start: the study stops at it, and goes on when it is raised.
     limits = limits_dict(plan)
     over = []
     for amount, limit, unit in (
@@ -262,7 +271,7 @@ def plan_document(
         "total": whole,
         "peak_bytes": largest.peak_bytes,
         "peak_trial": {"optimizer": largest.optimizer, "scale": largest.scale.name},
-        "scales": [each.to_dict(device_bytes) for each in scale_needs],
+        "scales": [need.to_dict(device_bytes) for need in scale_needs],
         "device_bytes": device_bytes,
         "disk_bytes": disk,
         "slots": slots,
@@ -276,11 +285,11 @@ def plan_document(
 def _hours(group: Sequence[Expected], rate: Callable[[Regime], float | None]) -> float | None:
     """Device-hours of all trials; None as soon as one regime's speed is not known."""
     hours = 0.0
-    for each in group:
-        speed = rate(each.regime)
+    for part in group:
+        speed = rate(part.regime)
         if speed is None:
             return None
-        hours += each.regime.tokens * each.trials / speed / 3600
+        hours += part.regime.tokens * part.trials / speed / 3600
     return hours
 
 

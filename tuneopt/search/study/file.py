@@ -33,7 +33,7 @@ EXAMPLE = "studies/smoke.yaml"
 """The file that errors name where a study is missing or empty."""
 
 VOCABULARY = {"nano": 1024, "paper": 32_768}
-"""Entries of the tokenizer where a study declares none, by ladder."""
+"""Entries of the tokenizer where a study declares none, by ladder: those of the embedded corpus, and a usual one."""
 
 KEYS = (
     "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
@@ -85,7 +85,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         scales[shape.name] = shape
     ladder = next(iter(scales.values())).ladder
     ratios = [_ratio(entry) for entry in sequence(keys["ratios"], "ratios")]
-    every = [(name, ratio) for name in scales for ratio in ratios]
+    every = [(name, ratio) for name in scales for ratio in ratios]  # all regimes, as scale and ratio
     phases = _phases(root, keys, scales, every)
     # In the order of the keys, so that of several mistakes the first is told; what is left out has the study's default.
     readers: dict[str, Callable[[Node], Any]] = {
@@ -106,6 +106,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         name=word(keys["name"], "name"),
         spaces=_spaces(keys["optimizers"], ladder, space_of),
         corpus=word(keys["corpus"], "corpus"),
+        # In one mapping, so that a field of `Study` that the file leaves out keeps the default that `Study` gives it.
         **{
             "vocabulary": VOCABULARY[ladder],
             **phases,
@@ -155,7 +156,7 @@ def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace
             is_path = isinstance(entry.plain, str) and (entry.plain.endswith(".py") or "/" in entry.plain)
             known = () if space_of is not built_in or is_path else space_names()
             entries.append((word(entry, "optimizer", known), entry.line, None))
-    found: dict[str, LadderSpace] = {}
+    spaces: dict[str, LadderSpace] = {}
     for name, line, changes in entries:
         parts = {}
         if changes is not None and changes.plain is not None:
@@ -163,14 +164,14 @@ def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace
         own = word(parts["space"], "space") if "space" in parts else None
         try:
             space = space_of(name, own)
-            if space.optimizer in found:
+            if space.optimizer in spaces:
                 raise InputError(f"optimizer {space.optimizer} is listed twice; keep one")
-            found[space.optimizer] = space.on(ladder)
+            spaces[space.optimizer] = space.on(ladder)
         except InputError as error:
             node.fail(str(error), line)
         if parts:
-            found[space.optimizer] = _changed(space, ladder, parts)
-    return found
+            spaces[space.optimizer] = _changed(space, ladder, parts)
+    return spaces
 
 
 def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> LadderSpace:
@@ -178,14 +179,14 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
     pinned: dict[str, Value] = {}
     grids: dict[str, list[Value]] = {}
     starts: dict[str, Value] = {}
-    for part in ("set", "grid", "start"):
+    for part in ("set", "grid", "start"):  # a start must lie on the grid, so it is read last
         if part not in parts:
             continue
         if not isinstance(parts[part].plain, dict):
             parts[part].fail(f"{part} must be a mapping of hyperparameters, not {in_words(parts[part])}")
         for key, entry in parts[part].items():
             if part == "grid":
-                grids[key] = [value(each, f"a value of {key}") for each in sequence(entry, key)]
+                grids[key] = [value(item, f"a value of {key}") for item in sequence(entry, key)]
             else:
                 (pinned if part == "set" else starts)[key] = value(entry, key)
             try:
@@ -213,7 +214,7 @@ def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], e
     second: tuple[Place, ...] = ()
     third: tuple[Place, ...] = ()
     if "phase_2" in keys:
-        second = _regimes(keys["phase_2"], "phase_2", scales, [each for each in every if each not in first])
+        second = _regimes(keys["phase_2"], "phase_2", scales, [place for place in every if place not in first])
     if "phase_3" in keys:
         third = _regimes(keys["phase_3"], "phase_3", None, [])
     for name, places, before in (("phase_2", second, first), ("phase_3", third, (*first, *second))):
@@ -246,14 +247,14 @@ def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: li
     if not isinstance(listed.plain, dict) or not listed.plain:
         what = f"the regimes of {name} must be a mapping of scales to ratios"
         listed.fail(f"{what}, not {in_words(listed)}; try {{nano-65k: [1, 2]}}")
-    found: dict[Place, None] = {}
+    places: dict[Place, None] = {}  # an ordered set: a ratio that is listed twice counts once
     for key, entry in listed.items():
         shape = _scale(listed, listed.keys[key], key)
         if scales is not None and key not in scales:
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", listed.keys[key])
-        for each in sequence(entry, f"the ratios of {key}"):
-            found[shape.name, _ratio(each)] = None
-    return tuple(found)
+        for ratio in sequence(entry, f"the ratios of {key}"):
+            places[shape.name, _ratio(ratio)] = None
+    return tuple(places)
 
 
 def _limits(node: Node) -> Limits:
@@ -268,7 +269,7 @@ def _limits(node: Node) -> Limits:
 
 def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
     """Where the trials of a scale train. Only scales that the study has can be placed: another is a typing error."""
-    found = {}
+    placement = {}
     for name, entry in mapping(node, "placement", tuple(dict.fromkeys(name for name, _ in places))).items():
         parts = mapping(entry, f"the placement of {name}", tuple(Devices.__dataclass_fields__))
         readers: dict[str, Callable[[Node], Any]] = {
@@ -276,12 +277,12 @@ def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
             "zero": lambda part: whole(part, "zero", example="2"),
             "offload": lambda part: switch(part, "offload"),
         }
-        devices = found[name] = Devices(**{key: read(parts[key]) for key, read in readers.items() if key in parts})
+        devices = placement[name] = Devices(**{key: read(parts[key]) for key, read in readers.items() if key in parts})
         if devices.zero > 3:
             parts["zero"].fail(f"zero must be a stage from 0 to 3, not {devices.zero}")
         if devices.offload and not devices.zero:
             parts["offload"].fail("offload needs ZeRO; add zero: 1, 2 or 3")
-    return found
+    return placement
 
 
 def _check(study: Study, keys: Mapping[str, Node], root: Node) -> None:
