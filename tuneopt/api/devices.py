@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tuneopt.search.study.study import Study
 
 ADAMW_STATE_BYTES = 8.0
-"""State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32."""
+"""State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32. Most rules keep no more
+(docs/optimizers.md), and a plan that asks for too much only warns too early."""
 
 Rate = Callable[[Regime], float | None]
 """Tokens per second of a trial by regime; None where nothing is known."""
@@ -31,7 +32,7 @@ Rate = Callable[[Regime], float | None]
 
 @cache
 def state_bytes(optimizer: str) -> float:
-    """Bytes of optimizer state per parameter."""
+    """Bytes of optimizer state per parameter, weights and gradients not counted."""
     from tuneopt.optim import info
 
     known = {entry.name: entry.state_bytes_per_parameter for entry in info()}
@@ -64,6 +65,7 @@ def placements(study: Study) -> dict[str, ParallelConfig]:
         return {}
     from tuneopt.search.study.cost import batches
 
+    # Every batch of every optimizer is tried before anything runs: a study that stops half-way for one has cost hours.
     parallel = {}
     for scale, devices in study.placement.items():
         parallel[scale] = ParallelConfig(devices.ranks, devices.zero, devices.offload)
@@ -80,8 +82,8 @@ class Speed:
     """
 
     tokens_per_second: float | None = None
-    mfu: float | None = None
-    peak_flops: float | None = None
+    mfu: float | None = None  # 0 to 1
+    peak_flops: float | None = None  # FLOPs per second of a slot
 
     def __post_init__(self) -> None:
         if (self.mfu is None) != (self.peak_flops is None):
@@ -95,7 +97,7 @@ class Speed:
 
 
 def rate(plan: StudyPlan, ledger: Ledger, speed: Speed) -> tuple[Rate, str]:
-    """Tokens per second of a trial by regime, and where that is from."""
+    """Tokens per second of a trial by regime, and where that is from, in words."""
     if speed.mfu is not None and speed.peak_flops is not None:
         flops = speed.mfu * speed.peak_flops
         return (lambda regime: flops / _flops_per_token(regime)), f"{speed.mfu:.0%} of {speed.peak_flops:.3g} FLOP/s"
@@ -114,16 +116,19 @@ def _flops_per_token(regime: Regime) -> int:
 
 
 def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
+    """Tokens per second at the start of the smallest sweep of Phase I; None where a look would take too long."""
     from tuneopt.data import load_corpus
     from tuneopt.train.run import recorded_throughput, trained_throughput
 
-    tasks = [task for held in plan.first.values() for task in held]
+    tasks = [task for first in plan.first.values() for task in first]
     sweep = min(tasks, key=lambda task: task.sweep.regime.scale.parameters).sweep
     spec = sweep.spec(sweep.space.start)
     tokens = recorded_throughput(ledger, spec)
     if tokens is not None:
         return tokens, "from trials in the ledger"
-    if plan.study.ladder != "nano":
+    if (
+        plan.study.ladder != "nano"
+    ):  # a few steps of a larger model take a CPU minutes, and say nothing of the GPUs meant
         return None, "unknown here; give --tokens-per-second, or --mfu with --peak-flops"
     corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary)
     return trained_throughput(spec, corpus), "measured now on a few steps, uncompiled"

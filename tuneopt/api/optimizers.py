@@ -1,4 +1,9 @@
-"""Optimizers by name, by entry point or by file: what there is, and the search space that one is tuned in."""
+"""Optimizers by name, by entry point or by file: what there is, and the search space that one is tuned in.
+
+A name goes three ways. A built-in one stands for itself. ``PATH.py:Class``, and a class of an installed package, become
+``Class@DIGEST`` (`tuneopt.optim.external`), so that two versions of a file never mix in a ledger; what is before the
+``@`` is what people call it, and what its search space says.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ def optimizers() -> list[dict[str, Any]]:
     Raises `InputError` for a package whose optimizer cannot be imported, or has a name that is taken.
     """
     entries = info()
-    if all(entry.family for entry in entries):
+    if all(entry.family for entry in entries):  # built-in ones are listed without torch, in tenths of a second
         return [asdict(entry) for entry in entries]
     from tuneopt.optim.factory import describe
 
@@ -36,7 +41,7 @@ def space_of(optimizer: str, space: str | None = None) -> SearchSpace:
     is missing, and for a space that is one for another optimizer.
     """
     name = external.resolve(optimizer)
-    plain = name.partition("@")[0]
+    plain = name.partition("@")[0]  # differs from `name` for classes from outside alone
     if space is None and plain != name:
         if external.source_of(name):
             raise InputError(f"{optimizer} needs a search space; add --space PATH.py, a file that defines SPACE")
@@ -62,14 +67,14 @@ def check_outside(space: LadderSpace) -> None:
     from tuneopt.optim.factory import LOOP, create, implementation
     from tuneopt.train.model import Llama
 
-    scale: Scale = find_scale("nano-65k")
+    scale: Scale = find_scale("nano-65k")  # the smallest: it is built in a moment, and 64 words are vocabulary enough
     facts: dict[str, Any] = {fact: getattr(scale, fact) for fact in implementation(space.optimizer).model_facts}
     config: dict[str, Value] = {word: value for word, value in space.start if word not in LOOP}
     try:
         create(space.optimizer, Llama(scale, 64), **facts, **config)
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         plain = space.optimizer.partition("@")[0]
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{plain} cannot be built from the start of its search space: {told}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # one line
+        raise InputError(f"{plain} cannot be built from the start of its search space: {reason}") from error

@@ -1,4 +1,8 @@
-"""Reports of ledgers, of tables from elsewhere and of the published study."""
+"""Reports of ledgers, of tables from elsewhere and of the published study (`tuneopt.report` writes them).
+
+Here addresses and paths become what the report's floor takes, and what is not there is an error before anything is
+read.
+"""
 
 from __future__ import annotations
 

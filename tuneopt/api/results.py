@@ -27,21 +27,19 @@ class SweepCost:
     """Trials that the ledger holds already."""
     expected: int
     """Trials in all, those of the ledger among them."""
-    steps: int
-    """Of one trial at the start."""
-    epochs: float
-    """Passes of one trial over the corpus."""
-    tokens_per_second: float | None
-    throughput_from: str
+    steps: int  # of one trial at the start
+    epochs: float  # passes of one trial over the corpus
+    tokens_per_second: float | None  # of one slot
+    throughput_from: str  # where that figure comes from, in words
     slots: int
-    seconds: float | None
-    """By the clock, on this machine's cores; None where no throughput is known."""
+    seconds: float | None  # by the clock, on this machine's cores; None where no throughput is known
     warnings: tuple[str, ...] = ()
     search: SampledSearch | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --dry-run --json`` prints."""
-        found = {} if self.search is None else {"search": self.search.search, "scheduler": self.search.scheduler}
+        # Only a search has these keys: that of coordinate descent is not "none".
+        about = {} if self.search is None else {"search": self.search.search, "scheduler": self.search.scheduler}
         return {
             "sweep": self.sweep,
             "optimizer": self.optimizer,
@@ -58,7 +56,7 @@ class SweepCost:
             "slots": self.slots,
             "seconds": self.seconds,
             "warnings": list(self.warnings),
-            **found,
+            **about,
         }
 
 
@@ -87,6 +85,7 @@ class SweepResult(RunResult):
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --json`` prints."""
+        # Without a winner (all diverged, say) the keys stay and hold null: a script need not ask which are there.
         best, certificate = self.state.best, self.state.descent.certificate
         return {
             "sweep": self.id,
@@ -126,7 +125,7 @@ class SearchResult(SweepResult):
     budget: int
     """Trials of this run and of earlier ones of the same search, the winner's other seeds not counted."""
     marks: tuple[str, ...] = ()
-    """What must be said beside the result."""
+    """What must be said with the result, a sentence each."""
 
     @property
     def id(self) -> str:

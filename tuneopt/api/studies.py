@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tuneopt.search.study.study import Study
 
 MOST_RANKS = 64
-"""Ranks of one trial that a plan considers where one device is too small."""
+"""Ranks of one trial that a plan considers where one device is too small: eight machines of eight."""
 
 PEAK_FLOPS, MFU = 1e15, 0.4
 """FLOPs per second of a simulated slot, and the share of them that training reaches; only ratios of times count."""
@@ -80,11 +80,9 @@ class StudyResult(RunResult):
 class SimulatedStudy(StudyResult):
     """How a simulated study ended: on which slots, in how many fake seconds, on which surfaces."""
 
-    seconds: float
-    """On the fake clock."""
-    share: float
-    """Busy slot seconds over all slot seconds."""
-    cpu_seconds: float
+    seconds: float  # on the fake clock
+    share: float  # busy slot seconds over all slot seconds
+    cpu_seconds: float  # what the simulation itself took
     surfaces: Mapping[str, Mapping[str, int]]
     """Optimizer -> where its surfaces are from -> how many of them."""
 
@@ -107,7 +105,7 @@ def load_study(path: str | Path, match_budget: bool = False) -> Study:
     """The study that a YAML file declares; raises `InputError` with file and line of what is wrong."""
     from tuneopt.search.study.file import read_study
 
-    study = read_study(path, space_of)
+    study = read_study(path, space_of)  # `space_of` also knows files of users and installed packages
     for space in study.spaces.values():
         check_outside(space)
     return replace(study, match_budget=True) if match_budget else study
@@ -131,14 +129,14 @@ def study_plan(
     from tuneopt.search.study.cost import expected, needs, plan_document
 
     opened, _ = with_ledger(ledger, None)
-    plan = _plan(study, required=False)
+    plan = _plan(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
     queue = _queue(plan, opened)
     count = slots or os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    most = device_bytes or (memory // count if slots is None else None)
+    most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
     tokens, origin = rate(plan, opened, speed or Speed())
-    folder = Path(opened.uri)
+    folder = Path(opened.uri)  # its nearest parent that exists says how much disk is free
     document = plan_document(
         plan,
         expectations,
@@ -198,6 +196,7 @@ def run_study(
     # Whether it fits is known here alone: on this machine's memory, or by what the user says of the devices.
     here = options.address is None and options.gpus_per_trial == 0
     if here or device_bytes:
+        # Time is not asked for, and any speed saves measuring one.
         checked = study_plan(
             study, opened, Speed(tokens_per_second=1.0), slots=None if here else 1, device_bytes=device_bytes
         )
@@ -215,7 +214,7 @@ def _put_accounts(ledger: Ledger, queue: SchedulerQueue, result: RunResult) -> N
     """Keep an account of this run for each sweep that it worked on, and one for what they share."""
     from tuneopt.search.study.spent import RunTimes, accounts
 
-    if not (result.run or result.failed):
+    if not (result.run or result.failed):  # a run that found everything done leaves no trace
         return
     for account in accounts(
         queue.id,
@@ -248,6 +247,7 @@ def simulate_study(
     from tuneopt.search.study.status import status_document
     from tuneopt.search.study.surfaces import Surfaces
 
+    # The corpus is not read, so that a simulation needs the study's file alone.
     surfaces = Surfaces(study, _stars(stars), noise)
     plan = StudyPlan(study, CorpusId(study.corpus, "", study.vocabulary))
 
@@ -292,7 +292,7 @@ def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
 
 
 def study_id(plan: StudyPlan) -> str:
-    """Sixteen hexadecimal digits that identify a study on its corpus."""
+    """Sixteen hexadecimal digits that identify a study on its corpus: its heartbeat and its accounts go by them."""
     text = f"{plan.study.text}{plan.corpus.fingerprint}{plan.compile}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

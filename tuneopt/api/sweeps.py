@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tuneopt.observe.observer import Observer
 
 PRECISIONS = ("fp32", "bf16")
+"""Of the compute; weights and optimizer state are fp32 either way."""
 
 BACKENDS = ("ray", "inline")
 """Where trials can run, by name; a simulation is made from surfaces (`tuneopt.run.simulated`)."""
@@ -82,7 +83,7 @@ def compiles(wanted: bool | None) -> bool:
     """Whether trials compile; None asks for it where it is possible. Raises `InputError` where it is not."""
     from tuneopt.train.kernels import has_compiler
 
-    if wanted is False or has_compiler():
+    if wanted is False or has_compiler():  # the quick answers, without torch
         return wanted is not False
     from tuneopt.train.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
 
@@ -157,7 +158,7 @@ def sample(
     """Run a sampled search until ``trials`` trials of its own are spent, then its best with the other seeds.
 
     Trials of earlier runs of the same search count; ``trials=None`` takes what coordinate descent is expected to need.
-    What the ledger holds beside them is told to the sampler and not counted. The rest is as for `tune`; raises
+    What else the ledger holds is told to the sampler and not counted. The rest is as for `tune`; raises
     `InputError` where the sampler is not installed, too.
     """
     from tuneopt.search.sampled_plan import SampledPlan
@@ -228,6 +229,7 @@ def train(
     placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)
     parallel = {spec.regime.scale.name: placement}
     opened, options = with_ledger(ledger, RunOptions(parallel=parallel, keep_weights=keep_weights))
+    # The spine reports an interrupt as a result, for runs of many trials; of one trial there is nothing to report.
     if run(OneTrial(spec), InlineBackend(corpus), options, observers).interrupted:
         raise KeyboardInterrupt
     record = opened.get(spec.id)
@@ -247,7 +249,7 @@ def placement_of(
         from tuneopt.train.memory import SHARDED
 
         zero = 2 if offload or (ranks > 1 and scale and find_scale(scale).parameters >= SHARDED) else 0
-    if ranks == 1 and zero == 0 and not offload and not checkpointing:
+    if ranks == 1 and zero == 0 and not offload and not checkpointing:  # then nothing depends on how batches divide
         return None
     return ParallelConfig(ranks, zero, offload, checkpointing)
 
@@ -285,12 +287,12 @@ def cost(
     rate, origin = recorded_throughput(ledger, start), "from trials in the ledger"
     if rate is None:
         rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
-    slots = os.cpu_count() or 1
+    slots = os.cpu_count() or 1  # as many as `tune` would run at once here, a core each
     left = state.progress.remaining
     first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left
     if search is not None:
         budget = search.expected if trials is None else trials
-        left = expected = budget + sweep.replicates - 1
+        left = expected = budget + sweep.replicates - 1  # the winner's other seeds come on top
         first_wave = min(budget, slots)
     return SweepCost(
         sweep=search.id if search else sweep.id,

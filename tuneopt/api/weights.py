@@ -1,4 +1,9 @@
-"""A trial's trained model for other programs: its kept weights, or the trial trained again."""
+"""A trial's trained model for other programs: its kept weights, or the trial trained again.
+
+A ledger keeps weights on request alone (``--keep-weights``), because those of a whole sweep would fill a disk. A trial
+is a function of its specification, so weights that were not kept can be had again for the price of the trial, on one
+machine to the last bit. The record is never touched: it stands for the run that was compared.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +35,7 @@ class ExportedModel:
     format: str
     files: list[str]
     bytes: int
-    select_loss: float | None
+    select_loss: float | None  # nats per token, of the record
     retrained_select_loss: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,13 +81,14 @@ def export_model(
                 f"{sum(record.seconds.values()):.0f} s on what it ran on), or tune with --keep-weights"
             )
         again = _train_again(record, opened, corpus, on_point)
+    # Filled next to its place and renamed: whoever finds the folder finds a whole model.
     scratch = target.with_name(f".{target.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     fetch_folder(opened, name, scratch)
     (scratch / RECORD).write_text(record.to_json() + "\n")
     if target.exists():
-        target.rmdir()
+        target.rmdir()  # empty, as was checked; a file that came meanwhile makes this fail, and is kept
     scratch.rename(target)
     return ExportedModel(
         trial=record.trial,
@@ -98,7 +104,7 @@ def export_model(
 def _train_again(
     record: TrialRecord, ledger: Ledger, corpus: str | None, on_point: Callable[[CurvePoint], Any]
 ) -> TrialRecord:
-    """Train the trial in this process, beside the ledger, whose record stays; its weights go into the ledger."""
+    """Train the trial in this process, in a ledger of its own; the weights go into ``ledger``, whose record stays."""
     from tuneopt.data.cache import cache_folder
     from tuneopt.ledger import Ledger
     from tuneopt.ledger.folders import fetch_folder, new_folder
@@ -122,6 +128,8 @@ def _corpus(spec: TrialSpec, ledger: Ledger, given: str | None) -> Corpus:
     from tuneopt.data import load_corpus
     from tuneopt.optim.external import adopt
 
+    # A record names its corpus by fingerprint; only the sweep that asked for it knows where the text lies. The same
+    # walk finds the file of a user's own optimizer.
     wanted, sources = spec.regime.corpus, []
     for sweep in ledger.sweeps().values():
         if sweep.get("space", {}).get("optimizer") == spec.optimizer:
@@ -131,7 +139,7 @@ def _corpus(spec: TrialSpec, ledger: Ledger, given: str | None) -> Corpus:
     for source in dict.fromkeys([given] if given else [*filter(None, sources), "embedded"]):
         try:
             loaded = load_corpus(source, vocab_size=wanted.vocab_size)
-        except InputError:
+        except InputError:  # moved, or of another machine: the next sweep may know better
             continue
         if loaded.id.fingerprint == wanted.fingerprint:
             return loaded

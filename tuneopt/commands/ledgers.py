@@ -1,4 +1,9 @@
-"""``tuneopt ledger ls|show|logs|export|verify`` and what mends and tidies a ledger."""
+"""``tuneopt ledger ls|show|logs|export|verify`` and what mends and tidies a ledger.
+
+Looking changes nothing: only ``mend`` and ``clean`` write, and a damaged record stops the other commands with one
+sentence (docs/reliability.md). None of them makes a ledger that is not there, since a mistyped address would look like
+an empty one.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +59,7 @@ def ledger_logs(
     opened = open_ledger(ledger, must_exist=True)
     found = find_log(opened, trial)
     if follow:
+        # A remote log is put anew every `UPLOAD_SECONDS`: looking more often finds nothing.
         for event in logs.follow_log(opened, found, 1.0 if opened.is_local else logs.UPLOAD_SECONDS):
             _print_events([event])
         return DONE
@@ -120,7 +126,7 @@ def _print_export(done: TableExport) -> None:
         say(f"{done.trials} trials written to {done.path}")
         return
     say(f"{done.trials} trials in {len(done.studies)} studies of {done.path}, {done.added} of them new")
-    if done.left_out:
+    if done.left_out:  # else a count below that of `ledger ls` would look like a loss
         say(f"{done.left_out} trials belong to no sweep and are in no study")
     say(f"look at it with: optuna-dashboard sqlite:///{done.path}")
 
@@ -128,6 +134,7 @@ def _print_export(done: TableExport) -> None:
 def _print_cleaning(done: Cleaning) -> None:
     from tuneopt.console import say
 
+    # Each with its reason: what a dry run shows is what somebody decides on.
     verb = "removed" if done.removed else "would go"
     for leftover in done.leftovers:
         say(f"{verb}: {leftover.name} ({leftover.bytes / 2**20:.1f} MiB): {leftover.why}")
@@ -141,6 +148,7 @@ def _print_trials(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         say("no trials yet")
         return
+    # The columns are those of `short_rows`, the same for every row and for ``--json``.
     table(tuple(rows[0]), [[_cell(name, value) for name, value in row.items()] for row in rows])
 
 
@@ -168,7 +176,10 @@ def _unproven(proof: Mapping[str, Any]) -> str:
 
 
 def print_record(plain: Mapping[str, Any]) -> None:
-    """Show one trial whole, as `tuneopt.ledger.browse.document` describes it."""
+    """Show one trial whole, as `tuneopt.ledger.browse.document` describes it; also the end of ``tuneopt train``.
+
+    Checks and routes come last and in full: they are the evidence that the named optimizer ran, and they are long.
+    """
     from tuneopt.console import loss, number, pairs, span, table
 
     spec = plain["spec"]
@@ -182,6 +193,7 @@ def print_record(plain: Mapping[str, Any]) -> None:
             f"seed {spec['seed']}" + (f", data seed {spec['data_seed']}" if "data_seed" in spec else ""),
             "config": ", ".join(f"{name}={value}" for name, value in spec["hyperparameters"].items()),
             "loss": f"select {loss(plain['select_loss'])}, report {loss(plain['report_loss'])} nats/token "
+            # What divergence is measured by, and how far training came.
             f"(untrained {loss(plain['initial_loss'])})",
             "cost": f"{number(plain['tokens'], 'tokens')} ({plain['epochs']:.2f} epochs), {plain['flops']:.2e} FLOPs, "
             f"{span(seconds['train'])} training, {span(seconds['eval'])} evaluation, "

@@ -1,6 +1,7 @@
 """The options that say what a run tells about itself, and what follows from them: before a run, during it, at its end.
 
 With ``--log-format json`` a collector reads stderr, so nothing but JSON lines may stand there: no display, no notes.
+With ``--json`` a program reads stdout, and then no display is shown either: whoever starts it waits for the document.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Watching:
         if result.interrupted:
             self.say(resume_hint(sys.argv, result))
             return INTERRUPTED
+        # A record that was damaged while the run went on is set aside: the run's end is no place to stop for it.
         mending(ledger, lambda: api.report(ledger, path, result.sweeps))
         done = replace(result, report=str(path))
         show(done.to_dict(), json_, lambda plain: draw(done))

@@ -1,6 +1,7 @@
 """Options that several commands share, how hyperparameters are typed, and how every command prints its outcome.
 
-A hyperparameter is parsed here and nowhere else: beyond the command line it is a number, a word or a switch.
+A hyperparameter is parsed here and nowhere else: beyond the command line it is a number, a word or a switch. An option
+that two commands have is declared once, so that it means the same and reads the same in both ``--help`` texts.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import typer
 from tuneopt.spec import InputError, Value
 
 DONE, BAD_INPUT, NO_CERTIFICATE, INTERRUPTED = 0, 2, 3, 130
-
-"""Exit codes."""
+"""Exit codes: 2 is what typer itself gives for a wrong option, 130 what shells give for Ctrl-C (128 + SIGINT). 1 is
+left for what should not happen: a traceback, or a rank that failed."""
 
 Optimizer = Annotated[
     str, typer.Option("--optimizer", "-O", help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:Class.")
@@ -64,6 +65,7 @@ def group(about: str) -> typer.Typer:
 def show(document: Any, as_json: bool, draw: Callable[[Any], None]) -> int:
     """Print ``document`` as the one JSON text on stdout, or let ``draw`` show it to people."""
     if as_json:
+        # NaN is no JSON: a document that holds one is a mistake of ours, and a parser elsewhere would choke on it.
         sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, allow_nan=False) + "\n")
     else:
         draw(document)
@@ -72,9 +74,9 @@ def show(document: Any, as_json: bool, draw: Callable[[Any], None]) -> int:
 
 def parse_value(text: str) -> Value:
     """A hyperparameter value as typed: true/false, a whole number, a number, else a word."""
-    if text.lower() in ("true", "false"):
+    if text.lower() in ("true", "false"):  # before numbers: nothing else is a switch, 0 and 1 least of all
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (int, float):  # int first: a batch of 8 is a whole number
         try:
             return kind(text)
         except ValueError:

@@ -1,7 +1,8 @@
 """``tuneopt study plan|run|status``: parse, call one function of the API, print its result.
 
 A status is printed the same way while a study runs, when it has ended and when it was simulated: all three are the same
-document.
+document (`tuneopt.search.study.status`). The printers below read the JSON documents and nothing else, so that people
+and scripts never see different numbers.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def study_run(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    study = api.load_study(file, match_budget)
+    study = api.load_study(file, match_budget)  # a mistake in the file is answered before anything else
 
     def draw(result: StudyResult) -> None:
         _print_status(result.to_dict())
@@ -143,7 +144,9 @@ def _bytes(gibibytes: float | None) -> int | None:
 
 def _print_plan(plan: Mapping[str, Any]) -> None:
     from tuneopt.console import number, out, pairs, say, table
+    from tuneopt.search.study.cost import size
 
+    # First by phase and optimizer, then the sums of the phases, which name no optimizer.
     rows = [(part.get("optimizer", "all optimizers"), part)
             for part in (*plan["optimizers"], *plan["phases"])]  # fmt: skip
     table(
@@ -162,11 +165,11 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
             f"{number(whole['tokens'])} tokens, {whole['flops']:.2e} FLOPs, "
             f"{_hours(whole['device_hours'])} device-hours",
             "on": f"{plan['slots']} slots; throughput {plan['throughput_from']}",
-            "largest trial": f"{_size(plan['peak_bytes'])} of memory ({plan['peak_trial']['optimizer']} at "
+            "largest trial": f"{size(plan['peak_bytes'])} of memory ({plan['peak_trial']['optimizer']} at "
             f"{plan['peak_trial']['scale']})",
             "memory by scale": ", ".join(map(_scale_memory, plan["scales"]))
-            + ("" if plan["device_bytes"] is None else f"; a device has {_size(plan['device_bytes'])}"),
-            "disk": _size(plan["disk_bytes"]),
+            + ("" if plan["device_bytes"] is None else f"; a device has {size(plan['device_bytes'])}"),
+            "disk": size(plan["disk_bytes"]),
             "limits": _limits(plan["limits"]),
             "fits": "yes" if plan["fits"] else f"NO: {plan['why']}",
         }
@@ -176,6 +179,7 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
 
 
 def _print_status(status: Mapping[str, Any]) -> None:
+    """Phases, best configurations so far, what is sensitive, and what is spent and left."""
     from tuneopt.console import loss, out, pairs, say, span, table
 
     table(
@@ -186,8 +190,9 @@ def _print_status(status: Mapping[str, Any]) -> None:
         ],
     )
     out.print()
-    held = [result for result in status["results"] if result["best"]["select_loss"] is not None]
-    if held:
+    # Sweeps of which no trial has ended yet, or all diverged, have no row: they are in the counts above.
+    results = [result for result in status["results"] if result["best"]["select_loss"] is not None]
+    if results:
         table(
             ("optimizer", "phase", "regime", "select loss", "report loss", "certificate", "distance"),
             [
@@ -195,12 +200,12 @@ def _print_status(status: Mapping[str, Any]) -> None:
                  loss(result["best"]["select_loss"]), loss(result["best"]["report_loss"]),
                  "complete" if result["certificate"]["complete"] else "not yet",
                  loss(result["distance"]))
-                for result in held
+                for result in results
             ],
         )  # fmt: skip
         out.print()
     for finding in status["findings"]:
-        if finding["verdicts"]:
+        if finding["verdicts"]:  # none before Phase I of the optimizer has ended: "none sensitive" would be a claim
             names = ", ".join(finding["sensitive"]) or "none"
             out.print(f"{finding['optimizer']} scaling-sensitive: {names}", markup=False)
     out.print()
@@ -215,6 +220,7 @@ def _print_status(status: Mapping[str, Any]) -> None:
             "left": "nothing"
             if status["finished"]
             else f"about {_hours(status['remaining_device_hours'])} device-hours"
+            # A rate exists only while a study runs somewhere.
             + (f", about {span(eta)} at the present rate" if eta is not None else ""),
         }
     )
@@ -225,6 +231,7 @@ def _print_status(status: Mapping[str, Any]) -> None:
 
 
 def _print_spent(status: Mapping[str, Any]) -> None:
+    """Where the budget went. On request alone (``--spent``): a row for each coordinate is longer than all the rest."""
     from tuneopt.console import number, table
 
     table(
@@ -238,7 +245,7 @@ def _print_spent(status: Mapping[str, Any]) -> None:
 
 
 def _running(trial: Mapping[str, Any]) -> str:
-    what = "launched ahead"
+    what = "launched ahead"  # on a guess, so that no sweep has asked for it yet
     if trial["optimizer"] is not None:
         what = f"{trial['optimizer']} {trial['scale']}/{trial['ratio']:g}x"
     return f"{what} {trial['fraction']:.0%}"
@@ -246,16 +253,19 @@ def _running(trial: Mapping[str, Any]) -> str:
 
 def _scale_memory(part: Mapping[str, Any]) -> str:
     """The peak of one scale, with the ranks that it has or would need."""
-    text = f"{part['scale']} {_size(part['peak_bytes'])}"
+    from tuneopt.search.study.cost import size
+
+    text = f"{part['scale']} {size(part['peak_bytes'])}"
     if part["ranks"] > 1:
         text += f" on each of {part['ranks']} ranks, ZeRO {part['zero']}"
     enough = part["enough"]
     if enough is not None:
-        text += f" (or {_size(enough['peak_bytes'])} on each of {enough['ranks']} ranks, ZeRO {enough['zero']})"
+        text += f" (or {size(enough['peak_bytes'])} on each of {enough['ranks']} ranks, ZeRO {enough['zero']})"
     return text
 
 
 def _simulation(plain: Mapping[str, Any]) -> None:
+    """That nothing was trained, and how many surfaces rest on a star and how many on a model of one."""
     from tuneopt.console import pairs, span
 
     pairs(
@@ -271,16 +281,9 @@ def _simulation(plain: Mapping[str, Any]) -> None:
 
 
 def _hours(hours: float | None) -> str:
+    # A study of nano trials takes minutes: two digits where one decimal would round to nothing.
     return "unknown" if hours is None else f"{hours:,.1f}" if hours >= 0.1 or hours == 0 else f"{hours:.2g}"
 
 
 def _limits(limits: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {most:g}" for name, most in limits.items() if most is not None) or "none"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

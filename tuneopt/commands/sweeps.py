@@ -2,6 +2,9 @@
 
 Order matters at the start of a command. What a user mistyped is answered before anything slow or lasting happens: names
 first, then the ledger's address, then what can run at all, and only then is text tokenized or Ray started.
+
+A command's docstring and its options' texts are its ``--help``. Imports of the API wait inside the functions, because
+``--help`` has to answer without torch or Ray.
 """
 
 from __future__ import annotations
@@ -111,12 +114,13 @@ def tune(
     if dry_run:
         cost = api.cost(sweep, loaded, opened, sampled, trials)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
+    # The report's default name: sweeps of two optimizers or searches must not overwrite each other's page.
     name = f"{sweep.space.optimizer}-{scale}-{ratio:g}x"
     title = f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}"
     if sampled is not None:
         name += f"-{search}" if scheduler == "none" else f"-{search}-{scheduler}"
         title += f" by {search}"
-        if trials is None and not json_:
+        if trials is None and not json_:  # a number that nobody asked for is said before it is spent
             watching.say(f"{search} gets {sampled.expected} trials: what coordinate descent is expected to need")
     with watching.run("tuning", title, json_) as observers:
         result: SweepResult
@@ -182,6 +186,7 @@ def train(
 
 
 def _print_cost(cost: SweepCost) -> None:
+    """What a sweep will cost, with where each estimate comes from: an estimate without its source invites trust."""
     from tuneopt.console import number, pairs, say, span
 
     regime, rate = cost.regime, cost.tokens_per_second
@@ -199,23 +204,28 @@ def _print_cost(cost: SweepCost) -> None:
             "expected time": f"{span(cost.seconds)} on {cost.slots} slots" if cost.seconds else "unknown",
         }
     )
+    # Warnings go to stderr, here and below: a table that is piped on stays a table.
     for warning in cost.warnings:
         say(f"warning: {warning}")
 
 
 def _print_result(result: SweepResult) -> None:
-    """How a sweep or a search ended, and what must be said beside the result of a search."""
+    """How a sweep or a search ended, and what must be said with the result of a search.
+
+    The certificate is named in every case, complete or not, since the best loss alone does not say whether it may be
+    compared. The whole configuration is shown and not what changed: it is what a reader copies.
+    """
     from tuneopt.api.results import SearchResult
     from tuneopt.console import loss, pairs, say, span
 
     best, certificate = result.state.best, result.state.descent.certificate
     marks: tuple[str, ...] = ()
     if isinstance(result, SearchResult):
-        search, marks = result.search, result.marks
+        search, marks = result.search, result.marks  # what a reader has to know of a search
         under = "" if search.scheduler == "none" else f" under {search.scheduler}, {len(result.cut)} cut"
         pairs({"search": f"{search.search}{under}, a budget of {result.budget} trials"})
     edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
-    use = result.utilisation
+    use = result.utilisation  # None where every trial was in the ledger
     pairs(
         {
             "best": f"select loss {loss(best.select_loss)}, report loss {loss(best.report_loss)} nats/token "
@@ -231,6 +241,7 @@ def _print_result(result: SweepResult) -> None:
             "report": result.report,
         }
     )
+    # A trial that failed has no record: its log is all there is.
     for trial, error in result.failed.items():
         say(f"trial {trial} failed: {error}; see `tuneopt ledger logs {trial}`")
     for mark in marks:
