@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tuneopt.search.study.study import Study
 
 ADAMW_STATE_BYTES = 8.0
-"""State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32. Most rules keep no more
-(docs/optimizers.md), and a plan that asks for too much only warns too early."""
+"""State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32, as most rules keep
+(docs/optimizers.md)."""
 
 Rate = Callable[[Regime], float | None]
 """Tokens per second of a trial by regime; None where nothing is known."""
@@ -126,9 +126,8 @@ def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
     tokens = recorded_throughput(ledger, spec)
     if tokens is not None:
         return tokens, "from trials in the ledger"
-    if (
-        plan.study.ladder != "nano"
-    ):  # a few steps of a larger model take a CPU minutes, and say nothing of the GPUs meant
+    # A few steps of a larger model take a CPU minutes, and say nothing of the GPUs that are meant.
+    if plan.study.ladder != "nano":
         return None, "unknown here; give --tokens-per-second, or --mfu with --peak-flops"
     corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary)
     return trained_throughput(spec, corpus), "measured now on a few steps, uncompiled"

@@ -38,7 +38,7 @@ class SweepCost:
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --dry-run --json`` prints."""
-        # Only a search has these keys: that of coordinate descent is not "none".
+        # Keys of a search alone: by them scripts tell the two apart.
         about = {} if self.search is None else {"search": self.search.search, "scheduler": self.search.scheduler}
         return {
             "sweep": self.sweep,

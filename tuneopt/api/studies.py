@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tuneopt.search.study.study import Study
 
 MOST_RANKS = 64
-"""Ranks of one trial that a plan considers where one device is too small: eight machines of eight."""
+"""Ranks of one trial that a plan considers where one device is too small; they are doubled, so six are tried."""
 
 PEAK_FLOPS, MFU = 1e15, 0.4
 """FLOPs per second of a simulated slot, and the share of them that training reaches; only ratios of times count."""

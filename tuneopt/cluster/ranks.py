@@ -3,7 +3,10 @@
 The trial's Tune worker holds no device. It starts a Ray Train run, whose workers are the ranks, hears from rank 0 how
 far they are, and passes that on to Tune. When a rank dies Ray Train starts all of them again, and they go on from the
 trial's last checkpoint; rank 0 writes the record. The ranks stay for the next trial of the same Tune worker: to start
-them takes longer than a small trial.
+them takes longer than a small trial (266 s against 142 for three, docs/decisions.md).
+
+`Ranked` is what Tune sees; `Group` is one Ray Train run, which blocks a thread of the Tune worker for as long as it has
+ranks; `Line` and `train_rank` (`tuneopt.cluster.rank_worker`) are what the two ends talk through, and the far end.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from tuneopt.train.config import ParallelConfig
 from tuneopt.train.ranks import TIMEOUT
 
 RESTARTS = 2
-"""How often the ranks are started again, together, after one of them died; then Tune starts the trial anew."""
+"""How often the ranks are started again, together, after one of them died; then Tune starts the trial anew, as often
+(`tuneopt.cluster.backend.RETRIES`)."""
 
 POLL_SECONDS = 0.5
 """Time between two looks of Ray Train at its workers: so long a dead rank stays unnoticed."""
@@ -40,14 +44,14 @@ class Ranked(TrialTrainable):
     `tuneopt.cluster.backend.worker_class` takes it where a scale asks for ranks.
     """
 
-    group: Group | None = None
+    group: Group | None = None  # outlives trials: Tune reuses the worker
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial."""
         taken = super().reset_config(new_config)
         self.gpus_per_rank = float(new_config["gpus_per_rank"])
         self.together = bool(new_config["together"])  # on one machine, because the trial's checkpoints are
-        self.given = False
+        self.given = False  # whether the ranks have this trial
         return taken
 
     def _train_on(self) -> dict[str, Any]:
@@ -84,6 +88,7 @@ class Ranked(TrialTrainable):
             keep_weights=self.keep_weights,
             report_seconds=self.report_seconds,
         )
+        # Another number of ranks is another process group.
         if self.group is not None and self.group.placement != self.placement:
             self._dismiss()
         if self.group is None or not self.group.take_up(job):
@@ -106,8 +111,8 @@ class Group:
         self.placement, self.gpus_per_rank, self.together = placement, gpus_per_rank, together
         self.error: BaseException | None = None
         """What made the ranks fail for good."""
-        self.line = ray.remote(num_cpus=0)(Line).remote()
-        self._heard: deque[dict[str, Any]] = deque()
+        self.line = ray.remote(num_cpus=0)(Line).remote()  # no CPU: it must not wait for a slot, nor take one
+        self._heard: deque[dict[str, Any]] = deque()  # words that came together and were not passed on yet
         self._thread = threading.Thread(target=self._fit, daemon=True, name="ranks")
 
     def take_up(self, job: Job) -> bool:
@@ -116,7 +121,7 @@ class Group:
 
         self.job = job
         self.busy_seconds, self.reused = 0.0, False
-        self._before = self._last = 0.0
+        self._before = self._last = 0.0  # seconds of ranks that died, and of those that train as last heard
         if self._thread.ident is not None and not self._thread.is_alive():
             return False
         if not ray.get(self.line.give.remote(job)):
@@ -137,6 +142,7 @@ class Group:
         import ray
 
         while True:
+            # Asked before the words are: a thread that ends in between has left its last words on the line.
             ending = not self._thread.is_alive()
             if not self._heard:
                 self._heard.extend(ray.get(self.line.words.remote(0.0 if ending else POLL_SECONDS)))
@@ -188,5 +194,5 @@ class Group:
                         name="ranks", storage_path=scratch, failure_config=FailureConfig(max_failures=RESTARTS)
                     ),
                 ).fit()
-        except BaseException as error:
+        except BaseException as error:  # `Ranked._train_on` raises it, where Tune can see it
             self.error = error

@@ -1,7 +1,8 @@
 """The Ray Tune trainable: one trial in a warm worker, from its configuration to its record.
 
 The worker writes the record itself, before Tune or the driver hears of the result: a driver that dies a moment later
-loses nothing, and one that is started anew finds the trial done.
+loses nothing, and one that is started anew finds the trial done. So what is returned to Tune is news for the display
+and the scheduler, and never the result.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tuneopt.train.run import TrialRun
 from tuneopt.train.trial_log import logging_to
 
 REPORT_SECONDS = 5.0
-"""Least time between two reports to Tune: a worker waits idle while the driver takes one in."""
+"""Least seconds between two reports to Tune: a worker waits idle while the driver takes one in."""
 
 
 class TrialTrainable(tune.Trainable):  # type: ignore[misc]
@@ -51,7 +52,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         # Where trials are judged by their curves, each point is compared with others at an equal fraction of the run.
         self.report_seconds = 0.0 if new_config["every_point"] else REPORT_SECONDS
         self.run: TrialRun | None = None
-        return True
+        return True  # "this worker can be used again": Tune would start another otherwise
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial's checkpoints are its own, in the ledger, and outlive Tune's experiment."""
@@ -70,6 +71,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
             if not (no_room(error) or isinstance(error, NoRoomError)):
                 raise
             why = str(error) if isinstance(error, NoRoomError) else str(NoRoomError(self.ledger.uri))
+            # A result and not an exception, which Tune would answer by starting the trial again, on the same disk.
             return {
                 "trial": self.spec.id,
                 "fraction": 0.0,
@@ -86,7 +88,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
             self.run = TrialRun(self.spec, corpus, self.ledger, self.engine, self.placement, self.keep_weights)
         began = time.monotonic()
         while self.run.record is None:
-            self.run.advance()
+            self.run.advance()  # to the next curve point
             if time.monotonic() - began >= self.report_seconds:
                 break
         if self.run.record is not None:
