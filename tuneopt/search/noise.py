@@ -64,8 +64,8 @@ OPTIMIZERS = 0.5
 """How alike two optimizers of one regime are, 1 being one and the same cell. Declared."""
 
 SCALE_REACH, RATIO_REACH = math.log(10), math.log(4)
-"""Logarithms of the factors of N and of ratio over which likeness falls by e. Declared; half the budget of nano-65k has
-another sigma (`docs/noise.md`), a factor of four says little."""
+"""Logarithms of the factors of N and of ratio over which likeness falls by e. Declared: measured cells are too few and
+too unsure to say more (`docs/noise.md`)."""
 
 ENOUGH = 4
 """Degrees of freedom from which an estimate says that sigma is small, and a test that finds optimizers equal that they
