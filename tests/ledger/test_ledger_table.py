@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_samples import make_record, make_spec
 
-from tuneopt.ledger import Ledger, compaction
+from tuneopt.ledger import Ledger, compaction, short_rows
 from tuneopt.ledger import table as tables
 from tuneopt.ledger.record import TrialRecord
 from tuneopt.spec import InputError
@@ -78,6 +78,7 @@ def test_the_order_of_the_data_is_a_column_only_where_a_trial_has_its_own(tmp_pa
         "hp_train_batch_size",
     ]
     compaction.compact(ledger.files, ledger.uri)
+    assert "data_seed" not in short_rows(ledger)[0]
     ledger.put(own)  # beside a compacted table without the column
     for _ in range(2):
         assert {row["trial"]: row["data_seed"] for row in ledger.table().to_pylist()} == {
@@ -87,6 +88,7 @@ def test_the_order_of_the_data_is_a_column_only_where_a_trial_has_its_own(tmp_pa
         assert not ledger.verify()
         compaction.compact(ledger.files, ledger.uri)
     assert "data_seed" not in plain.to_json()
+    assert [row["data_seed"] for row in short_rows(ledger) if row["trial"] == own.trial] == [7]
     assert [ledger.get(record.trial) for record in (plain, own)] == [plain, own]
 
 

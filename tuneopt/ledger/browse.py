@@ -11,10 +11,11 @@ from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.logs import has_log, log_address, logged_trials
 from tuneopt.ledger.record import SECONDS, TrialRecord
 from tuneopt.ledger.store import Ledger
+from tuneopt.ledger.table import ORDER
 from tuneopt.spec import InputError
 
 SHORT = ("trial", "status", "optimizer", "scale", "ratio", "corpus", "seed", "select_loss", "report_loss", "tokens")
-"""Columns of a listing; `short_rows` adds ``seconds``, ``proof_passed`` and ``ended``."""
+"""Columns of a listing; `short_rows` adds ``seconds``, ``proof_passed`` and ``ended``, and `ORDER` where it is told."""
 
 
 def short_rows(ledger: Ledger) -> list[dict[str, Any]]:
@@ -23,7 +24,10 @@ def short_rows(ledger: Ledger) -> list[dict[str, Any]]:
     ``seconds`` is the whole wall time of the trial. Losses are nats per token, None for a diverged trial.
     """
     parts = [f"seconds_{part}" for part in SECONDS]
-    rows = ledger.table().select([*SHORT, "parameters", *parts, "proof_passed", "ended"]).to_pylist()
+    table = ledger.table()
+    place = SHORT.index("seed") + 1
+    names = (*SHORT[:place], ORDER, *SHORT[place:]) if ORDER in table.column_names else SHORT
+    rows = table.select([*names, "parameters", *parts, "proof_passed", "ended"]).to_pylist()
 
     def order(row: dict[str, Any]) -> tuple[Any, ...]:
         loss = row["select_loss"]
@@ -31,7 +35,7 @@ def short_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
     return [
         {
-            **{name: row[name] for name in SHORT},
+            **{name: row[name] for name in names},
             "seconds": sum(row[part] for part in parts),
             "proof_passed": row["proof_passed"],
             "ended": row["ended"],
