@@ -215,10 +215,13 @@ class SpreadModel:
             if freedom > 0
         }
         """Variance s^2 (nats^2) and its degrees of freedom, of the cells with replicates."""
+        self._spreads: dict[Cell, Spread] = {}
 
     def spread(self, optimizer: str, regime: NoiseRegime) -> Spread:
         """The posterior of the sigma of an optimizer in a regime, pooled over its optimizers where they share one."""
         cell = Cell(optimizer, regime)
+        if cell in self._spreads:
+            return self._spreads[cell]
         shared = (sharing := self.sharing(regime)) is not None and sharing.shared
         own = [
             (v, d) for other, (v, d) in self.measured.items() if (other.regime == regime if shared else other == cell)
@@ -235,7 +238,9 @@ class SpreadModel:
                 tail = min(tail, float(fdtr(freedom, prior_freedom, over)))
             prior_freedom *= min(1.0, max(tail / CONFLICT, LEAST_PART))
         posterior = (prior_freedom * prior**2 + freedom * variance) / (prior_freedom + freedom)
-        return Spread(math.sqrt(posterior), prior_freedom + freedom, freedom, prior, prior_freedom, shared)
+        spread = Spread(math.sqrt(posterior), prior_freedom + freedom, freedom, prior, prior_freedom, shared)
+        self._spreads[cell] = spread
+        return spread
 
     def sharing(self, regime: NoiseRegime) -> Sharing | None:
         """Whether the optimizers of a regime share one sigma; None where fewer than two have replicates.
@@ -339,7 +344,8 @@ class SpreadModel:
         if keep:
             others = [cells[k] for k in keep]
             near = LEVEL + self.distance * _likeness([cell], others)[0]  # (cells,)
-            weights = np.linalg.solve(LEVEL + self.distance * _likeness(others, others) + np.diag(noise[keep]), near)
+            covariance = LEVEL + self.distance * self._alike[np.ix_(keep, keep)] + np.diag(noise[keep])
+            weights = np.linalg.solve(covariance, near)
             mean, variance = float(weights @ residuals[keep]), variance - float(weights @ near)
         if self.prior_freedom is None:
             freedom = min(max(2 * trigamma_inverse(max(variance, 1e-3)), LEAST_PRIOR), MOST_PRIOR)
@@ -362,6 +368,11 @@ class SpreadModel:
         return cells, logs - digamma(half) + np.log(half), polygamma(1, half)
 
     @cached_property
+    def _alike(self) -> Matrix:
+        """`_likeness` between all cells with a spread, (cells, cells)."""
+        return _likeness(self._evidence[0], self._evidence[0])
+
+    @cached_property
     def distance(self) -> float:
         """The variance of log sigma^2 between cells: where the likelihood of all log s^2 times the default peaks.
 
@@ -369,11 +380,10 @@ class SpreadModel:
         """
         cells, residuals, noise = self._evidence
         grid = np.geomspace(polygamma(1, MOST_PRIOR / 2), polygamma(1, LEAST_PRIOR / 2), 61)
-        likeness = _likeness(cells, cells)
         default = np.log(DEFAULT_SPREAD / grid) * (1 + DEFAULT_CELLS / 2) - DEFAULT_CELLS * DEFAULT_SPREAD / grid / 2
         if not cells:
             return DEFAULT_SPREAD
-        covariances = LEVEL + grid[:, None, None] * likeness + np.diag(noise)  # (grid, cells, cells)
+        covariances = LEVEL + grid[:, None, None] * self._alike + np.diag(noise)  # (grid, cells, cells)
         solved = np.linalg.solve(covariances, np.broadcast_to(residuals[:, None], (len(grid), len(cells), 1)))[..., 0]
         fits = -(np.linalg.slogdet(covariances)[1] + solved @ residuals) / 2
         return float(grid[np.argmax(fits + default)])
@@ -381,10 +391,7 @@ class SpreadModel:
 
 def _likeness(rows: Sequence[Cell], columns: Sequence[Cell]) -> Matrix:
     """Correlation of log sigma^2 between cells, (rows, columns)."""
-    alike = np.empty((len(rows), len(columns)))
-    for i, one in enumerate(rows):
-        for j, other in enumerate(columns):
-            scale = abs(math.log(one.regime.parameters / other.regime.parameters)) / SCALE_REACH
-            ratio = abs(math.log(one.regime.ratio / other.regime.ratio)) / RATIO_REACH
-            alike[i, j] = math.exp(-scale - ratio) * (1 if one.optimizer == other.optimizer else OPTIMIZERS)
-    return alike
+    places = [np.log(np.reshape([cell.regime for cell in cells], (-1, 2))) for cells in (rows, columns)]  # (cells, 2)
+    apart = np.abs(places[0][:, None] - places[1][None]) / np.array([SCALE_REACH, RATIO_REACH])  # (rows, columns, 2)
+    same = np.array([[one.optimizer == other.optimizer for other in columns] for one in rows]).reshape(apart.shape[:2])
+    return np.asarray(np.exp(-apart.sum(axis=2)) * np.where(same, 1, OPTIMIZERS))
