@@ -44,7 +44,7 @@ COORDINATES = (
     space.epsilon(
         {"paper": (1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15,)},
         {"paper": 1e-15, "nano": 1e-15},
-        meaning="added to the root of the second moment in the AdamW group; 1e-25 vanishes next to gradients in fp32",
+        meaning="added to the root of the second moment in the AdamW group; 1e-25 vanishes beside any gradient in fp32",
     ),
     space.frobenius_epsilon("muon_epsilon", (1e-25, 1e-20, 1e-15, 1e-10, 1e-05)),
     space.max_grad_norm("norm that the gradients of the AdamW group are clipped to; 0 is no clipping"),

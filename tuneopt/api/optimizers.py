@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.optim import external
-from tuneopt.optim.info import info
+from tuneopt.optim.info import MEMORY_FACTS, info
 from tuneopt.outside import installed
 from tuneopt.search.space import GROUP, SearchSpace, load_space
 from tuneopt.spec import InputError, Scale, Value, find_scale
@@ -25,12 +25,12 @@ def optimizers() -> list[dict[str, Any]]:
 
     Raises `InputError` for a package whose optimizer cannot be imported, or has a name that is taken.
     """
-    entries = info()
-    if all(entry.family for entry in entries):  # built-in ones are listed without torch, in tenths of a second
-        return [asdict(entry) for entry in entries]
-    from tuneopt.optim.factory import describe
+    entries = list(info())
+    if not all(entry.family for entry in entries):  # built-in ones are listed without torch, in tenths of a second
+        from tuneopt.optim.factory import describe
 
-    return [asdict(describe(entry)) for entry in entries]
+        entries = [describe(entry) for entry in entries]
+    return [{name: value for name, value in asdict(entry).items() if name not in MEMORY_FACTS} for entry in entries]
 
 
 def space_of(optimizer: str, space: str | None = None) -> SearchSpace:

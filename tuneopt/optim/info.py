@@ -36,6 +36,9 @@ class OptimizerInfo:
     """Whether training owes it Hessian-vector products."""
 
 
+MEMORY_FACTS = ("workspace", "needs_all_gradients", "curvature")
+"""Fields that the memory model of training reads, and that listings leave out."""
+
 GROUP = "tuneopt.optimizers"
 """The entry points by which an installed package offers optimizers: name -> class."""
 

@@ -148,7 +148,7 @@ EPSILON_HIGH: Mapping[str, float] = {"paper": 1e-5, "nano": 1e-8}
 def epsilon(
     grids: Grids | None = None,
     starts: Values | None = None,
-    meaning: str = "added to the root of the second moment; 1e-25 vanishes next to gradients in fp32",
+    meaning: str = "added to the root of the second moment; 1e-25 vanishes beside any gradient in fp32",
     low: Bound = 1e-25,
     high: Bound = 1e-5,
 ) -> Coordinate:
