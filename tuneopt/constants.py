@@ -7,6 +7,7 @@ must agree on stands here.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 TOKENS_PER_PARAMETER = 20
 """One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
@@ -22,3 +23,25 @@ ONE_SIDED_95 = 1.645
 
 DIFFERENCE_95 = ONE_SIDED_95 * math.sqrt(2)
 """Standard deviations of one run that a difference of two runs stays below in 95% of cases when nothing differs."""
+
+STEP_COSTS: Mapping[str, float] = {
+    "learning_rate": 0.0082,
+    "train_batch_size": 0.0136,
+    "weight_decay": 0.0172,
+    "warmup": 0.0046,
+    "decay": 0.0032,
+    "beta1": 0.0042,
+    "beta2": 0.0042,
+    "momentum": 0.0021,
+    "gamma": 0.0019,
+    "muon_to_adam_lr": 0.0027,
+    "scion_to_signum_lr": 0.0036,
+    "max_grad_norm": 0.0006,
+    "epsilon": 0.0001,
+    "muon_epsilon": 0.0007,
+    "scion_epsilon": 0.0002,
+}
+"""Nats that one grid step from the tuned value costs: medians over the published stars of arXiv 2509.02046."""
+
+OTHER_STEP_COST = 0.004
+"""Nats for a coordinate that no published star varies; the middle of the above."""

@@ -97,6 +97,20 @@ class Axis:
         """The values beyond the lower edge, nearest first."""
         return self._beyond(self.values[0], self.values[1]) if len(self.values) > 1 else ()
 
+    @cached_property
+    def order(self) -> tuple[Value, ...]:
+        """Every value that the coordinate can ever take, extensions at both ends included, in order."""
+        return (*reversed(self.below), *self.values, *self.above)
+
+    def neighbours(self, value: Value) -> tuple[Value, ...]:
+        """The values next to ``value``, beyond an edge of the grid too; of a word, every other."""
+        line = self.line(value)
+        if not self.numeric:
+            return line
+        place = self.order.index(value) if value in self.order else -2
+        next_to = (*self.order[max(place - 1, 0) : max(place, 0)], *self.order[place + 1 : place + 2])
+        return tuple(each for each in next_to if each in line)
+
     def line(self, value: Value) -> tuple[Value, ...]:
         """Every other value to be tried while the coordinate stands at ``value``.
 

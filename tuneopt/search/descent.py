@@ -7,8 +7,9 @@ the space, the start and the outcomes alone.
 Policies. `single` is the published scheme (Wen et al., arXiv 2509.02046, section 3): evaluate the star around the
 incumbent, move to the best change. `joint` (`tuneopt.search.joint`, docs/search.md) explores neighbours, jumps to the
 combination that all trials together predict, and completes the star there. `cyclic` searches one coordinate at a time.
-All of them stop at the same certificate. Every move lowers the loss, over a set of values that extensions keep finite,
-so every policy terminates. Losses are nats per token.
+These stop at the same certificate; every move lowers the loss, over a set of values that extensions keep finite, so
+that they terminate. `model` (`tuneopt.search.modelled`) ends after few waves without completing the star, and states
+the resolution that its trials give. Losses are nats per token.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ class Certificate:
 
     ``complete``: every change around the incumbent was evaluated, none beats it by more than ``tolerance``, and no
     coordinate stands on an edge that could still be extended. ``edges`` flags the coordinates that stand on an edge
-    all the same, ``missing`` counts the trials of the star that were given up.
+    all the same, ``missing`` counts the trials of the star that were given up. ``resolution``, where the policy states
+    one: no change in the star is better by more, in nats, with 95% confidence, whether it was evaluated or not.
     """
 
     complete: bool
     tolerance: float
     edges: tuple[str, ...]
     missing: int
+    resolution: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,12 @@ def _joint(replay: Replaying) -> None:
     descend_jointly(replay)
 
 
+def _model(replay: Replaying) -> None:
+    from tuneopt.search.modelled import descend_by_model  # imported late as above
+
+    descend_by_model(replay)
+
+
 def _cyclic(replay: Replaying) -> None:
     names = [axis.name for axis in replay.space.axes]
     place = quiet = 0
@@ -105,8 +114,13 @@ def _cyclic(replay: Replaying) -> None:
             place = (place + 1) % max(len(names), 1)
 
 
-POLICIES: Mapping[str, Callable[[Replaying], None]] = {"joint": _joint, "single": _single, "cyclic": _cyclic}
-"""The ways to search; every one ends with the same certificate."""
+POLICIES: Mapping[str, Callable[[Replaying], None]] = {
+    "joint": _joint,
+    "single": _single,
+    "cyclic": _cyclic,
+    "model": _model,
+}
+"""The ways to search; all but ``model`` end with a complete star, ``model`` with a resolution."""
 
 
 def descend(
@@ -139,6 +153,8 @@ def descend(
     loss = replay.loss(replay.incumbent)
     lacking = sum(change.status == "missing" for change in star)
     done = decide and not replay.pending and loss is not None
+    # Three policies have seen to this; `model` may leave changes out, and may follow its posterior past a lucky loss.
+    settled = all(change.status != "pending" for change in star) and not replay.best(replay.around())
     return Descent(
         incumbent=replay.incumbent,
         incumbent_loss=loss,
@@ -147,7 +163,13 @@ def descend(
         path=tuple(replay.path),
         waves=replay.waves,
         asked=tuple(replay.asked),
-        certificate=Certificate(done and not lacking and not extendable, tolerance, edges, lacking),
+        certificate=Certificate(
+            complete=done and settled and not lacking and not extendable,
+            tolerance=tolerance,
+            edges=edges,
+            missing=lacking,
+            resolution=replay.resolution if done else None,
+        ),
     )
 
 

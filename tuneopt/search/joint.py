@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tuneopt.search.axis import Axis
 from tuneopt.search.replaying import Replaying
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import Value
@@ -140,13 +139,13 @@ def descend_jointly(replay: Replaying) -> None:
     start = replay.incumbent
     if not replay.ask([start, *_frontier(replay, start, [start], beyond=False)]):
         return
-    if not _losses(replay) and not _rescue(replay):
+    if not replay.losses() and not rescue(replay):
         return
     # The centres of stars so far: the model gives each an offset. Tests count combinations tried around `here`.
     centres, tests, mixed = [start], 0, False
     here = start
     while True:
-        losses = _losses(replay)
+        losses = replay.losses()
         model = Effects(replay.space, losses, centres, replay.tolerance)
         ahead = _ahead(replay, losses, model)
         if ahead != here:
@@ -183,12 +182,6 @@ def descend_jointly(replay: Replaying) -> None:
         probes = _frontier(replay, here, centres)
         if not replay.ask(probes if 2 * len(probes) >= len(star) and tests < TESTS else star):
             return
-
-
-def _losses(replay: Replaying) -> dict[Config, float]:
-    """The finished trials in the order in which they were asked for; the model's columns follow that order."""
-    found = ((config, replay.loss(config)) for config in replay.asked)
-    return {config: loss for config, loss in found if loss is not None}
 
 
 def _ahead(replay: Replaying, losses: Mapping[Config, float], model: Effects) -> Config:
@@ -233,16 +226,6 @@ def _seen(replay: Replaying, centres: Iterable[Config]) -> set[tuple[str, Value]
     return found
 
 
-def _neighbours(axis: Axis, value: Value) -> tuple[Value, ...]:
-    """The values next to one, beyond an edge of the grid too; of a word, every other."""
-    line = axis.line(value)
-    if not axis.numeric:
-        return line
-    order = (*reversed(axis.below), *axis.values, *axis.above)
-    place = order.index(value) if value in order else -2
-    return tuple(each for each in (*order[max(place - 1, 0) : place], *order[place + 1 : place + 2]) if each in line)
-
-
 def _frontier(
     replay: Replaying, centre: Config, centres: Iterable[Config], *, skip: Iterable[str] = (), beyond: bool = True
 ) -> list[Config]:
@@ -252,7 +235,7 @@ def _frontier(
     for axis in replay.space.varied:
         if axis.name in skip:
             continue
-        for value in _neighbours(axis, replay.space.value(centre, axis.name)):
+        for value in axis.neighbours(replay.space.value(centre, axis.name)):
             config = replay.space.change(centre, axis.name, value)
             if (axis.name, value) not in seen and (beyond or value in axis.values) and replay.feasible(config):
                 found.append(config)
@@ -276,7 +259,7 @@ def _mix(
         close = [value for value in known if model.of(axis.name, value) - lowest < CLOSE * replay.tolerance]
         if len(close) < 2:
             continue
-        next_to = [each for value in close for each in _neighbours(axis, value) if each in axis.values]
+        next_to = [each for value in close for each in axis.neighbours(value) if each in axis.values]
         close += [value for value in dict.fromkeys(next_to) if value not in known and (axis.name, value) not in seen]
         first = order.randrange(len(close))
         turns[axis.name] = [close[(first + row) % len(close)] for row in range(rows)]
@@ -299,14 +282,14 @@ def _rows(replay: Replaying, centre: Config, columns: Mapping[str, Sequence[Valu
     return found
 
 
-def _rescue(replay: Replaying) -> bool:
+def rescue(replay: Replaying) -> bool:
     """After a diverged first wave: the whole star, then spread-out configurations; whether something finished.
 
     Starts that diverge in two coordinates at once are mended by no single change: that is what the second wave is for.
     """
     if not replay.ask([config for _, _, config in replay.around()]):
         return False
-    if not _losses(replay):
+    if not replay.losses():
         order = random.Random(repr(replay.incumbent))
         columns: dict[str, list[Value]] = {}
         for axis in replay.space.varied:
@@ -314,4 +297,4 @@ def _rescue(replay: Replaying) -> bool:
             order.shuffle(columns[axis.name])
         if not columns or not replay.ask(_rows(replay, replay.incumbent, columns, RESCUES)):
             return False
-    return bool(_losses(replay))
+    return bool(replay.losses())

@@ -41,7 +41,8 @@ class Replaying:
     """One replay, as a policy sees it: looks outcomes up, counts waves, and remembers what is waited for.
 
     ``asked`` keeps the order in which configurations were first needed; ``decide`` is false while the noise is not yet
-    measured, so that the first wave is asked for and nothing is decided on it.
+    measured, so that the first wave is asked for and nothing is decided on it. A policy that can tell sets
+    ``resolution``: no single change of the incumbent is better by more, in nats, with `CONFIDENCE`.
     """
 
     def __init__(
@@ -60,11 +61,17 @@ class Replaying:
         self.pending: tuple[Config, ...] = ()
         self.path: list[Move] = []
         self.waves = 0
+        self.resolution: float | None = None
 
     def loss(self, config: Config) -> float | None:
         """The loss of a finished trial; None for one that diverged, was given up, or is not there."""
         loss = self.outcomes.get(config)
         return loss if loss is not None and math.isfinite(loss) else None
+
+    def losses(self) -> dict[Config, float]:
+        """The finished trials in the order in which they were asked for; a model's columns may follow that order."""
+        found = ((config, self.loss(config)) for config in self.asked)
+        return {config: loss for config, loss in found if loss is not None}
 
     def ask(self, configs: list[Config]) -> bool:
         """Require a wave; true when all of it has ended or was given up, and may be decided on.

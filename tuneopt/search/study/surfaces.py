@@ -16,32 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
 from tuneopt.search.space import LadderSpace, load_space
 from tuneopt.search.study.study import Study, closeness
 from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec, Value, canonical
-
-STEP_COSTS: Mapping[str, float] = {
-    "learning_rate": 0.0082,
-    "train_batch_size": 0.0136,
-    "weight_decay": 0.0172,
-    "warmup": 0.0046,
-    "decay": 0.0032,
-    "beta1": 0.0042,
-    "beta2": 0.0042,
-    "momentum": 0.0021,
-    "gamma": 0.0019,
-    "muon_to_adam_lr": 0.0027,
-    "scion_to_signum_lr": 0.0036,
-    "max_grad_norm": 0.0006,
-    "epsilon": 0.0001,
-    "muon_epsilon": 0.0007,
-    "scion_epsilon": 0.0002,
-}
-"""Nats that one grid step from the tuned value costs: medians over the published stars of arXiv 2509.02046."""
-
-OTHER_STEP_COST = 0.004
-"""Nats for a coordinate that no published star varies; the middle of the above."""
 
 NO_LOSS = 3.5
 """Nats per token of a start, where no tuned point says better."""
