@@ -27,7 +27,7 @@ def page_of(ledger):
 @given(
     st.dictionaries(st.integers(0, 15), st.none() | st.floats(0.5, 12), max_size=16),
     st.integers(0, 3),
-    st.sampled_from(["joint", "single", "cyclic"]),
+    st.sampled_from(["joint", "single", "cyclic", "model"]),
 )
 def test_any_losses_at_any_moment_make_a_page(table, waves, policy):
     def loss(spec):

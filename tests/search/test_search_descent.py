@@ -121,7 +121,7 @@ def test_a_start_that_diverged_gives_way_to_anything_that_finished(policy):
     assert found.incumbent_loss == 8.0
 
 
-@pytest.mark.parametrize("policy", ["joint", "single", "cyclic"])
+@pytest.mark.parametrize("policy", ["joint", "single", "cyclic", "model"])
 def test_without_any_finished_trial_there_is_no_certificate(policy):
     found = run(PLANE, lambda config: None, policy=policy)
     assert (found.incumbent, found.incumbent_loss, found.certificate.complete) == (PLANE.start, None, False)
@@ -195,7 +195,7 @@ def test_nothing_is_decided_before_the_noise_is_known():
 
 
 def test_a_space_without_anything_to_vary_is_certified_by_its_start():
-    for policy in ("joint", "single", "cyclic"):
+    for policy in ("joint", "single", "cyclic", "model"):
         found = run(space(axis("learning_rate", 1.0, start=1.0)), lambda config: 3.0, policy=policy)
         assert (len(found.asked), found.certificate.complete, found.waves) == (1, True, 1)
 

@@ -34,15 +34,20 @@ def planes(draw):
 def test_every_descent_ends_and_its_certificate_is_true(plane, seed, diverged, policy):
     loss, tolerance = rough(seed, diverged), 0.02
     found = run(plane, loss, tolerance, policy)
+    star = {change.config for change in found.star}
+    assert star == {config for _, _, config in plane.star(found.incumbent)}
+    finished = [value for config in star if (value := loss(config)) is not None]
+    assert found.incumbent_loss == loss(found.incumbent)
+    assert found.certificate.complete <= (star <= set(found.asked)), "what was not evaluated is not certified"
+    if policy == "model":  # follows its posterior, past lucky losses too, and says how far it can see
+        assert (found.certificate.resolution is None) == (found.incumbent_loss is None or not plane.varied)
+        return
     losses = [move.loss for move in found.path]
     for move in found.path:
         least = 0.0 if policy == "joint" else tolerance  # joint may move on what all trials together tell
         assert move.loss_before is None or move.loss < move.loss_before - least
     assert losses == sorted(losses, reverse=True)
-    star = {change.config for change in found.star}
-    assert star == {config for _, _, config in plane.star(found.incumbent)} <= set(found.asked)
-    finished = [value for config in star if (value := loss(config)) is not None]
-    assert found.incumbent_loss == loss(found.incumbent)
+    assert star <= set(found.asked)
     if found.incumbent_loss is None:
         assert not finished and not found.certificate.complete
     else:

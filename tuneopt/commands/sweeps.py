@@ -62,7 +62,7 @@ def tune(
     set_: Set = None,
     grid: Grid = None,
     start: Start = None,
-    policy: Annotated[str, typer.Option("--policy", help="Descent policy: joint, single or cyclic.")] = "joint",
+    policy: Annotated[str, typer.Option("--policy", help="Descent policy: joint, single, cyclic or model.")] = "joint",
     search: Annotated[
         str, typer.Option("--search", help="coordinate; or tpe, random, gp: no certificate.")
     ] = "coordinate",
