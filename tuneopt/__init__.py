@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tuneopt.api import RunOptions as RunOptions
     from tuneopt.api import export as export
     from tuneopt.api import load_study as load_study
-    from tuneopt.api import optimizers as optimizers
     from tuneopt.api import plan as plan
     from tuneopt.api import predict as predict
     from tuneopt.api import run_study as run_study
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from tuneopt.api import study_plan as study_plan
     from tuneopt.api import study_status as study_status
     from tuneopt.api import tune as tune
+    from tuneopt.api.optimizers import optimizers as optimizers
     from tuneopt.ledger import Ledger as Ledger
     from tuneopt.ledger import open_ledger as open_ledger
     from tuneopt.spec import Regime as Regime
