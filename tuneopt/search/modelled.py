@@ -7,7 +7,7 @@
    it that nothing is known of; and rows in which every coordinate takes each of its values as often as that value is
    lowest among the draws. Values that are ruled out cost nothing, and near ties are measured by all rows at once. After
    a start that lay far above the best, where the model is poor, neighbours of the best instead of rows.
-4. The end: when trying on is expected to gain little and the resolution is as fine as the tolerance, or after
+4. The end: when trying on is expected to gain little and the resolution is about as fine as the tolerance, or after
    `MOST_WAVES`. The resolution is the 95% quantile, over the draws, of the gain of the *best* change in the incumbent's
    star. It counts measured and unmeasured changes alike, but not those that diverged, or lie beyond one that did.
 
@@ -50,6 +50,9 @@ FAR_START = 33.0
 GAIN = 1.0
 """Tolerances that trying on must be expected to gain. With 0.7 Muon took two to six trials more and ended no better."""
 
+FINE = 1.2
+"""Tolerances that the resolution may be at the end. At 1.0 AdamW took a fourth wave and was no better for it."""
+
 MOST_WAVES = 6
 """Waves after which the search ends whatever it still hopes for; one more after a far start, two after a rescue."""
 
@@ -83,7 +86,7 @@ def descend_by_model(replay: Replaying) -> None:
         replay.resolution = _resolution(replay, posterior, diverged)
         low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)
         gain = float(np.mean(posterior.draws @ posterior.rows(posterior.middle[None])[0] - low))
-        enough = gain < GAIN * replay.tolerance and replay.resolution <= replay.tolerance
+        enough = gain < GAIN * replay.tolerance and replay.resolution <= FINE * replay.tolerance
         if replay.waves >= most or (enough and replay.waves > first):
             return
         ahead = _runnable(replay, posterior.config(best))
