@@ -24,6 +24,9 @@ ONE_SIDED_95 = 1.645
 DIFFERENCE_95 = ONE_SIDED_95 * math.sqrt(2)
 """Standard deviations of one run that a difference of two runs stays below in 95% of cases when nothing differs."""
 
+CONFIDENCE = 0.95
+"""The confidence with which a certificate states its resolution; the usual one of the field."""
+
 STEP_COSTS: Mapping[str, float] = {
     "learning_rate": 0.0082,
     "train_batch_size": 0.0136,

@@ -72,3 +72,19 @@ def test_every_searcher_ends_within_its_budget_and_the_table_says_how(bench, tmp
         assert by[surface, "tpe"]["waves"] in (4, 5)
     assert bench.main(["--stars", str(stars), "--starts", "3", "-o", str(tmp_path / "again.md")]) == 0
     assert (tmp_path / "again.md").read_text() == (tmp_path / "out.md").read_text()
+
+
+def test_claims_are_counted_against_the_truth_whatever_the_noise(bench, tmp_path):
+    stars = tmp_path / "stars.json"
+    stars.write_text(json.dumps([STAR]))
+    common = ["--stars", str(stars), "--starts", "3", "--searchers", "joint,model", "-o", str(tmp_path / "out.md")]
+    assert bench.main([*common, "--noise", "0.003", "--uneven", "--magnify", "2"]) == 0
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert (written["noise"], written["uneven"], written["magnify"]) == (0.003, True, 2.0)
+    assert written["tolerance"] == pytest.approx(0.003 * 1.645 * 2**0.5)
+    by = {(row["surface"], row["searcher"]): row for row in written["rows"]}
+    assert by["additive", "joint"]["claim"] == written["tolerance"]
+    assert 0 < by["additive", "model"]["claim"] < 0.03
+    claim = bench.Ending(20, 3, 0.01, claim=0.004, missed=0.005)
+    assert claim.false and not bench.Ending(20, 3, 0.01, claim=None, missed=1.0).false
+    assert not bench.Ending(20, 3, 0.01, claim=0.005, missed=0.005).false

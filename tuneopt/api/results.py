@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tuneopt.constants import CONFIDENCE
 from tuneopt.run.spine import RunResult
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sweep import Sweep, SweepState
@@ -94,6 +95,8 @@ class SweepResult(RunResult):
             "certificate": {
                 "complete": certificate.complete,
                 "tolerance": certificate.tolerance,
+                "resolution": certificate.resolution,
+                "confidence": None if certificate.resolution is None else CONFIDENCE,
                 "edges": list(certificate.edges),
             },
             "best": {

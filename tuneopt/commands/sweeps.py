@@ -47,6 +47,7 @@ from tuneopt.commands.options import (
     parse_values,
     show,
 )
+from tuneopt.constants import CONFIDENCE
 
 if TYPE_CHECKING:
     from tuneopt.api.results import SweepCost, SweepResult
@@ -225,6 +226,10 @@ def _print_result(result: SweepResult) -> None:
         under = "" if search.scheduler == "none" else f" under {search.scheduler}, {len(result.cut)} cut"
         pairs({"search": f"{search.search}{under}, a budget of {result.budget} trials"})
     edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
+    resolution = ""
+    if certificate.resolution is not None:
+        sure = f"{certificate.resolution:.4f} nats, confidence {CONFIDENCE:.0%}"
+        resolution = f"; no single change is better by more than {sure}"
     use = result.utilisation  # None where every trial was in the ledger
     pairs(
         {
@@ -234,7 +239,7 @@ def _print_result(result: SweepResult) -> None:
             else "none: no trial can win",
             "config": ", ".join(f"{name}={value}" for name, value in best.spec.config.items()) if best else "",
             "certificate": f"{'complete' if certificate.complete else 'NOT complete'}, tolerance "
-            f"{certificate.tolerance:.4f} nats{edges}",
+            f"{certificate.tolerance:.4f} nats{resolution}{edges}",
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed, in {result.state.progress.waves} waves and {span(result.wall_seconds)}",
             "slot utilisation": "nothing ran" if use is None else f"{use:.2f}",

@@ -23,14 +23,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneopt.constants import CONFIDENCE
 from tuneopt.search.joint import rescue
 from tuneopt.search.posterior import DIGITS, Places, Posterior, noise_of, step_cost
 from tuneopt.search.replaying import Replaying
 from tuneopt.search.space import Config
 from tuneopt.spec import Value
-
-CONFIDENCE = 0.95
-"""The confidence with which a resolution is stated."""
 
 DROWNED = 0.65
 """A coordinate whose usual step costs less than so many standard deviations of a run is not tried on its own."""
@@ -39,7 +37,7 @@ WAVE = 12
 """Rows and probes of a wave; what the probes leave over, but `LEAST_ROWS` at least, are rows."""
 
 LEAST_ROWS = 8
-"""With five rows where probes are many, near ties stay ties: Muon 93% instead of 97%."""
+"""With five rows where probes are many, and waves of eleven, near ties stay ties: Muon 93% instead of 97%."""
 
 REACH = 2
 """Grid steps from a value that has finished to the farthest that a row may try."""
@@ -85,7 +83,8 @@ def descend_by_model(replay: Replaying) -> None:
         points = posterior.lowest(posterior.draws, allowed, best)
         replay.resolution = _resolution(replay, posterior, diverged)
         low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)
-        gain = float(np.mean(posterior.draws @ posterior.rows(posterior.middle[None])[0] - low))
+        here = posterior.draws @ posterior.rows(posterior.middle[None])[0]  # (draws,)
+        gain = round(float(np.mean(here - low)), DIGITS)
         enough = gain < GAIN * replay.tolerance and replay.resolution <= FINE * replay.tolerance
         if replay.waves >= most or (enough and replay.waves > first):
             return
