@@ -12,7 +12,7 @@
    star. It counts measured and unmeasured changes alike, but not those that diverged, or lie beyond one that did.
 
 The star is not completed: that would take a third of the trials again to learn what the posterior tells already. The
-constants were chosen on published stars of AdamW, Muon and MARS; figures stand in docs/search.md.
+constants were chosen on published stars of AdamW and Muon; figures, and where it fails, stand in docs/search.md.
 """
 
 from __future__ import annotations
