@@ -205,7 +205,9 @@ def markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         if "missing" in row:
             lines.append(f"| {name[0]} | {name[1]} | | | | | | {same} | {row['missing']} |")
             continue
-        ratio = " ".join(f"{row[f'{figure}_ratio']:.2f}" for figure in ("median", "min", "mean") if row["ours"])
+        ratios = [row.get(f"{figure}_ratio") for figure in ("median", "min", "mean") if row["ours"]]
+        # Ours alone has ratios, and none where no peer of the rule is installed.
+        ratio = " ".join(f"{value:.2f}" for value in ratios if value is not None)
         figures = " | ".join(f"{row[f'{figure}_ms']:.1f}" for figure in ("median", "min", "mean"))
         label = f"**{name[1]}**" if row["ours"] else name[1]
         held = f"{row['state_bytes_per_parameter']:.2f}"
