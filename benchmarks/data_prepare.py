@@ -1,4 +1,4 @@
-"""Preparing a corpus: `tuneopt data prepare` beside `datasets.map`, with one tokenizer and as many processes.
+"""Preparing a corpus: `tuneopt data prepare` against `datasets.map`, with one tokenizer and as many processes.
 
     python benchmarks/data_prepare.py                                   # 100 MB and 1 GB of text, two processes
     python benchmarks/data_prepare.py --megabytes 100 --workers 4

@@ -1,10 +1,10 @@
-"""Time of one optimizer step: ours beside the public implementations, on one set of shapes, in one process.
+"""Time of one optimizer step: ours against the public implementations, on one set of shapes, in one process.
 
     python benchmarks/optimizer_step.py                                  # 10.5M parameters, one CPU thread
     python benchmarks/optimizer_step.py --device cuda --shapes 130m     # or 1.2b; --only muon,soap
 
 Torch alone is enough to run it; a peer that is not installed is listed with the extra that brings it. The candidates of
-one optimizer step in turn, so that noise of the machine hits all alike; where other work runs beside, ``--clock cpu``
+one optimizer step in turn, so that noise of the machine hits all alike; where other work runs as well, ``--clock cpu``
 counts the seconds that this process ran. Writes OUT.md and OUT.json.
 """
 

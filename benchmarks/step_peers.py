@@ -80,7 +80,7 @@ def peer(name: str, cls: str, **settings: Any) -> Callable[[nn.Module], Steps]:
 
 
 def hybrid(name: str, cls: str, **settings: Any) -> Callable[[nn.Module], Steps]:
-    """A builder for a class that takes hidden matrices alone, with torch's fused AdamW beside it."""
+    """A builder for a class that takes hidden matrices alone, with torch's fused AdamW for the others."""
 
     def build(model: nn.Module) -> Steps:
         hidden, rest = split(model)

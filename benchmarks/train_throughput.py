@@ -1,4 +1,4 @@
-"""Training throughput: tokens/s and MFU of our loop, beside transformers' Llama with the same settings, and where a
+"""Training throughput: tokens/s and MFU of our loop, against transformers' Llama with the same settings, and where a
 step's time goes.
 
     python benchmarks/train_throughput.py                                    # nano ladder, one CPU thread, AdamW

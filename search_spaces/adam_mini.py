@@ -51,7 +51,7 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source=space.STUDY_TABLES,
-    found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
-    "budget; start: learning rate from three trials at nano-65k, ratio 0.5, the rest after AdamW's",
+    grid_source="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the "
+    "smaller budget; start: learning rate from three trials at nano-65k, ratio 0.5, the rest after AdamW's",
     published=PUBLISHED,
 )

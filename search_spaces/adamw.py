@@ -50,7 +50,7 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source=space.STUDY_TABLES,
-    found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
+    grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from a sweep at nano-65k, ratio 1, that began at batch 16 and learning rate 0.016 (docs/lab-notebook.md)",
     published=PUBLISHED,
 )

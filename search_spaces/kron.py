@@ -106,7 +106,7 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source=space.STUDY_TABLES,
-    found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
-    "budget; start from a few short trials at nano-65k, ratio 0.2, not from a sweep of its own",
+    grid_source="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the "
+    "smaller budget; start from a few short trials at nano-65k, ratio 0.2, not from a sweep of its own",
     published=PUBLISHED,
 )

@@ -65,7 +65,7 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source=space.STUDY_TABLES,
-    found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
-    "budget; start after AdamW's, not from trials of its own",
+    grid_source="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the "
+    "smaller budget; start after AdamW's, not from trials of its own",
     published=PUBLISHED,
 )

@@ -82,7 +82,7 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": {**FIXED, **ORTHOGONALIZATION}, "nano": {**FIXED, **ORTHOGONALIZATION}},
     source=space.STUDY_TABLES,
-    found="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
+    grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
     options={"ns_coefficients": ("quintic", "polar_express"), "ns_precision": ("fp32", "bf16")},

@@ -77,8 +77,8 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": {**FIXED, **ORTHOGONALIZATION}, "nano": {**FIXED, **ORTHOGONALIZATION}},
     source=space.STUDY_TABLES,
-    found="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the smaller "
-    "budget; start after Muon's, not from a sweep of its own",
+    grid_source="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the "
+    "smaller budget; start after Muon's, not from a sweep of its own",
     published=PUBLISHED,
     options={"ns_coefficients": ("quintic", "polar_express"), "ns_precision": ("fp32", "bf16")},
 )

@@ -77,7 +77,7 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source=space.STUDY_TABLES,
-    found="nano ladder: grid cut from the paper's around its tuned points, with batches and blocks for smaller models; "
-    "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
+    grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches and blocks for smaller "
+    "models; start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
 )

@@ -64,14 +64,14 @@ def test_a_silent_worker_is_measured_by_its_own_pace() -> None:
     """A large trial reports every half an hour, and is not called silent before an hour and a half."""
     slow = replace(TRAINING, gap=1800.0)
     assert why_waiting(facts(running=(replace(slow, silent=5000.0),) * 2)) is None
-    text = why_waiting(facts(running=(replace(slow, silent=5400.0, said="point: step 3 of 90"), TRAINING)))
+    text = why_waiting(facts(running=(replace(slow, silent=5400.0, last_event="point: step 3 of 90"), TRAINING)))
     assert text is not None and text.kind == "silent"
     assert "trial aa (process 7 on node-3) has not answered since 17:00:00" in text
     assert "longest silence before: 30 min" in text and text.endswith("its log ends with: point: step 3 of 90")
 
 
 def test_preparing_and_training_towards_the_first_point_differ() -> None:
-    fresh = replace(TRAINING, silent=None, began=40.0, said="warning: waits for the kernels")
+    fresh = replace(TRAINING, silent=None, began=40.0, last_event="warning: waits for the kernels")
     text = why_waiting(facts(running=(fresh, TRAINING)))
     assert text is not None and text.kind == "preparing" and text.endswith(": warning: waits for the kernels")
     assert why_waiting(facts(running=(replace(fresh, training=True), TRAINING))) is None
@@ -107,7 +107,7 @@ TRIALS = st.builds(
     gap=SECONDS,
     left=st.none() | SECONDS,
     training=st.booleans(),
-    said=st.text(max_size=5),
+    last_event=st.text(max_size=5),
 )
 MOMENTS = st.builds(
     Facts,

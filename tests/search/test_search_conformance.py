@@ -44,7 +44,7 @@ SPACE = SearchSpace(
     ),
     fixed={{"paper": FIXED, "nano": {{**FIXED, **{nano}}}}},
     source="{source}",
-    found="by trying",
+    grid_source="by trying",
 )
 {tail}
 """

@@ -79,15 +79,15 @@ def single_trial(optimizer: str, *, data_seed: int | None = None, **settings: An
     return replace(sweep.spec(sweep.space.start), data_seed=data_seed), loaded
 
 
-def compiles(wanted: bool | None) -> bool:
+def compiles(asked: bool | None) -> bool:
     """Whether trials compile; None asks for it where it is possible. Raises `InputError` where it is not."""
     from tuneopt.train.kernels import has_compiler
 
-    if wanted is False or has_compiler():  # the quick answers, without torch
-        return wanted is not False
+    if asked is False or has_compiler():  # the quick answers, without torch
+        return asked is not False
     from tuneopt.train.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
 
-    if wanted and not can_compile():
+    if asked and not can_compile():
         raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
     return can_compile()
 
@@ -174,7 +174,7 @@ def sample(
         state=sampled.state,
         search=search,
         budget=sampled.trials,
-        marks=search.marks(sampled.told, len(result.cut)),
+        marks=search.marks(sampled.others, len(result.cut)),
     )
 
 

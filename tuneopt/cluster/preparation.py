@@ -6,7 +6,7 @@ encode more than the mixture will ever want. What comes back through Ray's objec
 so only the text has to be within reach of all machines.
 
 A block that comes back holds rows of several units, and nothing in Ray Data says where a unit ends. So each row carries
-``place``, its unit's index in the group, and ``said``: null on a row of text, and on the row that ends a unit a text,
+``place``, its unit's index in the group, and ``end``: null on a row of text, and on the row that ends a unit a text,
 empty where all went well and the error's sentence where it did not (an exception would arrive wrapped in Ray's own).
 """
 
@@ -82,7 +82,7 @@ class RayPool:
                 if self._closed.is_set():
                     return
                 for place, part in _by_unit(table):
-                    end = part.column("said")[-1].as_py()
+                    end = part.column("end")[-1].as_py()
                     if end:
                         raise InputError(end)
                     # The types of the file again, whatever Ray Data made of them on the way.
@@ -115,22 +115,24 @@ def encode_place(batch: pa.Table, job: Any, group: Sequence[Unit]) -> Iterator[p
     """On a worker: the rows of one unit, then a row that says that there are no more, or why there are none."""
     place = batch.column("place")[0].as_py()
     encoding: EncodingJob = ray.get(job)
-    said = ""
+    reason = ""  # why there are no more rows; empty where the unit is whole
     try:
         for rows in encode_unit(encoding, group[place]):
             yield _marked(rows, place, None)
     except InputError as error:
-        said = str(error)
+        reason = str(error)
     kind = schema(encoding.vocab_size)
     # The values mean nothing: the driver drops the row.
-    end = {"fate": [255], "bytes": [0], "fingerprint": [0], "tokens": [[]], "runs": [[]]}
-    yield _marked(pa.record_batch([pa.array(end[field.name], field.type) for field in kind], schema=kind), place, said)
+    last = {"fate": [255], "bytes": [0], "fingerprint": [0], "tokens": [[]], "runs": [[]]}
+    yield _marked(
+        pa.record_batch([pa.array(last[field.name], field.type) for field in kind], schema=kind), place, reason
+    )
 
 
-def _marked(rows: pa.RecordBatch, place: int, said: str | None) -> pa.Table:
+def _marked(rows: pa.RecordBatch, place: int, end: str | None) -> pa.Table:
     table = pa.Table.from_batches([rows])
     table = table.append_column("place", pa.array(np.full(len(rows), place, np.int64)))
-    return table.append_column("said", pa.array([said] * len(rows), pa.string()))
+    return table.append_column("end", pa.array([end] * len(rows), pa.string()))
 
 
 def _by_unit(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:

@@ -190,8 +190,8 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
 def last_line(trial: Any) -> str:
     """The last line of what Ray says about a trial's latest failure.
 
-    Tune writes it beside the driver; `Trial.get_error` would look for it in the experiment's storage, where it arrives
-    later or never.
+    Tune writes it on the driver's machine. `Trial.get_error` would look for it in the experiment's storage, where it
+    arrives later or never.
     """
     try:
         lines = Path(trial.error_file).read_text(errors="replace").strip().splitlines()

@@ -7,12 +7,12 @@ other. With S a character that is no white space, they are
     before a space in front of S, and after a line feed between two S.
 
 A text falls into parts there, and few different parts make up most text, so a table from part to ids saves almost all
-of the tokenizer's work; and a long text can be encoded piece by piece. Other tokenizers encode whole texts, and so are
-pieces with the NUL character.
+of the tokenizer's work. A long text can be encoded piece by piece. Other tokenizers get whole texts, and so do pieces
+with the NUL character.
 
-Why these places: in both expressions a word or a run of signs takes at most one space, the one before it; a run of
+Why these places, in both expressions: A word or a run of signs takes at most one space, the one before it. A run of
 white space in front of S gives its last character to what follows (``\s+(?!\S)``), or ends at its last line feed
-(``\s*[\r\n]+``); and a lone line feed after S is a cut of its own, or the end of a run of signs.
+(``\s*[\r\n]+``). A lone line feed after S is a cut of its own, or the end of a run of signs.
 """
 
 from __future__ import annotations

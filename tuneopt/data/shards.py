@@ -1,4 +1,4 @@
-"""Token shards on disk: Arrow IPC files, written as a stream, read through a memory map; and the documents in them.
+"""Token shards on disk: Arrow IPC files, written as a stream and read through a memory map, with the documents in them.
 
 A shard ``train-00000.arrow`` has one column, ``tokens`` (uint16 or uint32), in uncompressed record batches. Beside a
 shard that was prepared from a recipe lies ``train-00000.documents.arrow``: for each document its ``end`` (uint64, the

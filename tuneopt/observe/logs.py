@@ -16,11 +16,11 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "log_failed"}
-"""Attributes that every log record has; what a record has beside them was given by ``extra``."""
+"""Attributes that every log record has; what else a record has was given by ``extra``."""
 
 
 def configure(level: str | None, form: str, write: Callable[[str], object]) -> bool:
-    """Show the records of ``tuneopt`` from ``level`` on as ``form``; whether a progress display may run beside them.
+    """Show the records of ``tuneopt`` from ``level`` on as ``form``; whether a display may run meanwhile.
 
     Ray's errors are shown in the same form while trials run; as text without their tracebacks, unless a level was asked
     for: what they mean for a trial is said of the trial, and its own log has the traceback.

@@ -35,8 +35,8 @@ class Running:
     """Its worker, such as ``process 4711 on node-3``."""
     training: bool = False
     """Whether its own log says that preparation is over."""
-    said: str = ""
-    """The last thing that its own log says, in words."""
+    last_event: str = ""
+    """The last event of its own log, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +141,11 @@ def _no_slot(facts: Facts, queued: dict[str, float]) -> Wait:
 
 def _silent(facts: Facts, worst: Running, count: int) -> Wait:
     others = f", and {count - 1} more are silent" if count > 1 else ""
-    said = f"; its log ends with: {worst.said}" if worst.said else ""
+    last = f"; its log ends with: {worst.last_event}" if worst.last_event else ""
     return Wait(
         "silent",
         f"the worker of trial {worst.trial}{_at(worst)} has not answered since {_clock(facts, worst.silent or 0.0)} "
-        f"(its longest silence before: {_span(worst.gap)}){others}{said}",
+        f"(its longest silence before: {_span(worst.gap)}){others}{last}",
     )
 
 
@@ -157,7 +157,7 @@ def _preparing(facts: Facts, worst: Running, count: int) -> Wait:
             f"trial {worst.trial}{_at(worst)} trains since {_clock(facts, worst.began)} and has not reached its first "
             f"curve point{others}",
         )
-    doing = worst.said or "it loads the text, builds the model and compiles it"
+    doing = worst.last_event or "it loads the text, builds the model and compiles it"
     return Wait(
         "preparing", f"trial {worst.trial}{_at(worst)} prepares since {_clock(facts, worst.began)}{others}: {doing}"
     )

@@ -83,8 +83,8 @@ class Waits:
         latest = len(names) - names[::-1].index("start") if "start" in names else 0
         training = bool({"ready", "resume", "point"} & set(names[latest:]))
         # That it started is known; what it then does, before anything else is said, is in the sentence itself.
-        said = describe(events[-1]) if events and names[-1] != "start" else ""
-        return {"training": training, "said": said}
+        last = describe(events[-1]) if events and names[-1] != "start" else ""
+        return {"training": training, "last_event": last}
 
 
 def _running(trial: str, heard: RunningTrial, now: float) -> Running:
@@ -127,7 +127,7 @@ class WaitTimer:
         self._thread.join(timeout=1.0)  # a look at a lost cluster may hang; the thread dies with the process
 
     def _run(self) -> None:
-        kind, said = "", 0.0
+        kind, told_at = "", 0.0
         while not self._over.wait(self.times.beat):
             try:
                 reason = self.ask(self.times.first)
@@ -137,6 +137,6 @@ class WaitTimer:
             now = time.monotonic()
             if reason is None:
                 kind = ""
-            elif not self._over.is_set() and (reason.kind != kind or now - said >= self.times.every):
-                kind, said = reason.kind, now
+            elif not self._over.is_set() and (reason.kind != kind or now - told_at >= self.times.every):
+                kind, told_at = reason.kind, now
                 self.tell(reason)

@@ -94,7 +94,7 @@ def section(study: StudyView, view: SweepView, verdict: SweepVerdict) -> Section
 def hyperparameters(view: SweepView) -> Table:
     """Start and best value of every hyperparameter, with the grid it was searched on; what was held comes last.
 
-    "on an edge" is a best value beside which no further one was tried; "at its bound" one beyond which none may be; and
+    "on an edge" is a best value past which no further one was tried; "at its bound" one beyond which none may be; and
     "off" one that switches its part of the update rule off. Values tried are those of the declared grid and of the star
     around the best configuration, not all that the search saw on its way: those were tried around another one.
     """

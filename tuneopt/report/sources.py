@@ -57,7 +57,7 @@ def gather(
 ) -> Material:
     """Read the sources; raises `InputError` for none at all and for what cannot be read."""
     study = None if ledger is None else read_study(ledger, sweeps)
-    parts: list[tuple[Inputs, str]] = []  # each source, and the name that its runs get beside another source
+    parts: list[tuple[Inputs, str]] = []  # each source, and the name that its runs get where there is another
     origins: list[Origin] = []
     options: list[str] = []
     if study is not None and ledger is not None:

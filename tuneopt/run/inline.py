@@ -60,8 +60,8 @@ class InlineBackend:
 
         options = controller.options
         assert options.ledger is not None, "trials leave their records in a ledger"
-        # A plan asks the ledger before it hands a trial out, but another process may have ended it since; and a plan of
-        # a single trial does not ask.
+        # A plan asks the ledger before it hands a trial out, but another process may have ended it since. A plan of a
+        # single trial does not ask.
         if options.ledger.sound(spec.id) is not None:
             controller.reused(spec)
             return

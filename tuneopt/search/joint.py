@@ -247,7 +247,7 @@ def _mix(
 ) -> tuple[list[Config], set[str]]:
     """Rows around ``together`` in which the close calls take turns, and the coordinates that do.
 
-    Every value of a coordinate occurs about equally often; which row gets which follows from ``together`` alone. The
+    Every value of a coordinate occurs about equally often. Which row gets which follows from ``together`` alone. The
     number of rows is half that of the coordinates: twice as many cost trials and raised no success.
     """
     order = random.Random(repr(together))

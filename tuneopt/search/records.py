@@ -43,7 +43,7 @@ def recorded(ledger: Ledger) -> Callable[[TrialSpec], Ended | None]:
 
 
 def stored_sweep(plain: Mapping[str, Any], name: str) -> Sweep:
-    """The sweep that a ledger's entry describes; what its driver noted beside the sweep's own fields is passed over.
+    """The sweep that a ledger's entry describes; what else its driver noted there is passed over.
 
     Raises `InputError` naming the entry where it describes none.
     """

@@ -123,11 +123,11 @@ class SampledSearch:
         values = {name: value for name, value in best if name in {axis.name for axis in self.axes}}
         return replace(self.sweep, space=self.sweep.space.begin_at(values))
 
-    def marks(self, told: int = 0, cut: int = 0) -> tuple[str, ...]:
-        """What must be said beside every result of this search, a sentence each."""
+    def marks(self, others: int = 0, cut: int = 0) -> tuple[str, ...]:
+        """What must be said with every result of this search, a sentence each."""
         own = marks(self.search, self.scheduler, cut)
-        if told:
-            own += (f"{self.search} was told {told} earlier trials first, which its own budget does not count",)
+        if others:
+            own += (f"{self.search} was told {others} earlier trials first, which its own budget does not count",)
         return own
 
     def to_dict(self, centre: Sweep, cut: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class SampledPlan(Plan):
     """``trials`` new trials of a sampled search, then its best configuration again with the other seeds.
 
     ``records`` are earlier trials that may lie on the lattice. The search's own count as spent; others are told to the
-    sampler first (``told`` of them) and not counted. ``known`` looks up a trial that ended meanwhile, or before.
+    sampler first (``others`` of them) and not counted. ``known`` looks up a trial that ended meanwhile, or before.
     ``kept`` is the ledger's description of the search: what it proposed, and what its scheduler cut. ``trials=None``
     takes what coordinate descent is expected to need.
 
@@ -150,7 +150,7 @@ class SampledPlan(Plan):
         mine = {spec.id for spec in proposed}
         for trial in sorted(by_id.keys() - mine):
             self._learn(by_id[trial].spec, record_end(by_id[trial]))
-        self.told = len([spec for spec in self.specs.values() if self._own(spec)])
+        self.others = len([spec for spec in self.specs.values() if self._own(spec)])
         for spec in proposed:
             self.specs[spec.id] = spec
             self.own[spec.id] = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -205,20 +205,23 @@ def tuned(base: Values, rows: Iterable[tuple[str, float, float, Values]]) -> tup
 class SearchSpace:
     """The declared search space of one optimizer on every ladder.
 
-    ``fixed`` completes the configuration, by ladder. ``source`` names where the published figures come from, ``found``
-    how the nano grid and start were found. Raises `InputError` for a table that contradicts itself.
+    ``fixed`` completes the configuration, by ladder. ``source`` names where the published figures come from,
+    ``grid_source`` how the nano grid and start were chosen (``found`` is its older name, which files of users may still
+    have). Raises `InputError` for a table that contradicts itself.
     """
 
     optimizer: str
     coordinates: tuple[Coordinate, ...]
     fixed: Mapping[str, Values]
     source: str
-    found: str
+    grid_source: str = ""
     published: tuple[TunedPoint, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Fixed words -> the words that they may be pinned to, their own included."""
+    found: InitVar[str] = ""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, found: str) -> None:
+        object.__setattr__(self, "grid_source", self.grid_source or found)
         # A table that contradicts itself fails when it is read, not in the middle of a sweep.
         names = [coordinate.name for coordinate in self.coordinates]
         if len(set(names)) < len(names):
@@ -294,7 +297,7 @@ class SearchSpace:
         return {
             "optimizer": self.optimizer,
             "source": self.source,
-            "found": self.found,
+            "found": self.grid_source,
             "coordinates": [
                 {
                     "name": each.name,
@@ -350,8 +353,8 @@ def load_space(name_or_path: str) -> SearchSpace:
     return _space_of(importlib.import_module(f"search_spaces.{name_or_path}"), name_or_path)
 
 
-def _space_of(found: Any, shown: object) -> SearchSpace:
-    space = found if isinstance(found, SearchSpace) else getattr(found, "SPACE", None)
+def _space_of(source: Any, shown: object) -> SearchSpace:
+    space = source if isinstance(source, SearchSpace) else getattr(source, "SPACE", None)
     if not isinstance(space, SearchSpace):
         raise InputError(f"{shown} defines no search space; bind a SearchSpace to the name SPACE")
     return space

@@ -84,7 +84,7 @@ def stand(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str] 
 def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> Standing:
     """As `stand`, for a task that may take ``quota`` trials, in the order in which it asks for them.
 
-    It sees the outcomes of no others, so that what stands in the ledger beside them changes nothing.
+    It sees the outcomes of no others, so that whatever else the ledger holds changes nothing.
     """
     sweep = task.sweep
     allowed: tuple[str, ...] = ()

@@ -84,7 +84,7 @@ class SearchSpaceConformance:
     def test_names_and_sources_are_given(self) -> None:
         """A reader of a report sees what a coordinate means, and where grids and starts come from."""
         space = self.load()
-        assert space.optimizer.isidentifier() and space.source.strip() and space.found.strip()
+        assert space.optimizer.isidentifier() and space.source.strip() and space.grid_source.strip()
         for coordinate in space.coordinates:
             assert coordinate.name.isidentifier()
             assert coordinate.unit.strip() and coordinate.meaning.strip(), coordinate.name

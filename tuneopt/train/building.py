@@ -58,7 +58,7 @@ class WarmModels:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._warm: dict[tuple[Scale, int, str, bool, bool], BuiltModel] = {}
         self._fitting: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
-        """Keys of models, sizes of a pass and bytes reserved beside it that are known to fit."""
+        """Keys of models, sizes of a pass and bytes reserved on top of it that are known to fit."""
         if self.device.type == "cpu":
             # One thread for each trial: sums keep their order, and neighbours on the machine keep their cores.
             torch.set_num_threads(1)
@@ -78,8 +78,8 @@ class WarmModels:
         """The warm model of ``spec``, compiled for its passes, weights drawn from its seed.
 
         ``sizes`` are the sequences that a pass may take, in the order of preference; by default the micro-batch size of
-        ``spec``. The first counts that fits into the device's memory on all ranks (``agree`` asks them), beside as many
-        bytes as ``reserved`` gives for it. Where not even the last fits, `torch.OutOfMemoryError` is raised.
+        ``spec``. The first counts that fits into the device's memory on all ranks (``agree`` asks them), and leaves
+        the bytes that ``reserved`` gives for it. Where not even the last fits, `torch.OutOfMemoryError` is raised.
         """
         repeat_kernels(self.device, deterministic)
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size

@@ -85,7 +85,7 @@ def step_memory(spec: TrialSpec, parallel: ParallelConfig, size: int) -> Memory:
 
 
 def reserved_bytes(spec: TrialSpec, parallel: ParallelConfig, size: int) -> int:
-    """Bytes that are held while a pass runs, beside weights and the pass: a trial pass has to leave room for them.
+    """Bytes that are held while a pass runs, apart from weights and the pass: a trial pass has to leave room for them.
 
     Optimizer state, communication, and the gradients of the passes before.
     """

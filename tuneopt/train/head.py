@@ -2,7 +2,7 @@
 
 Letters: n tokens, D model width, V vocabulary, c tokens of a chunk. With P the softmax of the logits x W^T and Y the
 targets as unit rows, the loss is the mean of -log P at the targets, and G = (P - Y) / n gives both gradients, G W and
-G^T x. The forward pass computes them beside the loss, while a chunk's logits are at hand, so nothing is computed twice;
+G^T x. The forward pass computes them with the loss, while a chunk's logits are at hand, so nothing is computed twice;
 what waits for the backward pass is n x D and V x D.
 
 In reduced precision (bf16 under autocast) products have bf16 inputs and results; softmax, loss and the sum of chunks
@@ -75,7 +75,7 @@ def chunked_cross_entropy(
 
 
 class _Loss(torch.autograd.Function):
-    """The loss; its gradients are computed beside it, or anew where they are to be differentiated themselves."""
+    """The loss; its gradients are computed with it, or anew where they are to be differentiated themselves."""
 
     @staticmethod
     def forward(
@@ -86,11 +86,11 @@ class _Loss(torch.autograd.Function):
         chunk: int,
         dtype: torch.dtype,
         kernel: Kernel,
-        wanted: bool,
+        differentiated: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, targets)
         ctx.chunk, ctx.dtype = chunk, dtype
-        if wanted:
+        if differentiated:
             loss, *gradients = _pass(x, weight, targets, chunk, dtype, kernel)
             ctx.gradients = gradients
             return loss

@@ -118,8 +118,9 @@ def allow_many_shapes() -> None:
 def skip_probes() -> None:
     """Spare Inductor its test programs for vector instructions, 12 of the 40 seconds that a first compilation takes.
 
-    They show whether the compiler and the machine both know an instruction set. The kernel names what the machine
-    knows, Inductor reads that too; and GCC knows from version 11 whatever Inductor may ask for on x86.
+    They show whether the compiler and the machine both know an instruction set. The kernel of the system
+    lists what the machine knows, and Inductor reads that list. GCC knows from version 11 on whatever Inductor may ask
+    for on x86.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or platform.machine() != "x86_64" or sys.platform != "linux":

@@ -26,7 +26,7 @@ OWNER_BUCKET = 2**24
 SHARDED = 10**9
 """Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
 REDUCED = {1: 1, 2: 2, 3: 1.5}
-"""Buckets under way in a backward pass, by stage, beside the one that stage 3 always has: of gradients that are
+"""Buckets under way in a backward pass, by stage, on top of the one that stage 3 always has: of gradients that are
 averaged, and at stage 3 half a bucket of weights that are fetched ahead."""
 PLAIN_BUCKET = 25 * 2**18
 """Elements that torch's DDP averages at a time, 25 MiB: of these a copy is under way."""
@@ -63,12 +63,12 @@ class Memory:
 
     @property
     def passes(self) -> int:
-        """What forward and backward passes need beside what stays."""
+        """What forward and backward passes need on top of what stays."""
         return self.fetched + self.activations + self.logits + self.reduction
 
     @property
     def update(self) -> int:
-        """What an update needs beside what stays."""
+        """What an update needs on top of what stays."""
         return max(self.workspace + self.exchange, self.applied, self.curvature)
 
     @property
@@ -190,8 +190,8 @@ def stage_for(
 def _averaged(zero: int, count: int, largest: int, passes: int) -> float:
     """Elements of copies while gradients are averaged, and of the gradient that was computed last.
 
-    DDP's buckets are beside the gradients of passes that are not averaged. Zeroing gradients, which then stay views of
-    the buckets, would not help: DDP makes its buckets anew in the second step, beside those that are viewed.
+    DDP's buckets come on top of the gradients of passes that are not averaged. Zeroing gradients, which then stay views
+    of the buckets, would not help: DDP makes its buckets anew in the second step, and those that are viewed stay.
     """
     if zero:
         return largest + REDUCED[zero] * min(BUCKET, count)

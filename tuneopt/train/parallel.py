@@ -93,7 +93,7 @@ class SingleProcess:
         )  # the least of all ranks: they must try the same sizes
 
         def reserved(size: int) -> int:
-            # One size was chosen and has to do; among several, the largest beside which the rest of a step has room.
+            # One size was chosen and has to do; among several, the largest that leaves room for the rest of a step.
             return reserved_bytes(self.spec, self.parallel, size) if len(sizes) > 1 else 0
 
         self.built = models.prepare(

@@ -1,6 +1,6 @@
 """Where Ray on this machine keeps its own files, and who clears them away.
 
-A local run gets a folder of its own under the system's temporary folder, and a small process beside it, the janitor.
+A local run gets a folder of its own under the system's temporary folder, and a small process, the janitor.
 When the driver ends, however it ends, the janitor ends what is left of Ray's processes and removes the folder. Ray by
 itself keeps every session's folder for ever (ray-project/ray, issue 41202), and its agents outlive a killed driver by a
 minute (issues 2005 and 26118).

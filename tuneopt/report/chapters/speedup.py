@@ -125,7 +125,7 @@ def _joint_sentence(comparison: Comparison) -> list[str]:
 
 
 def _joint(comparison: Comparison, rivals: Sequence[Speedup]) -> list[Figure]:
-    """The joint factors beside the span of single speedups, and for each corpus what its fit over all scales misses."""
+    """The joint factors with the span of single speedups, and for each corpus what its fit over all scales misses."""
     analysis = comparison.analysis
     single: dict[tuple[str, str | None, str], tuple[float, float]] = {}
     for one in rivals:

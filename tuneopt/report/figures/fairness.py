@@ -39,7 +39,7 @@ See-through, so that they read on both pages.
 
 @dataclass(frozen=True)
 class UndertunedInfo(Info):
-    """Claim: an optimizer no better than the tuned baseline looks faster beside a baseline tuned less.
+    """Claim: an optimizer no better than the tuned baseline looks faster against a baseline tuned less.
 
     ``lanes`` are the under-tuned configurations of the baseline that were run, by regime. The manufactured speedup
     (tokens over tokens) is what the tuned baseline shows over them; ``level`` is the coverage of its interval.

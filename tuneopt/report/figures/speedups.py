@@ -181,7 +181,7 @@ def interval_text(speedup: float, low: float | None, high: float | None, mark: s
 
 @dataclass(frozen=True)
 class JointInfo(Info):
-    """Claim: one factor for each optimizer over all regimes, beside the smallest and largest of its single speedups.
+    """Claim: one factor for each optimizer over all regimes, with the smallest and largest of its single speedups.
 
     Factors multiply an optimizer's tokens in a law with one exponent and one floor per scale (Volkova et al., arXiv
     2602.07712; fitted in `tuneopt.analysis.joint`); they have no unit. ``level`` is the coverage of their intervals.
@@ -230,7 +230,7 @@ def joint_info(
     fits: Sequence[JointFit], single: Mapping[tuple[str, str | None, str], tuple[float, float]],
     baseline: str, level: float,
 ) -> JointInfo | None:  # fmt: skip
-    """The joint fits as far as one figure holds them; None without a fit that has a factor beside the baseline's.
+    """The joint fits as far as one figure holds them; None without a fit that has a factor other than the baseline's.
 
     Fits over all scales of a corpus come first, then scale by scale: where these differ, the factor is no constant.
     """

@@ -1,4 +1,4 @@
-"""What a study will cost before it starts: trials, tokens, FLOPs, device-hours, memory, disk; and what cannot fit.
+"""What a study will cost before it starts: trials, tokens, FLOPs, device-hours, memory, disk, and what cannot fit.
 
 Three parts: how many trials each sweep will probably take (`expected`), what one trial of a scale needs of its devices
 (`needs`), and the document of ``study plan`` that puts both together.

@@ -24,8 +24,8 @@ Source of the idea that attention needs no T x T memory, derivatives included: R
 second derivative follows from the first by the chain rule.
 
 **Layers.** A pass for second derivatives otherwise keeps the activations of the forward pass and of the backward pass,
-about three times those of an ordinary pass; and `torch.utils.checkpoint` gives hardly any of it back, since what it
-computes again for the first derivative is kept for the second. Here a layer's gradient is a function of its own, of the
+about three times those of an ordinary pass. `torch.utils.checkpoint` gives hardly any of it back: what it computes
+again for the first derivative is kept for the second. Here a layer's gradient is a function of its own, of the
 layer's input and the gradient of its output: layer and gradient keep what they were given and compute the rest again,
 one layer at a time. That costs three more forward passes of each layer, and one more backward pass.
 
@@ -155,7 +155,7 @@ def _centre(p: Tensor, x: Tensor) -> Tensor:
 
 
 def recomputed(run: Layer, x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """``run(x)``, differentiable twice by ``x`` and by ``parameters``, which are all that ``run`` reads beside."""
+    """``run(x)``, differentiable twice by ``x`` and by ``parameters``, which are all else that ``run`` reads."""
     out: Tensor = _RecomputedLayer.apply(run, x, *parameters)  # type: ignore[no-untyped-call]
     return out
 

@@ -1,7 +1,7 @@
 """Check ZeRO on the devices at hand: ``python -m tuneopt.train.zero.check --ranks 2``.
 
 Trains a few steps of one model in one process and at every stage on several ranks, on GPUs where there are any, and
-prints for each the losses' largest relative difference from one process, the peak memory of the fullest rank beside the
+prints for each the losses' largest relative difference from one process, the peak memory of the fullest rank with the
 model's figure, and the seconds of a step. Exit code 1 where a loss is off by more than ``--tolerance``.
 """
 
