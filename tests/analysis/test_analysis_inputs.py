@@ -10,8 +10,10 @@ import pytest
 from analysis_samples import published as paper
 
 from tuneopt import analysis
-from tuneopt.analysis.columns import COLUMNS, LARGEST_ROWS, parse
-from tuneopt.analysis.inputs import LARGEST_FILE, Inputs, as_inputs, from_rows, load, published, read_runs
+from tuneopt.analysis.columns import COLUMNS
+from tuneopt.analysis.inputs import Inputs, as_inputs, from_rows, load, published, read_runs
+from tuneopt.analysis.results import LARGEST_FILE
+from tuneopt.analysis.rows import LARGEST_ROWS, parse
 from tuneopt.analysis.runs import Role, TrainingRun
 from tuneopt.analysis.study import Analysis, analyse
 from tuneopt.spec import InputError
@@ -25,7 +27,7 @@ ROW = {"optimizer": "muon", "scale": "130m", "ratio": 2, "loss": 3.4}
 def test_every_synonym_is_read(column: str, word: str) -> None:
     values = {
         "optimizer": "muon", "scale": "130m", "parameters": 134217728, "status": "completed", "corpus": "c4",
-        "curve": [[0.5, 4.0]], "config": {"lr": 1}, "trial": "x",
+        "curve": [[0.5, 4.0]], "config": {"lr": 1}, "trial": "x", "tokens": 5_368_709_120, "tokens_per_parameter": 40,
     }  # fmt: skip
     row: dict[str, object] = {key: value for key, value in ROW.items() if key != column}
     spelled = word.upper().replace("_", "-")

@@ -12,8 +12,9 @@ from typing import Any
 
 _NAMES = {
     "document": ("summary",),
-    "inputs": ("Inputs", "from_ledger", "from_rows", "load", "published", "read_results", "read_runs"),
+    "inputs": ("Inputs", "from_ledger", "from_rows", "load", "published", "read_runs"),
     "noise": ("measure",),
+    "results": ("read_results",),
     "runs": ("RegimeKey", "TrainingRun"),
     "study": ("Analysis", "analyse"),
     "tables": (

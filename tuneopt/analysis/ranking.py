@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
+from tuneopt.analysis.regimes import ONE_LINE, near
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.winner import Winner, by_regime
 
@@ -108,19 +109,32 @@ _Pair = tuple[Winner, Winner]
 
 
 def regime_flips(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Flip, ...]:
-    """Flips across the ratios of each scale, and across the scales (smallest first) at each ratio."""
+    """Flips across the ratios of each scale, and across the scales (smallest first) at about equal ratios."""
     every = list(winners)
+    about = {
+        regime: (corpus, number)
+        for corpus, regimes in _corpora(every).items()
+        for number, line in enumerate(near(((one, one.ratio) for one in regimes), ONE_LINE, lambda one: one.scale))
+        for regime, _ in line
+    }
     flips: list[Flip] = []
     for kind in ("ratio", "scale"):
         lines: dict[tuple[object, ...], list[Winner]] = defaultdict(list)
         for winner in every:
-            corpus, scale, ratio = winner.regime
-            lines[(corpus, scale) if kind == "ratio" else (corpus, ratio)].append(winner)
+            lines[winner.regime[:2] if kind == "ratio" else about[winner.regime]].append(winner)
         for members in lines.values():
             if kind == "scale" and any(winner.parameters is None for winner in members):
                 continue  # scales of unknown size have no order
             flips += _along(kind, members, noise)
     return tuple(flips)
+
+
+def _corpora(winners: Iterable[Winner]) -> dict[str, list[RegimeKey]]:
+    """The regimes of each corpus, in the order in which they come."""
+    corpora: dict[str, list[RegimeKey]] = {}
+    for regime in by_regime(winners):
+        corpora.setdefault(regime.corpus, []).append(regime)
+    return corpora
 
 
 def _along(kind: str, members: Sequence[Winner], noise: NoiseModel) -> list[Flip]:

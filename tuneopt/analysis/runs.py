@@ -71,8 +71,9 @@ class TrainingRun:
     ``status`` is ``completed``, ``diverged`` or ``unproven`` (completed, but without a passed update check); only
     completed runs have losses that may be compared, and they have both. ``variant`` holds what else tells runs of one
     configuration apart (precision, compilation, micro-batch size, semantics). ``sigma`` is a noise given with the row.
-    ``tokens`` is the budget, ``trained`` what was trained of it. ``seconds`` are device-seconds of training,
-    ``device_seconds`` those of the whole trial. ``curve`` is ordered by fraction, and empty where none is known.
+    ``tokens`` is the budget, ``trained`` what was trained of it, in ``steps`` optimizer steps. ``seconds`` are
+    device-seconds of training, ``device_seconds`` those of the whole trial. ``curve`` is ordered by fraction, and empty
+    where none is known.
     """
 
     trial: str
@@ -95,6 +96,7 @@ class TrainingRun:
     checkpoint_bytes: float | None = None
     curve: tuple[CurveSample, ...] = ()
     role: Role = Role.CANDIDATE
+    steps: float | None = None
 
     @property
     def setting(self) -> tuple[RegimeKey, str, Config, tuple[Any, ...]]:
@@ -154,6 +156,7 @@ def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], ro
         checkpoint_bytes=record.checkpoint_bytes,
         curve=tuple(sorted(samples, key=lambda sample: sample.fraction)),
         role=role,
+        steps=float(record.steps),
     )
 
 

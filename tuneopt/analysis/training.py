@@ -110,12 +110,14 @@ def _tunings(runs: Sequence[TrainingRun]) -> dict[tuple[RegimeKey, str], list[Tr
     for run in runs:
         if run.status == "completed":
             groups[run.regime, run.optimizer].append(run)
-    # Trials of other seeds differ by more than their configuration, so only those of one seed are ordered.
+    # Trials of other seeds differ by more than their configuration, so only those of one seed are ordered; where every
+    # trial has a seed of its own there is no such choice, and all are.
     tunings = {}
     for key, members in groups.items():
         counts = Counter(run.seed for run in members)
-        seed = min(counts, key=lambda each: (-counts[each], each))
-        same = sorted((run for run in members if run.seed == seed), key=lambda run: (run.losses[0], run.trial))
+        usual = min(counts, key=lambda seed: (-counts[seed], seed))
+        chosen = [run for run in members if run.seed == usual or counts[usual] == 1]
+        same = sorted(chosen, key=lambda run: (run.losses[0], run.trial))
         if len(same) >= FEWEST_TRIALS:
             tunings[key] = same[:MOST_TRIALS]
     return tunings

@@ -61,18 +61,21 @@ def winners(runs: Iterable[TrainingRun], noise: NoiseModel) -> tuple[Winner, ...
 
 def _winner(candidates: list[dict[int, TrainingRun]], noise: NoiseModel) -> Winner:
     """The one of ``candidates`` (each one's runs by seed) that stands."""
-    # Compared on one seed, the one that most of them have: a mean over more seeds would hide a lucky one.
+    # One run speaks for each candidate: a mean over more seeds would hide a lucky one. It is that of the seed that most
+    # of them have; a candidate without it has its own first seed, for none may be left out of the choice.
     counts = Counter(seed for candidate in candidates for seed in candidate)
-    seed = min(counts, key=lambda each: (-counts[each], each))
-    rivals = [candidate for candidate in candidates if seed in candidate]
-    losses = [candidate[seed].losses[0] for candidate in rivals]
-    known = noise.of(rivals[0][seed].regime)
+    usual = min(counts, key=lambda seed: (-counts[seed], seed))
+    judged = [candidate.get(usual, candidate[min(candidate)]) for candidate in candidates]
+    lowest = min(run.losses[0] for run in judged)
+    known = noise.of(judged[0].regime)
     tolerance = TOLERANCE if known is None else max(TOLERANCE, known.threshold())
-    near = [candidate for candidate, loss in zip(rivals, losses, strict=True) if loss <= min(losses) + tolerance]
-    if max(len(candidate) for candidate in near) == 1:  # nothing was confirmed: the lowest loss stands
-        near = [rivals[losses.index(min(losses))]]
+    near = [place for place, run in enumerate(judged) if run.losses[0] <= lowest + tolerance]
+    if max(len(candidates[place]) for place in near) == 1:  # nothing was confirmed: the lowest loss stands
+        near = [place for place in near if judged[place].losses[0] == lowest]
     # The configuration as text comes last, so that equal losses give the same winner in any order of the rows.
-    chosen = min(near, key=lambda candidate: (-len(candidate), candidate[seed].losses[0], repr(candidate[seed].config)))
+    chosen = candidates[
+        min(near, key=lambda place: (-len(candidates[place]), judged[place].losses[0], repr(judged[place].config)))
+    ]
     members = [chosen[number] for number in sorted(chosen)]
     return Winner(
         optimizer=members[0].optimizer,

@@ -1,0 +1,132 @@
+"""Which runs of a table are in one regime: nearly equal budgets are one, and its ratio has a short name.
+
+A measured number of tokens is a whole number of batches, so one budget comes in as many counts as there are batch
+sizes; and a ratio worked out from tokens has digits that mean nothing. Both are settled once for a table, from all of
+its rows.
+
+Two tolerances, because they risk different things. Within a scale losses are compared with each other, and half a
+percent of tokens is worth less than a thousandth of a nat. Between scales ratios only say which regimes belong to one
+line, so near ones share a name where they differ by less than its two digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+from typing import TypeVar
+
+from tuneopt.analysis.runs import RegimeKey, TrainingRun
+from tuneopt.spec import InputError
+
+Key = TypeVar("Key")
+
+ONE_BUDGET = 0.005
+"""Relative difference up to which two token counts of a scale are one budget. Near 1x a doubling of tokens is worth
+about 0.1 nats at 124M, so this much is worth 0.0007, less than the spread between seeds there."""
+
+ONE_RATIO = 0.04
+"""Relative difference up to which ratios of different scales share a name of two digits."""
+
+ONE_LINE = 0.25
+"""Relative difference up to which ratios of different scales are "about" the same, for an order over scales."""
+
+CONTRADICTION = 1.5
+"""Factor between tokens and 20 N ratio beyond which a row contradicts itself. Papers count parameters with or without
+embeddings, which is up to 1.46 at the shape of GPT-2."""
+
+
+def near(
+    values: Iterable[tuple[Key, float]], tolerance: float, apart: Callable[[Key], Hashable]
+) -> list[list[tuple[Key, float]]]:
+    """Groups of ``values`` that span no more than ``tolerance`` (relative), smallest first.
+
+    No two of a group have the same ``apart``. The nearest neighbours are joined first, so that of two candidates the
+    closer one is taken.
+    """
+    ordered = sorted(values, key=lambda item: item[1])
+    widest = math.log1p(tolerance) * (1 + 1e-9)
+    groups = [[item] for item in ordered]  # of the place where a group starts; joined groups are neighbours
+    kinds = [{apart(key)} for key, _ in ordered]
+    start = list(range(len(ordered)))  # of a group, for its last place
+    gaps = sorted((math.log(after[1] / before[1]), place) for place, (before, after) in enumerate(pairwise(ordered)))
+    for gap, place in gaps:
+        if gap > widest:
+            break
+        left, right = start[place], place + 1
+        if math.log(groups[right][-1][1] / groups[left][0][1]) <= widest and not kinds[left] & kinds[right]:
+            groups[left] += groups[right]
+            kinds[left] |= kinds[right]
+            start[left + len(groups[left]) - 1] = left
+            groups[right] = []
+    return [group for group in groups if group]
+
+
+def settled(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> list[TrainingRun]:
+    """``runs`` with regimes that hold one budget each.
+
+    ``stated`` is the ratio that each run's row gave, None where it follows from tokens. A stated ratio is a name: it
+    stays as it is, and rows of one scale and ratio must have one budget (`InputError` otherwise).
+    """
+    _refuse_two_budgets(runs, stated)
+    counts: dict[tuple[str, str], dict[float, list[int]]] = defaultdict(lambda: defaultdict(list))
+    taken: dict[str, set[float]] = defaultdict(set)  # stated ratios by corpus
+    for place, (run, ratio) in enumerate(zip(runs, stated, strict=True)):
+        if ratio is None:
+            counts[run.regime[:2]][run.tokens].append(place)
+        else:
+            taken[run.regime.corpus].add(ratio)
+    budgets: dict[str, list[tuple[tuple[str, tuple[int, ...]], float]]] = defaultdict(list)
+    for (corpus, scale), here in counts.items():
+        for group in near(((tokens, tokens) for tokens in here), ONE_BUDGET, lambda tokens: tokens):
+            places = tuple(place for tokens, _ in group for place in here[tokens])
+            budgets[corpus].append(((scale, places), median(runs[place].regime.ratio for place in places)))
+    ratios = [run.regime.ratio for run in runs]
+    for corpus, known in budgets.items():
+        groups = near(known, ONE_RATIO, lambda key: key[0])
+        names = short([[ratio for _, ratio in group] for group in groups], taken[corpus])
+        for group, name in zip(groups, names, strict=True):
+            for (_, places), _ in group:
+                for place in places:
+                    ratios[place] = name
+    return [
+        run if run.regime.ratio == ratio else replace(run, regime=run.regime._replace(ratio=ratio))
+        for run, ratio in zip(runs, ratios, strict=True)
+    ]
+
+
+def short(groups: Sequence[Sequence[float]], taken: Iterable[float] = ()) -> list[float]:
+    """A ratio with few digits for each group of ratios: two, or as many as tell the groups apart.
+
+    A ratio that was planned with more digits, such as 0.125, keeps them. A stated ratio (``taken``) that two digits
+    would give is the same one.
+    """
+    stated = {float(f"{ratio:.2g}"): ratio for ratio in taken}
+    middles = [median(group) for group in groups]
+    names: list[float] = []
+    for digits in range(2, 7):
+        names = []
+        for group, middle in zip(groups, middles, strict=True):
+            exact = float(f"{middle:.3g}")
+            planned = max(group) - min(group) < 1e-5 * middle and abs(middle - exact) < 1e-5 * middle
+            name = exact if planned else float(f"{middle:.{digits}g}")
+            names.append(stated.get(name, name))
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _refuse_two_budgets(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> None:
+    """Raise `InputError` for two rows of one scale and stated ratio whose tokens are not the same budget."""
+    first: dict[RegimeKey, tuple[int, float]] = {}
+    for number, (run, ratio) in enumerate(zip(runs, stated, strict=True), start=1):
+        if ratio is not None:
+            row, tokens = first.setdefault(run.regime, (number, run.tokens))
+            if abs(math.log(run.tokens / tokens)) > math.log1p(ONE_RATIO):
+                raise InputError(
+                    f"rows {row} and {number} of the results are both at {run.regime.label}, with {tokens:.4g} and "
+                    f"{run.tokens:.4g} tokens; correct one, or drop the column ratio to go by tokens"
+                )

@@ -1,0 +1,179 @@
+"""Files of results: CSV, JSON (a list of objects, or one object a line) and Parquet, read within limits into rows.
+
+A report may be asked of a file that nobody here wrote. So what is ambiguous (a column or key twice) is refused, text is
+UTF-8 whatever the machine's own encoding is, and cells of a CSV stay the text that they are: ``1e3`` and ``1000`` may
+be the names of two runs (`tuneopt.analysis.rows` knows which columns hold numbers).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tuneopt import checked
+from tuneopt.analysis.rows import EXPORTED, check_rows
+from tuneopt.spec import InputError
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+LARGEST_FILE = {".csv": 256 << 20, ".tsv": 256 << 20, ".json": 64 << 20, ".jsonl": 64 << 20, ".parquet": 256 << 20}
+"""Bytes that a results file may have, by its ending: as Python values JSON takes twenty times its size."""
+
+LARGEST_UNPACKED = 256 << 20
+"""Bytes that a Parquet file may unpack to: a few bytes of it can stand for a billion."""
+
+_ROWS = 256
+"""Rows unpacked at a time: small enough that one batch of longest cells stays within a few hundred megabytes."""
+
+LARGEST_CELL = 1 << 20
+"""Bytes of a text in a Parquet file; a learning curve of 10,000 points as JSON has half of it."""
+
+DELIMITERS = (",", ";", "\t", "|")
+"""What may part the cells of a CSV; the header says which one does."""
+
+
+class FileRows(NamedTuple):
+    """The rows of a file, and whether semicolons part its cells, as they do where the comma is the decimal mark."""
+
+    rows: list[dict[str, Any]]
+    semicolons: bool = False
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a results file, for `read_runs`; raises `InputError` when it cannot be read."""
+    return read_file(path).rows
+
+
+def read_file(path: str | Path) -> FileRows:
+    """The rows of a results file and how its cells were parted; raises `InputError` when it cannot be read."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot read results from {path.name!r}; give a file that ends in {', '.join(SUFFIXES)}")
+    try:
+        most = LARGEST_FILE[suffix]
+        if path.stat().st_size > most:
+            raise InputError(
+                f"the results file {str(path)!r} is larger than {most >> 20} MiB; split it, or drop columns"
+            )
+        if not path.is_file():
+            raise InputError(f"the results file {str(path)!r} is no plain file; name a file")
+        read = _csv(path) if suffix in (".csv", ".tsv") else FileRows(_rows(path))
+    except FileNotFoundError:
+        raise InputError(f"there is no results file {str(path)!r}; check the path") from None
+    except InputError:
+        raise  # it is a ValueError too, and says more than the sentence below
+    except (OSError, ValueError, RuntimeError) as error:  # pyarrow raises all of these for a damaged Parquet file
+        reason = " ".join(str(error).split())[:160]
+        cure = "save it as UTF-8" if "utf" in reason.lower() else "check what it holds"
+        raise InputError(f"the results file {str(path)!r} cannot be read ({reason}); {cure}") from None
+    if not read.rows:
+        raise InputError(f"the results file {str(path)!r} holds no row; give one row per finished run")
+    return read
+
+
+def _csv(path: Path) -> FileRows:
+    """The rows of a CSV; all cells are texts, but those of a ledger's own table, whose columns have known types."""
+    import pyarrow as pa
+    import pyarrow.csv as arrow_csv
+
+    with path.open("rb") as file:
+        start = file.read(1 << 20)
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    header = start.decode(encoding, errors="replace").lstrip("\r\n").split("\n", 1)[0]
+    counts = _outside_quotes(header)
+    parted = max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals, which is the comma
+    names = next(csv.reader([header.rstrip("\r")], delimiter=parted), [])
+    _refuse_twice(names)
+    exported = set(names) >= EXPORTED
+    table = arrow_csv.read_csv(
+        path,
+        read_options=arrow_csv.ReadOptions(encoding="utf-16" if encoding == "utf-16" else "utf8"),
+        parse_options=arrow_csv.ParseOptions(delimiter=parted, newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions() if exported else arrow_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names}),
+    )  # fmt: skip
+    check_rows(table.num_rows)
+    return FileRows(table.to_pylist(), parted == ";")
+
+
+def _outside_quotes(line: str) -> Counter[str]:
+    """How often each character stands in a line outside of double quotes."""
+    return Counter("".join(line.split('"')[::2]))
+
+
+def _refuse_twice(names: Iterable[str]) -> None:
+    """Raise `InputError` for a column that a table has twice: of the two one would silently be lost."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"the results have the column {checked.shown(twice[0])} twice; keep one")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    match path.suffix.lower():
+        case ".parquet":
+            rows = _parquet_rows(path)
+        case ".jsonl":
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            rows = [_json(line) for line in lines if line.strip()]
+        case _:
+            rows = _json(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"the results file {str(path)!r} must hold a list of objects, one per finished run")
+    return rows
+
+
+def _json(text: str) -> Any:
+    """JSON without a key twice in an object; Python's reader would keep the last one without a word."""
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        plain = dict(pairs)
+        if len(plain) != len(pairs):
+            _refuse_twice(name for name, _ in pairs)
+        return plain
+
+    return json.loads(text, object_pairs_hook=no_repeats)
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, a few at a time, so that one that unpacks to too much is refused on the way.
+
+    Metadata of single columns is left alone: pyarrow ends the whole process where it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        check_rows(file.metadata.num_rows)
+        _refuse_twice(file.schema_arrow.names)
+        # Texts stay in their dictionaries, where a long one that a million rows repeat is held once.
+        texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    rows: list[dict[str, Any]] = []
+    unpacked = 0
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        for batch in file.iter_batches(batch_size=_ROWS):
+            unpacked += batch.nbytes
+            if unpacked > LARGEST_UNPACKED:
+                raise InputError(f"the results unpack to more than {LARGEST_UNPACKED >> 20} MiB; split the table")
+            columns = [_values(column, name) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+            rows += [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return rows
+
+
+def _values(column: Any, name: str) -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column.validate(full=True)  # damaged data can point outside of its dictionary
+    if not pa.types.is_dictionary(column.type):
+        values = list(column.to_pylist())
+        return [float(value) if isinstance(value, Decimal) else value for value in values]
+    if (pc.max(pc.binary_length(column.dictionary)).as_py() or 0) > LARGEST_CELL:
+        raise InputError(f"the results hold a {name} of more than {LARGEST_CELL >> 20} MiB; shorten it")
+    words = column.dictionary.to_pylist()
+    return [None if index is None else words[index] for index in column.indices.to_pylist()]
