@@ -15,7 +15,7 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.spec import InputError
 
-UNITS: Mapping[str, float] = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18}
+UNITS: Mapping[str, float] = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
 """Letters behind a count, in either case; B and G are both a billion."""
 
 EMPTY = frozenset({"", "nan", "-nan", "na", "n/a", "#n/a", "null", "none", "nil"})

@@ -93,6 +93,12 @@ class Headings:
     aside: tuple[str, ...] = ()
     tracker: bool = False
 
+    @property
+    def is_race(self) -> bool:
+        """Whether rows say when they reached a target and not how long they were to run, as AlgoPerf's logs do."""
+        known = set(self.meanings.values()) | set(self.constants)
+        return bool(known & {"target_steps", "target_seconds"}) and not known & {"tokens", "ratio", "parameters"}
+
     def cells(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The cells of a row by meaning, with the constants; unread ones are left out."""
         named = ((self.meanings[str(name)], value) for name, value in row.items())

@@ -61,6 +61,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
             {**_without(plain(flip), "rate"), **plain(flip.regime), "earlier": plain(flip.earlier)}
             for flip in analysis.flips
         ],
+        "targets": plain(analysis.targets),
         "warnings": list(analysis.warnings),
         "baseline": analysis.baseline,
         "level": analysis.level,
@@ -80,6 +81,15 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "hyper_laws": plain(analysis.hyper_laws),
         "costs": plain(analysis.costs),
         "pareto": plain(analysis.pareto),
+        "frontiers": [
+            {
+                "corpus": front.corpus,
+                "measure": front.measure,
+                "law": describe(front.law.law),
+                "speedups": [_without(plain(speed), "effective_tokens") for speed in front.speedups],
+            }
+            for front in analysis.frontiers
+        ],
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tuneopt.analysis.results import read_file
 from tuneopt.analysis.rows import Table, parse
 from tuneopt.analysis.runs import CurveSample, TrainingRun, from_records
+from tuneopt.analysis.targets import TargetTrial
 from tuneopt.ledger import Ledger
 from tuneopt.search.space import load_space, space_names
 
@@ -35,12 +36,15 @@ PUBLISHED_NOTES = (
 class Inputs:
     """Runs of all statuses and roles.
 
-    ``source`` names where they come from; ``notes`` are sentences on what the source does not say.
+    ``source`` names where they come from; ``notes`` are sentences on what the source does not say. ``trials`` are those
+    of a log of races to a target, ``targets`` the target losses (nats) that the rows name.
     """
 
     runs: tuple[TrainingRun, ...]
     source: str
     notes: tuple[str, ...] = ()
+    trials: tuple[TargetTrial, ...] = ()
+    targets: tuple[float, ...] = ()
 
 
 def from_ledger(ledger: Ledger) -> Inputs:
@@ -75,7 +79,7 @@ def from_rows(
             else run
             for run in runs
         )
-    return Inputs(runs, source, (*notes, *table.notes))
+    return Inputs(runs, source, (*notes, *table.notes), table.trials, table.targets)
 
 
 def as_inputs(source: Inputs | Ledger | str | Path | Rows, curves: pa.Table | None = None) -> Inputs:
@@ -123,7 +127,7 @@ def load(path: str | Path, columns: Mapping[str, str] | None = None) -> Inputs:
     """
     read = read_file(path)
     table = parse(read.rows, columns, read.semicolons)
-    return Inputs(table.runs, f"file {Path(path).name}", table.notes)
+    return Inputs(table.runs, f"file {Path(path).name}", table.notes, table.trials, table.targets)
 
 
 def _table(source: Rows, columns: Mapping[str, str] | None = None) -> Table:

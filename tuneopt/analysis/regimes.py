@@ -12,7 +12,7 @@ line, so near ones share a name where they differ by less than its two digits.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -99,24 +99,26 @@ def settled(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> list
 
 
 def short(groups: Sequence[Sequence[float]], taken: Iterable[float] = ()) -> list[float]:
-    """A ratio with few digits for each group of ratios: two, or as many as tell the groups apart.
+    """A ratio with few digits for each group of ratios: two (three from 1 on), or as many as tell the groups apart.
 
-    A ratio that was planned with more digits, such as 0.125, keeps them. A stated ratio (``taken``) that two digits
+    A ratio that was planned with more digits, such as 0.125, keeps them. A stated ratio (``taken``) that these digits
     would give is the same one.
     """
-    stated = {float(f"{ratio:.2g}"): ratio for ratio in taken}
+    stated = {float(f"{ratio:.{2 if ratio < 1 else 3}g}"): ratio for ratio in taken}
     middles = [median(group) for group in groups]
+    digits = [2 if middle < 1 else 3 for middle in middles]
     names: list[float] = []
-    for digits in range(2, 7):
+    while True:
         names = []
-        for group, middle in zip(groups, middles, strict=True):
+        for group, middle, count in zip(groups, middles, digits, strict=True):
             exact = float(f"{middle:.3g}")
             planned = max(group) - min(group) < 1e-5 * middle and abs(middle - exact) < 1e-5 * middle
-            name = exact if planned else float(f"{middle:.{digits}g}")
+            name = exact if planned else float(f"{middle:.{count}g}")
             names.append(stated.get(name, name))
-        if len(set(names)) == len(names):
-            break
-    return names
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        if not shared or max(digits) > 6:
+            return names
+        digits = [count + (name in shared) for name, count in zip(names, digits, strict=True)]
 
 
 def _refuse_two_budgets(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> None:

@@ -8,48 +8,26 @@ budgets are one) is decided once, from all of its rows.
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneopt import checked
 from tuneopt.analysis import cells
-from tuneopt.analysis.columns import NUMBERS, Headings, belongs_to_run, headings
-from tuneopt.analysis.regimes import CONTRADICTION, ONE_RATIO, settled
-from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun, corpus_names, own_order
-from tuneopt.analysis.spaces import axes
-from tuneopt.constants import TOKENS_PER_PARAMETER
+from tuneopt.analysis.columns import NUMBERS, belongs_to_run, headings
+from tuneopt.analysis.regimes import settled
+from tuneopt.analysis.row import UNSEEDED, Row
+from tuneopt.analysis.runs import RegimeKey, TrainingRun, corpus_names, own_order
+from tuneopt.analysis.targets import TargetTrial
 from tuneopt.ledger.record import SECONDS
-from tuneopt.search.axis import is_number
 from tuneopt.search.space import space_names
-from tuneopt.spec import SCALES, InputError, TrialSpec, nearest
+from tuneopt.spec import InputError
 
 LARGEST_ROWS = 1_000_000
 """Rows that a table may have: as Python values each takes about a kilobyte."""
 
-LARGEST_CURVE = 10_000
-"""Points that a learning curve may have; curves are read at ten fractions, so a hundred would do."""
-
-ALWAYS_NUMBERS = ("learning_rate", "train_batch_size", "warmup")
-"""Hyperparameters that are numbers for every optimizer, also one without a declared space: figures sort by them."""
-
-UNSEEDED = -1
-"""The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
-
 EXPORTED = {"trial", "comparable", "budget_tokens"}
 """Columns by which the exported table of a ledger is known; it is read whole, by its own names."""
-
-COUNTS = frozenset({"parameters", "tokens", "steps", "batch_tokens", "flops", "peak_bytes", "checkpoint_bytes"})
-"""Columns whose numbers may carry a unit, such as 1.3B."""
-
-STATES: Mapping[str, str] = {
-    "": "", "completed": "completed", "complete": "completed", "finished": "completed", "terminated": "completed",
-    "diverged": "diverged",
-}  # fmt: skip
-"""Words of the column status, the trackers' own among them."""
 
 UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued")
 """Words by which a tracker says that a run has not come to its end; such rows are left out."""
@@ -60,10 +38,16 @@ MANY_TIMES = 16.0
 
 @dataclass(frozen=True)
 class Table:
-    """The runs of a table, in its order, and sentences on what it does not say or what was left out of it."""
+    """The runs of a table, in its order, and sentences on what it does not say or what was left out of it.
+
+    ``trials`` are those of a log that says when a target was reached, in place of runs; ``targets`` the target losses
+    (nats) that the rows of runs name.
+    """
 
     runs: tuple[TrainingRun, ...]
     notes: tuple[str, ...] = ()
+    trials: tuple[TargetTrial, ...] = ()
+    targets: tuple[float, ...] = ()
 
 
 def parse(
@@ -94,8 +78,10 @@ def parse(
         shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
         notes.append(f"{len(known.aside)} columns of the export are not read ({shown})")
     comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
-    typed = [_Row(number, tuple(map(str, rows[number - 1])), cell, known, comma) for number, cell in read]
+    typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
+    if known.is_race:
+        return Table((), tuple(notes), tuple(row.target_trial(spelled) for row in typed))
     runs = [row.run(spelled) for row in typed]
     _refuse_doubles(runs, [row.number for row in typed])
     runs = settled(runs, [row.stated_ratio() for row in typed])
@@ -105,7 +91,8 @@ def parse(
             f"the column ratio ({min(ratios):g} to {max(ratios):g}) is read as multiples of 20 tokens per parameter; "
             "name it tokens_per_parameter if it is that"
         )
-    return Table(tuple(_told_apart(runs)), tuple(notes))
+    targets = sorted({target for row in typed if (target := row.positive("target")) is not None})
+    return Table(tuple(_told_apart(runs)), tuple(notes), targets=tuple(targets))
 
 
 def check_rows(count: int) -> None:
@@ -150,259 +137,6 @@ def _number_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         for name, value in row.items():
             if isinstance(value, str) and (name in NUMBERS or name.startswith("hp_")):
                 yield value
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row: its number (from 1), the columns as they were spelled, and the cells by meaning.
-
-    ``comma`` says whether a comma is the decimal mark of the table (`tuneopt.analysis.cells.decimal_comma`).
-    """
-
-    number: int
-    columns: tuple[str, ...]
-    cells: Mapping[str, Any]
-    known: Headings
-    comma: bool | None
-
-    def optimizer(self) -> str:
-        """The name of the optimizer as the row spells it."""
-        optimizer = self.cells.get("optimizer")
-        if not isinstance(optimizer, str) or not optimizer.strip():
-            listed = ", ".join(self.columns[:12]) or "no column"  # of a wide table the first ones: one line of error
-            raise self.error(f" names no optimizer (found {listed}); add a column optimizer")
-        return self.word("optimizer")
-
-    def run(self, spelled: Mapping[str, str]) -> TrainingRun:
-        """The typed run; ``spelled`` gives every optimizer's name its one spelling."""
-        optimizer = spelled[self.optimizer()]
-        scale, parameters = self.scale()
-        tokens, ratio, steps = self.budget(optimizer, scale, parameters)
-        loss = self.loss()
-        select = self.positive("select_loss")  # most tables have one loss, which then chooses and reports
-        seed = self.amount("seed")
-        seconds = self.positive("seconds", zero=True)
-        return TrainingRun(
-            trial=self.word("trial") or f"row {self.number}",
-            optimizer=optimizer,
-            regime=RegimeKey(self.word("corpus"), scale, float(f"{ratio:.6g}")),  # equal ratios in spite of rounding
-            steps=steps,
-            parameters=parameters,
-            tokens=tokens,
-            config=self.config(optimizer, scale),
-            seed=UNSEEDED if seed is None else int(seed),
-            status="diverged" if loss is None else "completed",
-            select_loss=loss if loss is None or select is None else select,
-            report_loss=loss,
-            sigma=self.positive("sigma"),
-            trained=None if loss is None else tokens,  # a table does not say how far a diverged run came
-            seconds=seconds,  # nor on how many devices: its seconds are taken for device seconds
-            device_seconds=seconds,
-            flops=self.positive("flops", zero=True),
-            peak_bytes=self.positive("peak_bytes", zero=True),
-            checkpoint_bytes=self.positive("checkpoint_bytes", zero=True),
-            curve=self.curve(),
-        )
-
-    def error(self, fault: str) -> InputError:
-        """An error about this row; ``fault`` goes on where "row 3 of the results" ends."""
-        return InputError(f"row {self.number} of the results{fault}")
-
-    def scale(self) -> tuple[str, int | None]:
-        """The scale's name and its non-embedding parameters; each is looked up by the other where it is missing."""
-        parameters, word = self.positive("parameters"), self.word("scale")
-        if word:
-            known = SCALES.get(word.lower())
-            if known is not None and parameters is None:
-                return known.name, known.parameters
-            if parameters is None:
-                parameters = _size_of(word)
-            return (known.name if known else word), None if parameters is None else int(parameters)
-        if parameters is None:
-            raise self.error(" says no model size; add a column scale or parameters")
-        # Only an exact count is taken for a scale of the ladders: a rounded one may be another model.
-        match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
-        return (match[0] if match else f"{parameters / 1e6:.4g}m"), int(parameters)
-
-    def stated_ratio(self) -> float | None:
-        """The ratio that the row itself gives, None where it follows from tokens."""
-        ratio, per_parameter = self.positive("ratio"), self.positive("tokens_per_parameter")
-        if per_parameter is None:
-            return ratio
-        own = per_parameter / TOKENS_PER_PARAMETER
-        if ratio is not None and not math.isclose(ratio, own, rel_tol=ONE_RATIO):
-            raise self.error(
-                f" has ratio {ratio:g} and {per_parameter:g} tokens per parameter, which is {own:g}; keep one"
-            )
-        return own
-
-    def budget(self, optimizer: str, scale: str, parameters: int | None) -> tuple[float, float, float | None]:
-        """Tokens, ratio and steps; each follows from the others where they say it exactly."""
-        tokens, ratio, steps = self.positive("tokens"), self.stated_ratio(), self.positive("steps")
-        batch = self.positive("batch_tokens")
-        if batch is None and scale in SCALES:
-            sequences = self.cells.get("hp_train_batch_size")
-            length = SCALES[scale].seq_len
-            batch = (
-                None if cells.is_empty(sequences) else (self.positive("hp_train_batch_size") or 0.0) * length or None
-            )
-        if tokens is None and steps is not None and batch is not None and ratio is None:
-            tokens = steps * batch
-        if tokens is not None and ratio is not None and parameters is not None:
-            self._agree(tokens, ratio, parameters)
-        if tokens is None and ratio is not None and parameters is not None:
-            tokens = TOKENS_PER_PARAMETER * parameters * ratio
-        if ratio is None and tokens is not None and parameters is not None:
-            ratio = tokens / (TOKENS_PER_PARAMETER * parameters)
-        if tokens is None or ratio is None:
-            raise self.error(
-                f" ({optimizer}) does not say its token budget; add a positive ratio for a known scale or with "
-                "parameters, tokens with parameters, or steps with batch_tokens"
-            )
-        return tokens, ratio, steps if steps is not None or batch is None else tokens / batch
-
-    def _agree(self, tokens: float, ratio: float, parameters: int) -> None:
-        """Raise `InputError` where tokens and ratio contradict each other.
-
-        A little apart they may be: papers round the ratio, and some count other parameters.
-        """
-        own = tokens / (TOKENS_PER_PARAMETER * parameters)
-        if max(own / ratio, ratio / own) <= CONTRADICTION:
-            return
-        cure = "correct one, or drop the column ratio"
-        if max(own * TOKENS_PER_PARAMETER / ratio, ratio / own / TOKENS_PER_PARAMETER) <= CONTRADICTION:
-            cure = "it is tokens per parameter, so name the column tokens_per_parameter"
-        raise self.error(
-            f" has ratio {ratio:g}, but its {tokens:.4g} tokens are {own:.2g} times 20 per parameter "
-            f"({parameters:,} parameters); {cure}"
-        )
-
-    def loss(self) -> float | None:
-        """The final loss in nats per token; None where the run diverged."""
-        if "loss" not in self.cells:
-            raise self.error(f" has no column loss; {nearest('loss', self.columns)}")
-        said, loss = str(self.cells.get("status") or "").strip().lower(), self.cells["loss"]
-        if said not in STATES:
-            raise self.error(f": status must be completed or diverged, not {said!r}")
-        status = STATES[said]
-        if status == "diverged":
-            return None
-        # NaN is a number that a broken export writes. Only an empty cell says that a run diverged.
-        if isinstance(loss, float) and not math.isfinite(loss):
-            raise self.error(f": loss is {loss}; leave it empty where a run diverged")
-        value = self.positive("loss")
-        if value is None and status == "completed":
-            raise self.error(" is completed and has no loss; give it, or say diverged")
-        return value
-
-    def config(self, optimizer: str, scale: str) -> Config:
-        """Hyperparameters: those of the column config, then the columns ``hp_<name>``, which win where both name one.
-
-        Numbers are asked for where figures need an order: in `ALWAYS_NUMBERS`, and where a declared space has them.
-        """
-        given = self.cells.get("config")
-        if isinstance(given, str) and given.strip():
-            try:
-                given = json.loads(given)
-            except (ValueError, RecursionError):
-                raise self.error(": config is no JSON object; write {name: value}") from None
-        if given not in (None, "") and not isinstance(given, Mapping):
-            raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
-        named = {name[3:]: value for name, value in self.cells.items() if name.startswith("hp_")}
-        config = {
-            str(name): self.hyperparameter(str(name), value)
-            for name, value in {**(given or {}), **named}.items()
-            if value not in (None, "")
-        }
-        try:
-            frozen = TrialSpec.freeze(config)
-        except InputError as error:
-            raise self.error(f": {error}") from None
-        known = axes(optimizer, scale) or {}
-        for name, value in frozen:
-            if not is_number(value) and (name in ALWAYS_NUMBERS or (name in known and known[name].numeric)):
-                cure = "; leave the cell empty where it does not apply" if cells.is_empty(value) else ""
-                raise self.error(f": {name} must be a number, not {checked.shown(value)}{cure}")
-            if is_number(value) and not checked.is_usual(value):
-                raise self.error(f": {name} is beyond anything tuned, {checked.shown(value)}")
-        return frozen
-
-    def hyperparameter(self, name: str, value: Any) -> Any:
-        """A hyperparameter's value; text that writes a number or a switch becomes one."""
-        if not isinstance(value, str):
-            return value
-        if "," in value:
-            try:
-                return cells.number(value, self.comma)
-            except ValueError:
-                return value
-        return cells.value(value)
-
-    def curve(self) -> tuple[CurveSample, ...]:
-        """The learning curve; a table has one loss for each point, which stands for both splits."""
-        given = self.cells.get("curve")
-        if given is None or given == "":
-            return ()
-        hint = "a curve is a list of [fraction of the run, loss] with fractions in (0, 1]"
-        try:
-            points = json.loads(given) if isinstance(given, str) else list(given)
-            pairs = [(one["fraction"], one["loss"]) if isinstance(one, Mapping) else tuple(one) for one in points]
-            curve = sorted((float(fraction), float(loss)) for fraction, loss in pairs if loss is not None)
-        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
-            raise self.error(f" has a curve that cannot be read; {hint}") from None
-        if len(curve) > LARGEST_CURVE:
-            raise self.error(f" has a curve of {len(curve):,} points; thin it to {LARGEST_CURVE:,}")
-        if not all(0 < fraction <= 1 and math.isfinite(loss) for fraction, loss in curve):
-            raise self.error(f" has a curve with a bad point; {hint}, finite losses")
-        return tuple(CurveSample(fraction, loss, loss) for fraction, loss in curve)
-
-    def positive(self, name: str, zero: bool = False) -> float | None:
-        """A positive number, or not negative with ``zero``; None where the row has none."""
-        value = self.amount(name)
-        if value is not None and (value < 0 or (value == 0 and not zero)):
-            raise self.error(f": {name} must be positive, not {value:g}")
-        return value
-
-    def amount(self, name: str) -> float | None:
-        """A finite number, also from text such as ``5e6``; None where the row has none.
-
-        A switch is no number, though Python says so: a column of true and false has another meaning than 1 and 0.
-        """
-        value = self.cells.get(name)
-        if cells.is_empty(value):
-            return None
-        shown = checked.shown(value)  # cut, with control characters spelt out: it is printed on a terminal
-        try:
-            if isinstance(value, str):
-                amount = cells.number(value, self.comma, units=name in COUNTS)
-            else:
-                amount = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError) as error:
-            why = f" ({error})" if "comma" in str(error) else ""
-            raise self.error(f": {name} must be a number, not {shown}{why}") from None
-        except OverflowError:
-            amount = math.inf
-        if not math.isfinite(amount):
-            raise self.error(f": {name} must be a finite number, not {shown}")
-        if not checked.is_usual(amount):
-            raise self.error(f": {name} is beyond anything measured, {shown}; check its unit")
-        return amount
-
-    def word(self, name: str) -> str:
-        """A name, one line of text; empty where the row has none."""
-        value = self.cells.get(name)
-        try:
-            return checked.text(name, "" if value is None else str(value)).strip()
-        except InputError as error:
-            raise self.error(f": {error}") from None
-
-
-def _size_of(scale: str) -> float | None:
-    """The parameters that a scale's own name gives, such as ``1.3B``; None for a name that is no size."""
-    try:
-        return cells.number(scale, units=True) if scale[-1:].lower() in ("m", "b") else None
-    except ValueError:
-        return None
 
 
 def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None:

@@ -6,11 +6,15 @@ figure, compute it in `analyse` and give it a field of `Analysis`; `tuneopt.anal
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuneopt.analysis.cells import folded
 from tuneopt.analysis.coordinates import CoordinateScaling, Edge, coordinate_scaling, edges
 from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto
 from tuneopt.analysis.fairness import Transfer, Undertuned, transfers, undertuned
+from tuneopt.analysis.frontier import Frontier, frontiers
 from tuneopt.analysis.hyper_laws import HyperLaw, hyper_laws
 from tuneopt.analysis.inputs import Inputs
 from tuneopt.analysis.joint import JointFit, joint_fits
@@ -29,9 +33,10 @@ from tuneopt.analysis.speedup import (
     speedups,
 )
 from tuneopt.analysis.statements import Statement, statements, warnings
+from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
 from tuneopt.analysis.winner import Winner, winners
-from tuneopt.spec import InputError
+from tuneopt.spec import InputError, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,7 @@ class Analysis:
 
     - ``noise``: the spread between seeds by regime; ``winners``: the configuration that stands for each optimizer
     - ``laws``: the baseline's L(D) by scale; ``speedups``: D_eff / D over it; ``joint``: one law for all optimizers
+    - ``frontiers``: speedups in compute where each scale has one ratio; ``targets``: what a target loss takes
     - ``rankings``, ``flips``: who leads, and where that changes; ``orders``: what a cut during training would have done
     - ``transfer``, ``undertuned``: what unequal tuning does; ``budgets``, ``edges``: how equal it was
     - ``stars``, ``coordinates``, ``hyper_laws``: hyperparameters; ``costs``, ``pareto``: seconds, FLOPs and bytes
@@ -70,7 +76,23 @@ class Analysis:
     hyper_laws: tuple[HyperLaw, ...]
     costs: tuple[Cost, ...]
     pareto: tuple[ParetoPoint, ...]
+    frontiers: tuple[Frontier, ...]
+    targets: tuple[ToTarget, ...]
     warnings: tuple[str, ...]
+
+
+def baseline_of(inputs: Inputs, wanted: str | None) -> str:
+    """The baseline as its runs spell it, `BASELINE` where none is wanted; case and separators do not matter.
+
+    Raises `InputError` for a baseline without any run.
+    """
+    if wanted is None:
+        return BASELINE
+    names = sorted({one.optimizer for one in (*inputs.runs, *inputs.trials)})
+    found = [name for name in names if folded(name) == folded(wanted)]
+    if not found:
+        raise InputError(f"there is no run of the baseline {wanted!r}; {nearest(wanted, names)}")
+    return wanted if wanted in found else found[0]
 
 
 def analyse(
@@ -82,18 +104,23 @@ def analyse(
     draws: int = DRAWS,
     seed: int = 0,
     near: float | None = None,
+    targets: Sequence[float] = (),
 ) -> Analysis:
     """Every figure of a source.
 
     A run's role says what it decides (`tuneopt.analysis.runs.Role`): winners come from candidates, noise from
     candidates and replicates, and all runs fill stars, transfers, the under-tuned baseline, orders among trials and
     budgets. ``sigma`` (nats) replaces measured noise, ``level`` is the coverage of the intervals, ``draws`` the redrawn
-    data sets, ``near`` (nats) what counts as near-optimal. Raises `InputError` for a level outside (0, 1) or a sigma or
-    threshold that is not positive.
+    data sets, ``near`` (nats) what counts as near-optimal, ``targets`` the losses (nats) that optimizers race to, in
+    place of those that a table names. Raises `InputError` for a level outside (0, 1) or a sigma, threshold or target
+    that is not positive.
     """
     how = IntervalSettings(baseline, level, draws, seed)
     if near is not None and not near > 0:
         raise InputError(f"the near-optimal threshold must be a positive number of nats, not {near!r}; try 0.007")
+    for target in targets:
+        if not 0 < target < math.inf:
+            raise InputError(f"a target loss must be a positive number of nats, not {target!r}; try 3.28")
     runs = inputs.runs
     curves = Curves({run.trial: run.curve for run in runs})
     # Trials that a sweep only passed through decide nothing here: its incumbent speaks for it.
@@ -128,5 +155,7 @@ def analyse(
         hyper_laws=hyper_laws(best, around, level),
         costs=spent,
         pareto=pareto(best, spent),
+        frontiers=frontiers(best, runs, noise, how),
+        targets=to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets),
         warnings=tuple(warnings(judged, best, noise, laws, speeds, baseline, joint)),
     )

@@ -187,6 +187,20 @@ def cost_ranks(source: Source, **options: Any) -> pa.Table:
     return _table(rows)
 
 
+def frontier_speedups(source: Source, **options: Any) -> pa.Table:
+    """C_eff / C over the baseline's frontier of sizes, where each scale has one ratio: speedups in compute."""
+    return _table(
+        {"measure": front.measure, **plain(speed)}
+        for front in _analysis(source, options).frontiers
+        for speed in front.speedups
+    )
+
+
+def target_costs(source: Source, **options: Any) -> pa.Table:
+    """Steps, tokens and seconds that each optimizer needs to a target loss, the fewest first."""
+    return as_table(_analysis(source, options).targets)
+
+
 def pareto_points(source: Source, **options: Any) -> pa.Table:
     """Loss (nats) against device-seconds of training, and which results nothing at their scale beats in both."""
     return as_table(_analysis(source, options).pareto)

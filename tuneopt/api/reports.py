@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,33 @@ def report(
     *,
     results: Path | str | None = None,
     published: bool = False,
+    columns: Mapping[str, str] | None = None,
     sigma: float | None = None,
+    baseline: str | None = None,
+    targets: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Write the one-file HTML report and return what ``report --json`` prints.
 
     ``ledger`` brings its sweeps (or those named in ``sweeps``), ``results`` a CSV, JSON or Parquet table, ``published``
     the study of arXiv 2509.02046; they may be combined, and losses are compared where they name one corpus. ``sigma``
-    (nats) replaces the measured noise between seeds. Raises `InputError` for no source and for one that cannot be read.
+    (nats) replaces the measured noise between seeds, ``baseline`` is the optimizer that speedups are measured against
+    (AdamW unless said otherwise), ``targets`` are losses (nats) that optimizers race to, and ``columns`` maps names of
+    the table's columns, such as ``{"loss": "val/loss"}``. Raises `InputError` for no source and for one that cannot be
+    read.
     """
     from tuneopt.ledger import open_ledger
     from tuneopt.report import write_report
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
     table = None if results is None else Path(results)
-    return write_report(opened, Path(path), sweeps, results=table, published=published, sigma=sigma)
+    return write_report(
+        opened,
+        Path(path),
+        sweeps,
+        results=table,
+        published=published,
+        columns=columns,
+        sigma=sigma,
+        baseline=baseline,
+        targets=targets,
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tuneopt.commands.options import Json, show
+from tuneopt.commands.options import Json, parse_assignments, show
 
 MOST = 40
 """Regimes and speedups that the terminal shows; the report has all."""
@@ -21,6 +21,14 @@ Results = Annotated[
     Path | None, typer.Option("--results", help="A table of finished runs: .csv, .json, .jsonl or .parquet.")
 ]
 Published = Annotated[bool, typer.Option("--published", help="The study of arXiv 2509.02046; needs no training.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--columns", metavar="NAME=COLUMN", help="Which column of the table is what: loss=val/loss; drop=*."),
+]
+Baseline = Annotated[str | None, typer.Option("--baseline", help="Whom speedups are over; default: adamw.")]
+Targets = Annotated[
+    list[float] | None, typer.Option("--target", help="Loss (nats) to reach: steps, tokens, seconds; repeatable.")
+]
 Sigma = Annotated[float | None, typer.Option("--sigma", help="Noise between seeds in nats; default: measured.")]
 
 
@@ -29,6 +37,9 @@ def report(
     results: Results = None,
     published: Published = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("reports/report.html"),
+    columns: Columns = None,
+    baseline: Baseline = None,
+    target: Targets = None,
     sigma: Sigma = None,
     json_: Json = False,
 ) -> int:
@@ -36,7 +47,16 @@ def report(
     from tuneopt import api
 
     source = "ledger" if ledger is None and results is None and not published else ledger
-    document = api.report(source, output, results=results, published=published, sigma=sigma)
+    document = api.report(
+        source,
+        output,
+        results=results,
+        published=published,
+        columns=parse_assignments(columns or [], "--columns"),
+        sigma=sigma,
+        baseline=baseline,
+        targets=tuple(target or ()),
+    )
     return show(document, json_, lambda summary: print_summary(summary, output))
 
 

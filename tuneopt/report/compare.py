@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tuneopt.analysis.document import document
 from tuneopt.analysis.runs import RegimeKey
-from tuneopt.analysis.study import Analysis, analyse
+from tuneopt.analysis.study import Analysis, analyse, baseline_of
 from tuneopt.analysis.winner import Winner
 from tuneopt.report.palette import position
 from tuneopt.report.sources import Material
@@ -67,12 +67,17 @@ def _key(row: Mapping[str, Any]) -> RegimeKey:
     return RegimeKey(row["corpus"], row["scale"], row["ratio"])
 
 
-def compare(material: Material, *, sigma: float | None = None) -> Comparison:
+def compare(
+    material: Material, *, sigma: float | None = None, baseline: str | None = None, targets: Sequence[float] = ()
+) -> Comparison:
     """The analysis of a report's material; ``sigma`` (nats) replaces the measured noise.
+
+    ``baseline`` is whom speedups are measured against, AdamW unless said otherwise; ``targets`` are losses (nats) that
+    optimizers race to.
 
     An optimizer stands by the configuration that its sweep ended on; in a table it is the lowest loss.
     """
-    analysis = analyse(material.inputs, sigma=sigma)
+    analysis = analyse(material.inputs, sigma=sigma, targets=targets, baseline=baseline_of(material.inputs, baseline))
     views = material.study.views if material.study is not None else ()
     places = {run.trial: run.regime for run in material.inputs.runs} if views else {}
     regimes = {view.id: places[view.winner[0].trial] for view in views if view.winner}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,8 +54,12 @@ def gather(
     sweeps: Sequence[str] | None = None,
     results: Path | None = None,
     published: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> Material:
-    """Read the sources; raises `InputError` for none at all and for what cannot be read."""
+    """Read the sources; raises `InputError` for none at all and for what cannot be read.
+
+    ``columns`` maps the names of the results' columns (`tuneopt.analysis.columns.headings`).
+    """
     study = None if ledger is None else read_study(ledger, sweeps)
     parts: list[tuple[Inputs, str]] = []  # each source, and the name that its runs get where there is another
     origins: list[Origin] = []
@@ -67,12 +71,13 @@ def gather(
         origins.append(Origin(f"ledger {ledger.uri}", facts))
         options += ["--ledger", ledger.uri]
     if results is not None:
-        inputs = load(results)
+        inputs = load(results, columns)
         parts.append((inputs, results.stem))
         with results.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         origins.append(Origin(f"file {results.name}", (("SHA-256", digest), *_counts(inputs))))
         options += ["--results", str(results)]
+        options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
     if published:
         inputs = published_study()
         parts.append((inputs, "published"))
@@ -110,11 +115,16 @@ def _merge(parts: Sequence[tuple[Inputs, str]]) -> Inputs:
         for run in inputs.runs
     ]
     notes = tuple(note for inputs, _ in parts for note in inputs.notes)
-    return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes)
+    trials = tuple(trial for inputs, _ in parts for trial in inputs.trials)
+    targets = tuple(sorted({target for inputs, _ in parts for target in inputs.targets}))
+    return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes, trials, targets)
 
 
 def _counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:
     finished = sum(run.status == "completed" for run in inputs.runs)
+    if inputs.trials:
+        names, tasks = ({getattr(trial, part) for trial in inputs.trials} for part in ("optimizer", "task"))
+        return (("trials", str(len(inputs.trials))), ("optimizers", str(len(names))), ("tasks", str(len(tasks))))
     return (
         ("runs", f"{plural(len(inputs.runs), 'run')}, {count_text(finished)} with a comparable loss"),
         ("optimizers", str(len({run.optimizer for run in inputs.runs}))),

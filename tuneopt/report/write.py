@@ -7,7 +7,7 @@ these the page (`build_page`), and the page HTML (`render`).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,23 @@ def write_report(
     *,
     results: Path | None = None,
     published: bool = False,
+    columns: Mapping[str, str] | None = None,
     sigma: float | None = None,
+    baseline: str | None = None,
+    targets: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Write the report of a ledger's sweeps (or of those whose ids are given), of a table, of the published study.
 
-    ``results`` is a CSV, JSON or Parquet file; ``sigma`` (nats) replaces the measured noise. Returns the document of
-    ``report --json``: what the analysis finds, with ``answer`` (the first screen), ``warnings``, ``path`` and
-    ``sweeps``. The same inputs give the same file, byte for byte. Folders are made as needed; the file appears whole or
-    not at all. Raises `InputError` for no source, a ledger without sweeps, an unknown sweep, a file that holds no
-    results and a path that cannot be written.
+    ``results`` is a CSV, JSON or Parquet file whose columns ``columns`` may map; ``sigma`` (nats) replaces the measured
+    noise, ``baseline`` is whom speedups are over, and ``targets`` are losses (nats) that optimizers race to. Returns
+    the document of ``report --json``: what the analysis finds, with ``answer`` (the first screen), ``warnings``,
+    ``path`` and ``sweeps``. The same inputs give the same file, byte for byte. Folders are made as needed; the file
+    appears whole or not at all. Raises `InputError` for no source, a ledger without sweeps, an unknown sweep, a file
+    that holds no results and a path that cannot be written.
     """
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
-    material = gather(ledger, sweeps, results, published)
-    comparison = compare(material, sigma=sigma)
+    material = gather(ledger, sweeps, results, published, columns)
+    comparison = compare(material, sigma=sigma, baseline=baseline, targets=targets)
     page = build_page(material, comparison)
     _write(path, render(page))
     return report_document(material, comparison, page, path)

@@ -1,0 +1,92 @@
+"""Speedup where each scale has one ratio: the baseline's loss against compute over scales, and rivals on it.
+
+Most papers train each size once, at about one ratio. Then no scale has a law over its tokens, but the baseline's sizes
+have one over compute: L(C) = alpha C^-B + beta. A rival that reaches a loss with C is worth the C_eff at which the
+baseline's frontier reaches it; its speedup is C_eff / C. It says how much more compute the baseline would need, spent
+on a larger model *and* more tokens, so it is another figure than the speedup in tokens at one size, and is kept apart.
+
+Compute is what the table counts as FLOPs; where a row has none, 6 N D, and where N is not known, there is no frontier.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.regimes import ONE_LINE, near
+from tuneopt.analysis.runs import TrainingRun
+from tuneopt.analysis.scaling import fit
+from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, Speedup, over_law
+from tuneopt.analysis.winner import Winner
+
+FEWEST_SCALES = 3
+"""Sizes of the baseline that a frontier needs: a straight line through two has no error that shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The baseline's loss over compute along one line of scales, and the speedups in compute over it.
+
+    ``measure`` is ``flops`` (as counted by the table) or ``6ND``. ``law`` holds the law over compute, with compute in
+    place of tokens; ``speedups`` are C_eff / C with the flags of `Speedup`.
+    """
+
+    corpus: str
+    measure: str
+    law: BaselineLaw
+    speedups: tuple[Speedup, ...]
+
+
+def frontiers(
+    winners: Sequence[Winner], runs: Iterable[TrainingRun], noise: NoiseModel, how: IntervalSettings = DEFAULTS
+) -> tuple[Frontier, ...]:
+    """The frontier of each line of about equal ratios where the baseline has three scales or more.
+
+    A line is left out where the baseline has a law over tokens at every scale of it: that says more.
+    """
+    counted = _flops(winners, runs)
+    ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
+    for winner in winners:
+        if winner.optimizer == how.baseline:
+            ratios[winner.regime[:2]].add(winner.regime.ratio)
+    made = []
+    for corpus in dict.fromkeys(winner.regime.corpus for winner in winners):
+        here = [winner for winner in winners if winner.regime.corpus == corpus and winner.parameters]
+        regimes = {winner.regime for winner in here if winner.optimizer == how.baseline}
+        for line in near(((regime, regime.ratio) for regime in regimes), ONE_LINE, lambda regime: regime.scale):
+            places = {regime for regime, _ in line}
+            if len(places) < FEWEST_SCALES or all(len(ratios[regime[:2]]) > 1 for regime in places):
+                continue
+            members = [winner for winner in here if winner.regime in places]
+            made.append(_frontier(corpus, members, counted, noise, how))
+    return tuple(made)
+
+
+def _flops(winners: Sequence[Winner], runs: Iterable[TrainingRun]) -> Mapping[int, float]:
+    """The FLOPs of each winner's runs as the table counts them, by identity; none where a run does not say."""
+    by_trial = {run.trial: run.flops for run in runs}
+    counted = {}
+    for winner in winners:
+        known = [value for trial in winner.trials if (value := by_trial.get(trial))]
+        if known and len(known) == len(winner.trials):
+            counted[id(winner)] = sum(known) / len(known)
+    return counted
+
+
+def _frontier(
+    corpus: str, members: Sequence[Winner], counted: Mapping[int, float], noise: NoiseModel, how: IntervalSettings
+) -> Frontier:
+    measure = "flops" if all(id(winner) in counted for winner in members) else "6ND"
+    spent = [
+        replace(
+            winner,
+            tokens=counted[id(winner)] if measure == "flops" else 6.0 * (winner.parameters or 0) * winner.tokens,
+        )
+        for winner in members
+    ]
+    base = sorted((winner for winner in spent if winner.optimizer == how.baseline), key=lambda winner: winner.tokens)
+    law = fit([one.tokens for one in base], [one.loss for one in base], [one.runs for one in base])
+    known = BaselineLaw(corpus, "over scales", law, tuple(base))
+    return Frontier(corpus, measure, known, over_law(known, spent, noise, how))

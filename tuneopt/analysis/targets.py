@@ -1,0 +1,287 @@
+"""Steps, tokens or seconds to a target loss: what a race between optimizers compares.
+
+Two kinds of tables hold such a race. Either runs of several lengths were trained to their ends, and the shortest length
+whose mean final loss is at the target counts (a run that passes the target on its way to a longer end would need
+another schedule to stop there, so it does not count). Or a log says when each trial first reached the target, as
+AlgoPerf's does; there a study is its fastest trial, and an optimizer the median of its studies.
+
+The rules are those of a public optimizer track at 124M parameters (KellerJordan/modded-nanogpt, track 3). A length is
+accepted at n runs when (target - mean) sqrt(n) is at least `MARGIN`. Two methods differ when the difference of their
+mean losses, with `CREDIT` nats for each 100 steps that one takes fewer, over sqrt(1/n + 1/m), is at least `MARGIN`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.regimes import ONE_BUDGET, near
+from tuneopt.analysis.runs import TrainingRun
+from tuneopt.constants import ONE_SIDED_95
+
+MARGIN = 0.004
+"""Nats by which a mean must pass the target, times the square root of its runs: 3 times the track's `RULE_SIGMA`."""
+
+RULE_SIGMA = 0.0013
+"""The spread between seeds (nats) that the track declares; where more was measured, the margin grows with it."""
+
+CREDIT = 0.0045
+"""Nats that 100 steps are worth near the end of the track's runs."""
+
+TRACK_STEPS = 3300
+"""Steps of a run of the track: by them the credit is one in proportion to the length, 0.15 nats for each e-fold."""
+
+APART = 0.1
+"""Log ratio of two lengths from which on they show a slope: closer ones show the noise of their means."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTrial:
+    """One trial of a log that says when the target was reached; ``steps`` and ``seconds`` to it are None where never.
+
+    ``task`` is the workload, ``study`` the repetition that the trial belongs to.
+    """
+
+    optimizer: str
+    corpus: str
+    task: str
+    ruleset: str
+    study: str
+    target: float | None
+    steps: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToTarget:
+    """What one optimizer needs to reach a target loss at a scale.
+
+    ``steps``, ``tokens`` and ``seconds`` are those of the shortest length whose mean loss is at the target, None where
+    no run reached it or the table does not count them. ``low`` and ``high`` bound the steps (tokens where steps are not
+    known) that would do: for lengths they reach to where the mean would lie on the target, moved by its noise, and for
+    logs to the fastest and slowest study. ``loss`` is the mean there over ``runs``, ``accepted`` says whether the rule
+    accepts it, and ``ties`` names the optimizers that the rule does not tell from this one.
+    """
+
+    optimizer: str
+    corpus: str
+    scale: str
+    target: float | None
+    steps: float | None
+    low: float | None
+    high: float | None
+    tokens: float | None
+    seconds: float | None
+    loss: float | None
+    runs: int
+    accepted: bool
+    ties: tuple[str, ...] = ()
+    ruleset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """The runs of one optimizer, scale and budget."""
+
+    tokens: float
+    steps: float | None
+    seconds: float | None
+    loss: float
+    runs: int
+
+
+def to_target(
+    runs: Iterable[TrainingRun], trials: Iterable[TargetTrial], noise: NoiseModel, targets: Sequence[float] = ()
+) -> tuple[ToTarget, ...]:
+    """What every optimizer needs to each of ``targets`` (nats), by corpus, scale and target, the fewest first.
+
+    ``trials`` bring their own target. Runs count where they completed; a run's loss is its report loss.
+    """
+    places: dict[tuple[str, str], dict[str, list[TrainingRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs if targets else ():
+        if run.status == "completed":
+            places[run.regime[:2]][run.optimizer].append(run)
+    rows: list[ToTarget] = []
+    for (corpus, scale), members in places.items():
+        sigmas = [spread.sigma for own in members.values() for run in own if (spread := noise.of(run.regime))]
+        sigma = max(RULE_SIGMA, median(sigmas)) if sigmas else RULE_SIGMA
+        for target in targets:
+            reached = [_reached(name, corpus, scale, target, _lengths(own), sigma) for name, own in members.items()]
+            rows += _with_ties(sorted(reached, key=_fewest), sigma)
+    return (*rows, *_from_trials(trials))
+
+
+def _lengths(runs: Iterable[TrainingRun]) -> list[_Length]:
+    """The best configuration at each budget, shortest first: each setting's seeds are one mean."""
+    settings: dict[object, list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        settings[run.setting].append(run)
+    means = [(members, fmean(run.losses[1] for run in members)) for members in settings.values()]
+    lengths = []
+    for group in near((((place, members[0].tokens), members[0].tokens) for place, (members, _) in enumerate(means)),
+                      ONE_BUDGET, lambda key: key[0]):  # fmt: skip
+        members, loss = min((means[place] for (place, _), _ in group), key=lambda pair: pair[1])
+        steps = [run.steps for run in members if run.steps is not None]
+        seconds = [run.seconds for run in members if run.seconds is not None]
+        lengths.append(
+            _Length(
+                tokens=fmean(run.tokens for run in members),
+                steps=fmean(steps) if len(steps) == len(members) else None,
+                seconds=median(seconds) if seconds else None,
+                loss=loss,
+                runs=len(members),
+            )
+        )
+    return lengths
+
+
+def _reached(
+    optimizer: str, corpus: str, scale: str, target: float, lengths: Sequence[_Length], sigma: float
+) -> ToTarget:
+    """The shortest accepted length, else the shortest whose mean is at the target, else None."""
+    accepted = [one for one in lengths if (target - one.loss) * math.sqrt(one.runs) >= _margin(sigma)]
+    at_target = accepted or [one for one in lengths if one.loss <= target]
+    best = at_target[0] if at_target else min(lengths, key=lambda one: one.loss)
+    low, high = _bounds(best, lengths, target, sigma)
+    return ToTarget(
+        optimizer=optimizer,
+        corpus=corpus,
+        scale=scale,
+        target=target,
+        steps=best.steps if at_target else None,
+        low=low,
+        high=max(high, best.steps or best.tokens) if at_target else None,  # this length is enough, by what was seen
+        tokens=best.tokens if at_target else None,
+        seconds=best.seconds if at_target else None,
+        loss=best.loss,
+        runs=best.runs,
+        accepted=bool(accepted),
+    )
+
+
+def _margin(sigma: float) -> float:
+    return MARGIN * sigma / RULE_SIGMA
+
+
+def _bounds(best: _Length, lengths: Sequence[_Length], target: float, sigma: float) -> tuple[float, float]:
+    """Where the mean would cross the target, moved down and up by its noise (90%).
+
+    The slope is that between this length and the nearest other one of the optimizer; where it has no other, the
+    track's credit, taken in proportion to the length.
+    """
+    size = best.steps or best.tokens
+    rate = CREDIT / 100 * TRACK_STEPS  # nats for each e-fold of the budget
+    others = [one for one in lengths if abs(math.log(one.tokens / best.tokens)) > APART]
+    if others:
+        near_by = min(others, key=lambda one: abs(math.log(one.tokens / best.tokens)))
+        slope = (near_by.loss - best.loss) / math.log(best.tokens / near_by.tokens)
+        rate = slope if slope > 0 else rate
+    half = ONE_SIDED_95 * sigma / math.sqrt(best.runs)
+    ends = [size * math.exp((best.loss - target + change) / rate) for change in (-half, half)]
+    return ends[0], ends[1]
+
+
+def _fewest(one: ToTarget) -> tuple[float, float, float, str]:
+    """A sort key: the fewest steps (tokens, seconds) first, those that never reached the target last."""
+    size = one.steps or one.tokens or one.seconds
+    return (math.inf if size is None else size, one.loss or 0.0, -one.runs, one.optimizer)
+
+
+def differ(first: ToTarget, second: ToTarget, sigma: float = RULE_SIGMA) -> bool:
+    """Whether the rule tells two methods apart: losses at their lengths, with credit for the steps one takes fewer."""
+    if first.loss is None or second.loss is None or first.tokens is None or second.tokens is None:
+        return (first.tokens is None) != (second.tokens is None)
+    if first.steps is not None and second.steps is not None:
+        credit = CREDIT * (second.steps - first.steps) / 100
+    else:
+        credit = CREDIT / 100 * TRACK_STEPS * math.log(second.tokens / first.tokens)
+    gap = abs(second.loss - first.loss + credit)
+    return gap / math.sqrt(1 / first.runs + 1 / second.runs) >= _margin(sigma)
+
+
+def _with_ties(rows: Sequence[ToTarget], sigma: float) -> list[ToTarget]:
+    """The rows with the names that the rule does not tell from each; only what reached the target is compared."""
+    there = [row for row in rows if row.tokens is not None]
+    return [
+        replace(
+            row, ties=tuple(other.optimizer for other in there if other is not row and not differ(row, other, sigma))
+        )
+        if row.tokens is not None
+        else row
+        for row in rows
+    ]
+
+
+def _from_trials(trials: Iterable[TargetTrial]) -> list[ToTarget]:
+    """The optimizers of each task: the fastest trial of each study, and the median over studies.
+
+    A study whose trials never reach the target counts as endless, so the median is one only where most studies do.
+    """
+    groups: dict[tuple[str, str, str], dict[str, dict[str, list[TargetTrial]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for trial in trials:
+        groups[trial.corpus, trial.task, trial.ruleset][trial.optimizer][trial.study].append(trial)
+    rows: list[ToTarget] = []
+    for (corpus, task, ruleset), optimizers in groups.items():
+        own = []
+        for name, studies in optimizers.items():
+            best = [min(members, key=lambda one: _or_endless(one.seconds or one.steps)) for members in studies.values()]
+            steps = sorted(_or_endless(one.steps) for one in best)
+            seconds = sorted(_or_endless(one.seconds) for one in best)
+            own.append(
+                ToTarget(
+                    optimizer=name,
+                    corpus=corpus,
+                    scale=task,
+                    target=best[0].target,
+                    steps=_finite(_middle(steps)),
+                    low=_finite(steps[0]),
+                    high=_finite(steps[-1]),
+                    tokens=None,
+                    seconds=_finite(_middle(seconds)),
+                    loss=None,
+                    runs=len(best),
+                    accepted=_finite(_middle(seconds)) is not None or _finite(_middle(steps)) is not None,
+                    ruleset=ruleset,
+                )
+            )
+        rows += sorted(own, key=lambda one: (_or_endless(one.seconds or one.steps), one.optimizer))
+    return rows
+
+
+def _middle(values: Sequence[float]) -> float:
+    """The median of sorted values, the worse of the two middle ones where they are even in number."""
+    return values[len(values) // 2]
+
+
+def _or_endless(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def scores(rows: Sequence[ToTarget], most: float = 4.0) -> Mapping[str, float]:
+    """AlgoPerf's score of each optimizer: the area under its performance profile, from 1 to ``most`` times the fastest.
+
+    A profile says for each factor on which share of the tasks an optimizer is within that factor of the fastest one
+    (Dahl et al., arXiv 2306.07179, section 4.3). A task that nobody finishes counts against all.
+    """
+    tasks: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        tasks[row.corpus, row.scale][row.optimizer] = _or_endless(row.seconds)
+    names = {name for times in tasks.values() for name in times}
+    total = dict.fromkeys(sorted(names), 0.0)
+    for times in tasks.values():
+        fastest = min(times.values())
+        for name in total:
+            factor = times.get(name, math.inf) / fastest if math.isfinite(fastest) else math.inf
+            # Under a step function the area is what is left of the range after the factor is reached.
+            total[name] += max(0.0, most - max(factor, 1.0)) / (most - 1.0)
+    return {name: area / len(tasks) for name, area in total.items()}
