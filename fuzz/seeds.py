@@ -46,12 +46,14 @@ def record() -> TrialRecord:
     """A record as a worker writes it."""
     regime = Regime(find_scale("nano-65k"), 0.2, CorpusId("text", "f" * 16, 1024))
     spec = TrialSpec("adamw", TrialSpec.freeze({"learning_rate": 0.004, "train_batch_size": 16, "on": True}), regime)
-    curve = (CurvePoint(0, 0, 0.0, None, 7.0, 7.0, 0.1), CurvePoint(spec.steps, 2048, 0.004, 3.6, 3.5, 3.5, 9.0))
+    tokens = spec.steps * spec.batch * regime.scale.seq_len
+    curve = (CurvePoint(0, 0, 0.0, None, 7.0, 7.0, 0.1), CurvePoint(spec.steps, tokens, 0.004, 3.6, 3.5, 3.5, 9.0))
     return TrialRecord(
         trial=spec.id, status="completed", spec=spec, select_loss=3.5, report_loss=3.5, initial_loss=7.0, curve=curve,
-        tokens=regime.tokens, steps=spec.steps, epochs=0.1, flops=regime.flops,
+        tokens=tokens, steps=spec.steps, epochs=0.1, flops=regime.flops,
         seconds={"train": 8.0, "eval": 1.0, "startup": 0.0, "checkpoint": 0.0}, peak_bytes=1 << 20,
-        checkpoint_bytes=None, optimizer_state_bytes=4096, proof={"passed": True, "checks": [{"name": "update"}]},
+        checkpoint_bytes=None, optimizer_state_bytes=4096,
+        proof={"passed": True, "checks": [{"name": "adamw.vector", "passed": True}]},
         routing=({"parameter": "norm.weight", "rule": "adamw"},), environment={"torch": "2.13.0", "devices": 1},
         started="2026-01-31T12:00:00+00:00", ended="2026-01-31T12:00:09+00:00", resumes=0, tokens_per_second=5e4,
         notes=("a note",),

@@ -34,7 +34,8 @@ def own_process_state() -> Iterator[None]:
 @pytest.fixture
 def make_record() -> Callable[..., TrialRecord]:
     def make(spec: TrialSpec, loss: float | None) -> TrialRecord:
-        curve = (CurvePoint(0, 0, 0.0, 7.0, 7.0, 7.0, 0.1), CurvePoint(spec.steps, 1, 0.0, loss, loss, loss, 1.0))
+        tokens = spec.steps * spec.batch * spec.regime.scale.seq_len
+        curve = (CurvePoint(0, 0, 0.0, 7.0, 7.0, 7.0, 0.1), CurvePoint(spec.steps, tokens, 0.0, loss, loss, loss, 1.0))
         return TrialRecord(
             trial=spec.id,
             status="completed" if loss is not None else "diverged",
@@ -43,7 +44,7 @@ def make_record() -> Callable[..., TrialRecord]:
             report_loss=loss,
             initial_loss=7.0,
             curve=curve,
-            tokens=spec.regime.tokens,
+            tokens=tokens,
             steps=spec.steps,
             epochs=0.1,
             flops=spec.regime.flops,

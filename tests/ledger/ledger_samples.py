@@ -19,10 +19,12 @@ def make_record(
     spec: TrialSpec | None = None, loss: float | None = 3.5, points: int = 3, **changes: Any
 ) -> TrialRecord:
     spec = spec or make_spec()
-    steps = spec.steps
+    steps, end = spec.steps, 3.8 if loss is None else loss
+    per_step = spec.batch * spec.regime.scale.seq_len
+    falling = [end + 0.1 * (points - 1 - k) for k in range(points)]
     curve = tuple(
-        CurvePoint(step, step * 2048, 0.004, 4.0 - 0.1 * k, 4.1 - 0.1 * k, 4.2 - 0.1 * k, 10.0 * k)
-        for k, step in enumerate(round(steps * (j + 1) / points) for j in range(points))
+        CurvePoint(step, step * per_step, 0.004, at + 0.1, at, at + 0.1, 10.0 * k)
+        for k, (step, at) in enumerate((round(steps * (j + 1) / points), falling[j]) for j in range(points))
     )
     fields: dict[str, Any] = {
         "trial": spec.id,
@@ -32,7 +34,7 @@ def make_record(
         "report_loss": None if loss is None else loss + 0.01,
         "initial_loss": 6.9,
         "curve": curve,
-        "tokens": steps * 2048,
+        "tokens": steps * per_step,
         "steps": steps,
         "epochs": 1.25,
         "flops": 1.0e12,
@@ -40,8 +42,8 @@ def make_record(
         "peak_bytes": None,
         "checkpoint_bytes": 1234,
         "optimizer_state_bytes": 5678,
-        "proof": {"passed": True, "checks": [{"name": "update", "passed": True, "measured": 1.0}]},
-        "routing": ({"parameter": "norm.weight", "rule": "adamw"},),
+        "proof": {"passed": True, "checks": [{"name": f"{spec.optimizer}.vector", "passed": True, "measured": 1.0}]},
+        "routing": ({"parameter": "norm.weight", "rule": spec.optimizer},),
         "environment": {"torch": "2.13.0", "threads": 1},
         "started": "2026-01-31T12:00:00+00:00",
         "ended": "2026-01-31T12:00:23+00:00",

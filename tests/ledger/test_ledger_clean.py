@@ -95,3 +95,8 @@ def test_the_command_names_what_it_does(ledger: Ledger, tmp_path: Path, capsys, 
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0 and "nothing is damaged" in capsys.readouterr().err
+
+
+def test_checkpoints_of_a_damaged_record_stay_for_the_trial_that_runs_again(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.files.replace(f"trials/{make_spec(0).id}.json", b"{")
+    assert leftovers(ledger) == [] and len(checkpoints(tmp_path)) == 3

@@ -219,3 +219,13 @@ def test_following_shows_events_as_they_come_and_stops_at_the_end(ledger: Ledger
 def test_other_ranks_are_silent(ledger: Ledger) -> None:
     SilentLog(ledger, "t1").write("start")
     assert not has_log(ledger, "t1") and read_log(ledger, "t1") == ([], 0)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_a_log_is_not_written_through_a_link_or_into_a_fifo(tmp_path: Path, kind: str, caplog) -> None:
+    path = tmp_path / "logs" / "a.jsonl"
+    path.parent.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    path.symlink_to(tmp_path / "victim") if kind == "link" else os.mkfifo(path)
+    TrialLog(Ledger(tmp_path), "a").write("start")
+    assert (tmp_path / "victim").read_text() == "precious" and "cannot write the log" in caplog.text

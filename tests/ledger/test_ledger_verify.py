@@ -71,9 +71,18 @@ def test_a_record_under_another_name_is_found(ledger: Ledger) -> None:
         ledger.get(second)
 
 
-def test_a_changed_number_that_is_still_plausible_disagrees_with_the_compaction(ledger: Ledger) -> None:
+def test_a_changed_number_that_is_still_plausible_does_not_fit_the_seal(ledger: Ledger) -> None:
     trial = ledger.ids()[0]
-    rewrite(lambda tree: tree.update(select_loss=1.0))(Path(ledger.uri) / "trials" / f"{trial}.json")
+    rewrite(lambda tree: tree.update(select_loss=3.4))(Path(ledger.uri) / "trials" / f"{trial}.json")
+    (problem,) = ledger.verify()
+    assert f"trials/{trial}.json: its seal does not fit" in problem
+
+
+def test_without_a_seal_it_disagrees_with_the_compaction(ledger: Ledger) -> None:
+    trial = ledger.ids()[0]
+    rewrite(lambda tree: (tree.pop("seal"), tree.update(select_loss=3.4)))(
+        Path(ledger.uri) / "trials" / f"{trial}.json"
+    )
     (problem,) = ledger.verify()
     assert f"disagrees with trials/{trial}.json" in problem
 

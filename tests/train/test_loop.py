@@ -244,3 +244,43 @@ def test_another_corpus_than_the_named_one_is_refused(corpus, make_spec) -> None
     wrong = replace(spec, regime=replace(spec.regime, corpus=replace(corpus.id, fingerprint="other")))
     with pytest.raises(InputError, match="not the one"):
         Training(wrong, corpus, None)
+
+
+def test_a_trial_whose_record_cannot_be_stored_keeps_its_checkpoints(corpus, make_spec, tmp_path, monkeypatch) -> None:
+    spec, ledger = make_spec(), Ledger(tmp_path)
+    monkeypatch.setenv("TUNEOPT_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr(Ledger, "put", lambda ledger, record: False)
+    with pytest.raises(InputError, match=r"could not be stored.*checkpoints stay"):
+        run_trial(spec, corpus, ledger)
+    kept = sorted(path.name for path in ledger.checkpoint_dir(spec.id).glob("*.pt"))
+    assert kept and not ledger.has(spec.id)
+    monkeypatch.undo()
+    record = run_trial(spec, corpus, ledger)
+    assert record.resumes == 1 and ledger.get(spec.id) == record
+    assert not list(ledger.checkpoint_dir(spec.id).glob("*.pt"))
+
+
+def test_the_first_record_of_a_trial_is_the_one_that_counts(corpus, make_spec, tmp_path, monkeypatch) -> None:
+    """Another worker recorded the trial while this one trained: both know of one record."""
+    spec, ledger = make_spec(), Ledger(tmp_path)
+    first = replace(run_trial(spec, corpus, Ledger(tmp_path / "elsewhere")), notes=("first",))
+    real = Ledger.put
+
+    def put(ledger: Ledger, record):
+        real(ledger, first)
+        return real(ledger, record)
+
+    monkeypatch.setattr(Ledger, "put", put)
+    assert run_trial(spec, corpus, ledger) == first == ledger.get(spec.id)
+
+
+@pytest.mark.parametrize("stands", ["link", "folder"])
+def test_what_stands_in_the_place_of_a_record_is_set_aside_and_the_trial_is_recorded(
+    corpus, make_spec, tmp_path, stands: str
+) -> None:
+    spec, ledger = make_spec(), Ledger(tmp_path)
+    place = tmp_path / "trials" / f"{spec.id}.json"
+    place.parent.mkdir()
+    place.symlink_to("nowhere") if stands == "link" else place.mkdir()
+    record = run_trial(spec, corpus, ledger)
+    assert ledger.get(spec.id) == record and len(list((tmp_path / "damaged" / "trials").iterdir())) == 1

@@ -7,7 +7,7 @@ result = api.tune(sweep, "ledger")
 
 from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prepare_corpus, regime_on
 from tuneopt.api.devices import Speed
-from tuneopt.api.ledgers import clean, export
+from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
@@ -31,6 +31,7 @@ __all__ = [
     "export_model",
     "inspect_corpus",
     "load_study",
+    "mend",
     "optimizers",
     "placed",
     "placement_of",
@@ -48,4 +49,5 @@ __all__ = [
     "study_status",
     "train",
     "tune",
+    "verify",
 ]

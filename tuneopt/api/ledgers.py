@@ -56,15 +56,59 @@ class Cleaning:
         return {"removed": self.removed, "bytes": self.bytes, "leftovers": plain}
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What is wrong with a ledger, a sentence for each file, and the files of releases before seals."""
+
+    problems: list[str]
+    unsealed: list[str]
+
+
+def verify(ledger: Ledger | str) -> Verification:
+    """Read every file of a ledger and check it against its seal, its name and itself; nothing is changed.
+
+    Raises `InputError` where there is no ledger.
+    """
+    opened = _opened(ledger)
+    return Verification([*opened.verify(), *_sweep_faults(opened).values()], opened.unsealed())
+
+
+def mend(ledger: Ledger | str) -> list[str]:
+    """Set damaged files aside, into ``damaged/``, and seal those of earlier releases; a sentence for each.
+
+    Their trials run when they are next asked for. Raises `InputError` where there is no ledger.
+    """
+    from tuneopt.ledger.damage import set_aside
+
+    opened = _opened(ledger)
+    done = opened.mend()
+    for name, fault in _sweep_faults(opened).items():
+        done.append(set_aside(opened.files, opened.uri, name, lambda name, data, fault=fault: fault))
+    return done
+
+
+def _sweep_faults(ledger: Ledger) -> dict[str, str]:
+    """What is wrong with sweeps that the ledger can read, by the names of their files."""
+    from tuneopt.ledger.damage import readable
+    from tuneopt.search.records import sweep_fault
+
+    faults = {name: sweep_fault(plain, key) for name, key, plain in readable(ledger.files, "sweeps")}
+    return {name: fault for name, fault in faults.items() if fault}
+
+
+def _opened(ledger: Ledger | str) -> Ledger:
+    from tuneopt.ledger import open_ledger
+
+    return open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+
+
 def export(ledger: Ledger | str, path: Path | str) -> TableExport:
     """Write a ledger to ``path``: one table (.parquet, .csv), or an Optuna storage for its dashboard (.db, .sqlite).
 
     Exporting to the same storage again adds what is new. Raises `InputError` for another suffix and a file that cannot
     be written.
     """
-    from tuneopt.ledger import open_ledger
-
-    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+    opened = _opened(ledger)
     place = Path(path)
     suffix = place.suffix.lower()
     if suffix in TABLES:
@@ -86,10 +130,9 @@ def clean(ledger: Ledger | str, *, dry_run: bool = False, days: float | None = N
     nothing is removed. Raises `InputError` where there is no ledger.
     """
     from tuneopt.data.cache import cache_folder
-    from tuneopt.ledger import open_ledger
     from tuneopt.ledger.clean import CHECKPOINTS, clean_cache, leftovers, remove
 
-    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+    opened = _opened(ledger)
     unneeded = leftovers(opened, None if days is None else days * 86400)
     if not dry_run:
         remove(opened, unneeded)

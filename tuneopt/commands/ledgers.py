@@ -1,8 +1,8 @@
-"""``tuneopt ledger ls|show|logs|export|verify`` and what mends and tidies a ledger.
+"""``tuneopt ledger ls|show|logs|export|verify`` and what mends, compacts and tidies a ledger.
 
-Looking changes nothing: only ``mend`` and ``clean`` write, and a damaged record stops the other commands with one
-sentence (docs/reliability.md). None of them makes a ledger that is not there, since a mistyped address would look like
-an empty one.
+Looking changes nothing: only ``mend``, ``compact`` and ``clean`` write, and a damaged record stops the other commands
+with one sentence (docs/reliability.md). None of them makes a ledger that is not there, since a mistyped address would
+look like an empty one.
 """
 
 from __future__ import annotations
@@ -83,22 +83,35 @@ def ledger_export(
 @app.command("verify")
 def ledger_verify(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """Check every record of a ledger; exit code 2 when something is damaged."""
-    from tuneopt import console
-    from tuneopt.ledger import open_ledger
+    from tuneopt import api, console
 
-    problems = open_ledger(ledger, must_exist=True).verify()
-    show(problems, json_, lambda found: console.say("\n".join(found) or "every record is whole"))
-    return BAD_INPUT if problems else DONE
+    found = api.verify(ledger)
+    if found.unsealed:
+        advice = "nothing shows whether they were changed since; `tuneopt ledger mend` seals them"
+        console.say(f"{len(found.unsealed)} files of an earlier release are unsealed: {advice}")
+    show(found.problems, json_, lambda problems: console.say("\n".join(problems) or "every record is whole"))
+    return BAD_INPUT if found.problems else DONE
 
 
 @app.command("mend")
 def ledger_mend(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
-    """Set damaged files aside, into damaged/; their trials run again when they are next asked for."""
+    """Set damaged files aside, into damaged/, and seal what an earlier release wrote.
+
+    The trials of damaged records run again when they are next asked for.
+    """
+    from tuneopt import api, console
+
+    return show(api.mend(ledger), json_, lambda found: console.say("\n".join(found) or "nothing is damaged"))
+
+
+@app.command("compact")
+def ledger_compact(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
+    """Write all records into one Parquet file beside them, from which large ledgers are read quickly."""
     from tuneopt import console
     from tuneopt.ledger import open_ledger
 
-    moved = open_ledger(ledger, must_exist=True).mend()
-    return show(moved, json_, lambda found: console.say("\n".join(found) or "nothing is damaged"))
+    count = open_ledger(ledger, must_exist=True).compact()
+    return show({"trials": count}, json_, lambda plain: console.say(f"{count} trials in compacted/trials.parquet"))
 
 
 @app.command("clean")
@@ -200,6 +213,7 @@ def print_record(plain: Mapping[str, Any]) -> None:
             f"{number(plain['tokens_per_second'], 'tokens/s')}",
             "proof": "none" if proof is None else "passed" if proof["passed"] else _unproven(proof),
             "ended": f"{plain['ended']}, resumed {plain['resumes']} times",
+            "seal": "fits" if plain.get("sealed", True) else "none: recorded by a release before seals, unsealed",
             "log": plain["log"] or "none: recorded by a release that wrote no logs",
         }
     )

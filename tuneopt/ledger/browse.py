@@ -10,6 +10,7 @@ from typing import Any
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.logs import has_log, log_address, logged_trials
 from tuneopt.ledger.record import SECONDS, TrialRecord
+from tuneopt.ledger.seal import has_seal
 from tuneopt.ledger.store import Ledger
 from tuneopt.ledger.table import ORDER
 from tuneopt.spec import InputError
@@ -85,9 +86,13 @@ def find_log(ledger: Ledger, prefix: str) -> str:
 
 
 def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:
-    """A record as plain data, with the address of its log under ``log``; None where there is no log."""
+    """A record as plain data, with the address of its log under ``log`` (None where there is no log).
+
+    ``sealed`` says whether its file has a seal: those of releases before seals have none.
+    """
     log = log_address(ledger, record.trial) if has_log(ledger, record.trial) else None
-    return {**record.to_dict(), "log": log}
+    sealed = has_seal(ledger.files.read(f"trials/{record.trial}.json"))
+    return {**record.to_dict(), "log": log, "sealed": sealed}
 
 
 def _only(trials: list[str], prefix: str) -> str | None:

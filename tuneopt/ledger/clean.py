@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneopt.checked import NewerSchemaError
 from tuneopt.ledger.damage import strays
 from tuneopt.ledger.store import Ledger
 
@@ -60,7 +61,7 @@ def clean_cache(ledger: Ledger, folder: Path, *, dry_run: bool) -> list[Leftover
     """
     unneeded = []
     for path in sorted(folder.iterdir()) if folder.is_dir() and not ledger.is_local else ():
-        if path.is_dir() and ledger.has(path.name):
+        if path.is_dir() and ledger.has(path.name) and _is_sound(ledger, path.name):
             size = 0
             for file in path.rglob("*"):
                 with contextlib.suppress(OSError):  # the trial's own process may be removing them too
@@ -81,8 +82,16 @@ def _checkpoints(ledger: Ledger, older_than: float | None) -> Iterator[Leftover]
         sizes[trial] = sizes.get(trial, 0) + size
         newest[trial] = max(newest.get(trial, 0.0), changed)
     for trial in sorted(sizes):
-        if trial in recorded:
+        if trial in recorded and _is_sound(ledger, trial):
             yield Leftover(f"{CHECKPOINTS}/{trial}/", sizes[trial], "the trial has its record")
         elif older_than is not None and now - newest[trial] > older_than:
             days = (now - newest[trial]) / 86400
             yield Leftover(f"{CHECKPOINTS}/{trial}/", sizes[trial], f"unfinished, and untouched for {days:.1f} days")
+
+
+def _is_sound(ledger: Ledger, trial: str) -> bool:
+    """Whether a trial's record is whole: one that is damaged runs again, from its checkpoints."""
+    try:
+        return ledger.sound(trial) is not None
+    except NewerSchemaError:
+        return False

@@ -1,16 +1,19 @@
 """One Parquet file beside the small ones, for fast reading: ``compacted/trials.parquet``.
 
 It has the flat columns of `tuneopt.ledger.table`, the curve of each trial (``curve``, a list of points) and the text of
-its record (``record``). zstd, with page checksums; the key ``tuneopt_compaction`` in its metadata names the format.
+its record (``record``). zstd; the key ``tuneopt_compaction`` in its metadata names the format, and ``tuneopt_seal``
+holds the SHA-256 of the whole file, computed with zeros in its own place.
 
 The compacted file is derived data and may be deleted at any time. It is written by ``tuneopt ledger compact`` alone,
 and replaced in one step, so a reader sees the old or the new one. A row in it counts only while the trial's own file is
 there; trials that it lacks are read from their own files. So a compaction while workers run loses nothing, and a
-damaged or foreign compacted file is passed over (`problems` reports it).
+damaged or foreign compacted file is passed over: a warning says so once, and `problems` reports it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,63 +22,101 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tuneopt.ledger import table as tables
-from tuneopt.ledger.damage import decode, json_names, key, set_aside
+from tuneopt.ledger.damage import decode, json_names, key, seal_file, set_aside, warn_of_odd, warn_once
+from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files
 from tuneopt.ledger.record import SCHEMA, TrialRecord
+from tuneopt.ledger.seal import has_seal
 
 NAME = "compacted/trials.parquet"
-_FORMAT = f"1/{SCHEMA}".encode()
+_FORMAT = f"2/{SCHEMA}".encode()
 _KEY = b"tuneopt_compaction"
 _DERIVED = ("curve", "record")
 
+_SEAL_KEY, _NO_SEAL = "tuneopt_seal", "sha256:" + "0" * 64
+_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
+
+AGAIN = "make it again with `tuneopt ledger compact`"
+
 
 def compact(files: Files, uri: str) -> int:
-    """Write all records into the compacted file, and return how many.
+    """Write all records into the compacted file, and return how many; records of earlier releases are sealed first.
 
     Raises `InputError` at a damaged record, and changes nothing then: a compaction never hides damage.
     """
-    texts = list(_stored_texts(files, json_names(files, "trials")))
+    names = json_names(files, "trials")
+    texts = list(_stored_texts(files, names))
     if not texts:
         return 0
     records = [decode(uri, trial, data) for trial, data in texts]
+    if [seal_file(files, f"trials/{trial}.json") for trial, data in texts if not has_seal(data)]:
+        texts = list(_stored_texts(files, names))
     whole = tables.build([tables.row(record) for record in records])
     curves = pa.array([tables.points(record) for record in records], pa.list_(tables.POINT))
     whole = whole.append_column("curve", curves)
     whole = whole.append_column("record", pa.array([data.decode() for _, data in texts], pa.string()))
     sink = pa.BufferOutputStream()
-    pq.write_table(whole.replace_schema_metadata({_KEY: _FORMAT}), sink, compression="zstd", write_page_checksum=True)
-    files.replace(NAME, sink.getvalue().to_pybytes())
+    whole = whole.replace_schema_metadata({_KEY: _FORMAT})
+    with pq.ParquetWriter(sink, whole.schema, compression="zstd") as writer:
+        writer.write_table(whole)
+        writer.add_key_value_metadata({_SEAL_KEY: _NO_SEAL})
+    files.replace(NAME, _sealed(sink.getvalue().to_pybytes()))
     return len(records)
+
+
+def _sealed(data: bytes) -> bytes:
+    """A Parquet file with its own SHA-256 where `_NO_SEAL` stood; of equal length, so that no offset changes."""
+    return data.replace(_NO_SEAL.encode(), b"sha256:" + hashlib.sha256(data).hexdigest().encode())
+
+
+def _fits_seal(data: bytes) -> bool:
+    """Whether a compacted file is what was written, to the bit. The footer, and the seal in it, come last."""
+    places = [match.span() for match in _SEAL.finditer(data)]
+    return any(_sealed(data[:start] + _NO_SEAL.encode() + data[end:]) == data for start, end in places[-1:])
 
 
 def load(files: Files, columns: tuple[str, ...] | None = None) -> pa.Table | None:
     """The compacted file, or None when there is none that this release can read; ``columns`` None means flat ones.
 
     The file is read whole, and only the columns asked for are decoded: on an object store one request is cheaper than
-    many small ones. Whatever pyarrow raises for a damaged file means that there is none.
+    many small ones. One that was changed since it was written counts as none.
     """
+    file = _open(files)
+    if file is None:
+        return None
+    flat = [name for name in file.schema_arrow.names if name not in _DERIVED]
+    return file.read(list(columns) if columns is not None else flat)
+
+
+def _open(files: Files) -> pq.ParquetFile | None:
+    """The compacted file where it is whole, of this release, and holds each trial once."""
     try:
         data = files.read(NAME)
-    except FileNotFoundError:
-        return None
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        if (file.schema_arrow.metadata or {}).get(_KEY) != _FORMAT:
+        file = pq.ParquetFile(pa.BufferReader(data)) if _fits_seal(data) else None
+        if file is None or (file.schema_arrow.metadata or {}).get(_KEY) != _FORMAT:
             return None
-        flat = [name for name in file.schema_arrow.names if name not in _DERIVED]
-        return file.read(list(columns) if columns is not None else flat)
-    except (pa.ArrowException, OSError, KeyError, RuntimeError):
+        trials = file.read(["trial"])["trial"]
+        return file if len(trials) == len(trials.unique()) else None
+    except (FileNotFoundError, NoPlainFileError, pa.ArrowException, OSError, KeyError, RuntimeError):
         return None
 
 
-def _split(files: Files, columns: tuple[str, ...] | None) -> tuple[pa.Table | None, list[str]]:
+def _warn(files: Files, uri: str) -> None:
+    """Say that the compacted file is passed over, so that nobody wonders why reading is slow."""
+    if files.exists(NAME) or files.oddity(NAME):
+        warn_once(uri, NAME, f"{NAME} in {uri} is damaged or of another release, and was passed over; {AGAIN}")
+
+
+def _split(files: Files, uri: str, columns: tuple[str, ...] | None) -> tuple[pa.Table | None, list[str]]:
     """Compacted rows whose trial still has its file, and the names of the files that are not compacted.
 
     The listing comes first: a record that is put meanwhile is in neither, as if the reader had come a moment earlier.
     """
     names = json_names(files, "trials")
+    warn_of_odd(files, uri, "trials")
     folded = load(files, columns)
     if folded is None:
+        _warn(files, uri)
         return None, names
     folded = folded.filter(pc.is_in(folded["trial"], pa.array(map(key, names), pa.string())))
     known = set(folded["trial"].to_pylist())
@@ -87,9 +128,9 @@ def _stored_texts(files: Files, names: list[str]) -> Iterator[tuple[str, bytes]]
     return ((key(name), data) for name, data in files.read_all(names))
 
 
-def texts(files: Files) -> Iterator[tuple[str, bytes]]:
+def texts(files: Files, uri: str) -> Iterator[tuple[str, bytes]]:
     """The id and JSON text of every record, ordered by id."""
-    folded, newer = _split(files, ("trial", "record"))
+    folded, newer = _split(files, uri, ("trial", "record"))
     if folded is None:
         yield from _stored_texts(files, newer)
         return
@@ -101,7 +142,7 @@ def texts(files: Files) -> Iterator[tuple[str, bytes]]:
 
 def table(files: Files, uri: str) -> pa.Table:
     """All trials as one flat table, ordered by id; raises `DamagedRecordError` at a damaged record."""
-    folded, newer = _split(files, None)
+    folded, newer = _split(files, uri, None)
     fresh = tables.build([tables.row(decode(uri, trial, data)) for trial, data in _stored_texts(files, newer)])
     if folded is None:
         return fresh
@@ -111,7 +152,7 @@ def table(files: Files, uri: str) -> pa.Table:
 
 def curves(files: Files, uri: str) -> pa.Table:
     """All curve points, ordered by trial id and step."""
-    folded, newer = _split(files, ("trial", "curve"))
+    folded, newer = _split(files, uri, ("trial", "curve"))
     records = [decode(uri, trial, data) for trial, data in _stored_texts(files, newer)]
     fresh = tables.flatten_curves(
         pa.array([record.trial for record in records], pa.string()),
@@ -125,11 +166,11 @@ def curves(files: Files, uri: str) -> pa.Table:
 
 def problems(files: Files, records: dict[str, tuple[bytes, TrialRecord]]) -> Iterator[str]:
     """The compacted rows against the good records (text and record by trial); what is not compacted is no problem."""
-    if not files.exists(NAME):
+    if not files.exists(NAME) and not files.oddity(NAME):
         return
     folded, texts = load(files), load(files, ("trial", "record"))
     if folded is None or texts is None:
-        yield f"{NAME}: damaged or of another release; compact again"
+        yield f"{NAME}: damaged or of another release; {AGAIN}"
         return
     stored = dict(zip(texts["trial"].to_pylist(), texts["record"].to_pylist(), strict=True))
     known = [records[trial][1] for trial in folded["trial"].to_pylist() if trial in records]
@@ -138,9 +179,9 @@ def problems(files: Files, records: dict[str, tuple[bytes, TrialRecord]]) -> Ite
     for row in folded.to_pylist():
         trial = row["trial"]
         if trial not in present:
-            yield f"{NAME}: holds trial {trial}, whose record is gone; compact again"
+            yield f"{NAME}: holds trial {trial}, whose record is gone; {AGAIN}"
         elif trial in records and (stored[trial].encode() != records[trial][0] or not _same(row, expected[trial])):
-            yield f"{NAME}: disagrees with trials/{trial}.json; compact again"
+            yield f"{NAME}: disagrees with trials/{trial}.json; {AGAIN}"
 
 
 def _same(row: dict[str, Any], expected: dict[str, Any]) -> bool:
@@ -157,6 +198,6 @@ def _same(row: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 def mend(files: Files, uri: str) -> str:
     """Set an unreadable compacted file aside: what was in it is in the files of the trials. A sentence, or nothing."""
-    if not files.exists(NAME) or load(files, ()) is not None:
+    if not (files.exists(NAME) or files.oddity(NAME)) or _open(files) is not None:
         return ""
-    return set_aside(files, uri, NAME, lambda name, data: "not a table of this release; compact again")
+    return set_aside(files, uri, NAME, lambda name, data: f"not a table of this release; {AGAIN}")

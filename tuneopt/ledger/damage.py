@@ -6,25 +6,35 @@ the record anew, and by ``tuneopt ledger mend``.
 
 What reads the files of a folder stands in `DECODERS`, and what it raises is what is wrong with a file: a further check
 of a kind of file belongs there. `check` and `mend` walk the same folders, so that one reports what the other moves.
+
+A file that fits its seal (`seal`) is what was written. Files of releases before seals have none: for them
+`contradictions` are damage, since nothing else would find a changed digit; `mend` seals those that hold none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from tuneopt.checked import NewerSchemaError, parse_object
+from tuneopt.checked import NewerSchemaError
 from tuneopt.ledger import place
+from tuneopt.ledger.contradictions import in_account, in_record
+from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files
 from tuneopt.ledger.record import TrialRecord
+from tuneopt.ledger.seal import BROKEN, SealedState, has_seal, seal, unseal
 from tuneopt.spec import InputError
 
 FOLDER = "damaged"
 """Where damaged files are kept, under their own names and eight digits of their content."""
 
 _log = logging.getLogger(__name__)
+_warned: set[tuple[str, str]] = set()
+"""Ledgers and files that this process has spoken of."""
 
 
 class DamagedRecordError(InputError):
@@ -35,9 +45,24 @@ class DamagedRecordError(InputError):
         self.why = why
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a JSON file of a ledger holds: a `TrialRecord`, or a sweep's or run's plain data without the seal."""
+
+    value: Any
+    state: SealedState
+    contradiction: str = ""
+    """What cannot be true of a record that fits its seal: its worker wrote it so, and would write it so again."""
+
+
 def json_names(files: Files, folder: str) -> list[str]:
     """Names of the JSON files of a folder, the folder's own name in front, sorted; one listing, no file is opened."""
     return [f"{folder}/{name}" for name in files.names(folder) if name.endswith(".json")]
+
+
+def odd_names(files: Files, folder: str) -> list[str]:
+    """Names as those of `json_names` under which there is no plain file, but a folder, a FIFO or a link to nothing."""
+    return [f"{folder}/{name}" for name in files.odd_names(folder) if name.endswith(".json")]
 
 
 def key(name: str) -> str:
@@ -45,41 +70,92 @@ def key(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(".json")
 
 
+def read(files: Files, uri: str, name: str) -> bytes:
+    """The bytes of a file; raises FileNotFoundError, and `DamagedRecordError` where something else stands there."""
+    try:
+        return files.read(name)
+    except NoPlainFileError as error:
+        raise _odd(uri, error) from None
+
+
+def read_all(files: Files, uri: str, folder: str) -> Iterator[tuple[str, bytes]]:
+    """Each JSON file of a folder with its bytes, by name; what is no plain file is passed over, with a warning."""
+    warn_of_odd(files, uri, folder)
+    return files.read_all(json_names(files, folder))
+
+
+def warn_of_odd(files: Files, uri: str, folder: str) -> None:
+    """Say once of each thing that stands in the place of a document that it cannot be read."""
+    for name in odd_names(files, folder):
+        warn_once(uri, name, f"{_odd(uri, NoPlainFileError(name, files.oddity(name)))}; it was passed over")
+
+
+def warn_once(uri: str, name: str, sentence: str) -> None:
+    """Warn of a file; a second time this process is silent, because one report reads a ledger several times."""
+    if (uri, name) not in _warned:
+        _warned.add((uri, name))
+        _log.warning("%s", sentence)
+
+
+def _odd(uri: str, error: NoPlainFileError) -> DamagedRecordError:
+    advice = "move it away (`tuneopt ledger mend`)"
+    return DamagedRecordError(f"{error.name} in {uri} is {error.what}, not a file; {advice}", f"is {error.what}")
+
+
 def decode(uri: str, trial: str, data: bytes) -> TrialRecord:
     """The record in the file of ``trial``; raises `DamagedRecordError` when it is damaged or another trial's.
 
     A record of a newer release is no damage, and raises `NewerSchemaError`. ``uri`` names the ledger in sentences.
     """
-    name = f"trials/{trial}.json in {uri}"
-    try:
-        record = TrialRecord.from_json(data)
-    except NewerSchemaError:
-        raise
-    except InputError as error:
-        raise DamagedRecordError(
-            f"the record {name} is damaged ({error}); move it away (`tuneopt ledger mend`) and train it again",
-            str(error),
-        ) from None
-    if record.trial != trial:
-        why = f"holds the record of trial {record.trial}"
-        raise DamagedRecordError(f"the file {name} is misplaced: it {why}; move it away", why)
+    record: TrialRecord = _read_record(uri, f"trials/{trial}.json", data).value
     return record
 
 
 def decode_plain(uri: str, name: str, data: bytes) -> dict[str, Any]:
-    """What a sweep's or run's file holds; raises `DamagedRecordError` for anything but a JSON object."""
+    """What a sweep's or run's file holds, without its seal; raises `DamagedRecordError` where it is damaged."""
+    plain: dict[str, Any] = DECODERS[name.partition("/")[0]](uri, name, data).value
+    return plain
+
+
+def _read_record(uri: str, name: str, data: bytes) -> Content:
+    trial, state = key(name), "unsealed"
     try:
-        return parse_object(data, "JSON")
+        plain, state = unseal(name, data, "a trial record")
+        record = TrialRecord.from_dict(plain)
+        why = BROKEN if state == "broken" else in_record(record)
+    except NewerSchemaError as error:
+        # A single bit can turn a version into a later one. Nothing is moved on that suspicion: the file may be whole.
+        doubt = "; or move it away, if no later release wrote it: its seal does not fit" if state == "broken" else ""
+        raise NewerSchemaError(f"{name}: {error}{doubt}") from None
     except InputError as error:
-        raise DamagedRecordError(
-            f"{name} in {uri} is damaged ({error}); move it away (`tuneopt ledger mend`)", str(error)
-        ) from None
+        why = str(error)
+    else:
+        if record.trial != trial:
+            why = f"holds the record of trial {record.trial}"
+            raise DamagedRecordError(f"the file {name} in {uri} is misplaced: it {why}; move it away", why)
+        if not why or state == "sealed":
+            return Content(record, state, why)
+    raise DamagedRecordError(
+        f"the record {name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`) and train it again", why
+    )
 
 
-DECODERS: dict[str, Callable[[str, str, bytes], object]] = {
-    "trials": lambda uri, name, data: decode(uri, key(name), data),
-    "sweeps": decode_plain,
-    "runs": decode_plain,
+def _read_plain(uri: str, name: str, data: bytes, contradiction: Callable[[Mapping[str, Any]], str]) -> Content:
+    try:
+        plain, state = unseal(name, data, "JSON")
+        why = BROKEN if state == "broken" else contradiction(plain)
+    except InputError as error:
+        why = str(error)
+    else:
+        if not why or state == "sealed":
+            return Content(plain, state, why)
+    raise DamagedRecordError(f"{name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`)", why)
+
+
+DECODERS: dict[str, Callable[[str, str, bytes], Content]] = {
+    "trials": _read_record,
+    "sweeps": lambda uri, name, data: _read_plain(uri, name, data, lambda plain: ""),
+    "runs": lambda uri, name, data: _read_plain(uri, name, data, in_account),
 }
 """What reads the JSON files of a folder, by the ledger's address, a file's name and its bytes; raises for damage."""
 
@@ -91,6 +167,15 @@ def fault(name: str, data: bytes) -> str:
     except DamagedRecordError as error:
         return error.why
     return ""
+
+
+def readable(files: Files, folder: str) -> Iterator[tuple[str, str, Any]]:
+    """Each good document of a folder: its file's name, its key, and what it holds; the others are `check`'s to name."""
+    for name, data in files.read_all(json_names(files, folder)):
+        try:
+            yield name, key(name), DECODERS[folder]("", name, data).value
+        except (DamagedRecordError, NewerSchemaError):
+            continue
 
 
 _WRITTEN = ("trials", "sweeps", "runs", "studies", "leases", "compacted", ".")
@@ -114,11 +199,14 @@ def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], s
             data = files.read(name)
         except FileNotFoundError:
             return ""
-        why = fault(name, data)
+        except NoPlainFileError as error:  # moved as it is: nothing follows a link or opens a FIFO
+            why, mark = f"it was {error.what}", secrets.token_hex(4)
+        else:
+            why, mark = fault(name, data), hashlib.sha256(data).hexdigest()[:8]
         if not why:
             return ""
         # The digest keeps a second, different damage of the same file from replacing the first one.
-        kept = f"{FOLDER}/{name}~{hashlib.sha256(data).hexdigest()[:8]}"
+        kept = f"{FOLDER}/{name}~{mark}"
         files.move(name, kept)
     sentence = f"{name} in {uri} was damaged ({why}); it is kept as {kept}"
     _log.warning("%s", sentence)
@@ -126,34 +214,96 @@ def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], s
 
 
 def mend(files: Files, uri: str) -> list[str]:
-    """Set every damaged JSON file aside; one sentence for each. Raises at a record of a newer release."""
-    done = []
+    """Set every damaged JSON file aside, and seal those of earlier releases; a sentence for each that is not well.
+
+    What a newer release wrote is left alone, and said.
+    """
+    done, sealed = [], 0
     for folder in DECODERS:
+        done += [set_aside(files, uri, name) for name in odd_names(files, folder)]
         for name, data in files.read_all(json_names(files, folder)):
-            if fault(name, data):
-                done.append(set_aside(files, uri, name))
+            try:
+                if fault(name, data):
+                    done.append(set_aside(files, uri, name))
+                elif not has_seal(data):
+                    sealed += seal_file(files, name)
+            except NewerSchemaError as error:
+                done.append(f"left alone: {error}")
+    if sealed:
+        done.append(f"{sealed} files of an earlier release were sealed: they are known to be whole from now on")
     return [sentence for sentence in done if sentence]
 
 
-def check(files: Files, uri: str) -> tuple[list[str], dict[str, tuple[bytes, TrialRecord]]]:
-    """One sentence for each file that is damaged or out of place; and the good records, with their bytes, by trial."""
-    problems = list(_check_marker(files, uri))
-    records = {}
-    for folder, read in DECODERS.items():
+def seal_file(files: Files, name: str) -> bool:
+    """Give a file of an earlier release its seal; what it holds stays as it is, byte for byte. False without need."""
+    with files.alone(FOLDER):  # whoever replaces a document does so inside
+        data = files.read(name)
+        if has_seal(data) or fault(name, data):
+            return False
+        files.replace(name, seal(name, data.decode().strip()))
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What `check` found: a sentence for each file that is not well, the good records, and what has no seal."""
+
+    problems: list[str]
+    records: dict[str, tuple[bytes, TrialRecord]] = field(default_factory=dict)
+    """The bytes and the record of each good file, by trial."""
+    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Every good account of a run, by name."""
+    unsealed: list[str] = field(default_factory=list)
+    """Names of good files of releases before seals."""
+
+
+def check(files: Files, uri: str) -> Findings:
+    """Read every JSON file of a ledger; nothing is changed."""
+    found = Findings(list(_check_marker(files, uri)))
+    for folder in DECODERS:
+        odd = set(files.odd_names(folder))
+        names = sorted([*files.names(folder), *odd])
         kind = "a record" if folder == "trials" else "JSON"
-        names = files.names(folder)
-        problems += [f"{folder}/{name}: not {kind}; move it away" for name in names if not name.endswith(".json")]
-        for name, data in files.read_all([f"{folder}/{name}" for name in names if name.endswith(".json")]):
-            try:
-                content = read(uri, name, data)
-            except DamagedRecordError as error:
-                problems.append(f"{name}: {error.why}")
-            except NewerSchemaError as error:
-                problems.append(f"{name}: {error}")
-            else:
-                if isinstance(content, TrialRecord):
-                    records[key(name)] = data, content
-    return problems, records
+        for name in names:
+            if not name.endswith(".json"):
+                found.problems.append(f"{folder}/{name}: not {kind}; move it away")
+            elif name in odd:
+                found.problems.append(f"{folder}/{name}: is {files.oddity(f'{folder}/{name}')}, not a file")
+        for name, data in files.read_all([f"{folder}/{n}" for n in names if n.endswith(".json") and n not in odd]):
+            _check_file(found, uri, name, data)
+    found.problems.extend(_lost(files, found))
+    return found
+
+
+def _check_file(found: Findings, uri: str, name: str, data: bytes) -> None:
+    folder = name.partition("/")[0]
+    try:
+        content = DECODERS[folder](uri, name, data)
+    except DamagedRecordError as error:
+        found.problems.append(f"{name}: {error.why}")
+    except NewerSchemaError as error:
+        found.problems.append(str(error))
+    else:
+        if content.contradiction:
+            found.problems.append(f"{name}: contradicts itself, and was written so: {content.contradiction}")
+        if content.state == "unsealed":
+            found.unsealed.append(name)
+        if folder == "trials":
+            found.records[key(name)] = data, content.value
+        elif folder == "runs":
+            found.accounts[key(name)] = content.value
+
+
+def _lost(files: Files, found: Findings) -> Iterator[str]:
+    """Trials that a run recorded and that have no file any more, not even one that was set aside."""
+    present = set(map(key, [*json_names(files, "trials"), *odd_names(files, "trials")]))
+    aside = {name.partition(".json~")[0] for name in files.names(f"{FOLDER}/trials")}
+    aside |= {name.partition(".json~")[0] for name in files.odd_names(f"{FOLDER}/trials")}
+    for run, plain in found.accounts.items():
+        trials = plain.get("run")
+        for trial in trials if isinstance(trials, list) else ():
+            if isinstance(trial, str) and trial not in present | aside:
+                yield f"trials/{trial}.json: is gone, and runs/{run}.json recorded it; run the same command again"
 
 
 def _check_marker(files: Files, uri: str) -> Iterator[str]:

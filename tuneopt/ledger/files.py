@@ -24,12 +24,13 @@ import os
 import secrets
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from tuneopt.ledger.durable import NoPlainFileError, abandoned, flush, make_folder, oddity, rename_if_absent
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -40,9 +41,9 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 Any other error, a full disk above all, is the caller's.
 """
 
-_STRAY_AFTER = 3600.0
-"""Seconds after which a temporary file of another machine counts as left behind: its writer cannot be asked for, and
-no write of a small file takes an hour."""
+LARGEST_DOCUMENT = 1 << 26
+"""Bytes of a JSON file that are read at most: the longest records have a few hundred kilobytes, and a file that is cut
+off here is damaged in any case."""
 
 _REQUESTS = 16
 """Reads of an object store at once: each one waits for the network and costs this process little."""
@@ -62,10 +63,16 @@ class Files(Protocol):
     """The operations that a ledger needs; names are relative and use forward slashes."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; raises FileNotFoundError."""
+        """The bytes of a file; raises FileNotFoundError, and `NoPlainFileError` for what has no bytes to read."""
 
     def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
-        """Each name with its bytes, in the order asked for; a file that vanished meanwhile is left out."""
+        """Each name with its bytes, in the order asked for; a file that vanished meanwhile is left out.
+
+        Raises `NoPlainFileError` as `read` does.
+        """
+
+    def oddity(self, name: str) -> str:
+        """What stands under a name in place of a plain file, such as "a folder"; empty for a file and for nothing."""
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
@@ -94,6 +101,9 @@ class Files(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of the finished files right inside ``folder``, sorted; empty when the folder is not there."""
 
+    def odd_names(self, folder: str) -> list[str]:
+        """Names of what is right inside ``folder`` and no plain file, sorted."""
+
     def stray(self, folder: str) -> list[str]:
         """Names of temporary files in ``folder`` that no live writer owns."""
 
@@ -108,8 +118,17 @@ class LocalFiles:
         self.root = root
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; raises FileNotFoundError."""
-        return (self.root / name).read_bytes()
+        """The bytes of a file; raises FileNotFoundError, and `NoPlainFileError` for what has no bytes to read."""
+        what = self.oddity(name)
+        if what:
+            raise NoPlainFileError(name, what)
+        # Not blocking: a FIFO that takes the file's place at this moment must not hold up its reader.
+        with os.fdopen(os.open(self.root / name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            return file.read(LARGEST_DOCUMENT if name.endswith(".json") else -1)
+
+    def oddity(self, name: str) -> str:
+        """What stands under a name in place of a plain file. Links are followed: a link to a file is one."""
+        return oddity(self.root / name)
 
     def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         """Each name with its bytes, one after the other."""
@@ -134,7 +153,7 @@ class LocalFiles:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if not _rename_if_absent(temporary, target):
+            if not rename_if_absent(temporary, target):
                 return False
         finally:
             temporary.unlink(missing_ok=True)  # the link is a second name of the same file; this drops the first
@@ -154,7 +173,7 @@ class LocalFiles:
     def move(self, name: str, target: str) -> None:
         """Rename a file. Its old folder is not flushed: after a power cut the file may have both names, never none."""
         place = self.root / target
-        _make_folder(place.parent)
+        make_folder(place.parent)
         with contextlib.suppress(FileNotFoundError):
             (self.root / name).replace(place)
             flush(place.parent)
@@ -192,9 +211,16 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         """Names of the finished files right inside ``folder``, sorted."""
+        return self._entries(folder, plain=True)
+
+    def odd_names(self, folder: str) -> list[str]:
+        """Names of folders, FIFOs, devices and links that lead nowhere, sorted."""
+        return self._entries(folder, plain=False)
+
+    def _entries(self, folder: str, plain: bool) -> list[str]:
         try:
             with os.scandir(self.root / folder) as entries:
-                return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+                return sorted(e.name for e in entries if not e.name.startswith(".") and _is_plain(e) == plain)
         except FileNotFoundError:
             return []
 
@@ -204,13 +230,13 @@ class LocalFiles:
         with contextlib.suppress(FileNotFoundError):
             for path in sorted((self.root / folder).iterdir()):
                 with contextlib.suppress(FileNotFoundError):
-                    if path.name.endswith(".tmp") and _abandoned(path):
+                    if path.name.endswith(".tmp") and abandoned(path):
                         found.append(path.name)
         return found
 
     def _write_temporary(self, target: Path, data: bytes) -> Path:
         """The content under a name of its own in the target's folder, flushed; nothing is left where that fails."""
-        _make_folder(target.parent)
+        make_folder(target.parent)
         owner = f"{socket.gethostname()}~{os.getpid()}~{secrets.token_hex(6)}"
         temporary = target.parent / f".{target.name}~{owner}.tmp"
         try:
@@ -254,6 +280,10 @@ class RemoteFiles:
             for name, data in zip(names, pool.map(fetch, names), strict=True):
                 if data is not None:
                     yield name, data
+
+    def oddity(self, name: str) -> str:
+        """Object stores hold objects alone."""
+        return ""
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
@@ -323,6 +353,10 @@ class RemoteFiles:
         found = self.filesystem.get_file_info(FileSelector(self.path(folder), allow_not_found=True))
         return sorted(info.base_name for info in found if info.is_file and not info.base_name.startswith("."))
 
+    def odd_names(self, folder: str) -> list[str]:
+        """Object stores hold objects alone."""
+        return []
+
     def stray(self, folder: str) -> list[str]:
         """Object stores keep no temporary files."""
         return []
@@ -332,49 +366,8 @@ class RemoteFiles:
         return f"{self.prefix}/{name}"
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, durably: a record in a folder whose own name is lost is lost too."""
-    if folder.is_dir():
-        return
-    missing = [folder]
-    while not missing[-1].parent.is_dir():
-        missing.append(missing[-1].parent)
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in reversed(missing):  # a new folder's own entry must reach the disk as well
-        flush(made.parent)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def _is_plain(entry: os.DirEntry[str]) -> bool:
     try:
-        with contextlib.suppress(OSError):  # some network file systems (CIFS, FUSE mounts) refuse to flush a folder
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _rename_if_absent(temporary: Path, target: Path) -> bool:
-    """First writer wins where hard links are not supported: check and rename under a lock that dies with its holder."""
-    import fcntl  # not on Windows, whose NTFS has hard links
-
-    with (target.parent / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if target.exists():
-            return False
-        temporary.rename(target)
-        return True
-
-
-def _abandoned(path: Path) -> bool:
-    """Whether the writer of a temporary file is dead: by its process on this machine, by the file's age elsewhere."""
-    host, process = [*path.name.split("~"), "", ""][1:3]
-    if host == socket.gethostname() and process.isdigit():
-        try:
-            os.kill(int(process), 0)  # signal 0 only asks whether the process is there
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # it is there, and another user's
-            pass
+        return entry.is_file()
+    except OSError:  # a link to itself
         return False
-    return time.time() - path.stat().st_mtime > _STRAY_AFTER

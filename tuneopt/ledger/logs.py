@@ -8,10 +8,12 @@ the last line short; readers wait for its line feed, and a later writer's line t
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
 import os
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -153,10 +155,15 @@ def follow_log(ledger: Ledger, trial: str, pause: float = 1.0) -> Iterator[dict[
 
 
 def _append(path: Path, line: bytes, urgent: bool) -> None:
-    """Append in one write to a file opened with O_APPEND: lines of two processes of a machine never mix."""
+    """Append in one write to a file opened with O_APPEND: lines of two processes of a machine never mix.
+
+    Raises OSError for a link, which is not followed, and for what is no file: training would wait for a FIFO's reader.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
         if _fits(os.fstat(handle).st_size, urgent):
             os.write(handle, line)
     finally:

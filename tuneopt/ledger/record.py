@@ -4,9 +4,9 @@ A record is written once, by the worker that finished the trial, and is never ch
 report may ask later is in it: the specification, the losses, the curve, what it cost, the proof that the named
 optimizer ran, and where it ran. Units: nats per token, tokens, steps, seconds, bytes, FLOPs.
 
-On disk a record is the one line of JSON that `TrialRecord.to_json` gives (sorted keys, no spaces, no NaN) and a line
-feed, in ``trials/<trial>.json``. `TrialRecord.from_json` accepts that form alone and checks every field: what a
-comparison reads has passed these checks, whoever wrote the file.
+On disk a record is the one line of JSON that `TrialRecord.to_json` gives (sorted keys, no spaces, no NaN), its seal
+(`tuneopt.ledger.seal`) and a line feed, in ``trials/<trial>.json``. `TrialRecord.from_json` takes it without the seal
+and checks every field: what a comparison reads has passed these checks, whoever wrote the file.
 """
 
 from __future__ import annotations
@@ -185,10 +185,15 @@ class TrialRecord:
 
         That of a later release raises `NewerSchemaError`: it may be whole, and is not this release's to judge.
         """
-        plain = checked.parse_object(text, "a trial record")
+        return cls.from_dict(checked.parse_object(text, "a trial record"))
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> TrialRecord:
+        """Rebuild a record from the plain data of `to_dict`; raises as `from_json` does."""
         # Before the keys: a newer release may have other fields, and its records are not to be called damaged.
         checked.known_schema(plain.get("schema"), SCHEMA, "trial record")
         checked.exact_keys(plain, [field.name for field in fields(cls)], "trial record")
+        plain = dict(plain)
         points = plain.pop("curve")
         if not isinstance(points, list):
             raise InputError("a trial record's curve must be a list of points; move the file away and train again")

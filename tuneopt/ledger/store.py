@@ -16,12 +16,12 @@ Layout under the root:
 The files in ``trials`` are the only truth: a compacted row whose file is gone does not exist, and a file that is not
 compacted yet is read as it is. No operation deletes a record; a damaged one moves to ``damaged/`` when its trial is
 recorded again. All writes go through `files`, so a reader or a crash at any moment sees a file whole or not at all.
+Records, sweeps and runs carry a seal (`seal`), by which a file that was changed later is known.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -34,15 +34,18 @@ from tuneopt.ledger import damage, place
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.record import TrialRecord
+from tuneopt.ledger.seal import KEY, has_seal, seal
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 """Names that are a single part of a path, and no hidden file, on every file system."""
+
+_ATTEMPTS = 5
+"""Times that a record is put where something else stood: each one may meet another process that does the same."""
 
 
 class Ledger:
@@ -73,7 +76,7 @@ class Ledger:
     def get(self, trial: str) -> TrialRecord | None:
         """The record of a trial, or None; raises `DamagedRecordError` when its file is damaged."""
         try:
-            data = self.files.read(f"trials/{_safe(trial)}.json")
+            data = damage.read(self.files, self.uri, f"trials/{_safe(trial)}.json")
         except FileNotFoundError:
             return None
         return damage.decode(self.uri, trial, data)
@@ -83,24 +86,32 @@ class Ledger:
         try:
             return self.get(trial)
         except DamagedRecordError as error:
-            _log.warning("%s; its trial runs again", str(error).partition(";")[0])
+            sentence = f"{str(error).partition(';')[0]}; its trial runs again"
+            damage.warn_once(self.uri, f"trials/{trial}.json", sentence)
             return None
 
     def put(self, record: TrialRecord) -> bool:
-        """Store a record, durably and whole. The first writer wins: False, and no change, when one was there.
+        """Store a record, durably and whole. The first writer wins: False, and no change, when a good one was there.
 
-        A damaged record that was there is set aside, and does not count. Between that and the second attempt another
-        process may have written the record: then it is the first writer.
+        A damaged record that was there is set aside, and does not count, nor does what is no file. Between that and the
+        next attempt another process may have written the record: then it is the first writer. Raises `InputError`
+        where the place cannot be had.
         """
         self.mark()
-        name, data = f"trials/{record.trial}.json", record.to_json().encode() + b"\n"
-        if self.files.create(name, data):
-            return True
-        aside = damage.set_aside(self.files, self.uri, name)
-        return bool(aside) and self.files.create(name, data)
+        name = f"trials/{record.trial}.json"
+        data = seal(name, record.to_json())
+        for _ in range(_ATTEMPTS):
+            if self.files.create(name, data):
+                return True
+            if not damage.set_aside(self.files, self.uri, name) and self.files.exists(name):
+                return False
+        raise InputError(f"cannot store {name} in {self.uri}: something takes its place again and again; look there")
 
     def mend(self) -> list[str]:
-        """Move every damaged file to ``damaged/``, one sentence for each; their trials run when next asked for."""
+        """Move every damaged file to ``damaged/``, one sentence for each; their trials run when next asked for.
+
+        Files of releases before seals are sealed, and those of newer releases are left alone; a sentence says so.
+        """
         from tuneopt.ledger import compaction
 
         return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
@@ -109,7 +120,7 @@ class Ledger:
         """All records in the order of their ids; raises `DamagedRecordError` at a damaged one."""
         from tuneopt.ledger import compaction
 
-        for trial, data in compaction.texts(self.files):
+        for trial, data in compaction.texts(self.files, self.uri):
             yield damage.decode(self.uri, trial, data)
 
     def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
@@ -169,12 +180,17 @@ class Ledger:
         """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""
         from tuneopt.ledger import compaction
 
-        problems, records = damage.check(self.files, self.uri)
+        found = damage.check(self.files, self.uri)
         strays = [
             f"{name}: left behind by an interrupted write; it holds nothing that counts and may be removed"
             for name in damage.strays(self.files)
         ]
-        return [*problems, *strays, *compaction.problems(self.files, records)]
+        return [*found.problems, *strays, *compaction.problems(self.files, found.records)]
+
+    def unsealed(self) -> list[str]:
+        """Names of the documents that have no seal, because a release before seals wrote them; `mend` seals them."""
+        names = [name for folder in damage.DECODERS for name in damage.json_names(self.files, folder)]
+        return [name for name, data in self.files.read_all(names) if not has_seal(data)]
 
     def mark(self) -> None:
         """Make the marker before the first write, and never write into a ledger of a newer release."""
@@ -189,11 +205,13 @@ class Ledger:
 
     def _put_plain(self, name: str, plain: Mapping[str, Any], what: str) -> None:
         self.mark()
-        text = json.dumps(plain_tree(plain, what), sort_keys=True, allow_nan=False)
-        self.files.replace(name, text.encode() + b"\n")
+        own = {word: value for word, value in plain.items() if word != KEY}
+        data = seal(name, json.dumps(plain_tree(own, what), sort_keys=True, allow_nan=False))
+        with self.files.alone(damage.FOLDER):  # who mends must not put an older text over this one
+            self.files.replace(name, data)
 
     def _plain(self, folder: str) -> dict[str, dict[str, Any]]:
-        stored = self.files.read_all(damage.json_names(self.files, folder))
+        stored = damage.read_all(self.files, self.uri, folder)
         return {damage.key(name): damage.decode_plain(self.uri, name, data) for name, data in stored}
 
 

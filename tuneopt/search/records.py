@@ -7,14 +7,14 @@ again); where results are read it is an error, which the reader mends or reports
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.sweep import Sweep, SweepState
-from tuneopt.spec import InputError, TrialSpec
+from tuneopt.spec import InputError, TrialSpec, identity
 
 _FIELDS = frozenset(field.name for field in fields(Sweep) if field.init)
 
@@ -45,12 +45,41 @@ def recorded(ledger: Ledger) -> Callable[[TrialSpec], Ended | None]:
 def stored_sweep(plain: Mapping[str, Any], name: str) -> Sweep:
     """The sweep that a ledger's entry describes; what else its driver noted there is passed over.
 
-    Raises `InputError` naming the entry where it describes none.
+    Raises `InputError` naming the entry where it describes none, or another one than its name says.
     """
     try:
-        return Sweep.from_dict({key: value for key, value in plain.items() if key in _FIELDS})
+        sweep = Sweep.from_dict({key: value for key, value in plain.items() if key in _FIELDS})
+        fault = _other_id(sweep, plain, name)
     except InputError as error:
-        raise InputError(f"sweeps/{name}.json of the ledger describes no sweep ({error}); move it away") from None
+        fault = f"describes no sweep ({error})"
+    if fault:
+        raise InputError(f"sweeps/{name}.json of the ledger {fault}; move it away (`tuneopt ledger mend`)")
+    return sweep
+
+
+def sweep_fault(plain: Mapping[str, Any], name: str) -> str:
+    """What is wrong with a ledger's entry for a sweep, in one sentence; empty when nothing is."""
+    try:
+        stored_sweep(plain, name)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _other_id(sweep: Sweep, plain: Mapping[str, Any], name: str) -> str:
+    """That the content has another id than ``name``, as after a changed digit.
+
+    The id of a sampled search hashes the sweep that it was declared with, and its entry holds the one around its best.
+    """
+    expected = sweep.id
+    if "search" in plain:
+        declared = plain.get("declared_start")
+        if not isinstance(declared, Mapping):
+            return ""  # of a release that did not keep it
+        begun = replace(sweep, space=sweep.space.restart(declared))
+        how = {"search": plain["search"], "scheduler": plain.get("scheduler", "none")}
+        expected = identity({**begun.to_dict(), **how})
+    return "" if expected == name else f"describes the sweep {expected}"
 
 
 def replay(sweep: Sweep, ledger: Ledger) -> tuple[SweepState, dict[str, Outcome]]:

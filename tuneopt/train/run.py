@@ -25,7 +25,7 @@ from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, open_ledger
 from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.logs import SilentLog, TrialLog
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import InputError, TrialSpec
 from tuneopt.train.building import WarmModels
 from tuneopt.train.checkpoint import CheckpointStore
 from tuneopt.train.config import ParallelConfig
@@ -103,14 +103,30 @@ class TrialRun:
                     if training.ranks.rank == 0 and weights is not None:
                         store_weights(self.spec, self.corpus, self.ledger, weights)
                 if training.ranks.rank == 0:
-                    self.ledger.put(record)
-                    if training.store:
+                    record = self._store(record)
+                    if training.store:  # not before the ledger holds a record: they are all that is left of the trial
                         training.store.clear()
                 training.close()
                 training.ranks.barrier()
                 log_end(self.log, record)
                 self.record = record
         return point
+
+    def _store(self, record: TrialRecord) -> TrialRecord:
+        """The record that the ledger holds from now on: this one, or that of a worker that was faster.
+
+        Raises `InputError`, and leaves the checkpoints, where it holds none.
+        """
+        if self.ledger.put(record):
+            return record
+        first = self.ledger.sound(record.trial)
+        if first is None:
+            raise InputError(
+                f"the record of trial {record.trial} could not be stored in {self.ledger.uri}, where another file "
+                "stands in its place and is no record; its checkpoints stay: look at the place (`tuneopt ledger "
+                "verify`), then run the same command again"
+            )
+        return first
 
     def fresh_points(self) -> list[tuple[Any, ...]]:
         """The curve points since the last call, as `CurvePoint`'s fields; at first those before a resume as well."""
