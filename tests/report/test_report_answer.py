@@ -28,23 +28,23 @@ def answered(*rankings, speedups=()):
     [
         ([], "0 optimizers in 0 regimes: nothing to compare yet"),
         ([ranking(["soap"], [1])], "1 optimizer in 1 regime: nothing to compare yet"),
-        ([ranking(["soap", "adamw"], [1, 2])], "soap has the lowest loss at 130m/1x"),
-        ([ranking(["soap", "muon", "adamw"], [1, 1, 2])], "muon and soap tie for the lowest loss at 130m/1x"),
-        ([ranking(["soap", "muon"], None)], "soap has the lowest loss measured at 130m/1x, the noise being unknown"),
+        ([ranking(["soap", "adamw"], [1, 2])], "SOAP has the lowest loss at 130M/1x"),
+        ([ranking(["soap", "muon", "adamw"], [1, 1, 2])], "Muon and SOAP tie for the lowest loss at 130M/1x"),
+        ([ranking(["soap", "muon"], None)], "SOAP has the lowest loss measured at 130M/1x, the noise being unknown"),
         ([ranking(["soap", "muon"], [1, 2]), ranking(["soap", "muon"], [1, 2], 2.0)],
-         "soap has the lowest loss in both regimes"),
+         "SOAP has the lowest loss in both regimes"),
         ([ranking(["soap", "muon"], [1, 1], ratio) for ratio in (1.0, 2.0, 4.0)],
-         "muon and soap tie for the lowest loss in all 3 regimes"),
+         "Muon and SOAP tie for the lowest loss in all 3 regimes"),
         ([ranking(["soap", "muon"], [1, 2]), ranking(["muon", "soap"], [1, 2], 2.0)],
-         "No optimizer is best everywhere: muon leads or ties in 1 of 2 regimes and soap in 1"),
+         "No optimizer is best everywhere: Muon leads or ties in 1 of 2 regimes and SOAP in 1"),
         ([ranking(["soap", "muon"], [1, 2]), ranking(["muon", "soap"], [1, 1], 2.0)],
-         "soap is in the leading group in both regimes: alone in 1, tied with muon in 1"),
+         "SOAP is in the leading group in both regimes: alone in 1, tied with Muon in 1"),
         ([ranking(["soap", "muon", "kron"], [1, 1, 2]), ranking(["muon", "soap", "kron"], [1, 1, 1], 2.0)],
-         "muon and soap tie for the lowest loss in both regimes, with kron in 1"),
+         "Muon and SOAP tie for the lowest loss in both regimes, with Kron in 1"),
         ([ranking(["soap", "muon"], [1, 2]), ranking(["soap", "muon"], None, 2.0)],
-         "soap has the lowest loss in the one regime with several optimizers and known noise"),
+         "SOAP has the lowest loss in the one regime with several optimizers and known noise"),
         ([ranking(["soap", "muon"], None), ranking(["muon", "soap"], None, 2.0)],
-         "Lowest loss measured, the noise being unknown: muon in 1, soap in 1 of 2 regimes"),
+         "Lowest loss measured, the noise being unknown: Muon in 1, SOAP in 1 of 2 regimes"),
     ],
 )  # fmt: skip
 def test_the_headline_names_groups_and_never_a_winner_that_is_none(rankings, headline):
@@ -96,7 +96,7 @@ def test_the_grid_has_a_row_per_scale_and_says_what_it_leaves_out():
     rankings = [ranking(["soap", "muon"], [1, 2], float(ratio), scale) for scale in ("300m", "130m")
                 for ratio in range(1, MOST_COLUMNS + 3)]  # fmt: skip
     found = grid(answered(*rankings), ("130m", "300m"))
-    assert [name for name, _ in found.rows] == ["130m", "300m"]
+    assert [name for name, _ in found.rows] == ["130M", "300M"]
     assert len(found.columns) == MOST_COLUMNS
     assert found.hidden == 4
     assert found.columns[0] == "1x" and found.columns[-1] == f"{MOST_COLUMNS + 2}x"
@@ -110,7 +110,7 @@ def test_regimes_without_a_result_are_empty_places():
 
 def test_corpora_are_named_only_where_there_are_several():
     two = answered(ranking(["soap", "muon"], [1, 2]), ranking(["soap", "muon"], [1, 2], corpus="other"))
-    assert [name for name, _ in grid(two, ("130m",)).rows] == ["130m", "other 130m"]
+    assert [name for name, _ in grid(two, ("130m",)).rows] == ["130M", "other 130M"]
 
 
 def test_without_noise_the_lowest_is_named_as_that():

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from report_rows import table_rows
 
+from tuneopt.analysis.names import optimizer_name, place_name
 from tuneopt.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[test]'")
@@ -38,10 +39,12 @@ OVERLAPS = """
     return found;
   };
   const plots = Array.from(document.querySelectorAll(".plot"));
-  const words = (plot) => Array.from(plot.querySelectorAll("svg text"));
+  const shown = (node) => node.getBoundingClientRect().width > 0;
+  const words = (plot) => Array.from(plot.querySelectorAll("svg text")).filter(shown);
   return {
-    undrawn: plots.filter((plot) => !plot.querySelector("svg.main-svg")).map((plot) => plot.dataset.figure),
-    headings: overlaps(Array.from(document.querySelectorAll("h1, h2, h3, .reading, .tools")), 1),
+    undrawn: plots.filter((plot) => Array.from(plot.querySelectorAll("svg")).filter(shown).length !== 1)
+      .map((plot) => plot.dataset.figure),
+    headings: overlaps(Array.from(document.querySelectorAll("h1, h2, h3, .reading, .tools, .above")), 1),
     labels: plots.flatMap((plot) => overlaps(words(plot), 2).map((pair) => [plot.dataset.figure, ...pair])),
     cut: plots.flatMap((plot) => {
       const frame = plot.getBoundingClientRect();
@@ -134,45 +137,97 @@ def test_the_first_screen_says_what_the_json_says(visit, reports, name):
     shown = page.locator("#statements p").all_inner_texts()
     assert shown == document["answer"]["sentences"]
     cells = [" ".join(text.split()) for text in page.locator(".answer td:not(.none)").all_inner_texts()]
-    expected = [" ".join([", ".join(place["leaders"]), place["speedup"], place["interval"]]).strip()
-                for place in document["answer"]["places"]]  # fmt: skip
+    names = [", ".join(map(optimizer_name, place["leaders"])) for place in document["answer"]["places"]]
+    expected = [" ".join([who, place["speedup"], place["interval"]]).strip()
+                for who, place in zip(names, document["answer"]["places"], strict=True)]  # fmt: skip
     assert sorted(cells) == sorted(" ".join(text.split()) for text in expected)
 
 
-def test_the_legend_hides_and_shows_an_optimizer(visit):
-    page = visit("full")
-    state = "document.querySelector('#against-scale .plot').data.filter((t) => t.name === 'muon').map((t) => t.visible)"
-    assert page.evaluate(state) == [None]
-    entry = page.locator("#against-scale .legend .traces", has_text="muon").locator(".legendtoggle")
-    entry.click()
-    page.wait_for_timeout(600)
-    assert page.evaluate(state) == ["legendonly"]
-    entry.click()
-    page.wait_for_timeout(600)
-    assert page.evaluate(state) == [True]
+DIM = """
+(name) => Array.from(document.querySelectorAll("#speedup-by-ratio svg.wide g[data-s]"))
+  .filter((group) => (group.dataset.s === name) === group.classList.contains("dim")).map((group) => group.dataset.s)
+"""
+
+
+def test_a_click_on_a_name_brings_its_line_to_the_front_and_a_second_one_lets_go(visit):
+    page = visit("published")
+    label = page.locator("#speedup-by-ratio svg.wide text", has_text="MARS").first
+    label.click()
+    page.mouse.move(5, 5)
+    assert page.evaluate(DIM, "mars") == []
+    label.click()
+    page.mouse.move(5, 5)
+    assert page.locator("#speedup-by-ratio .dim").count() == 0
+
+
+def test_a_mark_says_its_name_and_numbers_to_the_pointer(visit, reports):
+    page, document = visit("published"), reports["published"][1]
+    mark = page.locator("#speedup-by-ratio svg.wide g[data-s=muon] circle").first
+    mark.hover()
+    words = page.inner_text(".tip")
+    row = next(row for row in document["speedups"] if (row["optimizer"], row["scale"], row["ratio"])
+               == ("muon", "130m", 1.0))  # fmt: skip
+    assert words.startswith(f"Muon at 130M/1x: {row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
+    page.mouse.move(5, 5)
+    assert page.locator(".tip").is_hidden()
+
+
+def test_both_figures_that_people_come_for_begin_within_two_screens(visit):
+    page = visit("published", 1440)
+    for key in ("speedup-by-ratio", "flips-by-ratio"):
+        assert page.locator(f"#{key} svg.wide").bounding_box()["y"] < 2 * 900 - 60
+    assert page.evaluate("document.documentElement.scrollHeight") < 6 * 900
+
+
+def test_tables_sort_by_their_heads_and_are_filtered_by_words(visit):
+    page = visit("published")
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    table = page.locator("table.data[data-name=Speedups]")
+    table.locator("th", has_text="speedup").click()
+    table.locator("th", has_text="speedup").click()
+    values = [float(text) for text in table.locator("tbody tr td:nth-child(4)").all_inner_texts()]
+    assert values == sorted(values, reverse=True) and len(values) == 114
+    page.locator("input[aria-label='Filter: Speedups']").fill("muon 130m")
+    rows = [row for row in table.locator("tbody tr").all() if row.is_visible()]
+    assert len(rows) == 4
+    with page.expect_download() as started:
+        page.locator("button[data-table=speedups]").click()
+    lines = started.value.path().read_text().splitlines()
+    assert len(lines) == 5 and lines[1].split(",")[1] == "Muon"
+
+
+def test_without_javascript_every_figure_is_there(chromium, reports):
+    context = chromium.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(reports["published"][0].as_uri())
+    assert page.locator("#speedup-by-ratio svg.wide").is_visible()
+    assert page.locator("#flips-by-ratio svg.wide").is_visible()
+    titles = page.locator("#speedup-by-ratio svg.wide title").all_text_contents()
+    assert any("Muon at 130M/1x" in title for title in titles)
+    context.close()
 
 
 def test_a_hostile_name_stays_text_everywhere(visit, reports):
     page = visit("hostile", 390, folds=True)
     seen = page.evaluate(OVERLAPS)
     assert (seen["undrawn"], seen["tooWide"]) == ([], 0)
-    assert page.locator("body img:not(.still)").count() == 0
+    assert page.locator("body img").count() == 0
     assert page.locator("b", has_text="soap").count() == 0
     assert HOSTILE in page.inner_text(".answer")
-    legend = page.locator("#against-scale .legendtext").all_text_contents()
-    assert HOSTILE in legend
-    assert "</script><b>soap</b>" in legend
+    names = page.locator("#speedup-by-ratio svg.narrow text").all_text_contents()
+    assert any(HOSTILE.startswith(name.rstrip("\u2026")) and len(name) > 5 for name in names)
+    assert any("</script><b>soap</b>".startswith(name.rstrip("\u2026")) and len(name) > 5 for name in names)
     assert HOSTILE in json.dumps(reports["hostile"][1])
 
 
 def test_the_data_of_a_figure_comes_as_csv(visit, reports):
-    page, document = visit("full"), reports["full"][1]
+    page, document = visit("full", folds=True), reports["full"][1]
     with page.expect_download() as started:
         page.click("#speedups button[data-csv]")
     assert started.value.suggested_filename == "speedups.csv"
     rows = list(csv.DictReader(io.StringIO(started.value.path().read_text())))
     found = {(row["regime"], row["optimizer"]): float(row["speedup"]) for row in rows}
-    expected = {(f"{row['scale']}/{row['ratio']:g}x", row["optimizer"]): row["speedup"]
+    expected = {(place_name(row["scale"], row["ratio"]), row["optimizer"]): row["speedup"]
                 for row in document["speedups"] if row["optimizer"] != "adamw"}  # fmt: skip
     assert found == pytest.approx(expected, rel=1e-6)
 
@@ -190,16 +245,20 @@ def test_the_keyboard_reaches_the_content_the_folds_and_the_figures(visit):
     assert page.evaluate("Array.from(document.querySelectorAll('.plot, .scroll, pre')).every((e) => e.tabIndex === 0)")
 
 
-def test_paper_gets_a_still_image_of_every_figure(visit, tmp_path):
-    page = visit("full", scheme="dark")
-    figures = page.locator("figure").count()
-    stills = page.locator("img.still")
-    assert stills.count() == figures > 10
-    assert not stills.first.is_visible()
+def test_paper_gets_every_figure_of_an_open_chapter_in_dark_ink(visit, tmp_path):
+    page = visit("published", scheme="dark")
     page.emulate_media(media="print")
-    assert stills.first.is_visible()
-    assert not page.locator(".plot").first.is_visible()
-    assert all(page.evaluate("Array.from(document.querySelectorAll('img.still')).map((i) => i.naturalWidth > 600)"))
-    target = tmp_path / "full.pdf"
+    assert page.locator("#speedup-by-ratio svg.wide").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('.plot svg')).fill") == "rgb(0, 0, 0)"
+    target = tmp_path / "published.pdf"
     page.pdf(path=target)
-    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", target.read_bytes())) <= 40
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", target.read_bytes())) <= 12
+
+
+def test_an_image_of_a_figure_comes_as_svg_that_stands_alone(visit):
+    page = visit("published", scheme="dark")
+    with page.expect_download() as started:
+        page.click("#speedup-by-ratio button[data-image]")
+    text = started.value.path().read_text()
+    assert text.startswith("<svg") and 'xmlns="http://www.w3.org/2000/svg"' in text and "#1b1f24" in text

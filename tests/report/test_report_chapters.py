@@ -8,6 +8,7 @@ from tuneopt import analysis
 from tuneopt.report.blocks import figures_of
 from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup
 from tuneopt.report.compare import compare
+from tuneopt.report.figures.speedups import measured
 from tuneopt.report.page import build_page
 from tuneopt.report.sources import gather
 
@@ -32,32 +33,39 @@ def test_a_full_table_fills_every_chapter(table):
     material = gather(results=table)
     page = build_page(material, compare(material))
     assert [chapter.anchor for chapter in page.chapters] == [
-        "speedup", "ranking", "flips", "fairness", "sensitivity", "cost"
+        "speedup", "flips", "ranking", "fairness", "cost", "sensitivity", "details"
     ]  # fmt: skip
     assert page.missing == ()
     found = [figure.key for figure in page.all_figures]
     assert len(found) == len(set(found))
-    assert {"against-scale", "speedups", "laws", "joint", "residuals", "distances", "losses", "training", "undertuned",
+    assert {"guide", "speedup-by-ratio", "speedup-by-size", "flips-by-ratio", "flips-by-size", "speedups", "laws",
+            "joint", "residuals", "distances", "losses", "training", "undertuned",
             "regrets", "pareto"} <= set(found)  # fmt: skip
 
 
-def test_the_bands_count_every_speedup(published):
-    chapter = speedup.chapter(published)
-    rows = table_of(chapter, "Bands").rows
-    assert [row[0] for row in rows] == ["130m", "300m", "520m"]
+def test_the_first_two_chapters_begin_with_the_figures_that_people_come_for(published):
+    first, second = speedup.chapter(published), flips.chapter(published)
+    assert [figure.key for figure in first.shown_first] == ["speedup-by-ratio", "speedup-by-size"]
+    assert [figure.key for figure in second.shown_first] == ["flips-by-ratio"]
+
+
+def test_every_speedup_is_counted_and_listed(published):
+    chapter = speedup.details(published)
     rivals = [each for each in published.analysis.speedups if each.optimizer != "adamw"]
-    assert sum(int(cell) for row in rows for cell in row[1:4]) == len(rivals) == 114
-    inside = sum(1 <= each.speedup <= 1.4 for each in rivals)
-    assert f"{inside} lie between 1.0 and 1.4" in chapter.lead[0]
-    assert "muon at 130m/1x: 1.42" in chapter.lead[0]
+    assert len(table_of(chapter, "Speedups").rows) == len(rivals) == 114
+    above = sum(each.low is not None and each.low > 1 for each in rivals)
+    assert f"Of 114 speedups over AdamW, {above} are above 1" in chapter.lead[0]
+    known = max((each for each in rivals if measured(each)), key=lambda each: each.speedup)
+    assert f"The largest that was measured is {known.speedup:.2f}" in chapter.lead[0]
 
 
 def test_the_joint_fit_stands_beside_the_speedups_with_its_residuals(published):
-    chapter = speedup.chapter(published)
+    chapter = speedup.details(published)
     assert {"joint", "residuals"} <= set(keys(chapter))
     first = published.analysis.joint[0]
-    assert f"{first.rms:.4f} nats" in chapter.lead[1]
-    assert ("too simple" in chapter.lead[1]) == ("misfit" in first.flags)
+    (words,) = [part.sentences[0] for block in chapter.blocks for part in block.blocks if part.kind == "prose"]
+    assert f"{first.rms:.4f} nats" in words
+    assert ("too simple" in words) == ("misfit" in first.flags)
 
 
 def test_without_a_baseline_the_chapter_says_what_a_speedup_needs(tmp_path):
@@ -66,7 +74,7 @@ def test_without_a_baseline_the_chapter_says_what_a_speedup_needs(tmp_path):
                     '{"optimizer": "b", "scale": "130m", "ratio": 1, "loss": 3.2}]')  # fmt: skip
     chapter = speedup.chapter(compare(gather(results=path)))
     assert chapter.blocks == ()
-    assert "needs adamw at two ratios" in chapter.lead[0]
+    assert "needs AdamW at two ratios" in chapter.lead[0]
 
 
 def test_a_table_of_one_seed_each_has_residuals_without_a_band_of_noise(tmp_path):
@@ -75,7 +83,7 @@ def test_a_table_of_one_seed_each_has_residuals_without_a_band_of_noise(tmp_path
             for name, lower in (("adamw", 0.0), ("muon", 0.02)) for ratio, loss in losses.items()]  # fmt: skip
     path = tmp_path / "r.json"
     path.write_text(json.dumps(rows))
-    residuals = [figure for figure in figures_of(speedup.chapter(compare(gather(results=path))).blocks)
+    residuals = [figure for figure in figures_of(speedup.details(compare(gather(results=path))).blocks)
                  if figure.key == "residuals"]  # fmt: skip
     assert residuals and "noise" not in residuals[0].reading
     assert all(shape["type"] != "rect" or shape["xref"] == "paper" for shape in residuals[0].plot["layout"]["shapes"])

@@ -43,7 +43,7 @@ def test_an_unconfirmed_winner_is_not_replaced_by_its_better_measured_start(tmp_
 
 def test_the_first_screen_names_groups_and_speedups(comparison):
     found = answer(comparison.document)
-    assert found.headline == "soap has the lowest loss in both regimes with several optimizers"
+    assert found.headline == "SOAP has the lowest loss in both regimes with several optimizers"
     assert [(place.ratio, place.leaders) for place in found.places] == [(1.0, ("soap",)), (4.0, ("soap",))]
     assert [bool(place.interval) for place in found.places] == [True, True]
 
@@ -56,7 +56,7 @@ def test_ties_are_named_as_ties(tmp_path):
     ranking = next(iter(comparison.rankings.values()))
     headline = answer(comparison.document).headline
     assert ranking["tie_groups"] == [1, 1]
-    assert headline == "muon and soap tie for the lowest loss at nano-65k/1x"
+    assert headline == "Muon and SOAP tie for the lowest loss at nano-65k/1x"
 
 
 def test_tables_agree_with_the_document(study, comparison):

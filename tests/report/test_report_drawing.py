@@ -199,12 +199,12 @@ def test_an_interval_that_is_open_above_ends_in_an_arrow_at_the_edge():
     assert bars[1]["marker"]["symbol"][1] == "line-ns"
 
 
-def test_the_band_of_the_study_is_shown_and_hollow_marks_are_interpolated():
-    points = (SpeedupPoint("soap", 1.5, None, None, ("interpolated",)),)
+@pytest.mark.parametrize("flag", ["interpolated", "extrapolated", "lower bound"])
+def test_open_marks_are_not_measured(flag):
+    points = (SpeedupPoint("soap", 1.5, None, None, (flag,)), SpeedupPoint("soap", 1.4, None, None, ()))
     drawing = draw_speedups(SpeedupsInfo("adamw", 0.9, (("1x", points),), 1)).plain()
-    assert any((shape.get("x0"), shape.get("x1")) == (1.0, 1.4) for shape in drawing["layout"]["shapes"])
     marks = [trace for trace in drawing["data"] if "hovertemplate" in trace]
-    assert marks[0]["marker"]["symbol"] == [look("soap").symbol + "-open"]
+    assert marks[0]["marker"]["symbol"] == [look("soap").symbol + "-open", look("soap").symbol]
 
 
 def test_no_figures_make_an_empty_bundle_and_the_same_ones_the_same():

@@ -11,10 +11,12 @@ from tuneopt.analysis.fairness import Transfer, Undertuned
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.report.drawing import LONGEST, shortened
-from tuneopt.report.figures.against import MOST_PLACES, Spot, against_scale_info, draw_against_scale, places_of
+from tuneopt.report.figures.against import Spot, places_of
 from tuneopt.report.figures.costs import draw_pareto, pareto_info
 from tuneopt.report.figures.fairness import draw_transfer, draw_undertuned, transfer_infos, undertuned_info
+from tuneopt.report.figures.savings import MOST_PANELS, draw_savings, savings_info
 from tuneopt.report.palette import hollow
+from tuneopt.report.panels import spread_out
 
 
 def speedup(optimizer, scale, ratio, value, flags=()):
@@ -32,27 +34,63 @@ def test_every_place_has_its_own_spot_and_groups_stay_together(pairs):
     assert len([1 for one, other in pairwise(order) if one != other]) == len(set(order)) - 1
 
 
-def test_speedups_are_drawn_by_ratio_then_scale_and_doubtful_ones_hollow():
-    rows = [speedup("muon", "130m", 1.0, 1.4), speedup("muon", "300m", 1.0, 1.3, ["interpolated"]),
-            speedup("adamw", "130m", 1.0, 1.0), speedup("muon", "130m", 2.0, 1.2)]  # fmt: skip
-    info = against_scale_info(rows, ("130m", "300m"), "adamw", 0.9)
-    assert [(each.regime.scale, each.speedup) for each in info.speedups] == [("130m", 1.4), ("300m", 1.3)]
-    plain = draw_against_scale(info).plain()
-    marks = next(trace for trace in plain["data"] if trace["mode"] == "markers")
-    assert marks["marker"]["symbol"] == ["square", hollow("square")]
-    assert marks["y"] == [1.4, 1.3]
-    assert plain["layout"]["xaxis"]["ticktext"] == ["130m", "300m"]
+def test_a_panel_for_each_size_has_its_ratios_in_order_and_open_marks_where_nothing_was_measured():
+    rows = [speedup("muon", "130m", 2.0, 1.2, ["extrapolated"]), speedup("muon", "130m", 1.0, 1.4),
+            speedup("muon", "300m", 1.0, 1.3), speedup("muon", "300m", 2.0, 1.15),
+            speedup("adamw", "130m", 1.0, 1.0)]  # fmt: skip
+    info = savings_info(rows, ("130m", "300m"), "ratio", "adamw", 0.9)
+    assert [title for title, _ in info.panels] == ["130M", "300M"]
+    plain = draw_savings(info).plain()
+    marks = [trace for trace in plain["data"] if trace["mode"] == "markers"]
+    assert [trace["y"] for trace in marks] == [[1.4, 1.2], [1.3, 1.15]]
+    assert marks[0]["marker"]["symbol"] == ["circle", hollow("circle")]
+    assert plain["layout"]["xaxis"]["ticktext"] == ["1x", "2x"]
+    assert "1 of 4 extrapolated" in info.title
+
+
+def test_the_title_names_who_saves_tokens_everywhere_and_nobody_else():
+    rows = [speedup(name, "130m", ratio, value) for name, values in {"muon": (1.4, 1.3), "lion": (1.2, 1.05)}.items()
+            for ratio, value in zip((1.0, 2.0), values, strict=True)]  # fmt: skip
+    title = savings_info(rows, ("130m",), "ratio", "adamw", 0.9).title
+    assert title == "Muon saves tokens over AdamW at every size and ratio"
+    title = savings_info(rows[2:], ("130m",), "ratio", "adamw", 0.9).title
+    assert (
+        title == "1 of 2 speedups over AdamW are above 1 beyond noise; the largest measured is Lion's 1.20 at 130M/1x"
+    )
+
+
+def test_a_fall_with_size_is_told_only_where_intervals_part():
+    def info(last):
+        rows = [speedup("muon", scale, ratio, value) for ratio in (1.0, 2.0)
+                for scale, value in (("130m", 1.5), ("520m", last))]  # fmt: skip
+        return savings_info(rows, ("130m", "520m"), "size", "adamw", 0.9)
+
+    assert info(1.2).title == "Muon's speedup falls from 130M to 520M at every ratio, beyond its intervals"
+    assert info(1.45).title == "Muon's speedup does not change beyond its intervals from 130M to 520M"
 
 
 def test_one_scale_is_no_function_of_scale():
-    assert against_scale_info([speedup("muon", "130m", 1.0, 1.4)], ("130m",), "adamw", 0.9) is None
+    assert savings_info([speedup("muon", "130m", 1.0, 1.4)], ("130m",), "size", "adamw", 0.9) is None
 
 
-def test_many_ratios_are_thinned_and_that_is_said():
-    rows = [speedup("muon", scale, float(ratio), 1.2) for ratio in range(1, 41) for scale in ("130m", "300m")]
-    info = against_scale_info(rows, ("130m", "300m"), "adamw", 0.9)
-    assert len(info.speedups) <= MOST_PLACES
-    assert f"{info.ratios} of 40 ratios being drawn" in info.reading
+def test_many_sizes_are_thinned_and_that_is_said():
+    scales = tuple(f"{number}m" for number in range(1, 41))
+    rows = [speedup("muon", scale, ratio, 1.2) for scale in scales for ratio in (1.0, 2.0)]
+    info = savings_info(rows, scales, "ratio", "adamw", 0.9)
+    assert len(info.panels) == MOST_PANELS
+    assert f"({MOST_PANELS} of 40 panels are drawn)" in info.reading
+
+
+@given(st.lists(st.floats(0, 100), max_size=30), st.floats(0.1, 12))
+def test_names_at_the_ends_of_lines_keep_their_order_and_their_distance(wanted, gap):
+    wanted = sorted(wanted)
+    places = spread_out(wanted, gap, 0.0, 100.0)
+    room = min(gap, 100 / max(len(wanted) - 1, 1))
+    assert len(places) == len(wanted)
+    assert all(other - one >= room - 1e-6 for one, other in pairwise(places))
+    assert all(-1e-6 <= place <= 100 + 1e-6 for place in places)
+    if all(other - one >= gap for one, other in pairwise(wanted)):
+        assert places == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize(("symbol", "outline"), [("circle", "circle-open"), ("circle-dot", "circle-open-dot")])

@@ -42,7 +42,7 @@ def test_the_published_study_needs_no_file(published):
     found = {(row["optimizer"], row["scale"], row["ratio"]): row for row in published.document["speedups"]}
     for key, speedup in EXPECTED.items():
         assert found[key]["speedup"] == pytest.approx(speedup, abs=0.01)
-    assert published.label(next(iter(published.rankings))) == "130m/1x"
+    assert published.label(next(iter(published.rankings))) == "130M/1x"
 
 
 @pytest.mark.parametrize("kind", [".csv", ".json", ".jsonl", ".parquet"])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuneopt.analysis.names import optimizer_name, place_name, scale_name
 from tuneopt.report.drawing import spread
 from tuneopt.report.figures.speedups import LESS_THAN_A_LAW
 from tuneopt.report.palette import position
@@ -121,30 +122,31 @@ def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
     counts = _counts(known or places)
     if not known:
         if len(places) == 1:
-            where = f"at {places[0].scale}/{places[0].ratio:g}x"
-            return f"{places[0].lowest} has the lowest loss measured {where}, the noise being unknown"
-        first = ", ".join(f"{name} in {count}" for name, count in counts[:NAMED])
+            where = f"at {place_name(places[0].scale, places[0].ratio)}"
+            return f"{optimizer_name(places[0].lowest)} has the lowest loss measured {where}, the noise being unknown"
+        first = ", ".join(f"{optimizer_name(name)} in {count}" for name, count in counts[:NAMED])
         return f"Lowest loss measured, the noise being unknown: {first} of {len(places)} regimes"
     where = {1: "in the one regime", 2: "in both regimes"}.get(len(known), f"in all {len(known)} regimes")
     if len(places) == 1:
-        where = f"at {places[0].scale}/{places[0].ratio:g}x"
+        where = f"at {place_name(places[0].scale, places[0].ratio)}"
     elif len(known) < len(places):
         where += " with several optimizers and known noise"
     elif len(known) < regimes:
         where += " with several optimizers"
     if len({frozenset(place.leaders) for place in known}) == 1:
         names = sorted(known[0].leaders, key=position)
-        return f"{listed(names)} {'tie for' if len(names) > 1 else 'has'} the lowest loss {where}"
+        return f"{listed(map(optimizer_name, names))} {'tie for' if len(names) > 1 else 'has'} the lowest loss {where}"
     always = [name for name, count in counts if count == len(known)]
-    others = [f"{name} in {count}" for name, count in counts if name not in always]
+    others = [f"{optimizer_name(name)} in {count}" for name, count in counts if name not in always]
     if not always:
-        first = f"{counts[0][0]} leads or ties in {counts[0][1]} of {len(known)} regimes"
+        first = f"{optimizer_name(counts[0][0])} leads or ties in {counts[0][1]} of {len(known)} regimes"
         return f"No optimizer is best everywhere: {listed([first, *others[1:NAMED]])}"
     if len(always) > 1:
-        return f"{listed(sorted(always, key=position))} tie for the lowest loss {where}, with {listed(others[:NAMED])}"
+        who = listed(map(optimizer_name, sorted(always, key=position)))
+        return f"{who} tie for the lowest loss {where}, with {listed(others[:NAMED])}"
     alone = sum(len(place.leaders) == 1 for place in known)
     first = f"alone in {alone}, " if alone else ""
-    return f"{always[0]} is in the leading group {where}: {first}tied with {listed(others[:NAMED])}"
+    return f"{optimizer_name(always[0])} is in the leading group {where}: {first}tied with {listed(others[:NAMED])}"
 
 
 def _counts(places: Sequence[Place]) -> list[tuple[str, int]]:
@@ -165,7 +167,7 @@ def grid(answered: Answer, scales: Sequence[str]) -> Grid:
     shown = [ratios[at] for at in spread(len(ratios), MOST_COLUMNS)]
     drawn = []
     for corpus, scale in [rows[at] for at in spread(len(rows), MOST_ROWS)]:
-        name = f"{corpus} {scale}".strip() if several else scale
+        name = f"{corpus} {scale_name(scale)}".strip() if several else scale_name(scale)
         drawn.append((name, tuple(by_regime.get((corpus, scale, ratio)) for ratio in shown)))
     here = sum(place is not None for _, own in drawn for place in own)
     return Grid(tuple(f"{ratio:g}x" for ratio in shown), tuple(drawn), len(answered.places) - here)

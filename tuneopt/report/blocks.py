@@ -11,9 +11,11 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, ClassVar, TypeVar
 
 from tuneopt.report.drawing import Drawing
+from tuneopt.report.panels import NARROW, WIDE, Panels
 
 Cell = str | int | float | bool | None
 
@@ -56,25 +58,33 @@ InfoT = TypeVar("InfoT", bound=Info)
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as the page takes it in: texts, the drawing as plotly's plain data, and the data as CSV text."""
+    """A figure as the page takes it in: texts, the drawing as plotly's plain data, and the data as CSV text.
+
+    ``plot`` is laid out for a screen, where the figure is ``width`` pixels wide, and ``phone`` for a phone.
+    """
 
     key: str
     title: str
     reading: str
     plot: Mapping[str, Any]
-    height: int
+    phone: Mapping[str, Any]
     csv: str
+    width: int = WIDE
 
     kind: ClassVar[str] = "figure"
 
     @classmethod
-    def of(cls, key: str, info: InfoT, draw: Callable[[InfoT], Drawing]) -> Figure:
+    def of(cls, key: str, info: InfoT, draw: Callable[[InfoT], Drawing | Panels], width: int = WIDE) -> Figure:
         """A figure from its info and its drawer; ``key`` is unique on the page."""
-        plain = draw(info).plain()
-        return cls(key, info.title, info.reading, plain, plain["layout"]["height"], csv_text(*info.data()))
+        drawn = draw(info)
+        if isinstance(drawn, Panels):
+            plot, phone = drawn.plain(width), drawn.plain(NARROW)
+        else:
+            plot = phone = drawn.plain()
+        return cls(key, info.title, info.reading, plot, phone, csv_text(*info.data()), width)
 
     @classmethod
-    def all(cls, key: str, infos: Sequence[InfoT | None], draw: Callable[[InfoT], Drawing]) -> list[Figure]:
+    def all(cls, key: str, infos: Sequence[InfoT | None], draw: Callable[[InfoT], Drawing | Panels]) -> list[Figure]:
         """The figures of the infos that there are; the second and later ones get a number behind ``key``."""
         known = [info for info in infos if info is not None]
         return [cls.of(f"{key}-{number}" if number else key, info, draw) for number, info in enumerate(known)]
@@ -177,6 +187,11 @@ class Chapter:
     title: str
     lead: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
+
+    @property
+    def shown_first(self) -> tuple[Figure, ...]:
+        """The figures that the chapter begins with: their titles are its findings, so its sentences come after."""
+        return tuple(takewhile(lambda block: isinstance(block, Figure), self.blocks))  # type: ignore[arg-type]
 
 
 def figures_of(blocks: Sequence[Block]) -> Iterator[Figure]:

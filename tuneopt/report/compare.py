@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneopt.analysis.document import document
+from tuneopt.analysis.names import place_name
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.study import Analysis, analyse, baseline_of
 from tuneopt.analysis.winner import Winner
@@ -28,8 +29,8 @@ class Comparison:
     regimes: Mapping[str, RegimeKey]
 
     def label(self, regime: RegimeKey) -> str:
-        """A regime in short; with its corpus only where there are several."""
-        return regime.label if self.several_corpora else regime._replace(corpus="").label
+        """A regime in short, as people read it; with its corpus only where there are several."""
+        return place_name(regime.scale, regime.ratio, regime.corpus if self.several_corpora else "")
 
     @cached_property
     def several_corpora(self) -> bool:
@@ -55,6 +56,15 @@ class Comparison:
     def optimizers(self) -> tuple[str, ...]:
         """The optimizers that have a result, in the palette's order."""
         return tuple(sorted({winner.optimizer for winner in self.analysis.winners}, key=position))
+
+    @cached_property
+    def best_first(self) -> tuple[str, ...]:
+        """The optimizers by their mean place over the regimes that they were run in, each place over the regime's."""
+        places: dict[str, list[float]] = {}
+        for ranking in self.analysis.rankings:
+            for place, name in enumerate(ranking.order):
+                places.setdefault(name, []).append(place / len(ranking.order))
+        return tuple(sorted(places, key=lambda name: (sum(places[name]) / len(places[name]), position(name))))
 
     @cached_property
     def scales(self) -> tuple[str, ...]:

@@ -36,6 +36,9 @@ LONGEST = 22
 MOST_ROWS = 120
 """Rows that one figure draws: more are unreadable, and drawing them takes a browser seconds."""
 
+LETTER = 6.4
+"""Pixels of a letter of a label, on average."""
+
 _STRIPE = "rgba(128,134,145,0.06)"
 
 _HOVER = "%{text}<extra></extra>"
@@ -133,6 +136,14 @@ class Drawing:
         """Add horizontal bars of (start, end, row), such as intervals: paler than the marks that lie on them."""
         self.lines([((start, row), (end, row)) for start, end, row in ends], colour, width, opacity=opacity)
 
+    def ribbon(self, lower: Sequence[tuple[float, float]], upper: Sequence[tuple[float, float]], colour: str) -> None:
+        """Add the area between two lines of (x, y) points, such as an interval along a curve."""
+        edge = [*upper, *reversed(lower)]
+        self.scatter(
+            x=[x for x, _ in edge], y=[y for _, y in edge], mode="lines", fill="toself", fillcolor=colour,
+            line={"width": 0, "color": colour}, opacity=0.13, hoverinfo="skip", showlegend=False,
+        )  # fmt: skip
+
     def grid(
         self,
         columns: Sequence[str],
@@ -182,6 +193,10 @@ class Drawing:
     def stripe(self, start: float, end: float) -> None:
         """Shade a range of rows, barely."""
         self._rectangle(xref="paper", x0=0, x1=1, y0=start, y1=end, fillcolor=_STRIPE)
+
+    def bar(self, x: float, start: float, end: float, half: float, colour: str) -> None:
+        """Shade a range of the vertical axis at one place of the horizontal one, ``half`` to each side of it."""
+        self._rectangle(x0=x - half, x1=x + half, y0=start, y1=end, fillcolor=colour)
 
     def rule(self, x: float, colour: str = MUTED, dash: str = "solid") -> None:
         """Draw a thin vertical line under everything."""

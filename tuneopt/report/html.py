@@ -1,9 +1,12 @@
-"""The page as one HTML text: styles, scripts and plotly.js are inlined, and nothing is fetched.
+"""The page as one HTML text: styles, script and pictures are inlined, and nothing is fetched.
 
-Text reaches the page through Jinja2's autoescape, and the figures' data and plotly.js compressed in base64, whose
-letters cannot end a script; a study of 10,000 trials would be three times as large without. Besides, a content
-security policy allows this page's own script and plotly.js by their hashes, no other script and no connection: markup
-that slipped through would still not run.
+Every figure is a picture in the page (SVG), which a browser shows with the text around it, without a script, in a mail
+and on paper. The script adds what a picture has not: names under the pointer, one line brought to the front, tables
+that sort, and downloads.
+
+Text reaches the page through Jinja2's autoescape or is escaped where a picture is written, and the figures' data
+compressed in base64, whose letters cannot end a script. Besides, a content security policy allows this page's own
+script by its hash, no other script and no connection: markup that slipped through would still not run.
 """
 
 from __future__ import annotations
@@ -19,9 +22,14 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.report.blocks import Figure
 from tuneopt.report.page import Page
 from tuneopt.report.palette import look
+from tuneopt.report.panels import NARROW
+from tuneopt.report.picture import picture
+from tuneopt.report.svg import svg
+from tuneopt.report.terms import terms
 
 
 def render(page: Page) -> str:
@@ -31,16 +39,30 @@ def render(page: Page) -> str:
     return template.render(page=page, policy=content_policy(), bundle=bundled, baseline=page.baseline, level=page.level)
 
 
+def pictures(figure: Figure) -> Markup:
+    """A figure as SVG: for a screen, and where that is wider than a phone for a phone as well."""
+    label = f"{figure.title}. {figure.reading}"
+    wide = svg(picture(figure.plot, figure.width), "wide" if figure.width > NARROW else "both", label)
+    if figure.width <= NARROW:
+        return Markup(wide)
+    return Markup(wide + svg(picture(figure.phone, NARROW), "narrow", label))
+
+
 def bundle(figures: Iterable[Figure]) -> str:
-    """Drawings and CSV texts of all figures by key: JSON, gzipped, in base64; the same data gives the same text."""
-    plain = {figure.key: {"plot": figure.plot, "csv": figure.csv} for figure in figures}
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    return pack(text)
+    """The data of all figures, CSV by key: JSON, gzipped, in base64; the same data gives the same text."""
+    return pack(json.dumps({figure.key: figure.csv for figure in figures}, separators=(",", ":")))
 
 
 def pack(text: str) -> str:
     """Text gzipped, in base64: letters that can end no script; the same text gives the same letters."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def shown(cell: str, column: str) -> str:
+    """A cell of a table as people read it: optimizers and scales by the names that their papers use."""
+    if column in ("optimizer", "led first", "leads after", "tuned for"):
+        return optimizer_name(cell)
+    return scale_name(cell) if column == "scale" else cell
 
 
 @cache
@@ -57,27 +79,12 @@ def _environment() -> Environment:
     environment.globals.update(
         styles=Markup(_template("report.css")),
         script=Markup(page_script()),
-        library=Markup(library()),
         look=look,
+        pictures=pictures,
+        terms=terms,
+        shown=shown,
     )
     return environment
-
-
-@cache
-def plotly_script() -> str:
-    """The whole of plotly.js, as the installed plotly brings it."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-@cache
-def library() -> str:
-    """plotly.js packed, a third of its size: the page's script unpacks it and runs it under its hash.
-
-    It lies behind the text of the page, so that a reader has the text before the figures are drawn.
-    """
-    return pack(plotly_script())
 
 
 @cache
@@ -87,12 +94,8 @@ def page_script() -> str:
 
 
 def content_policy() -> str:
-    """The content security policy: the two scripts by hash, inline styles, images made by the page itself.
-
-    Images are needed for the download of a figure. There is no source of anything from a network.
-    """
-    scripts = " ".join(_hash(text) for text in (plotly_script(), page_script()))
-    return f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+    """The content security policy: the page's script by its hash and inline styles; no source from a network."""
+    return f"default-src 'none'; script-src {_hash(page_script())}; style-src 'unsafe-inline'; base-uri 'none'"
 
 
 def _hash(text: str) -> str:

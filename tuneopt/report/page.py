@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.report.answer import Answer, Grid, answer, grid
 from tuneopt.report.blocks import Chapter, Figure, figures_of
 from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup
 from tuneopt.report.compare import Comparison
+from tuneopt.report.figures.laws import draw_guide, guide_info
 from tuneopt.report.section import Section, section
 from tuneopt.report.sources import Material
 from tuneopt.report.text import listed, percent_text, plural
@@ -20,6 +22,9 @@ from tuneopt.report.verdict import SweepVerdict, sweep_verdict
 
 NAMED = 4
 """Sweeps that one warning names; of more it gives the number."""
+
+GUIDE = 400
+"""Pixels of the figure that explains the word speedup, at the side of the first screen's sentences."""
 
 MOST_NAMES = 12
 """Optimizers that the line under the headline names, and half as many regimes; of more it gives the number."""
@@ -30,8 +35,8 @@ class Page:
     """All that the template needs.
 
     ``level`` is the coverage of intervals in words, ``sentences`` are the statements under the headline and
-    ``compared`` the line that says what was compared. ``missing`` are chapters that no input could fill: their leads
-    say what would.
+    ``compared`` the line that says what was compared. ``guide`` is the figure that explains the word speedup.
+    ``missing`` are chapters that no input could fill: their leads say what would.
     """
 
     title: str
@@ -41,6 +46,7 @@ class Page:
     grid: Grid | None
     sentences: tuple[str, ...]
     compared: str
+    guide: Figure | None
     warnings: tuple[str, ...]
     chapters: tuple[Chapter, ...]
     missing: tuple[Chapter, ...]
@@ -51,22 +57,24 @@ class Page:
     def all_figures(self) -> tuple[Figure, ...]:
         """Every figure in reading order."""
         parts = (*(chapter.blocks for chapter in self.chapters), *(section.blocks for section in self.sections))
-        return tuple(figure for blocks in parts for figure in figures_of(blocks))
+        first = () if self.guide is None else (self.guide,)
+        return (*first, *(figure for blocks in parts for figure in figures_of(blocks)))
 
 
 def build_page(material: Material, comparison: Comparison) -> Page:
     """The page of a report.
 
-    Chapters come in the order in which questions are asked: by how much, who, where not, was it fair, what did it cost,
-    what matters. Where all there is is one sweep, there is nothing to compare and its verdict is the page's own.
+    Chapters come in the order in which questions are asked: by how much, where not, how sure, was it fair, what did it
+    cost, what matters. Where all there is is one sweep, there is nothing to compare and its verdict is the page's own.
     """
     study, analysis = material.study, comparison.analysis
     views = study.views if study is not None else ()
     verdicts = {view.id: sweep_verdict(view) for view in views}
     chapters: tuple[Chapter, ...] = ()
+    guide: Figure | None = None
     if len(views) == 1 and len(material.origins) == 1:
         verdict = verdicts[views[0].id]
-        title = f"{views[0].optimizer} at {views[0].label}"
+        title = f"{optimizer_name(views[0].optimizer)} at {views[0].label}"
         loss = f"{verdict.report.text} nats per token" if verdict.report else "no loss yet"
         first_screen, sentences = Answer(f"{title}: {loss}", ()), verdict.sentences
     else:
@@ -74,13 +82,16 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         sentences = tuple(statement.sentence for statement in analysis.statements)
         chapters = (
             speedup.chapter(comparison),
-            ranking.chapter(study, comparison),
             flips.chapter(comparison),
+            ranking.chapter(study, comparison),
             fairness.chapter(comparison),
+            cost.chapter(comparison),
             cost.budgets_chapter(study, comparison),
             sensitivity.chapter(comparison),
-            cost.chapter(comparison),
+            speedup.details(comparison),
         )
+        known = guide_info(analysis.laws, analysis.winners, analysis.speedups, analysis.baseline)
+        guide = None if known is None else Figure.of("guide", known, draw_guide, GUIDE)
     filled = tuple(chapter for chapter in chapters if chapter.blocks)
     return Page(
         title=title,
@@ -90,6 +101,7 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         grid=grid(first_screen, comparison.scales) if first_screen.places else None,
         sentences=sentences,
         compared=_compared(material, comparison),
+        guide=guide,
         warnings=all_warnings(material, comparison, verdicts),
         chapters=filled,
         missing=tuple(chapter for chapter in chapters if not chapter.blocks and chapter.lead),
@@ -135,6 +147,6 @@ def _compared(material: Material, comparison: Comparison) -> str:
         parts.append(f"{plural(len(study.views), 'sweep')}, {plural(trials, 'trial')}")
         names = study.optimizers if len(material.origins) == 1 else names
         regimes = regimes or list(study.regimes)
-    parts.append(listed(names) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"))
+    parts.append(listed(map(optimizer_name, names)) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"))
     parts.append(listed(regimes) if len(regimes) <= MOST_NAMES // 2 else plural(len(regimes), "regime"))
     return " \u00b7 ".join(parts)

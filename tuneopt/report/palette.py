@@ -1,4 +1,4 @@
-"""One colour and one marker for each optimizer, the same on every page.
+"""One colour and one marker for each optimizer, the same in every figure of a page.
 
 The colours were chosen by computation: each has a contrast of 3:1 or more against both page backgrounds, and the
 nearest two lie 0.075 apart in OKLab for normal, protanopic and deuteranopic vision (Machado et al. 2009). Markers
@@ -8,7 +8,12 @@ differ as well, so that no distinction rests on colour alone.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
+
+from tuneopt.analysis.names import MATRIX
 
 
 class Look(NamedTuple):
@@ -43,20 +48,71 @@ RULE = "rgba(128,134,145,0.22)"
 BAD = "#d1495b"
 """Neutral tones that read on both backgrounds, and the one for diverged trials."""
 
+CONTEXT = "#8a919b"
+"""Optimizers that are drawn for comparison only, where there are too many for a colour each."""
+
+MOST_COLOURS = 7
+"""Optimizers that have a colour each on one page; a reader cannot follow more lines at once."""
+
 _MORE = ("hourglass", "bowtie", "star-square", "star-diamond", "diamond-wide", "hexagon2", "octagon")
+
+_PAGE: ContextVar[Mapping[str, Look] | None] = ContextVar("looks of the page that is being made", default=None)
 
 
 def look(optimizer: str) -> Look:
-    """The look of an optimizer; one that is not known keeps a colour of the palette, picked by its name.
+    """The look of an optimizer on the page that is being made (`ranked`).
 
-    By its name and not by its place, so that it looks the same on every page; two unknown names may share a colour, and
-    then only seldom a symbol.
+    Without a page a known optimizer has its own look. One that is not known has a colour of the palette, picked by its
+    name; two of them may share it.
     """
+    page = _PAGE.get()
+    if page is not None and optimizer in page:
+        return page[optimizer]
     if optimizer in LOOKS:
         return LOOKS[optimizer]
     number = int.from_bytes(hashlib.sha256(optimizer.encode()).digest()[:4], "big")
     colours = [known.colour for known in LOOKS.values()]
     return Look(colours[number % len(colours)], _MORE[number % len(_MORE)])
+
+
+@contextmanager
+def ranked(names: Sequence[str], baseline: str) -> Iterator[None]:
+    """The looks of one page's optimizers, ``names`` with the best first, for as long as the context lasts.
+
+    Few optimizers all have a colour. Of many, those that the page is about have one and the others are grey: matrix
+    optimizers, and of the unknown ones the best (`MOST_COLOURS` together). No two coloured optimizers share a colour.
+    The baseline is the ink of its palette entry, whatever its name.
+    """
+    token = _PAGE.set(looks(names, baseline))
+    try:
+        yield
+    finally:
+        _PAGE.reset(token)
+
+
+def looks(names: Sequence[str], baseline: str) -> dict[str, Look]:
+    """The look of each of ``names`` (best first), by the rule of `ranked`."""
+    rivals = [name for name in dict.fromkeys(names) if name != baseline]
+    coloured = rivals
+    if len(rivals) > MOST_COLOURS:
+        known = [name for name in rivals if name in MATRIX]
+        unknown = [name for name in rivals if name not in LOOKS]
+        coloured = (known + unknown)[:MOST_COLOURS] or rivals[:MOST_COLOURS]
+    free = [own for name, own in LOOKS.items() if name not in {*coloured, "adamw"}]
+    given = {baseline: LOOKS["adamw"]}
+    for name in coloured:
+        own = LOOKS.get(name)
+        # A known name that is the palette's baseline, in a comparison against another one, needs a colour of its own.
+        given[name] = free.pop() if own is None or name == "adamw" else own
+    symbols = [own.symbol for own in LOOKS.values()] + list(_MORE)
+    for number, name in enumerate(one for one in rivals if one not in given):
+        given[name] = Look(CONTEXT, LOOKS[name].symbol if name in LOOKS else symbols[number % len(symbols)])
+    return given
+
+
+def stands_out(optimizer: str) -> bool:
+    """Whether an optimizer stands out on its page: it has a colour, and is not the baseline."""
+    return look(optimizer).colour not in (CONTEXT, LOOKS["adamw"].colour)
 
 
 def hollow(symbol: str) -> str:

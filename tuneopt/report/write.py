@@ -15,6 +15,7 @@ from tuneopt.ledger import Ledger
 from tuneopt.report.compare import Comparison, compare
 from tuneopt.report.html import render
 from tuneopt.report.page import Page, build_page
+from tuneopt.report.palette import ranked
 from tuneopt.report.sources import Material, gather
 from tuneopt.report.study import SweepView
 from tuneopt.report.verdict import certificate_state, over_seeds
@@ -45,8 +46,10 @@ def write_report(
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
     material = gather(ledger, sweeps, results, published, columns)
     comparison = compare(material, sigma=sigma, baseline=baseline, targets=targets)
-    page = build_page(material, comparison)
-    _write(path, render(page))
+    with ranked(comparison.best_first, comparison.analysis.baseline):
+        page = build_page(material, comparison)
+        text = render(page)
+    _write(path, text)
     return report_document(material, comparison, page, path)
 
 

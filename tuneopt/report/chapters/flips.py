@@ -13,12 +13,16 @@ from tuneopt.analysis.ranking import Flip
 from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.curves import draw_training, training_info
+from tuneopt.report.figures.flips import draw_flips, flips_info
 from tuneopt.report.text import NONE, listed, percent_text, plural
 
 TITLE = "Where rankings flip"
 
 MOST = 200
 """Flips that a table lists, significant ones first."""
+
+MOST_ROWS = 8
+"""Flips beyond noise that the page lists; more are folded."""
 
 MOMENTS = (0.25, 0.5, 0.75)
 """About these parts of training the table says what a cut would have thrown away: where early-stopping schedulers cut.
@@ -33,20 +37,27 @@ def chapter(comparison: Comparison) -> Chapter:
     """The flips, those within noise folded away, and what would show those that cannot be seen."""
     analysis = comparison.analysis
     lead = [_sentence(analysis.flips)]
-    blocks: list[Block] = []
+    charts = {by: flips_info(analysis.rankings, analysis.flips, comparison.scales, by, analysis.baseline)
+              for by in ("ratio", "size")}  # fmt: skip
+    figures = {by: Figure.all(f"flips-by-{by}", [info], draw_flips) for by, info in charts.items()}
+    blocks: list[Block] = [*(figures["ratio"] or figures["size"])]
     sure = [flip for flip in analysis.flips if flip.significant]
     unsure = [flip for flip in analysis.flips if not flip.significant]
     if sure:
-        blocks.append(_table("Flips that noise does not explain", sure, comparison))
+        blocks.append(_table("Flips that noise does not explain", sure, comparison).folded(MOST_ROWS))
+    if figures["ratio"] and figures["size"]:
+        blocks.append(Fold("Flips between model sizes", tuple(figures["size"])))
     if unsure:
         table = _table("Flips within noise", unsure, comparison)
         blocks.append(Fold(f"{plural(len(unsure), 'flip')} within noise", (table,)))
+    during: list[Block] = []
     for trials in (False, True):
         key = "training-trials" if trials else "training"
-        blocks += Figure.all(key, [training_info(analysis.orders, trials)], draw_training)
+        during += Figure.all(key, [training_info(analysis.orders, trials)], draw_training)
     cuts = _cuts(comparison)
-    if cuts.rows:
-        blocks.append(cuts.folded())
+    if during or cuts.rows:
+        blocks.append(Fold("The order during training, and what a cut would have thrown away",
+                           (*during, *([cuts] if cuts.rows else []))))  # fmt: skip
     if not analysis.orders:
         lead.append("Flips during training need the loss at several moments of each run: a ledger has it, a table may "
                     "bring it as a column curve.")  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tuneopt.report.blocks import Block, Chapter, Figure, Table
+from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison, winner_of
 from tuneopt.report.drawing import spread
 from tuneopt.report.figures.against import against_ratio_info, draw_against_ratio
@@ -18,7 +18,7 @@ from tuneopt.report.palette import position
 from tuneopt.report.study import StudyView
 from tuneopt.report.text import NONE, change_text, loss_text, plural
 
-TITLE = "Ranking and tie groups"
+TITLE = "How sure: rankings and tie groups"
 
 MOST_COLUMNS = 16
 """Regimes that the table of tie groups has room for."""
@@ -33,7 +33,8 @@ def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
     groups = _groups(comparison)
     blocks: list[Block] = [] if groups is None else [groups]
     distances = against_ratio_info(rankings, comparison.scales)
-    blocks += Figure.all("distances", [distances], draw_against_ratio)
+    if distances is not None:
+        blocks.append(Fold(distances.title, tuple(Figure.all("distances", [distances], draw_against_ratio))))
     if distances is None or sum(len(ranking.order) for ranking in rankings) <= TOGETHER:
         blocks += Figure.all("losses", [losses_info(comparison)], draw_losses)
     blocks.append(results(study, comparison).folded())

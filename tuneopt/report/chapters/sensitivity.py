@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuneopt.analysis.coordinates import CoordinateScaling
     from tuneopt.analysis.hyper_laws import HyperLaw
 
-TITLE = "Sensitivity and scaling of hyperparameters"
+TITLE = "Hyperparameters: sensitivity and scaling"
 
 MOST_VALUES = 12
 """Tuned values of a coordinate that a table spells out; the JSON has all."""
@@ -35,9 +35,9 @@ def chapter(comparison: Comparison) -> Chapter:
     analysis = comparison.analysis
     lead: list[str] = []
     regrets, laws = regrets_info(analysis.stars), exponents_info(analysis.hyper_laws, analysis.level)
-    blocks: list[Block] = [
-        *Figure.all("regrets", [regrets], draw_regrets), *Figure.all("exponents", [laws], draw_exponents)
-    ]  # fmt: skip
+    blocks: list[Block] = [*Figure.all("regrets", [regrets], draw_regrets)]
+    if laws is not None:
+        blocks.append(Fold(laws.title, tuple(Figure.all("exponents", [laws], draw_exponents))))
     if regrets is None:
         lead.append("What one wrong value costs needs stars, the runs around a best configuration: sweeps make them.")
     if laws is not None:

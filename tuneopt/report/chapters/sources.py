@@ -20,7 +20,10 @@ MOST = 2000
 """Results that the table of trials lists."""
 
 FUNCTIONS = {
-    "against-scale": "speedups",
+    "speedup-by-ratio": "speedups",
+    "speedup-by-size": "speedups",
+    "flips-by-ratio": "rankings",
+    "flips-by-size": "rankings",
     "speedups": "speedups",
     "laws": "speedups",
     "joint": "joint_factors",

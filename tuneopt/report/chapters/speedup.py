@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.analysis.speedup import Speedup
-from tuneopt.report.blocks import Block, Chapter, Figure, Table
+from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Prose, Table, figures_of
 from tuneopt.report.compare import Comparison
-from tuneopt.report.figures.against import against_scale_info, draw_against_scale
 from tuneopt.report.figures.laws import draw_laws, laws_info
+from tuneopt.report.figures.savings import draw_savings, savings_info
 from tuneopt.report.figures.speedups import (
-    PUBLISHED_BAND,
     ResidualsInfo,
     draw_joint,
     draw_residuals,
     draw_speedups,
     interval_text,
     joint_info,
+    measured,
     rivals_of,
     speedups_infos,
 )
@@ -29,82 +30,74 @@ from tuneopt.report.text import NONE, loss_text, percent_text, plural
 
 TITLE = "Speedup"
 
+DETAILS = "Behind the speedups"
+
 MOST_RESIDUALS = 4
 """Corpora whose joint fit gets a figure of residuals."""
 
 
 def chapter(comparison: Comparison) -> Chapter:
-    """The speedups, or a sentence on what would make them known.
-
-    Figures come from the coarse to the fine: against scale, the rows of every regime, the laws that they are read from,
-    and the joint fit with its residuals.
-    """
+    """The speedups by ratio and by size, the figures that people come for, or what would make them known."""
     analysis = comparison.analysis
-    rivals = [one for one in analysis.speedups if one.optimizer != analysis.baseline]
+    rivals = _rivals(comparison)
     if not rivals:
-        need = f"A speedup needs {analysis.baseline} at two ratios or more (better three) of a scale, and another "
-        return Chapter("speedup", TITLE, (f"{need}optimizer there.",))
-    scales = against_scale_info(rivals, comparison.scales, analysis.baseline, analysis.level)
+        name = optimizer_name(analysis.baseline)
+        need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
+        return Chapter("speedup", TITLE, (need,))
+    blocks: list[Block] = []
+    for by in ("ratio", "size"):
+        info = savings_info(rivals, comparison.scales, by, analysis.baseline, analysis.level)
+        blocks += Figure.all(f"speedup-by-{by}", [info], draw_savings)
+    # At one ratio of one scale rows are all that can be drawn.
+    blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
+    return Chapter("speedup", TITLE, (), tuple(blocks))
+
+
+def details(comparison: Comparison) -> Chapter:
+    """What stands behind the first figures, folded: every speedup, the laws that they are read from, the joint fit."""
+    analysis, rivals = comparison.analysis, _rivals(comparison)
+    if not rivals:
+        return Chapter("details", DETAILS, ())
     laws = laws_info(analysis.laws, analysis.winners, analysis.speedups, analysis.baseline)
+    drawn = {figure.key for figure in figures_of(chapter(comparison).blocks)}
+    rows = [figure for figure in Figure.all("speedups", speedups_infos(comparison), draw_speedups)
+            if figure.key not in drawn]  # fmt: skip
     blocks: list[Block] = [
-        *Figure.all("against-scale", [scales], draw_against_scale),
-        _bands(comparison, rivals),
-        *Figure.all("speedups", speedups_infos(comparison), draw_speedups),
-        *Figure.all("laws", [laws], draw_laws),
-        *_joint(comparison, rivals),
-        _table(comparison, rivals).folded(),
+        Fold(f"All {plural(len(rivals), 'speedup')} with their intervals", (*rows, _table(comparison, rivals))),
+        *(Fold(figure.title, (figure,)) for figure in Figure.all("laws", [laws], draw_laws)),
     ]
-    lead = (_band_sentence(comparison, rivals), *_joint_sentence(comparison))
-    return Chapter("speedup", TITLE, lead, tuple(blocks))
+    joint = _joint(comparison, rivals)
+    if joint:
+        words = tuple(Prose((text,)) for text in _joint_sentence(comparison))
+        blocks.append(Fold("A second opinion on the speedups: one factor per optimizer from a joint fit",
+                           (*words, *joint)))  # fmt: skip
+    return Chapter("details", DETAILS, (_sentence(comparison, rivals),), tuple(blocks))
 
 
-def _band_sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
-    """How many speedups lie in the published band, and the largest with its interval.
+def _rivals(comparison: Comparison) -> list[Speedup]:
+    """The speedups of all optimizers but the baseline, whose own is 1 by definition."""
+    return [one for one in comparison.analysis.speedups if one.optimizer != comparison.analysis.baseline]
 
-    Above the band, those are counted apart whose whole interval is: one that reaches into the band does not contradict
-    the paper.
-    """
-    low, high = PUBLISHED_BAND
-    inside = sum(low <= one.speedup <= high for one in rivals)
-    above = [one for one in rivals if one.speedup > high]
-    sure = sum(one.low is not None and one.low > high for one in above)
-    best = max(rivals, key=lambda one: one.speedup)
-    whole = "none" if sure == 0 else "all" if sure == len(above) else str(sure)
-    beyond = f"{len(above)} above ({whole} of them with the whole interval)" if above else "none above"
+
+def _sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
+    """How many speedups are above 1 and below 1 beyond noise, and the largest that was measured, with its interval."""
+    name, level = optimizer_name(comparison.analysis.baseline), percent_text(comparison.analysis.level)
+    above = sum(one.low is not None and one.low > 1 for one in rivals)
+    below = sum(one.high is not None and one.high < 1 for one in rivals)
+    known = [one for one in rivals if measured(one)]
+    largest = ""
+    if known:
+        best = max(known, key=lambda one: one.speedup)
+        largest = (
+            f" The largest that was measured is {interval_text(best.speedup, best.low, best.high)}, of "
+            f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)}."
+        )
+    rest = len(rivals) - len(known)
+    guessed = f" {rest} of them rest on less than measurements on both sides." if rest else ""
     return (
-        f"Of {plural(len(rivals), 'speedup')} over {comparison.analysis.baseline}, {inside} lie between {low:.1f} and "
-        f"{high:.1f}, {sum(one.speedup < low for one in rivals)} below and {beyond}; the largest is {best.optimizer} "
-        f"at {comparison.label(best.regime)}: {interval_text(best.speedup, best.low, best.high)}, with its "
-        f"{percent_text(comparison.analysis.level)} interval."
+        f"Of {plural(len(rivals), 'speedup')} over {name}, {above} are above 1 and {below} below it with the whole "
+        f"{level} interval.{guessed}{largest}"
     )
-
-
-def _bands(comparison: Comparison, rivals: Sequence[Speedup]) -> Table:
-    """How many speedups of each scale lie in the published band, and the leader at each ratio.
-
-    Of many ratios the smallest and the three largest are named: they say whether the advantage lasts.
-    """
-    low, high = PUBLISHED_BAND
-    rows = []
-    for corpus, scale in sorted(
-        {one.regime[:2] for one in rivals}, key=lambda key: (key[0], comparison.scales.index(key[1]))
-    ):
-        own = [one for one in rivals if one.regime[:2] == (corpus, scale)]
-        best = [max((one for one in own if one.regime.ratio == ratio), key=lambda one: one.speedup)
-                for ratio in sorted({one.regime.ratio for one in own})]  # fmt: skip
-        rows.append((
-            f"{corpus} {scale}" if comparison.several_corpora else scale,
-            str(sum(one.speedup < low for one in own)),
-            str(sum(low <= one.speedup <= high for one in own)),
-            str(sum(one.speedup > high for one in own)),
-            str(sum(one.low is not None and one.low > low for one in own)),
-            ", ".join(f"{one.regime.ratio:g}x: {one.optimizer} {interval_text(one.speedup, one.low, one.high)}"
-                      for one in (*best[:1], *best[1:][-3:])),
-        ))  # fmt: skip
-    heads = ("scale", f"below {low:.1f}", f"{low:.1f} to {high:.1f}", f"above {high:.1f}",
-             f"interval above {low:.1f}", "largest at each ratio")  # fmt: skip
-    return Table("Bands of the speedups at each scale", heads, tuple(rows), frozenset({1, 2, 3, 4}),
-                 "The largest of several equal ones is luck as well; tie groups say who shares the lead.")  # fmt: skip
 
 
 def _joint_sentence(comparison: Comparison) -> list[str]:
@@ -116,11 +109,17 @@ def _joint_sentence(comparison: Comparison) -> list[str]:
     rivals = rivals_of(fits[0], comparison.analysis.baseline) if fits else []
     if not rivals:
         return []
-    named = ", ".join(f"{one.optimizer} {interval_text(one.factor or 0.0, one.low, one.high)}" for one in rivals[:3])
-    doubt = ", more than noise explains, so one factor per optimizer is too simple" if "misfit" in fits[0].flags else ""
+    named = ", ".join(
+        f"{optimizer_name(one.optimizer)} {interval_text(one.factor or 0.0, one.low, one.high)}" for one in rivals[:3]
+    )
+    verdict = (
+        " That is more than noise explains: one factor per optimizer is too simple, and no regime is described by it."
+        if "misfit" in fits[0].flags
+        else ""
+    )
     return [
-        f"A joint fit with one exponent ({fits[0].exponent:.3f}) and one factor per optimizer, the more robust second "
-        f"opinion, gives {named} over all regimes; it misses the losses by {fits[0].rms:.4f} nats{doubt}."
+        f"A joint fit with one exponent ({fits[0].exponent:.3f}) and one factor per optimizer gives {named} over all "
+        f"regimes. It misses the losses by {fits[0].rms:.4f} nats.{verdict}"
     ]
 
 

@@ -1,7 +1,6 @@
-"""Two figures of a value against two things at once: distance to the best by ratio, and speedup by model scale.
+"""The distance to the best by ratio and scale, in nats.
 
-Both draw groups of places next to each other on one horizontal axis, with one line for each optimizer in each group,
-so that a figure with three scales and four ratios still fits a phone. Panels of their own would need a screen each.
+Groups of places stand next to each other on one horizontal axis, with one line for each optimizer in each group.
 
 Encodings: colour and symbol are the optimizer's, a hollow mark is less sure than the others of its figure, and a thin
 vertical bar is an interval. The optimizers of a place stand a little apart from each other, so that their intervals
@@ -14,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.ranking import Ranking
-from tuneopt.analysis.speedup import Speedup
 from tuneopt.constants import TOLERANCE
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.drawing import Drawing, Mark, scale_edge, spread
-from tuneopt.report.figures.speedups import LESS_THAN_A_LAW, PUBLISHED_BAND, interval_text
 from tuneopt.report.palette import FAINT, MUTED, hollow, look, position
-from tuneopt.report.text import change_text, percent_text, plain
+from tuneopt.report.text import change_text, plain
 
 GAP = 0.7
 """Empty room between two groups, in places."""
@@ -199,86 +196,4 @@ def draw_against_ratio(info: AgainstRatioInfo) -> Drawing:
     if info.threshold is not None:
         drawing.level(info.threshold, MUTED, "dash")
     drawing.up.update(tickformat=".4~g")
-    return drawing
-
-
-@dataclass(frozen=True)
-class AgainstScaleInfo(Info):
-    """Claim: a line that falls to the right is an advantage that shrinks as models grow.
-
-    ``speedups`` are ratios of tokens over the baseline (D_eff / D, Wen et al., arXiv 2509.02046), of all optimizers but
-    the baseline, by ratio and then by scale, smallest first; ``level`` is the coverage of their intervals. A ratio is
-    drawn where it has two scales; ``ratios`` of ``every_ratio`` are, spread evenly. A mark is hollow where the speedup
-    rests on less than a law of the baseline.
-    """
-
-    baseline: str
-    level: float
-    speedups: tuple[Speedup, ...]
-    ratios: int
-    every_ratio: int
-
-    columns = ("corpus", "ratio", "scale", "optimizer", "speedup", "low", "high", "flags")
-
-    def _title(self) -> str:
-        return f"Speedup over {self.baseline} against model scale"
-
-    def _reading(self) -> str:
-        hidden = f", {self.ratios} of {self.every_ratio} ratios being drawn" if self.ratios < self.every_ratio else ""
-        return (
-            f"A line that falls to the right is an advantage that shrinks as models grow; thin bars are "
-            f"{percent_text(self.level)} intervals, the dashed lines bound the 1.0 to 1.4 of Wen et al. (arXiv "
-            f"2509.02046), and hollow marks rest on less than a law (click a name to hide it{hidden})."
-        )
-
-    def _rows(self) -> list[tuple[Cell, ...]]:
-        return [
-            (one.regime.corpus, one.regime.ratio, one.regime.scale, one.optimizer, one.speedup, one.low, one.high,
-             "; ".join(one.flags))
-            for one in self.speedups
-        ]  # fmt: skip
-
-
-def against_scale_info(
-    speedups: Sequence[Speedup], scales: Sequence[str], baseline: str, level: float
-) -> AgainstScaleInfo | None:
-    """The speedups as a function of scale; None where no ratio has two scales.
-
-    ``scales`` are the scale names, smallest first. Several corpora are told apart by their names in the groups.
-    """
-    rivals = [one for one in speedups if one.optimizer != baseline]
-    sizes: dict[tuple[str, float], set[str]] = {}
-    for one in rivals:
-        sizes.setdefault((one.regime.corpus, one.regime.ratio), set()).add(one.regime.scale)
-    lines = sorted(key for key, names in sizes.items() if len(names) > 1)
-    if not lines:
-        return None
-    widest = max(len(sizes[key]) for key in lines)
-    kept = {lines[place] for place in spread(len(lines), max(1, MOST_PLACES // widest))}
-    drawn = [one for one in rivals if (one.regime.corpus, one.regime.ratio) in kept]
-    drawn.sort(key=lambda one: (one.regime.corpus, one.regime.ratio, scales.index(one.regime.scale),
-                                position(one.optimizer)))  # fmt: skip
-    return AgainstScaleInfo(baseline, level, tuple(drawn), len(kept), len(lines))
-
-
-def draw_against_scale(info: AgainstScaleInfo) -> Drawing:
-    """Groups are ratios, places are scales. The vertical scale is made for what rests on a law.
-
-    A speedup without a law may be any number, and would press the others to the floor; it stands at the ceiling.
-    """
-    several = len({one.regime.corpus for one in info.speedups}) > 1
-    spots = [
-        Spot(f"{one.regime.corpus} {one.regime.ratio:g}x".strip() if several else f"{one.regime.ratio:g}x",
-             one.regime.scale, one.optimizer, one.speedup, one.low, one.high,
-             f"{one.optimizer} at {one.regime.label}: {interval_text(one.speedup, one.low, one.high)}",
-             not LESS_THAN_A_LAW & set(one.flags))
-        for one in info.speedups
-    ]  # fmt: skip
-    y = f"speedup over {info.baseline} (tokens/tokens)"
-    drawing = Drawing(440, "model scale, by data-to-model ratio", y, legend=True)
-    ceiling = max(1.5, 1.08 * max([spot.value for spot in spots if spot.sure] or [1.0]))
-    floor = max(min(0.9, 0.95 * min(spot.value for spot in spots)), 0.0)
-    draw_groups(drawing, spots, ceiling, floor)
-    for edge in PUBLISHED_BAND:
-        drawing.level(edge, MUTED, "solid" if edge == 1 else "dash")
     return drawing

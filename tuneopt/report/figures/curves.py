@@ -167,7 +167,7 @@ def draw_curves(info: CurvesInfo) -> Drawing:
         pieces = [zip(curve.tokens, curve.losses, strict=True) for curve in curves]
         drawing.lines(pieces, tone, width, dash, name=name, **({} if faint else {"hovertemplate": _HOVER}))
         if faint:
-            cross = {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": tone}}
+            cross = {"symbol": "x-thin", "size": 6, "color": tone, "line": {"width": 1.5, "color": tone}}
             drawing.scatter(
                 x=[curve.tokens[-1] for curve in curves], y=[curve.losses[-1] for curve in curves], mode="markers",
                 marker=cross if role == "diverged" else {"size": 4, "color": tone},

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out, shortened
-from tuneopt.report.figures.speedups import PUBLISHED_BAND, interval_text
+from tuneopt.report.figures.speedups import interval_text
 from tuneopt.report.palette import look, position
 from tuneopt.report.text import change_text, drawn_of, percent_text, value_text
 
@@ -97,7 +97,6 @@ def draw_undertuned(info: UndertunedInfo) -> Drawing:
         for regime, own in info.lanes
     ]
     drawing = Drawing(height(lanes), "manufactured speedup (tokens/tokens)")
-    drawing.band(*PUBLISHED_BAND)
     drawing.rule(1)
     texts = [[_amount(one) for one in own] for _, own in info.lanes]
     placed = lay_out(drawing, lanes, texts, f"speedup [{percent_text(info.level)}]")

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneopt.analysis.hyper_laws import HyperLaw
+from tuneopt.analysis.names import optimizer_name, place_name, scale_name
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.speedup import BaselineLaw, Speedup
 from tuneopt.analysis.winner import Winner
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.drawing import MOST_ROWS, Drawing, Mark, height, lay_out, spread
+from tuneopt.report.figures.speedups import measured
 from tuneopt.report.palette import hollow, look, position
 from tuneopt.report.text import count_text, loss_text, percent_text, plain
 
@@ -58,14 +60,15 @@ class LawsInfo(Info):
                "law_tokens_for_the_loss", "runs")  # fmt: skip
 
     def _title(self) -> str:
-        return f"Loss law of {self.baseline} and the lowest loss of each regime"
+        return f"Loss law of {optimizer_name(self.baseline)} and the lowest loss of each regime"
 
     def _reading(self) -> str:
-        hidden = f" ({self.hidden} more scales are not drawn)" if self.hidden else ""
+        hidden = f" {self.hidden} more scales are not drawn." if self.hidden else ""
+        name = optimizer_name(self.baseline)
         return (
-            f"The curve is the loss that {self.baseline} reaches with a token budget; a horizontal line leads from the "
-            "lowest loss of a regime to the curve, and the tokens at its end over those at its mark are the speedup; "
-            f"dotted is beyond the budgets that {self.baseline} was trained with{hidden}."
+            f"A curve is the loss that {name} reaches with a token budget. A horizontal line leads from the lowest "
+            "loss of a regime to the curve: the tokens at its end over those at its mark are the speedup. Dotted is "
+            f"beyond the budgets that {name} was trained with.{hidden}"
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
@@ -114,13 +117,14 @@ def draw_laws(info: LawsInfo) -> Drawing:
     several = len({one.corpus for one in info.laws}) > 1
     largest = max(float(one.law.budgets[-1]) for one in info.laws)
     for one in info.laws:
-        name = f"{one.corpus} {one.scale}".strip() if several else one.scale
+        name = f"{one.corpus} {scale_name(one.scale)}".strip() if several else scale_name(one.scale)
         least, most = float(one.law.budgets[0]), float(one.law.budgets[-1])
         law = describe(one.law)
         words = (
-            f"{info.baseline} at {name}: straight line in log D through two ratios"
+            f"{optimizer_name(info.baseline)} at {name}: straight line in log D through two ratios"
             if law["kind"] == "log-linear"
-            else f"{info.baseline} at {name}: L = {law['alpha']:.4g} D^-{law['exponent']:.3f} + {law['beta']:.4f}, "
+            else f"{optimizer_name(info.baseline)} at {name}: "
+            f"L = {law['alpha']:.4g} D^-{law['exponent']:.3f} + {law['beta']:.4f}, "
             f"residual {law['residual']:.4f} nats"
         )
         for start, end, dash in ((least / 1.1, most, "solid"), (most, BEYOND * most, "dot")):
@@ -146,11 +150,97 @@ def draw_laws(info: LawsInfo) -> Drawing:
                  symbol, 8)
             for one in own
         ]  # fmt: skip
-        drawing.marks(marks, colour, legendgroup=optimizer, name=plain(optimizer))
+        drawing.marks(marks, colour, legendgroup=optimizer, name=plain(optimizer_name(optimizer)))
     smallest = min(float(one.law.budgets[0]) for one in info.laws)
     edges = [float(np.log10(smallest / 1.2)), float(np.log10(largest * BEYOND * 1.35))]
     drawing.across.update(type="log", range=edges, tickformat="~s", dtick="D2", tickangle=0)
     drawing.up.update(tickformat=".3~f")
+    return drawing
+
+
+@dataclass(frozen=True)
+class GuideInfo(Info):
+    """Claim: what a speedup is, on one result of this report.
+
+    ``law`` is the baseline's at one scale, and ``example`` a result there whose D_eff lies within the baseline's
+    budgets, so that the drawing shows nothing that was not measured on either side.
+    """
+
+    baseline: str
+    law: BaselineLaw
+    example: Speedup
+    tokens: float
+
+    title = "How to read a speedup"
+    columns = ("optimizer", "scale", "ratio", "tokens", "report_loss_nats", "tokens_of_the_baseline", "speedup")
+
+    def _reading(self) -> str:
+        one, name = self.example, optimizer_name(self.baseline)
+        return (
+            f"At {place_name(one.regime.scale, one.regime.ratio)}, {optimizer_name(one.optimizer)} reaches "
+            f"{loss_text(one.loss)} nats with {count_text(self.tokens)} tokens. {name} reaches that loss with "
+            f"{count_text(one.effective_tokens)} (D_eff). The speedup is the length of the arrow: {one.speedup:.2f}."
+        )
+
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        one = self.example
+        return [(one.optimizer, one.regime.scale, one.regime.ratio, self.tokens, one.loss, one.effective_tokens,
+                 one.speedup)]  # fmt: skip
+
+
+def guide_info(
+    laws: Sequence[BaselineLaw], results: Sequence[Winner], speedups: Sequence[Speedup], baseline: str
+) -> GuideInfo | None:
+    """The result that explains the word speedup best: the largest measured one; None without one above 1."""
+    known = {(one.corpus, one.scale): one for one in laws}
+    tokens = {(one.optimizer, one.regime): one.tokens for one in results}
+    rivals = [
+        one
+        for one in speedups
+        if one.optimizer != baseline and measured(one) and one.effective_tokens is not None and one.speedup > 1
+    ]
+    if not rivals:
+        return None
+    best = max(rivals, key=lambda one: one.speedup)
+    return GuideInfo(baseline, known[best.regime[:2]], best, tokens[best.optimizer, best.regime])
+
+
+def draw_guide(info: GuideInfo) -> Drawing:
+    """The law of one scale with the baseline's runs, one result, and an arrow from it to the law."""
+    one, own = info.example, info.law
+    drawing = Drawing(185, "training tokens (log scale)", "loss (nats/token)")
+    ink, colour = look(info.baseline).colour, look(one.optimizer).colour
+    least, most = float(own.law.budgets[0]), float(own.law.budgets[-1])
+    budgets = np.geomspace(least / 1.1, 1.05 * most, POINTS)
+    curve = [(float(budget), round(float(loss), 5)) for budget, loss in
+             zip(budgets, own.law.loss(budgets), strict=True)]  # fmt: skip
+    drawing.lines([curve], ink, 2)
+    name = optimizer_name(info.baseline)
+    runs = [Mark(run.tokens, run.loss, f"{name}: {loss_text(run.loss)} nats with {count_text(run.tokens)} tokens")
+            for run in own.winners]  # fmt: skip
+    drawing.marks(runs, ink)
+    end = float(one.effective_tokens or info.tokens)
+    drawing.lines([[(info.tokens, one.loss), (end, one.loss)]], colour, 2.5)
+    drawing.marks([Mark(end / 1.02, one.loss, "D_eff", "triangle-right", 10)], colour)
+    words = f"{optimizer_name(one.optimizer)}: {loss_text(one.loss)} nats"
+    drawing.marks([Mark(info.tokens, one.loss, words, size=11)], colour)
+    start, stop = float(np.log10(info.tokens)), float(np.log10(end))
+    drawing.note(f"<b>{plain(optimizer_name(one.optimizer))}</b>", x=start, y=one.loss, xanchor="right", xshift=-9,
+                 font={"size": 12, "color": colour})  # fmt: skip
+    drawing.note(f"<b>{one.speedup:.2f}\u00d7</b>", x=(start + stop) / 2, y=one.loss, yanchor="top", yshift=-6,
+                 font={"size": 13, "color": colour})  # fmt: skip
+    drawing.note(f"<b>{plain(name)}</b>", x=float(np.log10(most)), y=float(own.law.loss(most)), xanchor="right",
+                 yanchor="bottom", yshift=8, font={"size": 12, "color": ink})  # fmt: skip
+    low, high = float(own.law.loss(1.05 * most)), float(own.law.loss(least / 1.1))
+    room = 0.08 * (high - low)
+    bottom = min(low, one.loss - 2 * room) - 1.6 * room
+    for place, words, side in ((start, "D", "right"), (stop, "D_eff", "left")):
+        drawing.lines([[(10**place, one.loss), (10**place, bottom)]], colour, 1, "dot")
+        drawing.note(words, x=place, y=bottom, xanchor=side, yanchor="bottom", xshift=4 if side == "left" else -4,
+                     font={"size": 11, "color": colour})  # fmt: skip
+    drawing.up.update(range=[bottom, high + room], tickformat=".2~f", nticks=5)
+    drawing.across.update(type="log", range=[float(np.log10(least / 1.9)), float(np.log10(1.2 * most))],
+                          tickformat="~s", nticks=6, tickangle=0)  # fmt: skip
     return drawing
 
 

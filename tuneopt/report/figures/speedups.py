@@ -5,7 +5,7 @@ the optimizer used (Wen et al., arXiv 2509.02046). The joint fit explains all re
 factor for each optimizer (Volkova et al., arXiv 2602.07712); where the two disagree, neither is to be trusted far.
 
 Encodings of both figures: a lane for each regime or fit and a row for each optimizer in its colour and symbol. The
-shaded band is what the paper found, and the numbers stand to the right of the rows, where no mark can cover them.
+numbers stand to the right of the rows, where no mark can cover them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
 from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out, spread
@@ -22,6 +23,7 @@ from tuneopt.report.text import change_text, drawn_of, percent_text
 
 if TYPE_CHECKING:
     from tuneopt.analysis.joint import Factor, JointFit
+    from tuneopt.analysis.speedup import Speedup
 
 TOGETHER = 45
 """Rows that one figure of all scales holds, about a screen; of more, each scale gets its own."""
@@ -29,11 +31,16 @@ TOGETHER = 45
 MOST_FIGURES = 8
 """Figures of speedups on a page; of more scales an even selection is drawn, and the table has all."""
 
-PUBLISHED_BAND = (1.0, 1.4)
-"""Where Wen et al. (arXiv 2509.02046) found every optimizer's speedup over a well-tuned AdamW."""
-
 LESS_THAN_A_LAW = frozenset({"interpolated", "lower bound", "no law"})
 """Flags of a speedup that rests on less than a law of the baseline; an ``extrapolated`` one rests on a law."""
+
+NOT_MEASURED = LESS_THAN_A_LAW | {"extrapolated"}
+"""Flags of a speedup that the baseline's own runs do not reach: drawn open, and marked by an asterisk in text."""
+
+
+def measured(one: Speedup | SpeedupPoint) -> bool:
+    """Whether a speedup lies within what the baseline was run at, and is read from its law."""
+    return not NOT_MEASURED & set(one.flags)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class SpeedupPoint:
     @property
     def text(self) -> str:
         """The speedup and its interval; an asterisk where it rests on less than the law within its budgets."""
-        doubt = "*" if (LESS_THAN_A_LAW | {"extrapolated"}) & set(self.flags) else ""
+        doubt = "*" if NOT_MEASURED & set(self.flags) else ""
         return interval_text(self.speedup, self.low, self.high, doubt)
 
 
@@ -71,14 +78,13 @@ class SpeedupsInfo(Info):
     columns = ("regime", "optimizer", "speedup", "low", "high", "flags")
 
     def _title(self) -> str:
-        return f"Speedup over {self.baseline}{self.where}"
+        return f"Speedup over {optimizer_name(self.baseline)}{self.where}"
 
     def _reading(self) -> str:
         return (
-            f"At a speedup of 1.2, {self.baseline} needs 1.2 times the tokens for the same loss; bars are "
-            f"{percent_text(self.level)} intervals, the shaded band is the 1.0 to 1.4 that Wen et al. "
-            "(arXiv 2509.02046) found, and an asterisk marks what rests on less than the law within its budgets"
-            f"{drawn_of(len(self.lanes), self.regimes, 'regimes')}."
+            f"At a speedup of 1.2, {optimizer_name(self.baseline)} needs 1.2 times the tokens for the same loss. Bars "
+            f"are {percent_text(self.level)} intervals. An open mark and an asterisk: extrapolated, interpolated or a "
+            f"bound{drawn_of(len(self.lanes), self.regimes, 'regimes')}."
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
@@ -106,7 +112,7 @@ def speedups_infos(comparison: Comparison) -> list[SpeedupsInfo]:
         if points:
             lanes.setdefault(regime[:2], []).append((comparison.label(regime), tuple(points)))
     figures = [
-        (f" at {corpus} {scale}" if comparison.several_corpora else f" at {scale}", own)
+        (f" at {corpus} {scale_name(scale)}" if comparison.several_corpora else f" at {scale_name(scale)}", own)
         for (corpus, scale), own in lanes.items()
     ]
     if figures and sum(len(points) for _, own in figures for _, points in own) <= TOGETHER:
@@ -122,12 +128,11 @@ def speedups_infos(comparison: Comparison) -> list[SpeedupsInfo]:
 def draw_speedups(info: SpeedupsInfo) -> Drawing:
     """A lane per regime, a row per optimizer; bars end in a cap, or in an arrow where they go on beyond the scale.
 
-    A mark is hollow where the speedup was interpolated between the baseline's results instead of read from a law. The
-    largest speedup comes first in its lane. Bars are paler than marks, and one trace holds all rows of an optimizer.
+    A mark is open where the baseline's runs do not reach as far as the speedup says (`measured`). The largest speedup
+    comes first in its lane. Bars are paler than marks, and one trace holds all rows of an optimizer.
     """
-    lanes = [(label, [point.optimizer for point in points]) for label, points in info.lanes]
-    drawing = Drawing(height(lanes), f"speedup over {info.baseline} (tokens/tokens)")
-    drawing.band(*PUBLISHED_BAND)
+    lanes = [(label, [optimizer_name(point.optimizer) for point in points]) for label, points in info.lanes]
+    drawing = Drawing(height(lanes), f"speedup over {optimizer_name(info.baseline)} (tokens/tokens)")
     drawing.rule(1)
     left, right = _range([point for _, points in info.lanes for point in points])
     texts = [[point.text for point in points] for _, points in info.lanes]
@@ -154,7 +159,7 @@ def draw_speedups(info: SpeedupsInfo) -> Drawing:
         )  # fmt: skip
         marks = [
             Mark(min(point.speedup, right), place, f"{point.text} {', '.join(point.flags)}",
-                 hollow(symbol) if "interpolated" in point.flags else symbol, 11)
+                 symbol if measured(point) else hollow(symbol), 11)
             for place, point in own
         ]  # fmt: skip
         drawing.marks(marks, colour, cliponaxis=False)
@@ -199,9 +204,9 @@ class JointInfo(Info):
 
     def _reading(self) -> str:
         return (
-            f"All results are fitted at once with one exponent, one floor per scale and one factor per optimizer, "
-            f"which multiplies its tokens (Volkova et al., arXiv 2602.07712); marks are factors with "
-            f"{percent_text(self.level)} intervals, pale lines span the speedups of single regimes, and where the two "
+            "All results are fitted at once, with one exponent, one floor per scale and one factor per optimizer. The "
+            f"factor multiplies its tokens (Volkova et al., arXiv 2602.07712). Marks are factors with "
+            f"{percent_text(self.level)} intervals. Pale lines span the speedups of single regimes. Where the two "
             "disagree, trust neither to the last digit."
         )
 
@@ -216,7 +221,7 @@ class JointInfo(Info):
 
 def fit_name(fit: JointFit) -> str:
     """A fit in short: its scale or all scales, with its corpus where it has one."""
-    place = "all scales together" if fit.scale is None else f"{fit.scale} alone"
+    place = "all scales together" if fit.scale is None else f"{scale_name(fit.scale)} alone"
     return f"{fit.corpus}: {place}" if fit.corpus else place
 
 
@@ -246,9 +251,11 @@ def draw_joint(info: JointInfo) -> Drawing:
     the eye sees it at once.
     """
     ordered = [rivals_of(fit, info.baseline) for fit in info.fits]
-    lanes = [(fit_name(fit), [one.optimizer for one in own]) for fit, own in zip(info.fits, ordered, strict=True)]
+    lanes = [
+        (fit_name(fit), [optimizer_name(one.optimizer) for one in own])
+        for fit, own in zip(info.fits, ordered, strict=True)
+    ]
     drawing = Drawing(height(lanes), "speedup factor (tokens/tokens)")
-    drawing.band(*PUBLISHED_BAND)
     drawing.rule(1)
     texts = [[interval_text(one.factor or 0.0, one.low, one.high) for one in own] for own in ordered]
     placed = lay_out(drawing, lanes, texts, f"factor [{percent_text(info.level)}]")
@@ -286,11 +293,11 @@ class ResidualsInfo(Info):
         return f"Residuals of the joint fit: {fit_name(self.fit)}"
 
     def _reading(self) -> str:
-        band = f", the shaded band being one standard deviation of the noise between seeds ({self.noise:.4f})" if (
+        band = f" The shaded band is one standard deviation of the noise between seeds ({self.noise:.4f})." if (
             self.noise) else ""  # fmt: skip
         return (
-            "Each mark is a result's loss minus the fitted one; marks of one optimizer that drift from one side to "
-            f"the other are a speedup that changes with the regime, which one factor cannot say{band}."
+            "Each mark is a result's loss minus the fitted one. Marks of one optimizer that drift from one side to the "
+            f"other are a speedup that changes with the regime. One factor cannot say that.{band}"
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
@@ -304,7 +311,7 @@ def draw_residuals(info: ResidualsInfo) -> Drawing:
     that is right keeps two thirds of the marks inside it.
     """
     optimizers = sorted({one.optimizer for one in info.fit.residuals}, key=position)
-    lanes = [("residual of each regime", optimizers)]
+    lanes = [("residual of each regime", [optimizer_name(name) for name in optimizers])]
     drawing = Drawing(height(lanes) + 10, "loss minus fitted loss (nats/token)")
     if info.noise is not None:
         drawing.band(-info.noise, info.noise)

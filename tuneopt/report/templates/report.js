@@ -1,152 +1,195 @@
 (() => {
   "use strict";
-  const config = { displayModeBar: false, responsive: false };
-  const coarse = matchMedia("(pointer: coarse)").matches;
-  const plots = Array.from(document.querySelectorAll(".plot"));
-  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const ink = "#1b1f24";
-  const paper = "#ffffff";
+  const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 
-  // plotly.js, and drawings with CSV texts by figure: gzipped, in base64.
-  const unpack = (id) => {
-    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (each) => each.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+  // The data of the figures, CSV by key: gzipped JSON in base64.
+  const data = async () => {
+    const bytes = Uint8Array.from(atob(document.getElementById("figures").textContent), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
   };
-  const library = async () => {
-    const script = document.createElement("script");
-    script.textContent = await unpack("library").text();
-    document.head.append(script);
-    script.remove();
-  };
-  const figures = (async () => {
-    const [all] = await Promise.all([unpack("figures").json(), plots.length ? library() : null]);
-    return all;
-  })();
-  figures.catch(() => plots.forEach((div) => {
-    div.textContent = "This figure needs a browser of 2023 or later.";
-    div.style.height = "auto";
-  }));
-
-  const colours = () => ({
-    "font.color": tone("--ink"),
-    "hoverlabel.bgcolor": tone("--card"),
-    "hoverlabel.bordercolor": tone("--rule"),
-    "hoverlabel.font.color": tone("--ink"),
-  });
-
-  // The width of a figure changes with more than the window: folding, a scroll bar that comes.
-  const widths = new Map();
-  const resizes = window.ResizeObserver && new ResizeObserver((entries) => {
-    for (const { target } of entries) {
-      if (target.offsetWidth && target.offsetWidth !== widths.get(target)) {
-        widths.set(target, target.offsetWidth);
-        Plotly.Plots.resize(target);
-      }
-    }
-  });
-
-  const drawn = new Map();
-  const draw = (div) => {
-    if (!drawn.has(div)) drawn.set(div, make(div));
-    return drawn.get(div);
-  };
-  const make = async (div) => {
-    const { plot } = (await figures)[div.dataset.figure];
-    // A finger must scroll the page, not zoom the figure that it happens to start on.
-    if (coarse) plot.layout.dragmode = false;
-    for (const [path, colour] of Object.entries(colours())) {
-      const last = path.lastIndexOf(".");
-      path.slice(0, last).split(".").reduce((at, key) => (at[key] ??= {}), plot.layout)[path.slice(last + 1)] = colour;
-    }
-    widths.set(div, div.offsetWidth);
-    await Plotly.newPlot(div, plot.data, plot.layout, config);
-    resizes?.observe(div);
-  };
-
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    drawn.forEach((done, div) => done.then(() => Plotly.relayout(div, colours())));
-  });
-
-  // A figure as it belongs on paper: dark ink on white, whatever the page looks like.
-  const onPaper = (div, width) => {
-    const font = { ...div.layout.font, color: ink };
-    const layout = { ...div.layout, font, paper_bgcolor: paper, width, autosize: false };
-    return { figure: { data: div.data, layout }, size: { format: "svg", width, height: div.layout.height } };
-  };
-
-  // The static image that is printed in place of the figure.
-  const pictures = new Map();
-  const picture = async (div) => {
-    await draw(div);
-    if (pictures.has(div)) return;
-    const { figure, size } = onPaper(div, 680);
-    const image = new Image();
-    image.className = "still";
-    image.alt = div.getAttribute("aria-label");
-    image.src = await Plotly.toImage(figure, size);
-    pictures.set(div, image);
-    div.after(image);
-    div.classList.add("pictured");
-  };
-
-  if ("IntersectionObserver" in window) {
-    const observer = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (entry.isIntersecting) {
-          observer.unobserve(entry.target);
-          draw(entry.target);
-        }
-      }
-    }, { rootMargin: "800px 0px" });
-    plots.forEach((div) => observer.observe(div));
-  } else {
-    plots.forEach(draw);
-  }
-
-  // What is out of sight is drawn, and pictured, while nothing else happens, so that printing finds it there.
-  const waiting = plots.slice(0, 60);
-  const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
-  const visible = (div) => (div.checkVisibility ? div.checkVisibility() : div.offsetParent !== null);
-  const next = () => {
-    const div = waiting.find((each) => !pictures.has(each) && visible(each));
-    if (div) picture(div).then(() => idle(next));
-    else document.documentElement.dataset.ready = "true";
-  };
-  addEventListener("load", () => idle(next));
-
-  // On paper: every visible figure, as its picture where that is there, else redrawn with dark ink.
-  addEventListener("beforeprint", () => {
-    for (const div of plots) {
-      if (visible(div) && !pictures.has(div)) {
-        draw(div).then(() => Plotly.relayout(div, { "font.color": ink, width: 680 }));
-      }
-    }
-  });
-  addEventListener("afterprint", () => {
-    drawn.forEach((done, div) => done.then(() => Plotly.relayout(div, { width: null, autosize: true, ...colours() })));
-  });
-
-  const save = (url, name) => {
+  const save = (text, type, name) => {
     const link = document.createElement("a");
-    link.href = url;
+    link.href = URL.createObjectURL(new Blob([text], { type }));
     link.download = name;
     link.click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
-  document.addEventListener("click", (event) => {
-    const { csv, image } = event.target.closest("button")?.dataset ?? {};
-    if (csv) {
-      figures.then((all) => {
-        const data = new Blob([all[csv].csv], { type: "text/csv;charset=utf-8" });
-        save(URL.createObjectURL(data), csv + ".csv");
-      });
+
+  // Names under the pointer: the nearest mark that has one. Browsers show titles by themselves, later and smaller, so
+  // they become data once the pointer is there.
+  const tip = document.createElement("div");
+  tip.className = "tip";
+  tip.hidden = true;
+  document.body.append(tip);
+  const known = new WeakMap();
+  const marks = (svg) => {
+    if (!known.has(svg)) {
+      known.set(svg, all("title", svg).map((title) => {
+        const mark = title.parentElement;
+        const words = title.textContent;
+        title.remove();
+        return { mark, words, area: mark.tagName === "rect", line: mark.getAttribute("fill") === "none" };
+      }));
     }
-    if (image) {
-      const div = plots.find((plot) => plot.dataset.figure === image);
-      draw(div).then(() => {
-        const { figure, size } = onPaper(div, 900);
-        return Plotly.downloadImage(figure, { ...size, filename: image });
-      });
+    return known.get(svg);
+  };
+  const REACH = 20;
+  const nearest = (svg, x, y) => {
+    let best = null;
+    let least = REACH;
+    for (const one of marks(svg)) {
+      const box = one.mark.getBoundingClientRect();
+      if (one.line) {
+        if (document.elementFromPoint(x, y) !== one.mark) continue;
+        return best ?? one;
+      }
+      const away = one.area
+        ? (x >= box.left && x <= box.right && y >= box.top && y <= box.bottom ? 0 : REACH)
+        : Math.hypot(x - (box.left + box.right) / 2, y - (box.top + box.bottom) / 2);
+      if (away < least) [best, least] = [one, away];
+    }
+    return best;
+  };
+
+  // One line in front: the others step back while the pointer is on it, or until it is clicked again.
+  let pinned = null;
+  const front = (svg, series) => {
+    for (const group of all("g[data-s]", svg)) group.classList.toggle("dim", series !== null && group.dataset.s !== series);
+  };
+  const seriesAt = (target) => target.closest?.("g[data-s]")?.dataset.s ?? null;
+
+  const hide = () => { tip.hidden = true; };
+  document.addEventListener("pointermove", (event) => {
+    const svg = event.target.closest?.(".plot svg");
+    if (!svg) {
+      hide();
+      return;
+    }
+    const near = nearest(svg, event.clientX, event.clientY);
+    const series = (near && seriesAt(near.mark)) ?? seriesAt(event.target);
+    front(svg, series ?? (pinned?.svg === svg ? pinned.series : null));
+    if (!near) {
+      hide();
+      return;
+    }
+    tip.textContent = near.words;
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 8))}px`;
+    tip.style.top = `${event.clientY + 18 + box.height > innerHeight ? event.clientY - box.height - 12 : event.clientY + 18}px`;
+  });
+  document.addEventListener("pointerout", (event) => {
+    const svg = event.target.closest?.(".plot svg");
+    if (svg && !svg.contains(event.relatedTarget)) {
+      hide();
+      front(svg, pinned?.svg === svg ? pinned.series : null);
     }
   });
+  addEventListener("scroll", hide, { passive: true });
+
+  // A figure as it belongs on paper: dark ink on white, whatever the page looks like.
+  const image = (key) => {
+    const svg = all(`[data-figure="${CSS.escape(key)}"] svg`).find((one) => one.getBoundingClientRect().width > 0);
+    const copy = svg.cloneNode(true);
+    all(".dim", copy).forEach((group) => group.classList.remove("dim"));
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    copy.setAttribute("style", "background:#fff;fill:#1b1f24;--page:#fff");
+    copy.setAttribute("font-family", getComputedStyle(document.body).fontFamily);
+    return new XMLSerializer().serializeToString(copy);
+  };
+
+  const quoted = (text) => {
+    const safe = /^[=+@\t\r]/.test(text) || /^-(?![\d.])/.test(text) ? `'${text}` : text;
+    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const csv = (table) => all("tr", table).filter((row) => !row.hidden)
+    .map((row) => Array.from(row.cells, (cell) => quoted(cell.textContent.replaceAll("\u2212", "-"))).join(",")).join("\n");
+
+  document.addEventListener("click", async (event) => {
+    const series = seriesAt(event.target);
+    const svg = event.target.closest(".plot svg");
+    if (svg) {
+      const again = pinned?.svg === svg && pinned.series === series;
+      if (pinned) front(pinned.svg, null);
+      pinned = series === null || again ? null : { svg, series };
+      front(svg, pinned?.series ?? null);
+    }
+    const button = event.target.closest("button");
+    if (button?.dataset.csv) save((await data())[button.dataset.csv], "text/csv;charset=utf-8", `${button.dataset.csv}.csv`);
+    if (button?.dataset.image) save(image(button.dataset.image), "image/svg+xml", `${button.dataset.image}.svg`);
+    if (button?.dataset.table) {
+      const table = button.closest(".head").nextElementSibling.querySelector("table");
+      save(csv(table), "text/csv;charset=utf-8", `${button.dataset.table}.csv`);
+    }
+  });
+
+  // Tables: sorted by a click on a head, long ones filtered by words.
+  const LONG = 8;
+  const value = (row, column) => {
+    const text = row.cells[column].textContent.trim().replaceAll("\u2212", "-").replaceAll(",", "");
+    const number = parseFloat(text);
+    return Number.isNaN(number) ? text.toLowerCase() : number;
+  };
+  const compare = (one, other) => {
+    if (typeof one === typeof other) return one < other ? -1 : one > other ? 1 : 0;
+    return typeof one === "number" ? -1 : 1;
+  };
+  for (const table of all("table.data")) {
+    const rows = Array.from(table.tBodies[0].rows);
+    const tools = document.createElement("p");
+    tools.className = "above";
+    if (rows.length > LONG) {
+      const field = document.createElement("input");
+      field.type = "search";
+      field.placeholder = "filter";
+      field.setAttribute("aria-label", `Filter: ${table.dataset.name}`);
+      field.addEventListener("input", () => {
+        const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+        for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+      });
+      tools.append(field);
+    }
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Table (CSV)";
+    button.dataset.table = table.dataset.name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-").slice(0, 60);
+    button.setAttribute("aria-label", `Download as CSV: ${table.dataset.name}`);
+    tools.append(button);
+    table.parentElement.previousElementSibling.append(tools);
+    Array.from(table.tHead.rows[0].cells).forEach((head, column, heads) => {
+      const sort = () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        heads.forEach((one) => one.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        rows.sort((one, other) => (down ? -1 : 1) * compare(value(one, column), value(other, column)));
+        table.tBodies[0].append(...rows);
+      };
+      head.className += " sorts";
+      head.tabIndex = 0;
+      head.addEventListener("click", sort);
+      head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+    });
+  }
+
+  // An address of something inside a fold opens it.
+  const reveal = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    if (target) target.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  if (location.hash) reveal();
+
+  // Where the reader is, in the contents.
+  const links = new Map(all("nav a").map((link) => [link.getAttribute("href").slice(1), link.parentElement]));
+  if ("IntersectionObserver" in window && links.size) {
+    const seen = new Set();
+    const watch = new IntersectionObserver((entries) => {
+      for (const entry of entries) seen[entry.isIntersecting ? "add" : "delete"](entry.target.id);
+      const first = [...links.keys()].find((id) => seen.has(id));
+      links.forEach((item, id) => item.classList.toggle("here", id === first));
+    }, { rootMargin: "-10% 0px -60% 0px" });
+    all("section[id]").filter((section) => links.has(section.id)).forEach((section) => watch.observe(section));
+  }
+  document.documentElement.dataset.ready = "true";
 })();

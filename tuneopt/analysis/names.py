@@ -1,0 +1,52 @@
+"""How optimizers, scales and ratios are written for people: AdamW, 130M and 8x, not adamw, 130m and 8.0.
+
+Records, tables and JSON keep the names as they came. Pages, figures and sentences take theirs from here, so that one
+thing reads the same wherever it stands.
+"""
+
+from __future__ import annotations
+
+import re
+
+_OPTIMIZERS = {
+    "adamw": "AdamW",
+    "nadamw": "NAdamW",
+    "mars": "MARS",
+    "cautious": "Cautious",
+    "lion": "Lion",
+    "adam_mini": "Adam-mini",
+    "sophia": "Sophia",
+    "muon": "Muon",
+    "scion": "Scion",
+    "kron": "Kron",
+    "soap": "SOAP",
+}
+"""As the papers of the built-in optimizers write them."""
+
+MATRIX = frozenset({"muon", "scion", "kron", "soap"})
+"""Built-in optimizers that precondition a gradient as a matrix; the others scale each entry of it by itself (Wen et
+al., arXiv 2509.02046, section 3)."""
+
+_SIZE = re.compile(r"\d+(\.\d+)?[mb]")
+"""A scale that is named by its size alone. The scales of the nano ladder are names, and stay as they are."""
+
+
+def optimizer_name(name: str) -> str:
+    """An optimizer as its paper writes it; one that is not built in keeps the name that its user gave it."""
+    return _OPTIMIZERS.get(name, name)
+
+
+def scale_name(scale: str) -> str:
+    """A scale as the field writes it: ``130M``, ``1.2B``."""
+    return scale.upper() if _SIZE.fullmatch(scale) else scale
+
+
+def ratio_name(ratio: float) -> str:
+    """Tokens over the Chinchilla optimum: ``8x``, ``0.05x``."""
+    return f"{ratio:g}x"
+
+
+def place_name(scale: str, ratio: float, corpus: str = "") -> str:
+    """A regime in short, such as ``130M/8x``, with its corpus in front where one is given."""
+    place = f"{scale_name(scale)}/{ratio_name(ratio)}"
+    return f"{corpus} {place}" if corpus else place
