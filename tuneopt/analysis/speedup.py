@@ -273,7 +273,7 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
 def _settled_by(winner: Winner, known: BaselineLaw) -> float | None:
     """The ratio of the baseline run that would bracket a result outside the budgets; None where none is foreseen."""
     tuned = {result.regime.ratio: result.loss for result in known.winners}
-    if len(tuned) < len(known.winners):  # a law over sizes: another ratio at one of them would settle nothing
+    if len({result.regime.scale for result in known.winners}) > 1:  # over sizes another ratio at one settles nothing
         return None
     asked = bracketing_ratios(tuned, [winner.loss])
     return asked[0] if asked else None
