@@ -131,7 +131,7 @@ def study_plan(
     opened, _ = with_ledger(ledger, None)
     plan = _plan(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
     queue = _queue(plan, opened)
-    count = slots or os.cpu_count() or 1
+    count = slots or os.cpu_count() or 1  # trials at once: on a CPU a trial takes one core
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
@@ -165,6 +165,7 @@ def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
 
     opened, _ = with_ledger(ledger, None)
     plan = _plan(study)
+    # What runs now is known to the running driver alone; a heartbeat that has stopped is no sign of life.
     moment = read_moment(opened, study_id(plan))
     return {
         **status_document(plan, _queue(plan, opened), moment),

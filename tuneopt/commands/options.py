@@ -58,7 +58,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 
 def group(about: str) -> typer.Typer:
-    """A command that only holds others."""
+    """A command that only holds others. Help is plain text, as everywhere: it is read through pipes and in logs."""
     return typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -98,7 +98,7 @@ def parse_assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
 
 
 def parse_grids(pairs: Sequence[str]) -> dict[str, list[Value]]:
-    """``["a=1,2", "b=cosine,linear"]`` as lists of values."""
+    """``["a=1,2", "b=cosine,linear"]`` as lists of values; which of them a coordinate takes, its search space says."""
     texts = parse_assignments(pairs, "--grid")
     return {name: [parse_value(word) for word in text.split(",")] for name, text in texts.items()}
 
