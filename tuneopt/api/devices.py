@@ -35,7 +35,7 @@ def state_bytes(optimizer: str) -> float:
     """Bytes of optimizer state per parameter, weights and gradients not counted."""
     from tuneopt.optim import info
 
-    # Rather too much than too little for an optimizer that is silent: a study that does not fit after all has cost hours.
+    # Rather too much than too little for an optimizer that is silent: a study that stops for want of memory cost hours.
     known = {entry.name: entry.state_bytes_per_parameter for entry in info()}
     return known.get(optimizer) or ADAMW_STATE_BYTES
 

@@ -58,8 +58,8 @@ class Watching:
         from tuneopt.observe.logs import configure
         from tuneopt.observe.trackers.tracker import check
 
-        # Trackers are checked now and opened when trials run: opening one starts a process and may make a run on a server,
-        # which a command that ends with a sentence about its options should not leave behind.
+        # Trackers are checked now and opened when trials run: opening one starts a process and may make a run on a
+        # server, which a command that ends with a sentence about its options should not leave behind.
         self.targets = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
         check({kind: target for kind, target in self.targets.items() if target is not None})
         self.display = configure(level, form, say)
@@ -77,7 +77,7 @@ class Watching:
         from tuneopt.display import RunDisplay
 
         quiet = json_ or not self.display
-        # The display is entered first and left last: trackers may take seconds to close, and a terminal should not look dead.
+        # The display is left last: trackers may take seconds to close, and a terminal should not look dead meanwhile.
         with RunDisplay(verb, title, quiet=quiet) as display, self.trackers() as trackers:
             yield [display, *trackers]
 
