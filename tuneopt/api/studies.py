@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.sweeps import backend_named, compiles, with_ledger
+from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue
@@ -40,6 +41,9 @@ PEAK_FLOPS, MFU = 1e15, 0.4
 
 DIVERGED_SHARE = 0.25
 """Share of a trial's time after which a divergence is seen: five of twenty curve points."""
+
+LARGEST_STARS = 64 << 20
+"""Bytes of a table of stars; that of the published study has a thousandth of it."""
 
 SEED_NOISE = 0.0012
 """Nats between seeds at the paper's scales, for simulations."""
@@ -284,7 +288,9 @@ def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
     if path is None:
         return []
     try:
-        rows = json.loads(Path(path).read_text())
+        rows = json.loads(read_plain(expanded(path), LARGEST_STARS))
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, show
+from tuneopt.paths import check_output, expanded
 
 if TYPE_CHECKING:
     from tuneopt.api.results import SweepResult
@@ -64,6 +65,14 @@ class Watching:
         check({kind: target for kind, target in self.targets.items() if target is not None})
         self.display = configure(level, form, say)
         """Whether progress may be shown on stderr: JSON lines stand there alone."""
+        self.output: Path | None = None
+        """Where the report goes, as the user asked."""
+
+    def writes_to(self, output: Path | None) -> None:
+        """Check now that the report can be written to ``output``: after hours of training would be too late."""
+        if output is not None:
+            self.output = expanded(output)
+            check_output(self.output, "the report")
 
     def trackers(self) -> AbstractContextManager[Sequence[Tracker]]:
         """The trackers, closed at the end; none where none was asked for."""

@@ -62,7 +62,7 @@ def report(
         baseline=baseline,
         targets=tuple(target or ()),
     )
-    return show(document, json_, lambda summary: print_summary(summary, output))
+    return show(document, json_, lambda summary: print_summary(summary, summary["path"]))
 
 
 def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:

@@ -112,6 +112,7 @@ def study_run(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    watching.writes_to(output)
     study = api.load_study(file, match_budget)  # a mistake in the file is answered before anything else
 
     def draw(result: StudyResult) -> None:
@@ -135,7 +136,7 @@ def study_run(
         result = api.run_study(
             study, opened, options, backend=backend, device_bytes=_bytes(memory), observers=observers
         )
-    path = output or Path("reports") / f"{study.name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{study.name}.html".replace("/", "-")
     return watching.reported(result, opened, path, json_, draw)
 
 

@@ -98,6 +98,7 @@ def tune(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    watching.writes_to(output)
     api.check_names(search, scheduler, trials)
     api.check_backend(backend, address)
     placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
@@ -130,7 +131,7 @@ def tune(
             result = api.tune(sweep, opened, options, backend=backend, observers=observers)
         else:
             result = api.sample(sampled, opened, options, trials=trials, backend=backend, observers=observers)
-    path = output or Path("reports") / f"{name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{name}.html".replace("/", "-")
     return watching.reported(result, opened, path, json_, _print_result)
 
 
