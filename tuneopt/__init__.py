@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuneopt import api as api
     from tuneopt.api import RunOptions as RunOptions
+    from tuneopt.api import compare as compare
+    from tuneopt.api import comparison_plan as comparison_plan
     from tuneopt.api import export as export
     from tuneopt.api import load_study as load_study
     from tuneopt.api import plan as plan
@@ -40,8 +42,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tuneopt.api": (
-        "RunOptions", "export", "load_study", "optimizers", "plan", "predict", "run_study", "sample",
-        "simulate_study", "single_trial", "study_plan", "study_status", "tune",
+        "RunOptions", "compare", "comparison_plan", "export", "load_study", "optimizers", "plan", "predict",
+        "run_study", "sample", "simulate_study", "single_trial", "study_plan", "study_status", "tune",
     ),
     "tuneopt.ledger": ("Ledger", "open_ledger"),
     "tuneopt.spec": ("Regime", "TrialSpec"),

@@ -48,3 +48,9 @@ STEP_COSTS: Mapping[str, float] = {
 
 OTHER_STEP_COST = 0.004
 """Nats for a coordinate that no published star varies; the middle of the above."""
+
+NANO_LOSS = (3.06, 1.005, 0.3, 1_310_720)
+"""(beta, alpha, B, unit): AdamW's loss at nano-65k on the embedded corpus is about beta + alpha (D / unit)^-B nats.
+
+Through the means of six seeds at ratio 0.5 (4.296) and twelve at ratio 1 (4.064, benchmarks/noise_components.csv), with
+a usual exponent. Only plans and simulations rest on it, never a result."""

@@ -5,6 +5,8 @@ sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
 result = api.tune(sweep, "ledger")
 """
 
+from tuneopt.api.comparing import compare, comparison_plan, run_comparison, simulate_comparison
+from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prepare_corpus, regime_on
 from tuneopt.api.devices import Speed
 from tuneopt.api.ledgers import clean, export, mend, verify
@@ -19,6 +21,8 @@ from tuneopt.search.sampled import SampledSearch, check_names
 
 __all__ = [
     "VOCAB_SIZES",
+    "ComparisonPlan",
+    "ComparisonResult",
     "CorpusAccount",
     "RunOptions",
     "SampledSearch",
@@ -26,6 +30,8 @@ __all__ = [
     "check_backend",
     "check_names",
     "clean",
+    "compare",
+    "comparison_plan",
     "cost",
     "export",
     "export_model",
@@ -40,8 +46,10 @@ __all__ = [
     "prepare_corpus",
     "regime_on",
     "report",
+    "run_comparison",
     "run_study",
     "sample",
+    "simulate_comparison",
     "simulate_study",
     "single_trial",
     "space_of",

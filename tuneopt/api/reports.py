@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.paths import expanded
-
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
 
@@ -41,10 +39,10 @@ def report(
     from tuneopt.report import write_report
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    table = None if results is None else expanded(results)
+    table = None if results is None else Path(results)
     return write_report(
         opened,
-        expanded(path),
+        Path(path),
         sweeps,
         results=table,
         published=published,

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.sweeps import backend_named, compiles, with_ledger
-from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue
@@ -41,9 +40,6 @@ PEAK_FLOPS, MFU = 1e15, 0.4
 
 DIVERGED_SHARE = 0.25
 """Share of a trial's time after which a divergence is seen: five of twenty curve points."""
-
-LARGEST_STARS = 64 << 20
-"""Bytes of a table of stars; that of the published study has a thousandth of it."""
 
 SEED_NOISE = 0.0012
 """Nats between seeds at the paper's scales, for simulations."""
@@ -133,9 +129,9 @@ def study_plan(
     from tuneopt.search.study.cost import expected, needs, plan_document
 
     opened, _ = with_ledger(ledger, None)
-    plan = _plan(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
-    queue = _queue(plan, opened)
-    count = slots or os.cpu_count() or 1  # trials at once: on a CPU a trial takes one core
+    plan = planned_study(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
+    queue = study_queue(plan, opened)
+    count = slots or os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
@@ -168,11 +164,10 @@ def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
     from tuneopt.search.study.status import status_document
 
     opened, _ = with_ledger(ledger, None)
-    plan = _plan(study)
-    # What runs now is known to the running driver alone; a heartbeat that has stopped is no sign of life.
+    plan = planned_study(study)
     moment = read_moment(opened, study_id(plan))
     return {
-        **status_document(plan, _queue(plan, opened), moment),
+        **status_document(plan, study_queue(plan, opened), moment),
         "under_way": moment is not None,
         "slots": moment.slots if moment else None,
     }
@@ -197,7 +192,7 @@ def run_study(
     from tuneopt.search.study.status import status_document
 
     opened, options = with_ledger(ledger, options)
-    plan = _plan(study)
+    plan = planned_study(study)
     # Whether it fits is known here alone: on this machine's memory, or by what the user says of the devices.
     here = options.address is None and options.gpus_per_trial == 0
     if here or device_bytes:
@@ -207,7 +202,7 @@ def run_study(
         )
         if not checked["fits"]:
             raise InputError(f"the study does not fit: {checked['why']}")
-    queue = _queue(plan, opened, ahead=True)
+    queue = study_queue(plan, opened, ahead=True)
     options = replace(options, corpus=study.corpus, parallel=placements(study))
     with Heartbeat(opened, queue.id, study.name, queue.device_seconds) as heart:
         result = run(queue, backend_named(backend), options, [heart, *observers])
@@ -264,7 +259,7 @@ def simulate_study(
         return (DIVERGED_SHARE if diverges else 1.0) * whole(spec)
 
     began = time.process_time()
-    queue = _queue(plan, None, expected=whole)
+    queue = study_queue(plan, None, expected=whole)
     backend = SimulatedBackend(surfaces.evaluate, slots=slots, duration=seconds)
     result = run(queue, backend, RunOptions())
     origins: dict[str, dict[str, int]] = {}
@@ -288,9 +283,7 @@ def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
     if path is None:
         return []
     try:
-        rows = json.loads(read_plain(expanded(path), LARGEST_STARS))
-    except InputError:
-        raise
+        rows = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -304,7 +297,7 @@ def study_id(plan: StudyPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plan(study: Study, required: bool = True) -> StudyPlan:
+def planned_study(study: Study, required: bool = True) -> StudyPlan:
     """The study on its corpus; without ``required``, on a stand-in of its size where the corpus is not here."""
     from tuneopt.data import load_corpus
     from tuneopt.search.study.planner import StudyPlan
@@ -318,7 +311,7 @@ def _plan(study: Study, required: bool = True) -> StudyPlan:
     return StudyPlan(study, corpus, compiles(study.compile))
 
 
-def _queue(
+def study_queue(
     plan: StudyPlan,
     ledger: Ledger | None,
     *,

@@ -23,7 +23,6 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.data.cache import write_whole
 from tuneopt.data.splits import SPLITS
-from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, canonical_json
 
 SCHEMA = 1
@@ -219,7 +218,9 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read ``manifest.json``; raises `DamagedCorpusError` when it is missing or is not a manifest."""
         try:
-            return cls.from_dict(json.loads(read_plain(folder / MANIFEST_FILE, LARGEST_MANIFEST)))
+            if file_size(folder / MANIFEST_FILE) > LARGEST_MANIFEST:
+                raise ValueError(f"more than {LARGEST_MANIFEST >> 20} MiB")
+            return cls.from_dict(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise DamagedCorpusError(folder, f"no {MANIFEST_FILE}") from None
         except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:

@@ -6,6 +6,7 @@ Layout under the root:
     trials/<id>.json               one immutable file for each finished trial (`record`), written by its worker
     sweeps/<id>.json               what a sweep asks for and where it stands; its driver replaces it as it goes
     runs/<time>-<word>.json        the account of one command, written once, at its end
+    comparisons/<id>.yaml          the plan of a comparison, written once, by the digits of its question
     studies/<id>.json              how far a study under way is; its driver replaces it every few seconds
     compacted/trials.parquet       derived, for fast reading (`compaction`)
     logs/<id>.jsonl                an event a line, for people (`logs`)

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.sweep import Sweep, SweepState
@@ -94,3 +95,18 @@ def replay(sweep: Sweep, ledger: Ledger) -> tuple[SweepState, dict[str, Outcome]
         if not found:
             return state, outcomes
         outcomes |= found
+
+
+def spread_of(ledger: Ledger) -> SpreadModel:
+    """The noise model with every replicate of a ledger; without any it is its law."""
+    runs: dict[tuple[object, ...], Replicate] = {}
+    for record in ledger.records():
+        spec, loss = record.spec, outcome_of(record).loss
+        if loss is None or spec.data_seed is not None:
+            continue
+        regime = spec.regime
+        config = (regime.corpus.fingerprint, spec.hyperparameters, spec.precision, spec.compile, spec.micro_batch,
+                  spec.evaluation, spec.semantics)  # fmt: skip
+        cell = Cell(spec.optimizer, NoiseRegime(float(regime.scale.parameters), regime.ratio))
+        runs.setdefault((cell, config, spec.seed), Replicate(cell, config, spec.seed, loss))
+    return SpreadModel(runs.values())

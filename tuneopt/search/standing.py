@@ -84,7 +84,8 @@ def stand(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str] 
 def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> Standing:
     """As `stand`, for a task that may take ``quota`` trials, in the order in which it asks for them.
 
-    It sees the outcomes of no others, so that whatever else the ledger holds changes nothing.
+    It sees the outcomes of no others, so that whatever else the ledger holds changes nothing. When they have ended,
+    those beyond them count as given up: what a part of a wave has shown is decided on.
     """
     sweep = task.sweep
     allowed: tuple[str, ...] = ()
@@ -100,7 +101,17 @@ def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: 
         allowed = now
     pending = tuple(spec for spec in state.pending if spec.id in set(allowed))
     spent = len(fresh) >= quota and not pending
+    if spent and not state.finished:
+        state = _decided(sweep, {trial: outcomes[trial] for trial in allowed if trial in outcomes}, gave_up)
     return Standing(task, state, pending, allowed, state.finished or spent, state.finished or spent)
+
+
+def _decided(sweep: Sweep, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> SweepState:
+    """Where a sweep ends that gets no further trial."""
+    beyond = set(gave_up)
+    while not (state := sweep.state(outcomes, beyond)).finished:
+        beyond |= {spec.id for spec in state.pending}
+    return state
 
 
 def lookahead(

@@ -309,9 +309,12 @@ def recorded_throughput(ledger: Ledger, spec: TrialSpec) -> float | None:
     return statistics.median(rates) if rates else None
 
 
-def trained_throughput(spec: TrialSpec, corpus: Corpus) -> float:
-    """Tokens per second of a few optimizer steps on this machine, without compilation and evaluation."""
-    training = Training(replace(spec, compile=False), corpus, None)
+def trained_throughput(spec: TrialSpec, corpus: Corpus, models: WarmModels | None = None) -> float:
+    """Tokens per second of a few optimizer steps on this machine, without evaluation.
+
+    With ``models`` the model compiles where ``spec`` says so, which takes half a minute once; without, it does not.
+    """
+    training = Training(spec if models else replace(spec, compile=False), corpus, None, models)
     training.train_step()  # the first one makes state and warms caches
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < TIMED_SECONDS and training.step < training.steps:

@@ -10,12 +10,14 @@ because the model of it belongs to training, which this floor does not import.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
+from tuneopt.search.study.comparison import planned
+from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import Devices, Study
 from tuneopt.search.sweep import TYPICAL_MOVES, micro_batch
@@ -71,9 +73,10 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
         waiting = {spec.id for standing in sweeps for spec in standing.pending}
         done = {trial for standing in sweeps for trial in standing.trials} - waiting
         last = sweeps[-1]  # earlier attempts at the regime have ended
-        # A sweep with a quota gets as many trials as its rivals took, whatever its own certificate would need.
-        left = len(last.pending) if last.task.quota is not None else last.state.progress.remaining
+        left = _left(last)
         counts.append(Expected(*key, len(done), 0 if last.finished else left))
+    if plan.study.comparison is not None:
+        return (*counts, *_coming(plan, counts))
     for name, space in plan.study.spaces.items():
         # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
         finding = plan.finding(name, standings)
@@ -84,6 +87,25 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
                 if (phase, name, regime) not in begun:
                     counts.append(Expected(phase, name, regime, 0, trials))
     return tuple(counts)
+
+
+def _coming(plan: StudyPlan, counts: Sequence[Expected]) -> Iterator[Expected]:
+    """What a comparison has planned beyond the places that it has reached."""
+    reached = {(part.phase, part.optimizer, part.regime.ratio) for part in counts}
+    scale = plan.regimes("I")[0].scale
+    for phase, optimizer, ratio, trials in planned(plan.study):
+        if (phase, optimizer, ratio) not in reached and round(trials):
+            yield Expected(phase, optimizer, Regime(scale, ratio, plan.corpus), 0, round(trials))
+
+
+def _left(standing: Standing) -> int:
+    """The trials that a sweep will still take, those pending among them."""
+    if standing.task.quota is None:
+        return standing.state.progress.remaining
+    if standing.task.phase == MATCH:
+        return len(standing.pending)
+    # A comparison's tuning takes its quota: what its search does not use goes into seeds.
+    return standing.task.quota - len(standing.trials) + len(standing.pending)
 
 
 def _sweep_trials(space: LadderSpace, varied: tuple[str, ...], replicates: int) -> int:

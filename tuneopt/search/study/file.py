@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuneopt import declared
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
-from tuneopt.paths import expanded
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
-from tuneopt.search.study.study import Devices, Place, Study
-from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale
+from tuneopt.search.study.rules import comparison_rules
+from tuneopt.search.study.study import ComparisonRules, Devices, Place, Study
+from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale, nearest
 
 EXAMPLE = "studies/smoke.yaml"
 """The file that errors name where a study is missing or empty."""
@@ -39,11 +40,11 @@ VOCABULARY = {"nano": 1024, "paper": 32_768}
 KEYS = (
     "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
     "replicates", "policy", "tolerance", "near_optimal", "precision", "compile", "evaluation", "match_budget",
-    "limits", "placement",
+    "comparison", "limits", "placement",
 )  # fmt: skip
 """The keys of a study file."""
 
-PARTS = ("space", "set", "grid", "start")
+PARTS = ("space", "coordinates", "set", "grid", "start")
 """What a study may say of an optimizer."""
 
 NEEDED = ("name", "optimizers", "scales", "ratios", "corpus")
@@ -63,7 +64,7 @@ def built_in(optimizer: str, space: str | None) -> SearchSpace:
 
 def read_study(path: str | Path, space_of: SpaceOf = built_in) -> Study:
     """The study that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _study(declared.read_yaml(expanded(path), "study", EXAMPLE), space_of)
+    return _study(declared.read_yaml(Path(path), "study", EXAMPLE), space_of)
 
 
 def parse_study(text: str, path: str = "study.yaml", space_of: SpaceOf = built_in) -> Study:
@@ -100,6 +101,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         "compile": lambda node: None if node.plain == "auto" else switch(node, "compile"),
         "evaluation": _evaluation,
         "match_budget": lambda node: switch(node, "match_budget"),
+        "comparison": lambda node: comparison_rules(node, keys, phases["phase_1"]),
         "limits": _limits,
         "placement": lambda node: _placement(node, [*every, *phases["phase_3"]]),
     }
@@ -114,8 +116,22 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
             **{name: read(keys[name]) for name, read in readers.items() if name in keys},
         },
     )
+    if study.comparison is not None:
+        study = replace(study, comparison=_with_baseline(study, study.comparison, keys))
     _check(study, keys, root)
     return study
+
+
+def _with_baseline(study: Study, rules: ComparisonRules, keys: Mapping[str, Node]) -> ComparisonRules:
+    """The rules with the baseline by the name that its search space gives it; a file may have called it by its path."""
+    listed = keys["optimizers"].plain
+    words = (
+        list(listed) if isinstance(listed, dict) else [str(entry.plain) for entry in sequence(keys["optimizers"], "")]
+    )
+    names = dict(zip(words, study.spaces, strict=True))
+    if rules.baseline not in names:
+        keys["comparison"].fail(f"the baseline {rules.baseline!r} is not compared; {nearest(rules.baseline, names)}")
+    return replace(rules, baseline=names[rules.baseline])
 
 
 def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scale:
@@ -194,7 +210,12 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
                 space.on(ladder, pinned, grids).begin_at(starts)
             except InputError as error:
                 parts[part].fail(str(error), parts[part].keys[key])
-    return space.on(ladder, pinned, grids).begin_at(starts)
+    plane = space.on(ladder, pinned, grids).begin_at(starts)
+    if "coordinates" not in parts:
+        return plane
+    names = [axis.name for axis in plane.varied]
+    kept = [word(entry, "coordinate", names) for entry in sequence(parts["coordinates"], "coordinates")]
+    return plane.pin({axis.name: axis.start for axis in plane.varied if axis.name not in kept})
 
 
 def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], every: list[Place]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tuneopt.search.prediction import Forecast, forecast, star_regime
 from tuneopt.search.queue import Reserve
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing, Task
+from tuneopt.search.study.comparison import after, comparing
 from tuneopt.search.study.matching import matching
 from tuneopt.search.study.sensitive import PhaseFindings, Verdict, verdicts
 from tuneopt.search.study.study import PHASES, Study, closeness
@@ -68,6 +69,8 @@ class StudyPlan:
 
     def tasks(self, standings: Standings) -> Sequence[Task]:
         """Every sweep whose place in the study is settled, phase by phase, and what evens out the budgets."""
+        if self.study.comparison is not None:
+            return list(comparing(self.study, self.corpus, self.compile, standings, self.remember))
         # Phase by phase, so that a trial which several sweeps share counts for the earliest phase that needs it.
         names = self.study.optimizers
         found = [task for name in names for task in self._attempts(name, "I", standings)]
@@ -89,6 +92,9 @@ class StudyPlan:
         ``seconds`` is how long a trial of a regime takes.
         """
         own = seconds(standing.task.sweep.regime)
+        if self.study.comparison is not None:
+            scale = standing.task.sweep.regime.scale
+            return own + after(self.study, standing, lambda ratio: seconds(Regime(scale, ratio, self.corpus)))
         # Reruns of a winner and tasks that even out budgets hold nothing up: only their own trials are on the path.
         if standing.descended or standing.task.phase not in PHASES:
             return own

@@ -15,12 +15,17 @@ import numpy as np
 
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.standing import Standing
+from tuneopt.search.study.comparison import BASELINE, SEEDS
 from tuneopt.search.study.cost import Expected, expected, limits_dict
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import Standings, StudyPlan
 from tuneopt.search.study.spent import spent
+from tuneopt.search.study.study import PHASES
 from tuneopt.search.sweep import Best
 from tuneopt.spec import Regime
+
+ORDER = (*PHASES, SEEDS, BASELINE, MATCH)
+"""All phases, in the order in which they end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,7 @@ def status_document(plan: StudyPlan, queue: SchedulerQueue, run: RunUnderWay | N
         )
     return {
         "study": plan.study.name,
-        "phase": min(open_phases, key=("I", "II", "III", MATCH).index, default="done"),
+        "phase": min(open_phases, key=ORDER.index, default="done"),
         "finished": queue.finished,
         "phases": phases,
         "trials": {

@@ -40,6 +40,27 @@ class Devices:
     offload: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ComparisonRules:
+    """What a comparison adds to a study (`tuneopt.search.study.comparison`): equal budgets, and where D_eff is sought.
+
+    Every optimizer gets ``trials`` to be tuned at the first of ``ratios``, and then ``seeds`` of what that ended on.
+    The ``baseline`` runs at all ``ratios``, the first one included; at each further one ``rate_trials`` tune its
+    learning rate again. Where a rival's loss comes within ``margin`` nats of the end of the baseline's losses, another
+    ratio is added there, as long as ``reserve`` pays for it (in trials of ratio 1); what is left buys more seeds.
+    ``hours`` by the clock is what it was planned to take; nothing rests on it.
+    """
+
+    baseline: str
+    ratios: tuple[float, ...]
+    trials: int
+    rate_trials: int = 3
+    seeds: int = 3
+    reserve: float = 0.0
+    margin: float = 0.0
+    hours: float = 0.0
+
+
 @dataclass(frozen=True)
 class Study:
     """A study as its file declares it.
@@ -48,7 +69,8 @@ class Study:
     are swept over every coordinate, ``phase_2`` over the scaling-sensitive ones alone, and for ``phase_3`` they are
     predicted; with ``star`` a sweep goes on from each prediction, so that its distance from a certified optimum is
     known. ``corpus`` is a name or path, ``vocabulary`` the entries of its tokenizer. Losses are nats per token.
-    ``placement`` says by scale where trials train; scales left out train in one process.
+    ``placement`` says by scale where trials train; scales left out train in one process. With ``comparison`` it is a
+    comparison, planned for a budget, in one regime of Phase I.
     """
 
     name: str
@@ -70,6 +92,7 @@ class Study:
     match_budget: bool = False
     limits: Limits = field(default_factory=Limits)
     placement: Mapping[str, Devices] = field(default_factory=dict)
+    comparison: ComparisonRules | None = None
 
     @property
     def ladder(self) -> str:
@@ -124,6 +147,7 @@ class Study:
         plain["spaces"] = {name: space.to_dict() for name, space in self.spaces.items()}
         plain["limits"], plain["evaluation"] = asdict(self.limits), asdict(self.evaluation)
         plain["placement"] = {scale: asdict(devices) for scale, devices in self.placement.items()}
+        plain["comparison"] = None if self.comparison is None else _rules(self.comparison)
         for phase in ("phase_1", "phase_2", "phase_3"):
             plain[phase] = [list(place) for place in plain[phase]]
         return plain
@@ -135,6 +159,10 @@ class Study:
         left_out = ("limits", "placement")
         plain = {name: value for name, value in self.to_dict().items() if name not in left_out and value is not None}
         return canonical_json(plain)
+
+
+def _rules(rules: ComparisonRules) -> dict[str, Any]:
+    return {**asdict(rules), "ratios": list(rules.ratios)}
 
 
 def closeness(one: Regime, other: Regime) -> float:

@@ -4,7 +4,8 @@ Where a table of stars is given and holds the optimizer in the regime, the effec
 and a measured loss above 6 is a divergence. Everything else, runs that were not made included, is filled in: a value k
 grid steps from the tuned one costs k squared times the usual cost of one step, `STEP_COSTS`. A regime without a tuned
 point takes its values from the nearest one that has one, and its loss from a power law in parameters and ratio through
-the optimizer's tuned losses. An optimizer without tuned points on a ladder has its search space's start for an optimum.
+the optimizer's tuned losses. An optimizer without tuned points on a ladder has its search space's start for an optimum;
+on the nano ladder its loss is AdamW's there (`NANO_LOSS`), with as many tokens more as its published speedup says.
 Such surfaces show how a study behaves; they are no evidence about optimizers.
 """
 
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
-from tuneopt.search.space import LadderSpace, load_space
+from tuneopt.constants import NANO_LOSS, OTHER_STEP_COST, STEP_COSTS
+from tuneopt.search.space import LadderSpace, TunedPoint, load_space
 from tuneopt.search.study.study import Study, closeness
 from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec, Value, canonical
@@ -93,15 +94,21 @@ class Surfaces:
         """The published loss and configuration by scale and ratio, on the study's ladder."""
         return {
             (point.scale, float(point.ratio)): (point.loss, point.config)
-            for point in load_space(optimizer).published
+            for point in published_points(optimizer)
             if SCALES[point.scale].ladder == self.study.ladder
         }
+
+    def _untuned(self, optimizer: str, regime: Regime) -> float:
+        """The loss of a start on a ladder for which nothing is published."""
+        if regime.scale.ladder != "nano":
+            return NO_LOSS
+        return nano_loss(regime.tokens * published_speedup(optimizer))
 
     def _tuned(self, optimizer: str, space: LadderSpace, regime: Regime) -> tuple[dict[str, Value], float]:
         """The best configuration of a regime and its loss: published, or of the nearest published regime."""
         points, key = self._points(optimizer), _key(optimizer, regime)[1:]
         if not points:
-            return dict(space.start), NO_LOSS
+            return dict(space.start), self._untuned(optimizer, regime)
         if key in points:
             loss, config = points[key]
         else:
@@ -109,6 +116,31 @@ class Surfaces:
             config = points[min(places, key=lambda place: closeness(places[place], regime))][1]
             loss = _law([(places[place], points[place][0]) for place in places], regime)
         return {name: canonical(value) for name, value in config.items()}, loss
+
+
+def published_points(optimizer: str) -> tuple[TunedPoint, ...]:
+    """The published tuned points of an optimizer; none for one from outside."""
+    return () if "@" in optimizer else load_space(optimizer).published
+
+
+def nano_loss(tokens: float) -> float:
+    """What AdamW ends at on the nano ladder, in nats, about."""
+    beta, alpha, exponent, unit = NANO_LOSS
+    return float(beta + alpha * (tokens / unit) ** -exponent)
+
+
+def published_speedup(optimizer: str) -> float:
+    """How many times fewer tokens than AdamW an optimizer needed in the published study, at its smallest model.
+
+    Straight lines in log D through AdamW's points, at its ratio 1; 1 where nothing is published.
+    """
+    places = {(point.scale, point.ratio): point.loss for point in published_points("adamw")}
+    known = {(point.scale, point.ratio): point.loss for point in published_points(optimizer)}
+    scale, ratio = min(places, key=lambda place: (SCALES[place[0]].parameters, place[1]))
+    if (scale, ratio) not in known:
+        return 1.0
+    first, second = places[scale, ratio], places[scale, 2 * ratio]
+    return float(2 ** ((first - known[scale, ratio]) / (first - second)))
 
 
 def _key(optimizer: str, regime: Regime) -> tuple[str, str, float]:

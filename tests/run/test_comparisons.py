@@ -1,0 +1,193 @@
+"""Comparisons within a budget, on the simulator: what they cost, that they are fair, that they can be killed, and that
+what they state is so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from comparison_worlds import MINUTE, planned, trials_at_home, true_speedup
+
+from tuneopt.api.comparing import _simulated, comparison_plan, simulate_comparison
+from tuneopt.run.options import RunOptions
+from tuneopt.run.simulated import SimulatedBackend
+from tuneopt.run.spine import run
+from tuneopt.search.noise import SigmaLaw
+from tuneopt.search.plan import Ended
+from tuneopt.search.queue import SchedulerQueue
+from tuneopt.search.study import surfaces
+from tuneopt.search.study.budget import CARES, LEAST_STEPS
+from tuneopt.search.study.comparison import BASELINE, FEWEST_RATIOS, SEEDS, TUNING, further_ratio, rules_of
+from tuneopt.search.study.file import parse_study
+from tuneopt.search.study.planner import StudyPlan
+from tuneopt.search.study.surfaces import Surfaces
+from tuneopt.spec import CorpusId, InputError
+
+
+@pytest.mark.parametrize(
+    "rivals, minutes, about",
+    [
+        (("soap",), 5, {}),
+        (("soap",), 8, {}),
+        (("soap", "muon"), 20, {}),
+        (("lion",), 30, {"slots": 1}),
+        (("muon",), 30, {"slots": 8, "scale": "nano-147k"}),
+    ],
+)
+def test_a_comparison_costs_what_it_was_planned_for(rivals, minutes, about):
+    plan = planned(*rivals, minutes=minutes, **about)
+    result = simulate_comparison(plan)
+    assert result.spent_hours == pytest.approx(minutes * MINUTE, rel=0.15)
+    assert plan.planned_hours <= minutes * MINUTE * 1.001
+    assert result.certified and not result.stopped
+
+
+def test_every_optimizer_gets_the_same_number_of_trials_where_they_meet():
+    for rivals in (("soap", "muon"), ("lion", "kron")):
+        plan = planned(*rivals, minutes=20)
+        for seed in (0, 50):
+            study = dataclasses.replace(plan.study, seed=seed)
+            queue, _, _ = _simulated(study, plan.question, plan.times, None)
+            counts = trials_at_home(plan, queue)
+            assert set(counts) == {"adamw", *rivals}
+            assert len(set(counts.values())) == 1, counts
+
+
+def test_a_comparison_that_was_killed_ends_as_it_would_have():
+    plan = planned("soap")
+    noise = SigmaLaw().at(65536)
+    worlds = Surfaces(plan.study, noise=noise)
+
+    def queue(known: dict[str, Ended]) -> SchedulerQueue:
+        agenda = StudyPlan(plan.study, CorpusId(plan.study.corpus, "", plan.study.vocabulary))
+        return SchedulerQueue(agenda, known=lambda spec: known.get(spec.id), study=("comparison", "id"))
+
+    def drive(known: dict[str, Ended]) -> SchedulerQueue:
+        going = queue(known)
+        run(going, SimulatedBackend(worlds.evaluate, slots=2, duration=lambda spec: float(spec.steps)), RunOptions())
+        return going
+
+    whole = drive({})
+    ended = list(whole.outcomes.items())
+    assert len(ended) > 30
+    for count in (0, 1, 7, 14, 15, 28, len(ended) - 1, len(ended)):
+        again = drive({trial: Ended(outcome, 1.0) for trial, outcome in ended[:count]})
+        assert again.outcomes == whole.outcomes
+        assert set(again.standings) == set(whole.standings)
+        assert len(again.reused) == count
+
+
+def test_the_statement_is_true_of_what_was_tuned():
+    plan = planned("soap")
+    inside, said = 0, 0
+    for seed in range(10):
+        result = simulate_comparison(plan, seed=100 * seed)
+        (row,) = result.speedups
+        truth = true_speedup(plan, result, "soap")
+        inside += row["low"] <= truth <= row["high"]
+        faster = row["low"] > 1
+        said += faster == ("fewer tokens" in result.statement)
+        assert f"{row['speedup']:.2f}x" in result.statement
+    assert said == 10
+    assert inside >= 7, "90% intervals: six or fewer of ten would come once in eighty times"
+
+
+@pytest.mark.parametrize("speedup, beyond", [(3.0, True), (1.3, False), (0.6, True)])
+def test_the_baseline_is_run_where_the_rivals_losses_land(monkeypatch, speedup, beyond):
+    monkeypatch.setattr(surfaces, "published_speedup", lambda optimizer: 1.0 if optimizer == "adamw" else speedup)
+    plan = planned("soap", minutes=20)
+    result = simulate_comparison(plan)
+    ratios = sorted(row["ratio"] for row in result.status["results"] if row["optimizer"] == "adamw")
+    first = list(rules_of(plan.study).ratios)
+    assert (ratios != first) == beyond
+    if speedup > 1:
+        assert ratios[-1] >= first[-1] and "extrapolated" not in result.statement
+    else:
+        assert ratios[0] < first[0]
+    (row,) = result.speedups
+    assert row["low"] <= true_speedup(plan, result, "soap") <= row["high"]
+
+
+def test_further_ratios_go_up_before_they_go_down_and_stop_inside():
+    line = {1.0: 4.0, 2.0: 3.8}
+    assert further_ratio(line, [3.9]) is None
+    assert further_ratio(line, [3.75]) == 4
+    assert further_ratio(line, [4.05]) == 0.5
+    assert further_ratio(line, [3.75, 4.05]) > 2
+    assert further_ratio(line, [3.82], margin=0.05) > 2, "too near the end for its interval to lie inside"
+    assert further_ratio(line, []) is None
+
+
+def test_a_larger_budget_never_asks_for_less():
+    known = [planned("soap", minutes=minutes) for minutes in (5, 8, 12, 20, 40, 80)]
+    ratios = [rules_of(plan.study).ratios[0] for plan in known]
+    assert ratios == sorted(ratios)
+    for plan in known:
+        rules = rules_of(plan.study)
+        assert len(rules.ratios) >= FEWEST_RATIOS and rules.seeds >= CARES[0].seeds
+        names = [[axis.name for axis in space.varied] for space in plan.study.spaces.values()]
+        assert all(listed[0] == "learning_rate" or "learning_rate" in listed for listed in names)
+        most = max(len(listed) for listed in names)
+        for space, listed in zip(plan.question.spaces.values(), names, strict=True):
+            assert len(listed) == min(most, len(space.varied)), "as many for each, or all that it has"
+    steps = known[1].question.regime(ratios[1]).tokens / (8 * 128)
+    assert steps >= LEAST_STEPS, "eight minutes are enough for runs that tell something"
+
+
+def test_what_is_too_small_is_refused_with_what_would_do():
+    with pytest.raises(InputError, match="too few") as refused:
+        comparison_plan(["soap"], hours=1 * MINUTE, slots=2, ledger="nowhere")
+    enough = int(str(refused.value).partition("about ")[2].partition(" minutes")[0])
+    assert comparison_plan(["soap"], hours=enough * MINUTE, slots=2, ledger="nowhere").planned_hours > 0
+
+
+def test_a_resolution_is_planned_backwards():
+    hours = []
+    for resolution in (0.06, 0.03, 0.015):
+        plan = comparison_plan(["soap"], resolution=resolution, slots=2, ledger="nowhere")
+        assert plan.powers[0].nats <= resolution
+        hours.append(plan.planned_hours)
+    assert hours == sorted(hours) and hours[-1] > 2 * hours[0]
+    half = comparison_plan(["soap"], resolution=0.06, slots=2, ledger="nowhere").powers[0]
+    assert half.halving_seeds == 4 * half.seeds
+
+
+def test_a_plan_is_kept_and_found_again_by_the_same_question(tmp_path):
+    about = {"hours": 8 * MINUTE, "slots": 2, "ledger": str(tmp_path / "ledger")}
+    first = comparison_plan(["soap"], keep=True, **about)
+    again = comparison_plan(["soap"], tokens_per_second=10_000.0, **about)
+    assert not first.stored and again.stored
+    assert again.text == first.text and again.study == first.study
+    other = comparison_plan(["soap"], tokens_per_second=10_000.0, seed=1, **about)
+    assert not other.stored and other.text != first.text
+
+
+def test_the_study_file_says_everything(tmp_path):
+    plan = planned("soap")
+    assert parse_study(plan.text).text == plan.study.text
+    assert "learning_rate" in plan.text and "# Step times:" in plan.text
+    phases = {
+        standing.task.phase
+        for standing in _simulated(plan.study, plan.question, plan.times, None)[0].standings.values()
+    }
+    assert phases == {TUNING, SEEDS, BASELINE}
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (("baseline: adamw", "baseline: adam"), "is not compared"),
+        (("ratios: [0.5, 0.7071, 1.0]", "ratios: [1.0, 0.7071]"), "first of its ratios"),
+        (("ratios: [0.5, 0.7071, 1.0]", "ratios: [0.5, 0.5]"), "listed twice"),
+        (("trials: 7", "trial: 7"), "unknown key 'trial' of comparison"),
+        (("seeds: 3", "seeds: 0"), "seeds must be at least 1"),
+        (("coordinates: [learning_rate, weight_decay]", "coordinates: [learning_rat]"), "learning_rate"),
+        (("policy: model", "policy: model\nmatch_budget: true"), "has no match_budget"),
+    ],
+)
+def test_mistakes_in_a_comparison_are_named_with_their_line(change, told):
+    text = planned("soap").text
+    assert change[0] in text
+    with pytest.raises(InputError, match=r"study\.yaml:\d+: ") as refused:
+        parse_study(text.replace(*change))
+    assert told in str(refused.value)

@@ -1,0 +1,92 @@
+"""What a comparison may say at its end: each rival against the baseline, and which rivals cannot be told apart.
+
+Everything is read from the document of an analysis, so that the sentence and the figures of a report cannot disagree. A
+figure that was not measured is named as what it is: a bound, or an extrapolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from tuneopt.analysis.runs import RegimeKey, Role, TrainingRun
+from tuneopt.optim.info import info
+from tuneopt.search.axis import is_number
+from tuneopt.search.outcome import Outcome
+from tuneopt.search.standing import Standing
+
+
+def display_name(optimizer: str) -> str:
+    """An optimizer's name in a sentence: its class, as people write it; one from outside stands without its digest."""
+    classes = {entry.name: entry.implementation.rpartition(":")[2] for entry in info()}
+    return classes.get(optimizer, optimizer.partition("@")[0])
+
+
+def comparison_statement(
+    document: Mapping[str, Any], baseline: str, rivals: Sequence[str], scale: str, ratio: float, where: str
+) -> str:
+    """The sentence, such as ``SOAP reaches AdamW's loss with 1.8x fewer tokens [1.5, 2.2] at 65k parameters``.
+
+    ``where`` says at which size and budget, in words. Rivals without a result are named.
+    """
+    rows = {row["optimizer"]: row for row in document["speedups"] if (row["scale"], row["ratio"]) == (scale, ratio)}
+    ranking = next((row for row in document["rankings"] if (row["scale"], row["ratio"]) == (scale, ratio)), None)
+    base = display_name(baseline)
+    parts = [_against(display_name(name), base, rows.get(name)) for name in rivals]
+    ties = []
+    if ranking is not None and ranking["tie_groups"] is not None:
+        groups = dict(zip(ranking["order"], ranking["tie_groups"], strict=True))
+        ties = [
+            f"{display_name(one)} and {display_name(other)} cannot be told apart"
+            for one, other in combinations(rivals, 2)
+            if one in groups and groups.get(one) == groups.get(other)
+        ]
+    return f"{parts[0]} {where}" + "".join(f"; {part}" for part in (*parts[1:], *ties))
+
+
+def _against(name: str, base: str, row: Mapping[str, Any] | None) -> str:
+    """One rival against the baseline, in words."""
+    if row is None or "no law" in row["flags"]:
+        return f"{name} has no result that can be compared with {base}"
+    value, low, high, flags = row["speedup"], row["low"], row["high"], row["flags"]
+    beyond = ", beyond the runs of the baseline (extrapolated)" if "extrapolated" in flags else ""
+    if low is None:
+        return f"{name} reaches {base}'s loss with {value:.2f}x fewer tokens, the noise being unknown{beyond}"
+    end = "open" if high is None else f"{high:.2f}"
+    if low <= 1 and (high is None or high >= 1):
+        return f"{name} cannot be told from {base} ({value:.2f}x [{low:.2f}, {end}]{beyond})"
+    if value >= 1:
+        least = "at least " if "lower bound" in flags else ""
+        return f"{name} reaches {base}'s loss with {least}{value:.2f}x fewer tokens [{low:.2f}, {end}]{beyond}"
+    return f"{name} needs {1 / value:.2f}x as many tokens as {base} [{1 / high:.2f}, {1 / low:.2f}]{beyond}"
+
+
+def runs_of(standings: Mapping[str, Standing], outcomes: Mapping[str, Outcome]) -> tuple[TrainingRun, ...]:
+    """The runs of a comparison's sweeps as the analysis takes them: what stands alone with its seeds is a candidate."""
+    runs: dict[str, TrainingRun] = {}
+    for standing in standings.values():
+        role = Role.EXPLORED if standing.task.sweep.space.varied else Role.CANDIDATE
+        chosen = set(standing.trials)
+        for spec in standing.state.needed:
+            outcome = outcomes.get(spec.id)
+            if outcome is None or spec.id not in chosen or (spec.id in runs and runs[spec.id].role >= role):
+                continue
+            regime = spec.regime
+            runs[spec.id] = TrainingRun(
+                trial=spec.id,
+                optimizer=spec.optimizer,
+                regime=RegimeKey(regime.corpus.name, regime.scale.name, float(regime.ratio)),
+                parameters=regime.scale.parameters,
+                tokens=float(regime.tokens),
+                config=tuple((name, float(part) if is_number(part) else part) for name, part in spec.hyperparameters),
+                seed=spec.seed,
+                status=outcome.status,
+                select_loss=outcome.loss,
+                report_loss=outcome.reported,
+                variant=(spec.precision, spec.compile, spec.micro_batch, spec.semantics),
+                trained=float(regime.tokens),
+                flops=float(regime.flops),
+                role=role,
+            )
+    return tuple(runs.values())

@@ -1,0 +1,109 @@
+"""A comparison's question: read, checked, and kept beside the ledger with the plan that was made for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tuneopt.api.corpora import VOCAB_SIZES
+from tuneopt.api.optimizers import check_outside, space_of
+from tuneopt.api.sweeps import PRECISIONS
+from tuneopt.search.study.budget import Draft, Question, TrialTime
+from tuneopt.spec import InputError, Value, canonical_json, find_scale, nearest
+
+if TYPE_CHECKING:
+    from tuneopt.ledger import Ledger
+    from tuneopt.search.space import LadderSpace
+
+FOLDER = "comparisons"
+"""Where the ledger keeps the plans of comparisons, by the digits of their question."""
+
+
+def question_of(
+    optimizers: Sequence[str], baseline: str, spaces: Mapping[str, str], overrides: Mapping[str, Value], **about: Any
+) -> Question:
+    """The question in its own terms; raises `InputError` for what cannot be asked."""
+    scale, hours, resolution, ratio = find_scale(about["scale"]), about["hours"], about["resolution"], about["ratio"]
+    if (hours is None) == (resolution is None):
+        raise InputError("a comparison needs a budget or a resolution: give --hours or --minutes, or --resolution")
+    for name, number in (("--hours", hours), ("--resolution", resolution), ("--ratio", ratio)):
+        if number is not None and not 0 < number < float("inf"):
+            raise InputError(f"{name} must be a positive number, not {number:g}")
+    if about["precision"] not in PRECISIONS:
+        raise InputError(f"unknown precision {about['precision']!r}; {nearest(about['precision'], PRECISIONS)}")
+    words = list(dict.fromkeys([baseline, *optimizers]))
+    if len(words) < 2:
+        raise InputError(f"{baseline} is the baseline; name at least one optimizer to compare it with")
+    unknown = [word for word in spaces if word not in words]
+    if unknown:
+        raise InputError(f"--space names {unknown[0]!r}, which is not compared; {nearest(unknown[0], words)}")
+    chosen: dict[str, LadderSpace] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for word in words:
+        declared = space_of(word, spaces.get(word))
+        known = declared.on(scale.ladder)
+        mine = {name: value for name, value in overrides.items() if name in {*known.by_name, *dict(known.fixed)}}
+        chosen[word] = declared.on(scale.ladder, mine)
+        check_outside(chosen[word])
+        own = {"space": spaces[word]} if word in spaces else {}
+        parts[word] = {**own, "set": mine} if mine else own
+    lost = [name for name in overrides if not any(name in part.get("set", ()) for part in parts.values())]
+    if lost:
+        every = sorted({axis.name for space in chosen.values() for axis in space.axes})
+        raise InputError(f"no optimizer here has a hyperparameter {lost[0]!r}; {nearest(lost[0], every)}")
+    return Question(
+        spaces=chosen,
+        baseline=baseline,
+        scale=scale,
+        corpus=about["corpus"],
+        vocabulary=VOCAB_SIZES[scale.ladder],
+        slots=about["slots"] or os.cpu_count() or 1,
+        seconds=None if hours is None else 3600 * hours,
+        resolution=resolution,
+        ratio=ratio,
+        seed=about["seed"],
+        precision=about["precision"],
+        compile=about["compile"],
+        parts=parts,
+    )
+
+
+def question_id(question: Question) -> str:
+    """Sixteen digits that identify a question; slots are left out: another machine goes on with the same plan."""
+    plain = {
+        "spaces": {word: space.to_dict() for word, space in question.spaces.items()},
+        "baseline": question.baseline,
+        "scale": asdict(question.scale),
+        **{name: getattr(question, name) for name in ("corpus", "seed", "precision")},
+        **{
+            name: value
+            for name in ("seconds", "resolution", "ratio", "compile")
+            if (value := getattr(question, name)) is not None
+        },
+    }
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:16]
+
+
+def stored_plan(ledger: Ledger, name: str) -> str | None:
+    """The study file that an earlier run of the question left; None where there was none."""
+    try:
+        return ledger.files.read(name).decode()
+    except FileNotFoundError:
+        return None
+
+
+def plan_text(document: Mapping[str, Any], part: Draft, times: Mapping[str, TrialTime], origin: str) -> str:
+    """The study file of a plan, with what it rests on as remarks."""
+    import yaml  # type: ignore[import-untyped]
+
+    speeds = ", ".join(f"{word} {time.rate:,.0f} tokens/s and {time.fixed:.1f} s" for word, time in times.items())
+    head = [
+        "A comparison, planned for a budget by `tuneopt compare`; docs/compare.md explains every choice.",
+        f"Step times: {speeds} ({origin}).",
+        f"{part.coordinates} coordinates, {part.trials} trials and {part.seeds} seeds for each optimizer.",
+    ]
+    body: str = yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=120)
+    return "".join(f"# {line}\n" for line in head) + body

@@ -1,0 +1,191 @@
+"""``tuneopt compare``: an answer within a budget. Parse, call the API, print its result.
+
+What the plan will be able to tell apart is said before anything runs, on stderr, where progress goes; the statement is
+the result and goes to stdout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
+from tuneopt.commands.options import (
+    DONE,
+    NO_CERTIFICATE,
+    Address,
+    Backend,
+    Compile,
+    CorpusName,
+    Json,
+    KeepWeights,
+    LedgerUri,
+    MaxConcurrent,
+    Output,
+    Precision,
+    ScaleName,
+    Seed,
+    Set,
+    parse_assignments,
+    parse_values,
+    show,
+)
+from tuneopt.spec import InputError
+
+if TYPE_CHECKING:
+    from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
+
+
+def compare(
+    optimizers: Annotated[list[str], typer.Argument(help="Optimizers to compare, or PATH.py:Class.")],
+    baseline: Annotated[str, typer.Option("--baseline", help="Whom they are compared with.")] = "adamw",
+    space: Annotated[
+        list[str] | None, typer.Option("--space", metavar="OPTIMIZER=SPACE", help="A search space; repeatable.")
+    ] = None,
+    scale: ScaleName = "nano-65k",
+    corpus: CorpusName = "embedded",
+    hours: Annotated[float | None, typer.Option("--hours", help="Budget by the clock.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="The same in minutes.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option("--resolution", help="Nats to be told apart: says what that takes.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="Where the rivals meet; default: what the budget allows.")
+    ] = None,
+    set_: Set = None,
+    ledger: LedgerUri = "ledger",
+    save: Annotated[Path | None, typer.Option("--save", help="Write the study file that is run.")] = None,
+    seed: Seed = 0,
+    backend: Backend = "ray",
+    address: Address = None,
+    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Trials at once; default: cores here.")] = None,
+    max_concurrent: MaxConcurrent = None,
+    gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
+    keep_weights: KeepWeights = False,
+    precision: Precision = "fp32",
+    compile: Compile = None,
+    output: Output = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its power, run nothing.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="With --dry-run: train a few steps to time them.")] = False,
+    tokens_per_second: Annotated[
+        float | None, typer.Option("--tokens-per-second", help="Of a trial on one slot; default: measured.")
+    ] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="On surfaces and a fake clock; trains nothing.")] = False,
+    log_level: LogLevel = None,
+    log_format: LogFormat = "text",
+    tensorboard: TensorBoard = None,
+    wandb: WandB = None,
+    mlflow: MLflow = None,
+    json_: Json = False,
+) -> int:
+    """Compare optimizers with a baseline within a budget: plan, tune equally, measure the speedup, report it."""
+    from tuneopt import api
+    from tuneopt.ledger import open_ledger
+
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    if minutes is not None:
+        if hours is not None:
+            raise InputError("give --hours or --minutes, not both")
+        hours = minutes / 60
+    opened = open_ledger(ledger)
+    api.check_backend(backend, address)
+    if backend == "inline":
+        slots = 1
+    plan = api.comparison_plan(
+        optimizers, baseline=baseline, spaces=parse_assignments(space or [], "--space"), scale=scale, corpus=corpus,
+        hours=hours, resolution=resolution, ratio=ratio, overrides=parse_values(set_ or [], "--set"), seed=seed,
+        precision=precision, compile=compile, slots=slots or max_concurrent, ledger=opened,
+        measure=measure or not (dry_run or simulate), keep=not (dry_run or simulate),
+        tokens_per_second=tokens_per_second,
+    )  # fmt: skip
+    if save is not None:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(plan.text)
+    if dry_run:
+        return show(plan.to_dict(), json_, lambda plain: _print_plan(plan))
+    if simulate:
+        simulated = api.simulate_comparison(plan)
+        show(simulated.to_dict(), json_, lambda plain: _print_result(simulated))
+        return DONE if simulated.certified else NO_CERTIFICATE
+    for line in _foreword(plan):
+        if not json_:
+            watching.say(line)
+    options = api.RunOptions(
+        address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial, keep_weights=keep_weights
+    )
+    with watching.run("comparing", plan.study.name, json_) as observers:
+        result = api.run_comparison(plan, opened, options, backend=backend, observers=observers)
+    path = output or Path("reports") / f"{plan.study.name}.html".replace("/", "-")
+    return watching.reported(result, opened, path, json_, _print_result)
+
+
+def _foreword(plan: ComparisonPlan) -> list[str]:
+    """What will come, and what it will be able to tell, before anything runs."""
+    from tuneopt.console import span
+
+    plain = plan.to_dict()
+    low, high = (3600 * hours for hours in plan.ends)
+    lines = [
+        f"plan: {', '.join(plain['optimizers'])} at {plain['regime']['scale']}, ratio {plain['regime']['ratio']:g}, "
+        f"{plain['baseline']} at ratios {', '.join(f'{ratio:g}' for ratio in plain['ratios'])}"
+        + ("; made by an earlier run" if plan.stored else ""),
+        f"budget: {span(3600 * plan.planned_hours)} by the clock on {plan.slots} slots, expected to end after "
+        f"{span(low)} to {span(high)}; step times from {plan.times_from}",
+    ]
+    names = plain["coordinates"]
+    lines += [f"tuned: {name}: {', '.join(names[name]) or 'nothing'}" for name in names]
+    for power in plan.powers:
+        faster = "" if power.speedup is None else f", a speedup of {power.speedup:.2f}x"
+        lines.append(
+            f"power: {power.optimizer} and {power.baseline} can be told apart from {power.nats:.3f} nats on{faster} "
+            f"(sigma {power.sigma:.3f} from {power.sigma_from}; {power.seeds} seeds each); half of that takes "
+            f"{power.halving_seeds} seeds each, {power.halving_trials} trials more"
+        )
+    return lines
+
+
+def _print_plan(plan: ComparisonPlan) -> None:
+    """The plan, its power, and its study file."""
+    from tuneopt.console import out, table
+
+    for line in _foreword(plan):
+        out.print(line, markup=False)
+    out.print()
+    plain = plan.to_dict()
+    table(
+        ("phase", "optimizer", "ratio", "trials"),
+        [(part["phase"], part["optimizer"], f"{part['ratio']:g}", f"{part['trials']:g}") for part in plain["trials"]],
+    )
+    out.print()
+    out.print(plan.text, markup=False)
+
+
+def _print_result(result: ComparisonResult) -> None:
+    """The statement first; then what it rests on."""
+    from tuneopt.console import loss, out, pairs, say, span, table
+
+    out.print(result.statement, markup=False)
+    out.print()
+    table(
+        ("optimizer", "ratio", "report loss", "seeds", "trials"),
+        [
+            (row["optimizer"], f"{row['ratio']:g}x", loss(row["best"]["report_loss"]), row["best"]["seeds"],
+             row["trials"])
+            for row in result.to_dict()["tuning"]
+        ],
+    )  # fmt: skip
+    out.print()
+    pairs(
+        {
+            "budget": f"{span(3600 * result.spent_hours)} spent, {span(3600 * result.plan.planned_hours)} planned",
+            "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
+            f"{len(result.failed)} failed",
+            "report": result.report or "none",
+        }
+    )
+    for warning in result.analysis["warnings"]:
+        say(f"warning: {warning}")
+    if result.stopped:
+        say(f"stopped at {result.stopped}; the statement rests on what had ended by then")

@@ -1,0 +1,234 @@
+"""A comparison: a study that was planned for a budget, as the tasks of its agenda.
+
+1. Every optimizer is tuned in one regime by the same number of trials (phase ``I``).
+2. What that ended on runs with further seeds (``seeds``), as many for each optimizer; trials that a tuning did not use
+   are seeds too, so that all optimizers take the same number there.
+3. The baseline goes on to its other ratios (``baseline``): its learning rate is tuned again from where it ended, then
+   seeds. That is the line on which D_eff is read off.
+4. When all rivals have ended, `further_ratio` says whether the line must be longer for their losses to lie inside it.
+5. What is left of the reserve buys more seeds for all that the speedups rest on.
+
+Nothing here looks at a clock or remembers anything: tasks follow from the study and from how its tasks stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
+from tuneopt.search.bracketing import bracketing_ratios
+from tuneopt.search.space import Config, LadderSpace
+from tuneopt.search.standing import Standing, Task
+from tuneopt.search.study.study import ComparisonRules, Study
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import CorpusId, Regime, find_scale
+
+TUNING, SEEDS, BASELINE = "I", "seeds", "baseline"
+"""Phases: tuning where the rivals meet, seeds of what it ended on, and the baseline's other ratios."""
+
+RATIO_STEP = math.sqrt(2)
+"""Factor between two ratios of the baseline. Between neighbours its loss is nearly a straight line in log D: the law's
+exponent of 0.3 to 0.5 bends it by a hundredth of the difference between the ends."""
+
+FURTHER = 2.0
+"""Factor from the longest ratio to the one that a plan keeps money for, in case a rival is faster than expected."""
+
+FEWEST_RATIOS = 3
+"""Ratios at which the baseline runs at least: with two, nothing shows how its law bends."""
+
+MOST_FURTHER = 4
+"""Ratios that may be added: a factor of four in D_eff. A rival further away than that is known to be far."""
+
+DIGITS = 4
+"""Significant digits of a ratio, so that people can type it again."""
+
+Remember = Callable[[str, str, tuple[object, ...], Callable[[], Any]], Any]
+"""`StudyPlan.remember`."""
+
+
+def rules_of(study: Study) -> ComparisonRules:
+    """The rules of a comparison; other studies have none, and do not come here."""
+    assert study.comparison is not None, "only comparisons have rules"
+    return study.comparison
+
+
+def importance(space: LadderSpace) -> tuple[str, ...]:
+    """The coordinates that can be tuned, those of the largest usual effect first; the learning rate leads them all."""
+    names = [axis.name for axis in space.varied]
+    return tuple(sorted(names, key=lambda name: (name != "learning_rate", -STEP_COSTS.get(name, OTHER_STEP_COST))))
+
+
+def rounded(ratio: float) -> float:
+    """A ratio with `DIGITS` significant digits."""
+    return float(f"{ratio:.{DIGITS}g}")
+
+
+def further_ratio(line: Mapping[float, float], losses: Sequence[float], margin: float = 0.0) -> float | None:
+    """The next ratio at which the baseline has to run so that ``losses`` lie inside its line; None where they do.
+
+    ``line`` holds the baseline's loss by ratio, in nats. A loss within ``margin`` of an end of it counts as outside:
+    its interval would reach beyond. Above comes first: the rivals that are faster are what is asked about.
+    """
+    needed = bracketing_ratios(line, losses, margin)
+    return rounded(needed[-1]) if needed else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a comparison rests on in one place: an optimizer at a ratio, as its seeds stand."""
+
+    optimizer: str
+    ratio: float
+    standing: Standing
+
+    @property
+    def loss(self) -> float | None:
+        """The mean report loss over its seeds, in nats; None where none completed."""
+        best = self.standing.state.best
+        return None if best is None else best.report_loss
+
+
+def comparing(
+    study: Study, corpus: CorpusId, compile: bool, standings: Mapping[str, Standing], remember: Remember
+) -> Generator[Task, None, None]:
+    """The tasks so far, given how they stand; they only grow. Raises `InputError` where a start cannot run."""
+    rules = rules_of(study)
+    scale = find_scale(study.phase_1[0][0])
+    regimes = {ratio: Regime(scale, ratio, corpus) for ratio in rules.ratios}
+    home = rules.ratios[0]
+    places: list[Place] = []
+    waiting = False
+    winner: Config | None = None
+    for name, space in study.spaces.items():
+        task = _tuning(study, space, regimes[home], compile, remember)
+        yield task
+        ended = standings.get(task.id)
+        if ended is None or not ended.finished:
+            waiting = True
+        elif ended.state.descent.incumbent_loss is not None:
+            spare = rules.trials - len(ended.trials)
+            place = yield from _seeds(study, ended, rules.seeds + spare, SEEDS, standings, remember)
+            waiting = waiting or place is None
+            places += [place] if place else []
+            winner = ended.state.descent.incumbent if name == rules.baseline else winner
+    if winner is None:  # nothing can be read off without the baseline
+        return
+    line: list[Place] = [place for place in places if place.optimizer == rules.baseline]
+    for ratio in rules.ratios[1:]:
+        place = yield from _at(study, winner, regimes[ratio], compile, standings, remember)
+        waiting = waiting or place is None
+        line += [place] if place else []
+    if waiting:
+        return
+    rivals = [place for place in places if place.optimizer != rules.baseline]
+    left = rules.reserve
+    losses = [place.loss for place in rivals if place.loss is not None]
+    for _ in range(MOST_FURTHER):
+        known = {place.ratio: place.loss for place in line if place.loss is not None}
+        if not known or not losses:
+            break
+        asked = further_ratio(known, losses, rules.margin)
+        if asked is None:
+            break
+        # Half of the way where all of it is too dear: it may be enough, and it shows how the losses go on.
+        half = rounded(math.sqrt(asked * (max(known) if asked > max(known) else min(known))))
+        steps = [each for each in (asked, half) if each * (rules.rate_trials + rules.seeds - 1) <= left]
+        if not steps:
+            break
+        ratio = steps[0]
+        left -= ratio * (rules.rate_trials + rules.seeds - 1)
+        place = yield from _at(study, winner, Regime(scale, ratio, corpus), compile, standings, remember)
+        if place is None:
+            return
+        line.append(place)
+    every = [*rivals, *(place for place in line if place.loss is not None)]
+    more = int(left / sum(place.ratio for place in every)) if every else 0
+    for place in every if more else ():
+        sweep = place.standing.task.sweep
+        again = remember("more", sweep.id, (more,), partial(replace, sweep, replicates=sweep.replicates + more))
+        yield Task(again, place.standing.task.phase)
+
+
+def _tuning(study: Study, space: LadderSpace, regime: Regime, compile: bool, remember: Remember) -> Task:
+    """The tuning of an optimizer where the rivals meet. One seed: the noise model says what a difference means."""
+    sweep = remember(
+        "tuning", space.optimizer, (), lambda: replace(study.sweep(space, regime, compile, lower=True), replicates=1)
+    )
+    return Task(sweep, TUNING, rules_of(study).trials)
+
+
+def _at(
+    study: Study,
+    winner: Config,
+    regime: Regime,
+    compile: bool,
+    standings: Mapping[str, Standing],
+    remember: Remember,
+) -> Generator[Task, None, Place | None]:
+    """The baseline at another ratio: its learning rate tuned again from the ``winner``, then seeds."""
+    rules = rules_of(study)
+    space = study.spaces[rules.baseline]
+
+    def sweep() -> Sweep:
+        held = {axis.name: space.value(winner, axis.name) for axis in space.axes}
+        leading = importance(space)[:1]
+        plane = space.begin_at(held).pin({name: value for name, value in held.items() if name not in leading})
+        return replace(study.sweep(plane, regime, compile, lower=True), replicates=1)
+
+    task = Task(remember(f"baseline {regime.ratio}", rules.baseline, (winner,), sweep), BASELINE, rules.rate_trials)
+    yield task
+    ended = standings.get(task.id)
+    if ended is None or not ended.finished:
+        return None
+    if ended.state.descent.incumbent_loss is None:
+        return Place(rules.baseline, regime.ratio, ended)  # everything diverged there: no loss, and no seeds
+    spare = rules.rate_trials - len(ended.trials)
+    return (yield from _seeds(study, ended, rules.seeds + spare, BASELINE, standings, remember))
+
+
+def _seeds(
+    study: Study, tuned: Standing, seeds: int, phase: str, standings: Mapping[str, Standing], remember: Remember
+) -> Generator[Task, None, Place | None]:
+    """What a tuning ended on, alone, with ``seeds`` seeds; the place once they have ended."""
+    sweep, config = tuned.task.sweep, tuned.state.descent.incumbent
+
+    def alone() -> Sweep:
+        space = sweep.space.pin({axis.name: sweep.space.value(config, axis.name) for axis in sweep.space.axes})
+        return replace(sweep, space=space, replicates=seeds)
+
+    task = Task(remember("seeds", sweep.id, (config, seeds), alone), phase)
+    yield task
+    standing = standings.get(task.id)
+    if standing is None or not standing.finished:
+        return None
+    return Place(tuned.task.optimizer, sweep.regime.ratio, standing)
+
+
+def after(study: Study, standing: Standing, seconds: Callable[[float], float]) -> float:
+    """Seconds of the trials that wait for a task's pending ones, one after another; ``seconds`` of one by its ratio.
+
+    A tuning usually takes two waves. The baseline's longest ratio comes after its own; then perhaps one more.
+    """
+    rules, task = rules_of(study), standing.task
+    own, longest = seconds(task.sweep.regime.ratio), seconds(max(rules.ratios))
+    if task.phase == TUNING and task.optimizer == rules.baseline:
+        return own + 2 * longest
+    return own if task.phase == TUNING else 0.0
+
+
+def planned(study: Study) -> tuple[tuple[str, str, float, float], ...]:
+    """What a comparison will run, before it runs: (phase, optimizer, ratio, trials); the reserve among it.
+
+    Every tuning is taken to use its trials, and the reserve to go into the baseline's next ratio above.
+    """
+    rules = rules_of(study)
+    home, seeds = rules.ratios[0], float(rules.seeds - 1)
+    parts = [(TUNING, name, home, float(rules.trials)) for name in study.optimizers]
+    parts += [(SEEDS, name, home, seeds) for name in study.optimizers]
+    parts += [(BASELINE, rules.baseline, ratio, rules.rate_trials + seeds) for ratio in rules.ratios[1:]]
+    further = rounded(rules.ratios[-1] * FURTHER)
+    return (*parts, (BASELINE, rules.baseline, further, rules.reserve / further))

@@ -1,0 +1,124 @@
+"""What a plan will be able to tell apart, before anything runs: in nats, and as a speedup.
+
+Two optimizers are compared by the means of their winners' seeds. The noise model says which difference of such means is
+found with 95% confidence; the slope of the baseline's loss over log tokens turns nats into a factor of tokens. Both are
+what is known beforehand: replicates of the ledger and a law for the noise, measured or published losses for the slope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuneopt.constants import CONFIDENCE, NANO_LOSS
+from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
+from tuneopt.search.study.surfaces import published_points
+from tuneopt.spec import SCALES, Regime
+
+HALVING = 4
+"""Times as many seeds that halve a resolution: it falls with the root of their number."""
+
+
+MEASURED, LAW = "replicates in the ledger", "a law over model size, good to a factor of four"
+"""Where a sigma is from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Nats by which the baseline's loss falls while log tokens grow by one, and where that is known from, in words."""
+
+    nats: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What a comparison of two winners in a regime will tell apart.
+
+    A difference of ``nats`` is found with ``confidence`` as often as not (power one half). ``speedup`` is the factor of
+    tokens that it stands for, None where no slope is known. With ``halving_seeds`` seeds instead of ``seeds`` both
+    halve; that takes ``halving_trials`` trials more. ``sigma`` (nats, of one run) is the larger of the two optimizers'.
+    """
+
+    optimizer: str
+    baseline: str
+    scale: str
+    ratio: float
+    seeds: int
+    sigma: float
+    sigma_from: str
+    nats: float
+    speedup: float | None
+    slope_from: str
+    confidence: float
+    halving_seeds: int
+    halving_trials: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def slope(regime: Regime, measured: Mapping[float, float] | None = None) -> Slope | None:
+    """How steeply the baseline's loss falls at a regime; None where nothing is known.
+
+    ``measured`` holds its losses (nats) by ratio at this scale. Without two of them the published study's AdamW stands
+    for it, at the nearest size of the ladder, or on the nano ladder what was measured here (`NANO_LOSS`).
+    """
+    if measured and len(measured) > 1 and (nats := _chord(measured, regime.ratio)) is not None:
+        return Slope(nats, "the baseline's runs in the ledger")
+    if regime.scale.ladder == "nano":
+        _, alpha, exponent, unit = NANO_LOSS
+        return Slope(exponent * alpha * (regime.tokens / unit) ** -exponent, "AdamW at nano-65k, as measured")
+    points = [point for point in published_points("adamw") if SCALES[point.scale].ladder == regime.scale.ladder]
+    if not points:
+        return None
+    size = regime.scale.parameters
+    nearest = min({point.scale for point in points}, key=lambda name: abs(math.log(SCALES[name].parameters / size)))
+    nats = _chord({point.ratio: point.loss for point in points if point.scale == nearest}, regime.ratio)
+    return None if nats is None else Slope(nats, f"AdamW at {nearest} in the published study")
+
+
+def _chord(losses: Mapping[float, float], ratio: float) -> float | None:
+    """The slope between the two known ratios nearest to ``ratio``; None where the loss does not fall."""
+    near = sorted(sorted(losses, key=lambda known: abs(math.log(known / ratio)))[:2])
+    nats = (losses[near[0]] - losses[near[1]]) / math.log(near[1] / near[0])
+    return nats if nats > 0 else None
+
+
+def power(
+    noise: SpreadModel, regime: Regime, baseline: str, optimizer: str, seeds: int, steep: Slope | None, cells: int = 2
+) -> Power:
+    """What the means of ``seeds`` seeds of an optimizer and the baseline tell apart.
+
+    ``cells`` is how many means of this kind the plan has: to halve a resolution, all of them need the seeds.
+    """
+    place = NoiseRegime(float(regime.scale.parameters), regime.ratio)
+    one, other = Cell(baseline, place), Cell(optimizer, place)
+    spreads = [noise.spread(*cell) for cell in (one, other)]
+    widest = max(spreads, key=lambda spread: spread.sigma)
+    nats = noise.resolution(one, seeds, other, seeds)
+    return Power(
+        optimizer=optimizer,
+        baseline=baseline,
+        scale=regime.scale.name,
+        ratio=regime.ratio,
+        seeds=seeds,
+        sigma=widest.sigma,
+        sigma_from="replicates in the ledger"
+        if widest.replicates
+        else "a law over model size, good to a factor of four",
+        nats=nats,
+        speedup=None if steep is None else math.exp(nats / steep.nats),
+        slope_from="" if steep is None else steep.origin,
+        confidence=CONFIDENCE,
+        halving_seeds=HALVING * seeds,
+        halving_trials=(HALVING - 1) * seeds * cells,
+    )
+
+
+def weakest(powers: Sequence[Power]) -> Power:
+    """The comparison that will tell least apart."""
+    return max(powers, key=lambda each: each.nats)
