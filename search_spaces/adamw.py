@@ -17,12 +17,13 @@ COORDINATES = (
     space.weight_decay(),
     space.beta1({"paper": (0.9, 0.95, 0.98), "nano": (0.8, 0.9, 0.95)}, {"paper": 0.9, "nano": 0.9}),
     space.beta2(),
-    space.epsilon(high=space.EPSILON_HIGH),
+    space.epsilon(high=space.EPSILON_HIGH),  # beyond, it damps the update itself instead of guarding a division
     space.max_grad_norm(),
     space.train_batch_size(),
     space.warmup(),
 )
 
+# Without a floor, as in the study; `nesterov` makes NAdamW of it, which has a space and a name of its own.
 FIXED: space.Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "nesterov": False}
 
 # Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.

@@ -13,6 +13,7 @@ COORDINATES = (
     space.learning_rate(
         {"paper": (0.0005, 0.001, 0.002, 0.004, 0.008), "nano": (0.0005, 0.001, 0.002)}, {"paper": 0.002, "nano": 0.001}
     ),
+    # Steps of 0.1 over the whole line, since rate times decay is what counts and the rate moves by factors of 2.
     space.weight_decay(
         {"paper": (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1), "nano": (0, 0.35, 0.7)},
         {"paper": 0.7, "nano": 0.35},

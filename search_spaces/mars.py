@@ -26,7 +26,7 @@ COORDINATES = (
         starts={"paper": 0.025, "nano": 0.025},
         low=0,
         high=10.0,
-        off=0,
+        off=0,  # an end and no edge: an optimum there says that AdamW is as good
     ),
     space.epsilon(
         {"paper": (1e-30, 1e-25, 1e-20, 1e-15, 1e-10), "nano": (1e-15, 1e-08)},

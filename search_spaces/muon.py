@@ -51,6 +51,7 @@ COORDINATES = (
     space.train_batch_size(),
 )
 
+# No warmup, as in the study: the schedule is flat at first. The tuned points hold these values too.
 FIXED: space.Values = {"lr_schedule": "linear", "min_lr_ratio": 0, "warmup": 0}
 
 ORTHOGONALIZATION: space.Values = {"ns_coefficients": "quintic", "ns_precision": "fp32"}

@@ -21,6 +21,7 @@ COORDINATES = (
     space.warmup(),
 )
 
+# `nesterov` is what makes it another optimizer than AdamW, so it is no coordinate.
 FIXED: space.Values = {"lr_schedule": "cosine", "min_lr_ratio": 0, "nesterov": True}
 
 # Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.

@@ -41,6 +41,7 @@ COORDINATES = (
     space.warmup(starts={"paper": 4000}),
 )
 
+# Clipped at a norm of 1 in every tuned point of the study, hence no coordinate. `hessian_interval` is the rule's own.
 FIXED: space.Values = {"lr_schedule": "cosine", "max_grad_norm": 1, "min_lr_ratio": 0}
 
 # Rows: scale, ratio, loss in nats per token on the study's corpus, and what differs from the values above them.

@@ -1,19 +1,25 @@
-"""The command line: which commands there are, and how bad input ends. Heavy imports wait until a command runs."""
+"""The command line: which commands there are, and how each one ends. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
+import tempfile
+import traceback
 from types import FrameType
+from typing import Any
 
 import typer
 
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
-from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED
-from tuneopt.errors import InputError, NoRoomError, no_room, visible
+from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp
+from tuneopt.errors import InputError, of_system, visible
+from tuneopt.streams import open_closed
 from tuneopt.train.launch import RankFailedError
 
-app = typer.Typer(
+app = CommandApp(
     name="tuneopt",
     help="Fair comparisons of language-model pretraining optimizers, on a laptop or a Ray cluster.",
     no_args_is_help=True,
@@ -38,30 +44,57 @@ app.add_typer(ledgers.app, name="ledger")
 app.add_typer(corpora.app, name="data")
 app.add_typer(studies.app, name="study")
 
+MISTAKE = 1
+"""Exit code of what should not happen: a rank that failed, or a mistake of tuneopt itself."""
+
 
 def main() -> None:
     """Run the command line; bad input ends in one line on stderr and exit code 2, never in a traceback.
 
-    A polite end (SIGTERM, as batch systems and container engines send it) counts as Ctrl-C.
+    A polite end (SIGTERM from batch systems and container engines, SIGHUP from a terminal that closes) counts as
+    Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    open_closed()
+    for name in ("SIGTERM", "SIGHUP"):
+        # Who ignores SIGHUP on purpose (nohup) goes on when the terminal closes.
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
+            signal.signal(getattr(signal, name), _interrupt)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """The exit code of the command: every exception that gets here is turned into a sentence here, and nowhere else."""
     try:
-        code = app(standalone_mode=False)
+        code: Any = app(standalone_mode=False)
+        sys.stdout.flush()  # at exit it would fail without a word
     except InputError as error:
-        code = _refuse(str(error))
+        return _refuse(str(error))
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        code = _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
+        return _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
     except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
+        _refuse("interrupted; run the same command again to go on from what is stored")
+        return INTERRUPTED
     except RankFailedError as error:
         _refuse(str(error))
-        code = 1
+        return MISTAKE
+    except BrokenPipeError:  # who read the result has seen enough, such as `head`
+        _forget_stdout()
+        return DONE
     except OSError as error:
-        if not no_room(error):
-            raise
-        code = _refuse(str(NoRoomError(error.filename or "what this command writes")))
-    sys.exit(code if isinstance(code, int) else DONE)
+        _forget_stdout()
+        return _refuse(str(of_system(error)))
+    except Exception as error:
+        _refuse(_mistake(error))
+        return MISTAKE
+    return code if isinstance(code, int) else DONE
+
+
+def _forget_stdout() -> None:
+    """Let Python's own flush at exit find nothing to fail on, when stdout may be what failed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stdout is sys.__stdout__:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -69,5 +102,20 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _refuse(sentence: str) -> int:
-    sys.stderr.write("tuneopt: " + visible(" ".join(sentence.split())) + "\n")
+    with contextlib.suppress(OSError):  # stderr may be as full or as closed as stdout
+        sys.stderr.write("tuneopt: " + visible(" ".join(sentence.split())) + "\n")
+        sys.stderr.flush()
     return BAD_INPUT
+
+
+def _mistake(error: Exception) -> str:
+    """The sentence for an exception that nobody expected; its traceback goes into a file, which developers need."""
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:300]
+    try:
+        handle, name = tempfile.mkstemp(prefix="tuneopt-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError:  # no place is left for it: then it is shown
+        traceback.print_exception(error)
+        return f"this should not have happened ({what}); please report it with the lines above"
+    return f"this should not have happened ({what}); please report it with the traceback in {name}"

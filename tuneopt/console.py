@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tuneopt.errors import visible
+from tuneopt.streams import results
 
 
 class PlainConsole(Console):
@@ -20,11 +21,24 @@ class PlainConsole(Console):
         return super().render_str(visible(text, keep="\n"), **how)
 
 
-out = PlainConsole(highlight=False, soft_wrap=True)
+class ResultConsole(PlainConsole):
+    """A console on the stream of results, which is not ``sys.stdout`` while a command runs (`tuneopt.streams`)."""
+
+    @property
+    def file(self) -> IO[str]:
+        """Where results go now."""
+        return results()
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        """Nothing: the stream is that of the process."""
+
+
+out = ResultConsole(highlight=False, soft_wrap=True)
 
 err = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
 
-_wide = PlainConsole(highlight=False, width=10_000)  # never cuts a cell; a narrow terminal wraps the lines itself
+_wide = ResultConsole(highlight=False, width=10_000)  # never cuts a cell; a narrow terminal wraps the lines itself
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tuneopt import checked
+from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, Value, nearest
 
 MAX_BYTES = 64 * 1024
@@ -50,12 +51,11 @@ def read_yaml(path: Path, what: str, example: str) -> Node:
     ``what`` the file is ("study") and an ``example`` of one are named in errors.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path}:1: a {what} file holds up to {MAX_BYTES // 1024} KiB, and this has {size} bytes")
-        text = path.read_bytes().decode()
+        text = read_plain(path, MAX_BYTES).decode()
     except FileNotFoundError:
         raise InputError(f"there is no {what} file at {path}; {example} is an example") from None
+    except InputError as error:
+        raise InputError(f"{path}:1: no {what} file: {error}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:1: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:

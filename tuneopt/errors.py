@@ -48,6 +48,55 @@ def no_room(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _FULL
 
 
+_MENDS = {
+    errno.EROFS: "choose a place on a file system that can be written",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EISDIR: "give a file",
+    errno.ENOTDIR: "give a path whose folders are folders",
+    errno.ENOENT: "check the path",
+    errno.EMLINK: "choose another folder",
+    errno.ELOOP: "follow the links by hand and give the file itself",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "close other programs, or ask for a higher limit",
+    errno.ENOMEM: "make memory free",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`), or end other programs",
+    errno.ESTALE: "mount the file system again",
+    errno.EIO: "look after the disk or the connection to it",
+    errno.ETIMEDOUT: "look after the disk or the connection to it",
+    errno.ENOTCONN: "mount the file system again",
+}
+"""What helps against an error of the system, in words; it follows a semicolon."""
+
+
+def why(error: OSError) -> str:
+    """The system's reason for an OSError as a clause: no call, no number, and no path, which the sentence has."""
+    if no_room(error):
+        return "no space is left there"
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def of_system(error: OSError) -> InputError:
+    """The sentence for an OSError that nothing on the way turned into one: where, why, and what helps."""
+    if no_room(error):
+        return NoRoomError(error.filename or "what this command writes")
+    if error.errno == errno.ENOENT and not error.filename and not _working_folder():
+        return InputError("the working folder was deleted; change to one that is there and run the same command again")
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    place = f"{' to '.join(names)}: " if names else ""
+    mend = _MENDS.get(error.errno or 0, "mend that")
+    return InputError(f"{place}{why(error)}; {mend} and run the same command again")
+
+
+def _working_folder() -> str:
+    """The current folder; empty where it is gone."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
+
+
 def visible(text: str, keep: str = "") -> str:
     """``text`` with every character that would steer a terminal spelt out (``\\x1b``), but those in ``keep``."""
     if text.isprintable():

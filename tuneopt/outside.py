@@ -18,7 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tuneopt.paths import read_plain
 from tuneopt.spec import InputError
+
+LARGEST_SOURCE = 4 << 20
+"""Bytes of a Python file; one of ten thousand lines has a tenth of it."""
 
 DIGITS = 12
 """Hexadecimal digits of a digest that stand in names."""
@@ -31,12 +35,14 @@ def digest(content: bytes) -> str:
 
 def read_source(path: Path, what: str) -> str:
     """The text of a Python file; raises `InputError`, naming it as ``what``, when there is none or it is no text."""
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise InputError(f"there is no {what} at {path}; give the path of a Python file")
     if path.suffix != ".py":
         raise InputError(f"{path} is not a Python file; give a {what} in a file that ends in .py")
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_plain(path, LARGEST_SOURCE).decode("utf-8")
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the {what} {path} cannot be read: {reason(error)}") from None
 

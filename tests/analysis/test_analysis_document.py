@@ -83,7 +83,7 @@ def test_the_document_of_a_ledger(ledger: Ledger) -> None:
     assert all(item["low"] < 1.3 < item["high"] and item["tie_group"] == 1 and item["runs"] == 3 for item in muon)
     assert [item["order"] for item in document["rankings"]] == [["muon", "adamw"]] * 3
     assert [item["tie_groups"] for item in document["rankings"]] == [[1, 2]] * 3
-    assert document["rankings"][0]["sigma"] == pytest.approx(0.001)
+    assert 0.001 < document["rankings"][0]["sigma"] < 0.003  # three seeds each say 0.001, the prior here 0.025
     assert document["flips"] == []
     text = " | ".join(document["warnings"])
     assert "proof of the optimizer is missing or failed: muon 1 trials" in text

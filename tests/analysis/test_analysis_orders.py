@@ -116,9 +116,9 @@ def test_the_noise_of_curves_is_measured_where_replicates_allow() -> None:
         for rate, seed in names
     )  # fmt: skip
     final = known_noise(SIGMA, [result("a", 1, 3.0)])
-    measured = curve_noise(runs, curves_of(shapes), final)[runs[0].regime]
+    measured = curve_noise(runs, curves_of(shapes), final)[runs[0].regime, "a"]
     assert measured[0] is not None and measured[0].sigma == pytest.approx(0.1, rel=0.35) and measured[0].freedom == 24
     assert measured[-1] is not None and measured[-1].sigma == pytest.approx(0.01, rel=0.35)
-    few = curve_noise(runs[:3], curves_of(shapes), final)[runs[0].regime]
+    few = curve_noise(runs[:3], curves_of(shapes), final)[runs[0].regime, "a"]
     assert all(noise == final.of(runs[0].regime) for noise in few)
     assert curve_noise(runs[::4], curves_of(shapes), final) == {}

@@ -39,10 +39,11 @@ def tuned() -> list[dict[str, Any]]:
 
 def matrix(rows: list[dict[str, Any]]) -> dict[tuple[str, str, float], Transfer]:
     runs = read_runs(rows)
-    results = winners(runs, measure(runs))
+    noise = measure(runs)
+    results = winners(runs, noise)
     return {
         (cell.optimizer, cell.donor, cell.regime.ratio): cell
-        for cell in transfers(results, runs, baseline_laws(results))
+        for cell in transfers(results, runs, baseline_laws(results, noise))
     }
 
 
@@ -90,8 +91,9 @@ def test_only_what_both_tune_is_taken_over() -> None:
     assert "beta" not in dict(cells["adamw", "lion", 1.0].config)
     # Schedules are fixed by the declared spaces of muon and adamw, not tuned.
     runs = published().runs
-    results = winners(runs, measure(runs))
-    found = transfers(results, runs, baseline_laws(results))
+    noise = measure(runs)
+    results = winners(runs, noise)
+    found = transfers(results, runs, baseline_laws(results, noise))
     cell = next(cell for cell in found if (cell.optimizer, cell.donor) == ("muon", "adamw"))
     assert not {"lr_schedule", "min_lr_ratio", "warmup", "nesterov"} & dict(cell.taken).keys()
 
@@ -111,7 +113,7 @@ def under(rows: list[dict[str, Any]], sigma: float | None = 0.0012) -> dict[tupl
     runs: tuple[TrainingRun, ...] = read_runs(rows)
     noise = measure(runs, sigma) if sigma else NoiseModel({})
     results = winners(runs, noise)
-    found = undertuned(results, runs, baseline_laws(results), noise)
+    found = undertuned(results, runs, baseline_laws(results, noise), noise)
     return {(each.what, each.regime.ratio): each for each in found}
 
 
@@ -147,7 +149,7 @@ def test_the_published_study_names_what_it_does_not_hold() -> None:
     runs = published().runs
     noise = measure(runs)
     results = winners(runs, noise)
-    found = undertuned(results, runs, baseline_laws(results), noise)
+    found = undertuned(results, runs, baseline_laws(results, noise), noise)
     assert len(found) == 12 * 4
     rates = [each for each in found if each.gpt3]
     assert len(rates) == 12 and all(each.status == "missing" and each.manufactured is None for each in rates)

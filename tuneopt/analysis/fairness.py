@@ -18,10 +18,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from tuneopt.analysis.local_law import LocalLaw
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import searched
-from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, over_law
+from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, over_law, redrawn_law
 from tuneopt.analysis.winner import Winner, by_regime
 from tuneopt.spec import TrialSpec, Value
 
@@ -147,7 +148,7 @@ def _speedup(loss: float, tokens: float, law: BaselineLaw | None) -> float | Non
     """D_eff / D, None where no budget of the baseline is known to reach the loss."""
     if law is None:
         return None
-    effective = float(law.law.budget(loss))
+    effective = law.budget(loss)
     return effective / tokens if 0 < effective < float("inf") else None
 
 
@@ -187,6 +188,7 @@ def undertuned(
     own = [run for run in runs if run.optimizer == how.baseline]
     lookup = Lookup(own)
     known = {(law.corpus, law.scale): law for law in laws}
+    draws: dict[tuple[str, str], LocalLaw | None] = {}
     every: list[Undertuned] = []
     for winner in tuned:
         rows = [
@@ -198,12 +200,15 @@ def undertuned(
             for other in tuned
             if other.regime[:2] == winner.regime[:2] and other is not winner
         ]
-        # The law is redrawn once for all rows of a regime, so that their intervals share its noise.
         measured = [place for place, row in enumerate(rows) if row.regret is not None and row.status == "trial"]
         law = known.get(winner.regime[:2])
         if law is not None and measured:
             rivals = [replace(winner, loss=winner.loss + (rows[place].regret or 0.0), trials=()) for place in measured]
-            speeds = over_law(law, rivals, noise, how)
+            place_of = winner.regime[:2]
+            # The law is redrawn once for all rows of a scale, so that their intervals share its noise.
+            if place_of not in draws:
+                draws[place_of] = redrawn_law(law, noise, how)
+            speeds = over_law(law, rivals, draws[place_of], noise, how)
             for place, speed in zip(measured, speeds, strict=True):
                 value, low, high = speed.inverted
                 rows[place] = replace(rows[place], manufactured=value, low=low, high=high)

@@ -17,8 +17,15 @@ from dataclasses import dataclass, replace
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.regimes import ONE_LINE, near
 from tuneopt.analysis.runs import TrainingRun
-from tuneopt.analysis.scaling import fit
-from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, Speedup, over_law
+from tuneopt.analysis.speedup import (
+    DEFAULTS,
+    BaselineLaw,
+    IntervalSettings,
+    Speedup,
+    baseline_law,
+    over_law,
+    redrawn_law,
+)
 from tuneopt.analysis.winner import Winner
 
 FEWEST_SCALES = 3
@@ -86,7 +93,6 @@ def _frontier(
         )
         for winner in members
     ]
-    base = sorted((winner for winner in spent if winner.optimizer == how.baseline), key=lambda winner: winner.tokens)
-    law = fit([one.tokens for one in base], [one.loss for one in base], [one.runs for one in base])
-    known = BaselineLaw(corpus, "over scales", law, tuple(base))
-    return Frontier(corpus, measure, known, over_law(known, spent, noise, how))
+    base = [winner for winner in spent if winner.optimizer == how.baseline]
+    known = baseline_law(corpus, "over scales", base, noise, how)
+    return Frontier(corpus, measure, known, over_law(known, spent, redrawn_law(known, noise, how), noise, how))

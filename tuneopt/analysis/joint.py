@@ -23,7 +23,7 @@ from scipy.special import chdtri, fdtri
 
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
-from tuneopt.analysis.speedup import DEFAULTS, IntervalSettings, redrawn_sigmas
+from tuneopt.analysis.speedup import DEFAULTS, IntervalSettings, redrawn_sigma
 from tuneopt.analysis.winner import Winner
 
 EXPONENTS = np.geomspace(0.02, 3.0, 120)
@@ -179,7 +179,7 @@ def _fit(winners: list[Winner], corpus: str, scale: str | None, noise: NoiseMode
     fitted = (design.columns(exponents)[0] @ parts[0]) / design.weights
     residual = losses[0] - fitted
     freedom = len(winners) - len(parts[0]) - 1  # the linear parameters, and the exponent
-    spreads = [noise.of(winner.regime) for winner in winners]
+    spreads = [noise.of(winner.regime, winner.optimizer) for winner in winners]
     sigmas = np.array([math.nan if spread is None else spread.sigma for spread in spreads])
     excess = None
     flags = []
@@ -199,7 +199,8 @@ def _fit(winners: list[Winner], corpus: str, scale: str | None, noise: NoiseMode
         rng = np.random.default_rng([how.seed, zlib.crc32(f"joint\n{corpus}\n{scale}".encode())])
         # Rejected by its own test, the law still gets an interval: the noise is taken as large as the residuals say.
         widened = max(1.0, excess or 1.0) if "misfit" in flags else 1.0
-        sigma = np.stack(redrawn_sigmas([spread for spread in spreads if spread is not None], how.draws, rng), axis=-1)
+        known_spreads = [spread for spread in spreads if spread is not None]
+        sigma = np.stack([redrawn_sigma(spread, how.draws, how.seed) for spread in known_spreads], axis=-1)
         drawn = fitted + widened * sigma / design.weights * rng.standard_normal((how.draws, len(winners)))
         again, redrawn = _solve(design, drawn)
         samples = np.concatenate([again[:, None], _factors(design, again, redrawn)], axis=1)

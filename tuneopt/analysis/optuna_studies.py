@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.paths import check_output
 from tuneopt.search.axis import Axis
 from tuneopt.search.records import stored_sweep
 from tuneopt.search.sampled import belongs
@@ -222,6 +223,7 @@ def _open(path: Path) -> RDBStorage:
         raise InputError(f"cannot export studies to {path.name!r}: name a file that ends in {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
+    check_output(path, "the studies")
     if path.exists() and not _is_storage(path):
         raise InputError(f"cannot export to {path}: it is no Optuna storage; name another file")
     # Built, not formatted: a path may hold a question mark or a percent sign.

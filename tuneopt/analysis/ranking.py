@@ -1,7 +1,8 @@
 """The order of optimizers in each regime: which cannot be told apart, and where two of them change places.
 
 All pairs of a regime are one family: the chance that any two equal optimizers land in different tie groups is at most
-`tuneopt.analysis.noise.FAMILY_RATE` (Tukey-Kramer), however many optimizers there are.
+`tuneopt.analysis.noise.FAMILY_RATE`, however many optimizers there are (Tukey-Kramer; Games-Howell where optimizers do
+not share one sigma).
 
 A family of flips is all pairs at all places of one line (the ratios of a scale, the scales at a ratio, the fractions of
 one regime's training). The chance that a family holds any flip that noise invented and that is called significant is
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel
+from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel, pair_span
 from tuneopt.analysis.regimes import ONE_LINE, near
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.winner import Winner, by_regime
@@ -28,8 +29,8 @@ class Ranking:
 
     ``groups`` numbers each optimizer's tie group, 1 for the best: a group is its leader and all that follow it closer
     than the family's span, and the next optimizer leads the next group. Neighbours across a border may lie closer than
-    the span: groups are told apart from their leaders. None where no noise is known. ``span`` is the smallest
-    difference (nats) that counts between single runs.
+    the span: groups are told apart from their leaders. None where no noise is known. ``noise`` is the one bar for all
+    optimizers of the regime, ``span`` the smallest difference (nats) that counts between single runs with that noise.
     """
 
     regime: RegimeKey
@@ -60,7 +61,7 @@ def rankings(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Ranking, ...
         groups: list[int] = []
         leader = ordered[0]
         for winner in ordered:
-            if significant(leader, winner, spread, len(ordered)):
+            if significant(leader, winner, noise, len(ordered)):
                 leader = winner
                 groups.append(groups[-1] + 1)
             else:
@@ -78,11 +79,15 @@ def rankings(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Ranking, ...
     return tuple(ranked)
 
 
-def significant(
-    first: Winner, second: Winner, noise: Noise | None, compared: int = 2, rate: float = FAMILY_RATE
-) -> bool:
-    """Whether two of ``compared`` results differ by more than noise explains (False where no noise is known)."""
-    return noise is not None and abs(first.loss - second.loss) > noise.span(first.runs, second.runs, compared, rate)
+def significant(first: Winner, second: Winner, noise: NoiseModel, compared: int = 2, rate: float = FAMILY_RATE) -> bool:
+    """Whether two of ``compared`` results differ by more than noise explains (False where no noise is known).
+
+    Each result has the noise of its own optimizer in its own regime.
+    """
+    one, other = noise.of(first.regime, first.optimizer), noise.of(second.regime, second.optimizer)
+    if one is None or other is None:
+        return False
+    return abs(first.loss - second.loss) > pair_span(one, first.runs, other, second.runs, compared, rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +152,7 @@ def _along(kind: str, members: Sequence[Winner], noise: NoiseModel) -> list[Flip
     for first, second in combinations(sorted(by_name), 2):
         places = sorted(by_name[first].keys() & by_name[second].keys())
         line = [(by_name[first][place], by_name[second][place]) for place in places]
-        clear = [
-            place
-            for place, (a, b) in enumerate(line)
-            if significant(a, b, noise.of(a.regime), compared, FAMILY_RATE / stops)
-        ]
+        clear = [place for place, (a, b) in enumerate(line) if significant(a, b, noise, compared, FAMILY_RATE / stops)]
         for before, after, sure in _reversals(line, clear):
             ahead, behind = line[before] if _leads(line[before]) < 0 else line[before][::-1]
             start, end = line[before][0].regime, line[after][0].regime

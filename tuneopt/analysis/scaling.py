@@ -149,15 +149,6 @@ def _solve(ratio: Array, y: Array, weight: Array, exponent: Array) -> tuple[Arra
     return alpha, beta, error
 
 
-def bent(law: LossLaw, exponent: float) -> LossLaw:
-    """The power law of a given exponent through the two points of each ``log-linear`` law."""
-    losses = law.loss(law.budgets)
-    powers = (law.budgets / law.unit) ** -exponent
-    alpha = np.maximum((losses[..., 0] - losses[..., 1]) / (powers[0] - powers[1]), 0.0)
-    beta = losses.mean(axis=-1) - alpha * powers.mean()
-    return LossLaw("power", alpha, np.full_like(alpha, exponent), beta, law.unit, law.budgets, law.residual)
-
-
 def describe(law: LossLaw) -> dict[str, Any]:
     """A single law as plain numbers: kind, alpha (D in tokens), exponent, beta, residual, smallest and largest D."""
     return {

@@ -1,26 +1,34 @@
 """Speedup over a well-tuned baseline, with an interval.
 
-At a scale, the baseline's losses over its ratios give L(D) = alpha * D^-B + beta. An optimizer that reaches a loss with
-D tokens is worth the D_eff tokens at which the baseline's law reaches that loss; its speedup is D_eff / D (Wen et al.,
-arXiv 2509.02046, section 4). The interval is a parametric bootstrap: every loss, the baseline's too, is redrawn with
-the noise between seeds, the law is fitted anew, and quantiles of the redrawn speedups are taken, so that the fit's own
-uncertainty is inside.
+At a scale, the baseline's losses over its ratios say how its loss falls with its budget. An optimizer that reaches a
+loss with D tokens is worth the D_eff tokens at which the baseline reaches that loss; its speedup is D_eff / D (Wen et
+al., arXiv 2509.02046, section 4). D_eff is read from what was measured around it: a law that falls and is convex in
+log D, whose exponent may drift (`tuneopt.analysis.local_law`). The one power law over all budgets stands beside it.
+
+The interval holds the noise between seeds, how well both sides were tuned, and that the law's form is not known: every
+loss, the baseline's too, is redrawn with its error, laws are drawn that still explain them, and quantiles of the
+speedups over these laws are taken.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import chdtri
 
+from tuneopt.analysis.local_law import DRIFT, LocalLaw, draw_local, fit_local
 from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
-from tuneopt.analysis.scaling import LossLaw, bent, fit
+from tuneopt.analysis.scaling import LossLaw, fit
 from tuneopt.analysis.winner import Winner
+from tuneopt.constants import ONE_SIDED_95, TOLERANCE
+from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.spec import InputError
 
 BASELINE = "adamw"
@@ -31,30 +39,42 @@ LEVEL = 0.9
 DRAWS = 2000
 """Redrawn data sets: the ends of a 90% interval are then known to about 3% of its half-width."""
 
-STEEPEST = 0.8
-"""Exponent that bounds how far a law may bend where two ratios do not show it; laws of three or more, here and in the
-published study, have 0.3 to 0.5."""
-
 BEYOND = 1.02
 """D_eff counts as extrapolated when it lies outside the baseline's budgets by more than this factor."""
+
+LEAST_ERROR = 1e-6
+"""Nats that a loss is off by at least: what its last printed digit says, and no error of zero divides anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalSettings:
     """Over whom speedups are taken, and how their intervals are drawn.
 
-    ``level`` is the coverage, ``draws`` the redrawn data sets, ``seed`` that of the random numbers. Raises
-    `InputError` for a level outside (0, 1).
+    ``level`` is the coverage, ``draws`` the redrawn data sets, ``seed`` that of the random numbers. ``tuning`` (nats)
+    is how well configurations are tuned: nine of ten tuned losses lie so close to what their budget allows, on both
+    sides of a comparison. ``drift`` is how far the exponent of the baseline's law drifts; 0 takes one power law for
+    true. Raises `InputError` for a level outside (0, 1), or a tuning or drift that is not 0 or more.
     """
 
     baseline: str = BASELINE
     level: float = LEVEL
     draws: int = DRAWS
     seed: int = 0
+    tuning: float = TOLERANCE
+    drift: float = DRIFT
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise InputError(f"the level of an interval must lie between 0 and 1, not {self.level!r}; try 0.9")
+        if not (math.isfinite(self.tuning) and self.tuning >= 0):
+            raise InputError(f"tuning must be a number of nats, 0 or more, not {self.tuning!r}; the study's is 0.003")
+        if not (math.isfinite(self.drift) and self.drift >= 0):
+            raise InputError(f"drift must be a number, 0 or more, not {self.drift!r}; try {DRIFT:g}")
+
+    @property
+    def tuning_error(self) -> float:
+        """Standard deviation (nats) of how far a tuned loss lies from the others' quality of tuning."""
+        return self.tuning / ONE_SIDED_95
 
 
 DEFAULTS = IntervalSettings()
@@ -68,9 +88,12 @@ class Speedup:
     reach it, and ``speedup`` is the largest value that is certain (flag ``lower bound``). ``low`` and ``high`` bound
     the interval at the asked level; ``low`` is None where no noise is known, ``high`` also where the interval is open
     above (flag ``open above``). ``effective_tokens`` is D_eff, None under the floor. Further flags: ``extrapolated``
-    (D_eff lies outside the budgets that the baseline was trained with) and ``interpolated`` (the baseline has two
-    ratios only, so a straight line in log D stands for the law, and the interval also holds what a law of exponent
-    `STEEPEST` through both points says).
+    (D_eff lies outside the budgets that the baseline was trained with), ``interpolated`` (the baseline has two ratios
+    only, so the bend between them is the usual one of loss laws) and ``no law`` (the baseline's loss does not fall).
+
+    ``bound_low`` and ``bound_high`` hold whatever the form of the law, as long as it falls and is convex in log D and
+    its fitted points are right; ``bound_high`` is None beyond the longest run. ``settled_by`` is the ratio at which
+    one more run of the baseline would bracket an extrapolated D_eff, else None.
     """
 
     optimizer: str
@@ -82,6 +105,14 @@ class Speedup:
     high: float | None
     effective_tokens: float | None
     flags: tuple[str, ...]
+    bound_low: float | None = None
+    bound_high: float | None = None
+    settled_by: float | None = None
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the figure rests on budgets that the baseline was never trained with."""
+        return bool({"extrapolated", "lower bound", "no law"} & set(self.flags))
 
     @property
     def inverted(self) -> tuple[float | None, float | None, float | None]:
@@ -95,76 +126,134 @@ class Speedup:
 
 @dataclass(frozen=True, slots=True)
 class BaselineLaw:
-    """The baseline's law at one scale of one corpus, and the results that it was fitted to, by budget."""
+    """The baseline's law at one scale of one corpus, and the results that it was fitted to, by budget.
+
+    ``local`` is what speedups are read from; None where the loss does not fall with the budget. ``law`` is the one
+    power law over all budgets, the published study's. ``errors`` are the standard deviations (nats) of the losses that
+    ``local`` was fitted to.
+    """
 
     corpus: str
     scale: str
     law: LossLaw
     winners: tuple[Winner, ...]
+    local: LocalLaw | None
+    errors: tuple[float, ...]
+
+    def budget(self, loss: float) -> float:
+        """D_eff in tokens: where the baseline reaches ``loss``; infinite where no budget is known to."""
+        return float((self.local or self.law).budget(loss))
 
 
-def baseline_laws(winners: Iterable[Winner], baseline: str = BASELINE) -> tuple[BaselineLaw, ...]:
+def baseline_laws(
+    winners: Iterable[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS
+) -> tuple[BaselineLaw, ...]:
     """The law of each (corpus, scale) where the baseline has at least two ratios; means over more seeds weigh more."""
     groups: dict[tuple[str, str], list[Winner]] = defaultdict(list)
     for winner in winners:
-        if winner.optimizer == baseline:
+        if winner.optimizer == how.baseline:
             groups[winner.regime.corpus, winner.regime.scale].append(winner)
-    laws = []
-    for (corpus, scale), members in groups.items():
-        ordered = sorted(members, key=lambda winner: winner.tokens)
-        if len(ordered) > 1:
-            budgets, losses = [winner.tokens for winner in ordered], [winner.loss for winner in ordered]
-            law = fit(budgets, losses, [winner.runs for winner in ordered])
-            laws.append(BaselineLaw(corpus, scale, law, tuple(ordered)))
-    return tuple(laws)
+    return tuple(
+        baseline_law(corpus, scale, members, noise, how)
+        for (corpus, scale), members in groups.items()
+        if len(members) > 1
+    )
+
+
+def baseline_law(
+    corpus: str, scale: str, members: Iterable[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS
+) -> BaselineLaw:
+    """The law through the baseline's results ``members``, two at least, over what stands in their ``tokens``."""
+    ordered = sorted(members, key=lambda winner: winner.tokens)
+    budgets, losses = [winner.tokens for winner in ordered], [winner.loss for winner in ordered]
+    law = fit(budgets, losses, [winner.runs for winner in ordered])
+    errors = []
+    for winner in ordered:
+        spread = noise.of(winner.regime, winner.optimizer)
+        seeds = 0.0 if spread is None else spread.sigma / math.sqrt(winner.runs)
+        errors.append(max(math.hypot(seeds, how.tuning_error), LEAST_ERROR))
+    local = fit_local(budgets, losses, errors, how.drift) if float(law.alpha) > 0 else None
+    return BaselineLaw(corpus, scale, law, tuple(ordered), local, tuple(errors))
 
 
 def speedups(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> tuple[Speedup, ...]:
     """The speedup of every winner at a scale where the baseline has a law, the baseline itself included.
 
-    The random numbers depend on the seed, corpus and scale alone, so a scale's intervals do not change when another
-    scale is added. A sigma that was measured with few replicates is itself redrawn (scaled inverse chi-square), which
-    widens the intervals as Student's t does.
+    The random numbers depend on the seed and a result's own place alone, so its interval does not change when others
+    are added. A sigma that was measured with few replicates is itself redrawn (scaled inverse chi-square), which widens
+    the intervals as Student's t does. The baseline's own results are treated as anybody's with the same losses.
     """
     speeds: list[Speedup] = []
-    for known in baseline_laws(winners, how.baseline):
+    for known in baseline_laws(winners, noise, how):
         here = [winner for winner in winners if winner.regime[:2] == (known.corpus, known.scale)]
-        speeds += over_law(known, here, noise, how)
+        speeds += over_law(known, here, redrawn_law(known, noise, how), noise, how)
     return tuple(speeds)
 
 
 def over_law(
-    known: BaselineLaw, winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS
+    known: BaselineLaw,
+    winners: Sequence[Winner],
+    drawn: LocalLaw | None,
+    noise: NoiseModel,
+    how: IntervalSettings = DEFAULTS,
 ) -> tuple[Speedup, ...]:
-    """The speedups of ``winners``, all of the law's corpus and scale, over one law.
+    """The speedups of ``winners``, all of the law's corpus and scale, over one law and its draws (`redrawn_law`)."""
+    return tuple(_speedup(winner, known, _redrawn(winner, drawn, noise, how), how) for winner in winners)
 
-    Here the form of the law is decided: what is to replace it has to give D_eff for a loss, and D_eff for each
-    redrawn set of losses.
-    """
-    drawn = _redraw(known, list(winners), noise, how)
-    return tuple(
-        _speedup(winner, known, None if drawn is None else drawn[:, number], how.level)
-        for number, winner in enumerate(winners)
+
+def redrawn_law(known: BaselineLaw, noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> LocalLaw | None:
+    """``how.draws`` laws of the baseline at one scale, as a batch; None without a law or where noise is unknown."""
+    spreads = [noise.of(winner.regime, winner.optimizer) for winner in known.winners]
+    if known.local is None or any(spread is None for spread in spreads):
+        return None
+    rng = np.random.default_rng([how.seed, _code(known.corpus, known.scale)])
+    drawn = np.stack(
+        [
+            _perturbation(spread, winner.runs, rng, how)
+            for spread, winner in zip(spreads, known.winners, strict=True)
+            if spread is not None
+        ],
+        axis=-1,
     )
+    budgets, losses = [winner.tokens for winner in known.winners], [winner.loss for winner in known.winners]
+    return draw_local(budgets, losses, known.errors, drawn, rng, how.drift)
 
 
-def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, level: float) -> Speedup:
-    budgets = known.law.budgets
-    effective = float(known.law.budget(winner.loss))
-    low, high = (None, None) if drawn is None else _interval(drawn, level)
-    flags = ["interpolated"] if known.law.kind == "log-linear" else []
-    if np.isfinite(effective) and effective > 0:
+def _perturbation(spread: Noise, runs: int, rng: np.random.Generator, how: IntervalSettings) -> Array:
+    """What seeds and tuning may have added to a mean over ``runs`` seeds, in nats, (draws,)."""
+    seeds = redrawn_sigma(spread, how.draws, how.seed) / math.sqrt(runs) * rng.standard_normal(how.draws)
+    return np.asarray(seeds + how.tuning_error * rng.standard_normal(how.draws))
+
+
+def _redrawn(winner: Winner, drawn: LocalLaw | None, noise: NoiseModel, how: IntervalSettings) -> Array | None:
+    """The speedups of one result over drawn laws, (draws,); None where some noise is unknown."""
+    spread = noise.of(winner.regime, winner.optimizer)
+    if drawn is None or spread is None:
+        return None
+    corpus, scale, ratio = winner.regime
+    rng = np.random.default_rng([how.seed, _code(corpus, scale, repr(ratio), winner.optimizer)])
+    losses = winner.loss + _perturbation(spread, winner.runs, rng, how)
+    return np.asarray(drawn.budget(losses) / winner.tokens)
+
+
+def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: IntervalSettings) -> Speedup:
+    first, last = float(known.law.budgets[0]), float(known.law.budgets[-1])
+    effective = known.budget(winner.loss)
+    low, high = (None, None) if drawn is None else interval(drawn, how.level)
+    flags = ["interpolated"] if len(known.winners) == 2 else []
+    if math.isfinite(effective) and effective > 0:
         speedup = effective / winner.tokens
-        if not budgets[0] / BEYOND <= effective <= budgets[-1] * BEYOND:
+        if not first / BEYOND <= effective <= last * BEYOND:
             flags.append("extrapolated")
     else:
         # Under the floor the baseline's longest run is still worse: its budget is the least that D_eff can be.
-        reached = budgets[-1] if effective > 0 else 0.0
-        speedup = max(float(reached) / winner.tokens, low or 0.0)
+        speedup = max((last if effective > 0 else 0.0) / winner.tokens, low or 0.0)
         low = None if low is None else min(low, speedup)
         flags.append("lower bound" if effective > 0 else "no law")
     if drawn is not None and high is None:
         flags.append("open above")
+    bounds = (math.nan, math.inf) if known.local is None else known.local.bounds(winner.loss)
+    beyond = "extrapolated" in flags or "lower bound" in flags
     return Speedup(
         optimizer=winner.optimizer,
         regime=winner.regime,
@@ -173,52 +262,41 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, level: flo
         speedup=speedup,
         low=low,
         high=high,
-        effective_tokens=effective if np.isfinite(effective) else None,
+        effective_tokens=effective if math.isfinite(effective) else None,
         flags=tuple(flags),
+        bound_low=bounds[0] / winner.tokens if math.isfinite(bounds[0]) else None,
+        bound_high=bounds[1] / winner.tokens if math.isfinite(bounds[1]) else None,
+        settled_by=_settled_by(winner, known) if beyond else None,
     )
 
 
-def _interval(drawn: Array, level: float) -> tuple[float | None, float | None]:
-    """Equal-tailed quantiles over the draws, the outermost of the laws (laws, draws).
+def _settled_by(winner: Winner, known: BaselineLaw) -> float | None:
+    """The ratio of the baseline run that would bracket a result outside the budgets; None where none is foreseen."""
+    tuned = {result.regime.ratio: result.loss for result in known.winners}
+    if len({result.regime.scale for result in known.winners}) > 1:  # over sizes another ratio at one settles nothing
+        return None
+    asked = bracketing_ratios(tuned, [winner.loss])
+    return asked[0] if asked else None
+
+
+def interval(samples: Array, level: float) -> tuple[float | None, float | None]:
+    """Equal-tailed quantiles of the draws (n,); None for an end that is infinite.
 
     There is no interpolation between draws, because a redrawn speedup may be infinite.
     """
-    lows, highs = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=-1, method="inverted_cdf")
-    low, high = lows.min(), highs.max()
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
 
 
-def _redraw(known: BaselineLaw, here: list[Winner], noise: NoiseModel, how: IntervalSettings) -> Array | None:
-    """Speedups under redrawn losses, shape (laws, results, draws); None when some noise is unknown.
-
-    Two ratios allow two laws: the straight line, and the most bent one.
-    """
-    # By identity: the baseline is fitted and judged with one and the same redrawn loss, which makes its speedup near 1
-    # as certain as it is.
-    everyone = {id(winner): winner for winner in (*known.winners, *here)}
-    spreads = {key: noise.of(winner.regime) for key, winner in everyone.items()}
-    if any(spread is None for spread in spreads.values()):
-        return None
-    rng = np.random.default_rng([how.seed, zlib.crc32(f"{known.corpus}\n{known.scale}".encode())])
-    sigmas = redrawn_sigmas([spread for spread in spreads.values() if spread is not None], how.draws, rng)
-    losses = {
-        key: winner.loss + sigma / np.sqrt(winner.runs) * rng.standard_normal(how.draws)
-        for (key, winner), sigma in zip(everyone.items(), sigmas, strict=True)
-    }
-    base = known.winners
-    drawn = np.stack([losses[id(winner)] for winner in base], axis=-1)  # (draws, budgets)
-    laws = fit([winner.tokens for winner in base], drawn, [winner.runs for winner in base])
-    every = [laws, bent(laws, STEEPEST)] if laws.kind == "log-linear" else [laws]
-    return np.array([[law.budget(losses[id(winner)]) / winner.tokens for winner in here] for law in every])
+@lru_cache(maxsize=512)
+def redrawn_sigma(noise: Noise, draws: int, seed: int) -> Array:
+    """``draws`` sigmas (nats) of one estimate, the same whenever it is asked for: results that share it share them."""
+    if noise.freedom is None:
+        return np.full(draws, noise.sigma)
+    rng = np.random.default_rng([seed, _code(repr(noise))])
+    return np.asarray(noise.sigma * np.sqrt(noise.freedom / chdtri(noise.freedom, rng.uniform(1e-9, 1, draws))))
 
 
-def redrawn_sigmas(spreads: Sequence[Noise], draws: int, rng: np.random.Generator) -> list[Array]:
-    """``draws`` sigmas for each of ``spreads``; equal spreads share theirs, for it is one estimate."""
-    drawn: dict[Noise, Array] = {}
-    for noise in spreads:
-        if noise not in drawn:
-            drawn[noise] = np.full(draws, noise.sigma)
-            if noise.freedom is not None:
-                uniform = rng.uniform(1e-9, 1, draws)
-                drawn[noise] = np.asarray(noise.sigma * np.sqrt(noise.freedom / chdtri(noise.freedom, uniform)))
-    return [drawn[noise] for noise in spreads]
+def _code(*parts: str) -> int:
+    """A number for random generators that depends on nothing but these words."""
+    return zlib.crc32("\n".join(parts).encode())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.joint import JointFit
-from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.noise import NoiseModel, difference_noise
 from tuneopt.analysis.ranking import Ranking
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, DEFAULTS, BaselineLaw, IntervalSettings, Speedup
@@ -90,8 +90,11 @@ def statements(
 def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel, level: float) -> Gain:
     """``winner`` against ``base``: two means over independent seeds, so the variance of their difference is the sum."""
     nats = base.loss - winner.loss
-    spread = noise.of(winner.regime)
-    half = None if spread is None else spread.threshold(winner.runs, base.runs, (1 + level) / 2)
+    spreads = noise.of(winner.regime, winner.optimizer), noise.of(base.regime, base.optimizer)
+    half = None
+    if spreads[0] is not None and spreads[1] is not None:
+        apart = difference_noise(spreads[0], winner.runs, spreads[1], base.runs)
+        half = apart.quantile((1 + level) / 2) * apart.sigma
     return Gain(
         optimizer=winner.optimizer,
         nats=nats,
@@ -222,7 +225,7 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -
             yield f"{baseline} has two ratios at scale {known.scale}: speedups there interpolate linearly in log D"
         if float(known.law.alpha) <= 0:
             yield f"the loss of {baseline} does not fall with its budget at scale {known.scale}: no speedup is meant"
-        spreads = [noise.of(winner.regime) for winner in known.winners]
+        spreads = [noise.of(winner.regime, winner.optimizer) for winner in known.winners]
         sigma = max((spread.sigma for spread in spreads if spread is not None), default=None)
         residual = float(known.law.residual)
         if sigma is not None and residual > 2 * sigma:

@@ -128,7 +128,7 @@ def analyse(
     noise = measure(judged, sigma)
     best = winners(judged, noise)  # after the noise, because near-equal configurations are told by it
     ranked = rankings(best, noise)
-    laws = baseline_laws(best, baseline)
+    laws = baseline_laws(best, noise, how)
     speeds = speedups(best, noise, how)
     joint = joint_fits(best, noise, how)
     around = stars(best, runs, noise, near)

@@ -107,7 +107,9 @@ def to_target(
             places[run.regime[:2]][run.optimizer].append(run)
     rows: list[ToTarget] = []
     for (corpus, scale), members in places.items():
-        sigmas = [spread.sigma for own in members.values() for run in own if (spread := noise.of(run.regime))]
+        sigmas = [
+            spread.sigma for own in members.values() for run in own if (spread := noise.of(run.regime, run.optimizer))
+        ]
         sigma = max(RULE_SIGMA, median(sigmas)) if sigmas else RULE_SIGMA
         for target in targets:
             reached = [_reached(name, corpus, scale, target, _lengths(own), sigma) for name, own in members.items()]

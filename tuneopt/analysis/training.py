@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 
-from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel, curve_noise
+from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel, curve_noise, pair_span
 from tuneopt.analysis.ranking import Flip, Ranking
 from tuneopt.analysis.runs import FRACTIONS, Array, Curves, RegimeKey, TrainingRun
 from tuneopt.analysis.winner import Winner, by_regime
@@ -98,8 +99,13 @@ def orders(
     spreads = curve_noise(runs, curves, noise, fractions)
     every = []
     for regime, among, line in lines:
-        end = noise.of(regime)
-        order = _order(regime, among, line, spreads.get(regime) or [end] * len(fractions), end, fractions)
+        # The trials of a tuning all have the noise of its optimizer.
+        owners = line.names if among == OPTIMIZERS else (among,) * len(line.names)
+        ends = [noise.of(regime, owner) for owner in owners]
+        along = [
+            spreads.get((regime, owner)) or [end] * len(fractions) for owner, end in zip(owners, ends, strict=True)
+        ]
+        order = _order(regime, among, line, along, ends, fractions)
         every += [] if order is None else [order]
     return tuple(every)
 
@@ -132,18 +138,26 @@ def _order(
     regime: RegimeKey,
     among: str,
     line: _Line,
-    spreads: Sequence[Noise | None],
-    end: Noise | None,
+    spreads: Sequence[Sequence[Noise | None]],
+    ends: Sequence[Noise | None],
     fractions: Sequence[float],
 ) -> TrainingOrder | None:
-    """One order; ``spreads`` is the noise at each fraction, ``end`` that of the final losses. None under two curves."""
+    """One order; ``spreads`` is each curve's noise at each fraction, ``ends`` that of the final losses.
+
+    None under two curves.
+    """
     known = np.asarray(np.isfinite(line.aligned).any(axis=1))
     if known.sum() < 2:
         return None
+    spreads = [spread for spread, there in zip(spreads, known, strict=True) if there]
+    ends = [end for end, there in zip(ends, known, strict=True) if there]
     names = tuple(name for name, there in zip(line.names, known, strict=True) if there)
     line = _Line(names, line.aligned[known], line.final[known], line.runs[known], line.best)
     taus, ranks = agreement(line.aligned, line.final)
-    pairs = [_pairs(line, place, spreads[place], end, len(fractions)) for place in range(len(fractions))]
+    pairs = [
+        _pairs(line, place, [spread[place] for spread in spreads], ends, len(fractions))
+        for place in range(len(fractions))
+    ]
     cuts = [_cut(line, column) for column in line.aligned.T]
     return TrainingOrder(
         regime=regime,
@@ -183,20 +197,29 @@ def kendall(first: Array, second: Array) -> float | None:
     return float(np.sum(one * other)) / pairs if pairs else None
 
 
-def _pairs(line: _Line, place: int, noise: Noise | None, end: Noise | None, places: int) -> tuple[int, int]:
+def _pairs(
+    line: _Line, place: int, spreads: Sequence[Noise | None], ends: Sequence[Noise | None], places: int
+) -> tuple[int, int]:
     """Pairs whose order at a fraction is not the final one, and how many of them noise does not explain."""
     column = line.aligned[:, place]
     now = column[:, None] - column[None, :]  # (curves, curves); NaN compares as false
     last = line.final[:, None] - line.final[None, :]
     crossed = (now > 0) & (last < 0)
-    if noise is None or end is None:
-        return int(crossed.sum()), 0
-    # A span between single runs, scaled to the numbers of seeds of each pair; each place gets its part of the rate.
-    spread = np.sqrt(1 / line.runs[:, None] + 1 / line.runs[None, :]) / math.sqrt(2)
-    rate = FAMILY_RATE / places
-    compared = len(line.names)
-    sure = crossed & (now > noise.span(1, 1, compared, rate) * spread)
-    return int(crossed.sum()), int((sure & (-last > end.span(1, 1, compared, rate) * spread)).sum())
+    bars = [_bars(noises, line.runs, crossed, FAMILY_RATE / places) for noises in (spreads, ends)]
+    return int(crossed.sum()), int((crossed & (now > bars[0]) & (-last > bars[1])).sum())
+
+
+def _bars(noises: Sequence[Noise | None], runs: Array, asked: npt.NDArray[np.bool_], rate: float) -> Array:
+    """The smallest difference (nats) that counts for each ``asked`` pair of curves; infinite where noise is unknown."""
+    compared, bars = len(noises), np.full(asked.shape, np.inf)
+    if len(set(noises)) == 1 and noises[0] is not None:  # hundreds of trials of one tuning: one span, scaled to seeds
+        scale = np.sqrt(1 / runs[:, None] + 1 / runs[None, :]) / math.sqrt(2)
+        return np.asarray(noises[0].span(1, 1, compared, rate) * scale)
+    for one, other in np.argwhere(asked):
+        first, second = noises[one], noises[other]
+        if first is not None and second is not None:
+            bars[one, other] = pair_span(first, int(runs[one]), second, int(runs[other]), compared, rate)
+    return bars
 
 
 def _cut(line: _Line, column: Array) -> tuple[tuple[str, ...], float | None]:
@@ -231,12 +254,15 @@ def training_flips(
     for regime, members in by_regime(winners).items():
         mean = {winner.optimizer: mean_curve(winner, curves, fractions, loss) for winner in members}
         known = [winner for winner in members if np.isfinite(mean[winner.optimizer]).any()]
-        end = noise.of(regime)
-        noises = spreads.get(regime) or [end] * len(fractions)
+        ends = {winner.optimizer: noise.of(regime, winner.optimizer) for winner in known}
+        noises = {name: spreads.get((regime, name)) or [end] * len(fractions) for name, end in ends.items()}
 
-        def span(spread: Noise | None, first: Winner, second: Winner, compared: int = len(known)) -> float:
-            rate = FAMILY_RATE / len(fractions)
-            return math.inf if spread is None else spread.span(first.runs, second.runs, compared, rate)
+        def span(
+            one: Noise | None, first: Winner, other: Noise | None, second: Winner, compared: int = len(known)
+        ) -> float:
+            if one is None or other is None:
+                return math.inf
+            return pair_span(one, first.runs, other, second.runs, compared, FAMILY_RATE / len(fractions))
 
         for ahead, behind in combinations(sorted(known, key=lambda winner: winner.loss), 2):
             gap = mean[ahead.optimizer] - mean[behind.optimizer]  # (fractions,)
@@ -245,8 +271,13 @@ def training_flips(
                 continue
             # Significant at the latest fraction where noise explains neither this order nor the final one; where there
             # is none, the latest fraction of the other order is told, as a flip within noise.
-            sure = [place for place in reversed_at if gap[place] > span(noises[place], ahead, behind)]
-            certain = bool(sure) and behind.loss - ahead.loss > span(end, ahead, behind)
+            one, other = ahead.optimizer, behind.optimizer
+            sure = [
+                place
+                for place in reversed_at
+                if gap[place] > span(noises[one][place], ahead, noises[other][place], behind)
+            ]
+            certain = bool(sure) and behind.loss - ahead.loss > span(ends[one], ahead, ends[other], behind)
             fraction = fractions[(sure if certain else reversed_at)[-1]]
             where = f"{regime.label} at {fraction:.0%} of training"
             pair = (behind.optimizer, ahead.optimizer)

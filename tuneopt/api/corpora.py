@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.data import Corpus, describe, load_corpus
+from tuneopt.paths import expanded
 from tuneopt.spec import CorpusId, InputError, Regime, find_scale
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ def prepare_corpus(
     from tuneopt.data.recipe.file import find_recipe, read_recipe
     from tuneopt.data.recipe.run import local_pool, prepare_recipe
 
+    # The recipe is read in full before anything is written or a cluster is asked: its mistakes are named by line.
     read = read_recipe(find_recipe(str(recipe)), changes)
-    folder = Path(out) if out is not None else Path("corpora") / read.name
+    folder = expanded(out) if out is not None else Path("corpora") / read.name
     if address is None:
+        # The cores that this process may use, not those of the machine: containers and batch systems give a part.
         count = len(os.sched_getaffinity(0)) if workers is None else workers
         if count < 0:
             raise InputError(f"workers must be at least 0, not {count}; 0 is this process alone")

@@ -35,6 +35,7 @@ def state_bytes(optimizer: str) -> float:
     """Bytes of optimizer state per parameter, weights and gradients not counted."""
     from tuneopt.optim import info
 
+    # Rather too much than too little for an optimizer that is silent: a study that stops for want of memory cost hours.
     known = {entry.name: entry.state_bytes_per_parameter for entry in info()}
     return known.get(optimizer) or ADAMW_STATE_BYTES
 
@@ -112,6 +113,7 @@ def rate(plan: StudyPlan, ledger: Ledger, speed: Speed) -> tuple[Rate, str]:
 
 
 def _flops_per_token(regime: Regime) -> int:
+    """FLOPs of a token, forward and backward; the vocabulary counts, since the head is a large part of small models."""
     return regime.scale.flops_per_token(regime.corpus.vocab_size)
 
 

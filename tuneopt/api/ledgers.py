@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.paths import expanded
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def export(ledger: Ledger | str, path: Path | str) -> TableExport:
     be written.
     """
     opened = _opened(ledger)
-    place = Path(path)
+    place = expanded(path)
     suffix = place.suffix.lower()
     if suffix in TABLES:
         return TableExport(str(place), opened.export(place))

@@ -20,7 +20,7 @@ class PredictedConfig:
 
     optimizer: str
     ladder: str
-    source: str
+    source: str  # what the prediction rests on, in words
     forecast: Forecast
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +51,7 @@ def predict(
         declared = space_of(optimizer, space)
         if not declared.published:
             raise InputError(f"{optimizer} has no published tuned points; give the --ledger of your own sweeps")
+        # Published points are the paper's: its ladder counts warmups and batches as they do.
         plane, regimes = declared.on("paper"), published_regimes(declared)
         source = f"published tuned points ({declared.source.split(';')[0]})"
     else:
@@ -58,6 +59,7 @@ def predict(
 
         opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
         swept = {str(plain.get("space", {}).get("optimizer")) for plain in opened.sweeps().values()}
+        # A name that the ledger has is taken as it is: its file may have been edited or be gone since.
         name = optimizer if optimizer in swept else external.resolve(optimizer)
         plane, regimes = _certified(opened, name, params)
         source = f"certified sweeps in {opened.uri}"

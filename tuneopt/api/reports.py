@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.paths import expanded
+
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
 
@@ -39,10 +41,10 @@ def report(
     from tuneopt.report import write_report
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    table = None if results is None else Path(results)
+    table = None if results is None else expanded(results)
     return write_report(
         opened,
-        Path(path),
+        expanded(path),
         sweeps,
         results=table,
         published=published,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.sweeps import backend_named, compiles, with_ledger
+from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue
@@ -40,6 +41,9 @@ PEAK_FLOPS, MFU = 1e15, 0.4
 
 DIVERGED_SHARE = 0.25
 """Share of a trial's time after which a divergence is seen: five of twenty curve points."""
+
+LARGEST_STARS = 64 << 20
+"""Bytes of a table of stars; that of the published study has a thousandth of it."""
 
 SEED_NOISE = 0.0012
 """Nats between seeds at the paper's scales, for simulations."""
@@ -131,7 +135,7 @@ def study_plan(
     opened, _ = with_ledger(ledger, None)
     plan = planned_study(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
     queue = study_queue(plan, opened)
-    count = slots or os.cpu_count() or 1
+    count = slots or os.cpu_count() or 1  # trials at once: on a CPU a trial takes one core
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
@@ -165,6 +169,7 @@ def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
 
     opened, _ = with_ledger(ledger, None)
     plan = planned_study(study)
+    # What runs now is known to the running driver alone; a heartbeat that has stopped is no sign of life.
     moment = read_moment(opened, study_id(plan))
     return {
         **status_document(plan, study_queue(plan, opened), moment),
@@ -283,7 +288,9 @@ def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
     if path is None:
         return []
     try:
-        rows = json.loads(Path(path).read_text())
+        rows = json.loads(read_plain(expanded(path), LARGEST_STARS))
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.paths import expanded
 from tuneopt.spec import InputError, TrialSpec, nearest
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def export_model(
     if to not in FORMATS:
         raise InputError(f"cannot export to {to!r}; {nearest(to, FORMATS)}")
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    target = Path(folder)
+    target = expanded(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already and not empty; name a new folder")
     record = find_record(opened, trial)

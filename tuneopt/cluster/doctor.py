@@ -1,7 +1,7 @@
 """What this machine or cluster can run, and what is missing (``tuneopt doctor``).
 
 Each look yields one `Finding`, and the quick ones come first: importing torch and connecting to a cluster take seconds,
-and a user should see what is known meanwhile. Nothing here raises for what is missing; that is the answer.
+and a caller may show what is known meanwhile. Nothing here raises for what is missing; that is the answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""``tuneopt data prepare|inspect``."""
+"""``tuneopt data prepare|inspect``.
+
+Preparing takes hours for a large corpus, so it tells of itself on stderr while it runs, and the same command goes on
+after a kill. Inspecting reads a manifest and a few documents; only a folder of plain text is tokenized first, once.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +64,10 @@ def _progress_line(progress: PreparationProgress) -> None:
     """One line on stderr about a preparation under way; the time left is at the rate of this run alone."""
     from tuneopt.console import number, say, span
 
+    # Tokens of earlier runs count towards the limit and not towards the rate: they took no time of this run.
     rate = progress.new_tokens / progress.seconds if progress.seconds else 0.0
     share = ""
-    if progress.limit:
+    if progress.limit:  # without one the sources decide the end, and nobody knows how much is left of them
         left = (progress.limit - progress.tokens) / rate if rate else 0.0
         share = f" of {number(progress.limit)} ({progress.tokens / progress.limit:.0%}), {span(left)} left"
     say(f"{progress.phase}: {number(progress.tokens)} tokens{share}, {number(rate)} tokens/s")
@@ -71,10 +76,12 @@ def _progress_line(progress: PreparationProgress) -> None:
 def _print_look(look: CorpusLook) -> None:
     from tuneopt.console import number, out, say
 
+    # Epochs stand among the facts and their warning on stderr: whoever pipes the facts on still sees it.
     _print_account(look.account, {"budget_tokens": look.budget_tokens, "epochs": round(look.epochs, 4)})
     for sample in look.samples:
         out.print()
         source = f", source {sample.source}" if sample.source else ""
+        # As a Python literal: line ends and control characters of the text would break the line or steer the terminal.
         out.print(f"{sample.split}{source}, {number(sample.tokens)} tokens: {sample.text!r}", markup=False)
     if look.warning:
         say(f"warning: {look.warning}")
@@ -122,6 +129,7 @@ def _mixture_row(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _guard_line(guard: Mapping[str, Any]) -> str:
+    """What kept evaluation text out of training. Without evaluation sources there was nothing to compare with."""
     from tuneopt.console import number
 
     if not guard["evaluation_documents"]:

@@ -158,7 +158,7 @@ def _print_cleaning(done: Cleaning) -> None:
 def _print_trials(rows: Sequence[Mapping[str, Any]]) -> None:
     from tuneopt.console import say, table
 
-    if not rows:
+    if not rows:  # a head without rows would look like output that was cut off
         say("no trials yet")
         return
     # The columns are those of `short_rows`, the same for every row and for ``--json``.

@@ -1,4 +1,8 @@
-"""``tuneopt optimizers``, ``tuneopt space`` and ``tuneopt doctor``."""
+"""``tuneopt optimizers``, ``tuneopt space`` and ``tuneopt doctor``.
+
+They answer before anything is trained and so must be quick: optimizers and spaces are listed without torch. The doctor
+is the exception, because what torch and Ray say of this machine is what it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +50,7 @@ def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
 
     rows = []
     for entry in entries:
+        # Optimizers of other packages need not declare what they hold; an invented 0 would promise room.
         size = entry["state_bytes_per_parameter"]
         state = "not declared" if size is None else f"{size:.4g}"
         family = entry["family"] or "not declared"
@@ -54,7 +59,11 @@ def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_space(plain: Mapping[str, Any]) -> None:
-    """A search space with the grids of both ladders and the published tuned values."""
+    """A search space with the grids of both ladders and the published tuned values.
+
+    The ladders are tables of their own, because a coordinate may be searched on one and fixed on the other. A published
+    point that does not have a coordinate shows a dash: the study did not tune it.
+    """
     from tuneopt.console import loss, out, pairs, table
 
     coordinates = plain["coordinates"]

@@ -1,4 +1,7 @@
-"""``tuneopt export``."""
+"""``tuneopt export``: the trained model of one trial, for other programs.
+
+Named apart from ``ledger export``, which writes what is known of all trials and no weights.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ def export(
 
     def print_export(plain: object) -> None:
         say(f"the model of trial {done.trial} is in {done.path} ({done.bytes / 2**20:.1f} MiB)")
+        # Trained again it is another run: on another machine its loss differs in the last digits, and that is said.
         again = done.retrained_select_loss
         if again is not None:
             same = "as recorded" if again == done.select_loss else f"recorded {done.select_loss:.6f}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, show
+from tuneopt.paths import check_output, expanded
 
 if TYPE_CHECKING:
     from tuneopt.api.comparison_results import ComparisonResult
@@ -59,10 +60,20 @@ class Watching:
         from tuneopt.observe.logs import configure
         from tuneopt.observe.trackers.tracker import check
 
+        # Trackers are checked now and opened when trials run: opening one starts a process and may make a run on a
+        # server, which a command that ends with a sentence about its options should not leave behind.
         self.targets = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}
         check({kind: target for kind, target in self.targets.items() if target is not None})
         self.display = configure(level, form, say)
         """Whether progress may be shown on stderr: JSON lines stand there alone."""
+        self.output: Path | None = None
+        """Where the report goes, as the user asked."""
+
+    def writes_to(self, output: Path | None) -> None:
+        """Check now that the report can be written to ``output``: after hours of training would be too late."""
+        if output is not None:
+            self.output = expanded(output)
+            check_output(self.output, "the report")
 
     def trackers(self) -> AbstractContextManager[Sequence[Tracker]]:
         """The trackers, closed at the end; none where none was asked for."""
@@ -76,6 +87,7 @@ class Watching:
         from tuneopt.display import RunDisplay
 
         quiet = json_ or not self.display
+        # The display is left last: trackers may take seconds to close, and a terminal should not look dead meanwhile.
         with RunDisplay(verb, title, quiet=quiet) as display, self.trackers() as trackers:
             yield [display, *trackers]
 

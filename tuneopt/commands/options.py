@@ -7,14 +7,15 @@ that two commands have is declared once, so that it means the same and reads the
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from tuneopt.spec import InputError, Value
+from tuneopt.streams import own_stdout, results
 
 DONE, BAD_INPUT, NO_CERTIFICATE, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: 2 is what typer itself gives for a wrong option, 130 what shells give for Ctrl-C (128 + SIGINT). 1 is
@@ -57,16 +58,33 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report file
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
 
 
-def group(about: str) -> typer.Typer:
-    """A command that only holds others."""
-    return typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
+class _ResultCommand(TyperCommand):
+    """A command during which nothing but its result goes to stdout; its ``--help`` goes there as ever."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with own_stdout():
+            return super().invoke(ctx)
+
+
+class CommandApp(typer.Typer):
+    """A `typer.Typer` whose commands keep stdout for their results."""
+
+    def command(self, *names: Any, **settings: Any) -> Any:
+        """A decorator that registers a command."""
+        return super().command(*names, **{"cls": _ResultCommand, **settings})
+
+
+def group(about: str) -> CommandApp:
+    """A command that only holds others. Help is plain text, as everywhere: it is read through pipes and in logs."""
+    return CommandApp(help=about, no_args_is_help=True, rich_markup_mode=None)
 
 
 def show(document: Any, as_json: bool, draw: Callable[[Any], None]) -> int:
     """Print ``document`` as the one JSON text on stdout, or let ``draw`` show it to people."""
     if as_json:
         # NaN is no JSON: a document that holds one is a mistake of ours, and a parser elsewhere would choke on it.
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, allow_nan=False) + "\n")
+        results().write(json.dumps(document, indent=2, sort_keys=False, allow_nan=False) + "\n")
     else:
         draw(document)
     return DONE
@@ -98,7 +116,7 @@ def parse_assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
 
 
 def parse_grids(pairs: Sequence[str]) -> dict[str, list[Value]]:
-    """``["a=1,2", "b=cosine,linear"]`` as lists of values."""
+    """``["a=1,2", "b=cosine,linear"]`` as lists of values; which of them a coordinate takes, its search space says."""
     texts = parse_assignments(pairs, "--grid")
     return {name: [parse_value(word) for word in text.split(",")] for name, text in texts.items()}
 

@@ -1,4 +1,8 @@
-"""``tuneopt predict``."""
+"""``tuneopt predict``: a configuration for a scale that nobody tuned, with how far it may be trusted.
+
+A predicted value without its interval reads like a tuned one, so both are always printed, and so is the distance from
+what was tuned.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +44,7 @@ def _print_prediction(predicted: PredictedConfig, plain: Mapping[str, Any]) -> N
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     def law(name: str) -> str:
+        # For averages such as beta2 the law is one of 1 - h: their distance from 1 is what scales.
         fitted = forecast.coordinates[name].law
         if fitted is None:
             return ""
@@ -65,6 +70,7 @@ def _print_prediction(predicted: PredictedConfig, plain: Mapping[str, Any]) -> N
     fixed = ", ".join(f"{name}={value}" for name, value in plain["fixed"].items())
     out.print(f"fixed: {fixed or 'nothing'}", markup=False)
     out.print(f"from {forecast.regimes} regimes: {predicted.source}; N in units of 1e8 parameters", markup=False)
+    # Inside the tuned range the factor is 1, however far the nearest tuned regime is.
     beyond = {name: factor for name, factor in forecast.extrapolation.items() if factor > 1}
     if beyond:
         far = " and ".join(f"{factor:.3g} times in {name}" for name, factor in beyond.items())

@@ -1,4 +1,8 @@
-"""``tuneopt report``."""
+"""``tuneopt report``: the HTML page of what is there, and its first screen in the terminal.
+
+The terminal shows the sentences and tables that the page begins with, from the same document that ``--json`` prints, so
+the three never disagree. Nothing is trained and no network is used.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +50,7 @@ def report(
     """Write the one-file HTML report of a ledger, of a table from elsewhere, of the published study, or of several."""
     from tuneopt import api
 
+    # The default ledger only where nothing else was named: a table alone must not bring in whatever lies in the folder.
     source = "ledger" if ledger is None and results is None and not published else ledger
     document = api.report(
         source,
@@ -57,7 +62,7 @@ def report(
         baseline=baseline,
         targets=tuple(target or ()),
     )
-    return show(document, json_, lambda summary: print_summary(summary, output))
+    return show(document, json_, lambda summary: print_summary(summary, summary["path"]))
 
 
 def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:

@@ -112,6 +112,7 @@ def study_run(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    watching.writes_to(output)
     study = api.load_study(file, match_budget)  # a mistake in the file is answered before anything else
 
     def draw(result: StudyResult) -> None:
@@ -121,6 +122,7 @@ def study_run(
         if result.report:
             out.print(f"report: {result.report}", markup=False)
 
+    # A simulation trains nothing, so it opens no ledger and writes no report: neither may be taken for a result.
     if simulate:
         simulated = api.simulate_study(study, slots=slots, stars=stars, noise=noise)
         show(simulated.to_dict(), json_, lambda plain: draw(simulated))
@@ -134,15 +136,17 @@ def study_run(
         result = api.run_study(
             study, opened, options, backend=backend, device_bytes=_bytes(memory), observers=observers
         )
-    path = output or Path("reports") / f"{study.name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{study.name}.html".replace("/", "-")
     return watching.reported(result, opened, path, json_, draw)
 
 
 def _bytes(gibibytes: float | None) -> int | None:
+    """GiB as typed, in bytes: data sheets of devices name GiB, everything inside counts bytes."""
     return None if gibibytes is None else int(gibibytes * 2**30)
 
 
 def _print_plan(plan: Mapping[str, Any]) -> None:
+    """What a study costs, and whether it fits. Warnings go to stderr, as everywhere, so that tables can be piped on."""
     from tuneopt.console import number, out, pairs, say, table
     from tuneopt.search.study.cost import size
 
@@ -245,6 +249,7 @@ def _print_spent(status: Mapping[str, Any]) -> None:
 
 
 def _running(trial: Mapping[str, Any]) -> str:
+    """A trial under way, by what it is for; its id would say nothing to a person."""
     what = "launched ahead"  # on a guess, so that no sweep has asked for it yet
     if trial["optimizer"] is not None:
         what = f"{trial['optimizer']} {trial['scale']}/{trial['ratio']:g}x"
@@ -286,4 +291,5 @@ def _hours(hours: float | None) -> str:
 
 
 def _limits(limits: Mapping[str, float | None]) -> str:
+    """The limits that a study sets. One that it does not set is left out: it is not a limit of 0."""
     return ", ".join(f"{name} {most:g}" for name, most in limits.items() if most is not None) or "none"

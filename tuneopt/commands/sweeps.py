@@ -98,6 +98,7 @@ def tune(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    watching.writes_to(output)
     api.check_names(search, scheduler, trials)
     api.check_backend(backend, address)
     placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
@@ -111,6 +112,7 @@ def tune(
     # A batch that does not divide is refused before Ray starts, and by --dry-run.
     options = api.RunOptions(opened, corpus, address, max_concurrent, gpus_per_trial, api.placed(sweep, placement),
                              keep_weights)  # fmt: skip
+    # Coordinate descent is no sampled search: it ends by its certificate, and these by a number of trials.
     sampled = None if search == "coordinate" else api.SampledSearch(sweep, search, scheduler)
     if dry_run:
         cost = api.cost(sweep, loaded, opened, sampled, trials)
@@ -129,7 +131,7 @@ def tune(
             result = api.tune(sweep, opened, options, backend=backend, observers=observers)
         else:
             result = api.sample(sampled, opened, options, trials=trials, backend=backend, observers=observers)
-    path = output or Path("reports") / f"{name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{name}.html".replace("/", "-")
     return watching.reported(result, opened, path, json_, _print_result)
 
 
@@ -172,6 +174,7 @@ def train(
         overrides=parse_values(set_ or [], "--set"), seed=seed, data_seed=data_seed, precision=precision,
         compile=compile,
     )  # fmt: skip
+    # A single trial shows its curve points, a line each: a bar would hide the numbers that one looks at.
     quiet = json_ or not watching.display
     with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as trackers:
         try:

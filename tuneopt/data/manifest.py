@@ -23,6 +23,7 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.data.cache import write_whole
 from tuneopt.data.splits import SPLITS
+from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, canonical_json
 
 SCHEMA = 1
@@ -218,9 +219,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read ``manifest.json``; raises `DamagedCorpusError` when it is missing or is not a manifest."""
         try:
-            if file_size(folder / MANIFEST_FILE) > LARGEST_MANIFEST:
-                raise ValueError(f"more than {LARGEST_MANIFEST >> 20} MiB")
-            return cls.from_dict(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(read_plain(folder / MANIFEST_FILE, LARGEST_MANIFEST)))
         except FileNotFoundError:
             raise DamagedCorpusError(folder, f"no {MANIFEST_FILE}") from None
         except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:

@@ -26,6 +26,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tuneopt.paths import other_kind
 from tuneopt.spec import InputError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -51,6 +52,8 @@ Where = Callable[[int], str]
 def readable(path: Path) -> Iterator[None]:
     """One sentence, an `InputError`, for whatever keeps a file from being read."""
     try:
+        if kind := other_kind(path):
+            raise InputError(f"cannot read {path}: it is {kind}, not a plain file; leave it out")
         yield
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None

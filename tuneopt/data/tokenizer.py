@@ -27,6 +27,7 @@ from tokenizers.trainers import BpeTrainer
 from tuneopt.data.encoder import PIECE_CHARACTERS, Encoder
 from tuneopt.data.manifest import LARGEST_TOKENIZER
 from tuneopt.data.readers import END_OF_TEXT
+from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, canonical_json
 
 SMALLEST_VOCABULARY = 257
@@ -75,9 +76,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def read_tokenizer(path: Path) -> str:
     """The text of a tokenizer file; raises `InputError` for one that cannot be read or is too large."""
     try:
-        if path.stat().st_size > LARGEST_TOKENIZER:
-            raise InputError(f"{path} has more than {LARGEST_TOKENIZER >> 20} MiB, too much for a tokenizer file")
-        return path.read_text(encoding="utf-8")
+        return read_plain(path, LARGEST_TOKENIZER).decode()
     except FileNotFoundError:
         raise InputError(f"there is no tokenizer file at {path}; give a tokenizer.json") from None
     except OSError as error:

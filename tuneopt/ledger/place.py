@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuneopt.checked import NewerSchemaError, known_schema, parse_object
 from tuneopt.ledger.files import Files, LocalFiles, RemoteFiles
+from tuneopt.paths import expanded
 from tuneopt.spec import InputError, nearest
 
 SCHEMES = ("file", "s3", "gs")
@@ -40,7 +41,7 @@ def resolve(uri: str | Path) -> tuple[str, Files]:
     if not separator or scheme == "file":
         if separator and not rest.startswith("/"):
             raise InputError(f"{text!r} names another host; write file:///absolute/path or a plain path")
-        root = Path(rest if separator else text).expanduser().absolute()
+        root = expanded(rest if separator else text, "the ledger's address").absolute()
         return str(root), LocalFiles(root)
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if (at and user != "anonymous") or _SECRET.search(rest.partition("?")[2]):

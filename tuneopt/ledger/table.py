@@ -13,7 +13,6 @@ columns may be added and are never renamed.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tuneopt.ledger.record import SECONDS, TrialRecord
+from tuneopt.paths import replacing
 from tuneopt.spec import InputError, Value
 
 MOST_DIGITS = 8
@@ -207,18 +207,10 @@ def export(table: pa.Table, path: Path) -> int:
     }
     if path.suffix.lower() not in writers:
         raise InputError(f"cannot export to {path.name!r}: name a file that ends in {' or '.join(writers)}")
-    try:
-        if not path.parent.is_dir():
-            raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
-        if path.is_dir():
-            raise InputError(f"cannot export to {path}: it is a folder; name a file")
-        # In the target's own folder, and moved: a rename is whole within one file system alone.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-            temporary = Path(folder) / path.name
-            writers[path.suffix.lower()](str(temporary))
-            temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot export to {path}: {error.strerror or error}; name another file") from None
+    if not path.parent.is_dir():
+        raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
+    with replacing(path, "the table") as temporary:
+        writers[path.suffix.lower()](str(temporary))
     return int(table.num_rows)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from tuneopt import outside
 from tuneopt.optim.info import BUILT_IN, GROUP, names
+from tuneopt.paths import expanded
 from tuneopt.spec import InputError, nearest
 
 _SOURCES: dict[str, tuple[str, str]] = {}
@@ -29,7 +30,7 @@ def resolve(word: str) -> str:
         path, colon, name = word.rpartition(":")
         if not colon or not name.isidentifier():
             raise InputError(f"{word!r} names no class; write the file and the class as PATH.py:Class")
-        return _read(Path(path).expanduser(), name)
+        return _read(expanded(path), name)
     name, at, _ = word.partition("@")
     if at:
         if not _at_hand(word):

@@ -6,12 +6,12 @@ these the page (`build_page`), and the page HTML (`render`).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuneopt.ledger import Ledger
+from tuneopt.paths import replacing
 from tuneopt.report.compare import Comparison, compare
 from tuneopt.report.html import render
 from tuneopt.report.page import Page, build_page
@@ -19,7 +19,6 @@ from tuneopt.report.palette import ranked
 from tuneopt.report.sources import Material, gather
 from tuneopt.report.study import SweepView
 from tuneopt.report.verdict import certificate_state, over_seeds
-from tuneopt.spec import InputError
 
 
 def write_report(
@@ -49,7 +48,8 @@ def write_report(
     with ranked(comparison.best_first, comparison.analysis.baseline):
         page = build_page(material, comparison)
         text = render(page)
-    _write(path, text)
+    with replacing(path, "the report", [] if results is None else [results], make_folder=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return report_document(material, comparison, page, path)
 
 
@@ -97,18 +97,3 @@ def _sweep(view: SweepView) -> dict[str, Any]:
             "unproven": state.progress.unproven,
         },
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write whole or not at all; raises `InputError` where the path cannot be written."""
-    try:
-        if path.is_dir():
-            raise InputError(f"cannot write the report to {path}: it is a folder; name a file such as report.html")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In the target's own folder, and moved: a rename is whole within one file system alone.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
-            temporary = Path(folder) / "report.html"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write the report to {path}: {error.strerror}; name another file") from None

@@ -13,10 +13,10 @@ import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from tuneopt import outside
+from tuneopt.paths import expanded
 from tuneopt.search.axis import Axis, is_number, read_number, read_switch
 from tuneopt.search.coordinate import (
     EPSILON_HIGH,
@@ -334,7 +334,7 @@ def load_space(name_or_path: str) -> SearchSpace:
     missing, a file or package that cannot be run, and a module without a `SearchSpace` called ``SPACE``.
     """
     if name_or_path.endswith(".py") or "/" in name_or_path:
-        path = Path(name_or_path).expanduser()
+        path = expanded(name_or_path)
         return _space_of(outside.run_source(outside.read_source(path, "search space"), str(path), "search space"), path)
     # A package may not quietly replace a built-in space: a name that both have is refused by `claimed`.
     names = space_names()

@@ -29,6 +29,7 @@ from tuneopt.data.readers import ending
 from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, NGRAM, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
 from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
 from tuneopt.declared import Node, in_words, mapping, number, parse_yaml, read_yaml, sequence, switch, whole, word
+from tuneopt.paths import expanded
 from tuneopt.spec import InputError, nearest
 
 Readers = Mapping[str, Callable[[Node, str], Any]]
@@ -59,8 +60,8 @@ def find_recipe(name_or_path: str) -> Path:
 
     A path goes first, and one that ends as YAML does is taken for a path even if there is nothing: reading it says so.
     """
-    path = Path(name_or_path)
-    if path.is_file() or path.suffix in (".yaml", ".yml"):
+    path = expanded(name_or_path)
+    if (path.exists() and not path.is_dir()) or path.suffix in (".yaml", ".yml"):
         return path
     names = built_in()
     if name_or_path not in names:
@@ -76,7 +77,7 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     Paths in the file are relative to the file, paths in changes to the current folder. Raises `InputError` as
     ``FILE:LINE: what is wrong``.
     """
-    path = Path(path)
+    path = expanded(path)
     root = read_yaml(path, "recipe", "docs/corpora.md")
     for change in changes:
         _change(root, change)
@@ -226,7 +227,7 @@ def _home(parts: Mapping[str, Node], name: str, folder: Path) -> Path | None:
     base = _base(node, folder)
     if name in FORMATS:
         return base.absolute()
-    for place in (base / Path(name).expanduser(), Path(name)):  # `datasets` looks in the current folder
+    for place in (base / expanded(name), Path(name)):  # `datasets` looks in the current folder
         if place.is_dir():
             return place.absolute()
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*/[\w.-]+", name):
@@ -288,7 +289,7 @@ def _matches(base: Path, pattern: str) -> list[Path]:
     def visible(paths: Iterable[Path], spelt: Sequence[str]) -> set[Path]:
         return {path for path in paths if not any(part.startswith(".") and part not in spelt for part in path.parts)}
 
-    path = Path(pattern).expanduser()
+    path = expanded(pattern)
     path = path if path.is_absolute() else (base / path).absolute()
     if path.exists():  # first: a name may hold the signs of a pattern
         matches = {path}
@@ -340,7 +341,7 @@ def _tokenizer(node: Node, folder: Path) -> TokenizerRecipe:
         **_given(
             parts,
             {
-                "file": lambda entry, what: _base(entry, folder) / Path(word(entry, what)).expanduser(),
+                "file": lambda entry, what: _base(entry, folder) / expanded(word(entry, what)),
                 "hub": word,
                 "revision": word,
                 "train": lambda entry, what: _count(entry, what, SMALLEST_VOCABULARY, 2**20, "32768"),

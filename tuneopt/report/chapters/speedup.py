@@ -139,7 +139,7 @@ def _joint(comparison: Comparison, rivals: Sequence[Speedup]) -> list[Figure]:
     residuals = []
     for corpus in list(dict.fromkeys(fit.corpus for fit in analysis.joint))[:MOST_RESIDUALS]:
         if first[corpus].residuals:
-            noise = [analysis.noise.of(one.regime) for one in first[corpus].residuals]
+            noise = [analysis.noise.of(one.regime, one.optimizer) for one in first[corpus].residuals]
             sigma = max((known.sigma for known in noise if known is not None), default=None)
             residuals.append(ResidualsInfo(first[corpus], sigma))
     return [*Figure.all("joint", [info], draw_joint), *Figure.all("residuals", residuals, draw_residuals)]

@@ -24,6 +24,7 @@ from typing import Any
 
 from tuneopt import declared
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
+from tuneopt.paths import expanded
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
@@ -64,7 +65,7 @@ def built_in(optimizer: str, space: str | None) -> SearchSpace:
 
 def read_study(path: str | Path, space_of: SpaceOf = built_in) -> Study:
     """The study that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _study(declared.read_yaml(Path(path), "study", EXAMPLE), space_of)
+    return _study(declared.read_yaml(expanded(path), "study", EXAMPLE), space_of)
 
 
 def parse_study(text: str, path: str = "study.yaml", space_of: SpaceOf = built_in) -> Study:

@@ -1,0 +1,113 @@
+"""Real processes: stdout is for results alone, and a stream that is full, closed or ASCII is no reason to break."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TUNEOPT = [sys.executable, "-m", "tuneopt"]
+
+NOISY = """
+import ctypes, os, sys
+print("printed by Python")
+os.write(1, b"written to the descriptor\\n")
+ctypes.CDLL(None).puts(b"printed by C")
+ctypes.CDLL(None).fflush(None)
+os.system("echo printed by a child")
+"""
+
+SPACE = """
+from tuneopt.search.space import SearchSpace, learning_rate, train_batch_size, warmup, weight_decay
+FIXED = {"lr_schedule": "cosine", "min_lr_ratio": 0, "max_grad_norm": 1}
+SPACE = SearchSpace(
+    optimizer="adamw",
+    coordinates=(
+        learning_rate({"nano": (0.1, 0.2), "paper": (0.1, 0.2)}, {"nano": 0.1, "paper": 0.1}),
+        train_batch_size(), warmup(), weight_decay(),
+    ),
+    fixed={"nano": FIXED, "paper": FIXED}, source="\\u00e9", grid_source="by trying",
+)
+"""
+
+
+def run(*words: str, cwd: Path, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = " ".join([*TUNEOPT, *words, shell])
+    return subprocess.run(
+        command, shell=True, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+        executable="/bin/bash",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    (tmp_path / "space.py").write_text(NOISY + SPACE)
+    return tmp_path
+
+
+def test_whatever_a_file_of_the_user_prints_the_document_is_alone_on_stdout(space: Path) -> None:
+    done = run("space", "./space.py", "--json", cwd=space)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["optimizer"] == "adamw"
+    for words in ("printed by Python", "written to the descriptor", "printed by C", "printed by a child"):
+        assert words in done.stderr
+
+
+def test_help_goes_to_stdout(tmp_path: Path) -> None:
+    assert "--json" in run("space", "--help", cwd=tmp_path).stdout
+
+
+def test_a_full_stdout_is_one_sentence(tmp_path: Path) -> None:
+    for words in (["space", "adamw", "--json"], ["space", "adamw"], ["--help"]):
+        done = run(*words, cwd=tmp_path, shell=">/dev/full")
+        assert done.returncode == 2, (words, done.stderr)
+        assert done.stderr.startswith("tuneopt: no space is left") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    done = run("space", "adamw", "--json", cwd=tmp_path, shell="| head -1; exit ${PIPESTATUS[0]}")
+    assert done.returncode == 0 and done.stdout == "{\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_breaks_nothing(space: Path, closed: str) -> None:
+    done = run("space", "./space.py", "--json", cwd=space, shell=closed)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    if "1>&-" not in closed:
+        assert json.loads(done.stdout)["optimizer"] == "adamw"
+
+
+def test_an_ascii_stdout_gets_what_it_lacks_spelt_out(space: Path) -> None:
+    done = run("space", "./space.py", cwd=space, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert done.returncode == 0, done.stderr
+    assert "\\xe9" in done.stdout
+
+
+def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = run("ledger", "ls", cwd=tmp_path, shell="").stderr  # there is no ledger, and that is what is said
+    assert "there is no ledger" in done
+    shell = f"cd gone && rmdir ../gone && {' '.join(TUNEOPT)} ledger ls"
+    gone = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert gone.returncode == 2
+    assert "the working folder was deleted" in gone.stderr and gone.stderr.count("\n") == 1, gone.stderr
+
+
+def test_a_mistake_of_ours_is_one_sentence_and_its_traceback_is_kept(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom tuneopt import cli\nfrom tuneopt.search import space\n"
+        "def broken(name):\n    raise LookupError('of all things')\n"
+        "import tuneopt.search; tuneopt.search.load_space = broken\n"
+        "sys.argv = ['tuneopt', 'space', 'adamw']\ncli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True,
+        timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "LookupError: of all things" in done.stderr
+    (log,) = tmp_path.glob("tuneopt-traceback-*.txt")
+    assert str(log) in done.stderr and "in broken" in log.read_text()

@@ -1,0 +1,148 @@
+"""Paths that people write: expanded alike, read within bounds, and written whole or not at all.
+
+Options, entries of files and arguments of the API that name a file go through the functions here, so that ``~`` means
+the same everywhere and a mistake has the same answer. What is read or replaced must be a plain file: a FIFO would block
+a command for ever, a device has no end, and renaming a new file over one would replace the device itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tuneopt.errors import InputError, why
+
+_SCRATCH = ".tuneopt-"
+"""What names of unfinished outputs begin with; host and process follow, by which the next command knows what is left
+of a killed one."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def expanded(path: str | Path, what: str = "the path") -> Path:
+    """The path with ``~`` and ``~user`` as folders; raises `InputError` where that home is unknown, and for no path."""
+    text = os.fspath(path)
+    if not text.strip() or "\0" in text:
+        raise InputError(f"{what} {text!r} is none; give the name of a file or folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"{what} {text!r} begins with a home folder that nobody has here; write it out") from None
+
+
+def other_kind(path: Path) -> str:
+    """What stands at ``path`` where it is no plain file, in words; empty for a plain file and where nothing is.
+
+    A link counts as what it leads to. Raises OSError where that cannot be found out.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return "" if stat.S_ISREG(mode) else next((word for is_kind, word in _KINDS if is_kind(mode)), "no plain file")
+
+
+def open_plain(path: Path, most: int | None = None) -> BinaryIO:
+    """A plain file for reading; raises OSError as `open` does, and `InputError` for another kind or a larger file.
+
+    Kind and size (``most`` bytes) are looked at before the file is opened, and again afterwards: it may have been
+    exchanged meanwhile. Opening never blocks.
+    """
+    if kind := other_kind(path):
+        raise InputError(f"{path} is {kind}, not a plain file; give a file")
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise InputError(f"{path} is not a plain file; give a file")
+        if most is not None and facts.st_size > most:
+            raise _too_large(path, most)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a plain file, ``most`` at most; raises as `open_plain` does."""
+    with open_plain(path, most) as file:
+        data = file.read(most + 1)  # files of /proc have a size of 0, and others may grow meanwhile
+    if len(data) > most:
+        raise _too_large(path, most)
+    return data
+
+
+def _too_large(path: Path, most: int) -> InputError:
+    size = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
+    return InputError(f"{path} has more than {size}, which is too much for such a file; give a smaller one")
+
+
+def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
+    """Raise `InputError` unless ``what`` can be written to ``path``: over nothing, or over a plain file of its own.
+
+    ``inputs`` are files that the same command reads; writing over one would destroy it.
+    """
+    try:
+        if path.is_symlink():
+            raise InputError(f"cannot write {what} to {path}: it is a link to {path.readlink()}; name that file itself")
+        if kind := other_kind(path):
+            raise InputError(f"cannot write {what} to {path}: it is {kind}; name a file")
+        for source in inputs:
+            if path.exists() and source.exists() and path.samefile(source):
+                raise InputError(f"cannot write {what} to {path}: it is read by this command; name another file")
+    except OSError as error:
+        raise InputError(f"cannot write {what} to {path}: {why(error)}; name another file") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path, what: str, inputs: Iterable[Path] = (), *, make_folder: bool = False) -> Iterator[Path]:
+    """A path to write ``what`` to, with the ending of ``path``, whose place it takes when the block has ended.
+
+    It lies in a hidden folder next to ``path``, because a rename is whole within one file system alone. What killed
+    commands left there is removed first. Raises `InputError` as `check_output` does, and for every OSError.
+    """
+    check_output(path, what, inputs)
+    folder = path.parent / f"{_SCRATCH}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
+        folder.mkdir(mode=0o700)
+        try:
+            temporary = folder / path.name
+            yield temporary
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot write {what} to {path}: {why(error)}; name another file") from None
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove unfinished outputs of dead processes of this machine; those of other machines cannot be asked for."""
+    for folder in parent.glob(f"{_SCRATCH}{socket.gethostname()}-*"):
+        process = folder.name.split("-")[-2]
+        if process.isdigit() and not _lives(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM  # somebody else's
+    return True
