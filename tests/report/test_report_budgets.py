@@ -60,14 +60,14 @@ def test_what_was_launched_ahead_in_vain_is_counted_as_that(tmp_path):
 
 
 def test_unequal_budgets_are_named_widest_first(comparison, study):
-    counts = {(each.optimizer, each.ratio): each.trials for each in comparison.analysis.budgets}
+    counts = {(one.optimizer, one.ratio): one.configurations for one in comparison.analysis.budgets}
     assert counts["adamw", 1.0] != counts["soap", 1.0]
     words = " ".join(cost.budgets_chapter(study, comparison).lead)
     assert "Budgets are unequal in 2 of 2 regimes" in words
     assert f"{counts['adamw', 1.0]:,} of adamw" in words and f"{counts['soap', 1.0]:,} of soap" in words
-    even = tuple(replace(each, trials=30) for each in comparison.analysis.budgets)
+    even = tuple(replace(one, configurations=30) for one in comparison.analysis.budgets)
     same = replace(comparison, analysis=replace(comparison.analysis, budgets=even))
-    assert "equally many trials (2 regimes)" in " ".join(cost.budgets_chapter(study, same).lead)
+    assert "as many configurations (2 regimes)" in " ".join(cost.budgets_chapter(study, same).lead)
     assert isinstance(even[0], Budget)
 
 

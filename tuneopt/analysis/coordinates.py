@@ -80,8 +80,9 @@ class CoordinateScaling:
 
     ``tuned`` is its value in each regime's winner; ``near`` the near-optimal values where a star is known (the tuned
     value alone where none is). ``shared`` are the values near-optimal in every regime. ``scales`` is True when every
-    value that was run fails somewhere, False when some value is good everywhere, None when the table cannot say.
-    ``threshold`` is the largest difference (nats) that counted as near-optimal.
+    value that was run fails somewhere, False when some value is good everywhere, None when the table cannot say: where
+    a regime ran one value only, that value was compared with nothing. ``tried`` counts the values run in any regime.
+    ``threshold`` is the largest difference (nats) that counted as near-optimal in a regime.
     """
 
     optimizer: str
@@ -93,24 +94,25 @@ class CoordinateScaling:
     shared: tuple[Value, ...]
     scales: bool | None
     threshold: float
+    tried: int = 0
 
 
 def coordinate_scaling(winners: Iterable[Winner], stars: Sequence[Star]) -> tuple[CoordinateScaling, ...]:
     """Every tuned coordinate of every optimizer that has results in two regimes or more of a corpus."""
-    threshold = max((star.threshold for star in stars), default=NEAR_OPTIMAL)
     known = {(star.optimizer, star.regime): {part.coordinate: part for part in star.sensitivities} for star in stars}
     groups: dict[tuple[str, str], list[Winner]] = defaultdict(list)
     for winner in winners:
         if winner.config:
             groups[winner.regime.corpus, winner.optimizer].append(winner)
     every = []
-    for (_, optimizer), members in sorted(groups.items()):
+    for (corpus, optimizer), members in sorted(groups.items()):
         if len(members) < 2:
             continue
         names = [set(searched(optimizer, winner.regime.scale, dict(winner.config))) for winner in members]
         for name in sorted(set.intersection(*names)):
             parts = [known.get((optimizer, winner.regime), {}).get(name) for winner in members]
-            every.append(_scaling(name, members, parts, threshold))
+            own = [star.threshold for star in stars if star.optimizer == optimizer and star.regime.corpus == corpus]
+            every.append(_scaling(name, members, parts, max(own, default=NEAR_OPTIMAL)))
     return tuple(every)
 
 
@@ -126,7 +128,7 @@ def _scaling(
     every = dict.fromkeys(value for values in run for value in sorted(values, key=value_order))
     shared = [value for value in every if all(value in good for good in near)]
     # Good wherever it was run, but not run everywhere: such a value leaves the question open.
-    undecided = any(
+    undecided = not shared and any(
         all(value in good or value not in tried for good, tried in zip(near, run, strict=True)) for value in every
     )
     regimes = [winner.regime for winner in members]
@@ -138,6 +140,14 @@ def _scaling(
         tuned=tuple(zip(regimes, tuned, strict=True)),
         near=tuple(zip(regimes, near, strict=True)),
         shared=tuple(sorted(shared, key=value_order)),
-        scales=False if shared else None if undecided else True,
+        scales=_scales(bool(shared), undecided, min(len(values) for values in run)),
         threshold=threshold,
+        tried=len(every),
     )
+
+
+def _scales(shared: bool, undecided: bool, fewest: int) -> bool | None:
+    """Whether a coordinate scales; ``fewest`` values were run in a regime, and one alone is near-optimal of itself."""
+    if shared:
+        return False if fewest > 1 else None
+    return None if undecided else True

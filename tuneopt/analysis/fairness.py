@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, quantiles
 
 from tuneopt.analysis.local_law import LocalLaw
 from tuneopt.analysis.noise import NoiseModel
@@ -30,6 +30,16 @@ GPT3_RATE = 6e-4
 """The peak learning rate that many comparisons took over (Brown et al., arXiv 2005.14165, its 125M model)."""
 
 RATE = "learning_rate"
+
+BROKEN = 1.0
+"""Nats above the tuned loss from which on a run is broken: learning rates of published sweeps that trained at all cost
+up to half of it."""
+
+NEVER_BROKEN = 0.1
+"""Nats above the tuned loss up to which no run is called broken, however narrow the rest lie."""
+
+ENOUGH_RUNS = 8
+"""Runs of a regime from which on their quartiles say what is far from the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,10 @@ class Undertuned:
     ``kind`` is ``learning rate`` (everything else as tuned) or ``other ratio`` (the configuration tuned at another
     ratio of the same scale); ``what`` says which; ``gpt3`` marks the learning rate 6e-4. ``status``, ``trial``,
     ``loss`` and ``regret`` are as in `Transfer`; ``config`` fills the row where it is ``missing``. ``manufactured`` is
-    the speedup that the tuned baseline itself shows over this run, with its interval.
+    the speedup that the tuned baseline itself shows over this run, with its interval; it is given only where the
+    baseline was trained with budgets that reach this loss. Beyond them ``at_least`` is what was measured: even the
+    smallest budget of the tuned baseline does better, with that many times fewer tokens. A run whose status is
+    ``broken`` is far above the others: that is no tuning, and it manufactures nothing.
     """
 
     regime: RegimeKey
@@ -174,6 +187,7 @@ class Undertuned:
     manufactured: float | None
     low: float | None
     high: float | None
+    at_least: float | None = None
 
 
 def undertuned(
@@ -200,6 +214,8 @@ def undertuned(
             for other in tuned
             if other.regime[:2] == winner.regime[:2] and other is not winner
         ]
+        ceiling = _ceiling(winner, own)
+        rows = [replace(row, status="broken") if (row.loss or 0.0) > ceiling else row for row in rows]
         measured = [place for place, row in enumerate(rows) if row.regret is not None and row.status == "trial"]
         law = known.get(winner.regime[:2])
         if law is not None and measured:
@@ -209,11 +225,28 @@ def undertuned(
             if place_of not in draws:
                 draws[place_of] = redrawn_law(law, noise, how)
             speeds = over_law(law, rivals, draws[place_of], noise, how)
-            for place, speed in zip(measured, speeds, strict=True):
+            smallest = law.winners[0]
+            for place, rival, speed in zip(measured, rivals, speeds, strict=True):
                 value, low, high = speed.inverted
+                if rival.loss > smallest.loss:
+                    value = low = high = None
+                    if winner.tokens > smallest.tokens:
+                        rows[place] = replace(rows[place], at_least=winner.tokens / smallest.tokens)
                 rows[place] = replace(rows[place], manufactured=value, low=low, high=high)
         every += rows
     return tuple(every)
+
+
+def _ceiling(winner: Winner, runs: Sequence[TrainingRun]) -> float:
+    """The loss above which a run of the winner's optimizer and regime is broken: a nat above it, or far from the rest.
+
+    Far is Tukey's outer fence, three interquartile ranges above the upper quartile, where there are runs enough.
+    """
+    losses = sorted(run.losses[1] for run in runs if run.status == "completed" and run.regime == winner.regime)
+    if len(losses) < ENOUGH_RUNS:
+        return winner.loss + BROKEN
+    lower, _, upper = quantiles(losses, n=4)
+    return winner.loss + min(BROKEN, max(upper + 3 * (upper - lower) - winner.loss, NEVER_BROKEN))
 
 
 def _other_rates(winner: Winner, runs: Iterable[TrainingRun]) -> list[tuple[Value, Config]]:

@@ -1,13 +1,17 @@
-"""How tuned hyperparameters move with model size and ratio: h = A N^B ratio^C + E, with intervals of B and C.
+"""How tuned hyperparameters move with model size and budget: h = A N^B ratio^C, with intervals of B and C.
 
-The law is that of `tuneopt.search.prediction`, through the tuned values of every regime (with their stars, where trials
-exist); its exponents are shrunk a little to 0. The intervals are those of the plain regression of log(h - E), by
-Student's t: tuned values lie on a grid, so the scatter is mostly the grid's, and a coordinate whose intervals hold 0 is
-not shown to move.
+A regime's value is the centre of its near-optimal runs in log h: a grid's best run is one of several equals, and their
+centre is steadier. Regimes of one scale were tuned alike and share its luck, so they are not independent: C comes from
+the ratios within each scale, B from the means of the scales, whose number decides its degrees of freedom. Both are
+plain regressions with Student's t, and the law that is drawn is the one that the intervals belong to.
+
+The same law in tokens, h = K N^n D^C with n = B - C, is the form in which papers publish it (Li et al., Step Law, arXiv
+2503.04715). Where size is not shown to matter at equal tokens, it is fitted again to the tokens alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,14 +19,42 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.runs import Array, RegimeKey, TrainingRun
 from tuneopt.analysis.sensitivity import Star
 from tuneopt.analysis.spaces import axes
 from tuneopt.analysis.speedup import LEVEL
 from tuneopt.analysis.winner import Winner
+from tuneopt.constants import NEAR_OPTIMAL, TOKENS_PER_PARAMETER
 from tuneopt.search.axis import Axis, is_number
-from tuneopt.search.prediction import FEWEST, UNIT, PowerLaw, TunedRegime, predict
+from tuneopt.search.prediction import FEWEST, UNIT, TunedRegime, predict
 from tuneopt.spec import SCALES, Value
+
+COMPLEMENTS = ("beta1", "beta2", "momentum", "shampoo_beta")
+"""Coordinates whose law is that of 1 - value, where no declared space says so: averaging rates."""
+
+OWN = "own"
+"""Stands for the ladder of scales that are not built in."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLaw:
+    """h = coefficient N^size D^tokens, with N in parameters and D in tokens; intervals at the analysis' level.
+
+    ``size`` is None where it is not shown to matter at equal tokens: the law is then one of the tokens alone. Ends are
+    None where there are too few scales.
+    """
+
+    coefficient: float
+    size: float | None
+    size_low: float | None
+    size_high: float | None
+    tokens: float
+    tokens_low: float | None
+    tokens_high: float | None
+
+    def at(self, parameters: float, tokens: float) -> float:
+        """The value of h (of 1 - h for a complement) at a model size and budget."""
+        return float(self.coefficient * parameters ** (self.size or 0.0) * tokens**self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +62,10 @@ class HyperLaw:
     """One coordinate of one optimizer over the regimes of a corpus and ladder.
 
     ``method`` is ``law``, or what stands for it: ``constant`` (one value is near-optimal everywhere), ``median``,
-    ``majority`` or ``start``. ``a``, ``b``, ``c`` and ``e`` are the law's, N in units of 1e8 parameters; with
+    ``majority`` or ``start``. ``a``, ``b`` and ``c`` are the law's, N in units of 1e8 parameters, and ``e`` is 0; with
     ``complement`` it is the law of 1 - value. ``support`` is the share of the spread of log h that it explains, or of
-    the regimes that agree. ``points`` gives each regime's tuned value and what the law says there.
+    the regimes that agree. ``points`` gives each regime's tuned value and what the law says there. ``by_tokens`` is the
+    same law in tokens.
     """
 
     optimizer: str
@@ -51,97 +84,279 @@ class HyperLaw:
     e: float | None
     complement: bool
     points: tuple[tuple[RegimeKey, Value, float | None], ...]
+    scales: int = 0
+    by_tokens: TokenLaw | None = None
 
 
-def hyper_laws(winners: Iterable[Winner], stars: Iterable[Star], level: float = LEVEL) -> tuple[HyperLaw, ...]:
-    """The law of every numeric coordinate of every declared space whose optimizer has four regimes or more."""
+def hyper_laws(
+    winners: Iterable[Winner], stars: Iterable[Star], level: float = LEVEL, runs: Iterable[TrainingRun] = ()
+) -> tuple[HyperLaw, ...]:
+    """The law of every numeric coordinate whose optimizer has four regimes or more, declared spaces or not.
+
+    ``runs`` are all runs, whose near-optimal ones give each regime its value; without them the tuned value does.
+    """
     groups: dict[tuple[str, str, str], list[Winner]] = defaultdict(list)
     for winner in winners:
-        scale = SCALES.get(winner.regime.scale)
-        if scale is not None and winner.parameters and winner.config:
-            groups[winner.optimizer, winner.regime.corpus, scale.ladder].append(winner)
+        if winner.parameters and winner.config:
+            scale = SCALES.get(winner.regime.scale)
+            groups[winner.optimizer, winner.regime.corpus, OWN if scale is None else scale.ladder].append(winner)
     around = {(star.optimizer, star.regime): star for star in stars}
+    tried: dict[tuple[str, RegimeKey], list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        if run.status == "completed":
+            tried[run.optimizer, run.regime].append(run)
     laws = []
     # Figures need a number in every regime: a coordinate that some table leaves out is not fitted from the rest.
     # One ladder at a time: values of the nano ladder (batch sizes in few sequences) are on no line with the paper's.
-    for (optimizer, corpus, _), members in sorted(groups.items()):
-        known = axes(optimizer, members[0].regime.scale) or {}
-        tuned = [_tuned(winner, around.get((optimizer, winner.regime))) for winner in members]
-        for axis in known.values() if len(members) >= FEWEST else ():
-            there = all(is_number(regime.config.get(axis.name)) for regime in tuned)
-            if axis.numeric and not axis.pinned and there:
-                laws.append(_law(optimizer, corpus, axis, members, tuned, level))
+    for (optimizer, corpus, ladder), members in sorted(groups.items()):
+        if len(members) < FEWEST:
+            continue
+        regimes = [
+            _Regime(winner, around.get((optimizer, winner.regime)), tuple(tried[optimizer, winner.regime]))
+            for winner in members
+        ]
+        known = {} if ladder == OWN else axes(optimizer, members[0].regime.scale) or {}
+        for name in sorted(set.intersection(*(set(dict(winner.config)) for winner in members))):
+            axis = known.get(name)
+            if known and (axis is None or not axis.numeric or axis.pinned):
+                continue
+            if all(is_number(regime.tuned[name]) for regime in regimes) and (known or _varied(name, regimes)):
+                laws.append(_law(optimizer, corpus, name, axis, regimes, level))
     return tuple(laws)
 
 
-def _tuned(winner: Winner, star: Star | None) -> TunedRegime:
-    """A winner as the law's fit takes it: with the losses (nats above it) of its star, where one is known."""
-    near: dict[str, dict[Value, float]] = {}
-    if star is not None and star.config == winner.config:
-        for part in star.sensitivities:
-            near[part.coordinate] = {
-                value: loss - star.loss for value, loss in zip(part.values, part.losses, strict=True)
-            }
-    return TunedRegime(float(winner.parameters or 0), winner.regime.ratio, dict(winner.config), near)
+@dataclass(frozen=True)
+class _Regime:
+    """A winner, its star and the completed runs of its optimizer in its regime."""
+
+    winner: Winner
+    star: Star | None
+    runs: tuple[TrainingRun, ...]
+
+    @property
+    def tuned(self) -> dict[str, Value]:
+        return dict(self.winner.config)
+
+    def near(self) -> dict[str, dict[Value, float]]:
+        """The losses above the incumbent's of its star, by coordinate and value."""
+        if self.star is None or self.star.config != self.winner.config:
+            return {}
+        loss = self.star.loss
+        return {
+            part.coordinate: {value: known - loss for value, known in zip(part.values, part.losses, strict=True)}
+            for part in self.star.sensitivities
+        }
+
+    def centre(self, name: str, complement: bool) -> float | None:
+        """The mean of log h over the near-optimal runs, the better ones weighing more; None for a value without one.
+
+        Runs within the threshold of the lowest select loss are near-optimal; their weight falls to 0 there.
+        """
+        threshold = NEAR_OPTIMAL if self.star is None else self.star.threshold
+        pairs = [(run.losses[0], dict(run.config).get(name)) for run in self.runs]
+        pairs = pairs or [(self.winner.select_loss, self.tuned[name])]
+        lowest = min(loss for loss, _ in pairs)
+        logs = [(1 - (loss - lowest) / threshold, _log(value, complement))
+                for loss, value in pairs if loss < lowest + threshold]  # fmt: skip
+        known = [(weight, log) for weight, log in logs if log is not None]
+        own = _log(self.tuned[name], complement)
+        if own is None or not known:
+            return own
+        return sum(weight * log for weight, log in known) / sum(weight for weight, _ in known)
+
+
+def _log(value: Value | None, complement: bool) -> float | None:
+    """log h of a value; None for one that has no logarithm, such as one that means off."""
+    if not is_number(value):
+        return None
+    h = 1 - float(value) if complement else float(value)
+    return math.log(h) if h > 0 else None
+
+
+def _varied(name: str, regimes: Sequence[_Regime]) -> bool:
+    """Whether a coordinate had several values: one that was never varied has no law."""
+    values = {dict(run.config).get(name) for regime in regimes for run in regime.runs}
+    return len(values | {regime.tuned[name] for regime in regimes}) > 1
+
+
+def _method(name: str, axis: Axis | None, regimes: Sequence[_Regime]) -> tuple[str, float]:
+    """Whether a law stands for a coordinate, or something simpler does, and the share of regimes that agree.
+
+    For a declared coordinate it is what a prediction would take; else one value that is near-optimal everywhere.
+    """
+    if axis is not None:
+        tuned = [
+            TunedRegime(float(regime.winner.parameters or 0), regime.winner.regime.ratio, regime.tuned, regime.near())
+            for regime in regimes
+        ]
+        # The law is fitted for a prediction; at the largest regime none of its values are extrapolated.
+        largest = max(tuned, key=lambda regime: (regime.params, regime.ratio))
+        predicted = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
+        return predicted.method, predicted.support
+    good = []
+    for regime in regimes:
+        threshold = NEAR_OPTIMAL if regime.star is None else regime.star.threshold
+        losses = regime.near().get(name, {})
+        lowest = min(losses.values(), default=0.0)
+        good.append({regime.tuned[name]} | {value for value, loss in losses.items() if loss <= lowest + threshold})
+    return ("constant", 1.0) if set.intersection(*good) else ("law", 0.0)
 
 
 def _law(
-    optimizer: str, corpus: str, axis: Axis, members: Sequence[Winner], tuned: Sequence[TunedRegime], level: float
+    optimizer: str, corpus: str, name: str, axis: Axis | None, regimes: Sequence[_Regime], level: float
 ) -> HyperLaw:
-    # The law is fitted for a prediction; at the largest regime none of its values are extrapolated.
-    largest = max(tuned, key=lambda regime: (regime.params, regime.ratio))
-    predicted = predict(axis, tuned, largest.params, largest.ratio, resamples=1)
-    law = predicted.law
-    (b_low, b_high), (c_low, c_high) = (_UNKNOWN, _UNKNOWN) if law is None else _ends(axis, tuned, law, level)
+    complement = axis.extend == "complement" if axis is not None else name in COMPLEMENTS
+    method, support = _method(name, axis, regimes)
+    fitted = None
+    if method == "law":
+        centres = [
+            (regime.winner, centre) for regime in regimes if (centre := regime.centre(name, complement)) is not None
+        ]
+        fitted = _fit([winner for winner, _ in centres], np.array([centre for _, centre in centres]), level)
+        support = fitted.support if fitted is not None else support
     return HyperLaw(
         optimizer=optimizer,
         corpus=corpus,
-        coordinate=axis.name,
-        regimes=len(members),
-        method=predicted.method,
-        support=predicted.support,
-        a=None if law is None else law.a,
-        b=None if law is None else law.b,
-        b_low=b_low,
-        b_high=b_high,
-        c=None if law is None else law.c,
-        c_low=c_low,
-        c_high=c_high,
-        e=None if law is None else law.e,
-        complement=law is not None and law.complement,
+        coordinate=name,
+        regimes=len(regimes),
+        method=method,
+        support=support,
+        a=None if fitted is None else math.exp(fitted.intercept),
+        b=None if fitted is None else fitted.b.value,
+        b_low=None if fitted is None else fitted.b.low,
+        b_high=None if fitted is None else fitted.b.high,
+        c=None if fitted is None else fitted.c.value,
+        c_low=None if fitted is None else fitted.c.low,
+        c_high=None if fitted is None else fitted.c.high,
+        e=None if fitted is None else 0.0,
+        complement=fitted is not None and complement,
         points=tuple(
-            (winner.regime, regime.config[axis.name], None if law is None else law.at(regime.params, regime.ratio))
-            for winner, regime in zip(members, tuned, strict=True)
+            (regime.winner.regime, regime.tuned[name], None if fitted is None else fitted.at(regime.winner, complement))
+            for regime in regimes
         ),
+        scales=len({regime.winner.regime.scale for regime in regimes}),
+        by_tokens=None if fitted is None else fitted.by_tokens,
     )
 
 
-_Ends = tuple[float | None, float | None]  # of an interval: low, high
-_UNKNOWN: _Ends = (None, None)
+@dataclass(frozen=True, slots=True)
+class _Slope:
+    """An exponent with its interval and standard error; all None where it does not vary or is not known."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    error: float | None = None
+
+    @staticmethod
+    def of(value: float, error: float | None, freedom: int, level: float) -> _Slope:
+        """A slope whose standard error has ``freedom`` degrees of freedom; without any it has no interval."""
+        if error is None or freedom < 1:
+            return _Slope(value)
+        half = float(stdtrit(freedom, (1 + level) / 2)) * error
+        return _Slope(value, value - half, value + half, error)
 
 
-def _ends(axis: Axis, tuned: Sequence[TunedRegime], law: PowerLaw, level: float) -> tuple[_Ends, _Ends]:
-    """The intervals of B and C by plain regression; None where regimes do not vary in size or ratio, or are too few.
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A fitted law: log h = intercept + b log(N / 1e8) + c log ratio."""
 
-    Columns: a constant, log N and log ratio, the last two only where they vary. Degrees of freedom: regimes less
-    columns. The floor E is taken as given, so the intervals are a little too narrow where it is not 0.
+    intercept: float
+    b: _Slope
+    c: _Slope
+    support: float
+    by_tokens: TokenLaw | None
+
+    def at(self, winner: Winner, complement: bool) -> float:
+        """The value that the law says in a winner's regime."""
+        size, ratio = _place(winner)
+        h = math.exp(self.intercept + (self.b.value or 0.0) * size + (self.c.value or 0.0) * ratio)
+        return 1 - h if complement else h
+
+
+def _place(winner: Winner) -> tuple[float, float]:
+    """log N in units of 1e8 parameters, and the log of the ratio as its tokens have it."""
+    parameters = float(winner.parameters or 0)
+    return math.log(parameters / UNIT), math.log(winner.tokens / (TOKENS_PER_PARAMETER * parameters))
+
+
+def _fit(winners: Sequence[Winner], logs: Array, level: float) -> _Fitted | None:
+    """The law through ``logs`` (regimes,), one for each winner; None where neither size nor ratio varies."""
+    if len(winners) < FEWEST:
+        return None
+    places = np.array([_place(winner) for winner in winners])  # (regimes, 2)
+    names = [winner.regime.scale for winner in winners]
+    scales = list(dict.fromkeys(names))
+    member = np.array([[name == scale for scale in scales] for name in names], float)  # (regimes, scales)
+    counts = member.sum(axis=0)
+    sizes, ratios, means = (member.T @ column / counts for column in (places[:, 0], places[:, 1], logs))
+    # Within scales: ratios and values as distances from the mean of their scale.
+    inside, values = places[:, 1] - member @ ratios, logs - member @ means
+    spread = float(inside @ inside)
+    # Tuned values lie on a grid: however well they agree, each is known to about a step of it.
+    least = _grid_variance(logs)
+    c = _Slope(None)
+    if spread > 1e-12:
+        slope = float(inside @ values) / spread
+        freedom = len(logs) - len(scales) - 1
+        rest = max(float(np.sum((values - slope * inside) ** 2)), freedom * least)
+        c = _Slope.of(slope, math.sqrt(rest / freedom / spread) if freedom > 0 else None, freedom, level)
+    adjusted = means - (c.value or 0.0) * ratios  # of each scale, brought to ratio 1
+    b = _Slope(None)
+    if np.ptp(sizes) > 1e-9:
+        weights = sizes - sizes.mean()
+        slope = float(weights @ adjusted) / float(weights @ weights)
+        freedom = len(scales) - 2
+        left = adjusted - adjusted.mean() - slope * weights
+        rest = max(float(left @ left), freedom * least / float(counts.mean()))
+        # The error of c counts where ratios go along with sizes.
+        along = float(weights @ ratios) / float(weights @ weights)
+        error = (
+            math.sqrt(rest / freedom / float(weights @ weights) + (along * (c.error or 0.0)) ** 2)
+            if freedom > 0
+            else None
+        )
+        b = _Slope.of(slope, error, freedom, level)
+    if b.value is None and c.value is None:
+        return None
+    intercept = float(adjusted.mean() - (b.value or 0.0) * sizes.mean())
+    left = logs - intercept - (b.value or 0.0) * places[:, 0] - (c.value or 0.0) * places[:, 1]
+    whole = float(np.sum((logs - logs.mean()) ** 2))
+    support = max(0.0, 1 - float(left @ left) / whole) if whole > 0 else 1.0
+    by_tokens = _by_tokens(intercept, b, c, places, logs, names, level) if b.value is not None else None
+    return _Fitted(intercept, b, c, support, by_tokens)
+
+
+def _grid_variance(logs: Array) -> float:
+    """The variance of a value that is rounded to a grid whose step is the smallest difference between two logs.
+
+    Values that repeat show that there is a grid; without one it is 0.
     """
-    kept = [regime for regime in tuned if regime.config[axis.name] != axis.off]  # off has no logarithm
-    values = np.array([float(regime.config[axis.name]) for regime in kept])
-    sizes = np.log(np.array([regime.params for regime in kept]) / UNIT)
-    ratios = np.log(np.array([regime.ratio for regime in kept]))
-    h = (1 - values if law.complement else values) - law.e
-    # (regimes,) each. A column that does not vary cannot be told from the constant, and would make the matrix singular.
-    varied = [column for column in (sizes, ratios) if np.ptp(column) > 0]
-    freedom = len(kept) - 1 - len(varied)
-    if freedom < 1 or not varied or np.any(h <= 0):
-        return _UNKNOWN, _UNKNOWN
-    design = np.stack([np.ones_like(h), *varied], axis=1)  # (regimes, 1 + varied)
-    slopes, *_ = np.linalg.lstsq(design, np.log(h), rcond=None)
-    residuals = np.log(h) - design @ slopes
-    errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * float(residuals @ residuals) / freedom)
-    # Half the width of each two-sided interval: the quantile of t times the standard error.
-    halves = float(stdtrit(freedom, (1 + level) / 2)) * errors
-    ends = zip((slopes - halves)[1:].tolist(), (slopes + halves)[1:].tolist(), strict=True)
-    ends_b, ends_c = (next(ends) if np.ptp(column) > 0 else _UNKNOWN for column in (sizes, ratios))
-    return ends_b, ends_c
+    values = np.unique(np.round(logs, 9))
+    return float(np.diff(values).min()) ** 2 / 12 if 1 < len(values) < len(logs) else 0.0
+
+
+def _by_tokens(
+    intercept: float, b: _Slope, c: _Slope, places: Array, logs: Array, names: Sequence[str], level: float
+) -> TokenLaw | None:
+    """The law in tokens; of tokens alone where the interval of the size's exponent holds 0 or is not known."""
+    if b.value is None or c.value is None:
+        return None
+    freedom = len(set(names)) - 2
+    error = math.hypot(b.error, c.error) if b.error is not None and c.error is not None else None
+    size = _Slope.of(b.value - c.value, error, freedom, level)
+    if size.low is not None and size.high is not None and (size.low > 0 or size.high < 0):
+        # log h = intercept + b log(N / unit) + c log(D / (20 N))
+        coefficient = math.exp(intercept - b.value * math.log(UNIT) - c.value * math.log(TOKENS_PER_PARAMETER))
+        return TokenLaw(coefficient, size.value, size.low, size.high, c.value, c.low, c.high)
+    tokens = places[:, 0] + math.log(UNIT) + places[:, 1] + math.log(TOKENS_PER_PARAMETER)
+    slope, start = np.polyfit(tokens, logs, 1)
+    # The error by leaving out one scale at a time (jackknife): scales are the independent parts.
+    parts = [np.array([name != scale for name in names]) for scale in dict.fromkeys(names)]
+    again = [np.polyfit(tokens[part], logs[part], 1)[0] for part in parts if np.ptp(tokens[part]) > 1e-9]
+    count = len(again)
+    error = (
+        math.sqrt((count - 1) / count * float(np.sum((np.array(again) - np.mean(again)) ** 2))) if count > 1 else None
+    )
+    only = _Slope.of(float(slope), error, count - 1, level)
+    return TokenLaw(float(math.exp(start)), None, None, None, float(slope), only.low, only.high)

@@ -152,7 +152,7 @@ def analyse(
         edges=edges(best, runs),
         stars=around,
         coordinates=coordinate_scaling(best, around),
-        hyper_laws=hyper_laws(best, around, level),
+        hyper_laws=hyper_laws(best, around, level, runs),
         costs=spent,
         pareto=pareto(best, spent),
         frontiers=frontiers(best, runs, noise, how),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.spec import Value
 
 MINUS = "\u2212"
@@ -83,6 +84,16 @@ def bytes_text(count: float | None) -> str:
 def percent_text(share: float | None) -> str:
     """A share as a percentage without decimals."""
     return NONE if share is None else f"{100 * share:.0f}%"
+
+
+def near_text(largest: float) -> str:
+    """What counts as near-optimal, where ``largest`` (nats) is the largest threshold of any regime."""
+    words = f"within {NEAR_OPTIMAL:g} nats of the best value"
+    return (
+        words
+        if largest <= NEAR_OPTIMAL
+        else f"{words}, or within a regime's noise where that is more (up to {largest:.2g})"
+    )
 
 
 def plural(count: int, word: str, words: str | None = None) -> str:

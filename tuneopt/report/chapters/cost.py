@@ -98,7 +98,9 @@ def budgets_chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
 
 
 def _unequal(comparison: Comparison) -> tuple[str, ...]:
-    """Where the optimizers of a regime had different numbers of trials, the widest gap first.
+    """Where the optimizers of a regime had different numbers of configurations, the widest gap first.
+
+    Seeds of a configuration are not counted: they are no further chance.
 
     Regimes are compared one by one: sums over regimes would hide that one optimizer was tuned at another scale.
     """
@@ -110,19 +112,19 @@ def _unequal(comparison: Comparison) -> tuple[str, ...]:
         return ()
     gaps = []
     for own in shared:
-        least, most = (pick(own, key=lambda one: (one.trials, one.optimizer)) for pick in (min, max))
+        least, most = (pick(own, key=lambda one: (one.configurations, one.optimizer)) for pick in (min, max))
         where = f"{least.scale}/{least.ratio:g}x" + (f" on {least.corpus}" if comparison.several_corpora else "")
-        words = f"{where} ({least.trials:,} of {least.optimizer}, {most.trials:,} of {most.optimizer})"
-        gaps.append((most.trials / max(least.trials, 1), words))
+        words = f"{where} ({least.configurations:,} of {least.optimizer}, {most.configurations:,} of {most.optimizer})"
+        gaps.append((most.configurations / max(least.configurations, 1), words))
     unequal = sorted((gap for gap in gaps if gap[0] > 1), key=lambda gap: -gap[0])
     if not unequal:
-        return (f"In every regime that they share, the optimizers had equally many trials ({len(shared)} regimes).",)
+        return (f"In every regime that they share, the optimizers had as many configurations ({len(shared)} regimes).",)
     named = listed(text for _, text in unequal[:NAMED])
     more = f", and {len(unequal) - NAMED} more" if len(unequal) > NAMED else ""
     return (
         f"Budgets are unequal in {len(unequal)} of {plural(len(shared), 'regime')} with several optimizers: "
-        f"{named}{more}. An optimizer with more trials had more chances; `tuneopt study run --match-budget` gives all "
-        "as many.",
+        f"{named}{more}. An optimizer with more configurations had more chances; `tuneopt study run --match-budget` "
+        "gives all as many.",
     )
 
 

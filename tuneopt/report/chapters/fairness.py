@@ -53,7 +53,7 @@ def chapter(comparison: Comparison) -> Chapter:
     if not matrices and not rest:
         lead.append("Blind transfer needs runs of one optimizer at the hyperparameters tuned for another.")
     if any(one.trials > 1 for one in analysis.budgets):
-        lead.append(_unequal(analysis.budgets))
+        lead.append(configurations_sentence(analysis.budgets))
         blocks.append(_budgets(analysis.budgets).folded())
     else:
         lead.append("What the tuning of each optimizer has cost is not known: there is one run of it in a regime.")
@@ -93,8 +93,14 @@ def _worst(comparison: Comparison) -> str:
     """
     analysis = comparison.analysis
     known = [(one.manufactured, one) for one in analysis.undertuned if one.manufactured is not None]
+    beyond = [one.at_least for one in analysis.undertuned if one.at_least is not None and one.status == "trial"]
     if not known:
-        return f"Every under-tuned {analysis.baseline} diverged or lies at a scale without a law."
+        if beyond:
+            return (
+                f"Every under-tuned {analysis.baseline} is worse than the tuned one at its smallest budget, so that it "
+                f"manufactures a speedup of more than {min(beyond):.1f}."
+            )
+        return f"No under-tuned {analysis.baseline} lies where a law says what it would have manufactured."
     amount, worst = max(known, key=lambda pair: pair[0])
     words = (
         f"An under-tuned {analysis.baseline} manufactures speedups of up to {amount:.2f} ({worst.what} at "
@@ -103,37 +109,60 @@ def _worst(comparison: Comparison) -> str:
     gpt3 = [f"{value:.2f}" for value, one in sorted(known, key=lambda pair: pair[0]) if one.gpt3]
     if gpt3:
         span = gpt3[0] if gpt3[0] == gpt3[-1] else f"{gpt3[0]} to {gpt3[-1]}"
-        words += f"; the learning rate of GPT-3, 6e-4, with everything else tuned, one of {span}"
+        words += f". The learning rate of GPT-3, 6e-4, with everything else tuned, manufactures {span}"
+    if beyond:
+        words += (
+            f". {plural(len(beyond), 'run')} did worse than the tuned {analysis.baseline} at its smallest budget, and "
+            "what they would have manufactured was not measured"
+        )
     return f"{words}."
 
 
-def _unequal(budgets: Sequence[Budget]) -> str:
-    """The most and the fewest trials that an optimizer had in all regimes together."""
-    trials: dict[str, int] = {}
+def configurations_sentence(budgets: Sequence[Budget]) -> str:
+    """The most and the fewest configurations that an optimizer had in all regimes together.
+
+    Seeds are counted apart: to run a configuration again is care, and no further chance.
+    """
+    configurations: dict[str, int] = {}
+    seeds: dict[str, int] = {}
     for one in budgets:
-        trials[one.optimizer] = trials.get(one.optimizer, 0) + one.trials
-    if len(trials) < 2:
-        return f"{plural(sum(trials.values()), 'trial')} in all."
-    least, most = (pick(trials, key=lambda name: (trials[name], name)) for pick in (min, max))
-    if trials[least] == trials[most]:
-        return f"Every optimizer was given {plural(trials[most], 'trial')}."
+        configurations[one.optimizer] = configurations.get(one.optimizer, 0) + one.configurations
+        seeds[one.optimizer] = seeds.get(one.optimizer, 0) + one.trials
+    if len(configurations) < 2:
+        return f"{plural(sum(configurations.values()), 'configuration')} in {plural(sum(seeds.values()), 'run')}."
+    repeated = sum(seeds.values()) - sum(configurations.values())
+    again = f" {plural(repeated, 'further run')} repeat one with another seed." if repeated > 0 else ""
+    least, most = (pick(configurations, key=lambda name: (configurations[name], name)) for pick in (min, max))
+    if configurations[least] == configurations[most]:
+        return f"Every optimizer was given {plural(configurations[most], 'configuration')}.{again}"
     return (
-        f"Tuning budgets differ by up to {trials[most] / trials[least]:.1f} times: {trials[least]:,} trials of "
-        f"{least}, {trials[most]:,} of {most}."
+        f"Tuning budgets differ by up to {configurations[most] / configurations[least]:.1f} times: "
+        f"{plural(configurations[least], 'configuration')} of {least}, {configurations[most]:,} of {most}.{again}"
     )
 
 
 def _budgets(budgets: Sequence[Budget]) -> Table:
     """What the tuning of each optimizer cost in each regime; optimizers in the palette's order."""
     rows = tuple(
-        (one.optimizer, NONE if one.scale is None else f"{one.scale}/{one.ratio:g}x", f"{one.trials:,}",
+        (one.optimizer, NONE if one.scale is None else f"{one.scale}/{one.ratio:g}x", f"{one.configurations:,}",
+         f"{one.trials:,}",
          str(one.diverged), str(one.unproven), count_text(one.tokens), count_text(one.flops),
          NONE if one.device_hours is None else f"{one.device_hours:.3g}")
         for one in sorted(budgets, key=lambda one: position(one.optimizer))
     )  # fmt: skip
-    heads = ("optimizer", "regime", "trials", "diverged", "unproven", "tokens", "FLOPs", "device-hours")
+    heads = (
+        "optimizer",
+        "regime",
+        "configurations",
+        "trials",
+        "diverged",
+        "unproven",
+        "tokens",
+        "FLOPs",
+        "device-hours",
+    )
     note = "Unequal budgets make an unequal comparison; FLOPs count training, not evaluation."
-    return Table("Tuning budget of each optimizer", heads, rows, frozenset(range(2, 8)), note)
+    return Table("Tuning budget of each optimizer", heads, rows, frozenset(range(2, 9)), note)
 
 
 def _edges(edges: Sequence[Edge], comparison: Comparison) -> Table:

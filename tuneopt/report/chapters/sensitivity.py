@@ -15,7 +15,8 @@ from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.laws import draw_exponents, exponents_info
 from tuneopt.report.figures.sensitivity import draw_regrets, regrets_info
 from tuneopt.report.palette import position
-from tuneopt.report.text import NONE, listed, plural, value_text
+from tuneopt.report.text import NONE, listed, near_text, plural, value_text
+from tuneopt.spec import SCALES
 
 if TYPE_CHECKING:
     from tuneopt.analysis.coordinates import CoordinateScaling
@@ -40,11 +41,13 @@ def chapter(comparison: Comparison) -> Chapter:
         blocks.append(Fold(laws.title, tuple(Figure.all("exponents", [laws], draw_exponents))))
     if regrets is None:
         lead.append("What one wrong value costs needs stars, the runs around a best configuration: sweeps make them.")
-    if laws is not None:
-        lead.append(_law_sentence(laws.laws))
     several = [one for one in analysis.coordinates if one.regimes > 1]
     if several:
         lead += _scaling_sentences(several)
+    if laws is not None:
+        lead.append(_law_sentence(laws.laws))
+    lead += _token_sentences(analysis.hyper_laws)
+    if several:
         blocks += _tables(several, comparison)
     return Chapter("sensitivity", TITLE, tuple(lead), tuple(blocks))
 
@@ -55,11 +58,33 @@ def _law_sentence(laws: Sequence[HyperLaw]) -> str:
     def apart(low: float | None, high: float | None) -> bool:
         return low is not None and high is not None and (low > 0 or high < 0)
 
+    scales = max(law.scales for law in laws)
     return (
-        f"Of {plural(len(laws), 'coordinate')} with a fitted law, {sum(apart(law.b_low, law.b_high) for law in laws)} "
-        f"move with model size and {sum(apart(law.c_low, law.c_high) for law in laws)} with the ratio beyond their "
-        "intervals."
+        f"With the {plural(scales, 'scale')} as independent, {sum(apart(law.b_low, law.b_high) for law in laws)} of "
+        f"{plural(len(laws), 'fitted law')} show a movement with model size that their interval does not explain, and "
+        f"{sum(apart(law.c_low, law.c_high) for law in laws)} one with the ratio."
     )
+
+
+def _token_sentences(laws: Sequence[HyperLaw]) -> list[str]:
+    """The laws of scales that are not built in, in the form in which papers publish them."""
+    sentences = []
+    for law in laws:
+        form = law.by_tokens
+        if form is None or law.points[0][0].scale in SCALES:
+            continue
+        value = f"1 - {law.coordinate}" if law.complement else law.coordinate
+        size = "" if form.size is None else f" N^{_exponent(form.size, form.size_low, form.size_high)}"
+        tokens = _exponent(form.tokens, form.tokens_low, form.tokens_high)
+        sentences.append(
+            f"The tuned {value} of {law.optimizer} goes as {form.coefficient:.3g}{size} D^{tokens} over "
+            f"{plural(law.regimes, 'regime')} (N parameters, D tokens)."
+        )
+    return sentences
+
+
+def _exponent(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _scaling_sentences(coordinates: Sequence[CoordinateScaling]) -> list[str]:
@@ -78,10 +103,17 @@ def _scaling_sentences(coordinates: Sequence[CoordinateScaling]) -> list[str]:
         sentences.append(f"No single value of these coordinates is near-optimal in every regime ({words}).")
     if unknown:
         sentences.append(
-            f"The best value moves with the regime for {plural(unknown, 'coordinate')} of {len(coordinates)} without "
-            "showing that it has to: for that, other values must have been run in every regime."
+            f"Tuned values differ between regimes for {unknown} of {plural(len(coordinates), 'coordinate')}. That they "
+            "have to is not shown: for that, other values must have been run in every regime."
         )
-    return sentences or ["For every coordinate some value is near-optimal in all regimes compared."]
+    served = sum(one.scales is False for one in coordinates)
+    if served:
+        sentences.append(
+            f"For {served} of {plural(len(coordinates), 'coordinate')} one value is near-optimal in all regimes."
+        )
+    return sentences or [
+        "No coordinate was run with several values in every regime, so which have to be tuned again is not known."
+    ]
 
 
 def _tables(coordinates: Sequence[CoordinateScaling], comparison: Comparison) -> list[Block]:
@@ -95,9 +127,15 @@ def _tables(coordinates: Sequence[CoordinateScaling], comparison: Comparison) ->
     blocks: list[Block] = []
     if changing:
         blocks.append(_table("Coordinates that change with the regime", changing, comparison).folded())
-    if calm:
-        title = "Coordinates that one value serves"
-        blocks.append(Fold(f"{title}: {len(calm)}", (_table(title, calm, comparison),)))
+    for title, own in (
+        ("Coordinates that one value serves", [one for one in calm if one.scales is False]),
+        (
+            "Coordinates tuned to one value, others of which were not run everywhere",
+            [one for one in calm if one.scales is None],
+        ),
+    ):
+        if own:
+            blocks.append(Fold(f"{title}: {len(own)}", (_table(title, own, comparison),)))
     known = {(star.optimizer, star.regime) for star in comparison.analysis.stars}
     rows = tuple(
         (one.optimizer, one.coordinate, comparison.label(regime), ", ".join(value_text(value) for value in values))
@@ -119,7 +157,7 @@ def _moved(one: CoordinateScaling) -> bool:
 def _table(title: str, coordinates: Sequence[CoordinateScaling], comparison: Comparison) -> Table:
     """Coordinates with the values that serve everywhere and the tuned value of each regime.
 
-    The threshold of near-optimal is that of the analysis: one for all, raised where noise is larger than it.
+    The threshold of near-optimal is that of the analysis, raised in a regime whose noise is larger.
     """
     rows = []
     for one in coordinates:
@@ -129,5 +167,5 @@ def _table(title: str, coordinates: Sequence[CoordinateScaling], comparison: Com
         shared = ", ".join(value_text(value) for value in one.shared) or ("none" if one.scales else NONE)
         rows.append((one.optimizer, one.coordinate, scales, shared, ", ".join(values) + more))
     heads = ("optimizer", "coordinate", "scales", "near-optimal everywhere", "tuned value by regime")
-    note = f"Near-optimal is within {coordinates[0].threshold:g} nats of the best value."
+    note = f"Near-optimal is {near_text(max(one.threshold for one in coordinates))}."
     return Table(title, heads, tuple(rows), note=note)

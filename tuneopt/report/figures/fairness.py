@@ -44,7 +44,8 @@ class UndertunedInfo(Info):
     ``lanes`` are the under-tuned configurations of the baseline that were run, by regime. The manufactured speedup
     (tokens over tokens) is what the tuned baseline shows over them; ``level`` is the coverage of its interval.
     ``gpt3`` ones have the learning rate of GPT-3 (6e-4, Brown et al., arXiv 2005.14165) with all else tuned. Runs that
-    diverged have no speedup and are kept: they would have been reported too. ``regimes`` counts those not drawn too.
+    diverged or broke have no speedup and are kept: they would have been reported too. ``regimes`` counts those not
+    drawn too.
     """
 
     baseline: str
@@ -53,7 +54,7 @@ class UndertunedInfo(Info):
     regimes: int
 
     columns = ("corpus", "scale", "ratio", "kind", "what", "gpt3_value", "status", "loss_nats", "regret_nats",
-               "manufactured_speedup", "low", "high", "trial")  # fmt: skip
+               "manufactured_speedup", "low", "high", "at_least", "trial")  # fmt: skip
 
     def _title(self) -> str:
         return f"Speedup that an under-tuned {self.baseline} would manufacture"
@@ -68,7 +69,7 @@ class UndertunedInfo(Info):
     def _rows(self) -> list[tuple[Cell, ...]]:
         return [
             (*regime, one.kind, one.what, one.gpt3, one.status, one.loss, one.regret, one.manufactured, one.low,
-             one.high, one.trial)
+             one.high, one.at_least, one.trial)
             for regime, own in self.lanes
             for one in own
         ]  # fmt: skip
@@ -78,7 +79,7 @@ def undertuned_info(runs: Sequence[Undertuned], baseline: str, level: float) -> 
     """The under-tuned baselines whose cost is known; None without one."""
     regimes: dict[RegimeKey, list[Undertuned]] = {}
     for one in runs:
-        if one.status in ("trial", "diverged"):
+        if one.status in ("trial", "diverged", "broken"):
             regimes.setdefault(one.regime, []).append(one)
     lanes = [(regime, tuple(own)) for regime, own in regimes.items()]
     chosen = tuple(lanes[place] for place in fitting([len(own) for _, own in lanes]))
@@ -123,7 +124,9 @@ def _what(run: Undertuned) -> str:
 
 def _amount(run: Undertuned) -> str:
     if run.manufactured is None:
-        return "diverged" if run.status == "diverged" else change_text(run.regret)
+        if run.at_least is not None and run.status == "trial":
+            return f"more than {run.at_least:.1f}"
+        return change_text(run.regret) if run.status == "trial" else run.status
     return interval_text(run.manufactured, run.low, run.high)
 
 

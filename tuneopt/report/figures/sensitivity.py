@@ -18,7 +18,7 @@ from tuneopt.report.drawing import MOST_ROWS, Drawing, Mark, height, lay_out, sc
 from tuneopt.report.figures.star import star_info
 from tuneopt.report.palette import BAD, FAINT, look, position
 from tuneopt.report.study import SweepView
-from tuneopt.report.text import change_text, plain, value_text
+from tuneopt.report.text import change_text, near_text, plain, value_text
 from tuneopt.spec import Value
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ class RegretsInfo(Info):
         hidden = f"; {self.hidden} calmer coordinates are not drawn" if self.hidden else ""
         return (
             "Each mark is a regime: the loss of the worst value of that coordinate which still trained, the others at "
-            f"their best; inside the shaded {NEAR_OPTIMAL:g} nats any value on the grid is near-optimal, a red cross "
-            f"is a regime in which some value diverged{hidden}."
+            f"their best; near-optimal is {near_text(max(star.threshold for star in self.stars))}; "
+            f"{NEAR_OPTIMAL:g} nats are shaded, and a red cross is a regime in which some value diverged{hidden}."
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
