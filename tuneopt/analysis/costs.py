@@ -1,20 +1,25 @@
 """What optimizers cost: the run of each winner, the same comparison by other measures, and all that tuning has spent.
 
 A speedup in tokens says how much more data the baseline needs for the same loss. What it needs in seconds or FLOPs is
-that factor times the baseline's cost per token in the regime over the optimizer's own. Units: nats per token,
-device-seconds, FLOPs, bytes.
+that factor times the baseline's cost per token in the regime over the optimizer's own. Seconds are noisy: a machine
+does other work, and one slow trial of the baseline would make a speedup of it. So an optimizer's speed is the median of
+tokens per second over its trials in the regime, with an interval. Units: nats per token, device-seconds, FLOPs, bytes.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneopt.analysis.runs import RegimeKey, TrainingRun
+import numpy as np
+
+from tuneopt.analysis.runs import Array, RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, Speedup
 from tuneopt.analysis.winner import Winner
+from tuneopt.constants import ONE_SIDED_95
 
 MEASURES = ("loss", "seconds", "flops", "peak_bytes", "checkpoint_bytes")
 """What a result costs or gives as it stands: less is better."""
@@ -22,6 +27,17 @@ MEASURES = ("loss", "seconds", "flops", "peak_bytes", "checkpoint_bytes")
 FACTORS = ("speedup_seconds", "speedup_flops")
 """What the baseline would pay for the same loss over what the optimizer pays: more is better."""
 
+
+BATCH = "train_batch_size"
+
+MANY = 10
+"""Equal trials from which on their spread leaves the outermost tenths out: the more trials, the wider their range."""
+
+REDRAWN = 400
+"""Redrawn sets of trials behind the error of a median, which it then gives to about 4%."""
+
+UNEVEN = 0.1
+"""Spread of equal trials' speeds from which on a warning says that the clock was not theirs alone."""
 
 _Place = tuple[RegimeKey, str]
 
@@ -31,7 +47,9 @@ class Cost:
     """What the chosen configuration of an optimizer costs in a regime, a mean over its seeds; None: not measured.
 
     ``seconds`` are device-seconds of training without evaluation. ``speedup`` is that in tokens, ``speedup_seconds``
-    and ``speedup_flops`` the baseline's cost for the same loss over the optimizer's own. ``ranks`` gives the place (1
+    and ``speedup_flops`` the baseline's cost for the same loss over the optimizer's own. ``tokens_per_second`` is the
+    median over ``timed`` trials; the interval of ``speedup_seconds`` holds its spread and that of the speedup in tokens,
+    and is None where either is not known. ``ranks`` gives the place (1
     is best; equals share the better place) by each of `MEASURES` and `FACTORS` among the optimizers of the regime that
     were measured; the place by loss is that at equal tokens.
     """
@@ -48,6 +66,10 @@ class Cost:
     speedup_seconds: float | None
     speedup_flops: float | None
     ranks: tuple[tuple[str, int | None], ...]
+    tokens_per_second: float | None = None
+    timed: int = 0
+    speedup_seconds_low: float | None = None
+    speedup_seconds_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +88,11 @@ def costs(
     winners: Sequence[Winner], runs: Iterable[TrainingRun], speeds: Iterable[Speedup], baseline: str = BASELINE
 ) -> tuple[Cost, ...]:
     """The costs of every result, in their order."""
-    by_trial = {run.trial: run for run in runs}
-    fast = {(speed.regime, speed.optimizer): speed.speedup for speed in speeds}
+    every = list(runs)
+    by_trial = {run.trial: run for run in every}
+    pace = paces(winners, every)
+    bounds = {(speed.regime, speed.optimizer): speed for speed in speeds}
+    fast = {place: speed.speedup for place, speed in bounds.items()}
     facts: dict[_Place, dict[str, float | None]] = {}
     for winner in winners:
         own: dict[str, float | None] = {"loss": winner.loss}
@@ -84,6 +109,9 @@ def costs(
             name = factor.removeprefix("speedup_")
             theirs, ours = base.get(name), own[name]
             own[factor] = speed * theirs / ours if speed is not None and theirs and ours else None
+        mine, base_pace = pace.get((regime, optimizer)), pace.get((regime, baseline))
+        if speed is not None and mine is not None and base_pace is not None:
+            own["speedup_seconds"] = speed * mine.rate / base_pace.rate
     return tuple(
         Cost(
             optimizer=optimizer,
@@ -91,10 +119,77 @@ def costs(
             tokens=winner.tokens,
             speedup=fast.get((regime, optimizer)),
             ranks=tuple((name, _rank(facts, (regime, optimizer), name)) for name in (*MEASURES, *FACTORS)),
+            tokens_per_second=pace[regime, optimizer].rate if (regime, optimizer) in pace else None,
+            timed=pace[regime, optimizer].trials if (regime, optimizer) in pace else 0,
+            **_in_seconds(bounds.get((regime, optimizer)), pace.get((regime, optimizer)), pace.get((regime, baseline))),
             **own,  # type: ignore[arg-type]
         )
         for winner, ((regime, optimizer), own) in zip(winners, facts.items(), strict=True)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The speed of an optimizer in a regime: the median of tokens per device-second over ``trials``.
+
+    ``error`` is its standard error in log, None for a single trial. ``spread`` is the range of equal trials over their
+    median (from the tenth to the ninetieth part where there are ten or more).
+    """
+
+    rate: float
+    error: float | None
+    trials: int
+    spread: float
+
+
+def paces(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> dict[_Place, Pace]:
+    """The pace of every winner's optimizer in its regime.
+
+    Trials are equal for the clock where they have the winner's batch size: a learning rate costs no time. Of fewer than
+    two such, all trials of the regime count.
+    """
+    groups: dict[_Place, list[tuple[TrainingRun, float]]] = defaultdict(list)
+    for run in runs:
+        if run.status == "completed" and run.seconds and run.trained:
+            groups[run.regime, run.optimizer].append((run, run.trained / run.seconds))
+    made = {}
+    for winner in winners:
+        members = groups[winner.regime, winner.optimizer]
+        batch = dict(winner.config).get(BATCH)
+        equal = [rate for run, rate in members if dict(run.config).get(BATCH) == batch]
+        rates = np.array(equal if len(equal) > 1 else [rate for _, rate in members])
+        if len(rates):
+            made[winner.regime, winner.optimizer] = _pace(rates)
+    return made
+
+
+def _pace(rates: Array) -> Pace:
+    """The pace of trials with ``rates`` (trials,), its error by redrawing them."""
+    middle = float(np.median(rates))
+    outer = (0.1, 0.9) if len(rates) >= MANY else (0.0, 1.0)
+    low, high = np.quantile(rates, outer)
+    error = None
+    if len(rates) > 1:
+        drawn = np.random.default_rng(len(rates)).choice(np.log(rates), (REDRAWN, len(rates)))
+        error = float(np.std(np.median(drawn, axis=1)))
+    return Pace(middle, error, len(rates), float(high - low) / middle)
+
+
+def _in_seconds(speed: Speedup | None, own: Pace | None, base: Pace | None) -> dict[str, float | None]:
+    """The ends of a speedup in seconds: those of the speedup in tokens and of the two paces, added in squares in log."""
+    if speed is None or own is None or base is None or not speed.speedup > 0:
+        return {}
+    if own.error is None or base.error is None or speed.low is None or not speed.low > 0:
+        return {}
+    centre = speed.speedup * own.rate / base.rate
+    half = ONE_SIDED_95 * math.hypot(own.error, base.error)  # both paces of one trial list for the baseline itself: 0
+    half = 0.0 if own is base else half
+    below = math.hypot(math.log(speed.speedup / speed.low), half)
+    above = None if speed.high is None else math.hypot(math.log(max(speed.high / speed.speedup, 1.0)), half)
+    return {
+        "speedup_seconds_low": centre * math.exp(-below),
+        "speedup_seconds_high": None if above is None else centre * math.exp(above),
+    }
 
 
 def _rank(facts: Mapping[_Place, Mapping[str, float | None]], place: _Place, name: str) -> int | None:
