@@ -48,8 +48,8 @@ class Cost:
 
     ``seconds`` are device-seconds of training without evaluation. ``speedup`` is that in tokens, ``speedup_seconds``
     and ``speedup_flops`` the baseline's cost for the same loss over the optimizer's own. ``tokens_per_second`` is the
-    median over ``timed`` trials; the interval of ``speedup_seconds`` holds its spread and that of the speedup in tokens,
-    and is None where either is not known. ``ranks`` gives the place (1
+    median over ``timed`` trials. The interval of ``speedup_seconds`` holds its spread and that of the speedup in
+    tokens, and is None where either is not known. ``ranks`` gives the place (1
     is best; equals share the better place) by each of `MEASURES` and `FACTORS` among the optimizers of the regime that
     were measured; the place by loss is that at equal tokens.
     """
@@ -176,7 +176,7 @@ def _pace(rates: Array) -> Pace:
 
 
 def _in_seconds(speed: Speedup | None, own: Pace | None, base: Pace | None) -> dict[str, float | None]:
-    """The ends of a speedup in seconds: those of the speedup in tokens and of the two paces, added in squares in log."""
+    """The ends of a speedup in seconds: of the one in tokens and of both paces, added in squares in log."""
     if speed is None or own is None or base is None or not speed.speedup > 0:
         return {}
     if own.error is None or base.error is None or speed.low is None or not speed.low > 0:
