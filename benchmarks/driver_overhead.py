@@ -32,13 +32,14 @@ from tuneopt.observe.observer import Observer
 from tuneopt.observe.state import RunState
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import run
+from tuneopt.scale_files import find_scale
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.queue import Limits, Reserve, SchedulerQueue
 from tuneopt.search.records import recorded
 from tuneopt.search.space import load_space
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, Regime, TrialSpec
 
 WARM = 20
 """Trials at the start that are not counted: workers start, modules are imported."""

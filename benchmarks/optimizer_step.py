@@ -27,7 +27,7 @@ from step_peers import CANDIDATES, CYCLES, Candidate, Steps
 from torch import Tensor, nn
 
 from tuneopt.spec import SCALES, Scale
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 
 TEN = Scale("10m", "paper", 8, 256, 1024, 4, 128)
 SHAPES = {"10m": (TEN, 4096), "130m": (SCALES["130m"], 32_000), "1.2b": (SCALES["1.2b"], 32_000)}
@@ -109,7 +109,7 @@ def compare(
         rows.append(row)
         try:
             torch.manual_seed(0)
-            model = Llama(scale, vocabulary).to(device)
+            model = Decoder(scale, vocabulary).to(device)
             model.scale = scale  # type: ignore[assignment]  # Adam-mini asks for its heads
             entrant = Entrant(candidate, model)
             for _ in range(warm):

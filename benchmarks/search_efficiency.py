@@ -36,13 +36,14 @@ from tuneopt.constants import DIFFERENCE_95, TOLERANCE
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend
 from tuneopt.run.spine import run
+from tuneopt.scale_files import find_scale
 from tuneopt.search.descent import POLICIES, descend
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import Config, LadderSpace, load_space
 from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate, PairwiseSurrogate
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, Value, canonical, find_scale
+from tuneopt.spec import CorpusId, Regime, Value, canonical
 
 NOISE = 0.0012
 """Standard deviation over seeds, nats per token, at the paper's scales."""

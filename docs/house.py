@@ -30,7 +30,18 @@ FLOORS = {
     4: ("run",),
     3: ("analysis", "train", "search_spaces"),
     2: ("observe", "search", "optim", "data", "ledger"),
-    1: ("outside", "declared", "spec", "paths", "errors", "streams", "checked", "constants"),
+    1: (
+        "outside",
+        "scale_files",
+        "declared",
+        "spec",
+        "architecture",
+        "paths",
+        "errors",
+        "streams",
+        "checked",
+        "constants",
+    ),  # fmt: skip
 }
 """The floors of the house. The import contracts in pyproject.toml order the rooms of one floor, too."""
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from tuneopt.ledger import CurvePoint, TrialRecord
 from tuneopt.ledger.place import marker_text
+from tuneopt.scale_files import find_scale
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, Regime, TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 

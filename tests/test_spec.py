@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneopt.scale_files import find_scale
 from tuneopt.spec import (
     SCALES,
     CorpusId,
@@ -18,7 +19,6 @@ from tuneopt.spec import (
     TrialSpec,
     canonical,
     canonical_json,
-    find_scale,
     nearest,
 )
 
@@ -53,10 +53,10 @@ def test_parameter_counts_are_those_of_the_ladder(name: str, parameters: int) ->
 def test_counts_agree_with_the_real_model(scale) -> None:
     import torch
 
-    from tuneopt.train.model import Llama
+    from tuneopt.train.model import Decoder
 
     with torch.device("meta"):
-        model = Llama(scale, 512)
+        model = Decoder(scale, 512)
     assert sum(p.numel() for p in model.parameters()) == scale.total_parameters(512)
     in_layers = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.ndim == 2)
     assert in_layers == scale.parameters

@@ -20,6 +20,8 @@ from functools import cached_property
 from typing import Any
 
 from tuneopt import checked
+from tuneopt.architecture import SCALES as SCALES
+from tuneopt.architecture import Scale as Scale
 from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.errors import InputError as InputError
 from tuneopt.errors import nearest as nearest
@@ -29,77 +31,6 @@ SEMANTICS = 1
 
 Value = float | int | str | bool
 """A hyperparameter: a number, a word, or on/off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """A Llama-2 style architecture of fixed shape (no biases, SwiGLU, untied embedding and head)."""
-
-    name: str
-    ladder: str
-    """``paper`` or ``nano``: search spaces and vocabularies are declared for a ladder."""
-    layers: int
-    d_model: int
-    d_ff: int
-    heads: int
-    seq_len: int
-    """Tokens of a training sequence."""
-
-    def __post_init__(self) -> None:
-        checked.text("a scale's name", self.name)
-        checked.text("a scale's ladder", self.ladder)
-        checked.whole("a scale's layers", self.layers, least=1, most=10**4)
-        checked.whole("a scale's seq_len", self.seq_len, least=1, most=2**31)
-        for name in ("d_model", "d_ff", "heads"):
-            checked.whole(f"a scale's {name}", getattr(self, name), least=1, most=10**6)
-
-    @property
-    def parameters(self) -> int:
-        """Non-embedding matrix parameters N = L (3 d f + 4 d d), the N of every scaling law here."""
-        return self.layers * (3 * self.d_model * self.d_ff + 4 * self.d_model**2)
-
-    def total_parameters(self, vocab_size: int) -> int:
-        """All trained parameters: N, the embedding, the head, and the 2L + 1 norm vectors."""
-        return self.parameters + 2 * vocab_size * self.d_model + (2 * self.layers + 1) * self.d_model
-
-    def flops_per_token(self, vocab_size: int) -> int:
-        """Training FLOPs per token, forward and backward: 6N + 6 L T d (causal attention) + 6 d V (head)."""
-        attention = 6 * self.layers * self.seq_len * self.d_model
-        return 6 * self.parameters + attention + 6 * self.d_model * vocab_size
-
-
-def _paper(name: str, d_model: int) -> Scale:
-    """32 layers, heads of 64 dimensions, sequences of 4096 tokens."""
-    return Scale(name, "paper", 32, d_model, 4 * d_model, d_model // 64, 4096)
-
-
-def _nano(name: str, d_model: int) -> Scale:
-    """4 layers, heads of 32 dimensions, sequences of 128 tokens: a run takes minutes on one core."""
-    return Scale(name, "nano", 4, d_model, 4 * d_model, max(1, d_model // 32), 128)
-
-
-SCALES: Mapping[str, Scale] = {
-    scale.name: scale
-    for scale in (
-        _nano("nano-65k", 32),
-        _nano("nano-147k", 48),
-        _nano("nano-262k", 64),
-        _nano("nano-590k", 96),
-        _nano("nano-1m", 128),
-        _paper("130m", 512),
-        _paper("300m", 768),
-        _paper("520m", 1024),
-        _paper("1.2b", 1536),
-    )
-}
-"""Both ladders, smallest first. The paper's is that of arXiv 2509.02046; the nano ladder is for CPUs."""
-
-
-def find_scale(name: str) -> Scale:
-    """The scale of that name; raises `InputError` naming the nearest one otherwise."""
-    if name not in SCALES:
-        raise InputError(f"unknown scale {name!r}; {nearest(name, SCALES)}")
-    return SCALES[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +63,15 @@ class Regime:
             )
         if TOKENS_PER_PARAMETER * self.scale.parameters * self.ratio > checked.LARGEST_COUNT:
             raise InputError(f"ratio {self.ratio:g} asks for more tokens than can be counted; try 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` is its inverse."""
+        return {"scale": self.scale.to_dict(), "ratio": self.ratio, "corpus": asdict(self.corpus)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Regime:
+        """Rebuild a regime; raises `KeyError` or `TypeError` for anything that is not one."""
+        return cls(Scale(**plain["scale"]), plain["ratio"], CorpusId(**plain["corpus"]))
 
     @property
     def tokens(self) -> int:
@@ -253,7 +193,7 @@ class TrialSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse. ``data_seed`` is in it only where it is not ``seed``."""
         plain = asdict(self)
-        plain["hyperparameters"] = self.config
+        plain["regime"], plain["hyperparameters"] = self.regime.to_dict(), self.config
         if self.data_seed is None:  # the id hashes this: trials from before the field existed keep theirs
             del plain["data_seed"]
         return plain
@@ -262,13 +202,12 @@ class TrialSpec:
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialSpec:
         """Rebuild a specification; raises `InputError` for anything that is not one."""
         try:
-            fields = dict(plain)
-            regime = fields.pop("regime")
+            rest = dict(plain)
             return cls(
-                hyperparameters=cls.freeze(fields.pop("hyperparameters")),
-                regime=Regime(Scale(**regime["scale"]), regime["ratio"], CorpusId(**regime["corpus"])),
-                evaluation=Evaluation(**fields.pop("evaluation")),
-                **fields,
+                hyperparameters=cls.freeze(rest.pop("hyperparameters")),
+                regime=Regime.from_dict(rest.pop("regime")),
+                evaluation=Evaluation(**rest.pop("evaluation")),
+                **rest,
             )
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"not a trial specification: {error}") from None

@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 from tuneopt.analysis.importance import FEWEST, importances
 from tuneopt.analysis.optuna_studies import export_studies, study_name
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+from tuneopt.scale_files import find_scale
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec
 
 
 def sweep(optimizer: str = "adamw", seed: int = 0, ratio: float = 0.2) -> Sweep:

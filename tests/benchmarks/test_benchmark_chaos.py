@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
-from tuneopt.spec import CorpusId, Regime, TrialSpec, find_scale
+from tuneopt.scale_files import find_scale
+from tuneopt.spec import CorpusId, Regime, TrialSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"

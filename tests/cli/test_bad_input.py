@@ -164,9 +164,10 @@ PROMPTS = ("ledger: no command",)
 def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bit of everything that users point at by mistake. No test may change it."""
     from tuneopt.ledger import Ledger
+    from tuneopt.scale_files import find_scale
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
-    from tuneopt.spec import CorpusId, Regime, find_scale
+    from tuneopt.spec import CorpusId, Regime
 
     root = tmp_path_factory.mktemp("mess")
     for folder in ("full", "hollow", "damaged", "foreign", "newer", "folder.csv", "half"):

@@ -101,9 +101,10 @@ def rubbish(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow.parquet as pq
 
     from tuneopt.ledger import Ledger
+    from tuneopt.scale_files import find_scale
     from tuneopt.search.space import load_space
     from tuneopt.search.sweep import Sweep
-    from tuneopt.spec import CorpusId, Regime, find_scale
+    from tuneopt.spec import CorpusId, Regime
 
     root = tmp_path_factory.mktemp("rubbish")
     smoke = (Path(__file__).resolve().parents[2] / "studies" / "smoke.yaml").read_text()

@@ -20,10 +20,11 @@ from tuneopt.cluster.ranks import Group, Ranked
 from tuneopt.cluster.trainable import TrialTrainable
 from tuneopt.errors import NoRoomError
 from tuneopt.run.options import RunOptions, check_batches
+from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import OneTrial
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, InputError, Regime, find_scale
+from tuneopt.spec import CorpusId, InputError, Regime
 from tuneopt.train.config import ParallelConfig
 
 GPUS = {"CPU": 16.0, "GPU": 8.0}

@@ -15,6 +15,7 @@ from tuneopt.observe.observer import EventStream, Observer
 from tuneopt.observe.state import RunState, TrialEnd, Worker
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController
+from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import Plan
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import recorded
@@ -22,7 +23,7 @@ from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, Regime, TrialSpec
 from tuneopt.train.config import ParallelConfig
 
 

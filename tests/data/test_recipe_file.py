@@ -198,7 +198,8 @@ def test_recipes_of_the_package_are_found_and_sound() -> None:
 
 
 def test_the_papers_budgets_fit_its_recipe() -> None:
-    from tuneopt.spec import CorpusId, Regime, find_scale
+    from tuneopt.scale_files import find_scale
+    from tuneopt.spec import CorpusId, Regime
 
     recipe = read_recipe(find_recipe("paper"))
     assert recipe.tokens is not None

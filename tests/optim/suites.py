@@ -14,7 +14,7 @@ from tuneopt.optim import portions as portions_module
 from tuneopt.optim.rule import ElementwiseRule
 from tuneopt.optim.testing import TinyModel, assert_equal_models, seed_gradients
 from tuneopt.spec import SCALES
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 
 SIZES = (0.5, 0.01, 0.2, 0.05)
 """Gradient scales whose joint norm is on both sides of a clip at 1."""
@@ -96,7 +96,7 @@ class ElementwiseSuite:
         assert not self.watch(Unclipped, scale=lambda step: SIZES[step % 4], max_grad_norm=0.5)[0].passed
 
     def test_the_proof_passes_on_the_real_model(self):
-        model = Llama(SCALES["nano-65k"], 64)
+        model = Decoder(SCALES["nano-65k"], 64)
         model.initialize(0)
         optimizer = create(self.name, model)
         check = UpdateCheck(optimizer)

@@ -13,7 +13,7 @@ from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.routing import DEFAULT_RULES, RouteRule
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, seed_gradients
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 
 RULE = {"betas": (0.9, 0.98), "eps": 1e-10, "weight_decay": WD}
 
@@ -87,7 +87,7 @@ def test_unknown_heads_are_said_in_the_routing_table():
 
 @pytest.mark.parametrize("scale", ["nano-65k", "nano-262k"])
 def test_heads_are_read_from_a_model_and_given_by_the_training_loop(scale):
-    model = Llama(SCALES[scale], 64)
+    model = Decoder(SCALES[scale], 64)
     heads = SCALES[scale].heads
     assert AdamMini.model_facts == ("heads",)
     for optimizer in (create("adam_mini", model), create("adam_mini", model.named_parameters(), heads=heads)):
@@ -202,7 +202,7 @@ def test_a_fused_weight_has_blocks_of_heads_in_each_piece():
 
 
 def test_state_is_half_of_adamw_and_a_little():
-    model = Llama(SCALES["nano-65k"], 64)
+    model = Decoder(SCALES["nano-65k"], 64)
     ours, adamw = create("adam_mini", model).predicted_state_bytes(), create("adamw", model).predicted_state_bytes()
     assert 0.5 < ours / adamw < 0.53
 

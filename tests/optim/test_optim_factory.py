@@ -14,7 +14,7 @@ from tuneopt.optim.factory import hyperparameter_names, implementation
 from tuneopt.optim.rule import MatrixRule
 from tuneopt.optim.testing import TinyModel
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "paper" / "grids.json"
 LOOP = {"train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio"}
@@ -177,7 +177,7 @@ def test_state_bytes_per_parameter_are_those_of_a_llama_matrix(entry):
 
 def test_state_bytes_of_a_real_model():
     scale = SCALES["nano-65k"]
-    model = Llama(scale, 64)
+    model = Decoder(scale, 64)
     rest = scale.total_parameters(64) - scale.parameters
     assert create("adamw", model).predicted_state_bytes() == 8 * scale.total_parameters(64)
     assert create("muon", model).predicted_state_bytes() == 4 * scale.parameters + 8 * rest

@@ -13,7 +13,7 @@ from tuneopt.optim.orthogonalize import newton_schulz
 from tuneopt.optim.soap import SOAPRule
 from tuneopt.optim.testing import TinyModel, assert_equal_models, seed_gradients
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 
 
 @pytest.mark.parametrize("kind", [AdamW, Muon, SOAP])
@@ -67,7 +67,7 @@ class TestHonest:
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "soap"])
 def test_passes_on_the_real_model(name):
-    model = Llama(SCALES["nano-65k"], 64)
+    model = Decoder(SCALES["nano-65k"], 64)
     model.initialize(0)
     optimizer = create(name, model, learning_rate=0.01)
     check = UpdateCheck(optimizer)
@@ -279,7 +279,7 @@ def test_a_foreign_optimizer_is_refused():
 
 
 def test_watches_the_first_and_the_last_of_every_kind():
-    model = Llama(SCALES["nano-65k"], 64)
+    model = Decoder(SCALES["nano-65k"], 64)
     watched = {(f.watch.kind, f.watch.name) for f in UpdateCheck(Muon(model))._followers}
     assert watched == {
         ("embedding", "embed_tokens.weight"),

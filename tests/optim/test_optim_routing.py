@@ -7,7 +7,7 @@ from torch import nn
 from tuneopt.optim import SOAP, AdamW, Muon, RouteRule, route_table
 from tuneopt.optim.routing import DEFAULT_RULES, owners, route
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 
 
 def table(model, **options):
@@ -15,7 +15,7 @@ def table(model, **options):
 
 
 def test_our_llama():
-    routes = {entry.parameter: entry for entry in Muon(Llama(SCALES["nano-65k"], 64)).routing}
+    routes = {entry.parameter: entry for entry in Muon(Decoder(SCALES["nano-65k"], 64)).routing}
     for name, entry in routes.items():
         hidden = "_proj" in name
         assert entry.rule == ("muon" if hidden else "adamw"), name
@@ -147,7 +147,7 @@ def test_first_match_wins_and_own_rules_go_first():
 
 
 def test_the_head_can_be_sent_to_the_main_rule():
-    model = Llama(SCALES["nano-65k"], 64)
+    model = Decoder(SCALES["nano-65k"], 64)
     optimizer = SOAP(model, rules=(RouteRule(r"^lm_head", "main", True, "as the study"), *DEFAULT_RULES))
     assert {e.parameter: e.rule for e in optimizer.routing}["lm_head.weight"] == "soap"
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.run.marked import marked
+from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import Plan
 from tuneopt.search.records import recorded
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, Regime, TrialSpec
 
 HELD = ("beta1", "beta2", "epsilon", "max_grad_norm", "warmup")
 

@@ -6,12 +6,13 @@ import pytest
 from plan_drivers import Worker, small_sweep
 
 from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.scale_files import find_scale
 from tuneopt.search.halving import Halving
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, Regime, TrialSpec
 
 GRIDS = {"learning_rate": [0.004, 0.008, 0.016, 0.032], "weight_decay": [0, 0.1, 0.2], "train_batch_size": [8, 16]}
 

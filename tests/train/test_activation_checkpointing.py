@@ -9,7 +9,7 @@ import torch
 from tuneopt.spec import Scale
 from tuneopt.train.config import ParallelConfig
 from tuneopt.train.loop import Training
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 from tuneopt.train.second_order.hessian import hessian_diagonal
 
 DEEP = Scale("deep", "nano", layers=6, d_model=32, d_ff=128, heads=1, seq_len=64)
@@ -30,8 +30,8 @@ def saved() -> Iterator[dict[int, int]]:
         yield storages
 
 
-def model(checkpointing: bool) -> Llama:
-    made = Llama(DEEP, 97, checkpointing=checkpointing)
+def model(checkpointing: bool) -> Decoder:
+    made = Decoder(DEEP, 97, checkpointing=checkpointing)
     made.initialize(0)
     return made
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tuneopt.spec import Scale
 from tuneopt.train.chunks import CHUNK_ELEMENTS, CHUNKED_VOCABULARY, chunk_tokens
 from tuneopt.train.head import Head, chunked_cross_entropy
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 from tuneopt.train.second_order.hessian import hessian_diagonal
 
 SCALE = Scale("short", "nano", layers=2, d_model=16, d_ff=32, heads=1, seq_len=32)
@@ -100,7 +100,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("order", ["training", "evaluation", "hessian"])
 def test_logits_of_a_pass_never_exist_whole(order: str):
-    model = Llama(SCALE, VOCAB)
+    model = Decoder(SCALE, VOCAB)
     model.initialize(0)
     tokens = torch.randint(VOCAB, (4, 33))
     window = tokens[:, :-1], tokens[:, 1:]
@@ -119,7 +119,7 @@ def test_logits_of_a_pass_never_exist_whole(order: str):
 
 
 def test_the_model_loss_equals_whole_logits_in_fp32():
-    model = Llama(SCALE, VOCAB)
+    model = Decoder(SCALE, VOCAB)
     model.initialize(1)
     tokens = torch.randint(VOCAB, (3, 33))
 
@@ -174,3 +174,20 @@ def test_small_vocabularies_run_the_plain_operations():
     wanted = (x, head.weight)
     ours, theirs = torch.autograd.grad(loss, wanted), torch.autograd.grad(reference, wanted)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_capped_logits_give_the_same_loss_in_chunks():
+    torch.manual_seed(4)
+    head = Head(16, VOCAB, softcap=3.0)
+    x = torch.randn(2, 64, 16, requires_grad=True)
+    with torch.no_grad():
+        head.weight.normal_()
+    targets = torch.randint(VOCAB, (2, 64))
+    assert chunk_tokens(targets.numel(), VOCAB) is not None, "chunks are what is tested"
+    logits = 3.0 * torch.tanh(F.linear(x, head.weight) / 3.0)
+    reference = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    assert head(x).abs().max() <= 3.0 and torch.allclose(head(x), logits)
+    loss = head(x, targets)
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-6)
+    ours, expected = (torch.autograd.grad(value, (x, head.weight)) for value in (loss, reference))
+    assert all(torch.dist(a, b) <= 2e-6 * b.norm() for a, b in zip(ours, expected, strict=True))

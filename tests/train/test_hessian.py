@@ -13,7 +13,7 @@ from tuneopt.optim.probes import gaussian
 from tuneopt.spec import Scale
 from tuneopt.train.chunks import ATTENTION_ROWS
 from tuneopt.train.loop import Training
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 from tuneopt.train.run import run_trial
 from tuneopt.train.second_order.hessian import PASS_COST, hessian_diagonal
 
@@ -23,7 +23,7 @@ SOPHIA = {"gamma": 0.0125, "hessian_interval": 10, "epsilon": 1e-7}
 
 @pytest.fixture
 def model():
-    small = Llama(SMALL, 11).double()
+    small = Decoder(SMALL, 11).double()
     small.initialize(0)
     with torch.no_grad():
         for parameter in small.parameters():
@@ -48,6 +48,29 @@ def exact(model, name):
     size = others[name].numel()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         return hessian(loss)(others[name]).reshape(size, size)
+
+
+OWN = Scale(
+    "own", "nano", layers=1, d_model=8, d_ff=8, heads=2, seq_len=6, kv_heads=1, tied=True, activation="gelu_tanh",
+    norm="layernorm", biases=True, softcap=2.0, qk_norm="before_rope",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["embed_tokens.weight", "layers.0.self_attn.k_proj.weight", "layers.0.mlp.up_proj.bias"]
+)
+def test_options_of_an_architecture_have_second_derivatives_too(name):
+    """A tied head, shared keys, capped logits and LayerNorm: the product is that of the exact Hessian."""
+    own = Decoder(OWN, 11).double()
+    own.initialize(0)
+    for key, parameter in own.named_parameters():
+        parameter.requires_grad_(key == name)
+        parameter.data.mul_(10.0 if parameter.ndim > 1 else 1.0)
+    parameter = own.get_parameter(name)
+    [product] = hessian_diagonal(own, *batch(), seed=3, step=5).values()
+    probe = gaussian(parameter, 3, 5, name).flatten()
+    expected = probe * (exact(own, name) @ probe)
+    assert torch.dist(product.flatten(), expected) <= 1e-5 * expected.norm() and expected.norm() > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -98,7 +121,7 @@ LONG = replace(SMALL, layers=2, seq_len=ATTENTION_ROWS + 44)
 
 
 def long_model(**changes):
-    made = Llama(LONG, 11, **changes).double()
+    made = Decoder(LONG, 11, **changes).double()
     made.initialize(0)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -159,7 +182,7 @@ def test_a_deeper_model_adds_the_inputs_of_its_layers():
     tokens, targets = (part[:1] for part in long_batch())
 
     def peak(layers):
-        made = Llama(replace(LONG, layers=layers, d_model=16, d_ff=64), 11)
+        made = Decoder(replace(LONG, layers=layers, d_model=16, d_ff=64), 11)
         made.initialize(0)
         with LiveBytes() as live:
             hessian_diagonal(made, tokens, targets, seed=0, step=0)

@@ -1,46 +1,58 @@
 """The model against transformers' Llama, and its initialisation."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuneopt.spec import SCALES, Scale
-from tuneopt.train.model import INITIALIZER_RANGE, RMS_NORM_EPS, ROPE_BASE, Llama
+from tuneopt.train.model import Decoder
+from tuneopt.train.weights import family_of
 
 VOCAB = 97
 
 
-def transformers_twin(model: Llama, scale: Scale):
-    """transformers' Llama with the same weights: the names differ by one prefix alone."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def transformers_twin(model: Decoder, scale: Scale):
+    """The model of transformers that stands for a scale's family, with the same weights."""
+    import transformers
 
-    twin = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCAB,
-            hidden_size=scale.d_model,
-            intermediate_size=scale.d_ff,
-            num_hidden_layers=scale.layers,
-            num_attention_heads=scale.heads,
-            num_key_value_heads=scale.heads,
-            max_position_embeddings=scale.seq_len,
-            rms_norm_eps=RMS_NORM_EPS,
-            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
-            tie_word_embeddings=False,
-            attention_bias=False,
-        )
-    ).eval()
-    weights = {
-        name if name.startswith("lm_head") else f"model.{name}": value for name, value in model.state_dict().items()
-    }
-    twin.load_state_dict(weights, strict=True)
+    family = family_of(scale)
+    assert family is not None, "no family computes what this scale says"
+    kind = getattr(transformers, family.architecture)
+    settings = {**family.config(scale), "vocab_size": VOCAB, "tie_word_embeddings": scale.tied}
+    twin = kind(kind.config_class(**settings, bos_token_id=0, eos_token_id=0)).eval()
+    weights = family.convert(scale, dict(model.named_parameters()))
+    missing = twin.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, strict=False)
+    # Of a tied pair one is given. Nothing else may be left out, on either side.
+    assert missing.unexpected_keys == [] and missing.missing_keys == (["lm_head.weight"] if scale.tied else [])
+    twin.tie_weights()
     return twin
 
 
-@pytest.mark.parametrize("scale", [SCALES["nano-65k"], SCALES["nano-262k"], SCALES["nano-590k"]], ids=lambda s: s.name)
+SMALL = Scale("small", "nano", 3, 48, 128, 4, 32)
+OWN = {
+    "nano-65k": SCALES["nano-65k"],
+    "nano-590k": SCALES["nano-590k"],
+    "llama, grouped, biases, tied": replace(SMALL, kv_heads=2, biases=True, tied=True, rope_base=500_000.0),
+    "llama, wide heads": replace(SMALL, head_dim=24, norm_eps=1e-6),
+    "qwen3": replace(SMALL, kv_heads=1, head_dim=16, qk_norm="before_rope", norm_eps=1e-6, tied=True),
+    "gpt2": replace(
+        SMALL, norm="layernorm", positions="learned", activation="gelu_tanh", biases=True, tied=True, seq_len=40
+    ),
+    "gpt2, untied, gelu": replace(SMALL, norm="layernorm", positions="learned", activation="gelu", biases=True),
+    "nanochat": replace(
+        SMALL, norm="rms", activation="relu2", qk_norm="after_rope", embed_norm=True, softcap=15.0, kv_heads=2,
+        norm_eps=1e-6,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", OWN.values(), ids=OWN)
 def test_logits_agree_with_transformers(scale: Scale) -> None:
     torch.manual_seed(3)
-    model = Llama(scale, VOCAB)
+    model = Decoder(scale, VOCAB)
     with torch.no_grad():
         for parameter in model.parameters():  # far from the initialisation, where every term matters
             parameter.copy_(torch.randn_like(parameter) * 0.3)
@@ -50,8 +62,25 @@ def test_logits_agree_with_transformers(scale: Scale) -> None:
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
+@pytest.mark.parametrize("scale", OWN.values(), ids=OWN)
+def test_parameters_and_flops_are_those_of_the_model(scale: Scale) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = Decoder(scale, VOCAB)
+    model.initialize(0)
+    named = dict(model.named_parameters())
+    assert sum(parameter.numel() for parameter in named.values()) == scale.total_parameters(VOCAB)
+    assert scale.parameters == sum(p.numel() for name, p in named.items() if name.startswith("layers.") and p.ndim == 2)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        tokens = torch.randint(VOCAB, (1, scale.seq_len))
+        model.loss(tokens, tokens).backward()
+    # torch counts whole T x T attention, of which a causal kernel needs half.
+    whole = scale.flops_per_token(VOCAB) + 6 * scale.layers * scale.seq_len * scale.attention_width
+    assert counter.get_total_flops() == pytest.approx(whole * scale.seq_len, rel=1e-9)
+
+
 def test_loss_is_the_mean_cross_entropy_in_nats() -> None:
-    model = Llama(SCALES["nano-65k"], VOCAB)
+    model = Decoder(SCALES["nano-65k"], VOCAB)
     model.initialize(0)
     tokens = torch.randint(VOCAB, (2, 17))
     logits = model(tokens[:, :-1]).double()
@@ -61,7 +90,7 @@ def test_loss_is_the_mean_cross_entropy_in_nats() -> None:
 
 
 def test_attention_is_causal() -> None:
-    model = Llama(SCALES["nano-65k"], VOCAB)
+    model = Decoder(SCALES["nano-65k"], VOCAB)
     model.initialize(0)
     tokens = torch.randint(VOCAB, (1, 32))
     changed = tokens.clone()
@@ -73,7 +102,7 @@ def test_attention_is_causal() -> None:
 
 
 def test_initial_weights_follow_the_seed_alone() -> None:
-    one, two = Llama(SCALES["nano-65k"], VOCAB), Llama(SCALES["nano-65k"], VOCAB)
+    one, two = Decoder(SCALES["nano-65k"], VOCAB), Decoder(SCALES["nano-65k"], VOCAB)
     with torch.no_grad():
         two.norm.weight.fill_(7.0)  # left over from an earlier run
     one.initialize(5)
@@ -84,5 +113,5 @@ def test_initial_weights_follow_the_seed_alone() -> None:
     two.initialize(6)
     assert not torch.equal(one.lm_head.weight, two.lm_head.weight)
     matrices = torch.cat([p.flatten() for p in one.parameters() if p.ndim == 2])
-    assert matrices.std().item() == pytest.approx(INITIALIZER_RANGE, rel=0.02)
+    assert matrices.std().item() == pytest.approx(0.02, rel=0.02)
     assert all(torch.equal(p, torch.ones_like(p)) for p in one.parameters() if p.ndim == 1)

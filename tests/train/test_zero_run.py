@@ -140,6 +140,18 @@ def test_the_check_of_devices_says_what_it_measured() -> None:
     assert again.returncode == 1, "a tolerance that nothing meets"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scale", ["2x32,seq=32,family=gpt2", "2x32,seq=32,family=nanochat,heads=2,kv_heads=1,tied=true"]
+)
+def test_a_tied_head_has_one_owner_at_every_stage(scale: str) -> None:
+    """A tensor under two names is cut up, gathered and updated once."""
+    command = [sys.executable, "-m", "tuneopt.train.zero.check", "--json", "--scale", scale, "--steps", "3"]
+    ended = subprocess.run([*command, "--stages", "0,1,3"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert all(result["difference"] < 1e-6 for result in json.loads(ended.stdout))
+
+
 def test_several_ranks_take_the_stage_that_memory_asks_for(corpus, make_spec, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tuneopt.train.memory.SHARDED", 1)  # every model counts as large
     record = api.train(make_spec("lion", **OPTIMIZERS["lion"]), corpus, Ledger(tmp_path), ranks=2)

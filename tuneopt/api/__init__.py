@@ -13,6 +13,7 @@ from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
+from tuneopt.api.scales import ScaleFacts, scale_facts
 from tuneopt.api.studies import load_study, run_study, simulate_study, study_plan, study_status
 from tuneopt.api.sweeps import check_backend, cost, placed, placement_of, plan, sample, single_trial, train, tune
 from tuneopt.api.weights import export_model
@@ -26,6 +27,7 @@ __all__ = [
     "CorpusAccount",
     "RunOptions",
     "SampledSearch",
+    "ScaleFacts",
     "Speed",
     "check_backend",
     "check_names",
@@ -49,6 +51,7 @@ __all__ = [
     "run_comparison",
     "run_study",
     "sample",
+    "scale_facts",
     "simulate_comparison",
     "simulate_study",
     "single_trial",

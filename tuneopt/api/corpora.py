@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.data import Corpus, describe, load_corpus
 from tuneopt.paths import expanded
-from tuneopt.spec import CorpusId, InputError, Regime, find_scale
+from tuneopt.scale_files import find_scale
+from tuneopt.spec import CorpusId, InputError, Regime
 
 if TYPE_CHECKING:
     from tuneopt.data.recipe.run import PreparationProgress

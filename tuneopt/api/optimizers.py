@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.optim import external
 from tuneopt.optim.info import MEMORY_FACTS, info
 from tuneopt.outside import installed
+from tuneopt.scale_files import find_scale
 from tuneopt.search.space import GROUP, SearchSpace, load_space
-from tuneopt.spec import InputError, Scale, Value, find_scale
+from tuneopt.spec import InputError, Scale, Value
 
 if TYPE_CHECKING:
     from tuneopt.search.space import LadderSpace
@@ -65,13 +66,13 @@ def check_outside(space: LadderSpace) -> None:
     if "@" not in space.optimizer:
         return
     from tuneopt.optim.factory import LOOP, create, implementation
-    from tuneopt.train.model import Llama
+    from tuneopt.train.model import Decoder
 
     scale: Scale = find_scale("nano-65k")  # the smallest: it is built in a moment, and 64 words are vocabulary enough
-    facts: dict[str, Any] = {fact: getattr(scale, fact) for fact in implementation(space.optimizer).model_facts}
+    facts = scale.facts(implementation(space.optimizer).model_facts)
     config: dict[str, Value] = {word: value for word, value in space.start if word not in LOOP}
     try:
-        create(space.optimizer, Llama(scale, 64), **facts, **config)
+        create(space.optimizer, Decoder(scale, 64), **facts, **config)
     except InputError:
         raise
     except Exception as error:  # a user's code may raise anything

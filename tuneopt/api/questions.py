@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.sweeps import PRECISIONS
+from tuneopt.scale_files import find_scale
 from tuneopt.search.study.budget import Draft, Question, TrialTime
-from tuneopt.spec import InputError, Value, canonical_json, find_scale, nearest
+from tuneopt.spec import InputError, Value, canonical_json, nearest
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger

@@ -16,12 +16,13 @@ from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
 from tuneopt.run.options import RunOptions, check_batches
 from tuneopt.run.spine import Backend, RunResult, run
+from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import OneTrial
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import recorded, replay
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, find_scale, nearest
+from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, nearest
 from tuneopt.train.config import ParallelConfig
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tuneopt.commands.options import BAD_INPUT, DONE, Json, show
+from tuneopt.commands.options import BAD_INPUT, DONE, CorpusName, Json, group, show
+
+scales = group("Look at model scales, built in or of your own.")
 
 
 def optimizers(json_: Json = False) -> int:
@@ -28,6 +30,19 @@ def space(
     from tuneopt.search import load_space
 
     return show(load_space(name).describe(), json_, _print_space)
+
+
+@scales.command("show")
+def scale_show(
+    name: Annotated[str, typer.Argument(help="A scale's name, FILE.yaml, or a shorthand such as 6x384,seq=256.")],
+    corpus: CorpusName = "embedded",
+    measure: Annotated[bool, typer.Option("--measure", help="Train a few steps here, and say what one takes.")] = False,
+    json_: Json = False,
+) -> int:
+    """Show a scale: parameters, FLOPs, tokens of one budget, memory, and with --measure the time of a step here."""
+    from tuneopt import api
+
+    return show(api.scale_facts(name, corpus, measure=measure).to_dict(), json_, _print_scale)
 
 
 def doctor(
@@ -56,6 +71,25 @@ def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
         family = entry["family"] or "not declared"
         rows.append((entry["name"], entry["origin"], family, entry["fallback"], state, entry["source"]))
     table(("optimizer", "origin", "family", "fallback", "state bytes/parameter", "source"), rows)
+
+
+def _print_scale(plain: Mapping[str, Any]) -> None:
+    from tuneopt.console import number, pairs
+    from tuneopt.search.study.cost import size
+
+    step = "not measured (--measure)"
+    if plain["step_seconds"] is not None:
+        step = f"{plain['step_seconds']:.3g} s for {plain['step_sequences']} sequences (AdamW, uncompiled)"
+    pairs({
+        **plain["scale"],
+        "parameters (N)": f"{number(plain['parameters'])}, {number(plain['total_parameters'])} with embedding and head",
+        "vocabulary": plain["vocabulary"],
+        "FLOPs per token": number(plain["flops_per_token"]),
+        "tokens at ratio 1": f"{number(plain['tokens'])} ({number(plain['trial_flops'])} FLOPs)",
+        "memory of AdamW": f"{size(plain['memory_bytes'])} predicted, {plain['micro_batch']} sequences in a pass",
+        "a step": step,
+        "export as": plain["family"] or "nothing that transformers loads",
+    })  # fmt: skip
 
 
 def _print_space(plain: Mapping[str, Any]) -> None:

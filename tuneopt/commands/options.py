@@ -27,7 +27,9 @@ Optimizer = Annotated[
 Space = Annotated[
     str | None, typer.Option("--space", help="Search space: PATH.py or a name; default: the optimizer's.")
 ]
-ScaleName = Annotated[str, typer.Option("--scale", help="Model scale: nano-65k ... nano-1m, 130m ... 1.2b.")]
+ScaleName = Annotated[
+    str, typer.Option("--scale", help="nano-65k ... nano-1m, 130m ... 1.2b, FILE.yaml, or 6x384,seq=256.")
+]
 Ratio = Annotated[float, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter).")]
 CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, a prepared corpus, or a folder of text.")]
 LedgerUri = Annotated[str, typer.Option("--ledger", help="Where trial records are kept: a folder, s3:// or gs://.")]

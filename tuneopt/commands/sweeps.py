@@ -118,7 +118,7 @@ def tune(
         cost = api.cost(sweep, loaded, opened, sampled, trials)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
     # The report's default name: sweeps of two optimizers or searches must not overwrite each other's page.
-    name = f"{sweep.space.optimizer}-{scale}-{ratio:g}x"
+    name = f"{sweep.space.optimizer}-{sweep.regime.scale.name}-{ratio:g}x"
     title = f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}"
     if sampled is not None:
         name += f"-{search}" if scheduler == "none" else f"-{search}-{scheduler}"

@@ -69,7 +69,7 @@ class Optimizer(torch.optim.Optimizer):
     fixed: ClassVar[Mapping[str, Value]] = {}
     """Hyperparameters of published configurations that have one value here."""
     model_facts: ClassVar[tuple[str, ...]] = ()
-    """Arguments that describe the model and are no hyperparameters, in the words of `tuneopt.spec.Scale`.
+    """Arguments that describe the model and are no hyperparameters, in the words of `tuneopt.spec.Scale.facts`.
 
     Whoever knows the model should pass them, as the training loop does.
     """

@@ -346,7 +346,7 @@ def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) ->
     declared = {each.name: each.default for each in parameters if each.default not in (each.empty, None)}
     return {
         "name": spec.optimizer if spec.optimizer in {entry.name for entry in BUILT_IN} else "",
-        "hyperparameters": {**in_words(declared), "heads": spec.regime.scale.heads, **spec.config},
+        "hyperparameters": {**in_words(declared), "heads": spec.regime.scale.groups, **spec.config},
         "model": model,
         "rate": lambda step: scheduled(step, spec.steps, spec.config),
     }

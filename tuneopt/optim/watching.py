@@ -203,15 +203,18 @@ def default_routes(model: nn.Module, optimizer: str) -> dict[str, Watch]:
 
     Decay acts on matrices and the head, not on vectors and embeddings.
     """
-    found = {}
+    routes: dict[str, Watch] = {}
+    known: set[int] = set()
     for prefix, module in model.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
             name = f"{prefix}.{leaf}" if prefix else leaf
-            if parameter.requires_grad:
+            # A tied head is the embedding, under which name torch lists it: once, where it comes first.
+            if parameter.requires_grad and id(parameter) not in known:
+                known.add(id(parameter))
                 shape = getattr(parameter, "ds_shape", parameter.shape)  # stage 3 of ZeRO empties its parameters
                 kind = kind_of(name, shape, type(module).__name__)
-                found[name] = Watch(name, rule_of(optimizer, name, kind), kind, kind not in ("vector", "embedding"))
-    return found
+                routes[name] = Watch(name, rule_of(optimizer, name, kind), kind, kind not in ("vector", "embedding"))
+    return routes
 
 
 def declared_routes(optimizer: Optimizer) -> dict[str, Watch]:

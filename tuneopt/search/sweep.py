@@ -20,7 +20,7 @@ from tuneopt.constants import DIFFERENCE_95, TOLERANCE
 from tuneopt.search.descent import POLICIES, Change, Descent, descend
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.space import Config, LadderSpace
-from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, Scale, TrialSpec, identity, nearest
+from tuneopt.spec import Evaluation, InputError, Regime, Scale, TrialSpec, identity, nearest
 
 __all__ = ["MICRO_BATCH_TOKENS", "Best", "Outcome", "Sweep", "SweepProgress", "SweepState", "micro_batch"]
 
@@ -240,7 +240,7 @@ class Sweep:
         """Plain data for JSON; `from_dict` is its inverse. The `id` hashes it, so no field may change its form."""
         return {
             "space": self.space.to_dict(),
-            "regime": asdict(self.regime),
+            "regime": self.regime.to_dict(),
             "seed": self.seed,
             "replicates": self.replicates,
             "policy": self.policy,
@@ -255,10 +255,9 @@ class Sweep:
         """Rebuild a sweep; raises `InputError` for anything that is not one."""
         try:
             fields = dict(plain)
-            space, regime = LadderSpace.from_dict(fields.pop("space")), fields.pop("regime")
             return cls(
-                space=space,
-                regime=Regime(Scale(**regime["scale"]), regime["ratio"], CorpusId(**regime["corpus"])),
+                space=LadderSpace.from_dict(fields.pop("space")),
+                regime=Regime.from_dict(fields.pop("regime")),
                 evaluation=Evaluation(**fields.pop("evaluation")),
                 **fields,
             )

@@ -26,7 +26,7 @@ from tuneopt.train.chunks import CHUNKED_VOCABULARY
 from tuneopt.train.fitting import available_bytes
 from tuneopt.train.head import loss_and_slope
 from tuneopt.train.kernels import allow_many_shapes, compile_alone, has_compiler, skip_probes
-from tuneopt.train.model import Llama, rotary_table
+from tuneopt.train.model import Decoder, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
@@ -39,7 +39,7 @@ LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "m
 class BuiltModel:
     """A model with its loss function, and the sequences of a pass that they were built for."""
 
-    model: Llama
+    model: Decoder
     loss: LossFunction
     device: torch.device
     micro_batch: int
@@ -174,27 +174,27 @@ def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False)
     """A model for ``spec`` whose weights have shapes but no storage, for callers that give it their own."""
     scale = spec.regime.scale
     with torch.device("meta"):
-        model = Llama(scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
-    cos, sin = rotary_table(scale.seq_len, scale.d_model // scale.heads)
+        model = Decoder(scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
+    cos, sin = rotary_table(*model.cos.shape, scale.rope_base)
     model.cos, model.sin = cos.to(device), sin.to(device)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
-def build_optimizer(spec: TrialSpec, model: Llama) -> Optimizer:
+def build_optimizer(spec: TrialSpec, model: Decoder) -> Optimizer:
     """The optimizer of ``spec`` over all parameters of ``model``, with the facts about the model that it asks for."""
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
-    facts = {fact: getattr(spec.regime.scale, fact) for fact in implementation(spec.optimizer).model_facts}
+    facts = spec.regime.scale.facts(implementation(spec.optimizer).model_facts)
     return create(spec.optimizer, model, **{**facts, **own})
 
 
 def _build(spec: TrialSpec, device: torch.device, checkpointing: bool) -> BuiltModel:
     if spec.compile and device.type == "cpu":
         skip_probes()
-    model = Llama(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
+    model = Decoder(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
-def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossFunction:
+def _loss_function(model: Decoder, spec: TrialSpec, device: torch.device) -> LossFunction:
     compiled = _compiled(model) if spec.compile else model.loss
     if spec.precision == "fp32":
         return compiled
@@ -206,7 +206,7 @@ def _loss_function(model: Llama, spec: TrialSpec, device: torch.device) -> LossF
     return autocast_loss
 
 
-def _compiled(model: Llama) -> LossFunction:
+def _compiled(model: Decoder) -> LossFunction:
     """The loss, compiled: as a whole for small vocabularies, which are those of small models; else block by block.
 
     All blocks share one compiled function, so a deep model compiles as fast as one layer, and a block's gradients can

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from tuneopt.train.chunks import chunk_tokens
 
@@ -41,10 +42,19 @@ def loss_and_slope(logits: Tensor, targets: Tensor, count: int) -> tuple[Tensor,
 
 
 class Head(nn.Linear):
-    """A linear layer without bias, of shape (V, D), that also gives the loss of its logits."""
+    """A linear layer without bias, of shape (V, D), that also gives the loss of its logits.
 
-    def __init__(self, width: int, vocab_size: int) -> None:
+    With a ``softcap`` c the logits are c tanh(z / c), which keeps them within c; 0 leaves them as they are.
+    """
+
+    def __init__(self, width: int, vocab_size: int, *, softcap: float = 0.0) -> None:
         super().__init__(width, vocab_size, bias=False)
+        self.softcap = softcap
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (..., V) of ``x`` (..., D)."""
+        logits = super().forward(x)
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
     def forward(self, x: Tensor, targets: Tensor | None = None, kernel: Kernel = loss_and_slope) -> Tensor:
         """Logits (..., V) of ``x`` (..., D); with ``targets`` (...) the mean cross entropy in nats, in fp32.
@@ -52,11 +62,22 @@ class Head(nn.Linear):
         ``kernel`` is `loss_and_slope`, or that function compiled.
         """
         if targets is None:
-            return super().forward(x)
+            return self.logits(x)
         chunk = chunk_tokens(targets.numel(), self.out_features)
         if chunk is None:
-            return F.cross_entropy(super().forward(x).flatten(0, 1).float(), targets.flatten())
+            return F.cross_entropy(self.logits(x).flatten(0, 1).float(), targets.flatten())
+        if self.softcap:
+            # The kernels below know no cap. Chunks are computed again in the backward pass instead.
+            rows, wanted = x.flatten(0, -2), targets.flatten()
+            parts = [
+                checkpoint(self._summed, rows[part], wanted[part], use_reentrant=False, preserve_rng_state=False)
+                for part in _chunks(len(rows), chunk)
+            ]
+            return torch.stack(parts).sum() / len(rows)
         return chunked_cross_entropy(x.flatten(0, -2), self.weight, targets.flatten(), chunk, kernel)
+
+    def _summed(self, x: Tensor, targets: Tensor) -> Tensor:
+        return _loss(self.logits(x), targets)
 
 
 def chunked_cross_entropy(

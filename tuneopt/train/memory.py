@@ -119,6 +119,7 @@ def memory(
     owned = max(share, largest) if zero else count
     bucket = owned if facts.needs_all_gradients else min(owned, max(OWNER_BUCKET, largest))
     state = int(state_bytes * owned)
+    feed_forward = scale.mlp_matrices * scale.layers * scale.d_model * scale.d_ff
     gradients = share if zero >= 2 else count
     master = share if zero in (1, 2) or (zero and offload) else 0
     # Autocast keeps a copy of what it cast, which is all but the embedding; stage 3 casts anew each time.
@@ -135,7 +136,7 @@ def memory(
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
         reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
         # The largest stack of equal matrices is that of the feed-forward layers, as far as they are owned.
-        workspace=int(FP32 * min(3 * scale.layers * scale.d_model * scale.d_ff, owned, bucket) * facts.workspace),
+        workspace=int(FP32 * min(feed_forward, owned, bucket) * facts.workspace),
         # Transfers of one bucket, each as it leaves and as it arrives, and of the next if there is one: updates of a
         # bucket leave while the gradients of the next but one arrive.
         exchange=FP32 * 2 * (bucket + min(bucket, owned - bucket)) if zero else 0,
@@ -203,8 +204,10 @@ def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> 
 
     Of each layer and token the backward pass reads 10 d + 4 f values, 4 d of them in fp32 whatever the precision, and
     computes with 5 f + 4 d more. With checkpointing a layer leaves its input alone, and one layer at a time the rest.
+    Without a gate two of the four f values do not exist; queries may be wider than d.
     """
-    d, f = scale.d_model, scale.d_ff
+    d = max(scale.d_model, scale.attention_width)
+    f = scale.d_ff * (scale.mlp_matrices - 1) // 2
     layer = FP32 * 4 * d + BF16 * (9 * d + 4 * f) if half else FP32 * (10 * d + 4 * f)
     working = FP32 * (5 * f + 4 * d)
     left = scale.layers * FP32 * d + layer if checkpointing else scale.layers * layer

@@ -20,12 +20,13 @@ from functools import partial
 from typing import Any
 
 from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
+from tuneopt.scale_files import find_scale
 from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.study.study import ComparisonRules, Study
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, find_scale
+from tuneopt.spec import CorpusId, Regime
 
 TUNING, SEEDS, BASELINE = "I", "seeds", "baseline"
 """Phases: tuning where the rivals meet, seeds of what it ended on, and the baseline's other ratios."""

@@ -25,12 +25,13 @@ from typing import Any
 from tuneopt import declared
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import expanded
+from tuneopt.scale_files import find_scale
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
 from tuneopt.search.study.rules import comparison_rules
 from tuneopt.search.study.study import ComparisonRules, Devices, Place, Study
-from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, find_scale, nearest
+from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, nearest
 
 EXAMPLE = "studies/smoke.yaml"
 """The file that errors name where a study is missing or empty."""

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
+from tuneopt.scale_files import find_scale
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, canonical_json, find_scale
+from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, canonical_json
 
 PHASES = ("I", "II", "III")
 """Sweep everything; sweep what scales; predict the next scale."""

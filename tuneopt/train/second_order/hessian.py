@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tuneopt.optim.probes import gaussian
 from tuneopt.spec import TrialSpec
 from tuneopt.train.chunks import ATTENTION_ROWS
-from tuneopt.train.model import Llama
+from tuneopt.train.model import Decoder
 from tuneopt.train.ranks import Ranks
 from tuneopt.train.second_order.layers import recomputed, twice_differentiable_attention
 
@@ -34,7 +34,7 @@ PASS_COST = 3
 
 
 def hessian_diagonal(
-    model: Llama,
+    model: Decoder,
     tokens: Tensor,  # (B, T) int64
     targets: Tensor,  # (B, T) int64
     seed: int,
@@ -94,7 +94,7 @@ def rank_share(spec: TrialSpec, step: int, ranks: Ranks) -> tuple[int, int, floa
 
 
 def estimate(
-    model: Llama,
+    model: Decoder,
     window: Tensor,  # (sequences, T + 1) int64
     weight: float,
     micro_batch: int,
@@ -114,7 +114,7 @@ def estimate(
     return total if weight == 1 else {parameter: mean * weight for parameter, mean in total.items()}
 
 
-def whole_copy(model: Llama, spec: TrialSpec) -> Llama:
+def whole_copy(model: Decoder, spec: TrialSpec) -> Decoder:
     """A plain model with the gathered weights of one that stage 3 has cut up; all ranks together.
 
     A pass for second derivatives needs all weights at once, so each rank holds the whole model while it lasts.
@@ -122,7 +122,7 @@ def whole_copy(model: Llama, spec: TrialSpec) -> Llama:
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
     device = next(model.parameters()).device
-    copy = Llama(spec.regime.scale, spec.regime.corpus.vocab_size).to(device)
+    copy = Decoder(spec.regime.scale, spec.regime.corpus.vocab_size).to(device)
     with torch.no_grad():
         for own, shard in zip(copy.parameters(), model.parameters(), strict=True):
             with GatheredParameters([shard]):

@@ -18,8 +18,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tuneopt.data import Corpus, load_corpus
+from tuneopt.scale_files import find_scale
 from tuneopt.search.space import load_space
-from tuneopt.spec import CorpusId, Evaluation, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, Evaluation, Regime, TrialSpec
 from tuneopt.train.config import ParallelConfig
 from tuneopt.train.fitting import step_memory
 from tuneopt.train.launch import is_rank, launch, leave

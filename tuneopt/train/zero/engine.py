@@ -79,20 +79,19 @@ def scatter(model: nn.Module, values: Iterable[tuple[str, Tensor]], settings: di
     is DeepSpeed's configuration, of stage 3. Afterwards the model has other parameters than before, which DeepSpeed
     fetches where they are used.
     """
-    modules = {
-        f"{prefix}.{name}" if prefix else name: (module, name)
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False)
-    }
+    places: dict[int, list[tuple[nn.Module, str]]] = {}  # by parameter: a tied one is in two modules
+    for module in model.modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            places.setdefault(id(parameter), []).append((module, own))
     for name, value in values:
-        module, own = modules.pop(name)
-        before = module.get_parameter(own)
+        before = model.get_parameter(name)
         # DeepSpeed takes modules; one that holds this parameter alone is cut up whole.
         holder = nn.ParameterList([nn.Parameter(value, requires_grad=before.requires_grad)])
         deepspeed.zero.Init(module=holder, config_dict_or_path=settings)
-        setattr(module, own, holder[0])
+        for module, own in places.pop(id(before)):
+            setattr(module, own, holder[0])
         del value
-    assert not modules, f"no values for {', '.join(modules)}"
+    assert not places, f"no values for {len(places)} parameters"
 
 
 def follow(optimizer: Optimizer, model: nn.Module) -> None:

@@ -1,0 +1,133 @@
+"""Scales of a user's own: a YAML file, or a word such as ``6x384,seq=256``; and the scales that are built in, by name.
+
+    name: my-gpt
+    family: gpt2        # the options of a family; those that follow change single ones
+    layers: 6
+    d_model: 384
+    seq_len: 256
+
+docs/scales.md explains every key. A file is read strictly (`tuneopt.declared`); what is left out follows from what is
+there. Search spaces are declared for a ladder, so a scale belongs to one: to that whose nearest scale is nearest in N,
+unless it says ``ladder``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from tuneopt import declared
+from tuneopt.architecture import SCALES, WORDS_OF_SCALE, Scale
+from tuneopt.errors import InputError, nearest
+from tuneopt.paths import expanded
+
+FOLDER = Path(__file__).resolve().parents[1] / "scales"
+"""Scale files that come with the package; a file's name without its ending is the name of its scale."""
+
+EXAMPLE = "scales/gpt2.yaml"
+"""The file that errors name where a scale file is missing or empty."""
+
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "gpt2": {"norm": "layernorm", "positions": "learned", "activation": "gelu_tanh", "biases": True, "tied": True},
+    "qwen3": {"qk_norm": "before_rope", "norm_eps": 1e-6, "rope_base": 1e6},
+    "nanochat": {
+        "norm": "rms", "norm_eps": 1e-6, "activation": "relu2", "qk_norm": "after_rope", "embed_norm": True,
+        "softcap": 15.0,
+    },
+}  # fmt: skip
+"""What ``family`` stands for: the options of a `Scale` by which it differs from the study's Llama."""
+
+KEYS = ("family", *(field.name for field in fields(Scale)))
+"""The keys of a scale file."""
+
+SHORTHAND = re.compile(r"(?P<layers>[0-9]+)x(?P<d_model>[0-9]+)(?P<rest>(,[a-z_]+=[^,=]+)*)")
+"""Layers by width, then options; ``seq`` is short for ``seq_len``."""
+
+SEQUENCE = {"nano": 128, "paper": 4096}
+"""Tokens of a sequence where a scale says nothing: those of its ladder."""
+
+
+def find_scale(name: str) -> Scale:
+    """The scale of that name, of a YAML file, or of a shorthand; raises `InputError` for anything else.
+
+    A name is one of the two ladders' or of `FOLDER`'s. A file is told by its ending, ``.yaml`` or ``.yml``.
+    """
+    if name in SCALES:
+        return SCALES[name]
+    if name.endswith((".yaml", ".yml")):
+        return read_scale(expanded(name))
+    if match := SHORTHAND.fullmatch(name):
+        pairs = [pair.split("=", 1) for pair in match["rest"].split(",")[1:]]
+        lines = [f"layers: {match['layers']}", f"d_model: {match['d_model']}"]
+        lines += [f"{'seq_len' if key == 'seq' else key}: {value}" for key, value in pairs]
+        return parse_scale("\n".join(lines), f"--scale {name}", name)
+    shipped = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    if name in shipped:
+        return read_scale(shipped[name])
+    known = nearest(name, [*SCALES, *shipped])
+    raise InputError(f"unknown scale {name!r}; {known}, or give a file such as {EXAMPLE}, or 6x384,seq=256")
+
+
+def read_scale(path: Path) -> Scale:
+    """The scale that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
+    return _scale(declared.read_yaml(path, "scale", EXAMPLE), path.stem)
+
+
+def parse_scale(text: str, path: str, name: str) -> Scale:
+    """The scale that a YAML text declares; ``path`` is named in errors, ``name`` is the scale's unless it has one."""
+    return _scale(declared.parse_yaml(text, path, EXAMPLE), name)
+
+
+def _scale(root: declared.Node, name: str) -> Scale:
+    keys = declared.mapping(root, "a scale", KEYS)
+    for key in ("layers", "d_model"):
+        if key not in keys:
+            root.fail(f"a scale needs the key {key!r}; {EXAMPLE} is an example")
+    options = dict(FAMILIES[declared.word(keys["family"], "family", tuple(FAMILIES))]) if "family" in keys else {}
+    defaults = {field.name: field.default for field in fields(Scale)}
+    for key, node in keys.items():
+        if key in ("family", "name", "ladder"):
+            continue
+        if key in WORDS_OF_SCALE:
+            options[key] = declared.word(node, key, WORDS_OF_SCALE[key])
+        elif isinstance(defaults[key], bool):
+            options[key] = declared.switch(node, key)
+        elif isinstance(defaults[key], float):
+            options[key] = declared.number(node, key)
+        else:
+            options[key] = declared.whole(node, key, least=1)
+    width = options["d_model"]
+    options.setdefault("d_ff", 4 * width)
+    if "heads" not in options:
+        # Heads of 64 are usual from GPT-2 on; narrow models have heads of 32, as the nano ladder.
+        size = next((size for size in (64, 32) if width % size == 0 and width >= size**2 // 16), width)
+        options["heads"] = width // size
+    named = declared.word(keys["name"], "name") if "name" in keys else name
+    if not re.fullmatch(r"[\w.,=+-]{1,160}", named):  # reports and ledgers name files after it
+        root.fail(f"a scale's name cannot be {named!r}; use letters, digits and .,=+-_", root.keys.get("name"))
+    if named in SCALES and Path(root.path).parent != FOLDER:
+        root.fail(f"{named!r} is the name of a built-in scale; choose another", root.keys.get("name"))
+    try:
+        scale = Scale(named, "nano", seq_len=options.pop("seq_len", 1), **options)
+        ladder = nearest_ladder(scale)
+        if "ladder" in keys:
+            ladder = declared.word(keys["ladder"], "ladder", tuple(SEQUENCE))
+        return replace(scale, ladder=ladder, seq_len=scale.seq_len if "seq_len" in keys else SEQUENCE[ladder])
+    except InputError as error:
+        # The key that the sentence names first is the one to look at.
+        words = re.findall(r"\w+", str(error))
+        root.fail(str(error), next((root.keys[word] for word in words if word in root.keys), root.line))
+
+
+def nearest_ladder(scale: Scale) -> str:
+    """The ladder with the scale that is nearest in N (by ratio): its search space and starts are the likeliest."""
+
+    def apart(other: Scale) -> float:
+        return abs(math.log(other.parameters / scale.parameters))
+
+    return min(SCALES.values(), key=apart).ladder
