@@ -41,7 +41,7 @@ FLOORS = {
         "streams",
         "checked",
         "constants",
-    ),  # fmt: skip
+    ),
 }
 """The floors of the house. The import contracts in pyproject.toml order the rooms of one floor, too."""
 
