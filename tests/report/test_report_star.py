@@ -64,8 +64,10 @@ def test_the_band_is_the_tolerance(view):
     assert (band["x0"], band["x1"]) == (-info.tolerance, info.tolerance)
 
 
-def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(view):
-    info = star_info(view)
+def test_what_lies_beyond_the_scale_is_an_arrow_with_its_number(tmp_path):
+    ledger = Ledger(tmp_path)
+    run_sweep(ledger, make_sweep("soap"), lambda spec: (smooth_loss(spec) or 9.0) + 3.0 * (spec.config["beta1"] == 0.8))
+    info = star_info(read_study(ledger).views[0])
     assert any(point.difference > info.edge for lane in info.lanes for point in lane.points)
     drawn = draw_star(info).plain()
     right = drawn["layout"]["xaxis"]["range"][1]

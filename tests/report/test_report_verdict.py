@@ -1,5 +1,5 @@
 import pytest
-from report_samples import make_sweep, run_sweep, smooth_loss
+from report_samples import make_sweep, noise, run_sweep, smooth_loss
 
 from tuneopt.ledger import Ledger
 from tuneopt.report.study import read_study
@@ -14,7 +14,7 @@ def the_view(path, sweep=None, loss=smooth_loss, **rest):
 
 def test_the_verdict_gives_the_loss_with_its_error_and_the_gain(view):
     verdict = sweep_verdict(view)
-    assert verdict.state == "complete"
+    assert verdict.state == "certified"
     assert verdict.report.value == pytest.approx(view.state.best.report_loss)
     assert verdict.report.error == pytest.approx(view.state.best.report_error)
     assert verdict.gain.value > 0
@@ -23,13 +23,15 @@ def test_the_verdict_gives_the_loss_with_its_error_and_the_gain(view):
     assert "more than noise explains" in first
     assert "no more than noise explains" not in first
     assert "The certificate is complete" in second
-    assert f"{view.state.tolerance:.4f}" in second
+    assert f"{view.state.certificate.resolution:.4f} nats, with 95% confidence" in second
     assert verdict.warnings == ()
 
 
 def test_the_tiles_show_losses_with_errors_certificate_and_cost(view):
     shown = {tile.name: tile for tile in key_numbers(view, sweep_verdict(view))}
-    assert shown["Certificate"].value == "complete"
+    assert shown["Certificate"].value == "certified"
+    assert shown["Resolution"].value == f"{view.state.certificate.resolution:.4f}"
+    assert "asked 0.05" in shown["Resolution"].note
     assert shown["Report loss"].value == f"{view.state.best.report_loss:.4f}"
     assert shown["Report loss"].error == f"\u00b1\u00a0{view.state.best.report_error:.4f}"
     assert shown["Tolerance"].value == f"{view.state.tolerance:.4f}"
@@ -53,11 +55,22 @@ def test_a_gain_of_the_chosen_seed_alone_is_called_noise(tmp_path):
 
     def loss(spec):
         lucky = spec.seed == sweep.seed and spec.config["learning_rate"] == 2 * rate
-        return 3.0 + 0.003 * spec.seed - 0.02 * lucky + 0.2 * (spec.config["learning_rate"] > 2 * rate)
+        return 3.0 + 0.03 * spec.seed - 0.2 * lucky + 2.0 * (spec.config["learning_rate"] > 2 * rate)
 
     view = the_view(tmp_path, sweep, loss)
     assert view.moved
     assert "no more than noise explains" in sweep_verdict(view).sentences[0]
+
+
+def test_noise_that_hides_the_star_makes_the_certificate_blind(tmp_path):
+    """Nothing but noise: a green word would take what was not seen for what is not there."""
+    view = the_view(tmp_path, loss=lambda spec: 6.0 + noise(spec, 0.5))
+    verdict = sweep_verdict(view)
+    certificate = view.state.certificate
+    assert (verdict.state, certificate.complete) == ("blind", True)
+    assert "The certificate is blind" in verdict.sentences[1] and verdict.sentences[1] in verdict.warnings
+    assert f"{certificate.resolution:.4f}" in verdict.sentences[1]
+    assert {tile.name: tile.value for tile in key_numbers(view, verdict)}["Certificate"] == "blind"
 
 
 def test_an_unfinished_sweep_says_so_first(tmp_path):
@@ -81,7 +94,7 @@ def test_one_seed_says_nothing_about_noise(tmp_path):
     view = the_view(tmp_path, make_sweep("adamw", replicates=1))
     verdict = sweep_verdict(view)
     assert "one seed only" in verdict.sentences[0]
-    assert any("knows nothing of the noise" in warning for warning in verdict.warnings)
+    assert any("the noise is a guess" in warning for warning in verdict.warnings)
 
 
 def test_doubts_about_where_and_on_what_it_ran_are_told(tmp_path):

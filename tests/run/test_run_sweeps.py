@@ -8,7 +8,7 @@ from plan_drivers import Worker, small_sweep
 from tuneopt.ledger import Ledger
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import recorded
-from tuneopt.search.sweep import SweepState
+from tuneopt.search.state import SweepState
 from tuneopt.spec import TrialSpec
 
 SWEEP = small_sweep({"learning_rate": [0.004, 0.008, 0.016], "weight_decay": [0, 0.1], "train_batch_size": [8]})

@@ -3,10 +3,11 @@
 import pytest
 
 from tuneopt.scale_files import find_scale
+from tuneopt.search.outcome import Outcome
 from tuneopt.search.sampled import SampledSearch, check_names
 from tuneopt.search.sampled_plan import distributions, make_sampler, to_point, to_values
 from tuneopt.search.space import load_space
-from tuneopt.search.sweep import Outcome, Sweep
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime
 
 REGIME = Regime(find_scale("nano-65k"), 0.1, CorpusId("made-up", "00ff", 1024))

@@ -7,8 +7,10 @@ import math
 import statistics
 
 import pytest
+from scipy.stats import t
 from search_helpers import NANO, axis, bowl, small_sweep, space, without
 
+from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep, micro_batch
@@ -48,11 +50,15 @@ def test_noise_over_seeds_sets_the_tolerance():
     sweep = small_sweep()
     offsets = (0.0, 0.01, -0.01, 0.02)
     state = sweep.state(told(sweep, sweep.state({}).pending, offsets))
-    assert state.sigma == pytest.approx(statistics.stdev(offsets))
-    assert state.tolerance == pytest.approx(1.645 * math.sqrt(2) * state.sigma)
+    cell = Cell("adamw", NoiseRegime(65536.0, 1.0))
+    known = SpreadModel(Replicate(cell, "start", seed, loss) for seed, loss in enumerate(offsets)).spread(*cell)
+    assert state.sigma == pytest.approx(known.sigma)
+    assert (state.spread.freedom, state.spread.replicates) == (known.freedom, 3)
+    assert state.tolerance == pytest.approx(t.ppf(0.95, known.freedom) * math.sqrt(2) * known.sigma)
     assert state.descent.certificate.tolerance == state.tolerance
-    quiet = sweep.state(told(sweep, sweep.state({}).pending, (0.0, 1e-5)))
-    assert quiet.tolerance == 0.003, "the floor holds where the noise is small"
+    floor = small_sweep(tolerance_floor=0.5)
+    quiet = floor.state(told(floor, floor.state({}).pending, (0.0, 1e-5)))
+    assert quiet.tolerance == 0.5, "the floor holds where the noise is small"
 
 
 def test_nothing_is_decided_while_a_replicate_is_out():
@@ -67,16 +73,18 @@ def test_nothing_is_decided_while_a_replicate_is_out():
     assert given_up.sigma is not None
 
 
-def test_the_noise_needs_two_completed_seeds():
+def test_without_two_completed_seeds_the_noise_is_the_priors():
     sweep = small_sweep(replicates=3)
     first = sweep.state({}).pending
     outcomes = told(sweep, first)
     for spec in first:
         if spec.seed:
             outcomes[spec.id] = Outcome("diverged")
-    assert (sweep.state(outcomes).sigma, sweep.state(outcomes).tolerance) == (None, 0.003)
+    law = SpreadModel([]).spread("adamw", NoiseRegime(65536.0, 1.0))
+    assert (sweep.state(outcomes).spread, law.replicates) == (law, 0)
     alone = small_sweep(replicates=1)
     assert {spec.seed for spec in alone.state({}).pending} == {0}
+    assert alone.state(told(alone, alone.state({}).pending)).spread == law
 
 
 def test_the_winner_is_rerun_with_the_other_seeds_and_reported_over_all_of_them():
@@ -109,7 +117,8 @@ def test_confirmations_that_fail_do_not_block():
     best = sweep.state(outcomes).best
     bad, lost = (sweep.trial_id(best.spec.hyperparameters, seed) for seed in (1, 2))
     state = sweep.state(without(outcomes, lost) | {bad: Outcome("diverged")}, gave_up={lost})
-    assert (state.finished, state.best.seeds, state.descent.certificate.complete) == (True, 2, True)
+    assert (state.finished, state.best.seeds, state.certificate.complete) == (True, 2, True)
+    assert state.certificate.state == "certified"
 
 
 @pytest.mark.parametrize("status", ["diverged", "unproven"])

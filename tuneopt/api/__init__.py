@@ -15,7 +15,18 @@ from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
 from tuneopt.api.scales import ScaleFacts, scale_facts
 from tuneopt.api.studies import load_study, run_study, simulate_study, study_plan, study_status
-from tuneopt.api.sweeps import check_backend, cost, placed, placement_of, plan, sample, single_trial, train, tune
+from tuneopt.api.sweeps import (
+    check_backend,
+    check_budget,
+    cost,
+    placed,
+    placement_of,
+    plan,
+    sample,
+    single_trial,
+    train,
+    tune,
+)
 from tuneopt.api.weights import export_model
 from tuneopt.run.options import RunOptions
 from tuneopt.search.sampled import SampledSearch, check_names
@@ -30,6 +41,7 @@ __all__ = [
     "ScaleFacts",
     "Speed",
     "check_backend",
+    "check_budget",
     "check_names",
     "clean",
     "compare",

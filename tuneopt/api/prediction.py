@@ -82,7 +82,7 @@ def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpa
     Ladders are not mixed: their warmups and batches count different things.
     """
     from tuneopt.search.prediction import star_regime
-    from tuneopt.search.records import replay, stored_sweep
+    from tuneopt.search.records import replay, stored_evidence, stored_sweep
 
     found: dict[str, list[tuple[LadderSpace, TunedRegime]]] = {}
     for name, plain in ledger.sweeps().items():
@@ -90,9 +90,10 @@ def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpa
         if not isinstance(space, dict) or space.get("optimizer") != optimizer or "policy" not in plain:
             continue  # a sampled search has no star and no certificate
         sweep = stored_sweep(plain, name)
-        state, _ = replay(sweep, ledger)
-        if state.finished and state.descent.certificate.complete:
-            regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.descent)
+        state, _ = replay(sweep, ledger, stored_evidence(plain, ledger))
+        # A complete star is what a prediction needs; further seeds say how finely it is known.
+        if (state.finished or state.finishing) and state.searched.certificate.complete:
+            regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.searched)
             found.setdefault(sweep.space.ladder, []).append((sweep.space, regime))
     if not found:
         raise InputError(f"the ledger holds no certified sweep of {optimizer}; {_other_versions(ledger, optimizer)}")

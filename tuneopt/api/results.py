@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuneopt.constants import CONFIDENCE
 from tuneopt.run.spine import RunResult
 from tuneopt.search.sampled import SampledSearch
-from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import Regime
 
 
@@ -81,30 +81,26 @@ class SweepResult(RunResult):
 
     @property
     def certified(self) -> bool:
-        """Whether the certificate is complete."""
-        return self.state.descent.certificate.complete
+        """Whether the certificate holds at the asked resolution."""
+        return self.state.certificate.certified
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --json`` prints."""
         # Without a winner (all diverged, say) the keys stay and hold null: a script need not ask which are there.
-        best, certificate = self.state.best, self.state.descent.certificate
+        best = self.state.best
         return {
             "sweep": self.id,
             "optimizer": self.sweep.space.optimizer,
             "regime": regime_dict(self.sweep.regime),
-            "certificate": {
-                "complete": certificate.complete,
-                "tolerance": certificate.tolerance,
-                "resolution": certificate.resolution,
-                "confidence": None if certificate.resolution is None else CONFIDENCE,
-                "edges": list(certificate.edges),
-            },
+            "certificate": self.state.certificate.to_dict(),
             "best": {
                 "config": best.spec.config if best else None,
                 "select_loss": best.select_loss if best else None,
+                "select_mean": best.select_mean if best else None,
                 "report_loss": best.report_loss if best else None,
                 "report_error": best.report_error if best else None,
                 "trial": best.trial if best else None,
+                "seeds": best.seeds if best else 0,
             },
             "trials": {
                 "run": len(self.run),

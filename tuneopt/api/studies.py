@@ -24,7 +24,7 @@ from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue
-from tuneopt.search.records import recorded
+from tuneopt.search.records import kept_evidence, recorded
 from tuneopt.spec import CorpusId, InputError, TrialSpec
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class StudyResult(RunResult):
 
     @property
     def certified(self) -> bool:
-        """Whether the study is finished and every sweep holds its certificate."""
-        complete = all(result["certificate"]["complete"] for result in self.status["results"])
+        """Whether the study is finished and every sweep holds its certificate at the asked resolution."""
+        complete = all(result["certificate"]["state"] == "certified" for result in self.status["results"])
         return bool(self.status["finished"] and complete)
 
     @property
@@ -326,6 +326,8 @@ def study_queue(
     expected: Callable[[TrialSpec], float] | None = None,
 ) -> SchedulerQueue:
     """The study's trials; unless told, it expects a trial to take its FLOPs at the pace of those that ended."""
+    if ledger is not None:
+        plan.evidence = kept_evidence(ledger, plan.corpus, study_id(plan))
     queue = SchedulerQueue(
         plan,
         known=recorded(ledger) if ledger else lambda spec: None,
@@ -333,9 +335,5 @@ def study_queue(
         ahead=ahead,
         study=(plan.study.name, study_id(plan)),
     )
-
-    def at_pace(spec: TrialSpec) -> float:
-        return queue.device_seconds / queue.flops * spec.regime.flops if queue.flops else 0.0
-
-    queue.expected = expected or at_pace  # set late: the pace is that of this very queue's trials
+    queue.expected = expected or queue.at_pace  # set late: the pace is that of this very queue's trials
     return queue

@@ -6,6 +6,7 @@ of `tuneopt.run.spine.run` with another plan each, and return what `tuneopt.api.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,8 @@ from tuneopt.run.options import RunOptions, check_batches
 from tuneopt.run.spine import Backend, RunResult, run
 from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import OneTrial
-from tuneopt.search.queue import OneSweep, SchedulerQueue
-from tuneopt.search.records import recorded, replay
+from tuneopt.search.queue import Limits, OneSweep, SchedulerQueue
+from tuneopt.search.records import kept_evidence, recorded, replay
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, nearest
@@ -52,13 +53,15 @@ def plan(
     policy: str = "joint",
     precision: str = "fp32",
     compile: bool | None = None,
+    resolution: float | None = None,
 ) -> tuple[Sweep, Corpus]:
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
     ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
-    ``compile=None`` compiles wherever a compiler is found. Raises `InputError` for anything that cannot be run.
+    ``compile=None`` compiles wherever a compiler is found. ``resolution`` (nats) is what the certificate is to see;
+    None asks for what the scale usually affords. Raises `InputError` for anything that cannot be run.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
@@ -66,9 +69,10 @@ def plan(
     chosen = space_of(optimizer, space).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
     check_outside(chosen)
     # What cannot run whatever the text is answered before any text is tokenized.
-    Sweep(chosen, Regime(find_scale(scale), ratio, CorpusId("unread", "", 0)), seed, replicates, policy)
+    unread = Regime(find_scale(scale), ratio, CorpusId("unread", "", 0))
+    sweep = Sweep(chosen, unread, seed, replicates, policy, precision, resolution=resolution)
     regime, loaded = regime_on(scale, ratio, corpus)
-    return Sweep(chosen, regime, seed, replicates, policy, precision, compiles(compile)), loaded
+    return replace(sweep, regime=regime, compile=compiles(compile)), loaded
 
 
 def single_trial(optimizer: str, *, data_seed: int | None = None, **settings: Any) -> tuple[TrialSpec, Corpus]:
@@ -91,6 +95,17 @@ def compiles(asked: bool | None) -> bool:
     if asked and not can_compile():
         raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
     return can_compile()
+
+
+def check_budget(search: str, resolution: float | None, max_trials: int | None, hours: float | None) -> None:
+    """Raise `InputError` for bounds of a sweep that are none, or that are given to a sampled search."""
+    if hours is not None and not (hours > 0 and math.isfinite(hours)):
+        raise InputError(f"--hours must be more than 0, not {hours:g}; try 1")
+    given = [
+        name for name, value in (("resolution", resolution), ("max-trials", max_trials), ("hours", hours)) if value
+    ]
+    if search != "coordinate" and given:
+        raise InputError(f"--search {search} ends when its trials are spent and takes no --{given[0]}; use --trials")
 
 
 def check_backend(name: str, address: str | None) -> None:
@@ -132,8 +147,13 @@ def tune(
     *,
     backend: str = "ray",
     observers: Sequence[Observer] = (),
+    max_trials: int | None = None,
+    hours: float | None = None,
 ) -> SweepResult:
     """Run a sweep to its certificate, and keep an account of this run in the ledger.
+
+    It stops before its certificate when ``max_trials`` trials have ended, or when its trials have taken ``hours`` of
+    all slots, those of earlier runs counted; a trial that would probably end later is not begun.
 
     The ``corpus`` of the options is what `plan` was given: workers load it by that name or path. A sweep that the
     ledger holds completely starts nothing. Ctrl-C ends it early with ``interrupted`` set; running the same sweep again
@@ -141,7 +161,10 @@ def tune(
     """
     opened, options = with_ledger(ledger, options)
     # Ahead: a slot that the last trials of a wave leave idle costs more than a wrong guess now and then.
-    queue = SchedulerQueue(OneSweep(sweep), known=recorded(opened), ahead=True)
+    evidence = kept_evidence(opened, sweep.regime.corpus)(sweep)
+    limits = Limits(max_trials, hours=hours)
+    queue = SchedulerQueue(OneSweep(sweep, evidence), known=recorded(opened), limits=limits, ahead=True)
+    queue.expected = queue.at_pace
     result = run(queue, backend_named(backend), options, observers)
     _account(opened, result, {"sweep": sweep.id})
     return SweepResult(**vars(result), sweep=sweep, state=queue.standings[sweep.id].state)
@@ -282,7 +305,7 @@ def cost(
     from tuneopt.data import describe
     from tuneopt.train.run import recorded_throughput, trained_throughput
 
-    state, outcomes = replay(sweep, ledger)
+    state, outcomes = replay(sweep, ledger, kept_evidence(ledger, sweep.regime.corpus)(sweep))
     start = sweep.spec(sweep.space.start)
     epochs = describe(corpus, sweep.regime.tokens)
     rate, origin = recorded_throughput(ledger, start), "from trials in the ledger"

@@ -182,6 +182,12 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
         say(f"warning: {warning}")
 
 
+def _certificate(plain: Mapping[str, Any]) -> str:
+    """The state of a certificate in a cell, with its resolution where it has one."""
+    seen = "" if plain["resolution"] is None else f" ({plain['resolution']:.4f} nats)"
+    return "not yet" if plain["state"] == "incomplete" else f"{plain['state']}{seen}"
+
+
 def _print_status(status: Mapping[str, Any]) -> None:
     """Phases, best configurations so far, what is sensitive, and what is spent and left."""
     from tuneopt.console import loss, out, pairs, say, span, table
@@ -202,7 +208,7 @@ def _print_status(status: Mapping[str, Any]) -> None:
             [
                 (result["optimizer"], result["phase"], f"{result['scale']}/{result['ratio']:g}x",
                  loss(result["best"]["select_loss"]), loss(result["best"]["report_loss"]),
-                 "complete" if result["certificate"]["complete"] else "not yet",
+                 _certificate(result["certificate"]),
                  loss(result["distance"]))
                 for result in results
             ],

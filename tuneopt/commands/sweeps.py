@@ -47,10 +47,11 @@ from tuneopt.commands.options import (
     parse_values,
     show,
 )
-from tuneopt.constants import CONFIDENCE
 
 if TYPE_CHECKING:
     from tuneopt.api.results import SweepCost, SweepResult
+    from tuneopt.search.descent import Certificate
+    from tuneopt.search.state import Best
 
 
 def tune(
@@ -70,6 +71,14 @@ def tune(
     scheduler: Annotated[str, typer.Option("--scheduler", help="none; asha ranks on intermediate loss.")] = "none",
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="For searches without a certificate.")] = None,
     replicates: Annotated[int, typer.Option("--replicates", min=1, help="Seeds of the start and the winner.")] = 3,
+    resolution: Annotated[
+        float | None,
+        typer.Option("--resolution", help="Nats that the certificate is to see; by default what the scale affords."),
+    ] = None,
+    max_trials: Annotated[int | None, typer.Option("--max-trials", min=1, help="Stop after so many trials.")] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="Stop when trials have taken so many hours of all slots.")
+    ] = None,
     seed: Seed = 0,
     backend: Backend = "ray",
     address: Address = None,
@@ -100,6 +109,7 @@ def tune(
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     watching.writes_to(output)
     api.check_names(search, scheduler, trials)
+    api.check_budget(search, resolution, max_trials, hours)
     api.check_backend(backend, address)
     placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
     opened = open_ledger(ledger)  # before any text is tokenized
@@ -107,7 +117,7 @@ def tune(
         optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
         overrides=parse_values(set_ or [], "--set"), grids=parse_grids(grid or []),
         starts=parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
-        precision=precision, compile=compile,
+        precision=precision, compile=compile, resolution=resolution,
     )  # fmt: skip
     # A batch that does not divide is refused before Ray starts, and by --dry-run.
     options = api.RunOptions(opened, corpus, address, max_concurrent, gpus_per_trial, api.placed(sweep, placement),
@@ -128,7 +138,8 @@ def tune(
     with watching.run("tuning", title, json_) as observers:
         result: SweepResult
         if sampled is None:
-            result = api.tune(sweep, opened, options, backend=backend, observers=observers)
+            result = api.tune(sweep, opened, options, backend=backend, observers=observers, max_trials=max_trials,
+                              hours=hours)  # fmt: skip
         else:
             result = api.sample(sampled, opened, options, trials=trials, backend=backend, observers=observers)
     path = watching.output or Path("reports") / f"{name}.html".replace("/", "-")
@@ -220,37 +231,60 @@ def _print_result(result: SweepResult) -> None:
     compared. The whole configuration is shown and not what changed: it is what a reader copies.
     """
     from tuneopt.api.results import SearchResult
-    from tuneopt.console import loss, pairs, say, span
+    from tuneopt.console import pairs, say, span
 
-    best, certificate = result.state.best, result.state.descent.certificate
+    best = result.state.best
     marks: tuple[str, ...] = ()
     if isinstance(result, SearchResult):
         search, marks = result.search, result.marks  # what a reader has to know of a search
         under = "" if search.scheduler == "none" else f" under {search.scheduler}, {len(result.cut)} cut"
         pairs({"search": f"{search.search}{under}, a budget of {result.budget} trials"})
-    edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
-    resolution = ""
-    if certificate.resolution is not None:
-        sure = f"{certificate.resolution:.4f} nats, confidence {CONFIDENCE:.0%}"
-        resolution = f"; no single change is better by more than {sure}"
     use = result.utilisation  # None where every trial was in the ledger
     pairs(
         {
-            "best": f"select loss {loss(best.select_loss)}, report loss {loss(best.report_loss)} nats/token "
-            f"(trial {best.trial})"
-            if best
-            else "none: no trial can win",
+            "best": _best_text(best) if best else "none: no trial can win",
             "config": ", ".join(f"{name}={value}" for name, value in best.spec.config.items()) if best else "",
-            "certificate": f"{'complete' if certificate.complete else 'NOT complete'}, tolerance "
-            f"{certificate.tolerance:.4f} nats{resolution}{edges}",
+            "certificate": _certificate_text(result.state.certificate),
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed, in {result.state.progress.waves} waves and {span(result.wall_seconds)}",
             "slot utilisation": "nothing ran" if use is None else f"{use:.2f}",
             "report": result.report,
         }
     )
+    if result.stopped:
+        say(f"stopped at {result.stopped}; a larger limit goes on from here")
     # A trial that failed has no record: its log is all there is.
     for trial, error in result.failed.items():
         say(f"trial {trial} failed: {error}; see `tuneopt ledger logs {trial}`")
     for mark in marks:
         say(f"note: {mark}")
+
+
+def _best_text(best: Best) -> str:
+    """Means with means, and the run that has the id by itself: one seed's loss is no neighbour of a mean."""
+    from tuneopt.console import loss
+
+    if best.seeds < 2:
+        of_one = f"select loss {loss(best.select_loss)}, report loss {loss(best.report_loss)} nats/token"
+        return f"{of_one} (one seed, trial {best.trial})"
+    error = "" if best.report_error is None else f" \u00b1 {best.report_error:.4f}"
+    return (
+        f"select loss {loss(best.select_mean)}, report loss {loss(best.report_loss)}{error} nats/token, means over "
+        f"{best.seeds} seeds (trial {best.trial}, the first of them: select loss {loss(best.select_loss)})"
+    )
+
+
+def _certificate_text(certificate: Certificate) -> str:
+    """The state, what can be seen, and what would mend it where that is too little."""
+    words = {"certified": "certified", "blind": "complete, but blind", "incomplete": "NOT complete"}[certificate.state]
+    edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
+    tolerance = f"tolerance {certificate.tolerance:.4f} nats"
+    if certificate.resolution is None or certificate.confidence is None:
+        return f"{words}, {tolerance}{edges}"
+    sees = f"no single change is better by more than {certificate.resolution:.4f} nats, confidence "
+    sees += f"{certificate.confidence:.0%}"
+    asked = f"; asked: {certificate.asked:g}" if certificate.asked is not None else ""
+    count, needed = certificate.seeds_needed, ""
+    if certificate.state == "blind" and count != 0:
+        needed = f", which takes {'thousands of' if count is None else f'about {count}'} further runs"
+    return f"{words}: {sees}{asked}{needed}; {tolerance}{edges}"

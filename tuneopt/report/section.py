@@ -33,7 +33,7 @@ from tuneopt.report.text import (
     plural,
     value_text,
 )
-from tuneopt.report.verdict import KeyNumber, SweepVerdict, key_numbers
+from tuneopt.report.verdict import KeyNumber, SweepVerdict, certificate_state, key_numbers
 from tuneopt.spec import Value
 
 CURVES = 2400
@@ -138,11 +138,11 @@ def moves(info: PathInfo) -> Table:
 def certificate(view: SweepView) -> NamedValues:
     """What the certificate claims, and on what it rests: losses and differences in nats per token.
 
-    The tolerance is the larger of its floor and 1.645 sqrt(2) sigma, below which 95% of the differences of two equal
-    runs lie.
+    The tolerance is the larger of its floor and t sqrt(2) sigma, below which 95% of the differences of two equal runs
+    lie; t is Student's quantile for what is known of sigma, and the largest bar of a regime's optimizers holds for all.
     """
-    state, descent = view.state, view.state.descent
-    claims, base = descent.certificate, descent.incumbent_loss
+    state, descent, spread = view.state, view.state.descent, view.state.spread
+    claims, base = state.certificate, descent.incumbent_loss
     status = Counter(change.status for change in descent.star)
     losses = [change.loss for change in descent.star if change.loss is not None]
     near = 0 if base is None else sum(abs(loss - base) <= state.tolerance for loss in losses)
@@ -150,10 +150,13 @@ def certificate(view: SweepView) -> NamedValues:
     return NamedValues(
         "Certificate",
         (
-            ("complete", "yes" if claims.complete and state.finished else "no"),
-            ("tolerance", f"max({view.sweep.tolerance_floor:g}, 1.645 \u221a2 \u03c3) = {state.tolerance:.4f} nats"),
-            ("noise between seeds \u03c3", "not measured" if state.sigma is None else
-             f"{state.sigma:.4f} nats, from {len(view.start)} seeds of the start"),
+            ("state", certificate_state(view)),
+            ("star complete", "yes" if claims.complete else "no"),
+            ("resolution", NONE if claims.resolution is None else
+             f"{claims.resolution:.4f} nats with {claims.confidence or 0:.0%} confidence, asked {claims.asked:g}"),
+            ("tolerance", f"max({view.sweep.tolerance_floor:g}, t \u221a2 \u03c3) = {state.tolerance:.4f} nats"),
+            ("noise between seeds \u03c3", "not measured" if spread is None else
+             f"{spread.sigma:.4f} nats, by {plural(spread.replicates, 'replicate')} and a law over model size"),
             ("changes in the star", ", ".join(f"{count} {name}" for name, count in sorted(status.items())) or "none"),
             ("within the tolerance", f"{near} of {len(descent.star)}"),
             ("best change", NONE if margin is None else f"{change_text(margin)} nats to the incumbent"),

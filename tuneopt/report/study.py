@@ -14,10 +14,11 @@ from typing import Any
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.table import devices
 from tuneopt.report.palette import position
-from tuneopt.search.records import replay, stored_sweep
+from tuneopt.search.records import replay, stored_evidence, stored_sweep
 from tuneopt.search.sampled import marks
 from tuneopt.search.space import Config
-from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, nearest
 
 _SEARCH_FIELDS = ("search", "scheduler", "trials", "cut")
@@ -98,9 +99,9 @@ class SweepView:
         return self.records.get(self.sweep.trial_id(config, seed))
 
     def seeds(self, config: Config) -> tuple[TrialRecord, ...]:
-        """The comparable records of a configuration over the sweep's seeds."""
-        records = [self.record(config, seed) for seed in self.sweep.seeds]
-        return tuple(record for record in records if record is not None and record.comparable)
+        """The comparable records of a configuration over every seed that the sweep ran it with."""
+        ran = (record for record in self.records.values() if record.spec.hyperparameters == config)
+        return tuple(sorted((one for one in ran if one.comparable), key=lambda one: one.spec.seed))
 
     @cached_property
     def start(self) -> tuple[TrialRecord, ...]:
@@ -199,7 +200,7 @@ def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -
 
 def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
     sweep = stored_sweep(plain, name)
-    state, _ = replay(sweep, ledger)
+    state, _ = replay(sweep, ledger, stored_evidence(plain, ledger))
     needed = (sweep.trial_id(spec.hyperparameters, spec.seed) for spec in state.needed)
     read = ((trial, ledger.get(trial)) for trial in needed)
     records = {trial: record for trial, record in read if record is not None}

@@ -15,6 +15,7 @@ from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
 from tuneopt.report.study import SweepView
 from tuneopt.report.text import NONE, duration_text, listed, loss_text, plural
+from tuneopt.search.descent import Certificate
 
 MANY_DIVERGED = 0.25
 """The share of diverged trials from which on a warning says that the grid reaches too far: a few at its ends are how an
@@ -49,8 +50,8 @@ class KeyNumber:
 class SweepVerdict:
     """What one sweep says. ``gain`` is the start's mean report loss minus the winner's, in nats.
 
-    ``state`` is complete, incomplete or running. ``report`` and ``select`` are the winner's mean losses on the two
-    splits, None before a run of it has ended. Each warning is one sentence or clause without a full stop.
+    ``state`` is certified, blind, incomplete or running. ``report`` and ``select`` are the winner's mean losses on the
+    two splits, None before a run of it has ended. Each warning is one sentence or clause without a full stop.
     """
 
     state: str
@@ -117,27 +118,33 @@ def _result(view: SweepView, report: Mean | None, gain: Mean | None) -> str:
 
 
 def certificate_state(view: SweepView) -> str:
-    """``complete``, ``incomplete`` (the sweep ended without one) or ``running``.
+    """``certified``, ``blind`` or ``incomplete`` (`tuneopt.search.descent.STATES`), or ``running``.
 
-    A certificate that looks complete before the sweep has finished does not count: confirming seeds are still to come.
+    A star that is complete before the winner's other seeds are in does not count yet. Afterwards it does: what further
+    seeds are still to run only makes it see more.
     """
-    if not view.state.finished:
+    if not (view.state.finished or view.state.finishing):
         return "running"
-    return "complete" if view.state.descent.certificate.complete else "incomplete"
+    return view.state.certificate.state
 
 
 def certificate_sentence(view: SweepView) -> str:
-    """The state of the certificate in words, with every reason where there is none."""
-    descent, certificate, pending = view.state.descent, view.state.descent.certificate, len(view.state.pending)
+    """The state of the certificate in words: what it can see, or every reason why there is none."""
+    descent, certificate, pending = view.state.descent, view.state.certificate, len(view.state.pending)
     edges, state = certificate.edges, certificate_state(view)
-    if state == "complete":
+    if state in ("certified", "blind"):
         stand = "stands on an edge" if len(edges) == 1 else "stand on edges"
         where = f"; {listed(edges)} {stand} that may not be extended" if edges else (
             ", and no coordinate stands on an edge of its grid")  # fmt: skip
-        return (
-            f"The certificate is complete: of all {len(descent.star)} one-coordinate changes around it, none lowers "
-            f"the select loss by more than the tolerance of {certificate.tolerance:.4f} nats{where}."
-        )
+        changes = f"of all {plural(len(descent.star), 'one-coordinate change')} around it"
+        if not certificate.complete:
+            changes += ", some of them known by the model of all trials alone"
+        claim = f"{changes}, none lowers the select loss by more than {certificate.resolution or 0:.4f} nats, with "
+        claim += f"{certificate.confidence or 0:.0%} confidence"
+        if state == "certified":
+            asked = f"{certificate.asked or 0:g} nats"
+            return f"The certificate is complete, at the asked resolution of {asked}: {claim}{where}."
+        return f"The certificate is blind: {claim}{where}. {_blindness(certificate)}"
     if state == "running":
         return (
             f"The sweep is not finished: {plural(pending, 'trial')} of the current wave "
@@ -153,17 +160,31 @@ def certificate_sentence(view: SweepView) -> str:
     return f"There is no certificate: {listed(why) or 'the star is not complete'}."
 
 
+def _blindness(certificate: Certificate) -> str:
+    """Why a certificate says little, and what would mend it."""
+    coarse = (certificate.resolution or 0) > (certificate.asked or 0)
+    why = (
+        f"That is coarser than the asked {certificate.asked or 0:g} nats"
+        if coarse
+        else "Most changes differ from it by less than that, so that it says next to nothing of them"
+    )
+    if not coarse or certificate.seeds_needed == 0:
+        return f"{why}; ask for a finer resolution."
+    runs = "thousands of" if certificate.seeds_needed is None else f"about {certificate.seeds_needed}"
+    return f"{why}; {runs} further runs with other seeds would reach it."
+
+
 def _warnings(view: SweepView) -> list[str]:
     """What a reader of one sweep must know, one sentence each: first what weakens the claim, then the circumstances."""
-    state, certificate, records = view.state, view.state.descent.certificate, view.records.values()
+    state, certificate, records = view.state, view.state.certificate, view.records.values()
     warnings, done = list(view.marks), state.progress.done
-    if certificate_state(view) != "complete":
+    if certificate_state(view) != "certified":
         warnings.append(certificate_sentence(view))
     elif certificate.edges:
         edges = listed(certificate.edges)
         warnings.append(f"the optimum may lie beyond the grid of {edges}, which may not be extended")
-    if state.sigma is None and state.finished:
-        warnings.append("the start has fewer than two comparable seeds, so the tolerance knows nothing of the noise")
+    if state.spread is not None and not state.spread.replicates:
+        warnings.append("no configuration has two comparable seeds: the noise is a guess, from a law over model size")
     if state.progress.unproven:
         unproven = plural(state.progress.unproven, "trial")
         warnings.append(f"{unproven} lacked a passed proof of the optimizer and could not win")
@@ -188,7 +209,7 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
 
     What was not measured says so instead of showing a number; a gain that does not exist is "none" and not zero.
     """
-    certificate, sigma = view.state.descent.certificate, view.state.sigma
+    certificate, spread = view.state.certificate, view.state.spread
     seeds = plural(verdict.report.seeds, "seed") if verdict.report else "not measured"
 
     def loss(name: str, value: Mean | None, note: str) -> KeyNumber:
@@ -203,10 +224,12 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
         loss("Select loss", verdict.select, f"nats/token, {seeds}"),
         loss("Gain over the start", verdict.gain, "nats per token")
         if verdict.gain
-        else KeyNumber("Gain over the start", "none", "the start is best" if verdict.report else "not measured"),
+        else KeyNumber("Gain over the start", "none", "no move beat the noise" if verdict.report else "not measured"),
         KeyNumber("Certificate", verdict.state,
                   f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"),
+        KeyNumber("Resolution", NONE if certificate.resolution is None else f"{certificate.resolution:.4f}",
+                  "nats; not known yet" if certificate.resolution is None else f"nats, asked {certificate.asked:g}"),
         KeyNumber("Tolerance", f"{certificate.tolerance:.4f}",
-                  f"nats; noise {'not measured' if sigma is None else f'{sigma:.4f}'}"),
+                  f"nats; noise {'not measured' if spread is None else f'{spread.sigma:.4f}'}"),
         KeyNumber("Trials", f"{len(view.every):,}", f"{duration_text(view.device_seconds())} of device time"),
     )  # fmt: skip

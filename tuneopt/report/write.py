@@ -69,21 +69,21 @@ def report_document(material: Material, comparison: Comparison, page: Page, path
 def _sweep(view: SweepView) -> dict[str, Any]:
     """A sweep's certificate, best configuration and trials; losses in nats per token."""
     state, regime = view.state, view.sweep.regime
-    certificate, best = state.descent.certificate, over_seeds(view.winner, "report")
+    best, select = over_seeds(view.winner, "report"), over_seeds(view.winner, "select")
     return {
         "id": view.id,
         "optimizer": view.optimizer,
         "regime": {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name},
         "state": certificate_state(view),
         "certificate": {
+            **state.certificate.to_dict(),
             # A star may be complete while the winner's other seeds are still to run: then it is not certified yet.
-            "complete": certificate.complete and state.finished,
-            "tolerance": certificate.tolerance,
-            "edges": list(certificate.edges),
+            "complete": state.certificate.complete and (state.finished or state.finishing),
         },
         "best": {
             "config": dict(state.descent.incumbent),
-            "select_loss": state.descent.incumbent_loss,
+            "select_loss": state.best.select_loss if state.best else None,
+            "select_mean": select.value if select else None,
             "report_loss": best.value if best else None,
             "report_error": best.error if best else None,
             "seeds": best.seeds if best else 0,

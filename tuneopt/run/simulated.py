@@ -17,7 +17,8 @@ from tuneopt.run.spine import RunController, run
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended, Plan
 from tuneopt.search.queue import OneSweep, SchedulerQueue
-from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, TrialSpec
 
 Evaluate = Callable[[TrialSpec], Outcome | float | None]

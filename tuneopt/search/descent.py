@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tuneopt.constants import TOLERANCE
 from tuneopt.search.replaying import Losses, Move, Replaying
@@ -37,14 +38,23 @@ class Change:
     status: str
 
 
+CERTIFIED, BLIND, INCOMPLETE = STATES = ("certified", "blind", "incomplete")
+"""What a certificate can be. Blind: nothing is missing, but its resolution is coarser than what was asked, or than most
+effects in the star, so that it says little of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What a finished sweep can claim.
 
     ``complete``: every change around the incumbent was evaluated, none beats it by more than ``tolerance``, and no
     coordinate stands on an edge that could still be extended. ``edges`` flags the coordinates that stand on an edge
-    all the same, ``missing`` counts the trials of the star that were given up. ``resolution``, where the policy states
-    one: no change in the star is better by more, in nats, with 95% confidence, whether it was evaluated or not.
+    all the same, ``missing`` counts the trials of the star that were given up.
+
+    ``resolution``: no change in the star is better by more, in nats, with ``confidence``, whether it was evaluated or
+    not; None where that is not known yet. ``asked`` is the resolution that was asked for, and ``seeds_needed`` about
+    how many further runs would reach it (None where they are too many to say). ``state`` is one of `STATES`: a descent
+    by itself knows no noise, so that only a sweep certifies.
     """
 
     complete: bool
@@ -52,6 +62,28 @@ class Certificate:
     edges: tuple[str, ...]
     missing: int
     resolution: float | None = None
+    confidence: float | None = None
+    asked: float | None = None
+    seeds_needed: int | None = None
+    state: str = INCOMPLETE
+
+    @property
+    def certified(self) -> bool:
+        """Whether it holds at the asked resolution."""
+        return self.state == CERTIFIED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, the same wherever a certificate is printed."""
+        return {
+            "complete": self.complete,
+            "state": self.state,
+            "tolerance": self.tolerance,
+            "resolution": self.resolution,
+            "confidence": self.confidence,
+            "asked": self.asked,
+            "seeds_needed": self.seeds_needed,
+            "edges": list(self.edges),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +91,7 @@ class Descent:
     """Where the search stands: ``pending`` is the current wave's unfinished configurations, empty at the end.
 
     ``star`` is the star around the incumbent, ``waves`` the number of waves begun, ``asked`` every configuration that
-    the search has needed so far, in order.
+    the search has needed so far, in order. ``extendable``: the incumbent stands on an edge that could be extended.
     """
 
     incumbent: Config
@@ -70,6 +102,7 @@ class Descent:
     waves: int
     asked: tuple[Config, ...]
     certificate: Certificate
+    extendable: bool = False
 
 
 def _single(replay: Replaying) -> None:
@@ -148,6 +181,29 @@ def descend(
     replay = Replaying(space, outcomes, tolerance, feasible, missing, decide)
     POLICIES[policy](replay)
     # Whatever the policy did, the certificate is judged here, on the star around the incumbent and on its edges.
+    return _judged(replay, decide)
+
+
+def standing_at(
+    descent: Descent,
+    incumbent: Config,
+    space: LadderSpace,
+    outcomes: Losses,
+    *,
+    feasible: Callable[[Config], bool],
+    missing: Container[Config],
+) -> Descent:
+    """The descent with another incumbent, which further seeds have shown to be better: its star and its certificate."""
+    replay = Replaying(space, outcomes, descent.certificate.tolerance, feasible, missing, True)
+    replay.incumbent, replay.path, replay.waves = descent.incumbent, list(descent.path), descent.waves
+    replay.asked = dict.fromkeys(descent.asked)
+    replay.move("finalist", incumbent)
+    replay.asked.update((config, None) for _, _, config in replay.around() if config in outcomes)
+    return _judged(replay, True)
+
+
+def _judged(replay: Replaying, decide: bool) -> Descent:
+    """Where a replay stands, with its certificate."""
     star = tuple(_change(replay, *change) for change in replay.around())
     edges, extendable = _edges(replay)
     loss = replay.loss(replay.incumbent)
@@ -165,11 +221,12 @@ def descend(
         asked=tuple(replay.asked),
         certificate=Certificate(
             complete=done and settled and not lacking and not extendable,
-            tolerance=tolerance,
+            tolerance=replay.tolerance,
             edges=edges,
             missing=lacking,
             resolution=replay.resolution if done else None,
         ),
+        extendable=extendable,
     )
 
 

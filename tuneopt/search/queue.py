@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from tuneopt.search.evidence import ALONE, Evidence
 from tuneopt.search.plan import Ended, Plan, PlanProgress
 from tuneopt.search.standing import Standing, Task, lookahead, stand
 from tuneopt.search.sweep import Sweep
@@ -71,10 +72,11 @@ class OneSweep:
     """The agenda that is a single sweep: its own launch order decides, and nothing follows on it."""
 
     sweep: Sweep
+    evidence: Evidence = ALONE
 
     def tasks(self, standings: Mapping[str, Standing]) -> Sequence[Task]:
         """The sweep."""
-        return (Task(self.sweep),)
+        return (Task(self.sweep, evidence=self.evidence),)
 
     def urgency(self, standing: Standing) -> float:
         """All the same."""
@@ -91,10 +93,15 @@ class OneSweep:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be spent: trials that ended or run, and device seconds, each of all sweeps together; None: no limit."""
+    """What may be spent, of all sweeps together; None: no limit.
+
+    Trials that ended or run; device seconds; and ``hours`` of all slots, which is about what a clock shows while slots
+    are kept busy: trials of earlier runs count, and a kill sets no clock back.
+    """
 
     max_trials: int | None = None
     max_device_seconds: float | None = None
+    hours: float | None = None
 
 
 @dataclass(slots=True)
@@ -204,11 +211,15 @@ class SchedulerQueue(Plan):
         )
 
     def documents(self, known: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each sweep with its phase, so that a report finds it; a sweep's document never changes."""
+        """Each sweep with its phase and what it knew of noise, so that a report finds it; a document never changes."""
         for name, entry in self._entries.items():
             if name not in known:
                 task = entry.standing.task
-                more = {"study": self.study[0], "phase": task.phase} if self.study else {}
+                more: dict[str, Any] = {"evidence": task.evidence.to_dict()}
+                if task.evidence.peers:
+                    more["peers"] = [spec.id for spec in task.evidence.peers]
+                if self.study:
+                    more |= {"study": self.study[0], "study_id": self.study[1], "phase": task.phase}
                 yield name, {**task.sweep.to_dict(), **more}
 
     def coming(self, count: int) -> list[TrialSpec]:
@@ -327,7 +338,7 @@ class SchedulerQueue(Plan):
                     (sweep, spec)
                     for sweep, standing in list(self.standings.items())
                     if not standing.finished and standing.task.quota is None
-                    for spec in lookahead(standing.task.sweep, self.outcomes, self.gave_up)
+                    for spec in lookahead(standing.task.sweep, self.outcomes, self.gave_up, standing.task.evidence)
                 )
             sweep, spec = next(self._guesses, ("", None))
             if spec is None:
@@ -352,12 +363,21 @@ class SchedulerQueue(Plan):
 
     def _limit(self, spec: TrialSpec) -> str:
         """The limit that starting ``spec`` would break, in words for people; empty when there is none."""
-        trials, seconds = self.limits.max_trials, self.limits.max_device_seconds
-        if trials is not None and len(self.outcomes) + len(self.gave_up) + len(self.running) >= trials:
-            self.stopped = f"max_trials {trials}"
-        elif seconds is not None:
+        limits = self.limits
+        if limits.max_trials is not None and len({*self.outcomes, *self.gave_up, *self.running}) >= limits.max_trials:
+            self.stopped = f"max_trials {limits.max_trials}"
+            return self.stopped
+        by_clock = None if limits.hours is None or self.slots is None else 3600 * limits.hours * self.slots
+        for seconds, words in (
+            (limits.max_device_seconds, f"max_device_hours {(limits.max_device_seconds or 0) / 3600:g}"),
+            (by_clock, f"hours {limits.hours or 0:g}"),
+        ):
             coming = self._spent + sum(map(self.expected, self.running.values()))
             # A trial that would end beyond the limit is not begun: what is spent then stays within what was allowed.
-            if coming >= seconds or coming + self.expected(spec) > seconds:
-                self.stopped = f"max_device_hours {seconds / 3600:g}"
+            if seconds is not None and (coming >= seconds or coming + self.expected(spec) > seconds):
+                self.stopped = words
         return self.stopped
+
+    def at_pace(self, spec: TrialSpec) -> float:
+        """Device seconds that a trial takes at the FLOPs per second of those that ended; 0 before any has."""
+        return self.device_seconds / self.flops * spec.regime.flops if self.flops else 0.0

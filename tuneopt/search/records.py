@@ -11,11 +11,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.search.evidence import ALONE, Evidence, in_reach, read_replicates
 from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
-from tuneopt.search.sweep import Sweep, SweepState
-from tuneopt.spec import InputError, TrialSpec, identity
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import CorpusId, InputError, TrialSpec, identity
 
 _FIELDS = frozenset(field.name for field in fields(Sweep) if field.init)
 
@@ -83,17 +85,50 @@ def _other_id(sweep: Sweep, plain: Mapping[str, Any], name: str) -> str:
     return "" if expected == name else f"describes the sweep {expected}"
 
 
-def replay(sweep: Sweep, ledger: Ledger) -> tuple[SweepState, dict[str, Outcome]]:
+def kept_evidence(ledger: Ledger, corpus: CorpusId, study: str | None = None) -> Callable[[Sweep], Evidence]:
+    """What each sweep of a plan knows of noise besides its own runs, as the ledger stands when the plan begins.
+
+    A sweep that the ledger describes knows what it knew then. Others know what the sweeps of the same ``study`` (an id)
+    knew, so that a study which is resumed decides as one that was never killed; and where there is none, every
+    configuration that the ledger holds with several seeds.
+    """
+    stored = ledger.sweeps()
+    known = {name: read_replicates(plain["evidence"]) for name, plain in stored.items() if "evidence" in plain}
+    ours = (name for name, plain in stored.items() if study is not None and plain.get("study_id") == study)
+    fresh = next((known[name] for name in ours if name in known), None)
+
+    def evidence(sweep: Sweep) -> Evidence:
+        nonlocal fresh
+        if sweep.id in known:
+            return Evidence(known[sweep.id])
+        if fresh is None:
+            records = (record for trial in ledger.ids() if (record := ledger.sound(trial)) is not None)
+            ended_well = ((record.spec, outcome_of(record).loss) for record in records)
+            fresh = in_reach(((spec, loss) for spec, loss in ended_well if loss is not None), corpus)
+        return Evidence(fresh)
+
+    return evidence
+
+
+def stored_evidence(plain: Mapping[str, Any], ledger: Ledger) -> Evidence:
+    """What the sweep of a ledger's entry knew of noise; a peer without a record is one that did not run."""
+    peers = plain.get("peers", ())
+    records = [ledger.get(trial) for trial in peers] if isinstance(peers, list) else []
+    specs = tuple(record.spec for record in records if record is not None)
+    return Evidence(read_replicates(plain.get("evidence", ())), specs)
+
+
+def replay(sweep: Sweep, ledger: Ledger, evidence: Evidence = ALONE) -> tuple[SweepState, dict[str, Outcome]]:
     """The sweep's state and outcomes as the ledger alone tells them; each trial is looked up once."""
     outcomes: dict[str, Outcome] = {}
     asked: set[str] = set()
     while True:
-        state = sweep.state(outcomes)
+        state = sweep.state(outcomes, evidence=evidence)
         fresh = [spec.id for spec in state.pending if spec.id not in asked]
         asked.update(fresh)
         found = {trial: outcome_of(record) for trial in fresh if (record := ledger.get(trial)) is not None}
         if not found:
-            return state, outcomes
+            return state, {spec.id: outcomes[spec.id] for spec in state.needed if spec.id in outcomes}
         outcomes |= found
 
 

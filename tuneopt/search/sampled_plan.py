@@ -24,7 +24,8 @@ from tuneopt.search.plan import Ended, Plan, PlanProgress
 from tuneopt.search.records import ended as record_end
 from tuneopt.search.records import recorded
 from tuneopt.search.sampled import SampledSearch
-from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, TrialSpec, Value
 
 if TYPE_CHECKING:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tuneopt.search.descent import Descent
+from tuneopt.search.evidence import ALONE, Evidence
 from tuneopt.search.outcome import Outcome
-from tuneopt.search.sweep import Sweep, SweepState
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
 
 DEPTH = 2
@@ -23,12 +25,16 @@ DEPTH = 2
 
 @dataclass(frozen=True)
 class Task:
-    """A sweep with its phase; ``quota`` is the number of trials it may take, those in ``counted`` not counted."""
+    """A sweep with its phase, and what it knows of noise besides its own runs.
+
+    ``quota`` is the number of trials it may take, those in ``counted`` not counted.
+    """
 
     sweep: Sweep
     phase: str = "sweep"
     quota: int | None = None
     counted: frozenset[str] = frozenset()
+    evidence: Evidence = ALONE
 
     @cached_property
     def id(self) -> str:
@@ -51,8 +57,8 @@ class Standing:
     """A task at one moment.
 
     ``pending`` holds what it waits for, in launch order; ``trials`` the ids of all that it has needed so far.
-    ``descended``: the search has ended and only reruns of the winner can be pending. ``finished``: nothing is left to
-    run, with or without a certificate, or the quota is spent.
+    ``descended``: the search has ended and only further seeds can be pending. ``finished``: nothing is left to run,
+    with or without a certificate, or the quota is spent.
     """
 
     task: Task
@@ -64,34 +70,32 @@ class Standing:
 
     @property
     def certified(self) -> bool:
-        """Whether the sweep holds a complete certificate."""
-        return self.state.descent.certificate.complete
+        """Whether the sweep holds its certificate, at the resolution that was asked for."""
+        return self.state.certificate.certified
 
 
 def stand(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str] = frozenset()) -> Standing:
     """How a task stands, given the outcomes of all trials by id; pure."""
     if task.quota is not None:
         return _rationed(task, task.quota, outcomes, gave_up)
-    sweep = task.sweep
-    state = sweep.state(outcomes, gave_up)
-    noise = (sweep.trial_id(sweep.space.start, seed) for seed in sweep.seeds)
-    descended = state.finished or (
-        not state.descent.pending and all(trial in outcomes or trial in gave_up for trial in noise)
-    )
+    state = task.sweep.state(outcomes, gave_up, task.evidence)
+    descended = state.finished or (not state.searched.pending and state.spread is not None)
     return Standing(task, state, state.pending, tuple(spec.id for spec in state.needed), descended, state.finished)
 
 
 def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> Standing:
     """As `stand`, for a task that may take ``quota`` trials, in the order in which it asks for them.
 
-    It sees the outcomes of no others, so that whatever else the ledger holds changes nothing. When they have ended,
-    those beyond them count as given up: what a part of a wave has shown is decided on.
+    It sees the outcomes of no others but its peers', so that whatever else the ledger holds changes nothing. When they
+    have ended, those beyond them count as given up: what a part of a wave has shown is decided on.
     """
     sweep = task.sweep
+    peers = tuple(spec.id for spec in task.evidence.peers)
     allowed: tuple[str, ...] = ()
     while True:
-        state = sweep.state({trial: outcomes[trial] for trial in allowed if trial in outcomes}, gave_up)
-        asked = [sweep.trial_id(config) for config in state.descent.asked]
+        seen = {trial: outcomes[trial] for trial in (*allowed, *peers) if trial in outcomes}
+        state = sweep.state(seen, gave_up, task.evidence)
+        asked = [sweep.trial_id(config) for config in state.searched.asked]
         beyond = [spec.id for spec in state.needed if spec.id not in set(asked)]
         fresh = [trial for trial in (*asked, *beyond) if trial not in task.counted]
         taken = set(fresh[:quota])
@@ -99,37 +103,44 @@ def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: 
         if now == allowed:
             break
         allowed = now
-    pending = tuple(spec for spec in state.pending if spec.id in set(allowed))
+    pending = tuple(spec for spec in state.pending if spec.id in {*allowed, *peers})
     spent = len(fresh) >= quota and not pending
     if spent and not state.finished:
-        state = _decided(sweep, {trial: outcomes[trial] for trial in allowed if trial in outcomes}, gave_up)
+        state = _decided(task, {trial: outcomes[trial] for trial in (*allowed, *peers) if trial in outcomes}, gave_up)
     return Standing(task, state, pending, allowed, state.finished or spent, state.finished or spent)
 
 
-def _decided(sweep: Sweep, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> SweepState:
+def _decided(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> SweepState:
     """Where a sweep ends that gets no further trial."""
     beyond = set(gave_up)
-    while not (state := sweep.state(outcomes, beyond)).finished:
+    while not (state := task.sweep.state(outcomes, beyond, task.evidence)).finished:
         beyond |= {spec.id for spec in state.pending}
     return state
 
 
 def lookahead(
-    sweep: Sweep, outcomes: Mapping[str, Outcome], gave_up: Collection[str] = frozenset()
+    sweep: Sweep,
+    outcomes: Mapping[str, Outcome],
+    gave_up: Collection[str] = frozenset(),
+    evidence: Evidence = ALONE,
 ) -> Iterator[TrialSpec]:
     """The trials of the coming waves in launch order, if what is pending ends as guessed; the current wave left out.
 
-    Nothing comes before the start has finished: until then there is no ground for a guess.
+    Nothing comes before the start has finished: until then there is no ground for a guess. Nor in the finish: where a
+    seed decides follows from losses, and a guessed loss says nothing of them.
     """
     imagined = dict(outcomes)
-    state = sweep.state(imagined, gave_up)
+    # Peers that are still out are left out: their noise changes no guess.
+    lost = {*gave_up, *(spec.id for spec in evidence.peers if spec.id not in outcomes)}
+    state = sweep.state(imagined, lost, evidence)
     for _ in range(DEPTH):
-        if state.finished or state.descent.incumbent_loss is None:
+        if state.finished or state.finishing or state.descent.incumbent_loss is None:
             return
         for spec in state.pending:
             imagined[spec.id] = Outcome("completed", _guess(state, spec), None)
-        state = sweep.state(imagined, gave_up)
-        yield from (spec for spec in state.pending if spec.id not in imagined)
+        state = sweep.state(imagined, lost, evidence)
+        if not state.finishing:
+            yield from (spec for spec in state.pending if spec.id not in imagined)
 
 
 def _guess(state: SweepState, spec: TrialSpec) -> float:

@@ -1,28 +1,42 @@
-"""One sweep: coordinate descent in one regime, from the first wave to a winner rerun with other seeds.
+"""One sweep: coordinate descent in one regime, from the first wave to a certificate that says what it can see.
 
-The first wave holds the start, the start again with other seeds, and the star around it. The spread of the start over
-its seeds sets the tolerance, so nothing is decided before those runs are in. When the descent ends, its incumbent is
-rerun with the same other seeds. All of it is a pure function of the sweep and of the outcomes of its trials
-(`Sweep.state`): nothing is kept between calls, so a killed sweep goes on from its records alone.
+The first wave holds the start, the start again with other seeds, and the star around it. How much those seeds spread,
+with all else that is known of noise (`tuneopt.search.evidence`), sets the tolerance, so nothing is decided before those
+runs are in. When the descent ends, its incumbent is rerun with the same other seeds, and further seeds follow where
+they decide (`tuneopt.search.finish`), until the certificate's resolution is the asked one. All of it is a pure function
+of the sweep, of what it knew of noise, and of the outcomes of its trials (`Sweep.state`): nothing is kept between
+calls, so a killed sweep goes on from its records alone.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneopt import checked
-from tuneopt.constants import DIFFERENCE_95, TOLERANCE
-from tuneopt.search.descent import POLICIES, Change, Descent, descend
+from tuneopt.constants import TOLERANCE
+from tuneopt.search.descent import BLIND, CERTIFIED, INCOMPLETE, POLICIES, Descent, descend, standing_at
+from tuneopt.search.evidence import ALONE, Evidence, replicates_of, spread_model
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.space import Config, LadderSpace
+from tuneopt.search.state import (
+    GivenUp,
+    LossByConfig,
+    SweepState,
+    best_of,
+    name_unproven,
+    progress_of,
+    still_owed,
+)
 from tuneopt.spec import Evaluation, InputError, Regime, Scale, TrialSpec, identity, nearest
 
-__all__ = ["MICRO_BATCH_TOKENS", "Best", "Outcome", "Sweep", "SweepProgress", "SweepState", "micro_batch"]
+if TYPE_CHECKING:
+    from tuneopt.search.finish import Asked, Finish
+    from tuneopt.search.noise import Spread
+
+T = TypeVar("T")
 
 LARGEST_REPLICATES = 1000
 """Seeds that a start and a winner may run with."""
@@ -33,66 +47,8 @@ LARGEST_SEED = 2**62
 MICRO_BATCH_TOKENS: Mapping[str, int] = {"nano": 2048, "paper": 4096}
 """Tokens of one forward pass: 16 nano sequences keep a core busy, one paper sequence fits with a 1.2b model."""
 
-TYPICAL_MOVES = 1
-"""Moves that a sweep usually makes; only the estimate of the remaining trials rests on it."""
-
-TYPICAL_STARS = 1.8
-"""Stars that a sweep usually pays for, in trials, the last one included; for that estimate too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The incumbent with its losses in nats per token.
-
-    ``select_loss`` is the sweep's own seed's, on which it was chosen. ``report_loss`` is the mean over the ``seeds``
-    that completed, on the report split; ``report_error`` its standard error, None below two seeds.
-    """
-
-    spec: TrialSpec
-    trial: str
-    select_loss: float
-    report_loss: float | None
-    report_error: float | None
-    seeds: int
-
-
-@dataclass(frozen=True, slots=True)
-class SweepProgress:
-    """Figures for a live display.
-
-    ``needed`` counts the trials that the sweep is known to need so far, of which ``done`` ended, ``diverged`` and
-    ``unproven`` among them, and ``missing`` were given up. ``remaining`` estimates the trials still to come, those
-    pending included. ``best_loss`` is the lowest select loss yet, in nats per token.
-    """
-
-    waves: int
-    needed: int
-    done: int
-    diverged: int
-    unproven: int
-    missing: int
-    remaining: int
-    best_loss: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SweepState:
-    """A sweep at one moment.
-
-    ``pending`` holds the unfinished trials of the current wave in launch order: the start first, then those of most
-    steps, which take longest. ``needed`` holds all trials the sweep has asked for, in that order too. ``sigma`` is the
-    seed noise of the start in nats, None below two completed seeds. ``finished`` says that nothing is left to run,
-    with or without a certificate.
-    """
-
-    pending: tuple[TrialSpec, ...]
-    needed: tuple[TrialSpec, ...]
-    sigma: float | None
-    tolerance: float
-    descent: Descent
-    finished: bool
-    best: Best | None
-    progress: SweepProgress
+REMEMBERED = 512
+"""Figures of noise and of finishes that a sweep remembers between calls; each is small."""
 
 
 def micro_batch(batch: int, scale: Scale) -> int:
@@ -106,9 +62,10 @@ class Sweep:
     """Everything a sweep depends on. Two equal sweeps have one `id` and ask for the same trials.
 
     The start and the winner run with ``replicates`` seeds (``seed``, ``seed`` + 1, and so on). ``tolerance_floor`` is
-    in nats per token; measured noise can raise the tolerance above it, nothing lowers it. ``precision``, ``compile``
-    and ``evaluation`` go into every trial as they are. Raises `InputError` for settings out of range, and for a start
-    that cannot run in the regime.
+    in nats per token; noise can raise the tolerance above it, nothing lowers it. ``resolution`` is what the certificate
+    is to see, in nats; None asks for what the scale usually affords (`question`). ``precision``, ``compile`` and
+    ``evaluation`` go into every trial as they are. Raises `InputError` for settings out of range, and for a start that
+    cannot run in the regime.
     """
 
     space: LadderSpace
@@ -120,9 +77,11 @@ class Sweep:
     compile: bool = False
     evaluation: Evaluation = field(default_factory=Evaluation)
     tolerance_floor: float = TOLERANCE
+    resolution: float | None = None
     _trials: dict[tuple[Config, int], tuple[str, TrialSpec]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _remembered: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -134,6 +93,8 @@ class Sweep:
             raise InputError(
                 f"tolerance_floor must be 0 nats or more, not {checked.shown(self.tolerance_floor)}; try {TOLERANCE}"
             )
+        if self.resolution is not None and not (checked.is_number(self.resolution) and self.resolution > 0):
+            raise InputError(f"a resolution must be more than 0 nats, not {checked.shown(self.resolution)}; try 0.03")
         if self.space.ladder != self.regime.scale.ladder:
             raise InputError(f"{self.regime.scale.name} is not on the ladder {self.space.ladder!r} of this space")
         fault = self._fault(self.space.start)
@@ -144,6 +105,15 @@ class Sweep:
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the sweep; its corpus counts by content, as in a trial's id."""
         return identity(self.to_dict())
+
+    @property
+    def question(self) -> float:
+        """The resolution that is asked for, in nats."""
+        if self.resolution is not None:
+            return float(self.resolution)
+        from tuneopt.search.belief import default_resolution
+
+        return default_resolution(self.regime.scale.parameters)
 
     @property
     def seeds(self) -> range:
@@ -190,51 +160,168 @@ class Sweep:
             return ""
         return f"warmup of {warmup:g} steps does not end within the {steps} steps of the run; choose a smaller one"
 
-    def state(self, outcomes: Mapping[str, Outcome], gave_up: Collection[str] = frozenset()) -> SweepState:
+    def state(
+        self,
+        outcomes: Mapping[str, Outcome],
+        gave_up: Collection[str] = frozenset(),
+        evidence: Evidence = ALONE,
+    ) -> SweepState:
         """Where the sweep stands, given the outcomes by trial id; pure, and independent of their number and order.
 
         ``gave_up`` names trials that will never finish: the sweep goes on without them, its certificate incomplete
-        where the star lacks one.
+        where the star lacks one. ``evidence`` is what else is known of noise, the same at every call.
         """
         start = self.space.start
-        replicas = [self.trial_id(start, seed) for seed in self.seeds]
+        replicas = [self.spec(start, seed) for seed in self.seeds]
         # The tolerance decides every move. So nothing is decided on a noise that a late replicate would still change.
-        measured = all(trial in outcomes or trial in gave_up for trial in replicas)
-        losses = [loss for trial in replicas if trial in outcomes and (loss := outcomes[trial].loss) is not None]
-        sigma = statistics.stdev(losses) if measured and len(losses) > 1 else None
-        tolerance = max(self.tolerance_floor, DIFFERENCE_95 * (sigma or 0.0))
-        descent = descend(
+        late = [spec for spec in (*replicas, *evidence.peers) if spec.id not in outcomes and spec.id not in gave_up]
+        spread, tolerance = None, self.tolerance_floor
+        if not late:
+            spread, tolerance = self._noise(replicas, outcomes, evidence)
+        searched = descend(
             self.space,
-            _LossByConfig(self, outcomes),
+            LossByConfig(self.trial_id, outcomes),
             tolerance,
             self.policy,
             feasible=self.feasible,
-            missing=_GivenUp(self, gave_up),
-            decide=measured,
+            missing=GivenUp(self.trial_id, gave_up),
+            decide=not late,
         )
-        # Names for people only: the descent has decided, and to it both kinds of trial cannot win.
-        descent = replace(descent, star=tuple(_name_unproven(self, change, outcomes) for change in descent.star))
+        descended = not late and not searched.pending
         needed = dict.fromkeys((start, seed) for seed in self.seeds)
-        needed |= dict.fromkeys((config, self.seed) for config in descent.asked)
-        descended = measured and not descent.pending
+        needed |= dict.fromkeys((config, self.seed) for config in searched.asked)
         # The winner is rerun with fresh seeds: its own loss is the lowest of many and therefore lucky.
-        if descended and descent.incumbent_loss is not None:
-            needed |= dict.fromkeys((descent.incumbent, seed) for seed in self.seeds)
+        if descended and searched.incumbent_loss is not None:
+            needed |= dict.fromkeys((searched.incumbent, seed) for seed in self.seeds)
         trials = [self._trial(config, seed) for config, seed in needed]
         # The start first, so that its divergence shows early; then the longest, so that no straggler ends a wave.
-        ordered = trials[:1] + sorted(trials[1:], key=lambda trial: -trial[1].steps)
-        pending = tuple(spec for trial, spec in ordered if trial not in outcomes and trial not in gave_up)
-        names = [trial for trial, _ in ordered]
+        ordered = [*trials[:1], *sorted(trials[1:], key=lambda trial: -trial[1].steps)]
+        descent, finishing = searched, False
+        if descended and searched.incumbent_loss is not None and all(
+            trial in outcomes or trial in gave_up for trial, _ in ordered
+        ):  # fmt: skip
+            finish = self._finish(searched, needed, outcomes, gave_up, evidence)
+            descent = self._finished(searched, finish, gave_up)
+            extra = [self._trial(*each) for each in finish.asked if each not in needed]
+            ordered += sorted(extra, key=lambda trial: -trial[1].steps)
+            spread, finishing = finish.spread, True
+        # Names for people only: the descent has decided, and to it both kinds of trial cannot win.
+        descent = replace(
+            descent, star=tuple(name_unproven(self.trial_id, change, outcomes) for change in descent.star)
+        )
+        pending = [spec for trial, spec in ordered if trial not in outcomes and trial not in gave_up]
+        own = {trial for trial, _ in ordered}
         return SweepState(
-            pending=pending,
+            pending=(*pending, *(spec for spec in late if spec.id not in own)),
             needed=tuple(spec for _, spec in ordered),
-            sigma=sigma,
+            spread=spread,
             tolerance=tolerance,
             descent=descent,
+            searched=searched,
             finished=descended and not pending,
-            best=_best(self, descent, outcomes),
-            progress=_progress(self, descent, names, len(pending), descended, outcomes, gave_up),
+            finishing=finishing,
+            best=best_of(self.spec(descent.incumbent), [spec for _, spec in ordered], outcomes),
+            progress=progress_of(
+                descent.waves + (descended and bool(searched.path) and self.replicates > 1),
+                [trial for trial, _ in ordered],
+                len(pending) + (0 if descended else still_owed(searched, self.replicates)),
+                outcomes,
+                gave_up,
+            ),
         )
+
+    def _noise(
+        self, specs: Sequence[TrialSpec], outcomes: Mapping[str, Outcome], evidence: Evidence
+    ) -> tuple[Spread, float]:
+        """The noise of this sweep's regime by ``specs`` and all evidence, and the tolerance that follows.
+
+        One tolerance holds for all optimizers of the regime that are known: the largest of their bars.
+        """
+        from tuneopt.search.noise import NoiseRegime
+
+        own = replicates_of(specs, outcomes)
+        others = (*evidence.replicates, *replicates_of(evidence.peers, outcomes))
+
+        def work() -> tuple[Spread, float]:
+            model = spread_model(own, others)
+            regime = NoiseRegime(float(self.regime.scale.parameters), float(self.regime.ratio))
+            names = {cell.optimizer for cell in model.measured if cell.regime == regime} | {self.space.optimizer}
+            bar = model.tolerance(regime, sorted(names), self.tolerance_floor)
+            return model.spread(self.space.optimizer, regime), bar
+
+        return self._remember(("noise", tuple(own), others), work)
+
+    def _finish(
+        self,
+        searched: Descent,
+        needed: Collection[tuple[Config, int]],
+        outcomes: Mapping[str, Outcome],
+        gave_up: Collection[str],
+        evidence: Evidence,
+    ) -> Finish:
+        """Where the finish stands, after a search whose trials have all ended."""
+        from tuneopt.search.belief import MOST_NEEDED
+        from tuneopt.search.finish import Finishing
+
+        runs: dict[Config, dict[int, float | None]] = {}
+        for config, seed in (*((config, self.seed) for config in searched.asked), *needed):
+            if (outcome := outcomes.get(self.trial_id(config, seed))) is not None:
+                runs.setdefault(config, {})[seed] = outcome.loss
+
+        def spread(held: Mapping[Config, Mapping[int, float | None]]) -> Spread:
+            several = [self.spec(config, seed) for config, seeds in held.items() if len(seeds) > 1 for seed in seeds]
+            return self._noise(several, outcomes, evidence)[0]
+
+        def lost(asked: Asked) -> bool:
+            return bool(gave_up) and self.trial_id(*asked) in gave_up
+
+        return Finishing(
+            space=self.space,
+            runs=runs,
+            outcome=lambda asked: outcomes.get(self.trial_id(*asked)),
+            gave_up=lost,
+            spread=spread,
+            seeds=self.seeds,
+            resolution=self.question,
+            # Where nobody said how fine, the finish takes no more runs than the search took.
+            most=len(searched.asked) if self.resolution is None else MOST_NEEDED,
+            stars=self.policy != "model",
+            feasible=self.feasible,
+            missing=GivenUp(self.trial_id, gave_up),
+            remember=lambda key, work: self._remember((key, tuple(sorted(gave_up))), work),
+        ).run(searched.incumbent)
+
+    def _finished(self, searched: Descent, finish: Finish, gave_up: Collection[str]) -> Descent:
+        """The descent with what the finish made of it: another incumbent perhaps, and a certificate that says R."""
+        descent, missing = searched, GivenUp(self.trial_id, gave_up)
+        for config in finish.path:
+            descent = standing_at(descent, config, self.space, finish.means, feasible=self.feasible, missing=missing)
+        found, claims = finish.resolution, descent.certificate
+        covered = claims.complete or (self.policy == "model" and not claims.missing and not descent.extendable)
+        state = BLIND if covered else INCOMPLETE
+        if covered and not finish.pending and found.nats <= self.question and not found.blind:
+            state = CERTIFIED
+        return replace(
+            descent,
+            waves=searched.waves + finish.waves,
+            certificate=replace(
+                claims,
+                resolution=found.nats,
+                confidence=found.confidence,
+                asked=self.question,
+                seeds_needed=finish.needed,
+                state=state,
+            ),
+        )
+
+    def _remember(self, key: object, work: Callable[[], T]) -> T:
+        """The result of ``work``, which follows from ``key``; forgetting it changes nothing but the time it takes."""
+        if key not in self._remembered:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = work()
+        found: T = self._remembered[key]
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse. The `id` hashes it, so no field may change its form."""
@@ -248,6 +335,8 @@ class Sweep:
             "compile": self.compile,
             "evaluation": asdict(self.evaluation),
             "tolerance_floor": self.tolerance_floor,
+            # A key that is not there leaves the ids of sweeps as they were before it was.
+            **({} if self.resolution is None else {"resolution": self.resolution}),
         }
 
     @classmethod
@@ -263,79 +352,3 @@ class Sweep:
             )
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"not a sweep: {error}") from None
-
-
-class _LossByConfig:
-    """The outcomes of the sweep's own seed as `descend` reads them."""
-
-    def __init__(self, sweep: Sweep, outcomes: Mapping[str, Outcome]) -> None:
-        self._sweep, self._outcomes = sweep, outcomes
-
-    def __contains__(self, config: object, /) -> bool:
-        return self._sweep.trial_id(config) in self._outcomes  # type: ignore[arg-type]
-
-    def get(self, config: Config, /) -> float | None:
-        outcome = self._outcomes.get(self._sweep.trial_id(config))
-        return outcome.loss if outcome else None
-
-
-class _GivenUp:
-    """The configurations whose trial was given up; most sweeps have none, and then no id is computed."""
-
-    def __init__(self, sweep: Sweep, gave_up: Collection[str]) -> None:
-        self._sweep, self._gave_up = sweep, gave_up
-
-    def __contains__(self, config: object, /) -> bool:
-        return bool(self._gave_up) and self._sweep.trial_id(config) in self._gave_up  # type: ignore[arg-type]
-
-
-def _name_unproven(sweep: Sweep, change: Change, outcomes: Mapping[str, Outcome]) -> Change:
-    """To the descent an unproven trial is one that cannot win, as a diverged one; people are told which it was."""
-    if change.status == "diverged" and outcomes[sweep.trial_id(change.config)].status != "diverged":
-        return replace(change, status="unproven")
-    return change
-
-
-def _best(sweep: Sweep, descent: Descent, outcomes: Mapping[str, Outcome]) -> Best | None:
-    if descent.incumbent_loss is None:
-        return None
-    runs = [outcomes.get(sweep.trial_id(descent.incumbent, seed)) for seed in sweep.seeds]
-    losses = [run.reported for run in runs if run and run.reported is not None]
-    return Best(
-        spec=sweep.spec(descent.incumbent),
-        trial=sweep.trial_id(descent.incumbent),
-        select_loss=descent.incumbent_loss,
-        report_loss=statistics.fmean(losses) if losses else None,
-        report_error=statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 1 else None,
-        seeds=len(losses),
-    )
-
-
-def _progress(
-    sweep: Sweep,
-    descent: Descent,
-    trials: list[str],
-    pending: int,
-    descended: bool,
-    outcomes: Mapping[str, Outcome],
-    gave_up: Collection[str],
-) -> SweepProgress:
-    ended = [outcomes[trial] for trial in trials if trial in outcomes]
-    losses = [outcome.loss for outcome in ended if outcome.loss is not None]
-    confirmed = descended or not descent.path
-    moves = 0 if descended else max(0, TYPICAL_MOVES - len(descent.path))
-    star, asked = len(descent.star) + 1, len(descent.asked)
-    # What the star around the incumbent still lacks is owed in any case: the certificate needs all of it.
-    owed = 0 if descended else len({change.config for change in descent.star} - set(descent.asked))
-    stars = max(owed, round(TYPICAL_STARS * star) - asked if moves else 0)
-    reruns = 0 if confirmed and not moves else sweep.replicates - 1
-    return SweepProgress(
-        waves=descent.waves + (descended and bool(descent.path) and sweep.replicates > 1),
-        needed=len(trials),
-        done=len(ended),
-        diverged=sum(outcome.status == "diverged" for outcome in ended),
-        unproven=sum(outcome.status == "unproven" for outcome in ended),
-        missing=sum(trial in gave_up and trial not in outcomes for trial in trials),
-        remaining=pending + stars + reruns,
-        best_loss=min(losses, default=None),
-    )

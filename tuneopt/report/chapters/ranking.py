@@ -15,8 +15,9 @@ from tuneopt.report.figures.against import against_ratio_info, draw_against_rati
 from tuneopt.report.figures.losses import draw_losses, losses_info
 from tuneopt.report.figures.speedups import TOGETHER, interval_text
 from tuneopt.report.palette import position
-from tuneopt.report.study import StudyView
+from tuneopt.report.study import StudyView, SweepView
 from tuneopt.report.text import NONE, change_text, loss_text, plural
+from tuneopt.report.verdict import certificate_state
 
 TITLE = "How sure: rankings and tie groups"
 
@@ -118,9 +119,14 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
             )  # fmt: skip
             if study is not None:
                 view = winner_of(study, comparison, ranking.regime, optimizer)
-                complete = view is not None and view.state.descent.certificate.complete and view.state.finished
-                row = (*row, "complete" if complete else "none")
+                row = (*row, "none" if view is None else _certificate(view))
             rows.append(row)
     heads = ("regime", "optimizer", "report loss (nats)", "behind the best", "tie group", f"speedup over {baseline}",
              "seeds", *(["certificate"] if study is not None else []))  # fmt: skip
     return Table("Results", heads, tuple(rows), frozenset({2, 3, 4, 5, 6}))
+
+
+def _certificate(view: SweepView) -> str:
+    """The state of a sweep's certificate with its resolution; a green word without it says nothing."""
+    resolution = view.state.certificate.resolution
+    return certificate_state(view) + ("" if resolution is None else f" at {resolution:.4f} nats")

@@ -34,8 +34,8 @@ class SensitivityInfo(Info):
     """Claim: which coordinates of one sweep need careful tuning.
 
     ``coordinates`` hold the losses (nats per token, select split) over the near grid, one value to each side of the
-    best, the widest range first. ``tolerance`` is the sweep's: a range within it is drawn grey, for tuning that
-    coordinate more finely gains nothing that counts.
+    best, the widest range first. ``tolerance`` is the sweep's: a range within it is drawn grey, for noise leaves open
+    whether that coordinate matters.
     """
 
     optimizer: str
@@ -49,7 +49,7 @@ class SensitivityInfo(Info):
     def _reading(self) -> str:
         return (
             "Each bar spans the losses when one coordinate moves a single grid step from its best value, so a long bar "
-            "needs careful tuning, and a bar inside the shaded tolerance can be left alone."
+            "needs careful tuning. Of a bar inside the shaded tolerance noise leaves open whether it matters."
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:

@@ -71,7 +71,7 @@ class StarInfo(Info):
         return (
             "Each row changes one value of the best configuration and nothing else; points to the right are worse, "
             "arrows lie beyond the scale, and inside the shaded band "
-            f"(\u00b1{self.tolerance:.4f} nats, the tolerance) a change makes no difference that counts."
+            f"(\u00b1{self.tolerance:.4f} nats, the tolerance) a single run cannot be told from the best."
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:

@@ -16,11 +16,12 @@ from typing import Any
 
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
+from tuneopt.search.state import TYPICAL_MOVES
 from tuneopt.search.study.comparison import planned
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import Devices, Study
-from tuneopt.search.sweep import TYPICAL_MOVES, micro_batch
+from tuneopt.search.sweep import micro_batch
 from tuneopt.spec import Regime, Scale
 
 USUALLY_SENSITIVE = ("learning_rate", "weight_decay")

@@ -27,6 +27,9 @@ MATCH = "match"
 STARTS = 40
 """Further starts before a space that holds nothing new is left with fewer trials."""
 
+ANY = 1000.0
+"""A resolution in nats that every star has."""
+
 DRAWS = 20
 """Attempts to draw a start that can run."""
 
@@ -103,8 +106,11 @@ def _sweep(study: Study, core: Standing, number: int) -> Sweep | None:
     space = plane.restart(dict(descent.incumbent))
     if not space.varied:
         return None
-    # One seed, at the noise that the core sweep measured: replicates of another start would only measure it again.
-    once = replace(sweep, replicates=1, tolerance_floor=max(sweep.tolerance_floor, core.state.tolerance))
+    # One seed, at the noise that the core sweep measured: replicates of another start would only measure it again. And
+    # no further seeds for a certificate: what is evened out is the number of configurations that were looked at.
+    once = replace(
+        sweep, replicates=1, tolerance_floor=max(sweep.tolerance_floor, core.state.tolerance), resolution=ANY
+    )
     if number == 0:
         return replace(once, space=replace(space, axes=tuple(map(finer, space.axes))))
     draw = random.Random(f"{core.task.id}/{number}")

@@ -9,10 +9,12 @@ Everything follows from the study and from how its sweeps stand; an instance onl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
 from tuneopt.search.descent import Descent
+from tuneopt.search.evidence import ALONE, Evidence
 from tuneopt.search.prediction import Forecast, forecast, star_regime
 from tuneopt.search.queue import Reserve
 from tuneopt.search.space import LadderSpace
@@ -21,6 +23,7 @@ from tuneopt.search.study.comparison import after, comparing
 from tuneopt.search.study.matching import matching
 from tuneopt.search.study.sensitive import PhaseFindings, Verdict, verdicts
 from tuneopt.search.study.study import PHASES, Study, closeness
+from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, Regime, TrialSpec, Value
 
 T = TypeVar("T")
@@ -42,6 +45,7 @@ class StudyPlan:
     """Which sweeps a study has, on a corpus; see `tuneopt.search.queue.Agenda`.
 
     ``compile`` goes into every trial. ``seconds`` estimates a trial of a regime, on any scale: only ratios count.
+    ``evidence`` says what was known of noise when the study began (`tuneopt.search.records.kept_evidence`).
     """
 
     def __init__(
@@ -50,8 +54,9 @@ class StudyPlan:
         corpus: CorpusId,
         compile: bool = False,
         seconds: Callable[[Regime], float] = lambda regime: float(regime.flops),
+        evidence: Callable[[Sweep], Evidence] = lambda sweep: ALONE,
     ) -> None:
-        self.study, self.corpus, self.compile, self.seconds = study, corpus, compile, seconds
+        self.study, self.corpus, self.compile, self.seconds, self.evidence = study, corpus, compile, seconds, evidence
         self._remembered: dict[tuple[str, str], tuple[tuple[object, ...], object]] = {}
 
     @cached_property
@@ -70,13 +75,38 @@ class StudyPlan:
     def tasks(self, standings: Standings) -> Sequence[Task]:
         """Every sweep whose place in the study is settled, phase by phase, and what evens out the budgets."""
         if self.study.comparison is not None:
-            return list(comparing(self.study, self.corpus, self.compile, standings, self.remember))
+            tasks = comparing(self.study, self.corpus, self.compile, standings, self.remember)
+            return [self._knowing(task) for task in tasks]
         # Phase by phase, so that a trial which several sweeps share counts for the earliest phase that needs it.
         names = self.study.optimizers
         found = [task for name in names for task in self._attempts(name, "I", standings)]
         found += [task for name in names for task in self._attempts(name, "II", standings)]
         found += [task for name in names for task in self._third(name, standings)]
-        return [*found, *matching(self.study, found, standings, self.remember)] if self.study.match_budget else found
+        if self.study.match_budget:
+            found += matching(self.study, found, standings, self.remember)
+        return [self._knowing(task) for task in found]
+
+    def _knowing(self, task: Task) -> Task:
+        """The task with what it knows of noise, the starts of Phase I among it.
+
+        In Phase I those of its own regime, so that one tolerance holds for all optimizers there; later all of them,
+        which have long ended. The tunings of a comparison have one seed each: nobody could learn from another.
+        """
+
+        def work() -> Task:
+            sweep = task.sweep
+            starts = (
+                spec
+                for other in (each.sweep for tasks in self.first.values() for each in tasks)
+                if self.study.comparison is None
+                if task.phase != "I" or other.regime == sweep.regime
+                for spec in (other.spec(other.space.start, seed) for seed in other.seeds)
+            )
+            own = {sweep.trial_id(sweep.space.start, seed) for seed in sweep.seeds}
+            peers = tuple(spec for spec in starts if spec.id not in own)
+            return replace(task, evidence=Evidence(self.evidence(sweep).replicates, peers))
+
+        return self.remember("knowing", task.id, (task,), work)
 
     def urgency(self, standing: Standing) -> float:
         """The seconds of the waves that this task probably still needs, and of those of the phases that wait on it."""
@@ -191,7 +221,7 @@ class StudyPlan:
             found = []
             for regime in self.regimes("II"):
                 nearest = min(winners, key=lambda each: closeness(each.task.sweep.regime, regime))
-                found.append(self._runnable(plane.restart(dict(nearest.state.descent.incumbent)), regime, "II"))
+                found.append(self._runnable(plane.restart(dict(nearest.state.searched.incumbent)), regime, "II"))
             return tuple(found)
 
         return self.remember("second", optimizer, _descents(ended), tasks)
@@ -236,7 +266,7 @@ class StudyPlan:
         def work() -> Mapping[Regime, Forecast]:
             space = self.study.spaces[optimizer].pin(finding.shared)
             tuned = [
-                star_regime(float(regime.scale.parameters), regime.ratio, standing.state.descent)
+                star_regime(float(regime.scale.parameters), regime.ratio, standing.state.searched)
                 for standing in (*first, *second)
                 if _won(standing)
                 for regime in (standing.task.sweep.regime,)
@@ -258,12 +288,12 @@ def _other_starts(stuck: Standing, sources: Sequence[Standing]) -> Iterator[dict
         for value in sorted(lower, key=float, reverse=True)[:LOWER_RATES]:
             yield {**values, "learning_rate": value}
     for source in sorted(sources, key=lambda each: closeness(each.task.sweep.regime, sweep.regime)):
-        yield dict(source.state.descent.incumbent)
+        yield dict(source.state.searched.incumbent)
 
 
 def _won(standing: Standing) -> bool:
     """Whether a sweep has an incumbent with a loss; without one its start and whole star diverged."""
-    return standing.state.descent.incumbent_loss is not None
+    return standing.state.searched.incumbent_loss is not None
 
 
 def _descended(tasks: Iterable[Task], standings: Standings) -> tuple[Standing, ...]:
@@ -274,8 +304,8 @@ def _descended(tasks: Iterable[Task], standings: Standings) -> tuple[Standing, .
 
 def _descents(standings: Iterable[Standing]) -> tuple[Descent, ...]:
     """What later phases rest on; reruns of a winner leave it as it is."""
-    return tuple(standing.state.descent for standing in standings)
+    return tuple(standing.state.searched for standing in standings)
 
 
 def _waves_left(standing: Standing) -> int:
-    return max(LAST_WAVES, TYPICAL_WAVES - standing.state.descent.waves)
+    return max(LAST_WAVES, TYPICAL_WAVES - standing.state.searched.waves)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.search.space import LadderSpace
-from tuneopt.search.sweep import SweepState
+from tuneopt.search.state import SweepState
 from tuneopt.spec import Regime, Value
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
     whose tolerance is larger, the tolerance counts, because differences below it are noise. A sweep without a finished
     incumbent says nothing and is left out.
     """
-    finished = [state for state in states if state.descent.incumbent_loss is not None]
+    finished = [state for state in states if state.searched.incumbent_loss is not None]
     bars = [max(threshold, state.tolerance) for state in finished]
     found = []
     for axis in space.varied:
@@ -99,7 +99,7 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
 
 def _line(space: LadderSpace, name: str, state: SweepState) -> dict[Value, float]:
     """The finished values of one coordinate around the incumbent, in nats above the lowest of them."""
-    descent = state.descent
+    descent = state.searched
     assert descent.incumbent_loss is not None, "only sweeps with an incumbent are asked"
     losses = {space.value(descent.incumbent, name): descent.incumbent_loss}
     for change in descent.star:

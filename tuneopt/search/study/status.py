@@ -15,13 +15,13 @@ import numpy as np
 
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.standing import Standing
+from tuneopt.search.state import Best
 from tuneopt.search.study.comparison import BASELINE, SEEDS
 from tuneopt.search.study.cost import Expected, expected, limits_dict
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import Standings, StudyPlan
 from tuneopt.search.study.spent import spent
 from tuneopt.search.study.study import PHASES
-from tuneopt.search.sweep import Best
 from tuneopt.spec import Regime
 
 ORDER = (*PHASES, SEEDS, BASELINE, MATCH)
@@ -68,26 +68,23 @@ class RegimeResult:
 
     @property
     def certified(self) -> bool:
-        """Whether its certificate is complete."""
+        """Whether its certificate holds at the asked resolution."""
         return self.standing.certified
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        best, certificate = self.best, self.standing.state.descent.certificate
+        best, certificate = self.best, self.standing.state.certificate
         return {
             "optimizer": self.optimizer,
             "phase": self.phase,
             "scale": self.regime.scale.name,
             "ratio": self.regime.ratio,
             "sweep": self.standing.task.id,
-            "certificate": {
-                "complete": certificate.complete,
-                "tolerance": certificate.tolerance,
-                "edges": list(certificate.edges),
-            },
+            "certificate": certificate.to_dict(),
             "best": {
                 "config": best.spec.config if best else None,
                 "select_loss": best.select_loss if best else None,
+                "select_mean": best.select_mean if best else None,
                 "report_loss": best.report_loss if best else None,
                 "trial": best.trial if best else None,
                 "seeds": best.seeds if best else 0,

@@ -1,0 +1,207 @@
+"""The finish of a sweep: further seeds where they decide, until the certificate sees as far as it was asked to.
+
+When the search has ended, its incumbent is the best of many noisy runs. Wave by wave, further seeds go to the incumbent
+and to the changes around it that may still be better by more than the asked resolution, each run to where it brings the
+resolution down most (`tuneopt.search.belief`). So does the combination that the model of all trials holds best. What
+turns out better by a good part of the asked resolution becomes the incumbent, once it has run with every seed of the
+sweep; where the search completes stars, the one around it is then completed too.
+
+Like the search, it is replayed from its beginning over finished trials: a wave is decided on the waves before it alone,
+so that neither the order of ends nor a kill changes what is asked next. Losses are nats per token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tuneopt.constants import DIFFERENCE_95
+from tuneopt.search.belief import Belief, Resolution, Runs
+from tuneopt.search.noise import Spread
+from tuneopt.search.outcome import Outcome
+from tuneopt.search.space import Config, LadderSpace
+
+Asked = tuple[Config, int]
+"""A run: a configuration and a seed."""
+
+WAVE = 8
+"""Runs of one wave: with fewer many slots idle, with more the last of them are spent on what the first have settled."""
+
+MOVE = 0.25
+"""Parts of the asked resolution that a configuration must be expected to gain to become the incumbent. Below that it
+would change nothing that the certificate says, and cost another star."""
+
+MOST_MOVES = 3
+"""Moves of one finish: every one may cost a star."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Where the finish stands.
+
+    ``asked`` holds every run that it has needed so far, ``pending`` those of them that have not ended: none at the end.
+    ``path`` holds the incumbents that it moved to. ``spread`` is the noise by all runs, and ``needed`` about how many
+    further ones would bring the ``resolution`` down to the asked one.
+    """
+
+    incumbent: Config
+    asked: tuple[Asked, ...]
+    pending: tuple[Asked, ...]
+    path: tuple[Config, ...]
+    waves: int
+    spread: Spread
+    resolution: Resolution
+    needed: int | None
+    means: Mapping[Config, float | None]
+    """Losses of the search's and the finish's configurations over all seeds that they ran with."""
+
+
+class Look(NamedTuple):
+    """What one wave is decided on: who leads enough to take over, where to run next, and what is known so far."""
+
+    leader: Config | None
+    next: tuple[Config, ...]
+    resolution: Resolution
+    spread: Spread
+
+
+@dataclass
+class Finishing:
+    """One replay of a finish.
+
+    ``runs`` are the search's trials by configuration and seed, in the order in which it asked for them; a loss is None
+    where it cannot be compared. ``outcome`` looks a run up, ``gave_up`` says that it never will end. ``spread`` gives
+    the noise by all runs; ``seeds`` are those that an incumbent runs with, the search's own first. ``most`` runs are
+    spent to reach ``resolution``. ``stars`` says that stars are completed; ``missing`` names what the search gave up.
+    """
+
+    space: LadderSpace
+    runs: dict[Config, dict[int, float | None]]
+    outcome: Callable[[Asked], Outcome | None]
+    gave_up: Callable[[Asked], bool]
+    spread: Callable[[Runs], Spread]
+    seeds: Sequence[int]
+    resolution: float
+    most: int
+    stars: bool
+    feasible: Callable[[Config], bool]
+    missing: Container[Config]
+    remember: Callable[[object, Callable[[], Any]], Any] = lambda key, work: work()
+
+    def run(self, incumbent: Config) -> Finish:
+        """Replay from ``incumbent``, where the search ended, up to the first wave that is not settled, or the end."""
+        asked: dict[Asked, None] = {}
+        path: list[Config] = []
+        pending: tuple[Asked, ...] = ()
+        waves = spent = 0
+        while True:
+            look = self._look(incumbent, [incumbent, *path], min(WAVE, self.most - spent))
+            wave: list[Asked] = []
+            if look.leader is not None:
+                had = self._had(look.leader, asked)
+                wave = [(look.leader, seed) for seed in self.seeds if seed not in had]
+                if not wave:
+                    incumbent = look.leader
+                    path.append(incumbent)
+                    star = self.space.star(incumbent) if self.stars else ()
+                    configs = [config for _, _, config in star if self.feasible(config) and config not in self.runs]
+                    wave = [(config, self.seeds[0]) for config in configs if config not in self.missing]
+                    if not wave:
+                        continue
+            elif look.next:
+                wave = self._with_seeds(look.next, asked)
+                spent += len(wave)
+            if not wave:
+                break
+            asked.update(dict.fromkeys(wave))
+            waves += 1
+            found = {one: self.outcome(one) for one in wave}
+            pending = tuple(one for one, outcome in found.items() if outcome is None and not self.gave_up(one))
+            if pending or not any(found.values()):  # where nothing comes back, nothing is learned by asking on
+                break
+            for (config, seed), outcome in found.items():
+                if outcome is not None:
+                    self.runs.setdefault(config, {})[seed] = outcome.loss
+        return Finish(
+            incumbent=incumbent,
+            asked=tuple(asked),
+            pending=pending,
+            path=tuple(path),
+            waves=waves,
+            spread=look.spread,
+            resolution=look.resolution,
+            needed=self.remember(
+                ("needed", *self._key(incumbent)), lambda: self._belief(incumbent).needed(self.resolution)
+            ),
+            means={config: _mean(seeds.values()) for config, seeds in self.runs.items()},
+        )
+
+    def _look(self, incumbent: Config, left: Sequence[Config], count: int) -> Look:
+        """What the runs so far say of ``incumbent``, and where the next ``count`` should go."""
+
+        def work() -> Look:
+            belief = self._belief(incumbent)
+            leader = self._leader(belief, left) if len(left) <= MOST_MOVES else None
+            further = belief.bound > self.resolution and count > 0 and leader is None
+            return Look(leader, tuple(belief.allocate(count)) if further else (), belief.resolution, belief.spread)
+
+        found: Look = self.remember((*self._key(incumbent), tuple(left), count), work)
+        return found
+
+    def _key(self, incumbent: Config) -> tuple[object, ...]:
+        """All that a belief follows from."""
+        return (
+            incumbent,
+            self.spread(self.runs),
+            tuple((config, *sorted(seeds.items())) for config, seeds in self.runs.items()),
+        )
+
+    def _belief(self, incumbent: Config) -> Belief:
+        return Belief(
+            self.space,
+            self.runs,
+            incumbent,
+            self.spread(self.runs),
+            seed=self.seeds[0],
+            feasible=self.feasible,
+            missing=self.missing,
+            combine=MOVE * self.resolution,
+        )
+
+    def _leader(self, belief: Belief, left: Container[Config]) -> Config | None:
+        """The configuration that is expected to gain most, where that is enough to move."""
+        bar = belief.loss(belief.incumbent) - MOVE * self.resolution
+        # The posterior may hold best what lies beyond a steep slope. A run that noise does not excuse contradicts it.
+        most = belief.measured(belief.incumbent) + DIFFERENCE_95 * belief.spread.sigma
+        better = [
+            (belief.loss(config), config)
+            for config in belief.configs[1:]
+            if config in belief.losses
+            and config not in left
+            and None not in self.runs[config].values()
+            and belief.measured(config) < most
+        ]
+        loss, config = min(better, key=lambda each: each[0], default=(math.inf, None))
+        return config if loss < bar else None
+
+    def _had(self, config: Config, asked: Iterable[Asked]) -> set[int]:
+        """The seeds that a configuration has run with, or that were given up."""
+        return self.runs.get(config, {}).keys() | {seed for one, seed in asked if one == config}
+
+    def _with_seeds(self, configs: Iterable[Config], asked: Iterable[Asked]) -> list[Asked]:
+        """Each configuration with the first seed that it has not had."""
+        wave: dict[Asked, None] = {}
+        for config in configs:
+            had, seed = self._had(config, (*asked, *wave)), self.seeds[0]
+            while seed in had:
+                seed += 1
+            wave[config, seed] = None
+        return list(wave)
+
+
+def _mean(losses: Iterable[float | None]) -> float | None:
+    """The mean over seeds; None where a run cannot be compared."""
+    known = [loss for loss in losses if loss is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(list(losses)) else None
