@@ -10,7 +10,7 @@ from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import rankings
 from tuneopt.analysis.runs import TrainingRun
 from tuneopt.analysis.speedup import IntervalSettings, speedups
-from tuneopt.analysis.statements import Statement, statements
+from tuneopt.analysis.statements import Statement, noise_line, statements
 from tuneopt.analysis.winner import Winner
 
 SILENT = NoiseModel({})
@@ -33,6 +33,47 @@ def test_a_clear_winner_is_named_with_its_lead() -> None:
         f"At 130m/8x muon is the best of 3 optimizers by more than noise explains, {gain.nats:.4f} nats under adamw; "
         f"speedup over it, with 90% intervals: muon 1.40 [{gain.low:.2f}, {gain.high:.2f}]"
     )
+
+
+def test_what_is_extrapolated_says_so_and_names_what_was_measured_and_the_run_that_settles_it() -> None:
+    (found,) = state(study({"adamw": 1.0, "muon": 1.4, "lion": 0.9}))
+    (gain,), (measured,) = found.gains, found.bracketed
+    assert gain.extrapolated and gain.settled_by == 16 and found.bracketed_ratio == 4 and not measured.extrapolated
+    assert found.sentence.endswith(
+        f"muon 1.40 [{gain.low:.2f}, {gain.high:.2f}] (extrapolated). Between runs of adamw, at 130m/4x: muon 1.40 "
+        f"[{measured.low:.2f}, {measured.high:.2f}]. A run of adamw at 130m/16x would settle what is extrapolated."
+    )
+    longer = [*study({"adamw": 1.0, "muon": 1.4, "lion": 0.9}), *study({"adamw": 1.0}, ratios=(16,))]
+    (settled,) = state(longer)
+    assert settled.regime.ratio == 8 and "extrapolated" not in settled.sentence and settled.bracketed == ()
+    (slow,) = state(study({"adamw": 1.0, "muon": 0.7}))
+    assert "extrapolated" not in slow.sentence  # adamw leads: nothing is said of a speedup
+    magic = state([*study({"adamw": 1.0}), result("magic", 8, 3.0)])[0]
+    assert (
+        "magic at least" in magic.sentence
+        and "(extrapolated)" in magic.sentence
+        and "adamw at 130m/32x" in magic.sentence
+    )
+
+
+def test_a_line_says_what_half_and_twice_the_noise_would_change() -> None:
+    results = study({"adamw": 1.0, "muon": 1.4, "soap": 1.28, "lion": 0.9})
+    noise = known_noise(0.0012, results)
+    gap = [item.loss for item in results if item.optimizer in ("muon", "soap")][-2:]
+    assert 2 * 0.0012 < gap[1] - gap[0] < 6 * 0.0012
+    assert [state(results, noise.scaled(factor))[0].leaders for factor in (0.5, 1, 2)] == [
+        ("muon",), ("muon",), ("muon", "soap")
+    ]  # fmt: skip
+    assert noise_line(results, state(results, noise), noise) == (
+        "If sigma (0.0012 nats) were half as large, no best group named here would change. "
+        "If it were twice as large, the best group would change at 130m/8x (with soap)."
+    )
+    calm = study({"adamw": 1.0, "muon": 2.0})
+    assert noise_line(calm, state(calm), known_noise(0.0012, calm)) == (
+        "If sigma (0.0012 nats) were half as large, no best group named here would change. "
+        "If it were twice as large, no best group named here would change."
+    )
+    assert noise_line(calm, state(calm, SILENT), SILENT) == ""
 
 
 def test_a_group_is_named_and_never_a_lone_winner() -> None:

@@ -65,11 +65,20 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "warnings": list(analysis.warnings),
         "baseline": analysis.baseline,
         "level": analysis.level,
-        "laws": [{"corpus": law.corpus, "scale": law.scale, **describe(law.law)} for law in analysis.laws],
+        "laws": [
+            {
+                "corpus": law.corpus,
+                "scale": law.scale,
+                **describe(law.law),
+                "misfit": None if law.local is None else law.local.misfit,
+            }
+            for law in analysis.laws
+        ],
         "source": analysis.inputs.source,
         "notes": list(analysis.inputs.notes),
         "declared": {"family_rate": FAMILY_RATE, "near_optimal": NEAR_OPTIMAL, "tolerance": TOLERANCE},
         "statements": plain(analysis.statements),
+        "noise_line": analysis.noise_line,
         "joint": plain(analysis.joint),
         "training": plain(analysis.orders),
         "transfer": plain(analysis.transfer),

@@ -42,6 +42,9 @@ DRAWS = 2000
 BEYOND = 1.02
 """D_eff counts as extrapolated when it lies outside the baseline's budgets by more than this factor."""
 
+BEYOND_BUDGETS = frozenset(("extrapolated", "lower bound", "no law"))
+"""Flags of a speedup that rests on budgets which the baseline was never trained with."""
+
 LEAST_ERROR = 1e-6
 """Nats that a loss is off by at least: what its last printed digit says, and no error of zero divides anything."""
 
@@ -112,7 +115,7 @@ class Speedup:
     @property
     def extrapolated(self) -> bool:
         """Whether the figure rests on budgets that the baseline was never trained with."""
-        return bool({"extrapolated", "lower bound", "no law"} & set(self.flags))
+        return bool(BEYOND_BUDGETS & set(self.flags))
 
     @property
     def inverted(self) -> tuple[float | None, float | None, float | None]:

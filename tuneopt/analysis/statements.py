@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel, difference_noise
-from tuneopt.analysis.ranking import Ranking
+from tuneopt.analysis.ranking import Ranking, rankings
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
-from tuneopt.analysis.speedup import BASELINE, DEFAULTS, BaselineLaw, IntervalSettings, Speedup
+from tuneopt.analysis.speedup import BASELINE, BEYOND_BUDGETS, DEFAULTS, BaselineLaw, IntervalSettings, Speedup
 from tuneopt.analysis.winner import Winner
 
 NAMED = 4
 """Leaders that a sentence gives figures for; of more it gives the first and the last, or nobody would read it."""
+
+MISFIT = 2.0
+"""Factor of widened intervals from which a baseline's own losses are called inconsistent: chance alone brings four
+points there in 2% of cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Gain:
     """An optimizer against the baseline in one regime.
 
     ``nats`` is the baseline's loss minus the optimizer's, with its interval (None where no noise is known);
-    ``speedup`` is None where the baseline has no law at the scale.
+    ``speedup`` is None where the baseline has no law at the scale. ``settled_by`` is the ratio of the baseline run that
+    would settle an extrapolated speedup (`tuneopt.analysis.speedup.Speedup`).
     """
 
     optimizer: str
@@ -37,6 +42,12 @@ class Gain:
     low: float | None
     high: float | None
     flags: tuple[str, ...]
+    settled_by: float | None = None
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the speedup rests on budgets that the baseline was never trained with."""
+        return bool(BEYOND_BUDGETS & set(self.flags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,9 @@ class Statement:
 
     ``leaders`` is the best tie group, lowest loss first: with the family's confidence no optimizer outside it is the
     best. It is empty where no noise is known. ``gains`` holds the leaders other than the baseline, in their order
-    (without leaders, the optimizer with the lowest loss); it is empty where the baseline has no result.
+    (without leaders, the optimizer with the lowest loss); it is empty where the baseline has no result. Where one of
+    their speedups is extrapolated, ``bracketed`` holds those of the same optimizers in the regime of the largest ratio,
+    ``bracketed_ratio``, where every one of them lies between two runs of the baseline.
     """
 
     regime: RegimeKey
@@ -53,19 +66,21 @@ class Statement:
     compared: int
     gains: tuple[Gain, ...]
     sentence: str
+    bracketed_ratio: float | None = None
+    bracketed: tuple[Gain, ...] = ()
 
 
 def statements(
     winners: Sequence[Winner],
-    rankings: Sequence[Ranking],
+    ranked: Sequence[Ranking],
     speeds: Sequence[Speedup],
     noise: NoiseModel,
     how: IntervalSettings = DEFAULTS,
 ) -> tuple[Statement, ...]:
-    """One statement per corpus and scale, in the order of the rankings."""
+    """One statement per corpus and scale, in the order of ``ranked``."""
     baseline, level = how.baseline, how.level
     places: dict[tuple[str, str], list[Ranking]] = {}
-    for ranking in rankings:
+    for ranking in ranked:
         places.setdefault(ranking.regime[:2], []).append(ranking)
     known = {(winner.regime, winner.optimizer): winner for winner in winners}
     fast = {(speed.regime, speed.optimizer): speed for speed in speeds}
@@ -75,16 +90,73 @@ def statements(
         most = max(len(ranking.order) for ranking in members)
         ranking = max(members, key=lambda each: (baseline in each.order and 2 * len(each.order) >= most,
                                                  each.regime.ratio))  # fmt: skip
-        regime = ranking.regime
-        base = known.get((regime, baseline))
-        gains = [
-            _gain(known[regime, name], base, fast.get((regime, name)), noise, level)
-            for name in ranking.leaders or ranking.order[:1]
-            if name != baseline and base is not None
-        ]
+        base = known.get((ranking.regime, baseline))
+        names = [name for name in ranking.leaders or ranking.order[:1] if name != baseline and base is not None]
+
+        def gains_at(regime: RegimeKey, names: Sequence[str] = names) -> tuple[Gain, ...]:
+            own = known.get((regime, baseline))
+            pairs = [(known.get((regime, name)), fast.get((regime, name))) for name in names]
+            return tuple(_gain(one, own, speed, noise, level) for one, speed in pairs if one and own)
+
+        gains, ratio, bracketed = gains_at(ranking.regime), None, ()
+        if any(gain.extrapolated for gain in gains):
+            smaller = sorted({one.regime for one in members if one.regime.ratio < ranking.regime.ratio}, reverse=True)
+            for regime, there in ((regime, gains_at(regime)) for regime in smaller):
+                measured = all(gain.speedup is not None and not gain.extrapolated for gain in there)
+                if len(there) == len(gains) and measured:
+                    ratio, bracketed = regime.ratio, there
+                    break
         sentence = _sentence(ranking, gains, baseline, base is not None, level)
-        every.append(Statement(regime, ranking.leaders, len(ranking.order), tuple(gains), sentence))
+        if any(gain.extrapolated and gain.speedup is not None for gain in gains) and baseline not in ranking.leaders:
+            sentence += _beyond(ranking.regime, gains, ratio, bracketed, baseline)
+        every.append(Statement(ranking.regime, ranking.leaders, len(ranking.order), gains, sentence, ratio, bracketed))
     return tuple(every)
+
+
+def _beyond(
+    regime: RegimeKey, gains: Sequence[Gain], ratio: float | None, bracketed: Sequence[Gain], baseline: str
+) -> str:
+    """What a statement adds where speedups are extrapolated: those that are not, and the run that would settle it."""
+    words = ""
+    if ratio is not None:
+        words = f" Between runs of {baseline}, at {regime._replace(ratio=ratio).label}: {_speeds(bracketed)}."
+    settling = [gain.settled_by for gain in gains if gain.settled_by is not None]
+    if settling:
+        # The outermost run brackets everybody's.
+        place = regime._replace(ratio=max(settling)).label
+        words += f" A run of {baseline} at {place} would settle what is extrapolated."
+    return words
+
+
+def noise_line(winners: Sequence[Winner], stated: Sequence[Statement], noise: NoiseModel) -> str:
+    """How the best group of each statement would change with half and with twice the noise between seeds, in one line.
+
+    Empty where no noise is known.
+    """
+    known = [one for one in stated if one.leaders]
+    if not known:
+        return ""
+    regimes = {one.regime for one in known}
+    here = [winner for winner in winners if winner.regime in regimes]
+    spreads = [spread.sigma for one in known if (spread := noise.of(one.regime))]
+    least, most = f"{min(spreads):.2g}", f"{max(spreads):.2g}"
+    sigma = least if least == most else f"{least} to {most}"
+    parts = []
+    for word, factor in ((f"sigma ({sigma} nats) were half", 0.5), ("it were twice", 2.0)):
+        groups = {ranking.regime: ranking.leaders for ranking in rankings(here, noise.scaled(factor))}
+        changed = [one for one in known if set(groups[one.regime]) != set(one.leaders)]
+        listed = "; ".join(f"at {one.regime.label} {_change(one.leaders, groups[one.regime])}" for one in changed)
+        what = f"the best group would change {listed}" if changed else "no best group named here would change"
+        parts.append(f"If {word} as large, {what}.")
+    return " ".join(parts)
+
+
+def _change(before: Sequence[str], after: Sequence[str]) -> str:
+    """Who leaves a group, and who joins it."""
+    gone = [name for name in before if name not in after]
+    new = [name for name in after if name not in before]
+    words = [f"({way} {', '.join(names)})" for way, names in (("without", gone), ("with", new)) if names]
+    return " ".join(words)
 
 
 def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel, level: float) -> Gain:
@@ -104,6 +176,7 @@ def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel
         low=None if speed is None else speed.low,
         high=None if speed is None else speed.high,
         flags=() if speed is None else speed.flags,
+        settled_by=None if speed is None else speed.settled_by,
     )
 
 
@@ -135,10 +208,18 @@ def _sentence(ranking: Ranking, gains: Sequence[Gain], baseline: str, there: boo
     if any(gain.speedup is None for gain in gains):
         spans = ", ".join(f"{gain.optimizer} {_bounds(gain.nats, gain.nats_low, gain.nats_high, 4)}" for gain in shown)
         return f"{first}; nats under {baseline}, with {level:.0%} intervals: {word}{spans}."
-    speeds = ", ".join(
-        f"{gain.optimizer} {_bounds(gain.speedup, gain.low, gain.high, 2, gain.flags)}" for gain in shown
+    return f"{first}, {under} nats under {baseline}; speedup over it, with {level:.0%} intervals: {_speeds(gains)}."
+
+
+def _speeds(gains: Sequence[Gain]) -> str:
+    """Speedups with their intervals, of many the first and the last; what is extrapolated says so."""
+    shown = gains if len(gains) <= NAMED else [gains[0], gains[-1]]
+    word = "" if len(gains) <= NAMED else "from the first to the last, "
+    return word + ", ".join(
+        f"{gain.optimizer} {_bounds(gain.speedup, gain.low, gain.high, 2, gain.flags)}"
+        f"{' (extrapolated)' if gain.extrapolated else ''}"
+        for gain in shown
     )
-    return f"{first}, {under} nats under {baseline}; speedup over it, with {level:.0%} intervals: {word}{speeds}."
 
 
 def _group(leaders: Sequence[str], count: int) -> str:
@@ -176,7 +257,7 @@ def warnings(
         *_baseline_gaps(winners, laws, baseline),
         *_law_doubts(laws, noise, baseline),
         *_noise_doubts(winners, noise),
-        *_speedup_doubts(speeds),
+        *_speedup_doubts(speeds, baseline),
         *_joint_doubts(joint),
     ]
 
@@ -215,23 +296,19 @@ def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], basel
 
 
 def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
-    """Laws through two points, laws that do not fall, and laws that miss their own points.
-
-    The residual is a root mean square over the points. With four points and three parameters noise alone brings it
-    above twice sigma in fewer than one of 10,000 cases (chi-squared with one degree of freedom above 16).
-    """
+    """Laws through two points, laws that do not fall, and losses that no falling convex law explains."""
     for known in laws:
-        if known.law.kind == "log-linear":
-            yield f"{baseline} has two ratios at scale {known.scale}: speedups there interpolate linearly in log D"
-        if float(known.law.alpha) <= 0:
+        if len(known.winners) == 2:
+            yield f"{baseline} has two ratios at scale {known.scale}: the bend of its law is a usual one, not measured"
+        if known.local is None:
             yield f"the loss of {baseline} does not fall with its budget at scale {known.scale}: no speedup is meant"
-        spreads = [noise.of(winner.regime, winner.optimizer) for winner in known.winners]
-        sigma = max((spread.sigma for spread in spreads if spread is not None), default=None)
-        residual = float(known.law.residual)
-        if sigma is not None and residual > 2 * sigma:
+        elif known.local.misfit > MISFIT and all(noise.of(one.regime, one.optimizer) for one in known.winners):
+            points = zip(known.winners, known.local.loss(known.local.budgets), strict=True)
+            worst, fitted = max(points, key=lambda pair: abs(pair[0].loss - pair[1]))
             yield (
-                f"the loss law of {baseline} at scale {known.scale} misses its points by {residual:.4f} nats, "
-                f"more than twice the noise of {sigma:.4f}"
+                f"no law that falls and is convex explains the losses of {baseline} at scale {known.scale}: the best "
+                f"misses its points by up to {abs(worst.loss - fitted):.4f} nats, at {worst.regime.label}, and "
+                f"intervals are {known.local.misfit:.1f} times as wide as noise and tuning say"
             )
 
 
@@ -246,14 +323,23 @@ def _noise_doubts(winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]
         yield f"no seed replicates: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
 
 
-def _speedup_doubts(speeds: Sequence[Speedup]) -> Iterable[str]:
+def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
     """Speedups beyond what the baseline was trained for: under its law's floor, or outside its budgets."""
     floored = [f"{speed.optimizer} at {speed.regime.label}" for speed in speeds if "lower bound" in speed.flags]
     if floored:
         yield f"under the floor of the baseline's law, so the speedup is a lower bound: {', '.join(floored)}"
-    extrapolated = sum("extrapolated" in speed.flags for speed in speeds)
-    if extrapolated:
-        yield f"{extrapolated} speedups extrapolate the baseline's law beyond the budgets that it was trained with"
+    beyond = [speed for speed in speeds if "extrapolated" in speed.flags]
+    if beyond:
+        runs: dict[tuple[str, str], set[float]] = defaultdict(set)
+        for speed in beyond:
+            if speed.settled_by is not None:
+                runs[speed.regime[:2]].add(speed.settled_by)
+        places = [RegimeKey(*place, ratio).label for place, ratios in runs.items() for ratio in sorted(ratios)]
+        settled = f"; runs of {baseline} at {', '.join(places)} would settle them" if places else ""
+        yield (
+            f"{len(beyond)} speedups extrapolate the law of {baseline} beyond the budgets that it was trained "
+            f"with{settled}"
+        )
 
 
 def _joint_doubts(joint: Sequence[JointFit]) -> Iterable[str]:

@@ -32,7 +32,7 @@ from tuneopt.analysis.speedup import (
     baseline_laws,
     speedups,
 )
-from tuneopt.analysis.statements import Statement, statements, warnings
+from tuneopt.analysis.statements import Statement, noise_line, statements, warnings
 from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
 from tuneopt.analysis.winner import Winner, winners
@@ -52,7 +52,7 @@ class Analysis:
     - ``rankings``, ``flips``: who leads, and where that changes; ``orders``: what a cut during training would have done
     - ``transfer``, ``undertuned``: what unequal tuning does; ``budgets``, ``edges``: how equal it was
     - ``stars``, ``coordinates``, ``hyper_laws``: hyperparameters; ``costs``, ``pareto``: seconds, FLOPs and bytes
-    - ``statements``, ``warnings``: sentences
+    - ``statements``, ``noise_line``, ``warnings``: sentences
     """
 
     inputs: Inputs
@@ -65,6 +65,7 @@ class Analysis:
     joint: tuple[JointFit, ...]
     rankings: tuple[Ranking, ...]
     statements: tuple[Statement, ...]
+    noise_line: str
     flips: tuple[Flip, ...]
     orders: tuple[TrainingOrder, ...]
     transfer: tuple[Transfer, ...]
@@ -131,6 +132,7 @@ def analyse(
     laws = baseline_laws(best, noise, how)
     speeds = speedups(best, noise, how)
     joint = joint_fits(best, noise, how)
+    stated = statements(best, ranked, speeds, noise, how)
     around = stars(best, runs, noise, near)
     spent = costs(best, runs, speeds, baseline)
     return Analysis(
@@ -143,7 +145,8 @@ def analyse(
         speedups=speeds,
         joint=joint,
         rankings=ranked,
-        statements=statements(best, ranked, speeds, noise, how),
+        statements=stated,
+        noise_line=noise_line(best, stated, noise),
         flips=(*regime_flips(best, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
         orders=orders(best, ranked, runs, curves, noise) if curves else (),
         transfer=transfers(best, runs, laws),

@@ -39,7 +39,8 @@ def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
     if distances is None or sum(len(ranking.order) for ranking in rankings) <= TOGETHER:
         blocks += Figure.all("losses", [losses_info(comparison)], draw_losses)
     blocks.append(results(study, comparison).folded())
-    return Chapter("ranking", TITLE, (_sentence(comparison),), tuple(blocks))
+    lead = tuple(filter(None, (_sentence(comparison), comparison.analysis.noise_line)))
+    return Chapter("ranking", TITLE, lead, tuple(blocks))
 
 
 def _sentence(comparison: Comparison) -> str:
