@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -14,8 +15,8 @@ from typing import Any
 import typer
 
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
-from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp
-from tuneopt.errors import InputError, of_system, visible
+from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
+from tuneopt.errors import TRIAL_LOG, InputError, of_system, visible
 from tuneopt.streams import open_closed
 from tuneopt.train.launch import RankFailedError
 
@@ -73,8 +74,8 @@ def _run() -> int:
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         return _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
-    except (typer.Abort, KeyboardInterrupt):
-        _refuse("interrupted; run the same command again to go on from what is stored")
+    except (StoppedError, typer.Abort, KeyboardInterrupt):
+        _refuse(f"interrupted; what was finished is stored. Go on with: {shlex.join(['tuneopt', *sys.argv[1:]])}")
         return INTERRUPTED
     except RankFailedError as error:
         _refuse(str(error))
@@ -86,7 +87,9 @@ def _run() -> int:
         _forget_stdout()
         return _refuse(str(of_system(error)))
     except Exception as error:
-        _refuse(_mistake(error))
+        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(TRIAL_LOG)]
+        # What a trial's code raised, an optimizer from outside say, has its traceback in the trial's log.
+        _refuse(f"the trial failed ({_one_line(error)}); {notes[0]}" if notes else _mistake(error))
         return MISTAKE
     return code if isinstance(code, int) else DONE
 
@@ -109,9 +112,13 @@ def _refuse(sentence: str) -> int:
     return BAD_INPUT
 
 
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:300]
+
+
 def _mistake(error: Exception) -> str:
     """The sentence for an exception that nobody expected; its traceback goes into a file, which developers need."""
-    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:300]
+    what = _one_line(error)
     try:
         handle, name = tempfile.mkstemp(prefix="tuneopt-traceback-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -34,6 +34,14 @@ class InputError(ValueError):
         super().__init__(text if len(text) <= LONGEST_SENTENCE else text[: LONGEST_SENTENCE - 1] + "\u2026")
 
 
+TRIAL_LOG = "the trial's log: "
+"""Beginning of the note on an exception that ended a trial in this process; the place of its log follows."""
+
+
+class TrialFailedError(RuntimeError):
+    """A trial's own code, an optimizer from outside above all, did what ends a program instead of a trial."""
+
+
 class NoRoomError(InputError):
     """Nothing more can be written at a place: its disk is full, or the user's share of it is used up."""
 

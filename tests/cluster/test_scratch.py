@@ -129,7 +129,7 @@ def test_a_folder_of_somebody_else_is_refused(temporary: Path) -> None:
 
 
 def test_a_folder_that_the_user_chose_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", "/anywhere")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/anywhere")
     with scratch.scratch() as folder:
         assert folder is None
 

@@ -1,4 +1,9 @@
-"""How many trials a cluster holds, and what is said when it can never hold one."""
+"""How many trials a cluster holds, and what is said when it can never hold one, does not answer, or does not start."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -69,4 +74,110 @@ def test_a_cluster_of_fixed_size_has_what_it_has(monkeypatch) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "127.0.0.1:99999", "nonsense"])
 def test_no_cluster_at_the_address_is_bad_input_at_once(address: str) -> None:
     with pytest.raises(InputError, match="no Ray cluster"), session.connect(address):
+        pass
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """A server that accepts connections; its first word is ``answering.say``."""
+    yield from _server(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that accepts connections and never says a word, as a head node does that was stopped."""
+    yield from _server(b"")
+
+
+def _server(word: bytes) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        lines: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    line, _ = server.accept()
+                except OSError:
+                    return
+                lines.append(line)
+                if word:
+                    line.sendall(word)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        for line in lines:
+            line.close()
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_a_server_that_never_answers_is_said_within_seconds(silent: str, form: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError, match="nothing answered for 5 s"), session.connect(form.format(silent)):
+        pass
+    assert time.monotonic() - began < 30
+
+
+def test_another_program_at_the_address_is_no_cluster(answering: str) -> None:
+    with pytest.raises(InputError, match="another program answers there"), session.connect(answering):
+        pass
+
+
+def test_auto_with_an_address_of_the_environment_that_is_dead_names_it(
+    silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in ("127.0.0.1:1", silent):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InputError, match="auto, which stands for"), session.connect("auto"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Exception("The current node timed out during startup. More words."), "The current node timed out"),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes"), "RAY_TMPDIR to a short absolute path"),
+        (OSError(28, "No space left on device", "/dev/shm/plasma"), "/dev/shm/plasma: no space"),
+        (PermissionError(13, "Permission denied", "/root/.ray"), "/root/.ray: permission denied"),
+    ],
+)  # fmt: skip
+def test_a_ray_that_does_not_start_is_one_sentence_whatever_it_raises(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    import ray
+
+    def fail(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(InputError, match=words) as caught, session.connect(None):
+        pass
+    assert "--backend inline" in str(caught.value) and "None" not in str(caught.value)
+
+
+def test_ray_sets_no_handlers_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    import ray
+    from ray._private import utils
+
+    before = signal.getsignal(signal.SIGTERM)
+    during = []
+
+    def start(**options: object) -> None:
+        utils.set_sigterm_handler(lambda *_: None)  # as `ray.init` and its node do
+        during.append(signal.getsignal(signal.SIGTERM))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(ray, "init", start)
+    with pytest.raises(InputError), session.connect(None):
+        pass
+    assert during == [before] and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("folder", ["here", "/tmp/" + "x" * 60, "/proc/version/ray"])
+def test_a_folder_for_ray_that_cannot_serve_is_refused_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    with pytest.raises(InputError, match="RAY_TMPDIR"), session.connect(None):
         pass

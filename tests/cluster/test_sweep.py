@@ -103,7 +103,7 @@ def test_kill_nine_of_the_driver_changes_nothing(undisturbed, text_folder: Path,
     assert resumed["trials"]["run"] == len(after) - len(finished)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
     ledger = tmp_path / "ledger"
     process = subprocess.Popen(
@@ -122,6 +122,32 @@ def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: 
     assert process.returncode == 130, err
     assert out == ""
     assert "tune --optimizer adamw" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_while_ray_starts_is_one_too_and_leaves_no_process(
+    text_folder: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    """`ray.init` sets handlers of its own for the time of its start; they would end the driver without a word."""
+    process = subprocess.Popen(
+        command(text_folder, tmp_path / "ledger"), cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    driver = psutil.Process(process.pid)
+
+    def started() -> list[psutil.Process]:
+        children = driver.children(recursive=True) if process.poll() is None else []
+        return children if any("gcs_server" in child.name() for child in children) else []
+
+    wait_until(lambda: started() or process.poll() is not None)
+    descendants = driver.children(recursive=True)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert out == "" and "tune --optimizer adamw" in err and "Traceback" not in err
+    _, alive = psutil.wait_procs(descendants, timeout=60)
+    assert not alive, "Ray's processes outlive an interrupted start"
+    assert not list((tmp_path / "ledger").glob("trials/*"))
 
 
 def wait_until(condition, seconds: float = 240) -> None:

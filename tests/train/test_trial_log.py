@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tuneopt.data import Corpus
+from tuneopt.errors import TrialFailedError
 from tuneopt.ledger import Ledger
 from tuneopt.ledger.logs import TrialLog, log_address, read_log
 from tuneopt.spec import TrialSpec
@@ -134,3 +135,25 @@ def test_a_log_that_cannot_be_written_does_not_feed_on_itself(tmp_path: Path, ca
         for _ in range(3):
             log.write("point")
     assert len(caplog.records) == 1
+
+
+class OddError(BaseException):
+    """No `Exception`, as code from outside may raise."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), OddError("odd")])
+def test_code_that_asks_the_program_to_end_fails_its_trial_instead(tmp_path: Path, error: BaseException) -> None:
+    ledger = Ledger(tmp_path)
+    words = f"asked the program to end .{type(error).__name__}"
+    with pytest.raises(TrialFailedError, match=words), logging_to(TrialLog(ledger, "t1")):
+        raise error
+    (event,) = read_log(ledger, "t1")[0]
+    assert event["event"] == "error" and "Traceback" in event["traceback"]
+
+
+def test_a_worker_of_ray_that_was_asked_to_end_does(tmp_path: Path) -> None:
+    program: dict[str, object] = {"__name__": "ray._private.utils"}
+    exec("def leave(): raise SystemExit(1)", program)
+    with pytest.raises(SystemExit), logging_to(TrialLog(Ledger(tmp_path), "t1")):
+        program["leave"]()  # type: ignore[operator]
+    assert read_log(Ledger(tmp_path), "t1")[0][0]["event"] == "interrupted"

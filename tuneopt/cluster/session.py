@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import socket
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuneopt.cluster.ray_fixes.access import guard_token, loopback
 from tuneopt.cluster.ray_fixes.folder import scratch
 from tuneopt.cluster.ray_fixes.lost import watching
 from tuneopt.cluster.ray_fixes.output import core_messages, messages_to_log
+from tuneopt.cluster.ray_fixes.signals import own_signals
+from tuneopt.errors import why
 from tuneopt.spec import InputError
 from tuneopt.train.config import PAUSE_VARIABLE
 
@@ -29,7 +30,10 @@ WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZER
 also orders sums, so that it must not follow from a machine's cores."""
 
 CONNECT_SECONDS = 5.0
-"""How long a cluster may take to accept a connection; Ray itself tries for minutes."""
+"""How long a cluster may take to accept a connection, and then to say its first word; Ray tries for minutes."""
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+"""How a client of HTTP/2, and so of gRPC, which Ray speaks, begins: the preface and empty settings (RFC 9113, 3.4)."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -86,7 +90,6 @@ def connect(
     import ray  # after the settings: Ray reads some of them when it is imported
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    before = signal.getsignal(signal.SIGTERM)
     # Order: messages go to the log before Ray says its first word; the folder's janitor must be there before Ray's
     # processes are; the token must be private before Ray reads it. At the end all of it goes after `ray.shutdown`.
     clearing = ExitStack()
@@ -96,8 +99,10 @@ def connect(
         guard_token()
     # `core_said` gives what Ray's core printed: only there stands that a cluster wants a secret. A local Ray listens on
     # the loopback address alone while it starts.
-    with core_messages() if address else loopback() as core_said:
+    with core_messages() if address else loopback() as core_said, own_signals():
         try:
+            if address == "auto":
+                address = _running_here()
             ray.init(
                 address=address or "local",
                 include_dashboard=None if address else False,  # a cluster's dashboard is its own
@@ -107,11 +112,15 @@ def connect(
                 runtime_env={"env_vars": worker_environment()},
                 _temp_dir=str(folder) if folder else None,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except BaseException as error:
+            # Ray's words for what is wrong with a machine or an address are of many types, the plain one among them.
+            reason = _refused(address, error, core_said()) if address else _not_started(error, folder)
+            with suppress(Exception):
+                ray.shutdown()
             clearing.close()
-            raise InputError(_refused(address, error, core_said())) from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler would leave without a word
+            if not isinstance(error, Exception) or isinstance(error, InputError):  # Ctrl-C
+                raise
+            raise InputError(reason) from None
     with clearing, watching(local=not address) as watch:
         try:
             # A cluster that grows with its work has less now than it can have; one that is there has what it has.
@@ -135,14 +144,50 @@ def connect(
             raise InputError(watch.lost)
 
 
-def _refused(address: str | None, error: Exception, said: str) -> str:
+def _not_started(error: BaseException, folder: Path | None) -> str:
+    """Why Ray did not start on this machine, and what may help.
+
+    What it wrote into its logs says more than its exception, which names files that are gone when anybody reads it.
+    """
+    reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+    if isinstance(error, OSError) and error.filename:
+        reason = f"{error.filename}: {why(error)}"
+    for log in sorted(folder.glob("session_*/logs/*.err")) if folder else ():
+        lines = log.read_text(errors="replace").strip().splitlines()
+        reason = f"{log.stem}: {lines[-1].strip()}" if lines else reason
+    text = f"{reason} {error}"
+    if "AF_UNIX" in text or "socket" in text.lower():
+        mend = "set RAY_TMPDIR to a short absolute path"
+    elif "space" in text or "shm" in text:
+        mend = "make room in /dev/shm and in the folder for temporary files"
+    elif isinstance(error, OSError) and error.filename:
+        mend = "let this user write there (HOME and TMPDIR say where)"
+    else:
+        mend = "end what is left of other Ray processes, see that memory is free, and run the same command again"
+    return f"Ray could not be started on this machine ({reason}); {mend}, or take --backend inline, which needs no Ray"
+
+
+def _running_here() -> str:
+    """The address that ``auto`` stands for; raises `InputError` where nothing is running there."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    address = canonicalize_bootstrap_address("auto")
+    if address is None:
+        raise InputError(
+            "no Ray cluster runs on this machine; start one with `ray start --head`, or leave --address out"
+        )
+    check_address(address, "auto, which stands for ")
+    return str(address)
+
+
+def _refused(address: str | None, error: BaseException, said: str) -> str:
     # Depending on who notices first, the secret is missed in Ray's core or in Python, in different words.
     if "Unauthenticated" in said or "authentication" in str(error).lower():
         return (
             f"the Ray cluster at {address!r} asks for a secret that this machine does not show; "
             "put its token into ~/.ray/auth_token and set RAY_AUTH_MODE=token"
         )
-    reason = str(error).splitlines()[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return f"no Ray cluster at {address!r} ({reason}); start one, or leave --address out"
 
 
@@ -204,14 +249,29 @@ def _too_small(wanted: Mapping[str, float], machines: Sequence[Mapping[str, floa
     )
 
 
-def check_address(address: str) -> None:
-    """Raise `InputError` at once when nothing listens at ``host:port``; Ray itself would try for minutes."""
+def check_address(address: str, what: str = "") -> None:
+    """Raise `InputError` soon when nothing listens at ``host:port``, or nobody answers; Ray would try for minutes.
+
+    ``what`` the address is stands before it in errors.
+    """
     match = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+|\[[^]]+\]):(?P<port>\d{1,5})", address)
     if match is None:
         if address not in ("auto", "local"):
             raise InputError(f"--address {address!r} is no Ray cluster; give host:port, ray://host:port or auto")
         return
     try:
-        socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS).close()
+        with socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS) as line:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+                return  # it waits for a handshake first, which is Ray's to make
+            line.settimeout(CONNECT_SECONDS)
+            line.sendall(PREFACE)
+            answer = line.recv(9)  # the head of a frame, settings from a server that speaks HTTP/2
+    except TimeoutError:
+        raise InputError(
+            f"no Ray cluster at {what}{address!r} (nothing answered for {CONNECT_SECONDS:g} s); check the address, and "
+            "that the head node is well"
+        ) from None
     except (OSError, OverflowError) as error:
-        raise InputError(f"no Ray cluster at {address!r} ({error}); start one, or leave --address out") from None
+        raise InputError(f"no Ray cluster at {what}{address!r} ({error}); start one, or leave --address out") from None
+    if len(answer) < 4 or answer[3] != 4:
+        raise InputError(f"no Ray cluster at {what}{address!r} (another program answers there); check the address")

@@ -60,13 +60,20 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report file
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
 
 
+class StoppedError(Exception):
+    """A command was asked to end, and has not said so itself."""
+
+
 class _ResultCommand(TyperCommand):
     """A command during which nothing but its result goes to stdout; its ``--help`` goes there as ever."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        with own_stdout():
-            return super().invoke(ctx)
+        """Run the command; raises `StoppedError` at Ctrl-C, which typer would turn into an exit code without a word."""
+        try:
+            with own_stdout():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError from None
 
 
 class CommandApp(typer.Typer):

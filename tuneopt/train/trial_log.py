@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TextIO
 
+from tuneopt.errors import TRIAL_LOG, TrialFailedError
 from tuneopt.ledger import CurvePoint, TrialRecord
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.spec import TrialSpec
@@ -75,7 +76,8 @@ def logging_to(log: TrialLog) -> Iterator[None]:
     """Copy warnings into the log, from `logging` and from `warnings`, and an exception, which then goes on.
 
     Hooks are in place only while the trial is under way: a process trains one after the other, and a warning belongs to
-    the trial that it came up in.
+    the trial that it came up in. Code of the trial that asks the program to end, an optimizer's ``sys.exit(0)`` say,
+    raises `TrialFailedError` instead: a run must not end by it, least of all as if all were well.
     """
     root, shown = logging.getLogger(), warnings.showwarning
     handler = _ToLog(log, alone=not root.handlers)
@@ -95,16 +97,27 @@ def logging_to(log: TrialLog) -> Iterator[None]:
     warnings.showwarning = show
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        log.write("interrupted", "warning", text="the process was asked to end")
-        raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | GeneratorExit) or _from_outside(error):
+            log.write("interrupted", "warning", text="the process was asked to end")
+            raise
         log.write("error", "error", text=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
-        raise
+        if isinstance(error, Exception):
+            raise
+        # The others pass by whoever looks after trials, and end a worker of Ray without a word.
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise TrialFailedError(f"the trial's code asked the program to end ({what})") from error
     finally:
         root.removeHandler(handler)
         if warnings.showwarning is show:  # somebody else's hook stays
             warnings.showwarning = shown
+
+
+def _from_outside(error: BaseException) -> bool:
+    """Whether a `SystemExit` is Ray's, whose workers raise it when their process gets SIGTERM."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+    return isinstance(error, SystemExit) and module.partition(".")[0] == "ray"
 
 
 @contextmanager
@@ -114,7 +127,7 @@ def log_failed(log: TrialLog) -> Iterator[None]:
         yield
     except Exception as error:
         log.write("failed", "error", text=f"{type(error).__name__}: {error}")
-        error.add_note(f"the trial's log: {log.where}")
+        error.add_note(f"{TRIAL_LOG}{log.where}")
         raise
 
 

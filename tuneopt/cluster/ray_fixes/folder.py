@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneopt.cluster.ray_fixes import janitor
+from tuneopt.errors import why
 from tuneopt.spec import InputError
 
 LONGEST = 40
@@ -32,6 +33,8 @@ def scratch() -> Iterator[Path | None]:
     None where the user chose one by ``RAY_TMPDIR``: that is theirs to clear. A run killed together with its janitor
     leaves its folder to the janitor of the next run.
     """
+    if os.environ.get("RAY_TMPDIR"):
+        _check_chosen(Path(os.environ["RAY_TMPDIR"]))
     if os.environ.get("RAY_TMPDIR") or os.name != "posix":
         yield None
         return
@@ -58,9 +61,23 @@ def scratch() -> Iterator[Path | None]:
             watching.wait(janitor.PATIENCE_SECONDS + 5)
 
 
+def _check_chosen(folder: Path) -> None:
+    """Raise `InputError` for a folder of the user's in which Ray's start would fail, in more words, after a while."""
+    if not folder.is_absolute() or len(str(folder)) > LONGEST:
+        raise InputError(f"RAY_TMPDIR {str(folder)!r} must be an absolute path of up to {LONGEST} characters")
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"RAY_TMPDIR {str(folder)!r} is no folder that this user may write to; choose another")
+
+
 def _own(parent: Path) -> Path:
     """Make the folder that holds the sessions of this user; raises `InputError` where somebody else was there first."""
-    parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Ray's files cannot be kept in {parent}: {why(error)}; set TMPDIR or RAY_TMPDIR to a short absolute path"
+        ) from None
     facts = parent.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise InputError(f"{parent} is not a folder of this user alone; remove it, or set RAY_TMPDIR to one that is")
