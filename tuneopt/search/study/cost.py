@@ -17,6 +17,7 @@ from typing import Any
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
 from tuneopt.search.state import TYPICAL_MOVES
+from tuneopt.search.study.brackets import BRACKET
 from tuneopt.search.study.comparison import planned
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import StudyPlan
@@ -87,7 +88,33 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
             for regime in plan.regimes(phase):
                 if (phase, name, regime) not in begun:
                     counts.append(Expected(phase, name, regime, 0, trials))
+        if name == plan.study.bracket:
+            trials = _sweep_trials(space, sensitive, plan.study.replicates)
+            counts += [
+                Expected(BRACKET, name, regime, 0, trials)
+                for regime in _to_bracket(plan)
+                if not _ended(plan, regime, begun)
+            ]
     return tuple(counts)
+
+
+def _to_bracket(plan: StudyPlan) -> Iterator[Regime]:
+    """The regimes that bracketing usually takes: twice the longest ratio of each scale."""
+    longest: dict[Scale, float] = {}
+    for regime in (*plan.regimes("I"), *plan.regimes("II")):
+        longest[regime.scale] = max(regime.ratio, longest.get(regime.scale, 0.0))
+    for scale, ratio in longest.items():
+        yield Regime(scale, 2 * ratio, plan.corpus)
+
+
+def _ended(plan: StudyPlan, regime: Regime, begun: Mapping[tuple[str, str, Regime], Sequence[Standing]]) -> bool:
+    """Whether a scale's sweeps have all ended: what bracketing it takes, if anything, is then known."""
+    places = [one for one in (*plan.regimes("I"), *plan.regimes("II")) if one.scale == regime.scale]
+    return all(
+        any((phase, name, place) in begun and begun[phase, name, place][-1].finished for phase in ("I", "II"))
+        for name in plan.study.optimizers
+        for place in places
+    )
 
 
 def _coming(plan: StudyPlan, counts: Sequence[Expected]) -> Iterator[Expected]:

@@ -30,7 +30,7 @@ from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
 from tuneopt.search.study.rules import comparison_rules
-from tuneopt.search.study.study import ComparisonRules, Devices, Place, Study
+from tuneopt.search.study.study import Devices, Place, Study
 from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, nearest
 
 EXAMPLE = "studies/smoke.yaml"
@@ -42,7 +42,7 @@ VOCABULARY = {"nano": 1024, "paper": 32_768}
 KEYS = (
     "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
     "replicates", "policy", "tolerance", "near_optimal", "precision", "compile", "evaluation", "match_budget",
-    "comparison", "limits", "placement",
+    "comparison", "bracket", "limits", "placement",
 )  # fmt: skip
 """The keys of a study file."""
 
@@ -104,6 +104,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         "evaluation": _evaluation,
         "match_budget": lambda node: switch(node, "match_budget"),
         "comparison": lambda node: comparison_rules(node, keys, phases["phase_1"]),
+        "bracket": lambda node: word(node, "the baseline to bracket"),
         "limits": _limits,
         "placement": lambda node: _placement(node, [*every, *phases["phase_3"]]),
     }
@@ -119,21 +120,26 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         },
     )
     if study.comparison is not None:
-        study = replace(study, comparison=_with_baseline(study, study.comparison, keys))
+        rules = study.comparison
+        study = replace(study, comparison=replace(rules, baseline=_own_name(study, rules.baseline, keys, "comparison")))
+    if study.bracket is not None:
+        if study.comparison is not None:
+            keys["bracket"].fail("a comparison brackets its baseline anyway; drop the key")
+        study = replace(study, bracket=_own_name(study, study.bracket, keys, "bracket"))
     _check(study, keys, root)
     return study
 
 
-def _with_baseline(study: Study, rules: ComparisonRules, keys: Mapping[str, Node]) -> ComparisonRules:
-    """The rules with the baseline by the name that its search space gives it; a file may have called it by its path."""
+def _own_name(study: Study, baseline: str, keys: Mapping[str, Node], key: str) -> str:
+    """A baseline by the name that its search space gives it; a file may have called it by its path in ``key``."""
     listed = keys["optimizers"].plain
     words = (
         list(listed) if isinstance(listed, dict) else [str(entry.plain) for entry in sequence(keys["optimizers"], "")]
     )
     names = dict(zip(words, study.spaces, strict=True))
-    if rules.baseline not in names:
-        keys["comparison"].fail(f"the baseline {rules.baseline!r} is not compared; {nearest(rules.baseline, names)}")
-    return replace(rules, baseline=names[rules.baseline])
+    if baseline not in names:
+        keys[key].fail(f"the baseline {baseline!r} is not compared; {nearest(baseline, names)}")
+    return names[baseline]
 
 
 def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scale:

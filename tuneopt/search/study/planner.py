@@ -19,6 +19,7 @@ from tuneopt.search.prediction import Forecast, forecast, star_regime
 from tuneopt.search.queue import Reserve
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing, Task
+from tuneopt.search.study.brackets import BRACKET, SweepAt, brackets
 from tuneopt.search.study.comparison import after, comparing
 from tuneopt.search.study.matching import matching
 from tuneopt.search.study.sensitive import PhaseFindings, Verdict, verdicts
@@ -81,10 +82,12 @@ class StudyPlan:
         names = self.study.optimizers
         found = [task for name in names for task in self._attempts(name, "I", standings)]
         found += [task for name in names for task in self._attempts(name, "II", standings)]
+        regimes = (*self.regimes("I"), *self.regimes("II"))
+        bracketing = list(brackets(self.study, found, regimes, standings, self._bracket(standings)))
         found += [task for name in names for task in self._third(name, standings)]
         if self.study.match_budget:
             found += matching(self.study, found, standings, self.remember)
-        return [self._knowing(task) for task in found]
+        return [self._knowing(task) for task in (*found, *bracketing)]
 
     def _knowing(self, task: Task) -> Task:
         """The task with what it knows of noise, the starts of Phase I among it.
@@ -225,6 +228,24 @@ class StudyPlan:
             return tuple(found)
 
         return self.remember("second", optimizer, _descents(ended), tasks)
+
+    def _bracket(self, standings: Standings) -> SweepAt:
+        """The baseline's sweep in a regime that no phase has, as in Phase II; see `tuneopt.search.study.brackets`."""
+
+        def at(line: Sequence[Standing], regime: Regime) -> Task:
+            name = line[0].task.optimizer
+            winners = [each for each in line if _won(each)] or list(line)
+            nearest = min(winners, key=lambda each: closeness(each.task.sweep.regime, regime))
+            judged = self._verdicts(name, standings)
+
+            def task() -> Task:
+                plane = self.study.spaces[name].pin(PhaseFindings(judged).shared)
+                return self._runnable(plane.restart(dict(nearest.state.descent.incumbent)), regime, BRACKET)
+
+            rests_on = (judged, nearest.state.descent)
+            return self.remember(f"{BRACKET} {regime.scale.name} {regime.ratio}", name, rests_on, task)
+
+        return at
 
     def _third(self, optimizer: str, standings: Standings) -> tuple[Task, ...]:
         """The runs of Phase III, once Phase II has descended; with the study's ``star``, sweeps from there on."""

@@ -16,6 +16,7 @@ import numpy as np
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.standing import Standing
 from tuneopt.search.state import Best
+from tuneopt.search.study.brackets import BRACKET
 from tuneopt.search.study.comparison import BASELINE, SEEDS
 from tuneopt.search.study.cost import Expected, expected, limits_dict
 from tuneopt.search.study.matching import MATCH
@@ -24,7 +25,7 @@ from tuneopt.search.study.spent import spent
 from tuneopt.search.study.study import PHASES
 from tuneopt.spec import Regime
 
-ORDER = (*PHASES, SEEDS, BASELINE, MATCH)
+ORDER = (*PHASES, SEEDS, BASELINE, BRACKET, MATCH)
 """All phases, in the order in which they end."""
 
 

@@ -71,7 +71,8 @@ class Study:
     predicted; with ``star`` a sweep goes on from each prediction, so that its distance from a certified optimum is
     known. ``corpus`` is a name or path, ``vocabulary`` the entries of its tokenizer. Losses are nats per token.
     ``placement`` says by scale where trials train; scales left out train in one process. With ``comparison`` it is a
-    comparison, planned for a budget, in one regime of Phase I.
+    comparison, planned for a budget, in one regime of Phase I. ``bracket`` names the baseline that is run at further
+    ratios until every loss of a rival lies between two of its own (`tuneopt.search.study.brackets`).
     """
 
     name: str
@@ -94,6 +95,7 @@ class Study:
     limits: Limits = field(default_factory=Limits)
     placement: Mapping[str, Devices] = field(default_factory=dict)
     comparison: ComparisonRules | None = None
+    bracket: str | None = None
 
     @property
     def ladder(self) -> str:
