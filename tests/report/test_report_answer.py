@@ -73,7 +73,10 @@ def test_a_lone_name_in_the_headline_leads_alone_everywhere_or_the_headline_says
     ("rows", "shown"),
     [
         ([speedup("soap", 1.234, 1.1, 1.3)], ("1.23\u00d7", "[1.10, 1.30]")),
-        ([speedup("soap", 1.234, 1.1, 1.3), speedup("muon", 1.31, 1.2, 1.4)], ("1.23\u20131.31\u00d7", "[1.10, 1.40]")),
+        (
+            [speedup("soap", 1.234, 1.1, 1.3), speedup("muon", 1.31, 1.2, 1.4)],
+            ("1.23\u20131.31\u00d7", "within [1.10, 1.40]"),
+        ),
         ([speedup("soap", 1.2, None, None)], ("1.20\u00d7", "")),
         ([speedup("soap", 2.0, 1.5, None, ["lower bound", "open above"])], ("\u2265\u00a02.00\u00d7", "[1.50, open]")),
         ([speedup("soap", 0.0, None, None, ["no law"])], ("", "")),

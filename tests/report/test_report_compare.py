@@ -70,5 +70,6 @@ def test_tables_agree_with_the_document(study, comparison):
     assert {row[7] for row in table.rows} == {"complete"}
     budgets = next(block for block in fairness.chapter(comparison).blocks if block.kind == "table"
                    and block.title.startswith("Tuning budget"))  # fmt: skip
-    trials = sum(int(row[2].replace(",", "")) for row in budgets.rows)
+    assert budgets.columns[2:4] == ("configurations", "trials")
+    trials = sum(int(row[3].replace(",", "")) for row in budgets.rows)
     assert trials == sum(len(view.every) for view in study.views)

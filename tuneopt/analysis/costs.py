@@ -163,6 +163,20 @@ def paces(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> dict[_Place
     return made
 
 
+def uneven_clocks(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> tuple[str, ...]:
+    """A warning where equal trials differ in speed by more than `UNEVEN`: the machine did other work."""
+    made = {place: pace for place, pace in paces(winners, runs).items() if pace.trials > 1}
+    uneven = {place: pace for place, pace in made.items() if pace.spread > UNEVEN}
+    if not uneven:
+        return ()
+    (regime, optimizer), worst = max(uneven.items(), key=lambda item: (item[1].spread, item[0]))
+    return (
+        f"equal trials differ in speed by more than {UNEVEN:.0%} for {len(uneven)} of {len(made)} results (most for "
+        f"{optimizer} at {regime.label}, by {worst.spread:.0%}): other work ran on the machine, and what is said in "
+        "seconds is as uncertain",
+    )
+
+
 def _pace(rates: Array) -> Pace:
     """The pace of trials with ``rates`` (trials,), its error by redrawing them."""
     middle = float(np.median(rates))

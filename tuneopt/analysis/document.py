@@ -79,6 +79,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "declared": {"family_rate": FAMILY_RATE, "near_optimal": NEAR_OPTIMAL, "tolerance": TOLERANCE},
         "statements": plain(analysis.statements),
         "noise_line": analysis.noise_line,
+        "findings": plain(analysis.findings),
         "joint": plain(analysis.joint),
         "training": plain(analysis.orders),
         "transfer": plain(analysis.transfer),

@@ -17,6 +17,9 @@ from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, BEYOND_BUDGETS, DEFAULTS, BaselineLaw, IntervalSettings, Speedup
 from tuneopt.analysis.winner import Winner
 
+SHOWN = 6
+"""Names that a warning lists; of more it gives the number."""
+
 NAMED = 4
 """Leaders that a sentence gives figures for; of more it gives the first and the last, or nobody would read it."""
 
@@ -285,14 +288,21 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
 
 
 def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str) -> Iterable[str]:
-    """Scales without speedups, and why."""
+    """Scales without speedups, and why; a baseline that nobody ran is named with who was run."""
+    names = sorted({winner.optimizer for winner in winners})
+    if winners and baseline not in names:
+        listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        yield f"there is no result of {baseline}, so no speedups: name another baseline with --baseline ({listed})"
+        return
     fitted = {(law.corpus, law.scale) for law in laws}
+    reasons: dict[str, list[str]] = defaultdict(list)
     for corpus, scale in dict.fromkeys(winner.regime[:2] for winner in winners):
-        if (corpus, scale) in fitted:
-            continue
-        ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
-        has = "no result" if ratios == 0 else "one ratio only"
-        yield f"no speedups at scale {scale}: {baseline} has {has} there, and a loss law needs two (better three)"
+        if (corpus, scale) not in fitted:
+            ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
+            reasons["no result" if ratios == 0 else "one ratio only"].append(scale)
+    for has, scales in reasons.items():
+        where = f"scale {scales[0]}" if len(scales) == 1 else f"scales {', '.join(scales)}"
+        yield f"no speedups at {where}: {baseline} has {has} there, and a loss law needs two (better three)"
 
 
 def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
@@ -317,7 +327,8 @@ def _noise_doubts(winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]
     regimes = list(dict.fromkeys(winner.regime for winner in winners))
     silent = [regime.label for regime in regimes if noise.of(regime) is None]
     if silent:
-        yield f"no seed replicates and no given sigma, hence no intervals and tie groups, at {', '.join(silent)}"
+        where = ", ".join(silent) if len(silent) <= SHOWN else f"{len(silent)} regimes"
+        yield f"no seed replicates and no given sigma, hence no intervals and tie groups, at {where}"
     assumed = {spread.sigma for regime in regimes if (spread := noise.of(regime)) and spread.source == "assumed"}
     for sigma in sorted(assumed):
         yield f"no seed replicates: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from tuneopt.analysis.cells import folded
 from tuneopt.analysis.coordinates import CoordinateScaling, Edge, coordinate_scaling, edges
-from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto
+from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto, uneven_clocks
 from tuneopt.analysis.fairness import Transfer, Undertuned, transfers, undertuned
+from tuneopt.analysis.findings import Finding, findings
 from tuneopt.analysis.frontier import Frontier, frontiers
 from tuneopt.analysis.hyper_laws import HyperLaw, hyper_laws
 from tuneopt.analysis.inputs import Inputs
@@ -52,7 +53,7 @@ class Analysis:
     - ``rankings``, ``flips``: who leads, and where that changes; ``orders``: what a cut during training would have done
     - ``transfer``, ``undertuned``: what unequal tuning does; ``budgets``, ``edges``: how equal it was
     - ``stars``, ``coordinates``, ``hyper_laws``: hyperparameters; ``costs``, ``pareto``: seconds, FLOPs and bytes
-    - ``statements``, ``noise_line``, ``warnings``: sentences
+    - ``statements``, ``noise_line``, ``findings``, ``warnings``: sentences
     """
 
     inputs: Inputs
@@ -66,6 +67,7 @@ class Analysis:
     rankings: tuple[Ranking, ...]
     statements: tuple[Statement, ...]
     noise_line: str
+    findings: tuple[Finding, ...]
     flips: tuple[Flip, ...]
     orders: tuple[TrainingOrder, ...]
     transfer: tuple[Transfer, ...]
@@ -147,6 +149,7 @@ def analyse(
         rankings=ranked,
         statements=stated,
         noise_line=noise_line(best, stated, noise),
+        findings=findings(best, ranked, noise, how),
         flips=(*regime_flips(best, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
         orders=orders(best, ranked, runs, curves, noise) if curves else (),
         transfer=transfers(best, runs, laws),
@@ -160,5 +163,5 @@ def analyse(
         pareto=pareto(best, spent),
         frontiers=frontiers(best, runs, noise, how),
         targets=to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets),
-        warnings=tuple(warnings(judged, best, noise, laws, speeds, baseline, joint)),
+        warnings=(*warnings(judged, best, noise, laws, speeds, baseline, joint), *uneven_clocks(best, runs)),
     )

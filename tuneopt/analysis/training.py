@@ -27,6 +27,9 @@ OPTIMIZERS = "optimizers"
 MOST_TRIALS = 500
 """Trials of one tuning that are ordered; of more, those with the lowest final losses. Pairs grow with the square."""
 
+FEWEST_CURVES = 3
+"""Curves below which an order has no rank correlation."""
+
 FEWEST_TRIALS = 4
 """Trials below which an order says nothing: of three a cut keeps two."""
 
@@ -36,7 +39,7 @@ class TrainingOrder:
     """How the order at each fraction of training agrees with the final one, and what a cut there would have cost.
 
     ``among`` is ``optimizers`` or the optimizer whose trials are ordered; ``curves`` counts them. ``tau`` is Kendall's
-    tau-b, None under two known curves. ``crossed`` counts the pairs whose order at the fraction is not the final one,
+    tau-b, None under three known curves. ``crossed`` counts the pairs whose order at the fraction is not the final one,
     ``significant`` those of them where noise explains neither order (declared rate: `FAMILY_RATE` per regime).
     ``winner_rank`` is the place that the final winner held. A cut at the fraction keeps the better half, rounded up:
     ``thrown_away`` names the final winner, and whoever is tied with it, where the cut loses them, and ``cut_regret`` is
@@ -176,14 +179,15 @@ def _order(
 def agreement(aligned: Array, final: Array) -> tuple[tuple[float | None, ...], tuple[int | None, ...]]:
     """How the ranking at each fraction agrees with that by ``final`` losses (curves,), over curves known at both.
 
-    ``aligned`` has shape (curves, fractions). Gives Kendall's tau-b, None under two known curves, and the place (1 is
+    ``aligned`` has shape (curves, fractions). Gives Kendall's tau-b, None under three known curves, and the place (1 is
     best) that the final winner held: a cut that kept fewer would have thrown it away.
     """
     taus: list[float | None] = []
     ranks: list[int | None] = []
     for column in aligned.T:
         known = np.isfinite(column) & np.isfinite(final)
-        taus.append(kendall(column[known], final[known]))
+        # Two curves agree or they do not: a correlation of them is 1 or -1 whatever happened.
+        taus.append(kendall(column[known], final[known]) if known.sum() >= FEWEST_CURVES else None)
         winner = int(np.nanargmin(final)) if np.any(np.isfinite(final)) else -1
         ranks.append(1 + int(np.sum(column[known] < column[winner])) if winner >= 0 and known[winner] else None)
     return tuple(taus), tuple(ranks)

@@ -22,14 +22,18 @@ MOST_ROWS, MOST_COLUMNS = 8, 8
 NAMED = 3
 """Optimizers that a headline counts one by one."""
 
+MOST_LEADERS = 6
+"""Equals that a headline names; of more it gives the number."""
+
 
 @dataclass(frozen=True)
 class Place:
     """The answer in one regime: who leads, and by how much over the baseline.
 
     ``leaders`` is the best tie group, lowest loss first; empty where no noise is known, and then ``lowest`` is who
-    measured the lowest loss. ``speedup`` and ``interval`` are texts: the range over the leaders, and from the lowest to
-    the highest end of their intervals; empty where there is no speedup. It is ``sure`` where all rest on a law.
+    measured the lowest loss. ``speedup`` and ``interval`` are texts: the range over the leaders, and an interval; of
+    several leaders what all of their intervals lie within; empty where there is no speedup. It is ``sure`` where all
+    rest on a law.
     """
 
     corpus: str
@@ -76,6 +80,8 @@ def answer(document: Mapping[str, Any]) -> Answer:
     speedups = {(row["corpus"], row["scale"], row["ratio"], row["optimizer"]): row for row in document["speedups"]}
     places = tuple(_place(one, speedups, document["baseline"]) for one in rankings if len(one["order"]) > 1)
     optimizers = {name for ranking in rankings for name in ranking["order"]}
+    if not rankings and document.get("targets"):
+        return Answer(_race_headline(document["targets"]), ())
     return Answer(_headline(places, len(optimizers), len(rankings)), places)
 
 
@@ -107,7 +113,46 @@ def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if any(row["low"] is None for row in rows):
         return span, ""
     high = "open" if any(row["high"] is None for row in rows) else f"{max(row['high'] for row in rows):.2f}"
-    return span, f"[{min(row['low'] for row in rows):.2f}, {high}]"
+    ends = f"[{min(row['low'] for row in rows):.2f}, {high}]"
+    return span, ends if len(rows) == 1 else f"within {ends}"  # of several, no one interval is this wide
+
+
+def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
+    """Who is first to the target in how many tasks, of those that somebody reaches."""
+    races: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in targets:
+        races.setdefault((row["corpus"], row["ruleset"], row["scale"], row["target"]), []).append(row)
+    contested = [rows for rows in races.values() if len(rows) > 1]
+    first: dict[str, int] = {}
+    for rows in contested:
+        if rows[0]["accepted"]:
+            first[rows[0]["optimizer"]] = first.get(rows[0]["optimizer"], 0) + 1
+    counts = sorted(first.items(), key=lambda item: (-item[1], position(item[0])))
+    reached = sum(first.values())
+    if not reached:
+        return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
+    never = f", and in {len(contested) - reached} nobody reaches it" if len(contested) > reached else ""
+    return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{never}"
+
+
+def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "optimizers") -> list[str]:
+    """Names with their counts, as many as ``most``; equals are named together or counted together, never cut apart.
+
+    ``more`` is what those are called that are only counted, where none is named before them.
+    """
+    words: list[str] = []
+    place = 0
+    while place < len(counts):
+        count = counts[place][1]
+        equals = [name for name, other in counts if other == count]
+        if len(equals) > most - len(words):
+            rest = len(counts) - place
+            last = f"{count} each" if rest == len(equals) > 1 else f"{count}" if rest == 1 else f"{count} or fewer"
+            words.append(f"{rest} {'others' if words else more} in {last}")
+            break
+        words += [f"{optimizer_name(name)} in {count}" for name in equals]
+        place += len(equals)
+    return words
 
 
 def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
@@ -124,8 +169,7 @@ def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
         if len(places) == 1:
             where = f"at {place_name(places[0].scale, places[0].ratio)}"
             return f"{optimizer_name(places[0].lowest)} has the lowest loss measured {where}, the noise being unknown"
-        first = ", ".join(f"{optimizer_name(name)} in {count}" for name, count in counts[:NAMED])
-        return f"Lowest loss measured, the noise being unknown: {first} of {len(places)} regimes"
+        return f"Lowest loss measured, the noise being unknown: {', '.join(_named(counts))} of {len(places)} regimes"
     where = {1: "in the one regime", 2: "in both regimes"}.get(len(known), f"in all {len(known)} regimes")
     if len(places) == 1:
         where = f"at {place_name(places[0].scale, places[0].ratio)}"
@@ -135,18 +179,29 @@ def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
         where += " with several optimizers"
     if len({frozenset(place.leaders) for place in known}) == 1:
         names = sorted(known[0].leaders, key=position)
+        if len(names) > MOST_LEADERS:
+            most = max(place.compared for place in known)
+            of = "All" if len(names) == most else f"{len(names)} of"
+            return f"{of} {most} optimizers tie for the lowest loss {where}"
         return f"{listed(map(optimizer_name, names))} {'tie for' if len(names) > 1 else 'has'} the lowest loss {where}"
     always = [name for name, count in counts if count == len(known)]
-    others = [f"{optimizer_name(name)} in {count}" for name, count in counts if name not in always]
+    others = _named([(name, count) for name, count in counts if name not in always], more="others")
     if not always:
-        first = f"{optimizer_name(counts[0][0])} leads or ties in {counts[0][1]} of {len(known)} regimes"
-        return f"No optimizer is best everywhere: {listed([first, *others[1:NAMED]])}"
+        equals = [name for name, count in counts if count == counts[0][1]]
+        if len(equals) > NAMED:
+            first = f"{len(equals)} optimizers lead or tie in {counts[0][1]} of {len(known)} regimes each"
+            rest = _named(counts[len(equals) :], 1, "others")
+        else:
+            first = f"{optimizer_name(counts[0][0])} leads or ties in {counts[0][1]} of {len(known)} regimes"
+            rest = _named(counts[1:], NAMED - 1, "others")
+        return f"No optimizer is best everywhere: {listed([first, *rest])}"
     if len(always) > 1:
         who = listed(map(optimizer_name, sorted(always, key=position)))
-        return f"{who} tie for the lowest loss {where}, with {listed(others[:NAMED])}"
+        who = who if len(always) <= MOST_LEADERS else f"{len(always)} optimizers"
+        return f"{who} tie for the lowest loss {where}, with {listed(others)}"
     alone = sum(len(place.leaders) == 1 for place in known)
     first = f"alone in {alone}, " if alone else ""
-    return f"{optimizer_name(always[0])} is in the leading group {where}: {first}tied with {listed(others[:NAMED])}"
+    return f"{optimizer_name(always[0])} is in the leading group {where}: {first}tied with {listed(others)}"
 
 
 def _counts(places: Sequence[Place]) -> list[tuple[str, int]]:

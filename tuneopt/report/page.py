@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tuneopt.analysis.names import optimizer_name
 from tuneopt.report.answer import Answer, Grid, answer, grid
 from tuneopt.report.blocks import Chapter, Figure, figures_of
-from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup
+from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup, targets
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.laws import draw_guide, guide_info
 from tuneopt.report.section import Section, section
@@ -25,6 +25,9 @@ NAMED = 4
 
 GUIDE = 400
 """Pixels of the figure that explains the word speedup, at the side of the first screen's sentences."""
+
+MOST_RACES = 10
+"""Races to a target that the first screen has a sentence for."""
 
 MOST_NAMES = 12
 """Optimizers that the line under the headline names, and half as many regimes; of more it gives the number."""
@@ -79,9 +82,10 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         first_screen, sentences = Answer(f"{title}: {loss}", ()), verdict.sentences
     else:
         title, first_screen = "Optimizer comparison", answer(comparison.document)
-        sentences = tuple(statement.sentence for statement in analysis.statements)
+        sentences = _sentences(comparison)
         chapters = (
             speedup.chapter(comparison),
+            targets.chapter(comparison),
             flips.chapter(comparison),
             ranking.chapter(study, comparison),
             fairness.chapter(comparison),
@@ -108,6 +112,14 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         sections=tuple(section(study, view, verdicts[view.id]) for view in views) if study is not None else (),
         provenance=sources.chapter(material, comparison, filled, len(views)),
     )
+
+
+def _sentences(comparison: Comparison) -> tuple[str, ...]:
+    """The statement of each scale, the findings over all of them, and what a target loss takes."""
+    analysis = comparison.analysis
+    several = [one.sentence for one in analysis.statements if one.compared > 1]
+    alone = [] if several else [one.sentence for one in analysis.statements[:1]]
+    return (*several, *alone, *(one.sentence for one in analysis.findings), *targets.sentences(comparison)[:MOST_RACES])
 
 
 def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[str, SweepVerdict]) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tuneopt.analysis.costs import Budget
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.report.blocks import Block, Chapter, Figure, NamedValues, Table
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.costs import BudgetsInfo, budgets_info, draw_budgets, draw_pareto, pareto_info
+from tuneopt.report.figures.speedups import interval_text
 from tuneopt.report.study import StudyView
 from tuneopt.report.text import NONE, bytes_text, count_text, duration_text, listed, loss_text, percent_text, plural
 
@@ -48,10 +50,12 @@ def _sentence(comparison: Comparison) -> str:
         return "Tokens are not the only price: the table ranks each regime by every cost that was measured."
     faster = [seconds for _, tokens, seconds in both if tokens > 1]
     best, in_tokens, in_seconds = max(both, key=lambda known: known[2])
+    ends = best.speedup_seconds_high
     return (
-        f"Of {len(faster)} speedups above 1 in tokens, {sum(seconds > 1 for seconds in faster)} remain above 1 in "
-        f"seconds; the largest in seconds is {best.optimizer} at {comparison.label(best.regime)} with {in_seconds:.2f} "
-        f"({in_tokens:.2f} in tokens). Seconds are those of the hardware in the provenance below."
+        f"Of {plural(len(faster), 'speedup')} above 1 in tokens, {sum(seconds > 1 for seconds in faster)} remain above "
+        f"1 in seconds. The largest in seconds is {interval_text(in_seconds, best.speedup_seconds_low, ends)}, of "
+        f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)} ({in_tokens:.2f} in tokens). Seconds go "
+        "by the median speed of an optimizer's trials on the hardware in the provenance below."
     )
 
 
@@ -76,7 +80,10 @@ def _rankings(comparison: Comparison) -> Table:
         ))  # fmt: skip
     heads = ("regime", "optimizer", "report loss (nats)", "training time", "FLOPs", "peak memory", "checkpoint",
              "speedup in tokens", "in seconds", "in FLOPs")  # fmt: skip
-    note = "In brackets the place in the regime, 1 being the best; times are device-seconds of one trial."
+    note = (
+        "In brackets the place in the regime, 1 being the best. Times are device-seconds of one trial; the speedup in "
+        "seconds goes by the median tokens per second of an optimizer's trials."
+    )
     return Table("Rankings by cost", heads, tuple(rows), frozenset(range(2, 10)), note)
 
 

@@ -119,26 +119,31 @@ def _worst(comparison: Comparison) -> str:
 
 
 def configurations_sentence(budgets: Sequence[Budget]) -> str:
-    """The most and the fewest configurations that an optimizer had in all regimes together.
+    """The most and the fewest configurations that an optimizer had in a regime, on average.
 
     Seeds are counted apart: to run a configuration again is care, and no further chance.
     """
-    configurations: dict[str, int] = {}
-    seeds: dict[str, int] = {}
+    regimes: dict[str, list[Budget]] = {}
     for one in budgets:
-        configurations[one.optimizer] = configurations.get(one.optimizer, 0) + one.configurations
-        seeds[one.optimizer] = seeds.get(one.optimizer, 0) + one.trials
-    if len(configurations) < 2:
-        return f"{plural(sum(configurations.values()), 'configuration')} in {plural(sum(seeds.values()), 'run')}."
-    repeated = sum(seeds.values()) - sum(configurations.values())
+        regimes.setdefault(one.optimizer, []).append(one)
+    tried, trials = sum(one.configurations for one in budgets), sum(one.trials for one in budgets)
+    repeated = trials - tried
     again = f" {plural(repeated, 'further run')} repeat one with another seed." if repeated > 0 else ""
-    least, most = (pick(configurations, key=lambda name: (configurations[name], name)) for pick in (min, max))
-    if configurations[least] == configurations[most]:
-        return f"Every optimizer was given {plural(configurations[most], 'configuration')}.{again}"
+    if len(regimes) < 2:
+        return f"{plural(tried, 'configuration')} in {plural(trials, 'run')}."
+    # By regime: an optimizer that was run in more regimes was not tuned more in any of them.
+    mean = {name: sum(one.configurations for one in own) / len(own) for name, own in regimes.items()}
+    least, most = (pick(mean, key=lambda name: (mean[name], name)) for pick in (min, max))
+    if mean[least] == mean[most]:
+        return f"Every optimizer was given {_count(mean[most])} in a regime.{again}"
     return (
-        f"Tuning budgets differ by up to {configurations[most] / configurations[least]:.1f} times: "
-        f"{plural(configurations[least], 'configuration')} of {least}, {configurations[most]:,} of {most}.{again}"
+        f"Tuning budgets differ by up to {mean[most] / mean[least]:.1f} times: {_count(mean[least])} of {least} in a "
+        f"regime, {mean[most]:.3g} of {most}.{again}"
     )
+
+
+def _count(configurations: float) -> str:
+    return f"{configurations:.3g} configuration{'' if configurations == 1 else 's'}"
 
 
 def _budgets(budgets: Sequence[Budget]) -> Table:

@@ -31,6 +31,8 @@ def chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
     Rows of losses are drawn only where they fit a screen, or where no scale has two ratios to be drawn against.
     """
     rankings = comparison.analysis.rankings
+    if not rankings:
+        return Chapter("ranking", TITLE, ())
     groups = _groups(comparison)
     blocks: list[Block] = [] if groups is None else [groups]
     distances = against_ratio_info(rankings, comparison.scales)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneopt.analysis.names import optimizer_name
+from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Prose, Table, figures_of
 from tuneopt.report.compare import Comparison
@@ -40,6 +40,9 @@ def chapter(comparison: Comparison) -> Chapter:
     """The speedups by ratio and by size, the figures that people come for, or what would make them known."""
     analysis = comparison.analysis
     rivals = _rivals(comparison)
+    over_sizes = _frontiers(comparison)
+    if not rivals and over_sizes:
+        return Chapter("speedup", TITLE, _frontier_sentences(comparison), tuple(over_sizes))
     if not rivals:
         name = optimizer_name(analysis.baseline)
         need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
@@ -50,7 +53,8 @@ def chapter(comparison: Comparison) -> Chapter:
         blocks += Figure.all(f"speedup-by-{by}", [info], draw_savings)
     # At one ratio of one scale rows are all that can be drawn.
     blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
-    return Chapter("speedup", TITLE, (), tuple(blocks))
+    blocks += [table.folded() for table in over_sizes]
+    return Chapter("speedup", TITLE, _frontier_sentences(comparison), tuple(blocks))
 
 
 def details(comparison: Comparison) -> Chapter:
@@ -72,6 +76,51 @@ def details(comparison: Comparison) -> Chapter:
         blocks.append(Fold("A second opinion on the speedups: one factor per optimizer from a joint fit",
                            (*words, *joint)))  # fmt: skip
     return Chapter("details", DETAILS, (_sentence(comparison, rivals),), tuple(blocks))
+
+
+def _frontiers(comparison: Comparison) -> list[Table]:
+    """Speedups in compute over the baseline's sizes, a table for each line of about equal ratios."""
+    tables = []
+    for front in comparison.analysis.frontiers:
+        rows = tuple(
+            (comparison.label(one.regime), optimizer_name(one.optimizer), loss_text(one.loss),
+             interval_text(one.speedup, one.low, one.high), ", ".join(one.flags))
+            for one in front.speedups
+            if one.optimizer != comparison.analysis.baseline
+        )  # fmt: skip
+        measure = "FLOPs as the table counts them" if front.measure == "flops" else "6 N D FLOPs"
+        note = (
+            "The compute at which the baseline, grown in size and tokens, reaches the loss, over that of the optimizer "
+            f"({measure})."
+        )
+        heads = ("regime", "optimizer", "report loss (nats)", "speedup in compute", "remarks")
+        tables.append(Table("Speedup in compute over a frontier of sizes", heads, rows, frozenset({2, 3}), note))
+    return tables
+
+
+def _frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
+    """For each frontier the optimizer that saves most, from its smallest to its largest size."""
+    sentences = []
+    for front in comparison.analysis.frontiers:
+        rivals = [one for one in front.speedups if one.optimizer != comparison.analysis.baseline]
+        if not rivals:
+            continue
+        totals: dict[str, list[float]] = {}
+        for one in rivals:
+            totals.setdefault(one.optimizer, []).append(one.speedup)
+        best = max(totals, key=lambda name: (sum(totals[name]) / len(totals[name]), name))
+        own = [one for one in rivals if one.optimizer == best]
+        words = ", ".join(
+            f"{interval_text(one.speedup, one.low, one.high, '*' if 'extrapolated' in one.flags else '')} at "
+            f"{scale_name(one.regime.scale)}"
+            for one in own
+        )
+        base = optimizer_name(comparison.analysis.baseline)
+        sentences.append(
+            f"Each scale has about one ratio, so speedups are in compute, over {base}'s frontier of sizes: "
+            f"{optimizer_name(best)} {words}."
+        )
+    return tuple(sentences)
 
 
 def _rivals(comparison: Comparison) -> list[Speedup]:

@@ -1,0 +1,169 @@
+"""What a table of many regimes shows as a whole: whether a family leads everywhere, how speedups go with size.
+
+A finding counts what a reader would count in the rankings and speedups, and names what is beyond noise. Nothing is said
+where there is nothing to count: a family needs two members and rivals in three regimes, a trend two scales that share a
+ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tuneopt.analysis.names import optimizer_name, scale_name
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.ranking import Ranking
+from tuneopt.analysis.speedup import DEFAULTS, IntervalSettings, Speedup, speedups
+from tuneopt.analysis.winner import Winner
+from tuneopt.optim.info import entry_of
+from tuneopt.spec import SCALES
+
+FEWEST_REGIMES = 3
+"""Regimes in which a family must have led to be worth a sentence."""
+
+DRAWS = 500
+"""Redrawn data sets behind a trend; its ends need not be known as well as those of a speedup that is printed."""
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence and what it counts: ``count`` of ``of`` regimes or ratios, for ``optimizers`` at ``scales``.
+
+    ``kind`` is ``family`` (the best places are those of one family), ``trend`` (speedups fall or rise from the first to
+    the second scale beyond noise) or ``missing`` (scales of a ladder, or optimizers of a regime, without a result).
+    """
+
+    kind: str
+    sentence: str
+    corpus: str
+    optimizers: tuple[str, ...]
+    scales: tuple[str, ...]
+    count: int
+    of: int
+
+
+def findings(
+    winners: Sequence[Winner], rankings: Sequence[Ranking], noise: NoiseModel, how: IntervalSettings = DEFAULTS
+) -> tuple[Finding, ...]:
+    """The findings of every corpus."""
+    made: list[Finding] = []
+    for corpus in dict.fromkeys(ranking.regime.corpus for ranking in rankings):
+        ranked = [ranking for ranking in rankings if ranking.regime.corpus == corpus]
+        own = [winner for winner in winners if winner.regime.corpus == corpus]
+        made += [*_families(corpus, ranked), *_trends(corpus, own, ranked, noise, how), *_missing(corpus, own)]
+    return tuple(made)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of optimizers in a sentence."""
+    shown = [optimizer_name(name) for name in names]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def number_word(count: int) -> str:
+    """A small number as a word."""
+    return NUMBERS[count] if count < len(NUMBERS) else f"{count}"
+
+
+def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
+    """Whether the members of a family take the first places, all of them before everybody else."""
+    families: dict[str, list[str]] = defaultdict(list)
+    for name in sorted({name for ranking in rankings for name in ranking.order}):
+        families[entry_of(name).family or ""].append(name)
+    for family, members in families.items():
+        shared = [
+            ranking
+            for ranking in rankings
+            if len(here := set(ranking.order) & set(members)) > 1 and len(ranking.order) > len(here)
+        ]
+        first = [one for one in shared if set(one.order[: len(set(one.order) & set(members))]) <= set(members)]
+        if not family or len(shared) < FEWEST_REGIMES or 2 * len(first) <= len(shared):
+            continue
+        sure = sum(_apart(ranking, members) for ranking in first)
+        where = "all" if len(first) == len(shared) else f"{number_word(len(first))} of"
+        count = number_word(len(members))
+        beyond = {0: "in none", len(first): "in all"}.get(sure, f"in {number_word(sure)}")
+        yield Finding(
+            "family",
+            f"The {count} {family} optimizers ({_listed(members)}) take the first {count} places in "
+            f"{where} {number_word(len(shared))} regimes, {beyond} of them with a gap that noise does not explain.",
+            corpus, tuple(members), tuple(dict.fromkeys(one.regime.scale for one in shared)), len(first), len(shared),
+        )  # fmt: skip
+
+
+def _apart(ranking: Ranking, members: Sequence[str]) -> bool:
+    """Whether the last of the first places is better than whoever follows by more than the family's span."""
+    last = len(set(ranking.order) & set(members))
+    return ranking.span is not None and ranking.losses[last] - ranking.losses[last - 1] > ranking.span
+
+
+def _trends(
+    corpus: str, winners: Sequence[Winner], rankings: Sequence[Ranking], noise: NoiseModel, how: IntervalSettings
+) -> Iterable[Finding]:
+    """How the speedup of the optimizer that leads most often goes from the smallest and the second largest scale on.
+
+    Noise is that between seeds here, for one law at each scale: errors of the law's form and of tuning move both scales
+    alike.
+    """
+    leading = Counter(name for one in rankings for name in one.leaders if name != how.baseline)
+    sizes = {winner.regime.scale: winner.parameters for winner in winners if winner.parameters}
+    scales = sorted(sizes, key=lambda scale: (sizes[scale], scale))
+    if not leading or len(scales) < 2:
+        return
+    optimizer = min(leading, key=lambda name: (-leading[name], name))
+    wanted = [winner for winner in winners if winner.optimizer in (how.baseline, optimizer)]
+    speeds = speedups(wanted, noise, replace(how, draws=min(how.draws, DRAWS), drift=0.0, tuning=0.0))
+    by_place = {(one.regime.scale, one.regime.ratio): one for one in speeds if one.optimizer == optimizer}
+    pairs = [(scales[0], scales[-1])] + ([(scales[-2], scales[-1])] if len(scales) > 2 else [])
+    for small, large in pairs:
+        ratios = [ratio for scale, ratio in by_place if scale == small and (large, ratio) in by_place]
+        changes = [_change(by_place[small, ratio], by_place[large, ratio]) for ratio in ratios]
+        if changes and None not in changes:
+            word, sign = ("falls", -1) if changes.count(-1) >= changes.count(1) else ("rises", 1)
+            count, of = changes.count(sign), len(ratios)
+            where = "every ratio" if count == of else f"{number_word(count)} of {number_word(of)} ratios"
+            where = f" at {ratios[0]:g}x" if of == 1 else f" at {where}"
+            moves = f"{word} from" if count else "does not change from"
+            sentence = (
+                f"The speedup of {optimizer_name(optimizer)} {moves} {scale_name(small)} to {scale_name(large)}"
+                f"{where if count else ''} by more than the noise between seeds."
+            )
+            yield Finding("trend", sentence, corpus, (optimizer,), (small, large), count, of)
+
+
+def _change(first: Speedup, second: Speedup) -> int | None:
+    """-1 where the speedup falls by more than both intervals explain, 1 where it rises so, else 0; None if unknown."""
+    if None in (first.low, first.high, second.low, second.high) or "lower bound" in first.flags + second.flags:
+        return None
+    halves = [math.log(one.high / one.low) / 2 for one in (first, second) if one.high and one.low]
+    change = math.log(second.speedup / first.speedup)
+    return 0 if abs(change) <= math.hypot(*halves) else 1 if change > 0 else -1
+
+
+def _missing(corpus: str, winners: Sequence[Winner]) -> Iterable[Finding]:
+    """Scales of a ladder without any result, and optimizers without one in some of the regimes."""
+    there = {winner.regime.scale for winner in winners}
+    ladders = {SCALES[scale].ladder for scale in there if scale in SCALES}
+    for ladder in sorted(ladders):
+        known = [scale.name for scale in SCALES.values() if scale.ladder == ladder]
+        inside = [name for name in known if name in there]
+        beyond = [name for name in known if name not in there]
+        if len(inside) > 1 and beyond:
+            names = " or ".join(map(scale_name, beyond))
+            sentence = f"There is no result at {names}, so nothing here says how it goes on there."
+            yield Finding("missing", sentence, corpus, (), tuple(beyond), len(inside), len(known))
+    regimes: dict[str, set[tuple[str, float]]] = defaultdict(set)
+    for winner in winners:
+        regimes[winner.optimizer].add(winner.regime[1:])
+    every = set().union(*regimes.values()) if regimes else set()
+    short = {name: len(own) for name, own in regimes.items() if 2 <= len(own) < len(every)}
+    if short and len(short) < len(regimes) and max(map(len, regimes.values())) == len(every):
+        words = ", ".join(f"{optimizer_name(name)} in {number_word(count)}" for name, count in sorted(short.items()))
+        yield Finding(
+            "missing", f"Not every optimizer was run in all {number_word(len(every))} regimes: {words}.",
+            corpus, tuple(sorted(short)), (), len(short), len(regimes),
+        )  # fmt: skip
