@@ -100,6 +100,20 @@ def test_a_holder_elsewhere_is_believed_while_its_heart_beats(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("behind", [-3600.0, 3600.0])
+def test_a_living_holder_whose_clock_is_wrong_is_not_succeeded(tmp_path: Path, behind: float) -> None:
+    ledger, far = Ledger(tmp_path), dataclasses.replace(elsewhere(), at=time.time() - behind)
+    put(ledger, far)
+    later = dataclasses.replace(far, beat=far.beat + 1, at=far.at + lease.BEAT_SECONDS)
+    beating = threading.Timer(lease.BEAT_SECONDS, lambda: put(ledger, later))
+    beating.start()
+    with pytest.raises(InputError, match="works on it since"):
+        hold(ledger, "sweep").__enter__()
+    beating.join()
+    assert parse(ledger.files.read("leases/sweep.json")) == later
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_holder_elsewhere_whose_heart_stands_still_is_succeeded(tmp_path: Path) -> None:
     ledger, far = Ledger(tmp_path), elsewhere()
     put(ledger, far)

@@ -124,13 +124,19 @@ def test_every_flipped_bit_of_a_compaction_is_found_and_said_once(tmp_path: Path
     assert caplog.text.count("was passed over; make it again with `tuneopt ledger compact`") == 1
 
 
-def test_a_flipped_bit_in_the_schema_is_found_and_may_be_a_later_release(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "newer"), [(b"3", False), (b"9", False), (b"0", False), (b"2", True)])
+def test_a_version_that_one_bit_made_is_damage_and_any_later_one_is_left_alone(
+    tmp_path: Path, version: bytes, newer: bool
+) -> None:
     ledger = Ledger(tmp_path)
     path = written(ledger)["trials"]
-    path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":3'))
-    with pytest.raises(NewerSchemaError, match=r"trials/.*upgrade tuneopt.*seal does not fit"):
+    path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":' + version))
+    with pytest.raises(NewerSchemaError if newer else DamagedRecordError, match=r"seal does not fit|no known schema"):
         ledger.get(make_spec(1).id)
-    assert any("upgrade tuneopt" in problem for problem in ledger.verify())
+    (problem,) = ledger.verify()
+    assert problem.startswith(f"trials/{path.name}: ") and ("upgrade tuneopt" in problem) == newer
+    ledger.mend()
+    assert path.exists() == newer
 
 
 def unsealed(ledger: Ledger, **changes: object) -> None:
@@ -233,6 +239,18 @@ def test_a_record_that_a_run_recorded_and_that_is_gone_is_named_until_it_is_back
     path.write_bytes(b"{")
     ledger.mend()
     assert ledger.verify() == [], "one that was set aside is accounted for"
+
+
+def test_a_sweep_or_an_account_that_is_gone_is_missed(tmp_path: Path) -> None:
+    ledger, sweep = Ledger(tmp_path), "0123456789abcdef"
+    ledger.put_sweep(sweep, PLAIN)
+    first, second = (ledger.put_run({"sweep": sweep, "run": []}) for _ in range(2))
+    assert ledger.verify() == [] and list(ledger.runs().values()) == [{"sweep": sweep, "run": []}] * 2
+    (tmp_path / "runs" / f"{first}.json").unlink()
+    (problem,) = ledger.verify()
+    assert problem.startswith(f"runs/{first}.json: is gone, and runs/{second}.json came after it")
+    (tmp_path / "sweeps" / f"{sweep}.json").unlink()
+    assert any(problem.startswith(f"sweeps/{sweep}.json: is gone") for problem in ledger.verify())
 
 
 def put_folder(path: Path) -> None:

@@ -85,7 +85,10 @@ def load(files: Files, columns: tuple[str, ...] | None = None) -> pa.Table | Non
     if file is None:
         return None
     flat = [name for name in file.schema_arrow.names if name not in _DERIVED]
-    return file.read(list(columns) if columns is not None else flat)
+    try:
+        return file.read(list(columns) if columns is not None else flat)
+    except (pa.ArrowException, OSError, KeyError, RuntimeError):  # sealed by somebody who wrote no table
+        return None
 
 
 def _open(files: Files) -> pq.ParquetFile | None:

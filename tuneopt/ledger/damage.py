@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,12 +26,15 @@ from tuneopt.ledger import place
 from tuneopt.ledger.contradictions import in_account, in_record
 from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files
-from tuneopt.ledger.record import TrialRecord
+from tuneopt.ledger.record import SCHEMA, TrialRecord
 from tuneopt.ledger.seal import BROKEN, SealedState, has_seal, seal, unseal
 from tuneopt.spec import InputError
 
 FOLDER = "damaged"
 """Where damaged files are kept, under their own names and eight digits of their content."""
+
+PREVIOUS = "previous"
+"""The entry of a run's account that names the account before it."""
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[str, str]] = set()
@@ -124,9 +128,13 @@ def _read_record(uri: str, name: str, data: bytes) -> Content:
         record = TrialRecord.from_dict(plain)
         why = BROKEN if state == "broken" else in_record(record)
     except NewerSchemaError as error:
-        # A single bit can turn a version into a later one. Nothing is moved on that suspicion: the file may be whole.
-        doubt = "; or move it away, if no later release wrote it: its seal does not fit" if state == "broken" else ""
-        raise NewerSchemaError(f"{name}: {error}{doubt}") from None
+        if not _flipped_version(name, data):
+            # Nothing is moved on a suspicion: another release may seal in another way.
+            doubt = (
+                "; or move it away, if no later release wrote it: its seal does not fit" if state == "broken" else ""
+            )
+            raise NewerSchemaError(f"{name}: {error}{doubt}") from None
+        why = BROKEN
     except InputError as error:
         why = str(error)
     else:
@@ -138,6 +146,16 @@ def _read_record(uri: str, name: str, data: bytes) -> Content:
     raise DamagedRecordError(
         f"the record {name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`) and train it again", why
     )
+
+
+def _flipped_version(name: str, data: bytes) -> bool:
+    """Whether one flipped bit made a later release's record of one of this release: flipped back, its seal fits."""
+    for found in re.finditer(rb'"schema":(\d)', data):
+        if (found[1][0] ^ ord(str(SCHEMA))).bit_count() == 1:
+            restored = data[: found.start(1)] + str(SCHEMA).encode() + data[found.end(1) :]
+            if unseal(name, restored, "a trial record")[1] == "sealed":
+                return True
+    return False
 
 
 def _read_plain(uri: str, name: str, data: bytes, contradiction: Callable[[Mapping[str, Any]], str]) -> Content:
@@ -295,15 +313,26 @@ def _check_file(found: Findings, uri: str, name: str, data: bytes) -> None:
 
 
 def _lost(files: Files, found: Findings) -> Iterator[str]:
-    """Trials that a run recorded and that have no file any more, not even one that was set aside."""
-    present = set(map(key, [*json_names(files, "trials"), *odd_names(files, "trials")]))
-    aside = {name.partition(".json~")[0] for name in files.names(f"{FOLDER}/trials")}
-    aside |= {name.partition(".json~")[0] for name in files.odd_names(f"{FOLDER}/trials")}
+    """Documents that an account of a run speaks of and that have no file any more, not even one that was set aside."""
+    known = {folder: _known(files, folder) for folder in DECODERS}
+    again = "run the same command again"
     for run, plain in found.accounts.items():
-        trials = plain.get("run")
+        trials, sweep, previous = plain.get("run"), plain.get("sweep"), plain.get(PREVIOUS)
         for trial in trials if isinstance(trials, list) else ():
-            if isinstance(trial, str) and trial not in present | aside:
-                yield f"trials/{trial}.json: is gone, and runs/{run}.json recorded it; run the same command again"
+            if isinstance(trial, str) and trial not in known["trials"]:
+                yield f"trials/{trial}.json: is gone, and runs/{run}.json recorded it; {again}"
+        if isinstance(sweep, str) and sweep not in known["sweeps"]:
+            yield f"sweeps/{sweep}.json: is gone, and runs/{run}.json worked on it; {again}"
+        if isinstance(previous, str) and previous and previous not in known["runs"]:
+            yield f"runs/{previous}.json: is gone, and runs/{run}.json came after it; what it took is in no sum"
+
+
+def _known(files: Files, folder: str) -> set[str]:
+    """The keys of all documents of a folder, those that were set aside among them."""
+    aside = f"{FOLDER}/{folder}"
+    names = [*files.names(aside), *files.odd_names(aside)]
+    kept = {name.partition(".json~")[0] for name in names}
+    return kept | set(map(key, [*json_names(files, folder), *odd_names(files, folder)]))
 
 
 def _check_marker(files: Files, uri: str) -> Iterator[str]:

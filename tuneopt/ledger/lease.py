@@ -32,6 +32,10 @@ BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
 """Seconds without a heartbeat after which a holder on another machine counts as gone: six beats may fail in a row."""
 
+FEWEST_BEATS = 3
+"""Heartbeats that are waited for whatever the holder's last time was: its clock may be behind by hours, and a driver
+that lives shows itself within one beat and the time of a write."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,8 +52,9 @@ class Holder:
     beat: int = 0
     """Heartbeats so far: whoever sees the number change knows that the holder lives, whatever the clocks say."""
     at: float = 0.0
-    """When it last beat, in seconds since 1970 by its own clock. It shortens the wait for the next beat: who comes an
-    hour after a crash need not wait. A holder's clock that is behind by more than `EXPIRY_SECONDS` takes all of it."""
+    """When it last beat, in seconds since 1970 by its own clock. It shortens the wait for the next beat, to
+    `FEWEST_BEATS` at least: who comes an hour after a crash need not wait a minute, and a holder whose clock is behind
+    still has the time to show that it lives."""
 
     @classmethod
     def here(cls) -> Holder:
@@ -128,9 +133,8 @@ class _Lease:
         """Return when ``other`` shows no sign of life; raises `InputError` when it does."""
         if other.machine == self.mine.machine:
             raise self.refusal(other)
-        left = EXPIRY_SECONDS - max(0.0, time.time() - other.at)
-        if left > 0:
-            _log.warning("%s is held by %s; waiting for a sign of life, %.0f s at most", self.what, _who(other), left)
+        left = max(EXPIRY_SECONDS - max(0.0, time.time() - other.at), FEWEST_BEATS * BEAT_SECONDS)
+        _log.warning("%s is held by %s; waiting for a sign of life, %.0f s at most", self.what, _who(other), left)
         deadline = time.monotonic() + left
         while time.monotonic() < deadline:
             time.sleep(min(1.0, EXPIRY_SECONDS / 10))

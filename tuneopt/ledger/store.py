@@ -133,14 +133,21 @@ class Ledger:
         return self._plain("sweeps")
 
     def put_run(self, plain: Mapping[str, Any]) -> str:
-        """Store the account of one invocation (what was asked, reused, run); returns its name, which sorts by time."""
+        """Store the account of one invocation (what was asked, reused, run); returns its name, which sorts by time.
+
+        Each account names the one before it, so that `verify` can tell when one is gone.
+        """
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(3)}"
-        self._put_plain(f"runs/{name}.json", plain, "run")
+        before = damage.json_names(self.files, "runs")[-1:]
+        self._put_plain(f"runs/{name}.json", {**plain, damage.PREVIOUS: damage.key(*before) if before else ""}, "run")
         return name
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """Every invocation's account by its name, oldest first."""
-        return self._plain("runs")
+        found = self._plain("runs")
+        for plain in found.values():
+            plain.pop(damage.PREVIOUS, None)
+        return found
 
     @property
     def is_local(self) -> bool:
