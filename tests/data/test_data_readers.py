@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneopt.data.readers import read_jsonl, read_parquet, read_txt, text_documents
+from tuneopt.data.readers import (
+    HEAD_ROWS,
+    jsonl_range,
+    jsonl_stream,
+    read_jsonl,
+    read_parquet,
+    read_txt,
+    text_documents,
+)
+from tuneopt.data.sources import find_source
 from tuneopt.spec import InputError
 
 
@@ -47,12 +56,48 @@ def test_joined_documents_come_apart_again(documents: list[str]) -> None:
     assert list(text_documents(stream, "memory")) == documents
 
 
-def test_jsonl_takes_text_or_the_only_string(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    rows = [{"text": "one\n<|endoftext|>\nstill", "url": "u"}, {"body": "two", "score": 3}, {"text": ""}]
-    rows += [{"text": None, "url": "u"}, {"body": None, "score": 3}]  # skipped, as in Parquet
+def lines(path: Path, rows: list[object]) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    assert list(read_jsonl(path)) == ["one\n<|endoftext|>\nstill", "two"]
+    return path
+
+
+def test_jsonl_takes_text_or_the_only_string(tmp_path: Path) -> None:
+    rows = [{"text": "one\n<|endoftext|>\nstill", "url": "u"}, {"text": ""}, {"text": None, "url": "u"}]
+    assert list(read_jsonl(lines(tmp_path / "a.jsonl", rows))) == ["one\n<|endoftext|>\nstill"]
+    rows = [{"body": None, "score": 3}, {"body": "two", "score": 3}, {"body": None, "score": 3}]
+    assert list(read_jsonl(lines(tmp_path / "b.jsonl", rows))) == ["two"]
+
+
+@pytest.mark.parametrize("first", [0, 1, 5])
+def test_a_row_that_has_lost_its_text_never_becomes_a_document_of_another_text(tmp_path: Path, first: int) -> None:
+    rows: list[object] = [{"content": f"text {number}", "n": number} for number in range(9)]
+    rows.insert(first, {"content": None, "id": "not a text"})
+    path = lines(tmp_path / "a.jsonl", rows)
+    for read in (read_jsonl, lambda path: jsonl_range(path, 0, 10**6), lambda path: jsonl_range(path, 30, 10**6)):
+        with pytest.raises(InputError, match=r"a\.jsonl:\d+: no string column 'text' among .*'content'"):
+            list(read(path))
+    with path.open("rb") as stream, pytest.raises(InputError, match="no string column"):
+        list(jsonl_stream(stream, "a.jsonl"))
+    assert list(read_jsonl(path, "content")) == [f"text {number}" for number in range(9)]
+
+
+def test_the_column_is_chosen_at_the_beginning_of_a_file_for_all_of_it(tmp_path: Path) -> None:
+    rows: list[object] = [{"content": f"text {number}"} for number in range(HEAD_ROWS + 5)]
+    path = lines(tmp_path / "a.jsonl", [*rows, {"content": None, "id": "not a text"}, {"content": "last"}])
+    assert list(read_jsonl(path))[-2:] == [f"text {HEAD_ROWS + 4}", "last"]
+    with path.open("rb") as stream:
+        assert list(jsonl_stream(stream, "a.jsonl")) == list(read_jsonl(path))
+    half = path.stat().st_size // 2
+    assert [*jsonl_range(path, 0, half), *jsonl_range(path, half, 10**6)] == list(read_jsonl(path))
+    with pytest.raises(InputError, match="no string column 'content' among 'id'"):
+        list(read_jsonl(lines(tmp_path / "b.jsonl", [*rows, {"id": "its content is not there"}])))
+
+
+def test_files_of_one_source_have_their_text_in_one_column(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", [{"content": "a"}])
+    lines(tmp_path / "b.jsonl", [{"id": "b"}])
+    with pytest.raises(InputError, match=r"is in 'content' and that of .*b\.jsonl in 'id'"):
+        list(find_source(str(tmp_path)).documents())
 
 
 @pytest.mark.parametrize(

@@ -97,3 +97,46 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
     for attempt in (source.stamp, lambda: list(source.documents())):
         with pytest.raises(InputError, match=r"cannot read .*a\.txt: No such file"):
             attempt()
+
+
+def test_linked_folders_are_read_once_each_and_a_loop_ends(tmp_path: Path) -> None:
+    for name in ("corpus/real", "elsewhere/.hidden", "elsewhere/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "corpus" / "real" / "a.txt").write_text("a")
+    (tmp_path / "elsewhere" / "b.txt").write_text("b")
+    (tmp_path / "elsewhere" / "deep" / "c.txt").write_text("c")
+    (tmp_path / "elsewhere" / ".hidden" / "d.txt").write_text("hidden")
+    before = list(find_source(str(tmp_path / "corpus")).documents())
+    assert before == ["a"]
+    links = {"more": "../elsewhere", "again": "real", "loop": ".", "twice": "../elsewhere"}
+    for name, target in links.items():
+        (tmp_path / "corpus" / name).symlink_to(target, target_is_directory=True)
+    source = find_source(str(tmp_path / "corpus"))
+    assert list(source.documents()) == ["b", "c", "a"], "in the order of their paths: more/b, more/deep/c, real/a"
+
+
+def test_a_link_to_nothing_is_refused_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").symlink_to("gone.txt")
+    with pytest.raises(InputError, match=r"b\.txt is a link to nothing"):
+        find_source(str(tmp_path))
+    (tmp_path / "b.txt").rename(tmp_path / "b.png")  # what no reader knows is not asked for
+    assert list(find_source(str(tmp_path)).documents()) == ["a"]
+
+
+def test_a_fifo_among_the_files_is_refused_and_blocks_nobody(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    for name in ("b.txt", "b.jsonl", "b.parquet", "b.txt.gz"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match="is a FIFO"):
+            list(find_source(str(tmp_path)).documents())
+        with pytest.raises(InputError, match="is a FIFO"):
+            list(find_source(str(tmp_path / name)).documents())
+        (tmp_path / name).unlink()
+
+
+def test_a_single_file_may_be_a_link_to_a_blob_without_an_ending(tmp_path: Path) -> None:
+    (tmp_path / "0123456789abcdef").write_text(json.dumps({"text": "a"}))
+    (tmp_path / "data.jsonl").symlink_to("0123456789abcdef")
+    source = find_source(str(tmp_path / "data.jsonl"))
+    assert list(source.documents()) == ["a"] and source.name == "data"

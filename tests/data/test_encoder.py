@@ -12,6 +12,7 @@ from tokenizers.normalizers import NFC
 
 from tuneopt.data.encoder import Encoder, cuts_are_known
 from tuneopt.data.tokenizer import train_tokenizer
+from tuneopt.spec import InputError
 
 PIECES = st.sampled_from(
     [*"ab.!19'S \n\t\r", "\xa0", "\u2003", "\x1c", "\x85", "é", "\u0301", "\x00", "你", "  ", "\n ", "\n\n", " a",
@@ -138,3 +139,25 @@ def test_another_expression_is_not_trusted(both: dict[str, Tokenizer]) -> None:
     assert cuts_are_known(known)
     known["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": r"\S+|\s+"}
     assert not cuts_are_known(known)
+
+
+def test_a_tokenizer_that_lacks_a_word_is_said_to_be_at_fault_in_one_line() -> None:
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    tokenizer = Tokenizer(WordLevel({"known": 0, "<|endoftext|>": 1}))
+    tokenizer.pre_tokenizer = Whitespace()
+    with pytest.raises(InputError, match=r"the tokenizer cannot encode the text \(.*UNK") as error:
+        Encoder(tokenizer).encode(["known", "unknown"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_panics_is_said_to_be_at_fault() -> None:
+    class Panicking:
+        encode_special_tokens = False
+
+        def encode_batch_fast(self, *texts: object, **settings: object) -> None:
+            raise type("PanicException", (BaseException,), {})("index out of bounds\nnote: run with a backtrace")
+
+    with pytest.raises(InputError, match=r"cannot encode the text \(index out of bounds\);"):
+        Encoder(Panicking()).encode(["text"])  # type: ignore[arg-type]

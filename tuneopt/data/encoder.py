@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tuneopt.spec import InputError
+
 MAX_PARTS = 1 << 19
 """Parts in the table, about 100 MB; beyond them it begins anew."""
 
@@ -168,7 +170,15 @@ class Encoder:
         """Ids from the tokenizer itself, in parallel where it has threads; the fast call leaves offsets out."""
         if not texts:
             return []
-        return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        try:
+            return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except BaseException as error:  # the library's own errors are plain Exceptions, its panics not even that
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise InputError(
+                f"the tokenizer cannot encode the text ({reason}); take one that knows all text, as byte-level BPE does"
+            ) from None
 
 
 def cuts_are_known(tokenizer: dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,10 @@ END_OF_TEXT = "<|endoftext|>"
 
 TEXT_COLUMN = "text"
 """The column of the text where none is asked for, as data sets name it."""
+
+HEAD_ROWS, HEAD_BYTES = 1000, 1 << 20
+"""Rows of JSON, and bytes of them, from which the column of the text is chosen where none is asked for and none is
+called ``text``. The choice is made once: one for each row would take any text of a row that has lost its own."""
 
 MAX_LINE = 1 << 28
 """Longest line in bytes: a document, or a line of one. A file without line breaks must not fill the memory."""
@@ -113,9 +118,48 @@ def read_txt(path: Path, column: str | None = None) -> Iterator[str]:
 
 def read_jsonl(path: Path, column: str | None = None) -> Iterator[str]:
     """Documents of a ``.jsonl`` file, one per line; blank lines are skipped."""
+    column = column or json_column(path)
     with _opened(path) as stream:
         where = _places(path)
         yield from _rows(_raw_lines(stream, where), where, column)
+
+
+def json_column(path: Path) -> str:
+    """The column of the text of a ``.jsonl`` file: ``text``, or the only one with strings in the first rows.
+
+    Raises `InputError` where several have strings, or a row cannot be read.
+    """
+    with _opened(path) as stream:
+        where = _places(path)
+        return _chosen_column(_head(_lines(_raw_lines(stream, where), where)), where)
+
+
+def _head(lines: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The first numbered lines that are not blank, up to `HEAD_ROWS` and `HEAD_BYTES`."""
+    head: list[tuple[int, str]] = []
+    size = 0
+    for number, line in lines:
+        if line.strip():
+            head.append((number, line))
+            size += len(line)
+        if len(head) >= HEAD_ROWS or size >= HEAD_BYTES:
+            break
+    return head
+
+
+def _chosen_column(head: Iterable[tuple[int, str]], where: Where) -> str:
+    strings: dict[str, None] = {}
+    nulls: dict[str, None] = {}
+    for number, line in head:
+        row = _json_row(line, where(number), None)
+        if TEXT_COLUMN in row:
+            return TEXT_COLUMN
+        strings.update(dict.fromkeys(key for key, value in row.items() if isinstance(value, str)))
+        nulls.update(dict.fromkeys(key for key, value in row.items() if value is None))
+        if len(strings) > 1:
+            raise InputError(_no_column(where(number), TEXT_COLUMN, {**strings, **row}))
+    # Rows of nulls alone have lost their text, and are skipped like a null text.
+    return next(iter(strings or (nulls if len(nulls) == 1 else {})), TEXT_COLUMN)
 
 
 def jsonl_stream(stream: IO[bytes], name: str, column: str | None = None) -> Iterator[str]:
@@ -125,7 +169,19 @@ def jsonl_stream(stream: IO[bytes], name: str, column: str | None = None) -> Ite
         return f"{name}:{number}"
 
     with _decompressed(stream, name) as lines:
-        yield from _rows(_raw_lines(lines, where), where, column)
+        raw = _raw_lines(lines, where)
+        if column is None:  # from the beginning of what cannot be read twice
+            first: list[bytes] = []
+            column = _chosen_column(_head(_lines(_kept(raw, first), where)), where)
+            raw = chain(first, raw)
+        yield from _rows(raw, where, column)
+
+
+def _kept(lines: Iterable[bytes], seen: list[bytes]) -> Iterator[bytes]:
+    """The lines, each of which is also put into ``seen``."""
+    for line in lines:
+        seen.append(line)
+        yield line
 
 
 def txt_range(path: Path, start: int, stop: int) -> Iterator[str]:
@@ -159,6 +215,7 @@ def _to_separator(stream: IO[bytes], lines: Iterator[bytes], stop: int) -> Itera
 
 def jsonl_range(path: Path, start: int, stop: int, column: str | None = None) -> Iterator[str]:
     """The documents of a ``.jsonl`` file whose lines begin at bytes ``start`` to ``stop`` - 1."""
+    column = column or json_column(path)  # from the beginning of the file, whatever the range
     with path.open("rb") as stream:
         where = _places(path, start)
         _seek_line(stream, start)
@@ -221,29 +278,28 @@ def _decompressed(source: str | IO[bytes], name: str) -> Iterator[IO[bytes]]:
             raise InputError(f"{name}: cannot be {done} ({reason}); get the file again") from None
 
 
-def _rows(stream: Iterable[bytes], where: Where, column: str | None, start: bool = True) -> Iterator[str]:
+def _rows(stream: Iterable[bytes], where: Where, column: str, start: bool = True) -> Iterator[str]:
     """Documents of lines of JSON."""
     for number, line in _lines(stream, where, start):
         if line.strip():
             yield from document([_json_text(line, number, where, column)])
 
 
-def _json_text(line: str, number: int, where: Where, column: str | None) -> str:
-    """The text of one row, empty where it is null; raises `InputError` that names the line and the cause."""
+def _json_row(line: str, where: str, column: str | None) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise InputError(f"{where(number)}: not valid JSON; write one JSON object per line") from None
+        raise InputError(f"{where}: not valid JSON; write one JSON object per line") from None
     if not isinstance(row, dict):
         raise InputError(
-            f"{where(number)}: not a JSON object; write one object with a string {column or TEXT_COLUMN!r} per line"
+            f"{where}: not a JSON object; write one object with a string {column or TEXT_COLUMN!r} per line"
         )
-    name = column or TEXT_COLUMN
-    if name not in row and column is None:
-        # The only string is the text. A row of nulls alone has lost its text, and is skipped like a null text.
-        names = [key for key, value in row.items() if isinstance(value, str)]
-        nulls = [key for key, value in row.items() if value is None]
-        name = names[0] if len(names) == 1 else nulls[0] if nulls and not names else name
+    return row
+
+
+def _json_text(line: str, number: int, where: Where, name: str) -> str:
+    """The text of one row, empty where it is null; raises `InputError` that names the line and the cause."""
+    row = _json_row(line, where(number), name)
     if name not in row:
         raise InputError(_no_column(where(number), name, row))
     text = row[name]
@@ -297,6 +353,22 @@ def _text_column(schema: pa.Schema, path: Path, column: str | None) -> str:
     if (column or TEXT_COLUMN) not in names:
         raise InputError(_no_column(str(path), column or TEXT_COLUMN, schema.names))
     return column or TEXT_COLUMN
+
+
+def check_columns(paths: Iterable[Path]) -> None:
+    """Raise `InputError` unless the files of one source have their text in one column, where none is asked for."""
+    first: tuple[Path, str] | None = None
+    for path in paths:
+        reader = READERS[ending(path)]
+        if reader is read_txt:
+            continue
+        with readable(path):
+            column = json_column(path) if reader is read_jsonl else _text_column(pq.read_schema(path), path, None)
+        first = first or (path, column)
+        if column != first[1]:
+            raise InputError(
+                f"the text of {first[0]} is in {first[1]!r} and that of {path} in {column!r}; give them one name"
+            )
 
 
 READERS: dict[str, Callable[..., Iterator[str]]] = {

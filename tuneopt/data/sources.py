@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import NoReturn
 
-from tuneopt.data.readers import READERS, ending, readable, text_documents
+from tuneopt.data.readers import READERS, check_columns, ending, readable, text_documents
 from tuneopt.spec import InputError, canonical_json, nearest
 
 EMBEDDED = "embedded"
@@ -74,6 +76,7 @@ class FileSource:
 
     def documents(self) -> Iterator[str]:
         """The documents of all files; raises `InputError` for a file that cannot be read."""
+        check_columns(self.paths)
         for path in self.paths:
             with readable(path):
                 yield from READERS[ending(path)](path)
@@ -91,7 +94,7 @@ def find_source(name_or_path: str) -> Source:
     if name_or_path == EMBEDDED:
         return EmbeddedSource()
     try:
-        root = Path(name_or_path).expanduser().resolve()
+        root = _place(name_or_path)
         found = bool(name_or_path) and root.exists()
         paths = tuple(sorted(_text_files(root), key=lambda path: path.relative_to(root).parts)) if found else ()
     except (OSError, ValueError, RuntimeError) as error:
@@ -106,9 +109,45 @@ def find_source(name_or_path: str) -> Source:
     return FileSource(root, paths)
 
 
+def _place(name_or_path: str) -> Path:
+    """The path without links, unless it is the link that has the ending, as in the cache of a hub."""
+    given = Path(name_or_path).expanduser()
+    root = given.resolve()
+    return given.absolute() if root.is_file() and not ending(root) and ending(given) else root
+
+
 def _text_files(root: Path) -> Iterator[Path]:
     """Readable files at or below ``root``; hidden files and folders are left out."""
-    for path in root.rglob("*") if root.is_dir() else (root,):
-        shown = not any(part.startswith(".") for part in path.relative_to(root).parts)
-        if shown and ending(path) and path.is_file():
+    if root.is_dir():
+        yield from files_below(root)
+    elif ending(root):
+        yield root
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Files below a folder that a reader knows by their ending, those in linked folders as well; hidden ones not.
+
+    Raises `InputError` for what has such an ending and is no file, a link to nothing say: text that is meant to be in a
+    corpus is never left out without a word.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
+        facts = Path(place).stat()
+        if (facts.st_dev, facts.st_ino) in seen:  # by another link, or a link to a folder above
+            folders.clear()
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        # What is there itself before what links lead to: a link to a neighbour changes nothing.
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(shown, key=lambda name: (Path(place, name).is_symlink(), name))
+        for name in sorted(names):
+            path = Path(place) / name
+            if name.startswith(".") or not ending(path):
+                continue
+            if not path.exists():
+                raise InputError(f"{path} is a link to nothing; mend or remove it")
             yield path
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise error

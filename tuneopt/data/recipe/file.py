@@ -27,6 +27,7 @@ from typing import Any
 
 from tuneopt.data.readers import ending
 from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, NGRAM, REPEAT, Hub, Recipe, SourceRecipe, TokenizerRecipe
+from tuneopt.data.sources import files_below
 from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
 from tuneopt.declared import Node, in_words, mapping, number, parse_yaml, read_yaml, sequence, switch, whole, word
 from tuneopt.paths import expanded
@@ -297,8 +298,7 @@ def _matches(base: Path, pattern: str) -> list[Path]:
         matches = visible(Path(path.anchor).glob(str(path.relative_to(path.anchor))), path.parts)
     files = {match for match in matches if not match.is_dir()}
     for folder in matches - files:
-        below = visible(folder.rglob("*"), folder.parts)
-        files |= {match for match in below if match.is_file() and ending(match)}
+        files.update(files_below(folder))
     return sorted(files)
 
 

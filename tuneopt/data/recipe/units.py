@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tuneopt.data.batches import SampleOrder
 from tuneopt.data.encoder import Encoder
-from tuneopt.data.readers import READERS, ending, jsonl_range, read_parquet, readable, txt_range
+from tuneopt.data.readers import READERS, check_columns, ending, jsonl_range, read_parquet, readable, txt_range
 from tuneopt.data.recipe import hub
 from tuneopt.data.recipe.guard import Guard, Runs, fingerprint
 from tuneopt.data.recipe.recipe import Recipe, SourceRecipe
@@ -119,7 +119,9 @@ def documents(source: SourceRecipe, unit: Unit) -> Iterator[str]:
 
 
 def check(source: SourceRecipe, recipe: Recipe) -> None:
-    """Read the first document, so that a source that cannot be read is told before any work; raises `InputError`."""
+    """Raise `InputError` for a source that cannot be read: by its columns and its first document, before any work."""
+    if source.text is None:
+        check_columns(source.files)
     first = next(units(source, 0, recipe), None)
     if first is not None:
         next(documents(source, first), None)

@@ -28,6 +28,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from tuneopt.data.recipe.units import EncodingJob, Unit, encode_to_file
+from tuneopt.errors import of_system
 from tuneopt.spec import InputError
 
 ATTEMPTS = 3
@@ -196,7 +197,7 @@ def _outcome(job: EncodingJob, unit: Unit, folder: Path) -> tuple[str, str]:
     except FileNotFoundError:
         raise  # the folder is gone, and with it whoever wanted the rows
     except OSError as error:
-        return "full" if error.errno == errno.ENOSPC else "error", str(error)
+        return ("full", str(error)) if error.errno == errno.ENOSPC else ("bad", str(of_system(error)))
     except Exception:
         return "error", traceback.format_exc()
 
