@@ -101,11 +101,14 @@ def pair_span(
 
 
 def _coarse(freedom: float | None) -> float | None:
-    """Degrees of freedom rounded down by 5% at most, so that few quantiles have to be computed; never more certain."""
-    if freedom is None or freedom > 1e6:
-        return None
-    if freedom > 1000 or freedom == int(freedom):
-        return min(freedom, 1000.0)
+    """Degrees of freedom rounded down to one of a few, so that few quantiles have to be computed; whole ones stay.
+
+    By at most 5%, or by so much that the quantile grows by 0.5%.
+    """
+    if freedom is None or freedom > 1e6 or (freedom == int(freedom) and freedom < 1000):
+        return freedom if freedom is None or freedom < 1000 else None
+    if freedom > 20:
+        return 400 / math.ceil(400 / freedom)
     return math.exp(math.floor(math.log(freedom) / 0.05) * 0.05)
 
 
@@ -281,10 +284,14 @@ def curve_noise(
     spreads: dict[tuple[RegimeKey, str], list[Noise | None]] = {}
     for regime, own in regimes.items():
         every = [array for arrays in own.values() for array in arrays]
-        shared = [at(every, place, regime.label) for place in range(len(fractions))]
+        shared: dict[int, Noise | None] = {}  # worked out where an optimizer's own replicates are too few
         for name in names[regime]:
-            spreads[regime, name] = [
-                at(own.get(name, ()), place, f"{name} at {regime.label}") or shared[place] or noise.of(regime, name)
-                for place in range(len(fractions))
-            ]
+            along = spreads[regime, name] = []
+            for place in range(len(fractions)):
+                noise_here = at(own.get(name, ()), place, f"{name} at {regime.label}")
+                if noise_here is None:
+                    if place not in shared:
+                        shared[place] = at(every, place, regime.label)
+                    noise_here = shared[place] or noise.of(regime, name)
+                along.append(noise_here)
     return spreads

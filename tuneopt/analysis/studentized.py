@@ -43,7 +43,9 @@ def _known(quantiles: Array, groups: int) -> Array:
 @lru_cache(maxsize=4096)
 def range_quantile(confidence: float, groups: int, freedom: float | None = None) -> float:
     """The quantile that the studentized range of ``groups`` (at least 2) equal means exceeds at 1 - ``confidence``."""
-    low, high = 0.0, 4.0
+    # A sigma that is estimated makes the range wider, so the known one's quantile bounds it from below.
+    low = 0.0 if freedom is None else range_quantile(confidence, groups)
+    high = max(4.0, 1.2 * low)
     while range_probability(high, groups, freedom) < confidence and high < 1e7:
         low, high = high, 2 * high
-    return float(brentq(lambda x: range_probability(x, groups, freedom) - confidence, low, high, rtol=1e-9))
+    return float(brentq(lambda x: range_probability(x, groups, freedom) - confidence, low, high, xtol=1e-8, rtol=1e-8))
