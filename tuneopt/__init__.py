@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tuneopt.api import export as export
     from tuneopt.api import load_study as load_study
     from tuneopt.api import plan as plan
+    from tuneopt.api import plot_curves as plot_curves
+    from tuneopt.api import plot_flips as plot_flips
+    from tuneopt.api import plot_speedups as plot_speedups
     from tuneopt.api import predict as predict
     from tuneopt.api import run_study as run_study
     from tuneopt.api import sample as sample
@@ -42,8 +45,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tuneopt.api": (
-        "RunOptions", "compare", "comparison_plan", "export", "load_study", "optimizers", "plan", "predict",
-        "run_study", "sample", "simulate_study", "single_trial", "study_plan", "study_status", "tune",
+        "RunOptions", "compare", "comparison_plan", "export", "load_study", "optimizers", "plan", "plot_curves",
+        "plot_flips", "plot_speedups", "predict", "run_study", "sample", "simulate_study", "single_trial",
+        "study_plan", "study_status", "tune",
     ),
     "tuneopt.ledger": ("Ledger", "open_ledger"),
     "tuneopt.spec": ("Regime", "TrialSpec"),

@@ -10,7 +10,7 @@ import pytest
 from report_rows import table_rows
 
 from tuneopt.analysis.names import optimizer_name, place_name
-from tuneopt.report import write_report
+from tuneopt.report import html, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[test]'")
 
@@ -194,6 +194,20 @@ def test_tables_sort_by_their_heads_and_are_filtered_by_words(visit):
         page.locator("button[data-table=speedups]").click()
     lines = started.value.path().read_text().splitlines()
     assert len(lines) == 5 and lines[1].split(",")[1] == "Muon"
+
+
+def test_the_pictures_of_many_sweeps_are_drawn_when_their_fold_is_opened(chromium, several, tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "INLINE", 3)
+    write_report(several, tmp_path / "r.html")
+    page = chromium.new_page()
+    page.goto((tmp_path / "r.html").as_uri())
+    first = page.locator("details.whole").first
+    assert page.locator("details.whole svg").count() == 0
+    first.locator("> summary").click()
+    page.wait_for_selector("details.whole[open] svg.wide", state="visible")
+    assert first.locator(".plot[data-packed]").count() == 0
+    assert first.locator(".plot").count() == first.locator("svg.wide").count() > 3
+    page.close()
 
 
 def test_without_javascript_every_figure_is_there(chromium, reports):

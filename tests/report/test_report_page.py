@@ -234,12 +234,11 @@ def test_hostile_names_reach_drawings_without_tags(hostile_plots):
 def test_any_text_survives_a_figure_unchanged(words):
     drawing = Drawing(100, "x", "y")
     drawing.marks([Mark(0, 0, words)], "#123456", name=plain(words))
-    plot = drawing.plain()
-    figure = Figure("key", words, words, plot, plot, words)
+    figure = Figure("key", words, words, drawing, words)
     template = _environment().from_string(
-        '{% import "macros.html.j2" as m %}{{ m.figure(f) }}<script id="figures">{{ bundle }}</script>'
+        '{% import "macros.html.j2" as m with context %}{{ m.figure(f) }}<script id="figures">{{ bundle }}</script>'
     )
-    page = Reader(template.render(f=figure, bundle=bundle([figure])))
+    page = Reader(template.render(f=figure, bundle=bundle([figure]), packed=set()))
     assert unpack(page) == {"key": words}
     known = {"figure", "figcaption", "h3", "p", "div", "dfn", "svg", "g", "path", "circle", "text", "tspan", "title",
              "button", "script"}  # fmt: skip

@@ -4,8 +4,20 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tuneopt.report.palette import DARK_PAGE, LIGHT_PAGE, LOOKS, look, position
+from tuneopt.report.palette import (
+    CONTEXT,
+    DARK_PAGE,
+    LIGHT_PAGE,
+    LOOKS,
+    MOST_COLOURS,
+    look,
+    looks,
+    position,
+    ranked,
+)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 VIEWS = {
@@ -64,3 +76,37 @@ def test_an_unknown_optimizer_keeps_one_look():
 
 def test_unknown_optimizers_stand_behind_the_known_ones():
     assert sorted(["zeta", "soap", "alpha", "adamw"], key=position) == ["adamw", "soap", "alpha", "zeta"]
+
+
+@given(st.lists(st.sampled_from([*LOOKS, *(f"own_{number}" for number in range(40))]), unique=True, max_size=50))
+def test_no_two_coloured_optimizers_of_a_page_share_a_colour(names):
+    given_ = looks(names, "adamw")
+    assert set(given_) == {*names, "adamw"}
+    shown = [own.colour for name, own in given_.items() if own.colour != CONTEXT]
+    assert len(shown) == len(set(shown)) <= MOST_COLOURS + 1
+    assert given_["adamw"].colour == LOOKS["adamw"].colour
+
+
+def test_of_many_the_matrix_optimizers_and_the_best_unknown_ones_have_a_colour():
+    names = ["own_1", "muon", *LOOKS, "own_2"]
+    given_ = looks(names, "adamw")
+    assert {name for name, own in given_.items() if own.colour != CONTEXT} == {
+        "adamw", "muon", "scion", "kron", "soap", "own_1", "own_2"
+    }  # fmt: skip
+
+
+def test_few_optimizers_all_have_their_own_colour():
+    given_ = looks(["lion", "mars", "adamw"], "adamw")
+    assert given_["lion"] == LOOKS["lion"] and given_["mars"] == LOOKS["mars"]
+
+
+def test_the_looks_of_a_page_end_with_it():
+    with ranked(["own_1", "own_2"], "adamw"):
+        inside = look("own_1"), look("own_2")
+    assert inside[0].colour != inside[1].colour
+    assert look("soap") == LOOKS["soap"]
+
+
+def test_another_baseline_has_the_baseline_s_ink_and_adamw_a_colour():
+    given_ = looks(["adamw", "muon"], "muon")
+    assert given_["muon"].colour == LOOKS["adamw"].colour != given_["adamw"].colour

@@ -11,6 +11,7 @@ from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prep
 from tuneopt.api.devices import Speed
 from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
+from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
 from tuneopt.api.scales import ScaleFacts, scale_facts
@@ -56,6 +57,9 @@ __all__ = [
     "placed",
     "placement_of",
     "plan",
+    "plot_curves",
+    "plot_flips",
+    "plot_speedups",
     "predict",
     "prepare_corpus",
     "regime_on",

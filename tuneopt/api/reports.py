@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.paths import expanded
+from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
@@ -27,6 +28,9 @@ def report(
     sigma: float | None = None,
     baseline: str | None = None,
     targets: Sequence[float] = (),
+    figures: Path | str | None = None,
+    formats: Sequence[str] = ("svg",),
+    latex: bool = False,
 ) -> dict[str, Any]:
     """Write the one-file HTML report and return what ``report --json`` prints.
 
@@ -34,12 +38,17 @@ def report(
     the study of arXiv 2509.02046; they may be combined, and losses are compared where they name one corpus. ``sigma``
     (nats) replaces the measured noise between seeds, ``baseline`` is the optimizer that speedups are measured against
     (AdamW unless said otherwise), ``targets`` are losses (nats) that optimizers race to, and ``columns`` maps names of
-    the table's columns, such as ``{"loss": "val/loss"}``. Raises `InputError` for no source and for one that cannot be
-    read.
+    the table's columns, such as ``{"loss": "val/loss"}``. ``figures`` is a folder for the figures in each of
+    ``formats`` (svg, pdf, png; the last two need matplotlib) and the tables as CSV, with ``latex`` as LaTeX too. Raises
+    `InputError` for no source, for one that cannot be read, and for a format that cannot be written.
     """
     from tuneopt.ledger import open_ledger
     from tuneopt.report import write_report
+    from tuneopt.report.paper import Export
 
+    if latex and figures is None:
+        raise InputError("LaTeX tables are written beside the figures; name a folder with --figures")
+    export = None if figures is None else Export(expanded(figures), tuple(formats), latex)
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
     table = None if results is None else expanded(results)
     return write_report(
@@ -52,4 +61,5 @@ def report(
         sigma=sigma,
         baseline=baseline,
         targets=targets,
+        export=export,
     )

@@ -33,6 +33,11 @@ Baseline = Annotated[str | None, typer.Option("--baseline", help="Whom speedups 
 Targets = Annotated[
     list[float] | None, typer.Option("--target", help="Loss (nats) to reach: steps, tokens, seconds; repeatable.")
 ]
+Figures = Annotated[
+    Path | None, typer.Option("--figures", metavar="DIR", help="Folder for figures and CSV tables for a paper.")
+]
+Formats = Annotated[str, typer.Option("--format", help="Formats of --figures: svg, pdf, png (pdf, png: matplotlib).")]
+Latex = Annotated[bool, typer.Option("--latex", help="With --figures: every table as LaTeX too.")]
 Sigma = Annotated[float | None, typer.Option("--sigma", help="Noise between seeds in nats; default: measured.")]
 
 
@@ -45,6 +50,9 @@ def report(
     baseline: Baseline = None,
     target: Targets = None,
     sigma: Sigma = None,
+    figures: Figures = None,
+    formats: Formats = "svg",
+    latex: Latex = False,
     json_: Json = False,
 ) -> int:
     """Write the one-file HTML report of a ledger, of a table from elsewhere, of the published study, or of several."""
@@ -61,6 +69,9 @@ def report(
         sigma=sigma,
         baseline=baseline,
         targets=tuple(target or ()),
+        figures=figures,
+        formats=tuple(name.strip().lower() for name in formats.split(",") if name.strip()),
+        latex=latex,
     )
     return show(document, json_, lambda summary: print_summary(summary, summary["path"]))
 

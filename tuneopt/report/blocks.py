@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any, ClassVar, TypeVar
 
 from tuneopt.report.drawing import Drawing
-from tuneopt.report.panels import NARROW, WIDE, Panels
+from tuneopt.report.panels import WIDE, Panels
 
 Cell = str | int | float | bool | None
 
@@ -58,16 +58,15 @@ InfoT = TypeVar("InfoT", bound=Info)
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as the page takes it in: texts, the drawing as plotly's plain data, and the data as CSV text.
+    """A figure as the page takes it in: its texts, what is drawn, and the data as CSV text.
 
-    ``plot`` is laid out for a screen, where the figure is ``width`` pixels wide, and ``phone`` for a phone.
+    On a screen it is ``width`` pixels wide.
     """
 
     key: str
     title: str
     reading: str
-    plot: Mapping[str, Any]
-    phone: Mapping[str, Any]
+    drawn: Drawing | Panels
     csv: str
     width: int = WIDE
 
@@ -76,12 +75,16 @@ class Figure:
     @classmethod
     def of(cls, key: str, info: InfoT, draw: Callable[[InfoT], Drawing | Panels], width: int = WIDE) -> Figure:
         """A figure from its info and its drawer; ``key`` is unique on the page."""
-        drawn = draw(info)
-        if isinstance(drawn, Panels):
-            plot, phone = drawn.plain(width), drawn.plain(NARROW)
-        else:
-            plot = phone = drawn.plain()
-        return cls(key, info.title, info.reading, plot, phone, csv_text(*info.data()), width)
+        return cls(key, info.title, info.reading, draw(info), csv_text(*info.data()), width)
+
+    def at(self, width: int) -> Mapping[str, Any]:
+        """The drawing as plotly's plain data, laid out for a width in pixels."""
+        return self.drawn.plain(width) if isinstance(self.drawn, Panels) else self.drawn.plain()
+
+    @property
+    def plot(self) -> Mapping[str, Any]:
+        """The drawing as plotly's plain data, laid out for a screen."""
+        return self.at(self.width)
 
     @classmethod
     def all(cls, key: str, infos: Sequence[InfoT | None], draw: Callable[[InfoT], Drawing | Panels]) -> list[Figure]:

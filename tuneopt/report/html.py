@@ -22,7 +22,6 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.report.blocks import Figure
 from tuneopt.report.page import Page
 from tuneopt.report.palette import look
@@ -30,13 +29,26 @@ from tuneopt.report.panels import NARROW
 from tuneopt.report.picture import picture
 from tuneopt.report.svg import svg
 from tuneopt.report.terms import terms
+from tuneopt.report.text import shown
+
+INLINE = 20
+"""Sweeps whose pictures stand in the page as they are. Those of more are packed, a sixth of the size, and unpacked by
+the script when their fold is opened: a study of hundreds of sweeps would be a file that browsers open slowly."""
 
 
 def render(page: Page) -> str:
     """The HTML of a page."""
     template = _environment().get_template("report.html.j2")
-    bundled = bundle(page.all_figures)
-    return template.render(page=page, policy=content_policy(), bundle=bundled, baseline=page.baseline, level=page.level)
+    later = [figure for part in page.sections for figure in part.figures] if len(page.sections) > INLINE else []
+    return template.render(
+        page=page,
+        policy=content_policy(),
+        bundle=bundle(page.all_figures),
+        packed={figure.key for figure in later},
+        later=pack(json.dumps({figure.key: pictures(figure) for figure in later})) if later else "",
+        baseline=page.baseline,
+        level=page.level,
+    )
 
 
 def pictures(figure: Figure) -> Markup:
@@ -45,7 +57,7 @@ def pictures(figure: Figure) -> Markup:
     wide = svg(picture(figure.plot, figure.width), "wide" if figure.width > NARROW else "both", label)
     if figure.width <= NARROW:
         return Markup(wide)
-    return Markup(wide + svg(picture(figure.phone, NARROW), "narrow", label))
+    return Markup(wide + svg(picture(figure.at(NARROW), NARROW), "narrow", label))
 
 
 def bundle(figures: Iterable[Figure]) -> str:
@@ -56,13 +68,6 @@ def bundle(figures: Iterable[Figure]) -> str:
 def pack(text: str) -> str:
     """Text gzipped, in base64: letters that can end no script; the same text gives the same letters."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
-
-
-def shown(cell: str, column: str) -> str:
-    """A cell of a table as people read it: optimizers and scales by the names that their papers use."""
-    if column in ("optimizer", "led first", "leads after", "tuned for"):
-        return optimizer_name(cell)
-    return scale_name(cell) if column == "scale" else cell
 
 
 @cache

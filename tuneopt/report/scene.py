@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Point = tuple[float, float]
 
@@ -30,6 +30,10 @@ class Stroke:
     series: str = ""
     hover: str = ""
 
+    def moved(self, down: float) -> Stroke:
+        """The same, ``down`` pixels lower."""
+        return replace(self, points=tuple((x, y + down) for x, y in self.points))
+
 
 @dataclass(frozen=True, slots=True)
 class Sign:
@@ -44,6 +48,10 @@ class Sign:
     opacity: float = 1.0
     series: str = ""
     hover: str = ""
+
+    def moved(self, down: float) -> Sign:
+        """The same, ``down`` pixels lower."""
+        return replace(self, y=self.y + down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,10 @@ class Words:
         """About how many pixels it takes."""
         return sum(text_width(words, self.size, bold) for words, bold in self.runs)
 
+    def moved(self, down: float) -> Words:
+        """The same, ``down`` pixels lower."""
+        return replace(self, y=self.y + down)
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -80,6 +92,10 @@ class Box:
     height: float
     colour: str
     hover: str = ""
+
+    def moved(self, down: float) -> Box:
+        """The same, ``down`` pixels lower."""
+        return replace(self, y=self.y + down)
 
 
 @dataclass
@@ -127,7 +143,9 @@ def clipped(points: list[Point], left: float, top: float, right: float, bottom: 
                 leave = min(leave, room / step)
         if enter > leave:
             continue
-        start, end = (x0 + enter * across, y0 + enter * up), (x0 + leave * across, y0 + leave * up)
+        # Ends that are inside stay as they are to the last bit, by which the next segment is known to go on from there.
+        start = (x0, y0) if enter == 0 else (x0 + enter * across, y0 + enter * up)
+        end = (x1, y1) if leave == 1 else (x0 + leave * across, y0 + leave * up)
         if pieces and pieces[-1][-1] == start:
             pieces[-1].append(end)
         else:

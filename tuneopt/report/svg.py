@@ -84,8 +84,9 @@ def _stroke(part: Stroke) -> str:
 def _sign(part: Sign) -> str:
     radius, hollow = part.size / 2, "-open" in part.symbol or bare(part.symbol) in LINES
     look = f'fill="{part.colour}"'
-    if hollow:
-        look = f'fill="{"none" if bare(part.symbol) in LINES else "var(--page,#fff)"}" stroke="{part.colour}"'
+    if hollow:  # a ring with a dot shows what lies under it, every other open mark hides its line
+        clear = bare(part.symbol) in LINES or part.symbol.endswith("-open-dot")
+        look = f'fill="{"none" if clear else "var(--page,#fff)"}" stroke="{part.colour}"'
         look += f' stroke-width="{part.line or 1.5:g}"'
     pieces = outline(part.symbol)
     if not pieces:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.spec import Value
 
@@ -123,3 +124,10 @@ def plain(text: object) -> str:
 def drawn_of(shown: int, every: int, words: str) -> str:
     """What a figure has no room for, such as `` (8 of 40 regimes are drawn)``; empty where all are drawn."""
     return f" ({shown} of {every} {words} are drawn)" if shown < every else ""
+
+
+def shown(cell: str, column: str) -> str:
+    """A cell of a table as people read it: optimizers and scales by the names that their papers use."""
+    if column in ("optimizer", "led first", "leads after", "tuned for"):
+        return optimizer_name(cell)
+    return scale_name(cell) if column == "scale" else cell

@@ -16,6 +16,7 @@ from tuneopt.report.compare import Comparison, compare
 from tuneopt.report.html import render
 from tuneopt.report.page import Page, build_page
 from tuneopt.report.palette import ranked
+from tuneopt.report.paper import Export
 from tuneopt.report.sources import Material, gather
 from tuneopt.report.study import SweepView
 from tuneopt.report.verdict import certificate_state, over_seeds
@@ -32,15 +33,16 @@ def write_report(
     sigma: float | None = None,
     baseline: str | None = None,
     targets: Sequence[float] = (),
+    export: Export | None = None,
 ) -> dict[str, Any]:
     """Write the report of a ledger's sweeps (or of those whose ids are given), of a table, of the published study.
 
     ``results`` is a CSV, JSON or Parquet file whose columns ``columns`` may map; ``sigma`` (nats) replaces the measured
     noise, ``baseline`` is whom speedups are over, and ``targets`` are losses (nats) that optimizers race to. Returns
     the document of ``report --json``: what the analysis finds, with ``answer`` (the first screen), ``warnings``,
-    ``path`` and ``sweeps``. The same inputs give the same file, byte for byte. Folders are made as needed; the file
-    appears whole or not at all. Raises `InputError` for no source, a ledger without sweeps, an unknown sweep, a file
-    that holds no results and a path that cannot be written.
+    ``path`` and ``sweeps``. ``export`` writes figures and tables for a paper as well. The same inputs give the same
+    file, byte for byte. Folders are made as needed; the file appears whole or not at all. Raises `InputError` for no
+    source, a ledger without sweeps, an unknown sweep, a file that holds no results and a path that cannot be written.
     """
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
     material = gather(ledger, sweeps, results, published, columns)
@@ -50,6 +52,8 @@ def write_report(
         text = render(page)
     with replacing(path, "the report", [] if results is None else [results], make_folder=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    if export is not None:
+        export.write(page, material.command)
     return report_document(material, comparison, page, path)
 
 

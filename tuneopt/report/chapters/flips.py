@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tuneopt.analysis.ranking import Flip
 from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison
+from tuneopt.report.figures.crossings import crossings_info, draw_crossings
 from tuneopt.report.figures.curves import draw_training, training_info
 from tuneopt.report.figures.flips import draw_flips, flips_info
 from tuneopt.report.text import NONE, listed, percent_text, plural
@@ -41,6 +42,8 @@ def chapter(comparison: Comparison) -> Chapter:
               for by in ("ratio", "size")}  # fmt: skip
     figures = {by: Figure.all(f"flips-by-{by}", [info], draw_flips) for by, info in charts.items()}
     blocks: list[Block] = [*(figures["ratio"] or figures["size"])]
+    curves = crossings_info(analysis.winners, analysis.rankings, analysis.inputs.runs, analysis.flips)
+    blocks += Figure.all("crossings", [curves], draw_crossings)
     sure = [flip for flip in analysis.flips if flip.significant]
     unsure = [flip for flip in analysis.flips if not flip.significant]
     if sure:

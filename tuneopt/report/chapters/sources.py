@@ -24,6 +24,7 @@ FUNCTIONS = {
     "speedup-by-size": "speedups",
     "flips-by-ratio": "rankings",
     "flips-by-size": "rankings",
+    "crossings": "training_orders",
     "speedups": "speedups",
     "laws": "speedups",
     "joint": "joint_factors",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,8 +108,9 @@ def flips_info(
     kind = "ratio" if by == "ratio" else "scale"
     lines = []
     for (corpus, _), own in sorted(groups.items()):
-        if len(own) < 2:
-            continue
+        seen = Counter(name for ranking in own for name in ranking.order)
+        if sum(count > 1 for count in seen.values()) < 2:
+            continue  # no two optimizers meet twice: there is no order that could change
         own.sort(key=lambda one: (scales.index(one.regime.scale), one.regime.ratio))
         first = own[0].regime
         title = scale_name(first.scale) if by == "ratio" else ratio_name(first.ratio)

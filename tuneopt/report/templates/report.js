@@ -2,11 +2,24 @@
   "use strict";
   const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 
-  // The data of the figures, CSV by key: gzipped JSON in base64.
-  const data = async () => {
-    const bytes = Uint8Array.from(atob(document.getElementById("figures").textContent), (letter) => letter.charCodeAt(0));
+  // The data of the figures, CSV by key, and pictures that wait for their fold to be opened: gzipped JSON in base64.
+  const unpack = async (id) => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
   };
+  const data = () => unpack("figures");
+  let pictures = null;
+  const draw = async (fold) => {
+    const waiting = all(".plot[data-packed]", fold);
+    if (!waiting.length) return;
+    pictures ??= unpack("pictures");
+    const known = await pictures;
+    for (const plot of waiting) {
+      plot.innerHTML = known[plot.dataset.figure];
+      delete plot.dataset.packed;
+    }
+  };
+  document.addEventListener("toggle", (event) => { if (event.target.open) draw(event.target); }, true);
   const save = (text, type, name) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));

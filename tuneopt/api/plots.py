@@ -1,0 +1,120 @@
+"""The report's main figures in a notebook, as plotly figures: speedups, flips, and loss curves that cross.
+
+The sources are those of `report`. Nothing is trained and no file is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneopt.paths import expanded
+from tuneopt.spec import InputError
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from tuneopt.ledger import Ledger
+    from tuneopt.report.blocks import Info
+    from tuneopt.report.compare import Comparison
+    from tuneopt.report.panels import Panels
+
+
+def plot_speedups(
+    ledger: Ledger | str | None = None,
+    *,
+    results: Path | str | None = None,
+    published: bool = False,
+    sigma: float | None = None,
+    baseline: str | None = None,
+    by: str = "ratio",
+) -> Figure:
+    """Speedups over the baseline ``by`` ratio (a panel for each size) or ``by`` size (a panel for each ratio).
+
+    A speedup is D_eff / D in tokens over tokens. ``sigma`` (nats) replaces the measured noise. Raises `InputError` for
+    no source, one that cannot be read, another ``by``, and results without two places to draw a line through.
+    """
+    from tuneopt.report.figures.savings import draw_savings, savings_info
+
+    _checked(by)
+
+    def info(found: Comparison) -> Info | None:
+        analysis = found.analysis
+        return savings_info(analysis.speedups, found.scales, by, analysis.baseline, analysis.level)
+
+    need = "a speedup needs the baseline and another optimizer at two ratios of a scale"
+    return _plot(ledger, results, published, sigma, baseline, info, draw_savings, need)
+
+
+def plot_flips(
+    ledger: Ledger | str | None = None,
+    *,
+    results: Path | str | None = None,
+    published: bool = False,
+    sigma: float | None = None,
+    baseline: str | None = None,
+    by: str = "ratio",
+) -> Figure:
+    """The order of the optimizers ``by`` ratio or ``by`` size, with tie groups as bars and flips beyond noise bold.
+
+    Raises `InputError` as `plot_speedups` does.
+    """
+    from tuneopt.report.figures.flips import draw_flips, flips_info
+
+    _checked(by)
+
+    def info(found: Comparison) -> Info | None:
+        analysis = found.analysis
+        return flips_info(analysis.rankings, analysis.flips, found.scales, by, analysis.baseline)
+
+    return _plot(ledger, results, published, sigma, baseline, info, draw_flips,
+                 "an order can change where two optimizers meet in two regimes")  # fmt: skip
+
+
+def plot_curves(
+    ledger: Ledger | str | None = None,
+    *,
+    results: Path | str | None = None,
+    sigma: float | None = None,
+    baseline: str | None = None,
+) -> Figure:
+    """Loss curves that cross during training: each optimizer's loss minus the final winner's, in nats per token.
+
+    Raises `InputError` for no source, one that cannot be read, and results without curves.
+    """
+    from tuneopt.report.figures.crossings import crossings_info, draw_crossings
+
+    def info(found: Comparison) -> Info | None:
+        analysis = found.analysis
+        return crossings_info(analysis.winners, analysis.rankings, analysis.inputs.runs, analysis.flips)
+
+    need = "curves need the loss at several moments of each run: a ledger has it, a table may bring a column curve"
+    return _plot(ledger, results, False, sigma, baseline, info, draw_crossings, need)
+
+
+def _checked(by: str) -> None:
+    if by not in ("ratio", "size"):
+        raise InputError(f"a figure is drawn by ratio or by size, not by {by!r}")
+
+
+def _plot(
+    ledger: Ledger | str | None, results: Path | str | None, published: bool, sigma: float | None, baseline: str | None,
+    info: Callable[[Comparison], Info | None], draw: Callable[[Any], Panels], need: str,
+) -> Figure:  # fmt: skip
+    """Read and analyse the source, and draw one figure of it with its title."""
+    from tuneopt.ledger import open_ledger
+    from tuneopt.report.compare import compare
+    from tuneopt.report.palette import ranked
+    from tuneopt.report.sources import gather
+
+    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+    found = compare(gather(opened, None, None if results is None else expanded(results), published), sigma=sigma,
+                    baseline=baseline)  # fmt: skip
+    drawn = info(found)
+    if drawn is None:
+        raise InputError(f"there is nothing to draw: {need}")
+    with ranked(found.best_first, found.analysis.baseline):
+        figure = draw(drawn).figure()
+    return figure.update_layout(title={"text": drawn.title, "font": {"size": 15}}, margin={"t": 56},
+                                height=figure.layout.height + 56)  # fmt: skip
