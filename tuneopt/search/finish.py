@@ -26,8 +26,9 @@ from tuneopt.search.space import Config, LadderSpace
 Asked = tuple[Config, int]
 """A run: a configuration and a seed."""
 
-WAVE = 8
-"""Runs of one wave: with fewer many slots idle, with more the last of them are spent on what the first have settled."""
+WAVE, SHARE = 8, 8
+"""Runs of one wave, and the part of all runs before it that a wave may be where that is more. With fewer, many slots
+idle; with more, the last of them are spent on what the first have settled."""
 
 MOVE = 0.25
 """Parts of the asked resolution that a configuration must be expected to gain to become the incumbent. Below that it
@@ -97,7 +98,7 @@ class Finishing:
         pending: tuple[Asked, ...] = ()
         waves = spent = 0
         while True:
-            look = self._look(incumbent, [incumbent, *path], min(WAVE, self.most - spent))
+            look = self._look(incumbent, [incumbent, *path], min(max(WAVE, spent // SHARE), self.most - spent))
             wave: list[Asked] = []
             if look.leader is not None:
                 had = self._had(look.leader, asked)

@@ -47,7 +47,7 @@ LARGEST_SEED = 2**62
 MICRO_BATCH_TOKENS: Mapping[str, int] = {"nano": 2048, "paper": 4096}
 """Tokens of one forward pass: 16 nano sequences keep a core busy, one paper sequence fits with a 1.2b model."""
 
-REMEMBERED = 512
+REMEMBERED = 4096
 """Figures of noise and of finishes that a sweep remembers between calls; each is small."""
 
 

@@ -41,8 +41,8 @@ VOCABULARY = {"nano": 1024, "paper": 32_768}
 
 KEYS = (
     "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
-    "replicates", "policy", "tolerance", "near_optimal", "precision", "compile", "evaluation", "match_budget",
-    "comparison", "bracket", "limits", "placement",
+    "replicates", "policy", "tolerance", "resolution", "near_optimal", "precision", "compile", "evaluation",
+    "match_budget", "comparison", "bracket", "limits", "placement",
 )  # fmt: skip
 """The keys of a study file."""
 
@@ -98,6 +98,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         "replicates": lambda node: whole(node, "replicates", least=1, example="3"),
         "policy": lambda node: word(node, "policy", POLICIES),
         "tolerance": lambda node: number(node, "tolerance", example="0.003"),
+        "resolution": lambda node: number(node, "resolution", above=True, example="0.03"),
         "near_optimal": lambda node: number(node, "near_optimal", example="0.007"),
         "precision": lambda node: word(node, "precision", ("fp32", "bf16")),
         "compile": lambda node: None if node.plain == "auto" else switch(node, "compile"),

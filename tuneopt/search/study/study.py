@@ -87,6 +87,7 @@ class Study:
     replicates: int = 3
     policy: str = "joint"
     tolerance: float = TOLERANCE
+    resolution: float | None = None
     near_optimal: float = NEAR_OPTIMAL
     precision: str = "fp32"
     compile: bool | None = None
@@ -130,6 +131,7 @@ class Study:
                 compile,
                 self.evaluation,
                 tolerance_floor=self.tolerance,
+                resolution=self.resolution,
             )
 
         try:
