@@ -5,8 +5,8 @@
 Every optimizer of the file is swept on the surfaces of its complete stars, additive and with pairwise interactions,
 from ``--starts`` random starts each (see `search_efficiency`), at the paper's noise (0.0012 nats) and with noise and
 effects as at nano-65k (0.025 nats, five times), three replicates, the default resolution. A star is the start's, its
-centre included. Prints the 10%, 50% and 90% quantiles of the trials of the search in stars, and of the runs of the finish in
-trials of the search: the figures of `tuneopt.search.forecasting`. Nothing depends on the clock.
+centre included. Prints the 10%, 50% and 90% quantiles of the trials of the search in stars, and of the runs of the
+finish in trials of the search: the figures of `tuneopt.search.state`. Nothing depends on the clock.
 """
 
 from __future__ import annotations
