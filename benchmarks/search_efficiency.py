@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
@@ -104,19 +105,32 @@ class Noise:
 
 
 def complete(stars: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The stars with half as many changes as the largest of their optimizer, or more: those that vary all of it."""
-    most = max(len(star["changes"]) for star in stars)
-    return [star for star in stars if 2 * len(star["changes"]) >= most]
+    """The stars with half as many changes as the largest of their optimizer, or more: those that vary all of it.
+
+    Left out, too, is a star whose incumbent has no loss or diverged, or none of whose changes converged: what its
+    changes cost is not known, so that there is no surface.
+    """
+    most = max((len(star["changes"]) for star in stars), default=0)
+    return [star for star in stars if 2 * len(star["changes"]) >= most and known(star)]
+
+
+def known(star: Mapping[str, Any]) -> bool:
+    """Whether a star says what its changes cost."""
+    losses = [loss for _, _, loss in star["changes"]]
+    return _converged(star["incumbent_loss"]) and any(map(_converged, losses))
+
+
+def _converged(loss: float | None) -> bool:
+    return loss is not None and math.isfinite(loss) and loss <= DIVERGED
 
 
 def magnified(star: Mapping[str, Any], factor: float) -> Mapping[str, Any]:
     """The star with all effects multiplied; what diverged still does, and nothing else."""
-    if factor == 1.0:
+    if factor == 1.0 or not known(star):
         return star
     base = star["incumbent_loss"]
     changes = [
-        [name, value, None if loss is None or loss > DIVERGED else factor * (loss - base)]
-        for name, value, loss in star["changes"]
+        [name, value, factor * (loss - base) if _converged(loss) else None] for name, value, loss in star["changes"]
     ]
     # Around 0, so that no magnified loss passes for a diverged one: only differences matter on a surface.
     return {**star, "incumbent_loss": 0.0, "changes": changes}
@@ -264,6 +278,9 @@ def rows(
     """One row for each optimizer, surface and searcher."""
     for name in sorted({star["optimizer"] for star in stars}):
         whole = complete([star for star in stars if star["optimizer"] == name])
+        if not whole:
+            print(f"{name}: no star with the losses of its incumbent and of a change; left out", file=sys.stderr)
+            continue
         size = statistics.median(len(star["changes"]) for star in whole)
         for kind in SURFACES:
             found = search(whole, kind, starts, any_start, which, noise)

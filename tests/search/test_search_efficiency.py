@@ -54,6 +54,21 @@ def test_sparse_stars_are_left_out(bench):
     assert bench.complete([STAR, {**STAR, "changes": STAR["changes"][:2]}]) == [STAR]
 
 
+@pytest.mark.parametrize("loss", [None, float("nan"), 7.8])
+@pytest.mark.parametrize("factor", ["1", "5"])
+def test_a_star_without_the_loss_of_its_incumbent_is_left_out_and_said_so(bench, tmp_path, capsys, loss, factor):
+    stars = tmp_path / "stars.json"
+    without = {**STAR, "incumbent_loss": loss}
+    nothing = {**STAR, "optimizer": "lion", "changes": [["learning_rate", 0.004, None]]}
+    stars.write_text(json.dumps([without, STAR, {**without, "optimizer": "muon"}, nothing]))
+    common = ["--stars", str(stars), "--starts", "1", "--searchers", "cyclic", "--magnify", factor]
+    assert bench.main(common) == 0
+    told = capsys.readouterr()
+    assert "| adamw (6)" in told.out and "muon (" not in told.out and "lion (" not in told.out
+    assert "muon: no star" in told.err and "lion: no star" in told.err
+    assert bench.complete([without, STAR]) == [STAR]
+
+
 def test_every_searcher_ends_within_its_budget_and_the_table_says_how(bench, tmp_path, capsys):
     stars = tmp_path / "stars.json"
     stars.write_text(json.dumps([STAR]))

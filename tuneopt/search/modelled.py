@@ -17,6 +17,7 @@ constants were chosen on published stars of AdamW and Muon; figures, and where i
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 
@@ -25,9 +26,9 @@ from numpy.typing import NDArray
 
 from tuneopt.constants import CONFIDENCE
 from tuneopt.search.joint import rescue
-from tuneopt.search.posterior import DIGITS, Places, Posterior, noise_of, step_cost
+from tuneopt.search.posterior import DIGITS, Floats, Places, Posterior, ceiling, noise_of, step_cost
 from tuneopt.search.replaying import Replaying
-from tuneopt.search.space import Config
+from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import Value
 
 DROWNED = 0.65
@@ -39,23 +40,29 @@ WAVE = 12
 LEAST_ROWS = 8
 """With five rows where probes are many, and waves of eleven, near ties stay ties: Muon 93% instead of 97%."""
 
+RIDGE = 0.5
+"""Nats above the centre from which a value counts as failed like one that diverged, though its runs ended."""
+
 REACH = 2
 """Grid steps from a value that has finished to the farthest that a row may try."""
 
 FAR_START = 33.0
 """Tolerances (0.1 nats at the paper's scales) above the best from which a start counts as far away."""
 
-GAIN = 1.0
+GAIN = 0.72
 """Tolerances that trying on must be expected to gain. With 0.7 Muon took two to six trials more and ended no better."""
 
-FINE = 1.2
+FINE = 1.6
 """Tolerances that the resolution may be at the end. At 1.0 AdamW took a fourth wave and was no better for it."""
 
 MOST_WAVES = 6
 """Waves after which the search ends whatever it still hopes for; one more after a far start, two after a rescue."""
 
 Allowed = Sequence[NDArray[np.bool_]]
-"""By coordinate, (levels,): whether a row may hold that level."""
+"""By coordinate, (levels,): a switch for each level."""
+
+Levels = list[tuple[int, int]]
+"""Single levels, as the numbers of a coordinate and of the level's place."""
 
 
 def descend_by_model(replay: Replaying) -> None:
@@ -78,28 +85,30 @@ def descend_by_model(replay: Replaying) -> None:
         if centre != replay.incumbent:
             distance = sum(mine != yours for mine, yours in zip(centre, replay.incumbent, strict=True))
             replay.move("single" if distance == 1 else "joint", centre)
-        allowed, diverged = _allowed(replay, posterior)
+        allowed, ruled_out, beyond = _fenced(replay, posterior)
         best = posterior.lowest(posterior.mean[None], allowed, posterior.middle)[0]
         points = posterior.lowest(posterior.draws, allowed, best)
-        replay.resolution = _resolution(replay, posterior, diverged)
+        changes, gains = _gains(replay, posterior, ruled_out)
+        replay.resolution = ceiling(gains.max(axis=0), CONFIDENCE) if changes else 0.0
+        over = _changed(replay, posterior, best, beyond)
         low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)
         here = posterior.draws @ posterior.rows(posterior.middle[None])[0]  # (draws,)
         gain = round(float(np.mean(here - low)), DIGITS)
         enough = gain < GAIN * replay.tolerance and replay.resolution <= FINE * replay.tolerance
-        if replay.waves >= most or (enough and replay.waves > first):
+        if replay.waves >= most or (enough and replay.waves > first and not over):
             return
         ahead = _runnable(replay, posterior.config(best))
         begun = losses.get(start)
         if replay.waves == first and (begun is None or begun - min(losses.values()) > FAR_START * replay.tolerance):
             most += 1
-            wave = [ahead, *_around(replay, centre, drowned)]
+            wave = [ahead, *over, *_around(replay, centre, drowned)]
         else:
-            probes = [
-                config for config in _probes(posterior, best, allowed, losses, drowned) if replay.feasible(config)
-            ]
+            probes = _changed(replay, posterior, best, _unknown(posterior, best, allowed, losses, drowned))
             rows = _rows(replay, posterior, points, max(LEAST_ROWS, WAVE - len(probes)))
-            wave = [ahead, *probes, *rows]
-        # Nothing new in a small space: everything that may hold the lowest point has run.
+            wave = [ahead, *over, *probes, *rows]
+        if all(config in replay.asked for config in wave):
+            # Everything that is likely to be lowest has run; what is unlikely may still keep the resolution coarse.
+            wave = _doubtful(changes, gains, FINE * replay.tolerance)
         if all(config in replay.asked for config in wave) or not replay.ask(wave):
             return
 
@@ -128,24 +137,33 @@ def _believed(replay: Replaying, centre: Config) -> tuple[Posterior, Config]:
     configs = list(losses)
     # The model is centred where it is asked to be good; a new centre can change the answer, rarely more than once.
     for _ in range(3):
-        posterior = Posterior(replay.space, losses, centre, replay.tolerance)
+        posterior = _posterior(replay.space, tuple(losses.items()), centre, replay.tolerance)
         fitted = np.round(posterior.rows(posterior.places(configs)) @ posterior.mean, DIGITS)
         best = configs[int(np.argmin(fitted))]
         if best == centre:
             break
         centre = best
-    return Posterior(replay.space, losses, centre, replay.tolerance), centre
+    return _posterior(replay.space, tuple(losses.items()), centre, replay.tolerance), centre
 
 
-def _allowed(replay: Replaying, posterior: Posterior) -> tuple[Allowed, Allowed]:
-    """The levels that rows may hold, and those that diverge: by coordinate, (levels,) each.
+@functools.lru_cache(maxsize=64)
+def _posterior(
+    space: LadderSpace, losses: tuple[tuple[Config, float], ...], centre: Config, tolerance: float
+) -> Posterior:
+    """The posterior, remembered: each replay of a search asks for those of its earlier waves again."""
+    return Posterior(space, dict(losses), centre, tolerance)
 
-    A value is at fault where a trial diverged and it alone is in no trial that finished. What lies beyond it, seen from
-    those that finished, is taken to diverge too: so learning rates and batches do. Rows hold finished values and what
-    is within `REACH` of them.
+
+def _fenced(replay: Replaying, posterior: Posterior) -> tuple[Allowed, Allowed, Levels]:
+    """The levels that rows may hold, those that are ruled out, and those to be tried beyond a failure.
+
+    A value is at fault where a trial diverged and it alone is in no trial that finished; it failed, too, where it costs
+    more than `RIDGE`. What lies beyond one failure, seen from the centre, is tried once: a ridge can have a
+    far side. Beyond two in a row it is taken to fail as well: so learning rates and batches do. Rows hold finished
+    values and what is within `REACH` of them, nothing untried beyond a failure.
     """
-    space = replay.space
-    finished = [{space.value(config, axis.name) for config in replay.losses()} for axis in posterior.axes]
+    space, losses = replay.space, replay.losses()
+    finished = [{space.value(config, axis.name) for config in losses} for axis in posterior.axes]
     faults: list[set[Value]] = [set() for _ in posterior.axes]
     for config in replay.asked:
         if replay.loss(config) is None and config in replay.outcomes:
@@ -153,50 +171,81 @@ def _allowed(replay: Replaying, posterior: Posterior) -> tuple[Allowed, Allowed]
             suspects = [number for number, value in enumerate(values) if value not in finished[number]]
             if len(suspects) == 1:
                 faults[suspects[0]].add(values[suspects[0]])
-    allowed, diverged = [], []
-    for axis, levels, good, bad in zip(posterior.axes, posterior.levels, finished, faults, strict=True):
+    allowed, ruled_out, beyond = [], [], []
+    for number, (axis, levels) in enumerate(zip(posterior.axes, posterior.levels, strict=True)):
         places = np.arange(len(levels))
-        held = np.array([place for place in places if levels[place] in good])
-        wrong = np.array([level in bad for level in levels])
+        wrong = np.array([level in faults[number] for level in levels])
+        open_to_rows, out = ~wrong, wrong.copy()
         if axis.numeric:
-            above, below = wrong & (places > held.max()), wrong & (places < held.min())
-            wrong = wrong | np.logical_or.accumulate(above) | np.logical_or.accumulate(below[::-1])[::-1]
-        near = np.abs(places[:, None] - held[None, :]).min(axis=1) <= REACH
-        allowed.append(~wrong & near if axis.numeric and not _drowned(replay, axis.name) else ~wrong)
-        diverged.append(wrong)
-    return allowed, diverged
+            held = np.array([place for place in places if levels[place] in finished[number]])
+            cost = posterior.alone(number)
+            if not _drowned(replay, axis.name):
+                open_to_rows &= np.abs(places[:, None] - held[None, :]).min(axis=1) <= REACH
+            centre = int(posterior.middle[number])
+            for line in (places[centre + 1 :], places[:centre][::-1]):
+                failures = 0
+                for at, place in enumerate(line):
+                    if wrong[place] or (place in held and cost[place] > RIDGE):
+                        failures += 1
+                    elif place in held:
+                        failures = 0
+                    elif failures:
+                        open_to_rows[line[at:]] &= np.isin(line[at:], held)
+                        if failures == 1:
+                            beyond.append((number, int(place)))
+                        else:
+                            out[line[at:]] |= ~np.isin(line[at:], held)
+                        break
+        allowed.append(open_to_rows)
+        ruled_out.append(out)
+    return allowed, ruled_out, beyond
 
 
-def _resolution(replay: Replaying, posterior: Posterior, diverged: Allowed) -> float:
-    """How much better the best change in the star of the centre may be, with `CONFIDENCE`, in nats."""
+def _gains(replay: Replaying, posterior: Posterior, ruled_out: Allowed) -> tuple[list[Config], Floats]:
+    """The changes in the star of the centre that are not ruled out, and (changes, draws) what each would gain."""
     numbers = {axis.name: number for number, axis in enumerate(posterior.axes)}
     star = [(numbers[name], config) for name, _, config in replay.around() if name in numbers]
     places = posterior.places([config for _, config in star])
-    kept = [row for row, (number, _) in enumerate(star) if not diverged[number][places[row, number]]]
-    if not kept:
-        return 0.0
+    kept = [row for row, (number, _) in enumerate(star) if not ruled_out[number][places[row, number]]]
     here = posterior.rows(posterior.middle[None])  # (1, effects)
-    gains = (here - posterior.rows(places[kept])) @ posterior.draws.T  # (changes, draws)
-    return max(0.0, round(float(np.quantile(gains.max(axis=0), CONFIDENCE)), 6))
+    return [star[row][1] for row in kept], (here - posterior.rows(places[kept])) @ posterior.draws.T
 
 
-def _probes(
+def _doubtful(changes: Sequence[Config], gains: Floats, bar: float) -> list[Config]:
+    """The changes that are the best of the star on some drawn surface and gain more than ``bar`` nats there."""
+    if not changes:
+        return []
+    best = np.argmax(gains, axis=0)[gains.max(axis=0) > bar]
+    return [changes[row] for row in np.unique(best)]
+
+
+def _unknown(
     posterior: Posterior, best: Places, allowed: Allowed, losses: dict[Config, float], skip: set[str]
-) -> list[Config]:
-    """Single changes of the best combination to the values next to it that are in no finished trial.
+) -> Levels:
+    """The values next to those of the best combination that are in no finished trial.
 
     Without them a search that comes from afar stops a step early: the value after the last gain is in no row.
     """
-    found = []
+    unknown = []
     for number, (axis, levels) in enumerate(zip(posterior.axes, posterior.levels, strict=True)):
         known = {posterior.space.value(config, axis.name) for config in losses}
-        for place in (best[number] - 1, best[number] + 1):
+        for place in (int(best[number]) - 1, int(best[number]) + 1):
             inside = axis.numeric and axis.name not in skip and 0 <= place < len(levels)
             if inside and allowed[number][place] and levels[place] not in known:
-                changed = best.copy()
-                changed[number] = place
-                found.append(posterior.config(changed))
-    return found
+                unknown.append((number, place))
+    return unknown
+
+
+def _changed(replay: Replaying, posterior: Posterior, best: Places, levels: Levels) -> list[Config]:
+    """The best combination with each of these levels, those that can run and have not been asked for."""
+    changes = []
+    for number, place in levels:
+        changed = best.copy()
+        changed[number] = place
+        config = posterior.config(changed)
+        if replay.feasible(config) and config not in replay.asked:
+            changes.append(config)
+    return changes
 
 
 def _rows(replay: Replaying, posterior: Posterior, points: Places, count: int) -> list[Config]:
