@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import chdtri
 
 from tuneopt.analysis.local_law import DRIFT, LocalLaw, draw_local, fit_local
@@ -142,6 +143,10 @@ class BaselineLaw:
     winners: tuple[Winner, ...]
     local: LocalLaw | None
     errors: tuple[float, ...]
+
+    def loss(self, budgets: npt.ArrayLike) -> Array:
+        """What the baseline reaches with ``budgets`` (tokens), in nats."""
+        return (self.local or self.law).loss(budgets)
 
     def budget(self, loss: float) -> float:
         """D_eff in tokens: where the baseline reaches ``loss``; infinite where no budget is known to."""

@@ -72,7 +72,7 @@ class LawsInfo(Info):
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
-        laws = {(one.corpus, one.scale): one.law for one in self.laws}
+        laws = {(one.corpus, one.scale): one for one in self.laws}
         return [
             (*one.regime, one.optimizer, one.tokens, one.loss,
              float(laws[one.regime.corpus, one.regime.scale].loss(one.tokens)),
@@ -121,19 +121,19 @@ def draw_laws(info: LawsInfo) -> Drawing:
         least, most = float(one.law.budgets[0]), float(one.law.budgets[-1])
         law = describe(one.law)
         words = (
-            f"{optimizer_name(info.baseline)} at {name}: straight line in log D through two ratios"
+            f"{optimizer_name(info.baseline)} at {name}: the usual bend through two ratios"
             if law["kind"] == "log-linear"
             else f"{optimizer_name(info.baseline)} at {name}: "
-            f"L = {law['alpha']:.4g} D^-{law['exponent']:.3f} + {law['beta']:.4f}, "
+            f"the one power law nearest to it is L = {law['alpha']:.4g} D^-{law['exponent']:.3f} + {law['beta']:.4f}, "
             f"residual {law['residual']:.4f} nats"
         )
         for start, end, dash in ((least / 1.1, most, "solid"), (most, BEYOND * most, "dot")):
             budgets = np.geomspace(start, end, POINTS)
             curve = [(float(f"{budget:.5g}"), round(float(loss), 5))
-                     for budget, loss in zip(budgets, one.law.loss(budgets), strict=True)]  # fmt: skip
+                     for budget, loss in zip(budgets, one.loss(budgets), strict=True)]  # fmt: skip
             drawing.lines([curve], colour, 2, dash, showlegend=False, hovertemplate=plain(words) + "<extra></extra>")
         drawing.note(
-            f"<b>{plain(name)}</b>", x=float(np.log10(BEYOND * most)), y=float(one.law.loss(BEYOND * most)),
+            f"<b>{plain(name)}</b>", x=float(np.log10(BEYOND * most)), y=float(one.loss(BEYOND * most)),
             xanchor="right", yanchor="top", yshift=-3, font={"size": 12},
         )  # fmt: skip
     for optimizer in dict.fromkeys(result.optimizer for result in info.results):
@@ -213,7 +213,7 @@ def draw_guide(info: GuideInfo) -> Drawing:
     least, most = float(own.law.budgets[0]), float(own.law.budgets[-1])
     budgets = np.geomspace(least / 1.1, 1.05 * most, POINTS)
     curve = [(float(budget), round(float(loss), 5)) for budget, loss in
-             zip(budgets, own.law.loss(budgets), strict=True)]  # fmt: skip
+             zip(budgets, own.loss(budgets), strict=True)]  # fmt: skip
     drawing.lines([curve], ink, 2)
     name = optimizer_name(info.baseline)
     runs = [Mark(run.tokens, run.loss, f"{name}: {loss_text(run.loss)} nats with {count_text(run.tokens)} tokens")
@@ -229,9 +229,9 @@ def draw_guide(info: GuideInfo) -> Drawing:
                  font={"size": 12, "color": colour})  # fmt: skip
     drawing.note(f"<b>{one.speedup:.2f}\u00d7</b>", x=(start + stop) / 2, y=one.loss, yanchor="top", yshift=-6,
                  font={"size": 13, "color": colour})  # fmt: skip
-    drawing.note(f"<b>{plain(name)}</b>", x=float(np.log10(most)), y=float(own.law.loss(most)), xanchor="right",
+    drawing.note(f"<b>{plain(name)}</b>", x=float(np.log10(most)), y=float(own.loss(most)), xanchor="right",
                  yanchor="bottom", yshift=8, font={"size": 12, "color": ink})  # fmt: skip
-    low, high = float(own.law.loss(1.05 * most)), float(own.law.loss(least / 1.1))
+    low, high = float(own.loss(1.05 * most)), float(own.loss(least / 1.1))
     room = 0.08 * (high - low)
     bottom = min(low, one.loss - 2 * room) - 1.6 * room
     for place, words, side in ((start, "D", "right"), (stop, "D_eff", "left")):
