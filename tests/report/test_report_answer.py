@@ -79,6 +79,7 @@ def test_a_lone_name_in_the_headline_leads_alone_everywhere_or_the_headline_says
         ),
         ([speedup("soap", 1.2, None, None)], ("1.20\u00d7", "")),
         ([speedup("soap", 2.0, 1.5, None, ["lower bound", "open above"])], ("\u2265\u00a02.00\u00d7", "[1.50, open]")),
+        ([speedup("soap", 1.4, 1.3, 1.7, ["extrapolated"])], ("1.40\u00d7", "[1.30, 1.70]")),
         ([speedup("soap", 0.0, None, None, ["no law"])], ("", "")),
         ([], ("", "")),
     ],
@@ -86,7 +87,7 @@ def test_a_lone_name_in_the_headline_leads_alone_everywhere_or_the_headline_says
 def test_speedups_of_a_group_read_as_a_range(rows, shown):
     place = answered(ranking(["soap", "muon", "adamw"], [1, 1, 2]), speedups=rows).places[0]
     assert (place.speedup, place.interval) == shown
-    assert place.sure == (not rows or not {"lower bound", "no law"} & set(rows[0]["flags"]))
+    assert place.sure == (not rows or not {"extrapolated", "lower bound", "no law"} & set(rows[0]["flags"]))
 
 
 def test_the_baseline_in_a_group_has_no_speedup_over_itself():

@@ -144,7 +144,8 @@ def test_the_first_screen_says_what_the_document_says(written):
     for sentence in answer["sentences"]:
         assert sentence in first
     for place in answer["places"]:
-        assert f"{place['speedup']} {place['interval']}" in first
+        mark = "" if place["sure"] else "*"
+        assert f"{place['speedup']}{mark} {place['interval']}" in first
         soap = next(row for row in summary["speedups"]
                     if row["optimizer"] == place["leaders"][0] and row["ratio"] == place["ratio"])  # fmt: skip
         assert place["interval"] == f"[{soap['low']:.2f}, {soap['high']:.2f}]"

@@ -282,7 +282,7 @@ class _Problem:
         def walk(logs: Array, width: float) -> Array:
             sizes[0] = self.misfit * self.drift * math.sqrt((width + step) / 2)
             away = np.cumsum(sizes * rng.standard_normal(shape), axis=1)
-            return np.exp(np.clip(logs[:, None] + away, *_LOG_LIMITS))
+            return np.asarray(np.exp(np.clip(logs[:, None] + away, *_LOG_LIMITS)))
 
         inner = self._log_exponents(rows)
         right, left = walk(inner[:, -1], self.widths[-1]), walk(inner[:, 0], self.widths[0])  # outwards, (k, OUTER)

@@ -101,7 +101,8 @@ def statements(
             pairs = [(known.get((regime, name)), fast.get((regime, name))) for name in names]
             return tuple(_gain(one, own, speed, noise, level) for one, speed in pairs if one and own)
 
-        gains, ratio, bracketed = gains_at(ranking.regime), None, ()
+        gains, ratio = gains_at(ranking.regime), None
+        bracketed: tuple[Gain, ...] = ()
         if any(gain.extrapolated for gain in gains):
             smaller = sorted({one.regime for one in members if one.regime.ratio < ranking.regime.ratio}, reverse=True)
             for regime, there in ((regime, gains_at(regime)) for regime in smaller):

@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneopt.analysis.names import optimizer_name, place_name, scale_name
 from tuneopt.report.drawing import spread
-from tuneopt.report.figures.speedups import LESS_THAN_A_LAW
+from tuneopt.report.figures.speedups import NOT_MEASURED
 from tuneopt.report.palette import position
 from tuneopt.report.text import listed, plural
 
@@ -89,14 +89,14 @@ def _place(ranking: Mapping[str, Any], speedups: Mapping[tuple[Any, ...], Mappin
     """The answer in one regime.
 
     Speedups are those of the leaders; the baseline among them has none over itself. One that rests on no law is not
-    shown but makes the place unsure, which the page marks with an asterisk.
+    shown but makes the place unsure, as an extrapolated one does; the page marks it with an asterisk.
     """
     order, groups = ranking["order"], ranking["tie_groups"] or [None] * len(ranking["order"])
     leaders = tuple(name for name, group in zip(order, groups, strict=True) if group == 1)
     regime = (ranking["corpus"], ranking["scale"], ranking["ratio"])
     rows = [speedups[(*regime, name)] for name in leaders or order[:1] if (*regime, name) in speedups]
     speedup, interval = _amount([row for row in rows if row["optimizer"] != baseline and "no law" not in row["flags"]])
-    sure = not any(LESS_THAN_A_LAW & set(row["flags"]) for row in rows)
+    sure = not any(NOT_MEASURED & set(row["flags"]) for row in rows)
     return Place(*regime, leaders, order[0], len(order), speedup, interval, sure)
 
 

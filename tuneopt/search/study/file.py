@@ -140,7 +140,7 @@ def _own_name(study: Study, baseline: str, keys: Mapping[str, Node], key: str) -
     names = dict(zip(words, study.spaces, strict=True))
     if baseline not in names:
         keys[key].fail(f"the baseline {baseline!r} is not compared; {nearest(baseline, names)}")
-    return names[baseline]
+    return str(names[baseline])
 
 
 def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scale:
