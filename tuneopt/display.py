@@ -20,6 +20,9 @@ from rich.text import Text
 from tuneopt.console import err, loss, span
 from tuneopt.observe.observer import Observer
 from tuneopt.observe.state import RunState
+from tuneopt.search.queue import SchedulerQueue
+from tuneopt.search.study.planner import StudyPlan
+from tuneopt.search.study.status import Outlook, RunUnderWay, outlook
 
 if TYPE_CHECKING:
     from tuneopt.ledger import CurvePoint
@@ -80,8 +83,8 @@ class RunDisplay(Observer):
 def status_line(state: RunState) -> str:
     """One line: how far the plan is, what runs, and the time gone.
 
-    A study counts sweeps by phase and the trials of this run; a sweep its waves and all its trials, and says what is
-    left.
+    A study counts sweeps by phase and the trials of this run, and says what the optimizers have reached and when it is
+    expected to end; a sweep its waves and all its trials, and says what is left.
     """
     progress, counts = state.progress, state.plan
     if counts.kind == "study":
@@ -93,6 +96,7 @@ def status_line(state: RunState) -> str:
     else:
         parts = [f"wave {progress.waves}", f"{progress.done} of about {progress.done + progress.remaining} trials"]
     study = counts.kind == "study"
+    ahead = _ahead(state)
     parts += [
         f"{len(state.running)} running",
         f"{len(counts.reused)} reused",
@@ -100,9 +104,28 @@ def status_line(state: RunState) -> str:
         *([f"{len(state.failed)} failed"] if state.failed else []),
         *([] if study else [f"best {loss(progress.best_loss)} nats/token"]),
         f"{span(state.elapsed)} gone",
+        *([] if ahead is None else _outlook(ahead)),
     ]
     left = None if study else seconds_left(state)
     return ", ".join([*parts, f"about {span(left)} left"] if left is not None else parts)
+
+
+def _ahead(state: RunState) -> Outlook | None:
+    """What is to come of a study; None for other plans."""
+    plan = state.plan
+    if not isinstance(plan, SchedulerQueue) or not isinstance(plan.agenda, StudyPlan):
+        return None
+    running = {trial: heard.fraction for trial, heard in state.running.items()}
+    under_way = RunUnderWay(state.slots, running, state.elapsed, state.busy_seconds)
+    return outlook(plan.agenda, plan, under_way)
+
+
+def _outlook(ahead: Outlook) -> list[str]:
+    """The lowest losses where optimizers meet, and when the study is expected to end."""
+    parts = [f"{name} {loss(value)}" for name, value in ahead.losses.items()]
+    if ahead.low is not None and ahead.high is not None:
+        parts.append(f"about {ahead.remaining} trials and {span(ahead.low)} to {span(ahead.high)} left")
+    return parts
 
 
 def seconds_left(state: RunState) -> float | None:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tuneopt.run.options import check_batches
-from tuneopt.spec import InputError, Regime
+from tuneopt.spec import InputError, Regime, Scale
 from tuneopt.train.config import ParallelConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 ADAMW_STATE_BYTES = 8.0
 """State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32, as most rules keep
 (docs/optimizers.md)."""
+
+KNOWN_FLOPS = 3.5e10
+"""Model FLOPs per second of one core of an AMD EPYC at the nano ladder, compiled: 52 thousand tokens a second of AdamW
+at nano-65k (docs/compare.md). What stands in for a machine that nobody has measured."""
+
+KNOWN = "of a known core (--measure times yours)"
+UNKNOWN = "unknown here; --measure trains a few steps; a study takes --tokens-per-second, or --mfu with --peak-flops"
+"""Where a throughput is from that nobody measured here, in words."""
 
 Rate = Callable[[Regime], float | None]
 """Tokens per second of a trial by regime; None where nothing is known."""
@@ -79,7 +87,7 @@ def placements(study: Study) -> dict[str, ParallelConfig]:
 class Speed:
     """How fast a trial trains: tokens per second at the study's smallest scale, or a share of peak FLOPs.
 
-    Other scales follow by their FLOPs per token. Nothing given: measured, from the ledger or a few steps.
+    Other scales follow by their FLOPs per token. Nothing given: from the ledger, or a known core.
     """
 
     tokens_per_second: float | None = None
@@ -97,15 +105,23 @@ class Speed:
                 raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value:g}")
 
 
-def rate(plan: StudyPlan, ledger: Ledger, speed: Speed) -> tuple[Rate, str]:
-    """Tokens per second of a trial by regime, and where that is from, in words."""
+def known_rate(scale: Scale, vocabulary: int) -> float | None:
+    """Tokens per second of a core that was measured once; None where no core would be used."""
+    return KNOWN_FLOPS / scale.flops_per_token(vocabulary) if scale.ladder == "nano" else None
+
+
+def rate(plan: StudyPlan, ledger: Ledger, speed: Speed, measure: bool = False) -> tuple[Rate, str]:
+    """Tokens per second of a trial by regime, and where that is from, in words.
+
+    By records and arithmetic; with ``measure``, a few steps are trained where the ledger knows nothing.
+    """
     if speed.mfu is not None and speed.peak_flops is not None:
         flops = speed.mfu * speed.peak_flops
         return (lambda regime: flops / _flops_per_token(regime)), f"{speed.mfu:.0%} of {speed.peak_flops:.3g} FLOP/s"
     smallest = min(plan.regimes("I"), key=lambda regime: regime.scale.parameters)
     tokens, origin = speed.tokens_per_second, "as given, at the smallest scale"
     if tokens is None:
-        tokens, origin = _measured(plan, ledger)
+        tokens, origin = _looked_up(plan, ledger, measure)
     if tokens is None:
         return (lambda regime: None), origin
     flops = tokens * _flops_per_token(smallest)
@@ -117,8 +133,8 @@ def _flops_per_token(regime: Regime) -> int:
     return regime.scale.flops_per_token(regime.corpus.vocab_size)
 
 
-def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
-    """Tokens per second at the start of the smallest sweep of Phase I; None where a look would take too long."""
+def _looked_up(plan: StudyPlan, ledger: Ledger, measure: bool) -> tuple[float | None, str]:
+    """Tokens per second at the start of the smallest sweep of Phase I; None where nothing is known."""
     from tuneopt.data import load_corpus
     from tuneopt.train.run import recorded_throughput, trained_throughput
 
@@ -128,8 +144,8 @@ def _measured(plan: StudyPlan, ledger: Ledger) -> tuple[float | None, str]:
     tokens = recorded_throughput(ledger, spec)
     if tokens is not None:
         return tokens, "from trials in the ledger"
-    # A few steps of a larger model take a CPU minutes, and say nothing of the GPUs that are meant.
-    if plan.study.ladder != "nano":
-        return None, "unknown here; give --tokens-per-second, or --mfu with --peak-flops"
+    if not measure:
+        tokens = known_rate(spec.regime.scale, plan.study.vocabulary)
+        return tokens, UNKNOWN if tokens is None else KNOWN
     corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary)
     return trained_throughput(spec, corpus), "measured now on a few steps, uncompiled"

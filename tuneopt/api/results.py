@@ -12,6 +12,7 @@ from typing import Any
 from tuneopt.run.spine import RunResult
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.state import SweepState
+from tuneopt.search.study.power import Power
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import Regime
 
@@ -36,6 +37,8 @@ class SweepCost:
     seconds: float | None  # by the clock, on this machine's cores; None where no throughput is known
     warnings: tuple[str, ...] = ()
     search: SampledSearch | None = None
+    power: Power | None = None
+    """What the seeds of two of its configurations will tell apart."""
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --dry-run --json`` prints."""
@@ -56,6 +59,7 @@ class SweepCost:
             "throughput_from": self.throughput_from,
             "slots": self.slots,
             "seconds": self.seconds,
+            "power": None if self.power is None else self.power.to_dict(),
             "warnings": list(self.warnings),
             **about,
         }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tuneopt.api.devices import known_rate
 from tuneopt.search.study.budget import Question, TrialTime
 from tuneopt.spec import Evaluation, InputError, TrialSpec
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 
 FORWARD = 1 / 3
 """Share of a training step's FLOPs that a forward pass has: evaluation does no more."""
-
-KNOWN_FLOPS = 3.5e10
-"""Model FLOPs per second of one core of an AMD EPYC at the nano ladder, compiled: 52 thousand tokens a second of AdamW
-at nano-65k (docs/compare.md). What stands in for a machine that nobody has measured."""
 
 
 GIVEN, RECORDED, MEASURED, KNOWN = (
@@ -72,13 +69,12 @@ def trial_times(
         origin = MEASURED
     elif lacking:
         known = [time.rate for time in times.values()]
-        if not known and question.scale.ladder != "nano":
+        rate = statistics.fmean(known) if known else known_rate(question.scale, question.vocabulary)
+        if rate is None:
             raise InputError(
                 f"nothing is known of how fast {question.scale.name} trains here; give --tokens-per-second of one "
                 "slot, or --measure on a machine like those that will train"
             )
-        per_token = question.scale.flops_per_token(question.vocabulary)
-        rate = statistics.fmean(known) if known else KNOWN_FLOPS / per_token
         for word in lacking:
             times[word] = TrialTime(evaluation_seconds(specs[word], rate), rate)
         origin = RECORDED if known else KNOWN

@@ -123,14 +123,20 @@ def study_plan(
     slots: int | None = None,
     device_bytes: int | None = None,
     most_ranks: int = MOST_RANKS,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """What the study will cost, phase by phase; ``fits`` and ``why`` say whether it can run.
+
+    ``power`` says what winners will tell apart in each regime, with the study's seeds. Nothing is trained, unless
+    ``measure`` asks for a few steps where the ledger knows no speed.
 
     ``slots`` are the devices, this machine's cores by default; ``device_bytes`` what each has, by default an equal
     share of this machine's memory where the slots are its own. Where a trial needs more, ``scales`` and ``why`` name
     the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
+    from tuneopt.search.records import spread_of
     from tuneopt.search.study.cost import expected, needs, plan_document
+    from tuneopt.search.study.power import study_power
 
     opened, _ = with_ledger(ledger, None)
     plan = planned_study(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
@@ -139,7 +145,7 @@ def study_plan(
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
-    tokens, origin = rate(plan, opened, speed or Speed())
+    tokens, origin = rate(plan, opened, speed or Speed(), measure)
     folder = Path(opened.uri)  # its nearest parent that exists says how much disk is free
     document = plan_document(
         plan,
@@ -159,7 +165,13 @@ def study_plan(
         if opened.is_local
         else None,
     )
-    return {**document, "throughput_from": origin, "in_ledger": len(queue.outcomes)}
+    powers = study_power(plan, spread_of(opened))
+    return {
+        **document,
+        "throughput_from": origin,
+        "in_ledger": len(queue.outcomes),
+        "power": [each.to_dict() for each in powers],
+    }
 
 
 def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:

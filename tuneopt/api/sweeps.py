@@ -295,22 +295,31 @@ def cost(
     ledger: Ledger,
     search: SampledSearch | None = None,
     trials: int | None = None,
+    *,
+    measure: bool = False,
 ) -> SweepCost:
     """What a sweep will cost, before it starts: trials, tokens, FLOPs, and the time on this machine's cores.
 
-    The time rests on trials of the same optimizer and scale in the ledger, or else on a few steps trained now. With
-    ``search`` it is what that sampled search over the sweep's lattice costs at most, with a budget of ``trials``:
-    nothing that the ledger holds makes it cheaper.
+    The time rests on trials of the same optimizer and scale in the ledger, or else on a core that was measured once;
+    with ``measure`` on a few steps trained now. ``power`` says what its seeds will tell apart. With ``search`` it is
+    what that sampled search over the sweep's lattice costs at most, with a budget of ``trials``: nothing that the
+    ledger holds makes it cheaper.
     """
+    from tuneopt.api.devices import KNOWN, UNKNOWN, known_rate
     from tuneopt.data import describe
+    from tuneopt.search.records import spread_of
+    from tuneopt.search.study.power import power, slope
     from tuneopt.train.run import recorded_throughput, trained_throughput
 
     state, outcomes = replay(sweep, ledger, kept_evidence(ledger, sweep.regime.corpus)(sweep))
     start = sweep.spec(sweep.space.start)
     epochs = describe(corpus, sweep.regime.tokens)
     rate, origin = recorded_throughput(ledger, start), "from trials in the ledger"
-    if rate is None:
+    if rate is None and measure:
         rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
+    elif rate is None:
+        rate = known_rate(sweep.regime.scale, sweep.regime.corpus.vocab_size)
+        origin = UNKNOWN if rate is None else KNOWN
     slots = os.cpu_count() or 1  # as many as `tune` would run at once here, a core each
     left = state.progress.remaining
     first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left
@@ -333,4 +342,7 @@ def cost(
         seconds=left * sweep.regime.tokens / rate / slots if rate else None,
         warnings=(*([epochs.warning] if epochs.warning else []), *(search.marks() if search else ())),
         search=search,
+        power=power(
+            spread_of(ledger), sweep.regime, start.optimizer, start.optimizer, sweep.replicates, slope(sweep.regime)
+        ),
     )

@@ -57,6 +57,7 @@ def study_plan(
     slots: Slots = None,
     ranks: Annotated[int, typer.Option("--ranks", min=1, help="Most devices of one trial to be considered.")] = 64,
     match_budget: Match = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Train a few steps where no speed is known.")] = False,
     json_: Json = False,
 ) -> int:
     """Say what a study will cost before it starts, and whether it fits."""
@@ -64,7 +65,7 @@ def study_plan(
 
     document = api.study_plan(
         api.load_study(file, match_budget), ledger, api.Speed(tokens_per_second, mfu, peak_flops), slots=slots,
-        device_bytes=_bytes(memory), most_ranks=ranks,
+        device_bytes=_bytes(memory), most_ranks=ranks, measure=measure,
     )  # fmt: skip
     return show(document, json_, _print_plan)
 
@@ -175,6 +176,7 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
             + ("" if plan["device_bytes"] is None else f"; a device has {size(plan['device_bytes'])}"),
             "disk": size(plan["disk_bytes"]),
             "limits": _limits(plan["limits"]),
+            "power": "; ".join(map(_power, plan["power"])),
             "fits": "yes" if plan["fits"] else f"NO: {plan['why']}",
         }
     )
@@ -252,6 +254,15 @@ def _print_spent(status: Mapping[str, Any]) -> None:
             for row in status["budget"]
         ],
     )  # fmt: skip
+
+
+def _power(part: Mapping[str, Any]) -> str:
+    """What two winners of a regime can be told apart by, and what half of it would take."""
+    faster = "" if part["speedup"] is None else f" ({part['speedup']:.2f}x tokens)"
+    return (
+        f"{part['scale']}/{part['ratio']:g}x from {part['nats']:.4f} nats on{faster}, half with "
+        f"{part['halving_seeds']} seeds each"
+    )
 
 
 def _running(trial: Mapping[str, Any]) -> str:

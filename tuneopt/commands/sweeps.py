@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tuneopt.api.results import SweepCost, SweepResult
     from tuneopt.search.descent import Certificate
     from tuneopt.search.state import Best
+    from tuneopt.search.study.power import Power
 
 
 def tune(
@@ -95,6 +96,7 @@ def tune(
     compile: Compile = None,
     output: Output = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, run nothing.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="With --dry-run: time a few real steps.")] = False,
     log_level: LogLevel = None,
     log_format: LogFormat = "text",
     tensorboard: TensorBoard = None,
@@ -125,7 +127,7 @@ def tune(
     # Coordinate descent is no sampled search: it ends by its certificate, and these by a number of trials.
     sampled = None if search == "coordinate" else api.SampledSearch(sweep, search, scheduler)
     if dry_run:
-        cost = api.cost(sweep, loaded, opened, sampled, trials)
+        cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
     # The report's default name: sweeps of two optimizers or searches must not overwrite each other's page.
     name = f"{sweep.space.optimizer}-{sweep.regime.scale.name}-{ratio:g}x"
@@ -217,11 +219,21 @@ def _print_cost(cost: SweepCost) -> None:
             if rate
             else "not measured yet",
             "expected time": f"{span(cost.seconds)} on {cost.slots} slots" if cost.seconds else "unknown",
+            **({} if cost.power is None else {"tells apart": _tells_apart(cost.power)}),
         }
     )
     # Warnings go to stderr, here and below: a table that is piped on stays a table.
     for warning in cost.warnings:
         say(f"warning: {warning}")
+
+
+def _tells_apart(power: Power) -> str:
+    """What two configurations can be told apart by, before anything has run."""
+    faster = "" if power.speedup is None else f", worth a factor of {power.speedup:.2f} in tokens"
+    return (
+        f"configurations {power.nats:.4f} nats apart{faster}, with {power.seeds} seeds each (sigma {power.sigma:.4f} "
+        f"from {power.sigma_from}); half of that with {power.halving_seeds} seeds each"
+    )
 
 
 def _print_result(result: SweepResult) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from tuneopt.constants import CONFIDENCE, NANO_LOSS
 from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
+from tuneopt.search.study.planner import StudyPlan
+from tuneopt.search.study.study import PHASES
 from tuneopt.search.study.surfaces import published_points
 from tuneopt.spec import SCALES, Regime
 
@@ -116,6 +118,24 @@ def power(
         confidence=CONFIDENCE,
         halving_seeds=HALVING * seeds,
         halving_trials=(HALVING - 1) * seeds * cells,
+    )
+
+
+def study_power(plan: StudyPlan, noise: SpreadModel) -> tuple[Power, ...]:
+    """What a study will tell apart in each of its regimes: the pair of optimizers that noise covers most.
+
+    The baseline is AdamW where it is compared, else the first optimizer. With one optimizer its configurations are what
+    is told apart. A regime whose ladder has no known losses has no ``speedup``.
+    """
+    study = plan.study
+    names = list(study.optimizers)
+    baseline = study.comparison.baseline if study.comparison else "adamw" if "adamw" in names else names[0]
+    others = [name for name in names if name != baseline] or [baseline]
+    seeds = study.comparison.seeds if study.comparison else study.replicates
+    regimes = dict.fromkeys(regime for phase in PHASES for regime in plan.regimes(phase))
+    return tuple(
+        weakest([power(noise, regime, baseline, name, seeds, slope(regime), len(names)) for name in others])
+        for regime in regimes
     )
 
 

@@ -224,6 +224,41 @@ def fit_line(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
     return float(fixed), float(per_flop / unit)
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How far a study under way is, for a display.
+
+    About ``remaining`` trials are still to come. ``low`` and ``high`` are seconds by the clock to the end: with every
+    slot busy, and at the rate of the run so far; None before any trial has ended. ``losses`` are the lowest select
+    losses (nats) by optimizer, in the regime of Phase I that most of them have reached.
+    """
+
+    remaining: int
+    low: float | None
+    high: float | None
+    losses: Mapping[str, float]
+
+
+def outlook(plan: StudyPlan, queue: SchedulerQueue, run: RunUnderWay) -> Outlook:
+    """The outlook of a study in a queue, with what a run of it says of itself."""
+    standings = queue.standings
+    expectations = expected(plan, standings)
+    left = device_seconds_left(queue, standings, expectations, run)
+    ideal = RunUnderWay(run.slots, run.running)  # nothing known of its rate: all slots busy
+    lows: dict[Regime, dict[str, float]] = {}
+    for standing in standings.values():
+        best = standing.state.progress.best_loss
+        if best is not None and standing.task.phase == PHASES[0]:
+            here = lows.setdefault(standing.task.sweep.regime, {})
+            here[standing.task.optimizer] = min(best, here.get(standing.task.optimizer, best))
+    return Outlook(
+        remaining=sum(part.remaining for part in expectations),
+        low=seconds_left(plan, queue, standings, left, ideal),
+        high=seconds_left(plan, queue, standings, left, run),
+        losses=max(lows.values(), key=len, default={}),
+    )
+
+
 def device_seconds_left(
     queue: SchedulerQueue, standings: Standings, expectations: Sequence[Expected], run: RunUnderWay
 ) -> float | None:
