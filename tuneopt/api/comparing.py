@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 BASELINE = "adamw"
 """Whom rivals are compared with, unless said otherwise."""
 
-CLOCKS = 3
+CLOCKS = 2
 """Simulated runs of a plan from which the range of its end is taken; what trials take varies far more than their
 number."""
 

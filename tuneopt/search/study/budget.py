@@ -86,7 +86,7 @@ class Question:
     ``spaces`` holds each optimizer's search space by the word that it was asked for by, the ``baseline`` among them;
     ``parts`` what a study file says of it besides; the baseline comes first. The budget is ``seconds`` by the clock on
     ``slots`` slots, or what the ``resolution`` (nats) takes; ``ratio`` is where the rivals meet, None for the best that
-    the budget allows.
+    the budget allows. ``scale_word`` is how a study file calls the scale where that is a file of its own.
     """
 
     spaces: Mapping[str, LadderSpace]
@@ -102,6 +102,7 @@ class Question:
     precision: str = "fp32"
     compile: bool | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scale_word: str = ""
 
     @property
     def rivals(self) -> tuple[str, ...]:
@@ -195,7 +196,7 @@ def study_document(
     return {
         "name": question.name,
         "optimizers": optimizers,
-        "scales": [question.scale.name],
+        "scales": [question.scale_word or question.scale.name],
         "ratios": [part.ratio],
         "corpus": question.corpus,
         "vocabulary": question.vocabulary,

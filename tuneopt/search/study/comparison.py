@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any
 
 from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
-from tuneopt.scale_files import find_scale
 from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.standing import Standing, Task
@@ -98,7 +97,7 @@ def comparing(
 ) -> Generator[Task, None, None]:
     """The tasks so far, given how they stand; they only grow. Raises `InputError` where a start cannot run."""
     rules = rules_of(study)
-    scale = find_scale(study.phase_1[0][0])
+    scale = study.regimes("I", corpus)[0].scale
     regimes = {ratio: Regime(scale, ratio, corpus) for ratio in rules.ratios}
     home = rules.ratios[0]
     places: list[Place] = []

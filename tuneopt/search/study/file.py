@@ -84,9 +84,9 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         shape = _scale(entry)
         if scales and shape.ladder != next(iter(scales.values())).ladder:
             entry.fail(f"{shape.name} is on the ladder {shape.ladder!r}, and a study stays on one; make two studies")
-        if shape.name in scales:
+        if shape in scales.values():
             entry.fail(f"scale {shape.name} is listed twice; keep one")
-        scales[shape.name] = shape
+        scales[entry.plain] = shape  # by the word of the file, which may be a path: by it the scale is found again
     ladder = next(iter(scales.values())).ladder
     ratios = [_ratio(entry) for entry in sequence(keys["ratios"], "ratios")]
     every = [(name, ratio) for name in scales for ratio in ratios]  # all regimes, as scale and ratio
@@ -280,11 +280,11 @@ def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: li
         listed.fail(f"{what}, not {in_words(listed)}; try {{nano-65k: [1, 2]}}")
     places: dict[Place, None] = {}  # an ordered set: a ratio that is listed twice counts once
     for key, entry in listed.items():
-        shape = _scale(listed, listed.keys[key], key)
+        _scale(listed, listed.keys[key], key)  # one that is known
         if scales is not None and key not in scales:
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", listed.keys[key])
         for ratio in sequence(entry, f"the ratios of {key}"):
-            places[shape.name, _ratio(ratio)] = None
+            places[key, _ratio(ratio)] = None
     return tuple(places)
 
 
@@ -308,7 +308,9 @@ def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
             "zero": lambda part: whole(part, "zero", example="2"),
             "offload": lambda part: switch(part, "offload"),
         }
-        devices = placement[name] = Devices(**{key: read(parts[key]) for key, read in readers.items() if key in parts})
+        devices = placement[find_scale(name).name] = Devices(
+            **{key: read(parts[key]) for key, read in readers.items() if key in parts}
+        )
         if devices.zero > 3:
             parts["zero"].fail(f"zero must be a stage from 0 to 3, not {devices.zero}")
         if devices.offload and not devices.zero:
