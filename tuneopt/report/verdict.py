@@ -22,6 +22,11 @@ MANY_DIVERGED = 0.25
 edge is found, a quarter is budget that bought nothing."""
 
 
+REPEATED = "repeated"
+"""The state of a sweep that varies nothing: a prediction, or what a comparison gives more seeds. It has no star, and a
+certificate over no changes would claim what nobody looked at."""
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean over seeds in nats; ``error`` is its standard error, None below two seeds."""
@@ -50,8 +55,9 @@ class KeyNumber:
 class SweepVerdict:
     """What one sweep says. ``gain`` is the start's mean report loss minus the winner's, in nats.
 
-    ``state`` is certified, blind, incomplete or running. ``report`` and ``select`` are the winner's mean losses on the
-    two splits, None before a run of it has ended. Each warning is one sentence or clause without a full stop.
+    ``state`` is certified, blind, incomplete, running or repeated. ``report`` and ``select`` are the winner's mean
+    losses on the two splits, None before a run of it has ended. Each warning is one sentence or clause without a full
+    stop.
     """
 
     state: str
@@ -118,14 +124,14 @@ def _result(view: SweepView, report: Mean | None, gain: Mean | None) -> str:
 
 
 def certificate_state(view: SweepView) -> str:
-    """``certified``, ``blind`` or ``incomplete`` (`tuneopt.search.descent.STATES`), or ``running``.
+    """``certified``, ``blind`` or ``incomplete`` (`tuneopt.search.descent.STATES`), ``running``, or `REPEATED`.
 
     A star that is complete before the winner's other seeds are in does not count yet. Afterwards it does: what further
     seeds are still to run only makes it see more.
     """
     if not (view.state.finished or view.state.finishing):
         return "running"
-    return view.state.certificate.state
+    return view.state.certificate.state if view.sweep.space.varied else REPEATED
 
 
 def certificate_sentence(view: SweepView) -> str:
@@ -145,6 +151,9 @@ def certificate_sentence(view: SweepView) -> str:
             asked = f"{certificate.asked or 0:g} nats"
             return f"The certificate is complete, at the asked resolution of {asked}: {claim}{where}."
         return f"The certificate is blind: {claim}{where}. {_blindness(certificate)}"
+    if state == REPEATED:
+        seeds = plural(len(view.winner), "seed")
+        return f"Nothing is varied here: one configuration ran with {seeds}, and there is nothing to certify."
     if state == "running":
         return (
             f"The sweep is not finished: {plural(pending, 'trial')} of the current wave "
@@ -178,7 +187,7 @@ def _warnings(view: SweepView) -> list[str]:
     """What a reader of one sweep must know, one sentence each: first what weakens the claim, then the circumstances."""
     state, certificate, records = view.state, view.state.certificate, view.records.values()
     warnings, done = list(view.marks), state.progress.done
-    if certificate_state(view) != "certified":
+    if certificate_state(view) not in ("certified", REPEATED):
         warnings.append(certificate_sentence(view))
     elif certificate.edges:
         edges = listed(certificate.edges)
@@ -210,6 +219,7 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
     What was not measured says so instead of showing a number; a gain that does not exist is "none" and not zero.
     """
     certificate, spread = view.state.certificate, view.state.spread
+    resolution = None if verdict.state == REPEATED else certificate.resolution
     seeds = plural(verdict.report.seeds, "seed") if verdict.report else "not measured"
 
     def loss(name: str, value: Mean | None, note: str) -> KeyNumber:
@@ -227,8 +237,8 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
         else KeyNumber("Gain over the start", "none", "no move beat the noise" if verdict.report else "not measured"),
         KeyNumber("Certificate", verdict.state,
                   f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"),
-        KeyNumber("Resolution", NONE if certificate.resolution is None else f"{certificate.resolution:.4f}",
-                  "nats; not known yet" if certificate.resolution is None else f"nats, asked {certificate.asked:g}"),
+        KeyNumber("Resolution", NONE if resolution is None else f"{resolution:.4f}",
+                  "nats; not known yet" if resolution is None else f"nats, asked {certificate.asked:g}"),
         KeyNumber("Tolerance", f"{certificate.tolerance:.4f}",
                   f"nats; noise {'not measured' if spread is None else f'{spread.sigma:.4f}'}"),
         KeyNumber("Trials", f"{len(view.every):,}", f"{duration_text(view.device_seconds())} of device time"),

@@ -17,7 +17,7 @@ from tuneopt.report.figures.speedups import TOGETHER, interval_text
 from tuneopt.report.palette import position
 from tuneopt.report.study import StudyView, SweepView
 from tuneopt.report.text import NONE, change_text, loss_text, plural
-from tuneopt.report.verdict import certificate_state
+from tuneopt.report.verdict import REPEATED, certificate_state
 
 TITLE = "How sure: rankings and tie groups"
 
@@ -132,4 +132,5 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
 def _certificate(view: SweepView) -> str:
     """The state of a sweep's certificate with its resolution; a green word without it says nothing."""
     resolution = view.state.certificate.resolution
-    return certificate_state(view) + ("" if resolution is None else f" at {resolution:.4f} nats")
+    state = certificate_state(view)
+    return state if resolution is None or state == REPEATED else f"{state} at {resolution:.4f} nats"
