@@ -126,6 +126,18 @@ def test_another_baseline_and_corpora_apart() -> None:
     assert len(speedups([*results, *moved], SILENT)) == 16
 
 
+def test_the_baseline_is_once_as_fast_as_itself_whatever_its_law_misses() -> None:
+    bent = [result("adamw", ratio, loss) for ratio, loss in ((1, 3.53), (2, 3.40), (4, 3.36), (8, 3.25), (16, 3.24))]
+    twin = replace(bent[2], optimizer="twin")
+    for noise in (SILENT, known_noise(0.0012, bent)):
+        found = speedups([*bent, twin], noise)
+        own, rival = by_name(found, "adamw"), by_name(found, "twin")[0]
+        assert [item.speedup for item in own] == [1.0] * 5 and all(item.flags in ((), ("open above",)) for item in own)
+        assert all(item.effective_tokens == 20 * item.regime.ratio * 134_217_728 for item in own)
+        assert rival.speedup < 0.95  # who ends where the baseline's law does not pass is judged by the law
+        assert noise is SILENT or all(item.low <= 1 <= (item.high or np.inf) for item in own)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("level", [0, 1, 1.5, float("nan")])
 def test_a_level_is_a_share(level: float) -> None:
     with pytest.raises(InputError, match="level"):

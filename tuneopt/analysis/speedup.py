@@ -189,7 +189,8 @@ def speedups(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings
 
     The random numbers depend on the seed and a result's own place alone, so its interval does not change when others
     are added. A sigma that was measured with few replicates is itself redrawn (scaled inverse chi-square), which widens
-    the intervals as Student's t does. The baseline's own results are treated as anybody's with the same losses.
+    the intervals as Student's t does. The baseline's own results have speedup 1, with the interval of anybody who ends
+    at the same loss.
     """
     speeds: list[Speedup] = []
     for known in baseline_laws(winners, noise, how):
@@ -246,8 +247,12 @@ def _redrawn(winner: Winner, drawn: LocalLaw | None, noise: NoiseModel, how: Int
 
 def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: IntervalSettings) -> Speedup:
     first, last = float(known.law.budgets[0]), float(known.law.budgets[-1])
-    effective = known.budget(winner.loss)
+    # The baseline is once as fast as itself, whatever its law misses its points by (`LocalLaw.misfit` tells).
+    own = known.local is not None and winner in known.winners
+    effective = winner.tokens if own else known.budget(winner.loss)
     low, high = (None, None) if drawn is None else interval(drawn, how.level)
+    if own:
+        low, high = (None if low is None else min(low, 1.0)), (None if high is None else max(high, 1.0))
     flags = ["interpolated"] if len(known.winners) == 2 else []
     if math.isfinite(effective) and effective > 0:
         speedup = effective / winner.tokens
@@ -261,6 +266,8 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
     if drawn is not None and high is None:
         flags.append("open above")
     bounds = (math.nan, math.inf) if known.local is None else known.local.bounds(winner.loss)
+    if own:
+        bounds = winner.tokens, winner.tokens
     beyond = "extrapolated" in flags or "lower bound" in flags
     return Speedup(
         optimizer=winner.optimizer,
