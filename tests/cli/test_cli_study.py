@@ -97,6 +97,20 @@ def test_a_simulated_study_ends_with_its_certificates(small, monkeypatch, capsys
     assert "scaling-sensitive" in shown and "other seeds" in shown
 
 
+def test_a_simulation_writes_the_report_that_it_is_asked_for_and_no_other(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "out" / "simulated.html"
+    words = ["study", "run", small, "--simulate", "--slots", 4, "--json"]
+    assert run(monkeypatch, *words) == 0 and not list(tmp_path.rglob("*.html"))
+    assert json.loads(capsys.readouterr().out)["report"] == ""
+    assert run(monkeypatch, *words, "-o", path) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(path)
+    page = path.read_text()
+    assert "a simulation of the study small" in page and "nothing was trained" in page.lower()
+    assert "study run" in page and "--simulate" in page
+    assert list(tmp_path.rglob("*.html")) == [path]
+
+
 def test_a_limit_ends_a_run_with_three(small, monkeypatch, capsys):
     small.write_text(SMALL + "limits: {max_trials: 40}\n")
     assert run(monkeypatch, "study", "run", small, "--simulate", "--json") in (0, 3)

@@ -112,7 +112,7 @@ def short(groups: Sequence[Sequence[float]], taken: Iterable[float] = ()) -> lis
         names = []
         for group, middle, count in zip(groups, middles, digits, strict=True):
             exact = float(f"{middle:.3g}")
-            planned = max(group) - min(group) < 1e-5 * middle and abs(middle - exact) < 1e-5 * middle
+            planned = max(group) - min(group) < 1e-7 * middle and abs(middle - exact) < 1e-7 * middle
             name = exact if planned else float(f"{middle:.{count}g}")
             names.append(stated.get(name, name))
         shared = {name for name, count in Counter(names).items() if count > 1}

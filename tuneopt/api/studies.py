@@ -102,6 +102,7 @@ class SimulatedStudy(StudyResult):
                 "cpu_seconds": self.cpu_seconds,
                 "surfaces": self.surfaces,
             },
+            "report": self.report,
         }
 
 
@@ -252,12 +253,15 @@ def simulate_study(
     slots: int = 64,
     stars: Path | str | None = None,
     noise: float = SEED_NOISE,
+    report: Path | str | None = None,
+    command: Sequence[str] = (),
 ) -> SimulatedStudy:
     """Run a study on surfaces instead of training, on a fake clock.
 
     ``stars`` is a JSON table of stars that the surfaces are built from; without it, and for what it lacks, they are
     modelled around the published tuned points. A trial takes its FLOPs at `MFU` of `PEAK_FLOPS`, a diverging one
-    `DIVERGED_SHARE` of that.
+    `DIVERGED_SHARE` of that. ``report`` is a file to write a report to, which says that nothing was trained and that
+    ``command``, the words after ``tuneopt``, makes it again.
     """
     from tuneopt.run.simulated import SimulatedBackend
     from tuneopt.search.study.planner import StudyPlan
@@ -286,14 +290,31 @@ def simulate_study(
         counts = origins.setdefault(optimizer, {})
         origin = surfaces.origin(optimizer, regime)
         counts[origin] = counts.get(origin, 0) + 1
+    written = "" if report is None else _report_simulated(study, queue, Path(report), command)
     return SimulatedStudy(
-        **{**vars(result), "slots": slots},
+        **{**vars(result), "slots": slots, "report": written},
         status=status_document(plan, queue),
         seconds=backend.clock.seconds,
         share=backend.clock.utilisation,
         cpu_seconds=time.process_time() - began,
         surfaces=origins,
     )
+
+
+def _report_simulated(study: Study, queue: SchedulerQueue, path: Path, command: Sequence[str]) -> str:
+    """Write the report of a simulated study, in which every sweep stands by its incumbent; the path as text."""
+    from tuneopt.analysis.comparison import runs_of
+    from tuneopt.analysis.inputs import Inputs
+    from tuneopt.analysis.runs import Role
+    from tuneopt.report.write import write_simulated
+
+    runs = runs_of(queue.standings, queue.outcomes)
+    best = {standing.task.sweep.trial_id(standing.state.descent.incumbent) for standing in queue.standings.values()}
+    settings = {run.setting for run in runs if run.trial in best}
+    judged = tuple(replace(run, role=Role.CANDIDATE if run.setting in settings else Role.EXPLORED) for run in runs)
+    notes = ("the study was simulated on surfaces and a fake clock: nothing was trained, and no loss was measured",)
+    write_simulated(Inputs(judged, f"a simulation of the study {study.name}", notes), path, command)
+    return str(path)
 
 
 def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:

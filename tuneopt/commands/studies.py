@@ -123,9 +123,14 @@ def study_run(
         if result.report:
             out.print(f"report: {result.report}", markup=False)
 
-    # A simulation trains nothing, so it opens no ledger and writes no report: neither may be taken for a result.
+    # A simulation trains nothing, so it opens no ledger. It writes a report only where one is asked for by name, and
+    # the report says what it is: no simulated figure may be taken for a result.
     if simulate:
-        simulated = api.simulate_study(study, slots=slots, stars=stars, noise=noise)
+        words = ["study", "run", str(file), "--simulate", "--slots", str(slots), "--noise", f"{noise:g}"]
+        words += [] if stars is None else ["--stars", str(stars)]
+        simulated = api.simulate_study(
+            study, slots=slots, stars=stars, noise=noise, report=watching.output, command=words
+        )
         show(simulated.to_dict(), json_, lambda plain: draw(simulated))
         return DONE if simulated.certified else NO_CERTIFICATE
     opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown

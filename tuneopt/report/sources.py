@@ -35,18 +35,19 @@ class Material:
     """All that a report rests on.
 
     ``study`` holds the replayed sweeps, None without a ledger. ``options`` are the words of the command line that name
-    the sources.
+    the sources, after those of the command.
     """
 
     study: StudyView | None
     inputs: Inputs
     origins: tuple[Origin, ...]
     options: tuple[str, ...]
+    command_words: tuple[str, ...] = ("report",)
 
     @property
     def command(self) -> str:
         """The command that makes the report again."""
-        return shlex.join(["tuneopt", "report", *self.options])
+        return shlex.join(["tuneopt", *self.command_words, *self.options])
 
 
 def gather(
@@ -75,13 +76,13 @@ def gather(
         parts.append((inputs, results.stem))
         with results.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        origins.append(Origin(f"file {results.name}", (("SHA-256", digest), *_counts(inputs))))
+        origins.append(Origin(f"file {results.name}", (("SHA-256", digest), *counts(inputs))))
         options += ["--results", str(results)]
         options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
     if published:
         inputs = published_study()
         parts.append((inputs, "published"))
-        origins.append(Origin(inputs.source, _counts(inputs)))
+        origins.append(Origin(inputs.source, counts(inputs)))
         options.append("--published")
     if not parts:
         raise InputError("there is nothing to report on; give --ledger, --results or --published")
@@ -120,7 +121,8 @@ def _merge(parts: Sequence[tuple[Inputs, str]]) -> Inputs:
     return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes, trials, targets)
 
 
-def _counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+def counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+    """How much a source holds, as facts of its origin."""
     finished = sum(run.status == "completed" for run in inputs.runs)
     if inputs.trials:
         names, tasks = ({getattr(trial, part) for trial in inputs.trials} for part in ("optimizer", "task"))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneopt.analysis.inputs import Inputs
 from tuneopt.ledger import Ledger
 from tuneopt.paths import replacing
 from tuneopt.report.compare import Comparison, compare
@@ -17,7 +18,7 @@ from tuneopt.report.html import render
 from tuneopt.report.page import Page, build_page
 from tuneopt.report.palette import ranked
 from tuneopt.report.paper import Export
-from tuneopt.report.sources import Material, gather
+from tuneopt.report.sources import Material, Origin, counts, gather
 from tuneopt.report.study import SweepView
 from tuneopt.report.verdict import certificate_state, over_seeds
 
@@ -47,10 +48,27 @@ def write_report(
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
     material = gather(ledger, sweeps, results, published, columns)
     comparison = compare(material, sigma=sigma, baseline=baseline, targets=targets)
+    return _write(material, comparison, path, [] if results is None else [results], export)
+
+
+def write_simulated(inputs: Inputs, path: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Write the report of a simulation's ``inputs``, which say in their notes that nothing was trained.
+
+    ``command`` are the words after ``tuneopt`` that make it again.
+    """
+    origin = Origin(inputs.source, counts(inputs))
+    material = Material(None, inputs, (origin,), (), tuple(command))
+    return _write(material, compare(material), path, [])
+
+
+def _write(
+    material: Material, comparison: Comparison, path: Path, sources: Sequence[Path], export: Export | None = None
+) -> dict[str, Any]:
+    """The page of a comparison, written whole or not at all and never over one of its ``sources``; its document."""
     with ranked(comparison.best_first, comparison.analysis.baseline):
         page = build_page(material, comparison)
         text = render(page)
-    with replacing(path, "the report", [] if results is None else [results], make_folder=True) as temporary:
+    with replacing(path, "the report", sources, make_folder=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if export is not None:
         export.write(page, material.command)
