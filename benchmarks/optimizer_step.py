@@ -5,7 +5,12 @@
 
 Torch alone is enough to run it; a peer that is not installed is listed with the extra that brings it. The candidates of
 one optimizer step in turn, so that noise of the machine hits all alike; where other work runs as well, ``--clock cpu``
-counts the seconds that this process ran. Writes OUT.md and OUT.json.
+counts the seconds that this process ran. Each optimizer has a process of its own, which takes with it what its
+candidates leave behind. Writes OUT.md and OUT.json.
+
+A time counts only where a step was made. Every step gets its gradients anew, because some peers drop them. Before
+anything is timed, all tensors must have moved in every step, and a peer of the same rule as far as ours, which the
+tests hold to a float64 reference.
 """
 
 from __future__ import annotations
@@ -16,14 +21,16 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from step_peers import CANDIDATES, CYCLES, Candidate, Steps
+from step_peers import CANDIDATES, CYCLES, Candidate, Steps, split
 from torch import Tensor, nn
 
 from tuneopt.spec import SCALES, Scale
@@ -35,6 +42,20 @@ SHAPES = {"10m": (TEN, 4096), "130m": (SCALES["130m"], 32_000), "1.2b": (SCALES[
 PACKAGES = ("torch", "pytorch_optimizer", "heavyball", "timm", "lion-pytorch", "adam-mini", "kron-torch")
 
 
+SAMPLED = 4096
+"""Entries of a tensor that are followed when its movement is checked."""
+
+CHECKED = 4
+"""Steps over which movements are compared: some peers use their first one to set themselves up."""
+
+NEAR = 0.05
+"""How far a peer of the same rule may move otherwise than ours: products in bf16 differ by a percent."""
+
+
+class DidNotStepError(Exception):
+    """A candidate did not move its parameters by what its rule says, so that its time is that of something else."""
+
+
 class Entrant:
     """One candidate on its own model and gradients, with the times of its steps in ms."""
 
@@ -42,21 +63,49 @@ class Entrant:
         self.candidate, self.model = candidate, model
         self.times: list[float] = []
         generator = torch.Generator(device=next(model.parameters()).device).manual_seed(0)
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, device=parameter.device)
-            parameter.grad = noise.mul_(1e-4)
+        self.gradients = [
+            torch.randn(parameter.shape, generator=generator, device=parameter.device).mul_(1e-4)
+            for parameter in model.parameters()
+        ]
+        self.set_gradients()
         self.steps: Steps = candidate.build(model)
+
+    def set_gradients(self) -> None:
+        """The same gradients again: heavyball drops them, and some rules write into them."""
+        for parameter, gradient in zip(self.model.parameters(), self.gradients, strict=True):
+            parameter.grad = gradient.clone()
 
     def step(self) -> None:
         for optimizer in self.steps:
             optimizer.step()
 
     def timed(self, clock: Callable[[], float]) -> None:
+        self.set_gradients()
         synchronize()
         start = clock()
         self.step()
         synchronize()
         self.times.append(1e3 * (clock() - start))
+
+    def sample(self) -> list[Tensor]:
+        """Some entries of every parameter, in float64."""
+        return [p.detach().flatten()[:: max(1, p.numel() // SAMPLED)].double() for p in self.model.parameters()]
+
+    def checked(self, steps: int) -> Tensor:
+        """The movement of the hidden matrices over ``steps``; raises `DidNotStepError` where a tensor stood still."""
+        start = before = self.sample()
+        for number in range(steps):
+            self.set_gradients()
+            self.step()
+            after = self.sample()
+            still = sum(not bool((new != old).any()) for new, old in zip(after, before, strict=True))
+            if still:
+                raise DidNotStepError(f"did not step: {still} of {len(after)} tensors stood still in step {number + 1}")
+            before = after
+        hidden = {id(parameter) for parameter in split(self.model)[0]}
+        moved = [new - old for new, old, parameter in zip(before, start, self.model.parameters(), strict=True)
+                 if id(parameter) in hidden]  # fmt: skip
+        return torch.cat(moved)
 
     def state_bytes(self) -> float:
         """Bytes of state tensors per parameter."""
@@ -89,6 +138,8 @@ def reason(error: BaseException) -> str:
     """Why a candidate is missing: the extra where it is not installed, the first line of its error otherwise."""
     if isinstance(error, ModuleNotFoundError):
         return "not installed: pip install 'tuneopt[peers]'"
+    if isinstance(error, DidNotStepError):
+        return str(error)
     return f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
 
 
@@ -98,6 +149,7 @@ def compare(
     """One row for every candidate of an optimizer."""
     rows: list[dict[str, Any]] = []
     entrants: list[Entrant] = []
+    ours: Tensor | None = None
     for candidate in CANDIDATES[name]:
         row = {
             "optimizer": name,
@@ -112,8 +164,11 @@ def compare(
             model = Decoder(scale, vocabulary).to(device)
             model.scale = scale  # type: ignore[assignment]  # Adam-mini asks for its heads
             entrant = Entrant(candidate, model)
-            for _ in range(warm):
-                entrant.step()
+            moved = entrant.checked(max(warm, CHECKED))
+            ours = moved if ours is None else ours
+            row["moved"], row["aligned"] = likeness(moved, ours)
+            if candidate.exact and not (abs(row["moved"] - 1) <= NEAR and row["aligned"] >= 1 - NEAR):
+                raise DidNotStepError(f"moved {row['moved']:.2g} times as far as the rule, cosine {row['aligned']:.2f}")
             row["entrant"] = entrant
             entrants.append(entrant)
         except Exception as error:  # a peer may fail in any way of its own, and the others still count
@@ -138,6 +193,21 @@ def compare(
             }
     add_ratios(rows)
     return rows
+
+
+def likeness(moved: Tensor, ours: Tensor) -> tuple[float, float]:
+    """How far a candidate moved over how far ours did, and the cosine between both."""
+    both = float(moved.norm() * ours.norm())
+    return float(moved.norm() / ours.norm()), float(moved @ ours) / both if both else 0.0
+
+
+def compared(name: str, without: Sequence[str], threads: int | None, *how: Any) -> list[dict[str, Any]]:
+    """As `compare`, in a fresh process; ``how`` are its other arguments."""
+    if threads:
+        torch.set_num_threads(threads)
+    for key, candidates in CANDIDATES.items():
+        CANDIDATES[key] = [one for one in candidates if one.package not in without]
+    return compare(name, *how)
 
 
 def add_ratios(rows: list[dict[str, Any]]) -> None:
@@ -226,18 +296,19 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=3, help="steps before measuring")
     parser.add_argument("--out", type=Path, help="path without suffix; default reports/optimizer-step-SHAPES-DEVICE")
     arguments = parser.parse_args()
-    if arguments.device == "cpu":
-        torch.set_num_threads(1)
-    for name, candidates in CANDIDATES.items():
-        CANDIDATES[name] = [one for one in candidates if one.package not in arguments.without.split(",")]
+    threads, without = 1 if arguments.device == "cpu" else None, arguments.without.split(",")
     scale, vocabulary = SHAPES[arguments.shapes]
     head = about(arguments, scale.total_parameters(vocabulary))
     rows: list[dict[str, Any]] = []
     out: Path = arguments.out or Path("reports") / f"optimizer-step-{arguments.shapes}-{arguments.device}"
     out.parent.mkdir(parents=True, exist_ok=True)
+    how = (scale, vocabulary, arguments.device, arguments.seconds, arguments.warm, arguments.clock)
     for name in arguments.only.split(","):
-        rows += compare(name, scale, vocabulary, arguments.device, arguments.seconds, arguments.warm, arguments.clock)
-        for row in rows[-len(CANDIDATES[name]) :]:
+        # A process for each: graphs that a peer keeps (SophiaH's second derivatives) would pile up in one.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            done = fresh.submit(compared, name, without, threads, *how).result()
+        rows += done
+        for row in done:
             figures = f"{row['median_ms']:9.1f} {row['min_ms']:9.1f}" if "median_ms" in row else row["missing"]
             print(f"{name:10} {row['implementation']:38} {figures}", flush=True)
         out.with_suffix(".json").write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")

@@ -42,10 +42,17 @@ class Candidate:
     build: Callable[[nn.Module], Steps]
     same: bool = True
     note: str = ""
+    starts_otherwise: bool = False
+    """Whether its first steps differ though its rule is the same, as where it sets preconditioners up apart."""
 
     @property
     def ours(self) -> bool:
         return self.package == "tuneopt"
+
+    @property
+    def exact(self) -> bool:
+        """Whether it must move the hidden matrices as far as ours does, from the first steps on."""
+        return self.same and not self.starts_otherwise
 
 
 def split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -265,12 +272,14 @@ CANDIDATES: dict[str, list[Candidate]] = {
             "kron_torch",
             diagonal_rest("kron_torch", {"preconditioner_update_probability": 0.1}),
             note="without blocks and normalisation",
+            starts_otherwise=True,
         ),
         Candidate(
             "pytorch_optimizer Kron",
             "pytorch_optimizer",
             diagonal_rest("pytorch_optimizer", {"pre_conditioner_update_probability": 0.1}),
             note="without blocks, normalisation and damping",
+            starts_otherwise=True,
         ),
     ],
     "soap": [
@@ -281,6 +290,7 @@ CANDIDATES: dict[str, list[Candidate]] = {
             "pytorch_optimizer",
             hybrid("pytorch_optimizer", "SOAP", lr=LR, precondition_frequency=10, shampoo_beta=0.95),
             note="without blocks",
+            starts_otherwise=True,
         ),
         Candidate(
             "heavyball SOAP + fused AdamW",

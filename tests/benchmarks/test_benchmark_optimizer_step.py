@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tuneopt.spec import Scale
 
@@ -33,6 +34,51 @@ def test_rows_have_times_ratios_and_state_bytes(bench, monkeypatch):
     assert table.count("| adamw |") == 4
     assert "**tuneopt**" in table
     json.dumps(rows)
+
+
+class Dropping(torch.optim.SGD):
+    """A peer that drops the gradients it was given, as one of the public packages does."""
+
+    def step(self, closure=None):
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+class Slow(torch.optim.AdamW):
+    """A peer that moves parameters half as far as its rule says."""
+
+    def __init__(self, parameters, **settings):
+        super().__init__(parameters, **{**settings, "lr": settings["lr"] / 2})
+
+
+class Idle(torch.optim.SGD):
+    """A peer that does nothing, very fast."""
+
+    def step(self, closure=None):
+        return None
+
+
+def test_a_time_counts_only_where_a_step_was_made(bench, monkeypatch):
+    from step_peers import ADAM
+
+    def built(cls, **settings):
+        return lambda model: [cls(list(model.parameters()), **settings)]
+
+    kept = [c for c in bench.CANDIDATES["adamw"] if c.package == "tuneopt"]
+    rivals = [
+        bench.Candidate("drops", "x", built(Dropping, lr=0.1), same=False),
+        bench.Candidate("idle", "x", built(Idle, lr=0.1), same=False),
+        bench.Candidate("slow", "x", built(Slow, **ADAM)),
+        bench.Candidate("torch", "x", built(torch.optim.AdamW, **ADAM)),
+    ]
+    monkeypatch.setitem(bench.CANDIDATES, "adamw", [*kept, *rivals])
+    _, drops, idle, slow, same = bench.compare("adamw", Scale("tiny", "nano", 1, 16, 32, 2, 8), 24, "cpu", 0.0, 1)
+    assert drops["steps"] >= 5 and "missing" not in drops  # its gradients are set anew before each step
+    assert "median_ms" not in idle and "stood still in step 1" in idle["missing"]
+    assert "median_ms" not in slow and "moved 0.5 times as far" in slow["missing"]
+    assert same["moved"] == pytest.approx(1, abs=1e-3) and same["aligned"] == pytest.approx(1, abs=1e-3)
 
 
 def test_ratios_are_to_peers_of_the_same_rule_where_there_are_any(bench):
