@@ -8,8 +8,22 @@ from tuneopt.console import number, span
 from tuneopt.display import RunDisplay, TrialDisplay, resume_hint, seconds_left, status_line
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.state import RunState
-from tuneopt.search.plan import PlanProgress
+from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Ended, PlanProgress
+from tuneopt.search.queue import SchedulerQueue
+from tuneopt.search.study.file import parse_study
+from tuneopt.search.study.planner import StudyPlan
+from tuneopt.search.study.surfaces import Surfaces
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
+
+STUDY = parse_study("""
+name: small
+optimizers: {adamw: {coordinates: [learning_rate]}, soap: {coordinates: [learning_rate]}}
+scales: [nano-65k]
+ratios: [0.5]
+corpus: embedded
+comparison: {baseline: adamw, ratios: [0.5, 0.7071, 1.0], trials: 4, seeds: 2}
+""")
 
 
 def make_spec(seed: int = 0) -> TrialSpec:
@@ -54,6 +68,26 @@ def test_the_line_of_a_study_counts_its_phases() -> None:
         "phase I: 2 of 5 sweeps, phase II: 0 of 3 sweeps, 1 certificates, 4 trials done, 2 running, 6 reused, "
         "1 diverged, 1 failed, 2 min 05 s gone"
     )
+
+
+def test_the_line_of_a_study_says_what_was_reached_and_when_it_ends() -> None:
+    surfaces = Surfaces(STUDY, noise=0.02)
+    queue = SchedulerQueue(StudyPlan(STUDY, CorpusId("embedded", "", 1024)), study=("small", "id"))
+    now = [0.0]
+    state = RunState(queue, clock=lambda: now[0])
+    state.slots = queue.slots = 2
+    for count in range(6):
+        spec = queue.next()
+        assert spec is not None
+        state.started(spec)
+        now[0] += 10.0
+        state.left(spec.id)
+        state.took(spec.id, 10.0)
+        state.done.add(spec.id)
+        queue.tell(spec, Ended(Outcome("completed", surfaces.evaluate(spec), 1.0), 10.0))
+        line = status_line(state)
+        assert f"{count + 1} trials done" in line and "trials and" in line and " left" in line
+    assert "adamw 4." in line and "soap 4." in line, "the lowest losses where they meet"
 
 
 def test_time_left_follows_from_what_trials_took() -> None:

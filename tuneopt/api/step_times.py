@@ -69,14 +69,14 @@ def trial_times(
         origin = MEASURED
     elif lacking:
         known = [time.rate for time in times.values()]
-        rate = statistics.fmean(known) if known else known_rate(question.scale, question.vocabulary)
-        if rate is None:
+        usual = statistics.fmean(known) if known else known_rate(question.scale, question.vocabulary)
+        if usual is None:
             raise InputError(
                 f"nothing is known of how fast {question.scale.name} trains here; give --tokens-per-second of one "
                 "slot, or --measure on a machine like those that will train"
             )
         for word in lacking:
-            times[word] = TrialTime(evaluation_seconds(specs[word], rate), rate)
+            times[word] = TrialTime(evaluation_seconds(specs[word], usual), usual)
         origin = RECORDED if known else KNOWN
     return {word: times[word] for word in specs}, origin
 

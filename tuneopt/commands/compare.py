@@ -32,6 +32,7 @@ from tuneopt.commands.options import (
     parse_values,
     show,
 )
+from tuneopt.paths import expanded, replacing
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def compare(
     api.check_backend(backend, address)
     if backend == "inline":
         slots = 1
+    if address and slots is None and max_concurrent is None:
+        raise InputError("a plan for a cluster needs its slots: give --slots, the trials that it runs at once")
     plan = api.comparison_plan(
         optimizers, baseline=baseline, spaces=parse_assignments(space or [], "--space"), scale=scale, corpus=corpus,
         hours=hours, resolution=resolution, ratio=ratio, overrides=parse_values(set_ or [], "--set"), seed=seed,
@@ -101,8 +104,8 @@ def compare(
         tokens_per_second=tokens_per_second,
     )  # fmt: skip
     if save is not None:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(plan.text)
+        with replacing(expanded(save), "the study file", make_folder=True) as temporary:
+            temporary.write_text(plan.text)
     if dry_run:
         return show(plan.to_dict(), json_, lambda plain: _print_plan(plan))
     if simulate:
