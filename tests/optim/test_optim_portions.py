@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.optim import portions as module
-from tuneopt.optim.portions import portions
+from tuneopt.optim.portions import portions, slices
 
 SHAPES = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=3).map(tuple), min_size=1, max_size=8)
 
@@ -49,7 +49,16 @@ def test_no_tensor_is_no_portion_of_consequence():
     assert [part for part in portions([[], []]) if part[1][0]] == []
 
 
-def test_other_devices_take_everything_at_once():
+def test_other_devices_take_large_portions():
     tensors = [torch.zeros(1000, 1000, device="meta"), torch.zeros(3, device="meta")]
     ((positions, (held,)),) = list(portions([tensors]))
     assert positions == [0, 1] and held == tensors
+    huge = torch.zeros(3 * module.DEVICE_PORTION // 1024, 1024, device="meta")
+    parts = [held[0] for positions, (held,) in portions([[tensors[0], huge, tensors[1]]]) if positions == [1]]
+    assert [part.numel() for part in parts] == [module.DEVICE_PORTION] * 3
+
+
+def test_stacks_of_other_devices_are_sliced_too():
+    stack = torch.zeros(5, module.DEVICE_SLICE // 2 // 1024, 1024, device="meta")
+    assert [len(stack[some]) for some in slices(stack)] == [2, 2, 1]
+    assert list(slices(stack[:0])) == []

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuneopt.spec import Scale
 from tuneopt.train.chunks import CHUNK_ELEMENTS, CHUNKED_VOCABULARY, chunk_tokens
-from tuneopt.train.head import Head, chunked_cross_entropy
+from tuneopt.train.head import Head, chunked_cross_entropy, fused_slope, loss_and_slope
 from tuneopt.train.model import Decoder
 from tuneopt.train.second_order.hessian import hessian_diagonal
 
@@ -191,3 +191,14 @@ def test_capped_logits_give_the_same_loss_in_chunks():
     assert loss.item() == pytest.approx(reference.item(), rel=1e-6)
     ours, expected = (torch.autograd.grad(value, (x, head.weight)) for value in (loss, reference))
     assert all(torch.dist(a, b) <= 2e-6 * b.norm() for a, b in zip(ours, expected, strict=True))
+
+
+def test_the_slope_of_compiled_kernels_is_that_of_the_others():
+    torch.manual_seed(5)
+    logits, targets = torch.randn(64, 300) * 4, torch.randint(300, (64,))
+    normalizer = torch.logsumexp(logits, dim=-1, keepdim=True)
+    fused = fused_slope(logits, normalizer, targets, 64)
+    _, slope = loss_and_slope(logits.clone(), targets, 64)
+    assert torch.allclose(fused, slope, rtol=0, atol=1e-9)
+    _, gradient = logits.requires_grad_(), torch.autograd.grad(F.cross_entropy(logits, targets), logits)[0]
+    assert torch.allclose(fused, gradient, rtol=1e-5, atol=1e-8)

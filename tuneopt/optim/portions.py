@@ -2,7 +2,8 @@
 
 An elementwise rule makes four to twelve passes over its tensors, a matrix rule a dozen products over its stack. On a
 CPU, passes over everything run at the speed of memory; over a portion of it, all but the first run at the speed of the
-cache. On other devices everything is one portion, because there a launch costs more than a pass.
+cache. On other devices portions are large, because there a launch costs more than a pass, and bounded, because what a
+rule computes with would otherwise be several times the model.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ cache (measured with four tensors for each parameter)."""
 STACK_PORTION = 524_288
 """Elements of a portion of a stack, 2 MiB in fp32; a larger matrix is taken alone."""
 
+DEVICE_PORTION = 2**27
+"""Elements of a portion of lists, and of a bucket's stack, on other devices: 512 MiB in fp32. Without bounds SOAP's
+update of a 1.2b model computes with 38 GiB beside its state (counted on a pretended device, docs/benchmarks.md)."""
+
+DEVICE_SLICE = 2**26
+"""Elements of a slice of a stack on other devices; matrix rules keep up to eight tensors of that size."""
+
 
 def portions(columns: Sequence[list[Tensor]]) -> Iterator[tuple[list[int], list[list[Tensor]]]]:
     """Portions of aligned lists (parameters, gradients, state, ...), each with the positions that it comes from.
@@ -26,21 +34,21 @@ def portions(columns: Sequence[list[Tensor]]) -> Iterator[tuple[list[int], list[
     Tensors of one position share their first dimension; large ones are cut along it into views, small ones are put
     together. Cut tensors must be contiguous where a kernel goes through memory (`tuneopt.optim.bucket` sees to it).
     """
-    everything = list(range(len(columns[0])))
-    if not everything or columns[0][0].device.type != "cpu":
-        yield everything, list(columns)
+    if not columns[0]:
+        yield [], list(columns)
         return
+    most = PORTION if columns[0][0].device.type == "cpu" else DEVICE_PORTION
     positions: list[int] = []
     elements = 0
     for position, tensor in enumerate(columns[0]):
         count = tensor.numel()
-        if count > PORTION:
-            rows = max(1, PORTION * tensor.shape[0] // count)
+        if count > most:
+            rows = max(1, most * tensor.shape[0] // count)
             parts = (torch.split(column[position], rows) for column in columns)
             for part in zip(*parts, strict=True):
                 yield [position], [[piece] for piece in part]
             continue
-        if elements and elements + count > PORTION:
+        if elements and elements + count > most:
             yield positions, [[column[row] for row in positions] for column in columns]
             positions, elements = [], 0
         positions.append(position)
@@ -50,7 +58,8 @@ def portions(columns: Sequence[list[Tensor]]) -> Iterator[tuple[list[int], list[
 
 
 def slices(stack: Tensor) -> Iterator[slice]:
-    """Slices along the first dimension of a stack (n, a, b), each of at most `STACK_PORTION` elements on a CPU."""
+    """Slices along the first dimension of a stack (n, a, b), of at most `STACK_PORTION` elements, or `DEVICE_SLICE`."""
     count = len(stack)
-    size = max(1, STACK_PORTION // stack[0].numel()) if stack.device.type == "cpu" else count
+    most = STACK_PORTION if stack.device.type == "cpu" else DEVICE_SLICE
+    size = max(1, most // max(1, stack[0].numel())) if count else 1
     yield from (slice(first, first + size) for first in range(0, count, size))
