@@ -7,12 +7,16 @@ optimizer (``Lion@0123456789ab``), and so in the ids of its trials; workers get 
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import linecache
+import site
 import sys
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -115,17 +119,90 @@ def load(point: importlib.metadata.EntryPoint, what: str) -> Any:
 def package_digest(point: importlib.metadata.EntryPoint) -> str:
     """The digest of an installed package: its name and version, and every Python file of the module or package named.
 
-    So an edit in an editable installation counts although the version stays. Imports nothing. Raises `InputError` when
-    the module is not there.
+    So an edit in an editable installation counts although the version stays. What its files import from places where
+    nothing is installed (`loose_modules`) counts as well. Imports nothing. Raises `InputError` when the module is not
+    there.
     """
     top = point.module.partition(".")[0]
-    found = importlib.util.find_spec(top)
-    if found is None or not found.origin:
+    homes = module_files(top)
+    if not homes:
         raise InputError(f"{point.name!r} of {origin(point)} cannot be imported: there is no module {top!r}")
-    home = Path(found.origin)
-    files = sorted(home.parent.rglob("*.py")) if home.name == "__init__.py" else [home]
     content = hashlib.sha256(f"{origin(point)}\n".encode())
-    for file in files:
-        content.update(f"{file.relative_to(home.parent).as_posix()}\n".encode())
-        content.update(hashlib.sha256(file.read_bytes()).digest())
+    counted: set[Path] = set()
+    waiting = [homes]
+    while waiting:
+        for name, file in waiting.pop(0).items():
+            if file not in counted:
+                counted.add(file)
+                content.update(f"{name}\n".encode())
+                content.update(hashlib.sha256(file.read_bytes()).digest())
+                helpers = loose_modules(file.read_bytes())
+                waiting += [module_files(helper) for helper in helpers if helper != top]
     return content.hexdigest()[:DIGITS]
+
+
+def module_files(name: str) -> dict[str, Path]:
+    """The Python files of a top-level module or package by their names in it, sorted; none where there is no module."""
+    spec = _spec(name)
+    if spec is None:
+        return {}
+    if spec.origin is not None and Path(spec.origin).name != "__init__.py":
+        return {Path(spec.origin).name: Path(spec.origin)}
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]  # several where there is no __init__.py
+    return {file.relative_to(folder).as_posix(): file for folder in folders for file in sorted(folder.rglob("*.py"))}
+
+
+def loose_modules(source: str | bytes) -> dict[str, Path]:
+    """Top-level modules that a source imports and that nobody installed, with the places where they are.
+
+    They come through ``PYTHONPATH``, the current folder or a path file: an edit of one changes what runs, and neither
+    the file's digest nor a package's version shows it. tuneopt's own checkout is not counted. Imports nothing.
+    """
+    loose: dict[str, Path] = {}
+    for name in sorted(imported(source) - sys.stdlib_module_names - {"tuneopt", "search_spaces"}):
+        spec = _spec(name)
+        places = [] if spec is None else list(spec.submodule_search_locations or ())
+        place = places[0] if places else spec.origin if spec is not None else None
+        if place is not None and Path(place).exists() and not _is_installed(name, Path(place).parent):
+            loose[name] = Path(place)
+    return loose
+
+
+def imported(source: str | bytes) -> set[str]:
+    """Names of the top-level modules that a source imports by statements, or by a call with the name as a text."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return set()  # running it says what is wrong
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module or "")
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                names.add(node.args[0].value)
+    return {name.partition(".")[0] for name in names} - {""}
+
+
+def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a module that hides its own, as ``__main__`` does
+        return None
+
+
+def _is_installed(name: str, folder: Path) -> bool:
+    """Whether an installer put a module into ``folder``, or (an editable installation) knows it by name."""
+    places = {*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()}
+    if str(folder) in places or any(folder.glob("*.dist-info")) or any(folder.glob("*.egg-info")):
+        return True
+    return name in _distributed()
+
+
+@cache
+def _distributed() -> Iterable[str]:
+    """Names of all top-level modules that installed packages say they bring; reading that takes tenths of a second."""
+    return frozenset(importlib.metadata.packages_distributions())

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from outside_samples import PLAIN, SPACE, page_files
+from outside_samples import PLAIN, SPACE, install, page_files
 
 from tuneopt import api
 from tuneopt.optim import create, external
@@ -164,6 +164,32 @@ def test_what_cannot_run_is_refused_in_one_sentence(case, here):
     with pytest.raises(InputError) as refused:
         implementation(external.resolve(word))
     assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words", ["import {}", "from {} import rate", "import importlib\nimportlib.import_module('{}.x')"]
+)
+@pytest.mark.parametrize("kind", ["module", "package", "folder without __init__.py", "beside"])
+def test_a_helper_that_nobody_installed_is_refused_wherever_it_comes_from(here, tmp_path, monkeypatch, words, kind):
+    """The digest of the file would not change with it, and the old loss would come back after an edit of the helper."""
+    place = here if kind == "beside" else tmp_path / "elsewhere"
+    place.mkdir(exist_ok=True)
+    if kind == "module":
+        (place / "sample_helper.py").write_text("rate = 1")
+    else:
+        (place / "sample_helper").mkdir()
+        (place / "sample_helper" / ("x.py" if kind != "package" else "__init__.py")).write_text("rate = 1")
+    (here / "uses.py").write_text(f"{words.format('sample_helper')}\nfrom torch.optim import SGD as Plain\n")
+    if kind != "beside":
+        monkeypatch.syspath_prepend(str(place))  # as PYTHONPATH does
+    with pytest.raises(InputError, match=r"imports sample_helper .*which a trial's id would not cover"):
+        external.resolve("./uses.py:Plain")
+
+
+def test_what_is_installed_may_be_imported(here, site):
+    install(site, "sample_lib", "")
+    (here / "uses.py").write_text("import json, numpy, torch, sample_lib\nfrom torch.optim import SGD as Plain\n")
+    assert external.resolve("./uses.py:Plain").startswith("Plain@")
 
 
 def test_a_file_beside_tuneopt_itself_may_import_it(here):

@@ -176,3 +176,20 @@ def test_names_of_packages_are_among_the_hints(site):
         external.resolve("mime")
     with pytest.raises(InputError, match="did you mean 'mine'"):
         load_space("mime")
+
+
+def test_a_package_s_digest_covers_what_it_imports_from_where_nothing_is_installed(site, tmp_path, monkeypatch):
+    """One helper imports another; both are found through PYTHONPATH, the second in a folder without __init__.py."""
+    sample(site, optimizer=PLAIN + "import sample_first\n")
+    loose = tmp_path / "loose"
+    (loose / "sample_second").mkdir(parents=True)
+    (loose / "sample_first.py").write_text("from sample_second import rate\n")
+    (loose / "sample_second" / "rate.py").write_text("rate = 1\n")
+    alone = external.resolve("mine")
+    monkeypatch.syspath_prepend(str(loose))
+    names = [external.resolve("mine")]
+    (loose / "sample_second" / "rate.py").write_text("rate = 2\n")
+    names.append(external.resolve("mine"))
+    (loose / "sample_first.py").write_text("from sample_second import rate  # edited\n")
+    names.append(external.resolve("mine"))
+    assert len({alone, *names}) == 4

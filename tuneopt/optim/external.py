@@ -7,7 +7,6 @@ The text of a file travels with the trial to whoever runs it; nothing is pickled
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,35 +92,24 @@ def _read(path: Path, name: str) -> str:
     text = outside.read_source(path, "optimizer")
     if name in {entry.name for entry in BUILT_IN}:
         raise InputError(f"the class {name!r} of {path} has the name of a built-in optimizer; rename it")
-    neighbours = _neighbours(text, path)
+    mend = "which a trial's id would not cover; write both into one file or install them as a package"
+    neighbours = sorted(name for name in outside.imported(text) if _is_beside(path.parent, name))
     if neighbours:
-        raise InputError(
-            f"{path} imports {' and '.join(neighbours)} beside it, which a trial's id would not cover; write both into "
-            "one file or install them as a package"
-        )
+        raise InputError(f"{path} imports {' and '.join(neighbours)} beside it, {mend}")
+    loose = outside.loose_modules(text)
+    if loose:
+        places = " and ".join(f"{name} from {place.parent}" for name, place in loose.items())
+        raise InputError(f"{path} imports {places}, {mend}")
     digest = outside.digest(text.encode())
     _SOURCES[digest] = (text, str(path))
     return f"{name}@{digest}"
 
 
-def _neighbours(text: str, path: Path) -> list[str]:
-    """Modules beside a file that it imports, tuneopt's own checkout not counted."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return []  # running it says what is wrong
-    imported: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add((node.module or "").partition(".")[0])
-    beside = {name for name in imported - {"", "tuneopt", "search_spaces"} if _is_beside(path.parent, name)}
-    return sorted(beside)
-
-
 def _is_beside(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+    """Whether a module lies next to a file; a folder of Python files is a package without ``__init__.py`` too."""
+    if name in ("tuneopt", "search_spaces"):  # its own checkout
+        return False
+    return (folder / f"{name}.py").is_file() or any((folder / name).glob("**/*.py"))
 
 
 def _at_hand(name: str) -> bool:
