@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuneopt.errors import InputError, of_system
-from tuneopt.paths import check_output, expanded, open_plain, read_plain, replacing
+from tuneopt.paths import check_output, expanded, open_plain, read_plain, replacing, temporary_folder
 
 
 def others(folder: Path) -> dict[str, Path]:
@@ -119,6 +119,32 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_a_living_one_is_
     with replacing(target, "the report") as temporary:
         temporary.write_text("second")
     assert list(tmp_path.iterdir()) == [target] and target.read_text() == "second"
+
+
+def test_a_temporary_folder_of_a_killed_process_is_removed_by_the_next_of_its_purpose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import time\nfrom tuneopt.paths import temporary_folder\n"
+        "with temporary_folder('tune') as folder:\n    print(folder, flush=True)\n    time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )  # fmt: skip
+    assert child.stdout is not None
+    left = Path(child.stdout.readline().strip())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    other = tmp_path / left.name.replace("tune-", "tune-another-host-")
+    other.mkdir()
+    with temporary_folder("tune") as mine:
+        assert left.is_dir() and mine.is_dir() and stat.S_IMODE(mine.stat().st_mode) == 0o700
+    child.kill()
+    child.wait()
+    with temporary_folder("train"):
+        assert left.is_dir(), "another purpose"
+    with temporary_folder("tune"):
+        assert not left.exists()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from tuneopt.errors import InputError, why
 
-_SCRATCH = ".tuneopt-"
+_HIDDEN = ".tuneopt-"
 """What names of unfinished outputs begin with; host and process follow, by which the next command knows what is left
 of a killed one."""
 
@@ -116,28 +118,42 @@ def replacing(path: Path, what: str, inputs: Iterable[Path] = (), *, make_folder
     commands left there is removed first. Raises `InputError` as `check_output` does, and for every OSError.
     """
     check_output(path, what, inputs)
-    folder = path.parent / f"{_SCRATCH}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        folder.mkdir(mode=0o700)
-        try:
+        with _scratch(path.parent, _HIDDEN) as folder:
             temporary = folder / path.name
             yield temporary
             temporary.replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise InputError(f"cannot write {what} to {path}: {why(error)}; name another file") from None
 
 
-def _remove_abandoned(parent: Path) -> None:
-    """Remove unfinished outputs of dead processes of this machine; those of other machines cannot be asked for."""
-    for folder in parent.glob(f"{_SCRATCH}{socket.gethostname()}-*"):
-        process = folder.name.split("-")[-2]
+def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[Path]:
+    """A folder in the system's place for temporary files, removed at the end, or by the next one of this ``purpose``.
+
+    `tempfile.TemporaryDirectory` leaves its folder for ever when its process is killed.
+    """
+    return _scratch(Path(tempfile.gettempdir()), f"tuneopt-{purpose}-")
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder of this process alone; those of dead processes of this machine are removed first.
+
+    Processes of other machines cannot be asked for. Folders of other users stay: they cannot be removed.
+    """
+    own = f"{prefix}{socket.gethostname()}-"
+    for folder in parent.glob(f"{glob.escape(own)}*"):
+        process = folder.name.removeprefix(own).partition("-")[0]
         if process.isdigit() and not _lives(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
+    folder = parent / f"{own}{os.getpid()}-{secrets.token_hex(6)}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lives(process: int) -> bool:

@@ -48,6 +48,53 @@ def test_every_port_of_a_local_run_is_on_loopback(tmp_path: Path) -> None:
     assert [each for each in told["found"] if each[1] not in LOOPBACK] == []
 
 
+RANKS = """
+import json, sys
+from tuneopt.cluster.session import connect
+
+def rank(config):
+    import psutil, torch
+    from ray import train
+    word = torch.tensor([1.0])
+    torch.distributed.all_reduce(word)
+    listening = [
+        connection.laddr[:2] for connection in psutil.Process().net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    gathered = [None, None]
+    torch.distributed.all_gather_object(gathered, (float(word), listening))
+    if train.get_context().get_world_rank() == 0:
+        with open(config["out"], "w") as file:
+            json.dump(gathered, file)
+
+with connect(None):
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from tuneopt.cluster.ray_fixes.rendezvous import BoundTorchConfig
+    TorchTrainer(
+        rank, train_loop_config={"out": sys.argv[1]}, torch_config=BoundTorchConfig(timeout_s=60),
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(name="ranks", storage_path=sys.argv[2]),
+    ).fit()
+"""
+
+
+@pytest.mark.slow
+def test_every_port_of_ranks_on_one_machine_is_on_loopback(tmp_path: Path) -> None:
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-c", RANKS, str(tmp_path / "out.json"), str(tmp_path)], cwd=tmp_path, capture_output=True,
+        text=True, timeout=300, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = json.loads((tmp_path / "out.json").read_text())
+    assert [word for word, _ in ranks] == [2.0, 2.0], "the ranks met, and sum over both"
+    ports = [place for _, listening in ranks for place in listening]
+    assert len(ports) >= 3, "rank 0's store and the two workers' own"
+    assert [place for place in ports if place[0] not in LOOPBACK] == []
+
+
 def test_the_switch_holds_only_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray._private import ray_constants

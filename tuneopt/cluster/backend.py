@@ -8,7 +8,6 @@ calls, `tuneopt.cluster.trainable` is what runs in a worker, and `tuneopt.cluste
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 from tuneopt.cluster.session import WORKER_ENVIRONMENT, connect
 from tuneopt.observe.waits import Times, Waits, WaitTimer
+from tuneopt.paths import temporary_folder
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController
 from tuneopt.search.plan import Plan
@@ -77,7 +77,7 @@ class RayBackend:
         machines = sum(bool(node["Alive"]) for node in ray.nodes())
         waits = Waits(controller.state, options.ledger, lambda: look_at_cluster(machines))
         with (
-            tempfile.TemporaryDirectory(prefix="tuneopt-ray-") as scratch,
+            temporary_folder("tune") as scratch,
             errors_as_asked(),
             WaitTimer(waits, controller.waiting, TIMES),
         ):
@@ -95,7 +95,7 @@ class RayBackend:
                 ),
                 run_config=tune.RunConfig(
                     name=controller.plan.id,
-                    storage_path=scratch,
+                    storage_path=str(scratch),
                     callbacks=[TuneCallback(searcher)],
                     # A trial's checkpoints are its own, and go on under its id whatever Tune calls it.
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

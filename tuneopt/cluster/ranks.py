@@ -12,7 +12,6 @@ ranks; `Line` and `train_rank` (`tuneopt.cluster.rank_worker`) are what the two 
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections import deque
 from typing import Any
@@ -21,6 +20,7 @@ from tuneopt.cluster.rank_worker import Job, Line, train_rank
 from tuneopt.cluster.trainable import TrialTrainable, outcome
 from tuneopt.errors import NoRoomError
 from tuneopt.optim.external import source_of
+from tuneopt.paths import temporary_folder
 from tuneopt.spec import InputError
 from tuneopt.train.config import ParallelConfig
 from tuneopt.train.ranks import TIMEOUT
@@ -172,18 +172,20 @@ class Group:
 
     def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from tuneopt.cluster.ray_fixes.rendezvous import BoundTorchConfig
 
         for name, value in _TRAIN.items():
             os.environ.setdefault(name, value)
         gpu = self.gpus_per_rank > 0
         try:
             # What Ray Train keeps of a run is of no use here: checkpoints and the record are the ranks' own.
-            with tempfile.TemporaryDirectory(prefix="tuneopt-train-") as scratch:
+            with temporary_folder("train") as scratch:
                 TorchTrainer(
                     train_rank,
                     train_loop_config={"line": self.line},
-                    torch_config=TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
+                    torch_config=BoundTorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
                     scaling_config=ScalingConfig(
                         num_workers=self.placement.ranks,
                         use_gpu=gpu,
@@ -191,7 +193,7 @@ class Group:
                         placement_strategy="STRICT_PACK" if self.together else "PACK",
                     ),
                     run_config=RunConfig(
-                        name="ranks", storage_path=scratch, failure_config=FailureConfig(max_failures=RESTARTS)
+                        name="ranks", storage_path=str(scratch), failure_config=FailureConfig(max_failures=RESTARTS)
                     ),
                 ).fit()
         except BaseException as error:  # `Ranked._train_on` raises it, where Tune can see it

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from tuneopt.errors import InputError
+from tuneopt.paths import temporary_folder
 
 MEETING = "TUNEOPT_MEETING_FILE"
 """Variable that names the file in which the ranks of one machine find each other; without it they use torch's."""
@@ -63,12 +63,12 @@ def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | 
     Other ranks print nothing. When one fails, all are ended, and `RankFailedError` says which and why; where it ended
     because of bad input, `InputError` does.
     """
-    with tempfile.TemporaryDirectory(prefix="tuneopt-ranks-") as folder:
-        logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
+    with temporary_folder("ranks") as folder:
+        logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
         processes: list[subprocess.Popen[str]] = []
         try:
             for rank, log in enumerate(logs):
-                processes.append(_start(command, rank, ranks, Path(folder) / "meeting", log, environment or {}))
+                processes.append(_start(command, rank, ranks, folder / "meeting", log, environment or {}))
             guard = _Guard(processes)
             guard.start()
             first: IO[str] | None = processes[0].stdout
