@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -60,6 +60,9 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report file
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
 
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
 class StoppedError(Exception):
     """A command was asked to end, and has not said so itself."""
 
@@ -79,7 +82,7 @@ class _ResultCommand(TyperCommand):
 class CommandApp(typer.Typer):
     """A `typer.Typer` whose commands keep stdout for their results."""
 
-    def command(self, *names: Any, **settings: Any) -> Any:
+    def command(self, *names: Any, **settings: Any) -> Callable[[Command], Command]:
         """A decorator that registers a command."""
         return super().command(*names, **{"cls": _ResultCommand, **settings})
 
