@@ -97,8 +97,9 @@ def _run() -> int:
 def _forget_stdout() -> None:
     """Let Python's own flush at exit find nothing to fail on, when stdout may be what failed."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        if sys.stdout is not None and sys.stdout is sys.__stdout__:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        real = sys.__stdout__
+        if real is not None and sys.stdout is real:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), real.fileno())
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -50,12 +50,12 @@ def own_stdout() -> Iterator[None]:
     Raises OSError where stdout cannot take what was written.
     """
     global _results
-    before, moved = sys.stdout, -1
-    if before is sys.__stdout__ and before.fileno() == 1:
-        before.flush()
+    before, real, moved = sys.stdout, sys.__stdout__, -1
+    if real is not None and before is real and real.fileno() == 1:
+        real.flush()
         moved = os.dup(1)
         os.dup2(2, 1)
-        _results = open(moved, "w", encoding=before.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        _results = open(moved, "w", encoding=real.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
     else:  # a test or a notebook has put a stream of its own there
         _results = before
     sys.stdout = sys.stderr

@@ -11,7 +11,6 @@ import os
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from ray.train.torch import TorchConfig
@@ -41,7 +40,7 @@ class _BoundBackend(_TorchBackend):  # type: ignore[misc]
         """Let every rank join by `join`, in place of Ray's function of the same arguments."""
         alone = len(set(worker_group.execute(_machine))) == 1
         before = of_ray._setup_torch_process_group
-        of_ray._setup_torch_process_group = partial(join, loopback=alone)
+        of_ray._setup_torch_process_group = join_on_loopback if alone else join
         try:
             super().on_start(worker_group, backend_config)
         finally:
@@ -70,5 +69,12 @@ def join(
     if world_rank == 0:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, int(port)), family=family).detach()  # torch closes it
-    store = dist.TCPStore(host, int(port), world_size, world_rank == 0, patience, master_listen_fd=listening)
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # torch does not list it
+        host, int(port), world_size, world_rank == 0, patience, master_listen_fd=listening
+    )
     dist.init_process_group(backend, store=store, rank=world_rank, world_size=world_size, timeout=patience)
+
+
+def join_on_loopback(**settings: Any) -> None:
+    """Join as `join` does, at the port of loopback. A function of its own: Ray sends it to ranks by its name."""
+    join(**settings, loopback=True)
