@@ -54,6 +54,14 @@ class RunDisplay(Observer):
         if self.live:
             self.live.stop()
 
+    def begun(self, state: RunState) -> None:
+        """Say what is to come, before anything runs; how long it takes is known from the first trials on."""
+        progress = state.progress
+        if not self.quiet and progress.fewest is not None and progress.most:
+            known = f", {progress.done} of them in the ledger" if progress.done else ""
+            whole = between(progress.done + progress.fewest, progress.done + progress.most)
+            err.print(f"{whole} trials in all, usually{known}", markup=False)
+
     def changed(self, state: RunState) -> None:
         """Draw the moment; on a terminal at most twice a second, elsewhere when another trial is done."""
         ended = len(state.done) + len(state.failed)
@@ -94,7 +102,10 @@ def status_line(state: RunState) -> str:
             f"{len(state.done)} trials done",
         ]
     else:
-        parts = [f"wave {progress.waves}", f"{progress.done} of about {progress.done + progress.remaining} trials"]
+        whole = f"about {progress.done + progress.remaining}"
+        if progress.fewest is not None and progress.most is not None:
+            whole = between(progress.done + progress.fewest, progress.done + progress.most)
+        parts = [f"wave {progress.waves}", f"{progress.done} of {whole} trials"]
     study = counts.kind == "study"
     ahead = _ahead(state)
     parts += [
@@ -107,7 +118,12 @@ def status_line(state: RunState) -> str:
         *([] if ahead is None else _outlook(ahead)),
     ]
     left = None if study else seconds_left(state)
-    return ", ".join([*parts, f"about {span(left)} left"] if left is not None else parts)
+    if left is not None and progress.fewest is not None and progress.most is not None:
+        ends = (seconds_left(state, progress.fewest), seconds_left(state, progress.most))
+        parts.append(f"{spans(*(end or 0.0 for end in ends))} left")
+    elif left is not None:
+        parts.append(f"about {span(left)} left")
+    return ", ".join(parts)
 
 
 def _ahead(state: RunState) -> Outlook | None:
@@ -128,14 +144,29 @@ def _outlook(ahead: Outlook) -> list[str]:
     return parts
 
 
-def seconds_left(state: RunState) -> float | None:
-    """Seconds to the expected end, from the seconds that this run's trials took so far; None before there are any."""
+def between(fewest: int, most: int) -> str:
+    """A range of numbers, or the one that it is."""
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
+
+
+def spans(shortest: float, longest: float) -> str:
+    """A range of seconds in words, or the one time that both ends read as."""
+    one, other = span(shortest), span(longest)
+    return one if one == other else f"{one} to {other}"
+
+
+def seconds_left(state: RunState, remaining: int | None = None) -> float | None:
+    """Seconds to the expected end, from the seconds that this run's trials took so far; None before there are any.
+
+    ``remaining`` trials are to come; None for the plan's own estimate.
+    """
     # Running trials count by what they have done, so that the estimate does not jump when one ends.
     under_way = sum(trial.fraction for trial in state.running.values())
     trained = len(state.done) + under_way
     if trained < 0.5 or state.busy_seconds <= 0:
         return None
-    return max(0.0, state.progress.remaining - under_way) * state.busy_seconds / trained / state.slots
+    left = state.progress.remaining if remaining is None else remaining
+    return max(0.0, left - under_way) * state.busy_seconds / trained / state.slots
 
 
 class TrialDisplay(Observer):

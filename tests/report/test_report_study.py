@@ -3,6 +3,8 @@ from report_samples import CORPUS, make_record, make_sweep, run_sweep, smooth_lo
 
 from tuneopt.ledger import Ledger
 from tuneopt.report.study import read_study
+from tuneopt.search.queue import OneSweep, SchedulerQueue
+from tuneopt.search.records import kept_evidence, outcome_of, replay, stored_evidence
 from tuneopt.spec import CorpusId, InputError
 
 
@@ -77,3 +79,33 @@ def test_two_corpora_of_one_name_stay_apart(tmp_path):
     for fingerprint in ("a" * 16, "b" * 16):
         run_sweep(ledger, make_sweep("adamw", corpus=CorpusId("mine", fingerprint, 1024)))
     assert read_study(ledger).corpora == (("mine", "a" * 16), ("mine", "b" * 16))
+
+
+def test_what_a_sweep_knew_of_noise_when_it_began_is_what_it_is_replayed_with(tmp_path):
+    """Whatever the ledger holds by then: a resumed run and a report decide as the first run did."""
+    ledger = Ledger(tmp_path)
+    before = kept_evidence(ledger, CORPUS)(make_sweep("soap"))
+    assert before.replicates == ()
+    sweep = run_sweep(ledger, make_sweep("adamw"), lambda spec: smooth_loss(spec) and smooth_loss(spec) + spec.seed)
+    later = make_sweep("soap")
+    known = kept_evidence(ledger, CORPUS)(later)
+    assert {one.cell.optimizer for one in known.replicates} == {"adamw"}
+    queue = SchedulerQueue(OneSweep(later, known))
+    name, plain = next(iter(queue.documents()))
+    assert (name, len(plain["evidence"])) == (later.id, len(known.replicates))
+    ledger.put_sweep(name, plain)
+    run_sweep(Ledger(tmp_path), make_sweep("muon"))
+    assert kept_evidence(ledger, CORPUS)(later) == stored_evidence(ledger.sweeps()[later.id], ledger) == known
+    loud, alone = (replay(later, run_into(tmp_path, later, one), one)[0] for one in (known, before))
+    assert loud.tolerance > alone.tolerance, "what others' seeds say counts"
+    assert kept_evidence(ledger, CORPUS)(sweep).replicates, "a sweep of an earlier release learns when it goes on"
+
+
+def run_into(path, sweep, evidence):
+    """The ledger with the sweep run to its end under that evidence."""
+    ledger, outcomes = Ledger(path), {}
+    while pending := sweep.state(outcomes, evidence=evidence).pending:
+        for spec in pending:
+            ledger.put(make_record(spec, smooth_loss(spec)))
+            outcomes[spec.id] = outcome_of(ledger.get(spec.id))
+    return ledger

@@ -39,6 +39,9 @@ class SweepCost:
     search: SampledSearch | None = None
     power: Power | None = None
     """What the seeds of two of its configurations will tell apart."""
+    fewest: int = 0
+    """Trials in all, as most sweeps need at least; ``most`` at most."""
+    most: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --dry-run --json`` prints."""
@@ -48,7 +51,13 @@ class SweepCost:
             "sweep": self.sweep,
             "optimizer": self.optimizer,
             "regime": regime_dict(self.regime),
-            "trials": {"first_wave": self.first_wave, "in_ledger": self.in_ledger, "expected": self.expected},
+            "trials": {
+                "first_wave": self.first_wave,
+                "in_ledger": self.in_ledger,
+                "expected": self.expected,
+                "fewest": self.fewest,
+                "most": self.most,
+            },
             "per_trial": {
                 "tokens": self.regime.tokens,
                 "steps": self.steps,

@@ -323,9 +323,11 @@ def cost(
     slots = os.cpu_count() or 1  # as many as `tune` would run at once here, a core each
     left = state.progress.remaining
     first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left
+    fewest, most = len(outcomes) + state.progress.fewest, len(outcomes) + state.progress.most
     if search is not None:
         budget = search.expected if trials is None else trials
         left = expected = budget + sweep.replicates - 1  # the winner's other seeds come on top
+        fewest = most = expected
         first_wave = min(budget, slots)
     return SweepCost(
         sweep=search.id if search else sweep.id,
@@ -342,6 +344,8 @@ def cost(
         seconds=left * sweep.regime.tokens / rate / slots if rate else None,
         warnings=(*([epochs.warning] if epochs.warning else []), *(search.marks() if search else ())),
         search=search,
+        fewest=fewest,
+        most=most,
         power=power(
             spread_of(ledger), sweep.regime, start.optimizer, start.optimizer, sweep.replicates, slope(sweep.regime)
         ),

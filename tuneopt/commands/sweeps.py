@@ -204,7 +204,8 @@ def train(
 
 def _print_cost(cost: SweepCost) -> None:
     """What a sweep will cost, with where each estimate comes from: an estimate without its source invites trust."""
-    from tuneopt.console import number, pairs, say, span
+    from tuneopt.console import number, pairs, say
+    from tuneopt.display import between
 
     regime, rate = cost.regime, cost.tokens_per_second
     pairs(
@@ -212,13 +213,13 @@ def _print_cost(cost: SweepCost) -> None:
             "sweep": f"{cost.optimizer} at {regime.scale.name}, ratio {regime.ratio:g}, corpus {regime.corpus.name}",
             "first wave": f"{cost.first_wave} trials (the start, its other seeds, its star); {cost.in_ledger} of them "
             "in the ledger",
-            "expected in all": f"about {cost.expected} trials",
+            "expected in all": f"{between(cost.fewest, cost.most)} trials",
             "per trial": f"{number(regime.tokens, 'tokens')}, {number(cost.steps, 'steps')}, "
             f"{regime.flops:.2e} FLOPs, {cost.epochs:.2f} epochs of the corpus",
             "throughput": f"{number(rate, 'tokens/s')} per slot ({cost.throughput_from})"
             if rate
             else "not measured yet",
-            "expected time": f"{span(cost.seconds)} on {cost.slots} slots" if cost.seconds else "unknown",
+            "expected time": _time_text(cost),
             **({} if cost.power is None else {"tells apart": _tells_apart(cost.power)}),
         }
     )
@@ -234,6 +235,17 @@ def _tells_apart(power: Power) -> str:
         f"configurations {power.nats:.4f} nats apart{faster}, with {power.seeds} seeds each (sigma {power.sigma:.4f} "
         f"from {power.sigma_from}); half of that with {power.halving_seeds} seeds each"
     )
+
+
+def _time_text(cost: SweepCost) -> str:
+    """The time of the fewest and of the most trials that a sweep usually takes."""
+    from tuneopt.display import spans
+
+    if cost.seconds is None or not cost.tokens_per_second:
+        return "unknown"
+    each = cost.regime.tokens / cost.tokens_per_second / cost.slots
+    ends = [max(0, count - cost.in_ledger) * each for count in (cost.fewest, cost.most)]
+    return f"{spans(*ends)} on {cost.slots} slots"
 
 
 def _print_result(result: SweepResult) -> None:

@@ -34,7 +34,7 @@ MOVE = 0.25
 """Parts of the asked resolution that a configuration must be expected to gain to become the incumbent. Below that it
 would change nothing that the certificate says, and cost another star."""
 
-MOST_MOVES = 3
+MOST_MOVES = 5
 """Moves of one finish: every one may cost a star."""
 
 
@@ -146,6 +146,8 @@ class Finishing:
             belief = self._belief(incumbent)
             leader = self._leader(belief, left) if len(left) <= MOST_MOVES else None
             further = belief.bound > self.resolution and count > 0 and leader is None
+            # What no number of seeds reaches is not begun: they would tell nothing that the resolution asks for.
+            further = further and belief.needed(self.resolution) is not None
             return Look(leader, tuple(belief.allocate(count)) if further else (), belief.resolution, belief.spread)
 
         found: Look = self.remember((*self._key(incumbent), tuple(left), count), work)

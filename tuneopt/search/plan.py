@@ -32,7 +32,8 @@ class PlanProgress:
     """Figures of a plan under way, for people.
 
     ``done`` of about ``done + remaining`` trials have ended, those of earlier runs among them. ``best_loss`` is the
-    lowest select loss yet, in nats per token. ``phases`` counts sweeps by phase: (finished, all so far).
+    lowest select loss yet, in nats per token. ``phases`` counts sweeps by phase: (finished, all so far). Where a plan
+    can say so, ``fewest`` to ``most`` trials are usually still to come.
     """
 
     waves: int = 0
@@ -42,6 +43,8 @@ class PlanProgress:
     best_loss: float | None = None
     certificates: int = 0
     phases: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    fewest: int | None = None
+    most: int | None = None
 
 
 class Plan(ABC):

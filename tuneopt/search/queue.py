@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from tuneopt.search.evidence import ALONE, Evidence
 from tuneopt.search.plan import Ended, Plan, PlanProgress
 from tuneopt.search.standing import Standing, Task, lookahead, stand
+from tuneopt.search.state import SweepProgress
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
 
@@ -208,7 +209,16 @@ class SchedulerQueue(Plan):
             best_loss=min((part.best_loss for part in parts if part.best_loss is not None), default=None),
             certificates=sum(standing.certified for standing in standings),
             phases=phases,
+            **self._span(parts),
         )
+
+    def _span(self, parts: Sequence[SweepProgress]) -> dict[str, int]:
+        """Between which numbers of trials the rest lies; nothing comes beyond a limit on trials."""
+        fewest, most = sum(part.fewest for part in parts), sum(part.most for part in parts)
+        if self.limits.max_trials is not None:
+            room = max(0, self.limits.max_trials - len(self.outcomes) - len(self.gave_up))
+            fewest, most = min(fewest, room), min(most, room)
+        return {"fewest": fewest, "most": most}
 
     def documents(self, known: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each sweep with its phase and what it knew of noise, so that a report finds it; a document never changes."""

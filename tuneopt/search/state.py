@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneopt.search.descent import Certificate, Change, Descent
 from tuneopt.search.outcome import Outcome
@@ -28,6 +28,20 @@ TYPICAL_MOVES = 1
 
 TYPICAL_STARS = 1.8
 """Stars that a sweep usually pays for, in trials, the last one included; for that estimate too."""
+
+Span = tuple[float, float]
+
+SPANS: Mapping[str, tuple[Span, Span]] = {
+    "joint": ((1.0, 3.1), (0.0, 0.5)),
+    "single": ((1.0, 4.5), (0.0, 0.5)),
+    "cyclic": ((1.0, 2.2), (0.0, 0.5)),
+    "model": ((0.8, 2.4), (0.0, 0.5)),
+}
+"""By policy, the trials of a search in stars and the runs of its finish in trials of the search: most sweeps lie
+between. A declared start is often the best already, hence the low ends. From random starts `joint` took 1.7 to 3.1
+stars in four of five of 84 sweeps, and up to 0.9 times as many runs again, seldom both (``python
+benchmarks/trials_to_come.py --stars stars.json --starts 3``). The high ends of the others follow from the trials of
+docs/search.md. Starts that diverge, and resolutions finer than the default, take more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,8 @@ class SweepProgress:
 
     ``needed`` counts the trials that the sweep is known to need so far, of which ``done`` ended, ``diverged`` and
     ``unproven`` among them, and ``missing`` were given up. ``remaining`` estimates the trials still to come, those
-    pending included. ``best_loss`` is the lowest select loss yet, in nats per token.
+    pending included; most sweeps need between ``fewest`` and ``most``. ``best_loss`` is the lowest select loss
+    yet, in nats per token.
     """
 
     waves: int
@@ -65,6 +80,8 @@ class SweepProgress:
     missing: int
     remaining: int
     best_loss: float | None
+    fewest: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +171,7 @@ def best_of(spec: TrialSpec, specs: Sequence[TrialSpec], outcomes: Mapping[str, 
 
 
 def progress_of(
-    waves: int, trials: Sequence[str], remaining: int, outcomes: Mapping[str, Outcome], gave_up: Collection[str]
+    waves: int, trials: Sequence[str], left: ToCome, outcomes: Mapping[str, Outcome], gave_up: Collection[str]
 ) -> SweepProgress:
     """The figures of a sweep that has needed ``trials``."""
     ended = [outcomes[trial] for trial in trials if trial in outcomes]
@@ -165,16 +182,40 @@ def progress_of(
         diverged=sum(outcome.status == "diverged" for outcome in ended),
         unproven=sum(outcome.status == "unproven" for outcome in ended),
         missing=sum(trial in gave_up and trial not in outcomes for trial in trials),
-        remaining=remaining,
+        remaining=left.about,
         best_loss=min((outcome.loss for outcome in ended if outcome.loss is not None), default=None),
+        fewest=left.fewest,
+        most=left.most,
     )
 
 
-def still_owed(descent: Descent, replicates: int) -> int:
-    """About how many trials a search still needs besides those pending: of its star, and of its winner's seeds."""
+class ToCome(NamedTuple):
+    """Trials still to come, those pending included: about how many, and between which numbers."""
+
+    about: int
+    fewest: int
+    most: int
+
+
+def searching(policy: str, descent: Descent, replicates: int, pending: int) -> ToCome:
+    """What a search still needs, ``pending`` among it, and its finish."""
     moves = max(0, TYPICAL_MOVES - len(descent.path))
     star, asked = len(descent.star) + 1, len(descent.asked)
     # What the star around the incumbent still lacks is owed in any case: the certificate needs all of it.
-    owed = len({change.config for change in descent.star} - set(descent.asked))
+    owed = len({change.config for change in descent.star} - set(descent.asked)) if policy != "model" else 0
     stars = max(owed, round(TYPICAL_STARS * star) - asked if moves else 0)
-    return stars + (0 if not descent.path and not moves else replicates - 1)
+    reruns = 0 if not descent.path and not moves else replicates - 1
+    (low, high), (_, finish) = SPANS[policy]
+    # A start that stays needs no reruns of a winner; and what is spent beyond the usual says that more may come.
+    fewest = pending + max(owed, round(low * star) - asked)
+    longest = max(round(high * star) - asked, stars)
+    most = pending + longest + replicates - 1 + round(finish * (asked + longest))
+    about = pending + stars + reruns
+    return ToCome(about, min(fewest, about), max(most, about))
+
+
+def finishing(pending: int, needed: int | None, room: int) -> ToCome:
+    """What a finish still needs: ``needed`` runs as it stands, of at most ``room``, ``pending`` among them."""
+    expected = room if needed is None else min(max(needed, pending), room)
+    # The runs show what is close: where more is than was thought, it takes as many again.
+    return ToCome(max(expected, pending), pending, max(min(2 * expected, room), pending))

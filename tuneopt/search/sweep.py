@@ -25,10 +25,12 @@ from tuneopt.search.state import (
     GivenUp,
     LossByConfig,
     SweepState,
+    ToCome,
     best_of,
+    finishing,
     name_unproven,
     progress_of,
-    still_owed,
+    searching,
 )
 from tuneopt.spec import Evaluation, InputError, Regime, Scale, TrialSpec, identity, nearest
 
@@ -46,6 +48,9 @@ LARGEST_SEED = 2**62
 
 MICRO_BATCH_TOKENS: Mapping[str, int] = {"nano": 2048, "paper": 4096}
 """Tokens of one forward pass: 16 nano sequences keep a core busy, one paper sequence fits with a 1.2b model."""
+
+MOST_FINISH = 5000
+"""Runs that a finish takes for a resolution that was asked for: beyond, the question is out of reach."""
 
 REMEMBERED = 4096
 """Figures of noise and of finishes that a sweep remembers between calls; each is small."""
@@ -196,7 +201,7 @@ class Sweep:
         trials = [self._trial(config, seed) for config, seed in needed]
         # The start first, so that its divergence shows early; then the longest, so that no straggler ends a wave.
         ordered = [*trials[:1], *sorted(trials[1:], key=lambda trial: -trial[1].steps)]
-        descent, finishing = searched, False
+        descent, finish = searched, None
         if descended and searched.incumbent_loss is not None and all(
             trial in outcomes or trial in gave_up for trial, _ in ordered
         ):  # fmt: skip
@@ -204,12 +209,17 @@ class Sweep:
             descent = self._finished(searched, finish, gave_up)
             extra = [self._trial(*each) for each in finish.asked if each not in needed]
             ordered += sorted(extra, key=lambda trial: -trial[1].steps)
-            spread, finishing = finish.spread, True
+            spread = finish.spread
         # Names for people only: the descent has decided, and to it both kinds of trial cannot win.
         descent = replace(
             descent, star=tuple(name_unproven(self.trial_id, change, outcomes) for change in descent.star)
         )
         pending = [spec for trial, spec in ordered if trial not in outcomes and trial not in gave_up]
+        left = searching(self.policy, searched, self.replicates, len(pending))
+        if finish is not None:
+            left = finishing(len(pending), finish.needed if pending else 0, self._room(searched) - len(finish.asked))
+        elif descended:
+            left = ToCome(len(pending), len(pending), len(pending) + self._room(searched))
         own = {trial for trial, _ in ordered}
         return SweepState(
             pending=(*pending, *(spec for spec in late if spec.id not in own)),
@@ -219,12 +229,12 @@ class Sweep:
             descent=descent,
             searched=searched,
             finished=descended and not pending,
-            finishing=finishing,
+            finishing=finish is not None,
             best=best_of(self.spec(descent.incumbent), [spec for _, spec in ordered], outcomes),
             progress=progress_of(
                 descent.waves + (descended and bool(searched.path) and self.replicates > 1),
                 [trial for trial, _ in ordered],
-                len(pending) + (0 if descended else still_owed(searched, self.replicates)),
+                left,
                 outcomes,
                 gave_up,
             ),
@@ -260,7 +270,6 @@ class Sweep:
         evidence: Evidence,
     ) -> Finish:
         """Where the finish stands, after a search whose trials have all ended."""
-        from tuneopt.search.belief import MOST_NEEDED
         from tuneopt.search.finish import Finishing
 
         runs: dict[Config, dict[int, float | None]] = {}
@@ -283,13 +292,16 @@ class Sweep:
             spread=spread,
             seeds=self.seeds,
             resolution=self.question,
-            # Where nobody said how fine, the finish takes no more runs than the search took.
-            most=len(searched.asked) if self.resolution is None else MOST_NEEDED,
+            most=self._room(searched),
             stars=self.policy != "model",
             feasible=self.feasible,
             missing=GivenUp(self.trial_id, gave_up),
             remember=lambda key, work: self._remember((key, tuple(sorted(gave_up))), work),
         ).run(searched.incumbent)
+
+    def _room(self, searched: Descent) -> int:
+        """Runs that the finish may take: where nobody said how fine, no more than the search took."""
+        return len(searched.asked) if self.resolution is None else MOST_FINISH
 
     def _finished(self, searched: Descent, finish: Finish, gave_up: Collection[str]) -> Descent:
         """The descent with what the finish made of it: another incumbent perhaps, and a certificate that says R."""
