@@ -121,7 +121,9 @@ def costs(
             ranks=tuple((name, _rank(facts, (regime, optimizer), name)) for name in (*MEASURES, *FACTORS)),
             tokens_per_second=pace[regime, optimizer].rate if (regime, optimizer) in pace else None,
             timed=pace[regime, optimizer].trials if (regime, optimizer) in pace else 0,
-            **_in_seconds(bounds.get((regime, optimizer)), pace.get((regime, optimizer)), pace.get((regime, baseline))),
+            **_in_seconds(  # type: ignore[arg-type]
+                bounds.get((regime, optimizer)), pace.get((regime, optimizer)), pace.get((regime, baseline))
+            ),
             **own,  # type: ignore[arg-type]
         )
         for winner, ((regime, optimizer), own) in zip(winners, facts.items(), strict=True)

@@ -167,7 +167,7 @@ class _Regime:
 
 def _log(value: Value | None, complement: bool) -> float | None:
     """log h of a value; None for one that has no logarithm, such as one that means off."""
-    if not is_number(value):
+    if value is None or not is_number(value):
         return None
     h = 1 - float(value) if complement else float(value)
     return math.log(h) if h > 0 else None

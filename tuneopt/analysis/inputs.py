@@ -70,8 +70,8 @@ def from_rows(
     runs = table.runs
     if curves is not None:
         points: dict[str, list[CurveSample]] = {}
-        columns = (curves[name].to_pylist() for name in ("trial", *CurveSample._fields))
-        for trial, *sample in zip(*columns, strict=True):
+        parts = [curves[name].to_pylist() for name in ("trial", *CurveSample._fields)]
+        for trial, *sample in zip(*parts, strict=True):
             points.setdefault(trial, []).append(CurveSample(*sample))
         runs = tuple(
             replace(run, curve=tuple(sorted(points[run.trial], key=lambda sample: sample.fraction)))

@@ -86,10 +86,10 @@ def settled(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> list
             budgets[corpus].append(((scale, places), median(runs[place].regime.ratio for place in places)))
     ratios = [run.regime.ratio for run in runs]
     for corpus, known in budgets.items():
-        groups = near(known, ONE_RATIO, lambda key: key[0])
-        names = short([[ratio for _, ratio in group] for group in groups], taken[corpus])
-        for group, name in zip(groups, names, strict=True):
-            for (_, places), _ in group:
+        lines = near(known, ONE_RATIO, lambda key: key[0])
+        names = short([[ratio for _, ratio in line] for line in lines], taken[corpus])
+        for line, name in zip(lines, names, strict=True):
+            for (_, places), _ in line:
                 for place in places:
                     ratios[place] = name
     return [

@@ -274,7 +274,7 @@ class Row:
         A switch is no number, though Python says so: a column of true and false has another meaning than 1 and 0.
         """
         value = self.cells.get(name)
-        if cells.is_empty(value):
+        if value is None or cells.is_empty(value):
             return None
         shown = checked.shown(value)  # cut, with control characters spelt out: it is printed on a terminal
         try:

@@ -92,7 +92,7 @@ def baseline_of(inputs: Inputs, wanted: str | None) -> str:
     """
     if wanted is None:
         return BASELINE
-    names = sorted({one.optimizer for one in (*inputs.runs, *inputs.trials)})
+    names = sorted({run.optimizer for run in inputs.runs} | {trial.optimizer for trial in inputs.trials})
     found = [name for name in names if folded(name) == folded(wanted)]
     if not found:
         raise InputError(f"there is no run of the baseline {wanted!r}; {nearest(wanted, names)}")
