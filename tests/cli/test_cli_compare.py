@@ -40,6 +40,10 @@ def test_a_simulated_comparison_has_the_promised_shape(tmp_path, monkeypatch, ca
     assert row["low"] < row["speedup"] < row["high"]
     assert f"{row['speedup']:.2f}x" in document["statement"]
     assert document["report"] == ""
+    cares = document["care"]
+    assert [care["optimizer"] for care in cares] == ["adamw", "soap"]
+    assert len({care["trials"] for care in cares}) == 1, "equal budgets, and recorded"
+    assert all("learning_rate" in care["coordinates"] and care["resolution"] > 0 for care in cares)
     assert not (tmp_path / "none").exists(), "a simulation leaves nothing"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
+from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.questions import FOLDER, plan_text, question_id, question_of, stored_plan
 from tuneopt.api.step_times import ERRORS, trial_times
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tuneopt.observe.observer import Observer
     from tuneopt.search.noise import SpreadModel
     from tuneopt.search.queue import SchedulerQueue
+    from tuneopt.search.standing import Standing
     from tuneopt.search.study.study import Study
 
 BASELINE = "adamw"
@@ -195,7 +196,22 @@ def _concluded(plan: ComparisonPlan, queue: SchedulerQueue, result: StudyResult,
     return ComparisonResult(
         **vars(result), plan=plan, analysis=document, statement=statement, spent_hours=hours,
         shown=tuple(last.values()),
+        care=_care(plan.study, standings),
     )  # fmt: skip
+
+
+def _care(study: Study, standings: Mapping[str, Standing]) -> tuple[TunedCare, ...]:
+    """What each optimizer was given where the rivals meet."""
+    home = rules_of(study).ratios[0]
+    here = [standing for standing in standings.values() if standing.task.sweep.regime.ratio == home]
+    found = []
+    for name, space in study.spaces.items():
+        mine = [standing for standing in here if standing.task.optimizer == name]
+        tuned = [standing for standing in mine if standing.task.sweep.space.varied]
+        trials = {trial for standing in mine for trial in standing.trials}
+        resolution = tuned[0].state.certificate.resolution if tuned else None
+        found.append(TunedCare(name, tuple(axis.name for axis in space.varied), len(trials), resolution))
+    return tuple(found)
 
 
 def _simulated(

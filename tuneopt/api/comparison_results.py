@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuneopt.api.studies import StudyResult
@@ -64,6 +64,24 @@ class ComparisonPlan:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class TunedCare:
+    """What an optimizer was given where the rivals meet: ``trials`` in all, seeds among them, over ``coordinates``.
+
+    ``resolution`` is what its tuning can see: no single change of what it ended on is better by more, in nats, with 95%
+    confidence; None where nothing finished.
+    """
+
+    optimizer: str
+    coordinates: tuple[str, ...]
+    trials: int
+    resolution: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "coordinates": list(self.coordinates)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult(StudyResult):
     """How a comparison ended: its ``statement``, and the ``analysis`` that it was read from (as ``report --json``).
@@ -77,6 +95,8 @@ class ComparisonResult(StudyResult):
     spent_hours: float
     shown: tuple[str, ...]
     """Ids of the sweeps that a report is about."""
+    care: tuple[TunedCare, ...]
+    """What each optimizer was given where they meet, the baseline first."""
 
     @property
     def sweeps(self) -> list[str]:
@@ -113,8 +133,9 @@ class ComparisonResult(StudyResult):
             "statement": self.statement,
             "report": self.report,
             **{name: plan[name] for name in ("power", "coordinates", "ratios", "seeds", "times", "times_from")},
-            "tuning": [
-                {name: row[name] for name in ("optimizer", "phase", "scale", "ratio", "best", "trials")}
+            "care": [care.to_dict() for care in self.care],
+            "results": [
+                {name: row[name] for name in ("optimizer", "phase", "scale", "ratio", "best")}
                 for row in self.status["results"]
             ],
             "trials": self.status["trials"],

@@ -36,7 +36,7 @@ from tuneopt.paths import expanded, replacing
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
-    from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
+    from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
 
 
 def compare(
@@ -172,16 +172,16 @@ def _print_result(result: ComparisonResult) -> None:
     out.print(result.statement, markup=False)
     out.print()
     table(
-        ("optimizer", "ratio", "report loss", "seeds", "trials"),
+        ("optimizer", "ratio", "report loss", "seeds"),
         [
-            (row["optimizer"], f"{row['ratio']:g}x", loss(row["best"]["report_loss"]), row["best"]["seeds"],
-             row["trials"])
-            for row in result.to_dict()["tuning"]
+            (row["optimizer"], f"{row['ratio']:g}x", loss(row["best"]["report_loss"]), row["best"]["seeds"])
+            for row in result.to_dict()["results"]
         ],
-    )  # fmt: skip
+    )
     out.print()
     pairs(
         {
+            **{f"{care.optimizer}": _care(care) for care in result.care},
             "budget": f"{span(3600 * result.spent_hours)} spent, {span(3600 * result.plan.planned_hours)} planned",
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed",
@@ -192,3 +192,11 @@ def _print_result(result: ComparisonResult) -> None:
         say(f"warning: {warning}")
     if result.stopped:
         say(f"stopped at {result.stopped}; the statement rests on what had ended by then")
+
+
+def _care(care: TunedCare) -> str:
+    """What an optimizer was given, and what its tuning can see."""
+    what = f"{care.trials} trials over {', '.join(care.coordinates) or 'nothing'}, its seeds among them"
+    if care.resolution is None:
+        return what
+    return f"{what}; no single change of it is better by more than {care.resolution:.3f} nats, with 95% confidence"
