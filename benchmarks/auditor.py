@@ -29,10 +29,11 @@ import pyarrow.parquet as pq
 from tuneopt import api
 from tuneopt.errors import InputError
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord
+from tuneopt.scale_files import find_scale
 from tuneopt.search.records import stored_sweep
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, find_scale
+from tuneopt.spec import CorpusId, Regime
 
 REGIME = Regime(find_scale("nano-65k"), 0.2, CorpusId("made-up", "00ff" * 4, 1024))
 RECORDS = 6

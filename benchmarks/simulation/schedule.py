@@ -18,18 +18,20 @@ from typing import Any
 
 from simulation.store import SimulatedFiles, Store
 from simulation.world import Process, Signal, World, inside
-from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, damage
+from tuneopt import checked
+from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, damage, store
 from tuneopt.observe.state import TrialEnd
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import simulate
 from tuneopt.run.spine import DEAD, RunController, RunResult, run
+from tuneopt.scale_files import find_scale
 from tuneopt.search import queue
 from tuneopt.search.plan import Plan
 from tuneopt.search.queue import OneSweep, SchedulerQueue
-from tuneopt.search.records import recorded
+from tuneopt.search.records import kept_evidence, recorded
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, find_scale
+from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec
 from tuneopt.train.run import TrialRun
 
 CALM = 400.0
@@ -261,12 +263,13 @@ class Scene:
     def _tune(self, process: Process) -> tuple[RunResult, bool]:
         ledger, backend = self.ledger(process), VirtualBackend(self, process)
         self.backends[process] = backend
-        plan = SchedulerQueue(OneSweep(SWEEP), known=recorded(ledger), ahead=self.schedule.ahead)
+        evidence = kept_evidence(ledger, SWEEP.regime.corpus)(SWEEP)
+        plan = SchedulerQueue(OneSweep(SWEEP, evidence), known=recorded(ledger), ahead=self.schedule.ahead)
         result = run(plan, backend, RunOptions(ledger))
         standing = plan.standings[SWEEP.id]
         if plan.finished and not result.failed:
-            descent = standing.state.descent
-            self.certificates[process.name] = (descent.certificate, descent.incumbent, standing.state.best)
+            state = standing.state
+            self.certificates[process.name] = (state.certificate, state.descent.incumbent, state.best)
         if result.run or result.failed:
             ledger.put_run({"sweep": SWEEP.id, "run": result.run, "failed": result.failed})
         return result, plan.finished and not result.failed
@@ -313,17 +316,17 @@ class Scene:
 def play(schedule: Schedule) -> tuple[list[str], Scene]:
     """Run a schedule; a sentence for each property that it breaks, and what happened."""
     scene = Scene(schedule)
-    world, store = scene.world, scene.store
+    world, shared = scene.world, scene.store
     with inside(world), quick():
         for which, start in enumerate(schedule.starts):
             world.at(start, functools.partial(scene.begin_driver, which))
         for fault in schedule.faults:
             if fault.kind in OPERATION_FAULTS:
-                store.faults[int(fault.place)] = (fault.kind, fault.amount)
+                shared.faults[int(fault.place)] = (fault.kind, fault.amount)
             else:
                 world.at(fault.place, functools.partial(scene.harm, fault))
         ended = world.run()
-        store.settle()
+        shared.settle()
         scene.calm = True
         # The same command once more, and then again: the first brings what is missing, the second finds everything.
         for name in ("last", "again"):
@@ -348,7 +351,7 @@ def _broken(scene: Scene) -> Iterator[str]:
     if "again" in scene.results and scene.results["again"].run:
         yield f"the run after the last one trained {scene.results['again'].run}"
     state = UNDISTURBED.state
-    expected = (state.descent.certificate, state.descent.incumbent, state.best)
+    expected = (state.certificate, state.descent.incumbent, state.best)
     for name, certificate in scene.certificates.items():
         if certificate != expected:
             yield f"{name} ended with another certificate"
@@ -421,6 +424,7 @@ def quick() -> Iterator[None]:
     before = queue.stand, queue.lookahead, dict(damage.DECODERS), TrialRecord.to_json, Sweep.to_dict
     queue.stand, queue.lookahead = _stand, _lookahead
     Sweep.to_dict = lambda sweep: _PLAIN  # type: ignore[method-assign]
+    store.plain_tree = _plain_tree
     damage._read_record = _DECODERS["trials"]
     damage.DECODERS.update(_DECODERS)
     TrialRecord.to_json = _to_json  # type: ignore[method-assign]
@@ -433,6 +437,7 @@ def quick() -> Iterator[None]:
         TrialRecord.to_json, Sweep.to_dict = before[3:]  # type: ignore[method-assign]
         damage.DECODERS.update(before[2])
         damage._read_record = before[2]["trials"]
+        store.plain_tree = checked.plain_tree
         logging.disable(disabled)
 
 
@@ -441,17 +446,24 @@ _real_stand, _real_lookahead = queue.stand, queue.lookahead
 
 
 def _stand(task: Any, outcomes: Any, gave_up: Any) -> Any:
-    key = task.id, frozenset(outcomes.items()), frozenset(gave_up)
+    key = task.id, task.evidence, frozenset(outcomes.items()), frozenset(gave_up)
     if key not in _known:
         _known[key] = _real_stand(task, outcomes, gave_up)
     return _known[key]
 
 
-def _lookahead(sweep: Sweep, outcomes: Any, gave_up: Any) -> Iterator[TrialSpec]:
-    key = "ahead", sweep.id, frozenset(outcomes.items()), frozenset(gave_up)
+def _lookahead(sweep: Sweep, outcomes: Any, gave_up: Any, evidence: Any) -> Iterator[TrialSpec]:
+    key = "ahead", sweep.id, evidence, frozenset(outcomes.items()), frozenset(gave_up)
     if key not in _known:
-        _known[key] = tuple(_real_lookahead(sweep, outcomes, gave_up))
+        _known[key] = tuple(_real_lookahead(sweep, outcomes, gave_up, evidence))
     return iter(_known[key])
+
+
+def _plain_tree(tree: Any, what: str) -> Any:
+    key = "plain", repr(tree)
+    if key not in _known:
+        _known[key] = checked.plain_tree(tree, what)
+    return _known[key]
 
 
 _DECODERS = {folder: functools.lru_cache(4096)(read) for folder, read in damage.DECODERS.items()}

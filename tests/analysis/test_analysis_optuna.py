@@ -2,6 +2,9 @@
 
 import random
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -209,3 +212,61 @@ def test_too_few_trials_give_no_importances_and_others_do_not_count() -> None:
     elsewhere = scattered(sweep(ratio=0.5), lambda config: 4.0)
     diverged = [record(each.spec, None) for each in scattered(of, lambda config: 4.0, 80)[FEWEST:]]
     assert importances(of, [*few, *elsewhere, *diverged]) is None
+
+
+@pytest.mark.parametrize("part", [0, 7, 40, 0.1, 0.5, 0.99, "tables"])
+def test_an_export_that_was_cut_off_is_made_again(tmp_path: Path, part: float | str, caplog) -> None:
+    ledger, of, path = Ledger(tmp_path / "ledger"), sweep(), tmp_path / "studies.db"
+    written = put_star(ledger, of)
+    export_studies(ledger, path)
+    if part == "tables":
+        with closing(sqlite3.connect(path)) as base:
+            base.execute("DROP TABLE version_info")
+    else:
+        data = path.read_bytes()
+        path.write_bytes(data[: part if isinstance(part, int) else int(part * len(data))])
+    cut = path.read_bytes()
+    done = export_studies(ledger, path)
+    assert done.added == done.trials == len(written) == len(load(path, done.studies[0]).trials)
+    (kept,) = tmp_path.glob("studies.db.cut-off-*")
+    assert kept.read_bytes() == cut and str(kept) in caplog.text
+
+
+def test_an_export_that_is_killed_in_a_transaction_is_gone_on_with(tmp_path: Path) -> None:
+    """The journal of the killed process stays beside the file, and only who may write can roll it back."""
+    ledger, of, path = Ledger(tmp_path / "ledger"), sweep(), tmp_path / "studies.db"
+    written = put_star(ledger, of)
+    export_studies(ledger, path)
+    code = (
+        "import os, sqlite3, sys\n"
+        "base = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "base.execute('PRAGMA cache_size = 1')\n"
+        "base.execute('BEGIN IMMEDIATE')\n"
+        "base.execute('DELETE FROM trials')\n"
+        "base.execute('DELETE FROM trial_user_attributes')\n"
+        "os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert path.with_name("studies.db-journal").stat().st_size > 0
+    done = export_studies(ledger, path)
+    assert (done.trials, done.added) == (len(written), 0) and not list(tmp_path.glob("*cut-off*"))
+
+
+def test_a_new_export_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, path = Ledger(tmp_path / "ledger"), tmp_path / "studies.db"
+    put_star(ledger, sweep())
+    monkeypatch.setattr("tuneopt.analysis.optuna_studies.members", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_studies(ledger, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ledger"]
+
+
+def test_a_data_base_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    ledger, path = Ledger(tmp_path / "ledger"), tmp_path / "mine.db"
+    put_star(ledger, sweep())
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("CREATE TABLE accounts (id INTEGER)")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="no Optuna storage"):
+        export_studies(ledger, path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2

@@ -10,17 +10,19 @@ where a sweep extends its grids as it goes; so each gets all that the sweep coul
 
 from __future__ import annotations
 
+import logging
+import secrets
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.ledger import Ledger, TrialRecord
-from tuneopt.paths import check_output
+from tuneopt.paths import check_output, replacing
 from tuneopt.search.axis import Axis
 from tuneopt.search.records import stored_sweep
 from tuneopt.search.sampled import belongs
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
+
+_MAGIC = b"SQLite format 3\0"
+
+_log = logging.getLogger(__name__)
 
 METRIC = "select loss, nats per token"
 """What a study minimises, as the dashboard names its axis."""
@@ -157,31 +163,47 @@ def study_name(name: str, plain: Mapping[str, Any], sweep: Sweep) -> str:
 def export_studies(ledger: Ledger, path: Path) -> Exported:
     """Write every sweep of ``ledger`` as a study into the SQLite file ``path``, made if it is not there.
 
-    Raises `InputError` for a ledger without sweeps, and a file that is no Optuna storage or cannot be written.
+    A new file appears whole or not at all; one that was cut off is set aside. What is in a storage already stays, and
+    each study's new trials are added in one transaction. Raises `InputError` for a ledger without sweeps, and a file
+    that is no Optuna storage or cannot be written.
     """
     stored = ledger.sweeps()
     if not stored:
         raise InputError(f"the ledger {ledger.uri} holds no sweep yet; run `tuneopt tune` on it first")
     sweeps = {name: stored_sweep(plain, name) for name, plain in stored.items()}
     records = list(ledger.records())
+    _check_place(path)
+    with quiet():
+        if path.exists():
+            return _fill(path, ledger, stored, sweeps, records)
+        with replacing(path, "the studies") as temporary:
+            return _fill(temporary, ledger, stored, sweeps, records)
+
+
+def _fill(
+    path: Path,
+    ledger: Ledger,
+    stored: Mapping[str, Mapping[str, Any]],
+    sweeps: Mapping[str, Sweep],
+    records: Sequence[TrialRecord],
+) -> Exported:
     # A trial may belong to two sweeps of one regime, and is then in both studies: ``inside`` counts it once.
     added, placed, inside = 0, 0, set()
-    with quiet():
-        storage = _open(path)
-        try:
-            for name, sweep in sweeps.items():
-                study = _study(storage, name, stored[name], sweep)
-                # Without a copy of every trial: reading is most of what a repeated export does.
-                present = {trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)}
-                distributions = {axis.name: distribution(axis) for axis in varied(sweep)}
-                ours = members(sweep, records)
-                fresh = [frozen(sweep, record, distributions) for record in ours if record.trial not in present]
-                study.add_trials(fresh)
-                added, placed = added + len(fresh), placed + len(ours)
-                inside |= {record.trial for record in ours}
-        finally:  # the file is closed, also after a fault
-            storage.remove_session()
-            storage.engine.dispose()
+    storage = _open(path)
+    try:
+        for name, sweep in sweeps.items():
+            study = _study(storage, name, stored[name], sweep)
+            # Without a copy of every trial: reading is most of what a repeated export does.
+            present = {trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)}
+            distributions = {axis.name: distribution(axis) for axis in varied(sweep)}
+            ours = members(sweep, records)
+            fresh = [frozen(sweep, record, distributions) for record in ours if record.trial not in present]
+            study.add_trials(fresh)
+            added, placed = added + len(fresh), placed + len(ours)
+            inside |= {record.trial for record in ours}
+    finally:  # the file is closed, also after a fault
+        storage.remove_session()
+        storage.engine.dispose()
     names = tuple(study_name(name, stored[name], sweep) for name, sweep in sweeps.items())
     return Exported(names, placed, added, len(records) - len(inside))
 
@@ -213,19 +235,30 @@ def _study(storage: RDBStorage, name: str, plain: Mapping[str, Any], sweep: Swee
     return study
 
 
-def _open(path: Path) -> RDBStorage:
-    """The storage in a SQLite file; raises `InputError` for a file that is something else, or cannot be made."""
-    from optuna.storages import RDBStorage
-    from sqlalchemy.engine import URL
-    from sqlalchemy.exc import SQLAlchemyError
-
+def _check_place(path: Path) -> None:
+    """Raise `InputError` unless the studies can go to ``path``; a storage that was cut off there is set aside."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"cannot export studies to {path.name!r}: name a file that ends in {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
     check_output(path, "the studies")
-    if path.exists() and not _is_storage(path):
+    if not path.exists() or _is_storage(path):
+        return
+    if not _is_cut_off(path):
         raise InputError(f"cannot export to {path}: it is no Optuna storage; name another file")
+    kept = path.with_name(f"{path.name}.cut-off-{secrets.token_hex(4)}")
+    for ending in ("", "-journal", "-wal", "-shm"):  # a journal would be taken for that of the new file
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(kept.with_name(kept.name + ending))
+    _log.warning("%s was cut off, and is made again; what was there is kept as %s", path, kept)
+
+
+def _open(path: Path) -> RDBStorage:
+    """The storage in a SQLite file; raises `InputError` where Optuna cannot open or make it."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import SQLAlchemyError
+
     # Built, not formatted: a path may hold a question mark or a percent sign.
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     try:
@@ -235,11 +268,50 @@ def _open(path: Path) -> RDBStorage:
         raise InputError(f"cannot export to {path}: Optuna cannot open it ({reason}); name another file") from None
 
 
+def _tables(path: Path) -> set[str]:
+    """Names of the tables in a SQLite data base.
+
+    Opened for writing, though nothing is written: what an export that was killed left in the journal is rolled back,
+    and SQLite cannot do that in a file that is opened for reading.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as base:
+        return {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
 def _is_storage(path: Path) -> bool:
-    """Whether the file is a SQLite data base with Optuna's tables; it is opened for reading only."""
+    """Whether the file is a whole SQLite data base with Optuna's tables."""
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
-            tables = {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return _tables(path) >= {"studies", "trials", "version_info"} and not _is_short(path)
     except sqlite3.Error:
         return False
-    return {"studies", "trials", "version_info"} <= tables
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the file is the beginning of an Optuna storage: shorter than it says, or with some of the tables.
+
+    A table counts by its columns: other programs have a table of studies, too.
+    """
+    from optuna.storages._rdb.models import BaseModel
+
+    known = {name: {column.name for column in table.columns} for name, table in BaseModel.metadata.tables.items()}
+    try:
+        if _is_short(path):
+            return True
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
+            found = {
+                name: {row[1] for row in base.execute("SELECT * FROM pragma_table_info(?)", (name,))}
+                for name in _tables(path) - {"alembic_version", "sqlite_sequence"}
+            }
+    except sqlite3.Error:
+        return False
+    return all(known.get(name) == columns for name, columns in found.items())
+
+
+def _is_short(path: Path) -> bool:
+    """Whether a SQLite file is shorter than its head says, or has not even that (sqlite.org/fileformat.html, 1.3)."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if len(head) < 32:
+        return _MAGIC.startswith(head[: len(_MAGIC)])
+    size = int.from_bytes(head[16:18]) if head[16:18] != b"\0\1" else 65536
+    return head.startswith(_MAGIC) and path.stat().st_size < size * int.from_bytes(head[28:32])

@@ -187,13 +187,17 @@ def fault(name: str, data: bytes) -> str:
     return ""
 
 
-def readable(files: Files, folder: str) -> Iterator[tuple[str, str, Any]]:
-    """Each good document of a folder: its file's name, its key, and what it holds; the others are `check`'s to name."""
+def readable(files: Files, folder: str, uri: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Each good document of a folder: its file's name, its key, and what it holds.
+
+    The others are passed over, with a warning where ``uri`` says of which ledger.
+    """
     for name, data in files.read_all(json_names(files, folder)):
         try:
-            yield name, key(name), DECODERS[folder]("", name, data).value
-        except (DamagedRecordError, NewerSchemaError):
-            continue
+            yield name, key(name), DECODERS[folder](uri, name, data).value
+        except (DamagedRecordError, NewerSchemaError) as error:
+            if uri:
+                warn_once(uri, name, f"{error}; it was passed over")
 
 
 _WRITTEN = ("trials", "sweeps", "runs", "studies", "leases", "compacted", ".")

@@ -9,23 +9,15 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 import time
 from pathlib import Path
 
 from tuneopt.errors import InputError
+from tuneopt.paths import other_kind
 
 _STRAY_AFTER = 3600.0
 """Seconds after which a temporary file of another machine counts as left behind: its writer cannot be asked for, and
 no write of a small file takes an hour."""
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 class NoPlainFileError(InputError):
@@ -39,16 +31,12 @@ class NoPlainFileError(InputError):
 def oddity(path: Path) -> str:
     """What stands at a path in place of a plain file; empty for a file, a link to one, and nothing at all."""
     try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return "a link to nothing" if path.is_symlink() else ""
+        kind = other_kind(path)
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "a link to itself"
         raise
-    if stat.S_ISREG(facts.st_mode):
-        return ""
-    return _KINDS.get(stat.S_IFMT(facts.st_mode), "something unknown")
+    return "a link to nothing" if not kind and path.is_symlink() and not path.exists() else kind
 
 
 def make_folder(folder: Path) -> None:

@@ -125,12 +125,18 @@ class Ledger:
             yield damage.decode(self.uri, trial, data)
 
     def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
-        """Store what describes a sweep, over an older description of the same id."""
+        """Store what describes a sweep, over an older description of the same id; a damaged one is set aside."""
+        damage.set_aside(self.files, self.uri, f"sweeps/{_safe(sweep)}.json")
         self._put_plain(f"sweeps/{_safe(sweep)}.json", plain, f"sweep {sweep}")
 
     def sweeps(self) -> dict[str, dict[str, Any]]:
         """Every sweep's description by its id."""
         return self._plain("sweeps")
+
+    def sound_sweeps(self) -> dict[str, dict[str, Any]]:
+        """Every sweep's description that is not damaged, by its id: what a driver needs, which writes its own anew."""
+        damage.warn_of_odd(self.files, self.uri, "sweeps")
+        return {key: plain for _, key, plain in damage.readable(self.files, "sweeps", self.uri)}
 
     def put_run(self, plain: Mapping[str, Any]) -> str:
         """Store the account of one invocation (what was asked, reused, run); returns its name, which sorts by time.

@@ -15,6 +15,7 @@ from tuneopt.search.evidence import ALONE, Evidence, in_reach, read_replicates
 from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
+from tuneopt.search.sampled import belongs
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, TrialSpec, identity
@@ -90,22 +91,26 @@ def kept_evidence(ledger: Ledger, corpus: CorpusId, study: str | None = None) ->
 
     A sweep that the ledger describes knows what it knew then. Others know what the sweeps of the same ``study`` (an id)
     knew, so that a study which is resumed decides as one that was never killed; and where there is none, every
-    configuration that the ledger holds with several seeds.
+    configuration that the ledger holds with several seeds. What could be the sweep's own is left out of that: where its
+    description was lost or damaged, it must not take what it ran itself for something that it knew before.
     """
-    stored = ledger.sweeps()
+    stored = ledger.sound_sweeps()
     known = {name: read_replicates(plain["evidence"]) for name, plain in stored.items() if "evidence" in plain}
     ours = (name for name, plain in stored.items() if study is not None and plain.get("study_id") == study)
-    fresh = next((known[name] for name in ours if name in known), None)
+    study_knew = next((known[name] for name in ours if name in known), None)
+    held: list[tuple[TrialSpec, float]] | None = None
 
     def evidence(sweep: Sweep) -> Evidence:
-        nonlocal fresh
+        nonlocal held
         if sweep.id in known:
             return Evidence(known[sweep.id])
-        if fresh is None:
+        if study_knew is not None:
+            return Evidence(study_knew)
+        if held is None:
             records = (record for trial in ledger.ids() if (record := ledger.sound(trial)) is not None)
             ended_well = ((record.spec, outcome_of(record).loss) for record in records)
-            fresh = in_reach(((spec, loss) for spec, loss in ended_well if loss is not None), corpus)
-        return Evidence(fresh)
+            held = [(spec, loss) for spec, loss in ended_well if loss is not None]
+        return Evidence(in_reach(((spec, loss) for spec, loss in held if not belongs(sweep, spec)), corpus))
 
     return evidence
 
