@@ -96,7 +96,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(name: str, killed: int, t
     first.run(stop_after=killed)
     held = set(ledger.ids())
     second = Worker(plan_of(ledger, name, 9), ledger, record)
-    assert second.plan.told == 0, "trials of its own are no earlier trials"
+    assert second.plan.others == 0, "trials of its own are no earlier trials"
     second.run()
     assert not held & {spec.id for spec in second.suggested}
     assert searched(first)[: len(held)] + searched(second) == whole, "as if it had not been killed"
@@ -106,12 +106,12 @@ def test_what_other_searches_left_is_told_and_marked_and_not_counted(tmp_path: P
     ledger = Ledger(tmp_path)
     Worker(plan_of(ledger, "random", 6), ledger, record).run()
     worker = Worker(plan_of(ledger, "tpe", 5), ledger, record)
-    assert worker.plan.told == 6
+    assert worker.plan.others == 6
     assert len(worker.plan._study.trials) >= 6
     held = set(ledger.ids())
     worker.run()
     assert len(searched(worker)) == 5 and not held & set(searched(worker))
-    marks = worker.plan.search.marks(worker.plan.told)
+    marks = worker.plan.search.marks(worker.plan.others)
     assert any("told 6 earlier trials" in mark for mark in marks) and any("budgets differ" in mark for mark in marks)
 
 
