@@ -132,7 +132,7 @@ def test_a_finish_ends_the_same_in_any_order_and_after_any_kill(seed):
 
 def test_a_better_finalist_becomes_the_incumbent_and_its_star_is_completed():
     """Seed 0 of a neighbour is unlucky: the search passes it over, and further seeds tell."""
-    plain = small_sweep(replicates=3, resolution=0.02)
+    plain = small_sweep(replicates=3, resolution=0.01)
     better = at(plain.space, momentum=0.98)
     far = bowl(learning_rate=0.02, momentum=0.95)
 
