@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "search_efficiency.py"
+DOCS = FILE.parents[1] / "docs" / "search.md"
+STARS = FILE.parents[2] / "shared" / "paper" / "stars.json"
 STAR = {
     "optimizer": "adamw",
     "scale": "130m",
@@ -103,3 +105,25 @@ def test_claims_are_counted_against_the_truth_whatever_the_noise(bench, tmp_path
     claim = bench.Ending(20, 3, 0.01, claim=0.004, missed=0.005)
     assert claim.false and not bench.Ending(20, 3, 0.01, claim=None, missed=1.0).false
     assert not bench.Ending(20, 3, 0.01, claim=0.005, missed=0.005).false
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prefix", "searcher", "optimizer", "starts", "noise", "magnify"),
+    [
+        ("", "cyclic", "adamw", 20, {}, 1.0),
+        ("", "joint", "cautious", 100, {}, 1.0),
+        ("| `--noise 0.025 --magnify 5` ", "model", "adamw", 40, {"sigma": 0.025}, 5.0),
+    ],
+)
+def test_rows_of_the_docs_are_what_the_benchmark_prints(bench, prefix, searcher, optimizer, starts, noise, magnify):
+    """On the published stars, where they are at hand."""
+    if not STARS.exists():
+        pytest.skip("the published stars are not at hand")
+    stars = [star for star in json.loads(STARS.read_text()) if star["optimizer"] == optimizer]
+    stars = [bench.magnified(star, magnify) for star in stars]
+    row = next(iter(bench.rows(stars, starts, False, [searcher], bench.Noise(**noise))))
+    printed = prefix + bench.markdown([row]).splitlines()[-1]
+    if not prefix:  # those tables leave out what the search claims
+        printed = "|".join(printed.split("|")[:8]) + "|"
+    assert printed in DOCS.read_text().splitlines()

@@ -8,8 +8,9 @@
    lowest among the draws. Values that are ruled out cost nothing, and near ties are measured by all rows at once. After
    a start that lay far above the best, where the model is poor, neighbours of the best instead of rows.
 4. The end: when trying on is expected to gain little and the resolution is about as fine as the tolerance, or after
-   `MOST_WAVES`. The resolution is the 95% quantile, over the draws, of the gain of the *best* change in the incumbent's
-   star. It counts measured and unmeasured changes alike, but not those that diverged, or lie beyond one that did.
+   `MOST_WAVES`. The resolution is a high quantile, over the draws, of the gain of the *best* change in the incumbent's
+   star. It counts measured and unmeasured changes alike, but not those that diverged, or lie
+   beyond two failures in a row; what lies beyond one failure is tried first.
 
 The star is not completed: that would take a third of the trials again to learn what the posterior tells already. The
 constants were chosen on published stars of AdamW and Muon; figures, and where it fails, stand in docs/search.md.
@@ -50,10 +51,10 @@ FAR_START = 33.0
 """Tolerances (0.1 nats at the paper's scales) above the best from which a start counts as far away."""
 
 GAIN = 0.72
-"""Tolerances that trying on must be expected to gain. With 0.7 Muon took two to six trials more and ended no better."""
+"""Tolerances that trying on must be expected to gain. From 0.85 on Muon succeeded in 93 to 96% instead of 97."""
 
 FINE = 1.6
-"""Tolerances that the resolution may be at the end. At 1.0 AdamW took a fourth wave and was no better for it."""
+"""Tolerances that the resolution may be at the end. At 1.45 AdamW took a fourth wave and was no better for it."""
 
 MOST_WAVES = 6
 """Waves after which the search ends whatever it still hopes for; one more after a far start, two after a rescue."""
