@@ -171,7 +171,7 @@ def test_provenance_names_sources_trials_and_the_command_behind_each_figure(tabl
     chapter = sources.chapter(material, found, before, 0)
     figures = table_of(chapter, "How each figure")
     assert len(figures.rows) == sum(len(keys(part)) for part in before)
-    assert all(row[2].startswith(f"tuneopt report --results {table}") for row in figures.rows)
+    assert all(row[2].startswith(f"tuneopt report --results {table.name}") for row in figures.rows)
     assert all(callable(getattr(analysis, row[4].removeprefix("tuneopt.analysis."))) for row in figures.rows)
     trials = table_of(chapter, "Trials and configuration")
     assert {name for row in trials.rows for name in row[3].split(", ")} == {

@@ -220,8 +220,9 @@ def test_the_confirmation_means_are_the_seeds_means(view):
 
 def test_losses_follow_the_ranking_with_its_tie_groups(comparison):
     info = losses_info(comparison)
-    assert [lane.label for lane in info.lanes] == ["nano-65k/1x", "nano-65k/2x", "nano-65k/4x"]
-    for lane, ranking in zip(info.lanes, comparison.rankings.values(), strict=True):
+    assert [lane.label for lane in info.lanes] == ["nano-65k/1x", "nano-65k/4x"]  # at 2x there is one optimizer
+    compared = [ranking for ranking in comparison.rankings.values() if len(ranking["order"]) > 1]
+    for lane, ranking in zip(info.lanes, compared, strict=True):
         assert [point.optimizer for point in lane.points] == ranking["order"]
         assert [point.group for point in lane.points] == ranking["tie_groups"]
         assert all(point.error == pytest.approx(ranking["sigma"] / 3**0.5) for point in lane.points)

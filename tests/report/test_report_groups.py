@@ -121,7 +121,7 @@ def test_the_front_is_a_line_through_filled_marks():
     line = next(trace for trace in plain["data"] if trace["mode"] == "lines")
     assert (line["x"], line["y"]) == ([10.0, 30.0, None], [3.2, 3.0, None])
     symbols = {trace["name"]: trace["marker"]["symbol"] for trace in plain["data"] if trace["mode"] == "markers"}
-    assert symbols == {"adamw": ["circle"], "muon": ["square-open"], "soap": ["diamond-tall"]}
+    assert symbols == {"AdamW": ["circle"], "Muon": ["square-open"], "SOAP": ["diamond-tall"]}
     assert pareto_info([]) is None
 
 

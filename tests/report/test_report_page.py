@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import make_sweep, run_sweep
 
+from tuneopt.analysis.names import in_words
 from tuneopt.ledger import Ledger
 from tuneopt.report import write_report
 from tuneopt.report.blocks import Figure
@@ -140,7 +141,8 @@ def test_the_first_screen_says_what_the_document_says(written):
     answer = summary["answer"]
     assert answer["headline"] in first
     stated = [one["sentence"] for one in summary["statements"] if one["compared"] > 1]
-    assert answer["sentences"] == [*stated, *(one["sentence"] for one in summary["findings"])] and stated
+    told = [*stated, *(one["sentence"] for one in summary["findings"])]
+    assert answer["sentences"] == list(map(in_words, told)) and stated
     for sentence in answer["sentences"]:
         assert sentence in first
     for place in answer["places"]:
@@ -170,7 +172,7 @@ def test_repeated_warnings_are_told_once(several, tmp_path):
     summary = write_report(several, tmp_path / "x.html")
     memory = [warning for warning in summary["warnings"] if "training text" in warning]
     assert len(memory) == 1
-    assert "soap at nano-65k/4x" in memory[0]
+    assert "SOAP at nano-65k/4x" in memory[0]
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}"

@@ -14,8 +14,10 @@ from report_rows import table_rows
 
 from tuneopt import api
 from tuneopt.commands.reports import print_summary
+from tuneopt.report import write_report
 from tuneopt.report.compare import compare
 from tuneopt.report.sources import gather
+from tuneopt.report.text import shareable
 from tuneopt.spec import InputError
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "results.json"
@@ -77,7 +79,7 @@ def test_sources_side_by_side_compare_only_where_they_name_one_corpus(several, t
     assert found.several_corpora
     for key, row in compare(gather(several)).speedups.items():
         assert found.speedups[key] == row
-    assert together.options == ("--ledger", several.uri, "--results", str(table), "--published")
+    assert together.options == ("--ledger", Path(several.uri).name, "--results", table.name, "--published")
     assert [origin.name.split()[0] for origin in together.origins] == ["ledger", "file", "the"]
 
 
@@ -153,3 +155,19 @@ def test_the_terminal_says_what_the_first_screen_says(capsys, table, tmp_path):
     assert all(sentence in shown for sentence in document["answer"]["sentences"])
     assert shown.count("130m/4x") >= 1
     assert "report: r.html" in shown
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/home/me/runs/ledger", "ledger"), ("~/runs/ledger/", "ledger"), ("../up/rows.csv", "rows.csv"),
+     ("C:\\Users\\me\\rows.csv", "rows.csv"), ("reports/rows.csv", "reports/rows.csv"), ("ledger", "ledger"),
+     ("s3://bucket/ledger", "s3://bucket/ledger")],
+)  # fmt: skip
+def test_a_report_that_is_passed_on_names_no_folder_of_its_maker(path, told):
+    assert shareable(path) == told
+
+
+def test_no_path_of_this_machine_is_in_the_file(single, tmp_path):
+    write_report(single, tmp_path / "r.html")
+    assert str(Path(single.uri).parent) not in (tmp_path / "r.html").read_text()
+    assert str(tmp_path) not in (tmp_path / "r.html").read_text()

@@ -41,6 +41,6 @@ def test_warnings_name_few_sweeps_count_many_and_come_before_the_analysis(study,
         return all_warnings(material, analysed, verdicts)
 
     assert told([]) == ("from the analysis",)
-    assert told([first, second]) == ("adamw at nano-65k/1x and soap at nano-65k/1x: beware", "from the analysis")
+    assert told([first, second]) == ("AdamW at nano-65k/1x and SOAP at nano-65k/1x: beware", "from the analysis")
     assert told(study.views[:5])[0] == "5 sweeps: beware"
     assert told(study.views)[0] == "every sweep: beware"

@@ -31,6 +31,17 @@ _SIZE = re.compile(r"\d+(\.\d+)?[mb]")
 """A scale that is named by its size alone. The scales of the nano ladder are names, and stay as they are."""
 
 
+_RAW = re.compile(
+    rf"(?<![\w@./-])(?:{'|'.join(map(re.escape, sorted(_OPTIMIZERS, key=len, reverse=True)))}"
+    r"|\d+(?:\.\d+)?[mb])(?![\w@-]|\.\w)"
+)
+
+
+def in_words(sentence: str) -> str:
+    """A sentence with the built-in optimizers and the sizes in it written for people; all else stays as it is."""
+    return _RAW.sub(lambda match: optimizer_name(scale_name(match[0])), sentence)
+
+
 def optimizer_name(name: str) -> str:
     """An optimizer as its paper writes it; one that is not built in keeps the name that its user gave it."""
     return _OPTIMIZERS.get(name, name)

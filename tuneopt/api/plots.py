@@ -41,7 +41,9 @@ def plot_speedups(
 
     def info(found: Comparison) -> Info | None:
         analysis = found.analysis
-        return savings_info(analysis.speedups, found.scales, by, analysis.baseline, analysis.level)
+        trends = [one.sentence for one in analysis.findings if one.kind == "trend"] if by == "size" else [""]
+        told = "".join(trends[:1]).removesuffix(".")
+        return savings_info(analysis.speedups, found.scales, by, analysis.baseline, analysis.level, told)
 
     need = "a speedup needs the baseline and another optimizer at two ratios of a scale"
     return _plot(ledger, results, published, sigma, baseline, info, draw_savings, need)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneopt.analysis.names import optimizer_name
+from tuneopt.analysis.names import in_words, optimizer_name
 from tuneopt.report.answer import Answer, Grid, answer, grid
 from tuneopt.report.blocks import Chapter, Figure, figures_of
 from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup, targets
@@ -37,9 +37,10 @@ MOST_NAMES = 12
 class Page:
     """All that the template needs.
 
-    ``level`` is the coverage of intervals in words, ``sentences`` are the statements under the headline and
-    ``compared`` the line that says what was compared. ``guide`` is the figure that explains the word speedup.
-    ``missing`` are chapters that no input could fill: their leads say what would.
+    ``level`` is the coverage of intervals in words, ``sentences`` are the statements under the headline: the first
+    ``folded`` of them go scale by scale, and stand in a fold behind the others. ``compared`` is the line that says what
+    was compared. ``guide`` is the figure that explains the word speedup. ``missing`` are chapters that no input could
+    fill: their leads say what would.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Page:
     answer: Answer
     grid: Grid | None
     sentences: tuple[str, ...]
+    folded: int
     compared: str
     guide: Figure | None
     warnings: tuple[str, ...]
@@ -75,6 +77,8 @@ def build_page(material: Material, comparison: Comparison) -> Page:
     verdicts = {view.id: sweep_verdict(view) for view in views}
     chapters: tuple[Chapter, ...] = ()
     guide: Figure | None = None
+    scaled: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     if len(views) == 1 and len(material.origins) == 1:
         verdict = verdicts[views[0].id]
         title = f"{optimizer_name(views[0].optimizer)} at {views[0].label}"
@@ -82,7 +86,8 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         first_screen, sentences = Answer(f"{title}: {loss}", ()), verdict.sentences
     else:
         title, first_screen = "Optimizer comparison", answer(comparison.document)
-        sentences = _sentences(comparison)
+        scaled, findings = _sentences(comparison)
+        sentences = (*scaled, *findings)
         chapters = (
             speedup.chapter(comparison),
             targets.chapter(comparison),
@@ -104,6 +109,7 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         answer=first_screen,
         grid=grid(first_screen, comparison.scales) if first_screen.places else None,
         sentences=sentences,
+        folded=len(scaled) if findings else 0,
         compared=_compared(material, comparison),
         guide=guide,
         warnings=all_warnings(material, comparison, verdicts),
@@ -114,12 +120,14 @@ def build_page(material: Material, comparison: Comparison) -> Page:
     )
 
 
-def _sentences(comparison: Comparison) -> tuple[str, ...]:
-    """The statement of each scale, the findings over all of them, and what a target loss takes."""
+def _sentences(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The statement of each scale; and the findings over all of them with what a target loss takes."""
     analysis = comparison.analysis
     several = [one.sentence for one in analysis.statements if one.compared > 1]
     alone = [] if several else [one.sentence for one in analysis.statements[:1]]
-    return (*several, *alone, *(one.sentence for one in analysis.findings), *targets.sentences(comparison)[:MOST_RACES])
+    races = targets.sentences(comparison)[:MOST_RACES]
+    scaled, findings = (*several, *alone), (*(one.sentence for one in analysis.findings), *races)
+    return tuple(map(in_words, scaled)), tuple(map(in_words, findings))
 
 
 def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[str, SweepVerdict]) -> tuple[str, ...]:
@@ -134,7 +142,7 @@ def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[s
             sweeps.setdefault(warning, []).append(f"{view.optimizer} at {view.label}")
     several = len(views) > 1 or len(material.origins) > 1
     own = [f"{_who(names, len(views))}: {warning}" if several else warning for warning, names in sweeps.items()]
-    return tuple(dict.fromkeys([*own, *comparison.document["warnings"]]))
+    return tuple(dict.fromkeys(map(in_words, [*own, *comparison.document["warnings"]])))
 
 
 def _who(names: Sequence[str], every: int) -> str:

@@ -17,7 +17,7 @@ from tuneopt.report.blocks import NamedValues, Table
 from tuneopt.report.drawing import spread
 from tuneopt.report.figures.star import differences
 from tuneopt.report.study import SweepView
-from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural, value_text
+from tuneopt.report.text import NONE, changes_text, duration_text, listed, loss_text, plural, shareable, value_text
 from tuneopt.search.space import LadderSpace, load_space
 from tuneopt.spec import InputError, Value
 
@@ -154,7 +154,14 @@ def tune_command(view: SweepView) -> str:
     """``tuneopt tune`` with every option that sets this sweep apart; text from the ledger is quoted for a shell."""
     sweep = view.sweep
     words = ["tuneopt", "tune", "--optimizer", view.optimizer]
-    words += ["--scale", sweep.regime.scale.name, "--ratio", f"{sweep.regime.ratio:g}", "--corpus", view.source]
+    words += [
+        "--scale",
+        sweep.regime.scale.name,
+        "--ratio",
+        f"{sweep.regime.ratio:g}",
+        "--corpus",
+        shareable(view.source),
+    ]
     words += ["--seed", str(sweep.seed), "--replicates", str(sweep.replicates), "--policy", sweep.policy]
     for name in ("search", "scheduler", "trials"):
         if name in view.search:

@@ -18,7 +18,7 @@ from tuneopt.analysis.inputs import published as published_study
 from tuneopt.analysis.runs import Role, from_records
 from tuneopt.ledger import Ledger
 from tuneopt.report.study import StudyView, read_study
-from tuneopt.report.text import count_text, plural
+from tuneopt.report.text import count_text, plural, shareable
 from tuneopt.spec import InputError
 
 
@@ -46,7 +46,7 @@ class Material:
 
     @property
     def command(self) -> str:
-        """The command that makes the report again."""
+        """The command that makes the report again, from the folder that the sources lie in."""
         return shlex.join(["tuneopt", *self.command_words, *self.options])
 
 
@@ -69,15 +69,15 @@ def gather(
         inputs = _of_study(study)
         parts.append((inputs, ""))
         facts = (("sweeps", str(len(study.views))), ("trials", f"{len(inputs.runs):,}"))
-        origins.append(Origin(f"ledger {ledger.uri}", facts))
-        options += ["--ledger", ledger.uri]
+        origins.append(Origin(f"ledger {shareable(ledger.uri)}", facts))
+        options += ["--ledger", shareable(ledger.uri)]
     if results is not None:
         inputs = load(results, columns)
         parts.append((inputs, results.stem))
         with results.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         origins.append(Origin(f"file {results.name}", (("SHA-256", digest), *counts(inputs))))
-        options += ["--results", str(results)]
+        options += ["--results", shareable(str(results))]
         options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
     if published:
         inputs = published_study()

@@ -131,3 +131,12 @@ def shown(cell: str, column: str) -> str:
     if column in ("optimizer", "led first", "leads after", "tuned for"):
         return optimizer_name(cell)
     return scale_name(cell) if column == "scale" else cell
+
+
+def shareable(path: str) -> str:
+    """A path as a report that is passed on may show it: of a place on its maker's machine the last part alone.
+
+    Paths that begin at the working folder and addresses such as ``s3://`` say nothing of a machine, and stay whole.
+    """
+    away = path.startswith(("/", "~", "..", "\\\\")) or path[1:3] in (":\\", ":/")
+    return path.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if away else path

@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from tuneopt.analysis.coordinates import Edge
 from tuneopt.analysis.costs import Budget
 from tuneopt.analysis.fairness import Transfer
-from tuneopt.report.blocks import Block, Chapter, Figure, Table
+from tuneopt.analysis.names import optimizer_name
+from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.fairness import draw_transfer, draw_undertuned, transfer_infos, undertuned_info, was_run
 from tuneopt.report.palette import position
 from tuneopt.report.text import NONE, change_text, count_text, listed, plural, value_text
 
 TITLE = "What unfair tuning would have shown"
+
+MOST_ROWS = 30
+"""Rows of under-tuned baselines that the page shows at once; more are folded."""
 
 MOST_MATRICES = 4
 """Regimes whose blind transfer is drawn as a matrix; the others are listed in a table."""
@@ -33,15 +37,17 @@ def chapter(comparison: Comparison) -> Chapter:
     An edge counts where several values were tried and the best is the last of them; where one value alone was run,
     only the declared grid can say that it is at an end, and then nothing is known of what lies beyond.
     """
-    analysis = comparison.analysis
+    analysis, baseline = comparison.analysis, optimizer_name(comparison.analysis.baseline)
     lead: list[str] = []
     under = undertuned_info(analysis.undertuned, analysis.baseline, analysis.level)
-    blocks: list[Block] = [*Figure.all("undertuned", [under], draw_undertuned)]
+    rows = 0 if under is None else sum(len(own) for _, own in under.lanes)
+    figures = Figure.all("undertuned", [under], draw_undertuned)
+    blocks: list[Block] = [*figures] if rows <= MOST_ROWS else [Fold(figure.title, (figure,)) for figure in figures]
     if under is not None:
         lead.append(_worst(comparison))
     else:
         lead.append(
-            f"The speedup that an under-tuned {analysis.baseline} would have manufactured needs runs of it with other "
+            f"The speedup that an under-tuned {baseline} would have manufactured needs runs of it with other "
             "learning rates than its best: a sweep's star holds them."
         )
     matrices = transfer_infos(analysis.transfer, MOST_MATRICES, comparison.label)
@@ -91,19 +97,19 @@ def _worst(comparison: Comparison) -> str:
 
     GPT-3's 6e-4 is what many comparisons gave their baseline, whatever its size (Wen et al., arXiv 2509.02046).
     """
-    analysis = comparison.analysis
+    analysis, baseline = comparison.analysis, optimizer_name(comparison.analysis.baseline)
     known = [(one.manufactured, one) for one in analysis.undertuned if one.manufactured is not None]
     beyond = [one.at_least for one in analysis.undertuned if one.at_least is not None and one.status == "trial"]
     if not known:
         if beyond:
             return (
-                f"Every under-tuned {analysis.baseline} is worse than the tuned one at its smallest budget, so that it "
+                f"Every under-tuned {baseline} is worse than the tuned one at its smallest budget, so that it "
                 f"manufactures a speedup of more than {min(beyond):.1f}."
             )
-        return f"No under-tuned {analysis.baseline} lies where a law says what it would have manufactured."
+        return f"No under-tuned {baseline} lies where a law says what it would have manufactured."
     amount, worst = max(known, key=lambda pair: pair[0])
     words = (
-        f"An under-tuned {analysis.baseline} manufactures speedups of up to {amount:.2f} ({worst.what} at "
+        f"An under-tuned {baseline} manufactures speedups of up to {amount:.2f} ({worst.what} at "
         f"{comparison.label(worst.regime)})"
     )
     gpt3 = [f"{value:.2f}" for value, one in sorted(known, key=lambda pair: pair[0]) if one.gpt3]
@@ -112,7 +118,7 @@ def _worst(comparison: Comparison) -> str:
         words += f". The learning rate of GPT-3, 6e-4, with everything else tuned, manufactures {span}"
     if beyond:
         words += (
-            f". {plural(len(beyond), 'run')} did worse than the tuned {analysis.baseline} at its smallest budget, and "
+            f". {plural(len(beyond), 'run')} did worse than the tuned {baseline} at its smallest budget, and "
             "what they would have manufactured was not measured"
         )
     return f"{words}."

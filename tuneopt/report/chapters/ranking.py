@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison, winner_of
 from tuneopt.report.drawing import spread
@@ -124,7 +125,8 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
                 view = winner_of(study, comparison, ranking.regime, optimizer)
                 row = (*row, "none" if view is None else _certificate(view))
             rows.append(row)
-    heads = ("regime", "optimizer", "report loss (nats)", "behind the best", "tie group", f"speedup over {baseline}",
+    heads = ("regime", "optimizer", "report loss (nats)", "behind the best", "tie group",
+             f"speedup over {optimizer_name(baseline)}",
              "seeds", *(["certificate"] if study is not None else []))  # fmt: skip
     return Table("Results", heads, tuple(rows), frozenset({2, 3, 4, 5, 6}))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuneopt import __version__
 from tuneopt.report import provenance
 from tuneopt.report.blocks import Block, Chapter, Command, Fold, NamedValues, Prose, Table, figures_of
 from tuneopt.report.compare import Comparison
@@ -48,7 +49,8 @@ def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter
 
     ``before`` are the chapters whose figures are listed; a page of one sweep has none and shows its trials itself.
     """
-    blocks: list[Block] = [Command("How to make this report again", material.command)]
+    blocks: list[Block] = [Command("How to make this report again", material.command),
+                           Fold("How to cite", (Command("How to cite", citation(material)),))]  # fmt: skip
     blocks += [Fold(origin.name, (NamedValues(origin.name, origin.facts),)) for origin in material.origins]
     if material.inputs.notes:
         notes = Prose(tuple(f"{note[:1].upper()}{note[1:]}." for note in material.inputs.notes))
@@ -64,6 +66,32 @@ def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter
         if table.rows:
             blocks.append(Fold(table.title, (table,)))
     return Chapter("provenance", TITLE, (), tuple(blocks))
+
+
+STUDY = """@article{wen2025fantastic,
+  title   = {Fantastic Pretraining Optimizers and Where to Find Them},
+  author  = {Wen, Kaiyue and Hall, David and Ma, Tengyu and Liang, Percy},
+  journal = {arXiv preprint arXiv:2509.02046},
+  year    = {2025}
+}"""
+"""The study whose losses `tuneopt.analysis.inputs.published` holds, and whose method speedups follow."""
+
+
+def citation(material: Material) -> str:
+    """What to cite for the numbers of a report, as BibTeX: the report with its command and sources, and the study.
+
+    Sources are named with what identifies them, so that a reader can tell whether a file is the same.
+    """
+    told = "; ".join(
+        f"{origin.name}" + "".join(f", {name} {value}" for name, value in origin.facts if name == "SHA-256")
+        for origin in material.origins
+    )
+    note = f"tuneopt {__version__}, `{material.command}`, from {told}"
+    own = "\n".join([
+        "@misc{tuneopt_report,", "  title = {tuneopt report: a comparison of pretraining optimizers},",
+        f"  note  = {{{note.replace('{', '(').replace('}', ')')}}}", "}",
+    ])  # fmt: skip
+    return f"{own}\n\n{STUDY}"
 
 
 def _results(comparison: Comparison) -> Table:

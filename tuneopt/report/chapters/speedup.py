@@ -8,13 +8,14 @@ interpolated between two results, extrapolated beyond the law's data, or is a bo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from tuneopt.analysis.names import optimizer_name, scale_name
+from tuneopt.analysis.names import in_words, optimizer_name, scale_name
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Prose, Table, figures_of
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.laws import draw_laws, laws_info
-from tuneopt.report.figures.savings import draw_savings, savings_info
+from tuneopt.report.figures.savings import SavingsInfo, draw_savings, savings_info
 from tuneopt.report.figures.speedups import (
     ResidualsInfo,
     draw_joint,
@@ -42,19 +43,34 @@ def chapter(comparison: Comparison) -> Chapter:
     rivals = _rivals(comparison)
     over_sizes = _frontiers(comparison)
     if not rivals and over_sizes:
-        return Chapter("speedup", TITLE, _frontier_sentences(comparison), tuple(over_sizes))
+        drawn = Figure.all("speedup-by-size", _over_sizes(comparison), draw_savings)
+        return Chapter("speedup", TITLE, _frontier_sentences(comparison), (*drawn, *over_sizes))
     if not rivals:
         name = optimizer_name(analysis.baseline)
         need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
         return Chapter("speedup", TITLE, (need,))
     blocks: list[Block] = []
     for by in ("ratio", "size"):
-        info = savings_info(rivals, comparison.scales, by, analysis.baseline, analysis.level)
+        trends = [one.sentence for one in analysis.findings if one.kind == "trend"] if by == "size" else []
+        told = in_words(trends[0]).removesuffix(".") if trends else ""
+        info = savings_info(rivals, comparison.scales, by, analysis.baseline, analysis.level, told)
         blocks += Figure.all(f"speedup-by-{by}", [info], draw_savings)
     # At one ratio of one scale rows are all that can be drawn.
     blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
     blocks += [table.folded() for table in over_sizes]
     return Chapter("speedup", TITLE, _frontier_sentences(comparison), tuple(blocks))
+
+
+def _over_sizes(comparison: Comparison) -> list[SavingsInfo]:
+    """The speedups in compute of each frontier by size: its ratios are about equal, and stand in one panel."""
+    analysis, infos = comparison.analysis, []
+    for frontier in analysis.frontiers:
+        ratio = min(one.regime.ratio for one in frontier.speedups)
+        line = [replace(one, regime=one.regime._replace(ratio=ratio)) for one in frontier.speedups]
+        told = f"Speedup in compute over {optimizer_name(analysis.baseline)}'s frontier of sizes"
+        info = savings_info(line, comparison.scales, "size", analysis.baseline, analysis.level, told)
+        infos += [] if info is None else [replace(info, what="compute")]
+    return infos
 
 
 def details(comparison: Comparison) -> Chapter:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneopt.analysis.names import optimizer_name, place_name, scale_name
 from tuneopt.analysis.ranking import Ranking
 from tuneopt.constants import TOLERANCE
 from tuneopt.report.blocks import Cell, Info
@@ -82,7 +83,7 @@ def draw_groups(drawing: Drawing, spots: Sequence[Spot], ceiling: float, floor: 
         drawing.lines(own_lines.values(), colour, 1.6, legendgroup=optimizer, showlegend=False)
         marks = [Mark(at, min(spot.value, ceiling), spot.hover, symbol if spot.sure else hollow(symbol), 8)
                  for at, spot in zip(x, own, strict=True)]  # fmt: skip
-        drawing.marks(marks, colour, name=plain(optimizer), legendgroup=optimizer)
+        drawing.marks(marks, colour, name=plain(optimizer_name(optimizer)), legendgroup=optimizer)
     drawing.up.update(range=[floor, ceiling])
     drawing.across.update(
         tickmode="array", tickvals=list(places.values()), ticktext=[plain(name) for _, name in places],
@@ -184,8 +185,9 @@ def draw_against_ratio(info: AgainstRatioInfo) -> Drawing:
     """
     several = len({one.corpus for one in info.distances}) > 1
     spots = [
-        Spot(f"{one.corpus} {one.scale}" if several else one.scale, f"{one.ratio:g}x", one.optimizer, one.nats, None,
-             None, f"{one.optimizer} at {one.scale}/{one.ratio:g}x: {change_text(one.nats)} nats"
+        Spot(f"{one.corpus} {scale_name(one.scale)}" if several else scale_name(one.scale), f"{one.ratio:g}x",
+             one.optimizer, one.nats, None, None,
+             f"{optimizer_name(one.optimizer)} at {place_name(one.scale, one.ratio)}: {change_text(one.nats)} nats"
              f"{', tied with the lowest' if one.tied else ''}", one.tied is not None)
         for one in info.distances
     ]  # fmt: skip

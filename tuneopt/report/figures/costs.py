@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.drawing import Drawing, Mark, shortened, spread
 from tuneopt.report.palette import MUTED, hollow, look, position
@@ -196,7 +197,7 @@ def draw_pareto(info: ParetoInfo) -> Drawing:
                  symbol if one.front else hollow(symbol))
             for one in own
         ]  # fmt: skip
-        drawing.marks(marks, colour, name=plain(optimizer))
+        drawing.marks(marks, colour, name=plain(optimizer_name(optimizer)))
     times = [one.seconds for one in info.points if one.seconds > 0]
     if times and max(times) > WIDE * min(times):
         drawing.across.update(type="log")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out, shortened
@@ -57,12 +58,13 @@ class UndertunedInfo(Info):
                "manufactured_speedup", "low", "high", "at_least", "trial")  # fmt: skip
 
     def _title(self) -> str:
-        return f"Speedup that an under-tuned {self.baseline} would manufacture"
+        return f"Speedup that an under-tuned {optimizer_name(self.baseline)} would manufacture"
 
     def _reading(self) -> str:
         return (
-            f"Each row is {self.baseline} tuned less than its rivals; a mark at 1.3 means that any optimizer no better "
-            f"than the tuned {self.baseline} would have been reported as 1.3 times faster"
+            f"Each row is {optimizer_name(self.baseline)} tuned less than its rivals. A mark at 1.3 means that any "
+            f"optimizer no better than the tuned {optimizer_name(self.baseline)} would have been reported as 1.3 times "
+            "faster"
             f"{drawn_of(len(self.lanes), self.regimes, 'regimes')}."
         )
 
@@ -200,7 +202,7 @@ def draw_transfer(info: TransferInfo) -> Drawing:
         words = "" if cell.status == "missing" else change_text(cell.regret).rstrip("0").rstrip(".") or "0"
         return max(cell.regret, 0.0), words, hover
 
-    labels = [shortened(name) for name in names]
+    labels = [shortened(optimizer_name(name)) for name in names]
     x = "given the shared hyperparameters tuned for"
     drawing = Drawing(CELL * len(names) + 110, x, "optimizer")
     drawing.grid(labels, labels, [[shown(name, donor) for donor in names] for name in names], SHADES)
@@ -211,4 +213,5 @@ def _hover(cell: Transfer) -> str:
     taken = ", ".join(f"{name} = {value_text(value)}" for name, value in cell.taken)
     cost = {"missing": "never run", "diverged": "diverged"}.get(cell.status) or f"{change_text(cell.regret)} nats"
     lost = "" if cell.speedup_regret is None else f", speedup {cell.speedup:.2f} instead of {cell.speedup_tuned:.2f}"
-    return f"{cell.optimizer} with {taken or 'nothing changed'} of {cell.donor}: {cost}{lost}"
+    who, donor = optimizer_name(cell.optimizer), optimizer_name(cell.donor)
+    return f"{who} with {taken or 'nothing changed'} of {donor}: {cost}{lost}"

@@ -11,6 +11,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.report.blocks import Cell, Info
 from tuneopt.report.compare import Comparison
 from tuneopt.report.drawing import Drawing, Mark, fitting, height, lay_out
@@ -69,7 +70,7 @@ class LossesInfo(Info):
 
 
 def losses_info(comparison: Comparison) -> LossesInfo | None:
-    """The losses that a comparison ranks; None without a result. Regimes with no room are left out evenly.
+    """The losses that a comparison ranks; None where no regime has several. Regimes with no room are left out evenly.
 
     Order, losses and tie groups are those of the document that ``report --json`` prints.
     """
@@ -82,6 +83,8 @@ def losses_info(comparison: Comparison) -> LossesInfo | None:
             runs = comparison.winners[regime, optimizer].runs
             points.append(LossPoint(optimizer, loss, None if sigma is None else sigma / math.sqrt(runs), runs, group))
         lanes.append(LossLane(comparison.label(regime), tuple(points)))
+    # A regime with one optimizer has no distances; its loss is in the tables.
+    lanes = [lane for lane in lanes if len(lane.points) > 1]
     chosen = tuple(lanes[place] for place in fitting([len(lane.points) for lane in lanes]))
     return LossesInfo(chosen, len(lanes)) if chosen else None
 
@@ -92,7 +95,7 @@ def draw_losses(info: LossesInfo) -> Drawing:
     Distances and not losses are drawn, because regimes differ by far more than optimizers do. One trace holds all rows
     of an optimizer, because a trace has one colour for its error bars. The scale is a thousandth of a nat at least.
     """
-    lanes = [(lane.label, [point.optimizer for point in lane.points]) for lane in info.lanes]
+    lanes = [(lane.label, [optimizer_name(point.optimizer) for point in lane.points]) for lane in info.lanes]
     drawing = Drawing(height(lanes), "report loss above the lowest (nats/token)")
     drawing.rule(0)
     texts = [[loss_text(point.loss) + (f" \u00b7 {point.group}" if point.group else "") for point in lane.points]

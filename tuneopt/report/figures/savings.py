@@ -41,6 +41,7 @@ class SavingsInfo(Info):
     ``by`` is what runs along the horizontal axis: ``ratio`` (a panel for each size) or ``size`` (a panel for each
     ratio). ``panels`` are (title, speedups) and ``places`` the horizontal places of their ratios or scales; ``level``
     is the coverage of the intervals. ``every`` counts the panels that there is no room for as well.
+    ``what`` is saved: tokens, or compute over a frontier of sizes.
     """
 
     by: str
@@ -50,6 +51,7 @@ class SavingsInfo(Info):
     places: Mapping[float | str, float]
     every: int
     finding: str
+    what: str = "tokens"
 
     columns = ("corpus", "scale", "ratio", "optimizer", "speedup", "low", "high", "flags")
 
@@ -58,7 +60,8 @@ class SavingsInfo(Info):
 
     def _reading(self) -> str:
         return (
-            f"Tokens that {optimizer_name(self.baseline)} needs for the same loss, over the tokens used. Ribbons: "
+            f"{self.what.capitalize()} that {optimizer_name(self.baseline)} needs for the same loss, over the "
+            f"{self.what} used. Ribbons: "
             f"{percent_text(self.level)} intervals. Open marks: extrapolated, or a bound"
             f"{drawn_of(len(self.panels), self.every, 'panels')}."
         )
@@ -72,11 +75,12 @@ class SavingsInfo(Info):
 
 
 def savings_info(
-    speedups: Sequence[Speedup], scales: Sequence[str], by: str, baseline: str, level: float
+    speedups: Sequence[Speedup], scales: Sequence[str], by: str, baseline: str, level: float, told: str = ""
 ) -> SavingsInfo | None:
     """The speedups by ``by`` (``ratio`` or ``size``), None where no panel would have two places on its axis.
 
-    ``scales`` are the scale names, smallest first. Panels that hold one place are left out while another holds two.
+    ``scales`` are the scale names, smallest first. Panels that hold one place are left out. ``told`` is the
+    finding where the analysis has stated one; otherwise it is found here, from intervals alone.
     """
     rivals = [one for one in speedups if one.optimizer != baseline]
     several = len({one.regime.corpus for one in rivals}) > 1
@@ -106,7 +110,7 @@ def savings_info(
     else:
         ordered = [scale for scale in scales if scale in marks]
         places = {scale: float(at) for at, scale in enumerate(ordered)}
-    said = _everywhere(rivals, baseline) if by == "ratio" else _along_size(rivals, scales, baseline)
+    said = told or (_everywhere(rivals, baseline) if by == "ratio" else _along_size(rivals, scales, baseline))
     return SavingsInfo(by, baseline, level, panels, places, len(keys), said)
 
 

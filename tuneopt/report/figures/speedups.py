@@ -269,7 +269,7 @@ def draw_joint(info: JointInfo) -> Drawing:
             ends += [low, high, factor]
             drawing.bars([(least, largest, place)], colour, 9, 0.22)
             drawing.bars([(low, high, place)], colour, 2.5, 0.7)
-            words = (f"{one.optimizer}: {interval_text(factor, one.low, one.high)}, "
+            words = (f"{optimizer_name(one.optimizer)}: {interval_text(factor, one.low, one.high)}, "
                      f"single regimes {least:.2f} to {largest:.2f}")  # fmt: skip
             drawing.marks([Mark(factor, place, words, symbol, 11)], colour, cliponaxis=False)
     drawing.scale(0.97 * min(ends), 1.03 * min(max(ends), 3.0), ".2~f")
