@@ -171,3 +171,11 @@ def test_no_path_of_this_machine_is_in_the_file(single, tmp_path):
     write_report(single, tmp_path / "r.html")
     assert str(Path(single.uri).parent) not in (tmp_path / "r.html").read_text()
     assert str(tmp_path) not in (tmp_path / "r.html").read_text()
+
+
+def test_the_committed_report_of_the_published_study_is_what_the_code_makes(tmp_path):
+    write_report(None, tmp_path / "published.html", published=True)
+    committed = Path(__file__).parents[2] / "reports" / "published.html"
+    same = committed.read_bytes() == (tmp_path / "published.html").read_bytes()
+    assert same, "make it anew: tuneopt report --published -o reports/published.html"
+    assert committed.stat().st_size < 1_000_000

@@ -83,7 +83,7 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         verdict = verdicts[views[0].id]
         title = f"{optimizer_name(views[0].optimizer)} at {views[0].label}"
         loss = f"{verdict.report.text} nats per token" if verdict.report else "no loss yet"
-        first_screen, sentences = Answer(f"{title}: {loss}", ()), verdict.sentences
+        first_screen, sentences = Answer(f"{title}: {loss}", ()), tuple(map(in_words, verdict.sentences))
     else:
         title, first_screen = "Optimizer comparison", answer(comparison.document)
         scaled, findings = _sentences(comparison)

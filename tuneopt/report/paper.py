@@ -76,8 +76,8 @@ class Export:
                 path = self.folder / f"{figure.key}{ending}.{name}"
                 with replacing(path, "the figure", [], make_folder=True) as temporary:
                     if name == "svg":
-                        about = f"{figure.title}. {figure.reading} {source}"
-                        temporary.write_text(svg(scene, "", about, alone=True), encoding="utf-8")
+                        label = f"{figure.title}. {figure.reading} {source}"
+                        temporary.write_text(svg(scene, "", label, alone=True), encoding="utf-8")
                     else:
                         from tuneopt.report.canvas import save  # matplotlib is heavy, and not everybody's
 

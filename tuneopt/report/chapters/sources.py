@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneopt import __version__
 from tuneopt.report import provenance
 from tuneopt.report.blocks import Block, Chapter, Command, Fold, NamedValues, Prose, Table, figures_of
 from tuneopt.report.compare import Comparison
@@ -86,7 +85,7 @@ def citation(material: Material) -> str:
         f"{origin.name}" + "".join(f", {name} {value}" for name, value in origin.facts if name == "SHA-256")
         for origin in material.origins
     )
-    note = f"tuneopt {__version__}, `{material.command}`, from {told}"
+    note = f"`{material.command}`, from {told}"
     own = "\n".join([
         "@misc{tuneopt_report,", "  title = {tuneopt report: a comparison of pretraining optimizers},",
         f"  note  = {{{note.replace('{', '(').replace('}', ')')}}}", "}",

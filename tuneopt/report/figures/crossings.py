@@ -236,7 +236,7 @@ def _panel(panel: CrossingPanel, up: tuple[float, float]) -> Panel:
         drawing.bar((panel.decay + 1) / 2, *up, (1 - panel.decay) / 2, BAND)
     drawing.level(0.0, MUTED)
     labels = []
-    for name in reversed(panel.losses):
+    for name in reversed(list(panel.losses)):
         colour, best = look(name).colour, name == panel.winner
         points = [
             (fraction, value)
@@ -244,9 +244,9 @@ def _panel(panel: CrossingPanel, up: tuple[float, float]) -> Panel:
             if math.isfinite(value)
         ]
         drawing.lines([points], colour, 3.0 if best else 2.0 if stands_out(name) else 1.4, name=name)
-        words = [f"{optimizer_name(name)} at {percent_text(fraction)}: {change_text(value)} nats"
+        texts = [f"{optimizer_name(name)} at {percent_text(fraction)}: {change_text(value)} nats"
                  for fraction, value in points]  # fmt: skip
-        marks = [Mark(fraction, value, text, size=4) for (fraction, value), text in zip(points, words, strict=True)
+        marks = [Mark(fraction, value, text, size=4) for (fraction, value), text in zip(points, texts, strict=True)
                  if up[0] <= value <= up[1]]  # fmt: skip
         # Many points would make a line of dots; they still answer to the pointer.
         drawing.marks(marks, colour, 1.0 if len(marks) <= MOST_DOTS else 0.0, name=name)

@@ -116,9 +116,10 @@ def flips_info(
         title = scale_name(first.scale) if by == "ratio" else ratio_name(first.ratio)
         here = {one.regime for one in own}
         changed = tuple(flip for flip in flips if flip.kind == kind and {flip.regime, flip.earlier} <= here)
-        name = ratio_name if by == "ratio" else scale_name
-        stops = tuple((name(one.regime.ratio if by == "ratio" else one.regime.scale), one)  # type: ignore[operator]
-                      for one in (own[at] for at in spread(len(own), MOST_PLACES)))  # fmt: skip
+        shown = [own[at] for at in spread(len(own), MOST_PLACES)]
+        stops = tuple(
+            (ratio_name(one.regime.ratio) if by == "ratio" else scale_name(one.regime.scale), one) for one in shown
+        )
         lines.append(Line(f"{corpus} {title}" if several else title, stops, changed))
     if not lines:
         return None
