@@ -32,9 +32,9 @@ DRAWS = 1024
 DIGITS = 6
 """Decimal digits that a resolution keeps, so that the last bits of a linear algebra library decide nothing."""
 
-SEEN = 0.25
+SEEN = 0.1
 """The share of a star's changes that must differ from the incumbent by more than a resolution for it to see anything: a
-search that cannot tell three quarters of its changes from its incumbent is blind, whatever it was asked."""
+search that cannot tell nine tenths of its changes from its incumbent is blind, whatever it was asked."""
 
 QUESTION = 2.0
 """Standard deviations of a run, by the law over N, that a sweep is asked to see where nobody says: 0.05 nats at
