@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneopt.ledger.files import LocalFiles, RemoteFiles, flush
+from tuneopt.ledger.durable import flush
+from tuneopt.ledger.files import LocalFiles, RemoteFiles
 from tuneopt.ledger.store import Ledger
 
 LIST = "files.txt"

@@ -184,7 +184,8 @@ class Belief:
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         # A symmetric root: it does not depend on the signs and the order of the eigenvectors.
         normal = np.random.default_rng(DRAWS).standard_normal((DRAWS, len(self.configs)))
-        return self.mean + normal @ (root @ vectors.T)
+        drawn: Floats = self.mean + normal @ (root @ vectors.T)
+        return drawn
 
     def loss(self, config: Config) -> float:
         """The expected loss of one of the configurations, in nats, over all seeds."""

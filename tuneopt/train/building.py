@@ -175,7 +175,8 @@ def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False)
     scale = spec.regime.scale
     with torch.device("meta"):
         model = Decoder(scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
-    cos, sin = rotary_table(*model.cos.shape, scale.rope_base)
+    rows, width = model.cos.shape
+    cos, sin = rotary_table(rows, width, scale.rope_base)
     model.cos, model.sin = cos.to(device), sin.to(device)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
