@@ -30,6 +30,8 @@ DRAWS = 40_000
 
 ONE_ROW = (3.941, 3.945, 3.945, 3.936, 3.939, 3.950)
 """SOAP, ratio 1, the weights of seed 0 under six other orders: the finding that the crossed design is to test."""
+EQUAL_TOKENS = (("nano-65k", 1.0), ("nano-262k", 0.25))
+"""Regimes of 1.3 million tokens each."""
 SIX_SEEDS = {
     ("soap", 1.0): (3.935, 3.996, 3.994, 4.000, 3.960, 3.945),
     ("soap", 0.5): (4.214, 4.214, 4.213, 4.203, 4.212, 4.206),
@@ -37,11 +39,13 @@ SIX_SEEDS = {
 """Six seeds for weights and order together, seeds 0 to 5."""
 
 
-def grids(column: str) -> dict[tuple[str, float], np.ndarray]:
-    """Losses (weights, orders) by optimizer and ratio, of the weights that ran with every order."""
+def grids(column: str, scale: str = "nano-65k") -> dict[tuple[str, float], np.ndarray]:
+    """Losses (weights, orders) at the starts, by optimizer and ratio, of the weights that ran with every order."""
     cells: dict[tuple[str, float], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     with ROWS.open(newline="") as file:
         for row in csv.DictReader(file):
+            if row["scale"] != scale or row["learning_rate"]:
+                continue
             cells[row["optimizer"], float(row["ratio"])][int(row["weights"])][int(row["order"])] = float(row[column])
     found = {}
     for key, rows in cells.items():
@@ -160,9 +164,35 @@ def against_earlier() -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def signal_table() -> str:
+    """What one pair of runs tells at equal tokens: differences between optimizers and of half the rate, over noise."""
+    losses: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    with ROWS.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["scale"], float(row["ratio"])) in EQUAL_TOKENS:
+                losses[row["scale"], row["optimizer"], row["learning_rate"]].append(float(row["select_loss"]))
+    rows = []
+    for scale, _ in EQUAL_TOKENS:
+        starts = {name: losses[scale, name, ""] for name in ("adamw", "soap", "muon")}
+        noise = math.sqrt(sum(np.var(own, ddof=1) for own in starts.values()) / len(starts))
+        halves = {name: own for (where, name, rate), own in losses.items() if where == scale and rate and len(own) > 3}
+        cells = [f"{np.mean(starts['adamw']) - np.mean(starts[name]):.3f}" for name in ("soap", "muon")]
+        gaps = [f"{name} {np.mean(own) - np.mean(starts[name]):.3f}" for name, own in sorted(halves.items())]
+        ratio = (np.mean(starts["adamw"]) - np.mean(starts["soap"])) / (noise * math.sqrt(2))
+        rows.append((scale, f"{noise:.3f}", *cells, ", ".join(gaps), f"{ratio:.1f}"))
+    return table(("scale", "sigma", "adamw - soap", "adamw - muon", "half the rate", "one pair, in sigmas"), rows)
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for part in (final_table(), final_table("report_loss"), curve_table(), spread_of_orders(), against_earlier()):
+    for part in (
+        final_table(),
+        final_table("report_loss"),
+        curve_table(),
+        spread_of_orders(),
+        against_earlier(),
+        signal_table(),
+    ):
         print(part, end="\n\n")
 
 

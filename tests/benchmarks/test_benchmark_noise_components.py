@@ -23,7 +23,7 @@ def test_the_page_holds_the_tables_that_the_script_prints(script, capsys, monkey
     script.main()
     page = (ROOT / "docs" / "noise.md").read_text()
     parts = [part.strip() for part in capsys.readouterr().out.strip().split("\n\n")]
-    assert len(parts) == 5 and all(part in page for part in parts)
+    assert len(parts) == 6 and all(part in page for part in parts)
 
 
 def test_components_that_were_put_in_are_found(script) -> None:
