@@ -21,7 +21,7 @@ from tuneopt.train.config import ParallelConfig
 from tuneopt.train.loop import Training
 from tuneopt.train.parallel import DataParallel
 from tuneopt.train.ranks import Ranks
-from tuneopt.train.weights import config, renamed_weight
+from tuneopt.train.weights import config, family_of
 
 TOKENS = 2**21
 """Tokens of the training split: what is in them is nothing to a timing, and no step of a run meets the same ones."""
@@ -108,10 +108,12 @@ def transformers_llama(spec: TrialSpec, corpus: Any, device: torch.device, micro
     scale = spec.regime.scale
     plain_config = {**config(spec, end=0), "use_cache": False, "attn_implementation": "sdpa"}
     model = LlamaForCausalLM(LlamaConfig(**plain_config)).to(device)
-    model.load_state_dict({renamed_weight(name): value for name, value in ready.model.state_dict().items()})
+    family = family_of(scale)
+    assert family is not None and family.name == "llama", "the peer is transformers' Llama"
+    model.load_state_dict(family.convert(scale, ready.model.state_dict()))
     named = [(name.removeprefix("model."), parameter) for name, parameter in model.named_parameters()]
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
-    facts = {fact: getattr(scale, fact) for fact in implementation(spec.optimizer).model_facts}
+    facts = scale.facts(implementation(spec.optimizer).model_facts)
     optimizer = create(spec.optimizer, named, **{**facts, **own})
     plain: Callable[..., Any] = torch.compile(model, dynamic=False) if spec.compile else model
     half = spec.precision == "bf16"

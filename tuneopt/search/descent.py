@@ -165,20 +165,23 @@ def descend(
     feasible: Callable[[Config], bool] = lambda config: True,
     missing: Container[Config] = frozenset(),
     decide: bool = True,
+    foreseen: float | None = None,
 ) -> Descent:
     """Replay the search from the start over ``outcomes``, and say where it stands and what it needs next.
 
     ``outcomes`` maps a configuration to its loss in nats per token, None if it diverged; it is only looked up, never
     walked, so its size does not matter. ``feasible`` tells which configurations can run at all: others are never asked
     for. ``missing`` names configurations that were given up: they never win, and a star that lacks one is not
-    complete. ``decide=False`` asks for the first wave and goes no further. Raises `InputError` for an unknown policy
+    complete. ``decide=False`` asks for the first wave and goes no further. ``foreseen`` is the tolerance that was
+    expected before anything ran, by default ``tolerance``: what the first wave holds rests on it alone, for that wave
+    is asked for before the noise is known, and must be the same afterwards. Raises `InputError` for an unknown policy
     and a tolerance that is not a number from 0 up.
     """
     if not tolerance >= 0:
         raise InputError(f"the tolerance must be 0 nats or more, not {tolerance:g}; try {TOLERANCE}")
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}")
-    replay = Replaying(space, outcomes, tolerance, feasible, missing, decide)
+    replay = Replaying(space, outcomes, tolerance, feasible, missing, decide, foreseen)
     POLICIES[policy](replay)
     # Whatever the policy did, the certificate is judged here, on the star around the incumbent and on its edges.
     return _judged(replay, decide)

@@ -115,9 +115,12 @@ def descend_by_model(replay: Replaying) -> None:
 
 
 def _drowned(replay: Replaying, name: str) -> bool:
-    """Whether the usual effect of a coordinate drowns in the noise of one run."""
+    """Whether the usual effect of a coordinate drowns in the noise of one run, as expected before anything ran.
+
+    Not in the noise as measured: the first wave runs before that is known, and a replay has to ask for the same.
+    """
     axis = replay.space.by_name[name]
-    return axis.numeric and step_cost(axis, replay.tolerance) < DROWNED * noise_of(replay.tolerance)
+    return axis.numeric and step_cost(axis, replay.foreseen) < DROWNED * noise_of(replay.foreseen)
 
 
 def _around(replay: Replaying, centre: Config, skip: set[str]) -> list[Config]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.search.evidence import ALONE, Evidence, in_reach, read_replicates
-from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.sampled import belongs
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, TrialSpec, identity
+
+if TYPE_CHECKING:
+    from tuneopt.search.noise import Replicate, SpreadModel
 
 _FIELDS = frozenset(field.name for field in fields(Sweep) if field.init)
 
@@ -139,6 +141,8 @@ def replay(sweep: Sweep, ledger: Ledger, evidence: Evidence = ALONE) -> tuple[Sw
 
 def spread_of(ledger: Ledger) -> SpreadModel:
     """The noise model with every replicate of a ledger; without any it is its law."""
+    from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel  # numpy: most commands do without
+
     runs: dict[tuple[object, ...], Replicate] = {}
     for record in ledger.records():
         spec, loss = record.spec, outcome_of(record).loss

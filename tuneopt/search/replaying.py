@@ -41,7 +41,8 @@ class Replaying:
     """One replay, as a policy sees it: looks outcomes up, counts waves, and remembers what is waited for.
 
     ``asked`` keeps the order in which configurations were first needed; ``decide`` is false while the noise is not yet
-    measured, so that the first wave is asked for and nothing is decided on it. A policy that can tell sets
+    measured, so that the first wave is asked for and nothing is decided on it; ``foreseen`` is the tolerance that was
+    expected before anything ran, for choices that come before the noise. A policy that can tell sets
     ``resolution``: no single change of the incumbent is better by more, in nats, with `CONFIDENCE`.
     """
 
@@ -53,7 +54,9 @@ class Replaying:
         feasible: Callable[[Config], bool],
         missing: Container[Config],
         decide: bool,
+        foreseen: float | None = None,
     ) -> None:
+        self.foreseen = tolerance if foreseen is None else foreseen
         self.space, self.outcomes, self.tolerance = space, outcomes, tolerance
         self.feasible, self.missing, self.decide = feasible, missing, decide
         self.incumbent = space.start

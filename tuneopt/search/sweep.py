@@ -191,6 +191,7 @@ class Sweep:
             feasible=self.feasible,
             missing=GivenUp(self.trial_id, gave_up),
             decide=not late,
+            foreseen=self._noise((), {}, evidence)[1],
         )
         descended = not late and not searched.pending
         needed = dict.fromkeys((start, seed) for seed in self.seeds)
