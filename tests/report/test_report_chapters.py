@@ -147,7 +147,8 @@ def test_coordinates_tell_what_changes_with_the_regime(published, foreign):
     assert "Tuned values differ between regimes for" in words and "That they have to is not shown" in words
     assert "needs stars" in words
     fitted = [law for law in published.analysis.hyper_laws if law.b is not None]
-    assert f"of {len(fitted)} fitted laws" in words
+    by_size = sum(law.b_low > 0 or law.b_high < 0 for law in fitted if law.b_low is not None)
+    assert f"leaves out 0 in {by_size} of {len(fitted)} fitted laws for model size" in words
     assert keys(sensitivity.chapter(published)) == ["exponents"]
     assert "regrets" in keys(sensitivity.chapter(foreign))
     assert not any("needs stars" in sentence for sentence in sensitivity.chapter(foreign).lead)

@@ -9,12 +9,17 @@ from tuneopt.report.verdict import certificate_sentence, certificate_state, swee
 from tuneopt.search.descent import Certificate
 
 
+def certified(*edges):
+    """A certificate that holds at the asked resolution."""
+    return Certificate(True, 0.003, edges, 0, resolution=0.004, confidence=0.95, asked=0.005, state="certified")
+
+
 @pytest.mark.parametrize(
     ("certificate", "words"),
     [
-        (Certificate(True, 0.003, (), 0), "no coordinate stands on an edge of its grid"),
-        (Certificate(True, 0.003, ("beta1",), 0), "beta1 stands on an edge that may not be extended"),
-        (Certificate(True, 0.003, ("beta1", "warmup"), 0), "beta1 and warmup stand on edges"),
+        (certified(), "no coordinate stands on an edge of its grid"),
+        (certified("beta1"), "beta1 stands on an edge that may not be extended"),
+        (certified("beta1", "warmup"), "beta1 and warmup stand on edges"),
         (Certificate(False, 0.003, ("beta1",), 0), "There is no certificate: beta1 still stands on an edge"),
         (Certificate(False, 0.003, (), 2), "2 trials of the star could not be run"),
     ],
@@ -22,11 +27,11 @@ from tuneopt.search.descent import Certificate
 def test_the_certificate_in_words(view, certificate, words):
     changed = replace(view, state=replace(view.state, descent=replace(view.state.descent, certificate=certificate)))
     assert words in certificate_sentence(changed)
-    assert certificate_state(changed) == ("complete" if certificate.complete else "incomplete")
+    assert certificate_state(changed) == certificate.state
 
 
 def test_a_certificate_of_an_unconfirmed_winner_does_not_count_yet(view):
-    changed = replace(view, state=replace(view.state, finished=False, pending=view.state.needed[:1]))
+    changed = replace(view, state=replace(view.state, finished=False, finishing=False, pending=view.state.needed[:1]))
     assert certificate_state(changed) == "running"
     assert "1 trial of the current wave is still to run" in certificate_sentence(changed)
 

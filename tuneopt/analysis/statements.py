@@ -89,10 +89,11 @@ def statements(
     fast = {(speed.regime, speed.optimizer): speed for speed in speeds}
     every = []
     for members in places.values():
-        # The regime of the largest ratio where the baseline and at least half of the scale's optimizers are.
+        # The regime of the largest ratio where the baseline and at least half of the scale's optimizers are; without
+        # one, where there is something to compare.
         most = max(len(ranking.order) for ranking in members)
         ranking = max(members, key=lambda each: (baseline in each.order and 2 * len(each.order) >= most,
-                                                 each.regime.ratio))  # fmt: skip
+                                                 len(each.order) > 1, each.regime.ratio))  # fmt: skip
         base = known.get((ranking.regime, baseline))
         names = [name for name in ranking.leaders or ranking.order[:1] if name != baseline and base is not None]
 

@@ -73,6 +73,21 @@ class Grid:
     rows: tuple[tuple[str, tuple[Place | None, ...]], ...]
     hidden: int
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The answers that are shown."""
+        return tuple(place for _, cells in self.rows for place in cells if place is not None)
+
+    @property
+    def gains(self) -> bool:
+        """Whether any speedup is shown; without one nothing need be said about speedups."""
+        return any(place.speedup for place in self.places)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether any speedup that is shown rests on less than a measurement, and has an asterisk."""
+        return any(place.speedup and not place.sure for place in self.places)
+
 
 def answer(document: Mapping[str, Any]) -> Answer:
     """The answer that a report's document holds. Regimes with one optimizer have none: there is nothing to compare."""

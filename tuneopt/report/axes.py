@@ -17,6 +17,9 @@ _FORMAT = re.compile(r"(\+?)(?:\.(\d+))?(~?)([fgsd%]?)")
 _PREFIXES = {-2: "\u00b5", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P"}
 _MINUS = "\u2212"
 
+MOST_DIGITS = 8
+"""Digits that a tick is given so that it is not rounded."""
+
 PIXELS_ACROSS, PIXELS_UP = 80, 42
 """Pixels between two ticks of an axis that does not say how many it wants."""
 
@@ -64,10 +67,24 @@ def axis(plain: Mapping[str, Any], values: Iterable[float], pixels: float, up: b
     else:
         most = max(2, int(plain.get("nticks") or pixels / (PIXELS_UP if up else PIXELS_ACROSS)))
         places = _powers(low, high, most) if log else nice(low, high, most)
-        form = str(plain.get("tickformat", ""))
+        form = _enough(places, str(plain.get("tickformat", "")))
         ticks = [(math.log10(place) if log else place, number_text(place, form)) for place in places]
     inside = tuple((value, text) for value, text in ticks if min(low, high) - 1e-9 <= value <= max(low, high) + 1e-9)
     return Axis(low, high, log, inside)
+
+
+def _enough(places: Sequence[float], form: str) -> str:
+    """``form`` with as many digits as the ticks have: rounded ones would seem to stand at unequal distances."""
+    match = _FORMAT.fullmatch(form)
+    if match is None or match[3] != "~" or match[4] not in ("f", "g") or match[2] is None:
+        return form
+    for digits in range(int(match[2]), MOST_DIGITS + 1):
+        longer = f"{match[1]}.{digits}~{match[4]}"
+        texts = [number_text(place, longer).lstrip("+").replace(_MINUS, "-") for place in places]
+        if all(math.isclose(float(text), place, rel_tol=1e-9, abs_tol=1e-12)
+               for text, place in zip(texts, places, strict=True)):  # fmt: skip
+            return longer
+    return form
 
 
 def nice(low: float, high: float, most: int) -> list[float]:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneopt.analysis.names import in_words
 from tuneopt.report.palette import BAND, MUTED, RULE
 from tuneopt.report.text import plain
 
@@ -107,7 +108,7 @@ class Drawing:
         ]
         answers: dict[str, Any] = {"hoverinfo": "skip"}
         if any(mark.hover for mark in own):
-            texts = [plain(mark.hover).replace("\n", "<br>") for mark in own]
+            texts = [plain(in_words(mark.hover)).replace("\n", "<br>") for mark in own]
             answers = {"text": texts, "hovertemplate": _HOVER}
         self.scatter(
             x=[mark.x for mark in own],
@@ -311,7 +312,7 @@ def lay_out(
     for number, (heading, labels) in enumerate(lanes):
         if number % 2 == 0:
             drawing.stripe(row - 0.5, row + len(labels) + 0.5)
-        drawing.note(f"<b>{plain(heading)}</b>", x=0, xref="paper", xanchor="left", xshift=4, y=row)
+        drawing.note(f"<b>{plain(in_words(heading))}</b>", x=0, xref="paper", xanchor="left", xshift=4, y=row)
         places.append([row + 1 + index for index in range(len(labels))])
         row += len(labels) + 1
     own = _labels(places, [[shortened(label) for label in labels] for _, labels in lanes])

@@ -20,8 +20,9 @@ from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from tuneopt.analysis.names import in_words
 from tuneopt.report.blocks import Figure
 from tuneopt.report.page import Page
 from tuneopt.report.palette import look
@@ -86,8 +87,9 @@ def _environment() -> Environment:
         script=Markup(page_script()),
         look=look,
         pictures=pictures,
-        terms=terms,
+        terms=lambda sentence: terms(in_words(sentence)),
         shown=shown,
+        breakable=breakable,
     )
     return environment
 
@@ -96,6 +98,11 @@ def _environment() -> Environment:
 def page_script() -> str:
     """The page's own script."""
     return _template("report.js")
+
+
+def breakable(name: str) -> Markup:
+    """A name as HTML that may go on in a second line after an underscore: names of tables have no spaces."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
 
 
 def content_policy() -> str:

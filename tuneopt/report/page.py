@@ -125,7 +125,11 @@ def _sentences(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]
     analysis = comparison.analysis
     several = [one.sentence for one in analysis.statements if one.compared > 1]
     alone = [] if several else [one.sentence for one in analysis.statements[:1]]
-    races = targets.sentences(comparison)[:MOST_RACES]
+    if alone and len(comparison.optimizers) == 1 < len(comparison.rankings):
+        alone = [f"Only {comparison.optimizers[0]} has results, so there is nothing to compare."]
+    races = targets.sentences(comparison)
+    if len(races) > MOST_RACES:
+        races = [*races[:MOST_RACES], f"{len(races) - MOST_RACES} more stand under {targets.TITLE}."]
     scaled, findings = (*several, *alone), (*(one.sentence for one in analysis.findings), *races)
     return tuple(map(in_words, scaled)), tuple(map(in_words, findings))
 
@@ -167,6 +171,9 @@ def _compared(material: Material, comparison: Comparison) -> str:
         parts.append(f"{plural(len(study.views), 'sweep')}, {plural(trials, 'trial')}")
         names = study.optimizers if len(material.origins) == 1 else names
         regimes = regimes or list(study.regimes)
+    tasks = targets.races(comparison.analysis.targets) if not regimes else []
+    names = names or tuple(dict.fromkeys(row.optimizer for own in tasks for row in own))
     parts.append(listed(map(optimizer_name, names)) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"))
     parts.append(listed(regimes) if len(regimes) <= MOST_NAMES // 2 else plural(len(regimes), "regime"))
-    return " \u00b7 ".join(parts)
+    parts.append(plural(len(tasks), "race") + " to a target" if tasks else "")
+    return " \u00b7 ".join(filter(None, parts))

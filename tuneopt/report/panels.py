@@ -23,7 +23,7 @@ WIDE, NARROW = 920, 358
 
 FONT_SIZE = 12
 
-_TOP, _BOTTOM, _LEFT, _GAP, _BELOW = 26, 46, 52, 14, 40
+_TOP, _BOTTOM, _LEFT, _GAP, _BELOW = 26, 46, 56, 14, 40
 """Pixels: the title of a panel, the horizontal axis with its title, the vertical axis with its title, room between two
 panels of a row, and room for the axis under a row that is not the last."""
 

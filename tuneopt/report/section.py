@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tuneopt.analysis.importance import importances as importances_of
+from tuneopt.analysis.names import optimizer_name
 from tuneopt.report import provenance
 from tuneopt.report.blocks import Block, Columns, Command, Figure, Fold, NamedValues, Table, figures_of
 from tuneopt.report.figures.curves import curves_info, draw_curves
@@ -87,7 +88,7 @@ def section(study: StudyView, view: SweepView, verdict: SweepVerdict) -> Section
     )  # fmt: skip
     corpora = {corpus for corpus, _ in study.corpora}
     where = f"{view.label} on {view.sweep.regime.corpus.name}" if len(corpora) > 1 else view.label
-    title = f"{view.optimizer} at {where}"
+    title = f"{optimizer_name(view.optimizer)} at {where}"
     return Section(view.anchor, title, look(view.optimizer).colour, verdict, key_numbers(view, verdict), blocks)
 
 

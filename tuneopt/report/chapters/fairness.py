@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tuneopt.analysis.coordinates import Edge
 from tuneopt.analysis.costs import Budget
 from tuneopt.analysis.fairness import Transfer
-from tuneopt.analysis.names import optimizer_name
+from tuneopt.analysis.names import optimizer_name, place_name
 from tuneopt.report.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.fairness import draw_transfer, draw_undertuned, transfer_infos, undertuned_info, was_run
@@ -155,8 +155,8 @@ def _count(configurations: float) -> str:
 def _budgets(budgets: Sequence[Budget]) -> Table:
     """What the tuning of each optimizer cost in each regime; optimizers in the palette's order."""
     rows = tuple(
-        (one.optimizer, NONE if one.scale is None else f"{one.scale}/{one.ratio:g}x", f"{one.configurations:,}",
-         f"{one.trials:,}",
+        (one.optimizer, NONE if one.scale is None or one.ratio is None else place_name(one.scale, one.ratio),
+         f"{one.configurations:,}", f"{one.trials:,}",
          str(one.diverged), str(one.unproven), count_text(one.tokens), count_text(one.flops),
          NONE if one.device_hours is None else f"{one.device_hours:.3g}")
         for one in sorted(budgets, key=lambda one: position(one.optimizer))

@@ -59,10 +59,12 @@ def _law_sentence(laws: Sequence[HyperLaw]) -> str:
         return low is not None and high is not None and (low > 0 or high < 0)
 
     scales = max(law.scales for law in laws)
+    by_size = sum(apart(law.b_low, law.b_high) for law in laws)
+    by_ratio = sum(apart(law.c_low, law.c_high) for law in laws)
     return (
-        f"With the {plural(scales, 'scale')} as independent, {sum(apart(law.b_low, law.b_high) for law in laws)} of "
-        f"{plural(len(laws), 'fitted law')} show a movement with model size that their interval does not explain, and "
-        f"{sum(apart(law.c_low, law.c_high) for law in laws)} one with the ratio."
+        f"The interval of the exponent leaves out 0 in {by_size} of {plural(len(laws), 'fitted law')} for model size, "
+        f"and in {by_ratio} for the ratio. "
+        f"{'The scale counts' if scales == 1 else f'The {scales} scales count'} as independent."
     )
 
 

@@ -37,16 +37,16 @@ def races(rows: Sequence[ToTarget]) -> list[list[ToTarget]]:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """Who reaches the target of each race first, with what, and how much more the baseline needs."""
+    """Scores over all races, then who reaches the target of each first, with what, and what the baseline needs."""
     rows = comparison.analysis.targets
-    told = [_sentence(own, comparison.analysis.baseline) for own in races(rows)]
+    told = []
     for ruleset in dict.fromkeys(row.ruleset for row in rows if row.loss is None):
         table = scores([row for row in rows if row.ruleset == ruleset and row.loss is None])
         if len(table) > 1:
             ranked = sorted(table.items(), key=lambda pair: (-pair[1], pair[0]))
             words = ", ".join(f"{optimizer_name(name)} {score:.3f}" for name, score in ranked)
             told.append(f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.")
-    return told
+    return told + [_sentence(own, comparison.analysis.baseline) for own in races(rows)]
 
 
 def _size(row: ToTarget) -> float | None:
@@ -68,11 +68,14 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
     aim = "the target" if first.target is None else f"{first.target:.6g}" + (" nats" if first.loss is not None else "")
     place = f"{scale_name(first.scale)}{f' ({first.ruleset})' if first.ruleset else ''}"
     there = [row for row in rows if _size(row) is not None]
+    if len(rows) == 1:
+        end = f"reaches {aim} in {_amount(first)}" if there else f"does not reach {aim}"
+        return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}."
     if not there:
         return f"No optimizer reaches {aim} at {place}."
     ahead = there[:NAMED]
     words = listed(f"{optimizer_name(row.optimizer)} in {_amount(row)}" for row in ahead)
-    if len(there) == 1 and len(rows) > 1:
+    if len(there) == 1:
         return f"At {place} {optimizer_name(first.optimizer)} alone reaches {aim}, in {_amount(first)}."
     base = next((row for row in there if row.optimizer == baseline), None)
     more, size = "", _size(first)

@@ -19,7 +19,7 @@ from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.speedup import BaselineLaw, Speedup
 from tuneopt.analysis.winner import Winner
 from tuneopt.report.blocks import Cell, Info
-from tuneopt.report.drawing import MOST_ROWS, Drawing, Mark, height, lay_out, spread
+from tuneopt.report.drawing import LETTER, MOST_ROWS, Drawing, Mark, height, lay_out, spread
 from tuneopt.report.figures.speedups import measured
 from tuneopt.report.palette import hollow, look, position
 from tuneopt.report.text import count_text, loss_text, percent_text, plain
@@ -29,6 +29,9 @@ POINTS = 60
 
 MOST_LAWS = 8
 """Scales that one figure holds."""
+
+GUIDE_PIXELS = 320
+"""Pixels that the guide's plot is about wide, on a screen and on a phone."""
 
 BEYOND = 1.5
 """A law is drawn this far beyond its largest budget, dotted: there it is a guess."""
@@ -229,8 +232,11 @@ def draw_guide(info: GuideInfo) -> Drawing:
                  font={"size": 12, "color": colour})  # fmt: skip
     drawing.note(f"<b>{one.speedup:.2f}\u00d7</b>", x=(start + stop) / 2, y=one.loss, yanchor="top", yshift=-6,
                  font={"size": 13, "color": colour})  # fmt: skip
-    drawing.note(f"<b>{plain(name)}</b>", x=float(np.log10(most)), y=float(own.loss(most)), xanchor="right",
-                 yanchor="bottom", yshift=8, font={"size": 12, "color": ink})  # fmt: skip
+    # The curve falls, so a name that stands on the height of its own first letter is crossed by nothing.
+    across = [float(np.log10(least / 1.9)), float(np.log10(1.2 * most))]
+    begin = 10 ** (np.log10(most) - 1.25 * LETTER * len(name) * (across[1] - across[0]) / GUIDE_PIXELS)
+    drawing.note(f"<b>{plain(name)}</b>", x=float(np.log10(most)), y=float(own.loss(max(begin, least))),
+                 xanchor="right", yanchor="bottom", yshift=3, font={"size": 12, "color": ink})  # fmt: skip
     low, high = float(own.loss(1.05 * most)), float(own.loss(least / 1.1))
     room = 0.08 * (high - low)
     bottom = min(low, one.loss - 2 * room) - 1.6 * room
@@ -239,8 +245,7 @@ def draw_guide(info: GuideInfo) -> Drawing:
         drawing.note(words, x=place, y=bottom, xanchor=side, yanchor="bottom", xshift=4 if side == "left" else -4,
                      font={"size": 11, "color": colour})  # fmt: skip
     drawing.up.update(range=[bottom, high + room], tickformat=".2~f", nticks=5)
-    drawing.across.update(type="log", range=[float(np.log10(least / 1.9)), float(np.log10(1.2 * most))],
-                          tickformat="~s", nticks=6, tickangle=0)  # fmt: skip
+    drawing.across.update(type="log", range=across, tickformat="~s", nticks=6, tickangle=0)
     return drawing
 
 
