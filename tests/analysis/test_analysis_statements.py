@@ -105,6 +105,9 @@ def test_without_noise_law_or_baseline_it_says_so() -> None:
     assert none.gains == () and "adamw has no result there" in none.sentence
     (lone,) = state(study({"muon": 1.4}))
     assert "nothing to compare" in lone.sentence
+    short = study({"muon": 1.4, "soap": 1.0}, ratios=(1, 2))
+    (found,) = state([*short, *study({"muon": 1.4}, ratios=(8,))])
+    assert (found.regime.ratio, found.compared) == (2, 2), "a lone result at a larger ratio says nothing"
 
 
 def test_a_long_group_gives_its_ends_and_a_floor_its_bound() -> None:

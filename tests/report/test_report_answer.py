@@ -129,3 +129,13 @@ def test_the_answer_is_plain_json(published):
     assert plain["headline"] == found.headline
     assert len(plain["places"]) == 12
     assert set(plain["places"][0]) == set(Place.__dataclass_fields__)
+
+
+def test_nothing_is_said_of_speedups_and_asterisks_where_none_is_shown():
+    bare = grid(answered(ranking(["soap", "adamw"], [1, 2])), ("130m",))
+    assert (bare.gains, bare.doubted) == (False, False)
+    sure = grid(answered(ranking(["soap", "adamw"], [1, 2]), speedups=[speedup("soap", 1.2, 1.1, 1.3)]), ("130m",))
+    assert (sure.gains, sure.doubted) == (True, False)
+    far = [speedup("soap", 1.4, 1.3, 1.7, ["extrapolated"])]
+    doubted = grid(answered(ranking(["soap", "adamw"], [1, 2]), speedups=far), ("130m",))
+    assert (doubted.gains, doubted.doubted) == (True, True)

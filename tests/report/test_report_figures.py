@@ -156,7 +156,9 @@ def test_the_path_starts_at_the_start_and_ends_at_the_incumbent(view):
     places = [stand.place for stand in info.stands]
     assert places == sorted(places)
     for earlier, later in zip(info.stands, info.stands[1:], strict=False):
-        assert earlier.loss - later.loss > info.tolerance
+        # The finish moves by means over seeds, on which it knows both better than the search did.
+        least = 0.0 if later.kind == "finalist" else info.tolerance
+        assert (later.before if later.kind == "finalist" else earlier.loss) - later.loss > least
 
 
 def test_curves_tell_start_best_and_seeds_from_the_rest(view):

@@ -131,3 +131,11 @@ def test_an_unknown_kind_of_trace_is_an_error():
     drawing.traces.append({"type": "pie"})
     with pytest.raises(ValueError, match="pie"):
         picture(drawing.plain(), 400)
+
+
+def test_ticks_are_never_rounded_to_unequal_distances():
+    own = axis({"range": [3.2715, 3.289], "tickformat": ".3~f", "nticks": 7}, [], 300, up=True)
+    assert [float(text) for _, text in own.ticks] == pytest.approx([value for value, _ in own.ticks], abs=1e-12)
+    assert "3.2725" in [text for _, text in own.ticks]
+    plain = axis({"range": [3.0, 4.0], "tickformat": ".3~f", "nticks": 5}, [], 300, up=True)
+    assert [text for _, text in plain.ticks] == ["3", "3.2", "3.4", "3.6", "3.8", "4"]

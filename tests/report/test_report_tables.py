@@ -37,7 +37,9 @@ def test_moves_add_up_to_the_incumbent(view):
 
 def test_the_certificate_states_what_it_rests_on(view):
     found = facts(tables.certificate(view))
-    assert found["complete"] == "yes"
+    claims = view.state.certificate
+    assert (found["state"], found["star complete"]) == ("certified", "yes")
+    assert found["resolution"] == f"{claims.resolution:.4f} nats with 95% confidence, asked {claims.asked:g}"
     assert f"{view.state.tolerance:.4f}" in found["tolerance"]
     assert f"{view.state.sigma:.4f}" in found["noise between seeds \u03c3"]
     assert found["changes in the star"] == f"{len(view.state.descent.star)} completed"

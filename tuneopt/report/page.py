@@ -15,6 +15,7 @@ from tuneopt.report.blocks import Chapter, Figure, figures_of
 from tuneopt.report.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup, targets
 from tuneopt.report.compare import Comparison
 from tuneopt.report.figures.laws import draw_guide, guide_info
+from tuneopt.report.palette import position
 from tuneopt.report.section import Section, section
 from tuneopt.report.sources import Material
 from tuneopt.report.text import listed, percent_text, plural
@@ -172,7 +173,7 @@ def _compared(material: Material, comparison: Comparison) -> str:
         names = study.optimizers if len(material.origins) == 1 else names
         regimes = regimes or list(study.regimes)
     tasks = targets.races(comparison.analysis.targets) if not regimes else []
-    names = names or tuple(dict.fromkeys(row.optimizer for own in tasks for row in own))
+    names = names or sorted({row.optimizer for own in tasks for row in own}, key=position)
     parts.append(listed(map(optimizer_name, names)) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"))
     parts.append(listed(regimes) if len(regimes) <= MOST_NAMES // 2 else plural(len(regimes), "regime"))
     parts.append(plural(len(tasks), "race") + " to a target" if tasks else "")
