@@ -43,6 +43,7 @@ def test_differences_carry_a_sign_unless_they_round_to_zero(difference, shown):
         (9999, "9,999"),
         (1_310_720, "1.31 M"),
         (4.15e13, "41.5 T"),
+        (2.07e20, "207 E"),
         (123456, "123 k"),
         (None, "\u2013"),
     ],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _FORMAT = re.compile(r"(\+?)(?:\.(\d+))?(~?)([fgsd%]?)")
-_PREFIXES = {-2: "\u00b5", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P"}
+_PREFIXES = {-2: "\u00b5", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E", 7: "Z"}
 _MINUS = "\u2212"
 
 MOST_DIGITS = 8
@@ -123,7 +123,7 @@ def number_text(value: float, form: str) -> str:
     if kind == "%":
         value, kind, suffix = 100 * value, "f", "%"
     if kind == "s":
-        power = max(-2, min(5, math.floor(math.log10(abs(value)) / 3 + 1e-9))) if value else 0
+        power = max(-2, min(7, math.floor(math.log10(abs(value)) / 3 + 1e-9))) if value else 0
         value, suffix, kind = value / 1000.0**power, _PREFIXES[power], "g"
     text = f"{value:.0f}" if kind == "d" else f"{value:.{precision}{kind or 'g'}}"
     if (trim or not kind) and "." in text and "e" not in text:

@@ -18,7 +18,7 @@ MINUS = "\u2212"
 NONE = "\u2013"
 """Stands where there is no number."""
 
-_COUNTS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_COUNTS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def value_text(value: Value) -> str:

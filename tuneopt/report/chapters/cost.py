@@ -62,7 +62,8 @@ def _sentence(comparison: Comparison) -> str:
 def _rankings(comparison: Comparison) -> Table:
     """Each result by every cost, with its place in the regime in brackets behind what was ranked.
 
-    A measure has a place only where the analysis could rank it: where several optimizers of the regime recorded it.
+    A measure has a place only where the analysis could rank it: where several optimizers of the regime recorded it. One
+    that no run recorded has no column.
     """
     rows = []
     for one in comparison.analysis.costs:
@@ -80,11 +81,12 @@ def _rankings(comparison: Comparison) -> Table:
         ))  # fmt: skip
     heads = ("regime", "optimizer", "report loss (nats)", "training time", "FLOPs", "peak memory", "checkpoint",
              "speedup in tokens", "in seconds", "in FLOPs")  # fmt: skip
-    note = (
-        "In brackets the place in the regime, 1 being the best. Times are device-seconds of one trial; the speedup in "
-        "seconds goes by the median tokens per second of an optimizer's trials."
-    )
-    return Table("Rankings by cost", heads, tuple(rows), frozenset(range(2, 10)), note)
+    note = "In brackets the place in the regime, 1 being the best. Times are device-seconds of one trial."
+    if any(one.speedup_seconds is not None for one in comparison.analysis.costs):
+        note += " The speedup in seconds goes by the median tokens per second of an optimizer's trials."
+    kept = [at for at in range(len(heads)) if any(row[at] != NONE for row in rows)]
+    shown = tuple(tuple(row[at] for at in kept) for row in rows)
+    return Table("Rankings by cost", tuple(heads[at] for at in kept), shown, frozenset(range(2, len(kept))), note)
 
 
 def budgets_chapter(study: StudyView | None, comparison: Comparison) -> Chapter:
