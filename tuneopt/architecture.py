@@ -7,8 +7,9 @@ Units: parameters, tokens, FLOPs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from typing import Any
 
 from tuneopt import checked
@@ -22,6 +23,20 @@ WORDS_OF_SCALE: Mapping[str, tuple[str, ...]] = {
     "init": ("normal", "fan_in"),
 }
 """What each part of an architecture may be, its default first (`Scale` explains them)."""
+
+
+def flat(entry: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, as they are.
+
+    Ids and records take it thousands of times, and `dataclasses.asdict` copies every value deeply for nothing.
+    """
+    kind: Hashable = type(entry)
+    return {name: getattr(entry, name) for name in _field_names(kind)}
+
+
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,7 @@ class Scale:
         """Plain data for JSON and for ids; ``Scale(**plain)`` is its inverse. Fields that have their default are not
         in it, so scales from before a field existed keep their ids.
         """
-        plain = asdict(self)
+        plain = flat(self)
         return {key: plain[key] for key in plain if key in SHAPE or plain[key] != _DEFAULTS[key]}
 
     @property

@@ -15,13 +15,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from tuneopt import checked
 from tuneopt.architecture import SCALES as SCALES
 from tuneopt.architecture import Scale as Scale
+from tuneopt.architecture import flat
 from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.errors import InputError as InputError
 from tuneopt.errors import nearest as nearest
@@ -66,7 +67,7 @@ class Regime:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse."""
-        return {"scale": self.scale.to_dict(), "ratio": self.ratio, "corpus": asdict(self.corpus)}
+        return {"scale": self.scale.to_dict(), "ratio": self.ratio, "corpus": flat(self.corpus)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Regime:
@@ -192,8 +193,9 @@ class TrialSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse. ``data_seed`` is in it only where it is not ``seed``."""
-        plain = asdict(self)
+        plain = flat(self)
         plain["regime"], plain["hyperparameters"] = self.regime.to_dict(), self.config
+        plain["evaluation"] = flat(self.evaluation)
         if self.data_seed is None:  # the id hashes this: trials from before the field existed keep theirs
             del plain["data_seed"]
         return plain
@@ -240,6 +242,8 @@ def canonical(value: Value) -> Value:
 
 def _canonical_tree(tree: Any) -> Any:
     """`canonical` for every value in nested data."""
+    if isinstance(tree, str | int | float):  # most of them, and asking what a Mapping is takes longer
+        return canonical(tree)
     if isinstance(tree, Mapping):
         return {key: _canonical_tree(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -257,9 +257,10 @@ def _other_rates(winner: Winner, runs: Iterable[TrainingRun]) -> list[tuple[Valu
     rest = {name: value for name, value in own.items() if name != RATE}
     rates: set[Value] = set()
     for run in runs:
-        theirs = dict(run.config)
-        if run.regime == winner.regime and RATE in theirs and theirs == {**rest, RATE: theirs[RATE]}:
-            rates.add(theirs[RATE])
+        if run.regime == winner.regime:
+            theirs = dict(run.config)
+            if RATE in theirs and theirs == {**rest, RATE: theirs[RATE]}:
+                rates.add(theirs[RATE])
     # GPT-3's rate always has its row: where it was not run, the row names the configuration to run.
     others = sorted(rates - {GPT3_RATE, own[RATE]}, key=float)
     return [(rate, TrialSpec.freeze({**own, RATE: rate})) for rate in (GPT3_RATE, *others)]

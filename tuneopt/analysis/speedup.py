@@ -212,20 +212,30 @@ def over_law(
 
 def redrawn_law(known: BaselineLaw, noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> LocalLaw | None:
     """``how.draws`` laws of the baseline at one scale, as a batch; None without a law or where noise is unknown."""
-    spreads = [noise.of(winner.regime, winner.optimizer) for winner in known.winners]
-    if known.local is None or any(spread is None for spread in spreads):
+    spreads = tuple(noise.of(winner.regime, winner.optimizer) for winner in known.winners)
+    measured = tuple(spread for spread in spreads if spread is not None)
+    if known.local is None or len(measured) < len(spreads):
         return None
-    rng = np.random.default_rng([how.seed, _code(known.corpus, known.scale)])
+    results = tuple((winner.tokens, winner.loss, winner.runs) for winner in known.winners)
+    return _draws_of(known.corpus, known.scale, results, measured, known.errors, how)
+
+
+@lru_cache(maxsize=16)
+def _draws_of(
+    corpus: str,
+    scale: str,
+    results: tuple[tuple[float, float, int], ...],
+    spreads: tuple[Noise, ...],
+    errors: tuple[float, ...],
+    how: IntervalSettings,
+) -> LocalLaw:
+    """The draws through ``results`` (tokens, loss, runs): drawn once for all that is read from them in a report."""
+    rng = np.random.default_rng([how.seed, _code(corpus, scale)])
     drawn = np.stack(
-        [
-            _perturbation(spread, winner.runs, rng, how)
-            for spread, winner in zip(spreads, known.winners, strict=True)
-            if spread is not None
-        ],
-        axis=-1,
+        [_perturbation(spread, runs, rng, how) for spread, (_, _, runs) in zip(spreads, results, strict=True)], axis=-1
     )
-    budgets, losses = [winner.tokens for winner in known.winners], [winner.loss for winner in known.winners]
-    return draw_local(budgets, losses, known.errors, drawn, rng, how.drift)
+    budgets, losses = [tokens for tokens, _, _ in results], [loss for _, loss, _ in results]
+    return draw_local(budgets, losses, errors, drawn, rng, how.drift)
 
 
 def _perturbation(spread: Noise, runs: int, rng: np.random.Generator, how: IntervalSettings) -> Array:

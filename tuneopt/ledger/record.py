@@ -15,11 +15,12 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from tuneopt import checked
+from tuneopt.architecture import flat
 from tuneopt.spec import InputError, TrialSpec, nearest
 
 SCHEMA = 1
@@ -170,9 +171,9 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the specification as `TrialSpec.to_dict` gives it."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = flat(self)
         plain["spec"] = self.spec.to_dict()
-        plain["curve"] = [asdict(point) for point in self.curve]
+        plain["curve"] = [flat(point) for point in self.curve]
         return plain
 
     def to_json(self) -> str:
@@ -192,18 +193,21 @@ class TrialRecord:
         """Rebuild a record from the plain data of `to_dict`; raises as `from_json` does."""
         # Before the keys: a newer release may have other fields, and its records are not to be called damaged.
         checked.known_schema(plain.get("schema"), SCHEMA, "trial record")
-        checked.exact_keys(plain, [field.name for field in fields(cls)], "trial record")
+        checked.exact_keys(plain, _FIELDS, "trial record")
         plain = dict(plain)
         points = plain.pop("curve")
         if not isinstance(points, list):
             raise InputError("a trial record's curve must be a list of points; move the file away and train again")
-        names = [field.name for field in fields(CurvePoint)]
         for point in points:
-            checked.exact_keys(point, names, "curve point")
+            checked.exact_keys(point, _POINT_FIELDS, "curve point")
         if not isinstance(plain["spec"], dict):
             raise InputError("a trial record's spec must be an object; move the file away and train again")
         spec = TrialSpec.from_dict(plain.pop("spec"))
         return cls(spec=spec, curve=tuple(CurvePoint(**point) for point in points), **plain)
+
+
+_FIELDS = tuple(field.name for field in fields(TrialRecord))
+_POINT_FIELDS = tuple(field.name for field in fields(CurvePoint))
 
 
 def finite(value: float | None) -> float | None:

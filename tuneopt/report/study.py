@@ -6,7 +6,9 @@ A ledger keeps what a sweep is and what each trial gave, and nothing of the path
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -157,6 +159,18 @@ class _ReadOnce(Ledger):
         return self.cache[trial]
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage in cycles meanwhile: records have none, and each search looks at all that were read."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView:
     """Replay the sweeps of a ledger, or those whose ids (or their beginnings) are given.
 
@@ -166,7 +180,8 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
     chosen = _choose(stored, sweeps, ledger.uri)
     reader = _ReadOnce(ledger.uri)
     if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
-        reader.cache.update({record.trial: record for record in ledger.records()})
+        with _uncollected():
+            reader.cache.update({record.trial: record for record in ledger.records()})
     runs = list(ledger.runs().values())
     views = [_view(sweep, stored[sweep], reader, runs) for sweep in chosen]
     views.sort(key=_order)

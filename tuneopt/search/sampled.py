@@ -48,7 +48,8 @@ def belongs(sweep: Sweep, spec: TrialSpec) -> bool:
     given, start = spec.config, dict(sweep.space.start)
     if given.keys() != start.keys() or any(given[name] != start[name] for name in start if name not in varied):
         return False
-    return sweep.trial_id(spec.hyperparameters, spec.seed) == spec.id
+    own = sweep.describe(spec.hyperparameters, spec.seed)
+    return own == spec or own.id == spec.id  # equal ones need no hash
 
 
 @dataclass(frozen=True)

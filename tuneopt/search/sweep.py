@@ -137,19 +137,23 @@ class Sweep:
         # Remembered: a replay asks for the same ids at every step, and each costs a canonical JSON and a hash.
         known = self._trials.get((config, seed))
         if known is None:
-            batch = int(self.space.value(config, "train_batch_size"))
-            spec = TrialSpec(
-                optimizer=self.space.optimizer,
-                hyperparameters=config,
-                regime=self.regime,
-                seed=seed,
-                precision=self.precision,
-                compile=self.compile,
-                micro_batch=micro_batch(batch, self.regime.scale),
-                evaluation=self.evaluation,
-            )
+            spec = self.describe(config, seed)
             known = self._trials[config, seed] = (spec.id, spec)
         return known
+
+    def describe(self, config: Config, seed: int) -> TrialSpec:
+        """The trial that runs ``config`` with ``seed``, made anew: its id is computed only when it is asked for."""
+        batch = int(self.space.value(config, "train_batch_size"))
+        return TrialSpec(
+            optimizer=self.space.optimizer,
+            hyperparameters=config,
+            regime=self.regime,
+            seed=seed,
+            precision=self.precision,
+            compile=self.compile,
+            micro_batch=micro_batch(batch, self.regime.scale),
+            evaluation=self.evaluation,
+        )
 
     def feasible(self, config: Config) -> bool:
         """Whether ``config`` can run in the regime: at least one step, and a warmup that ends before the run does."""
