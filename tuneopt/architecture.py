@@ -7,9 +7,8 @@ Units: parameters, tokens, FLOPs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
 from typing import Any
 
 from tuneopt import checked
@@ -30,13 +29,14 @@ def flat(entry: Any) -> dict[str, Any]:
 
     Ids and records take it thousands of times, and `dataclasses.asdict` copies every value deeply for nothing.
     """
-    kind: Hashable = type(entry)
-    return {name: getattr(entry, name) for name in _field_names(kind)}
+    kind = type(entry)
+    names = _names.get(kind)
+    if names is None:
+        names = _names[kind] = tuple(field.name for field in fields(kind))
+    return {name: getattr(entry, name) for name in names}
 
 
-@cache
-def _field_names(kind: Any) -> tuple[str, ...]:
-    return tuple(entry.name for entry in fields(kind))
+_names: dict[type[Any], tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)

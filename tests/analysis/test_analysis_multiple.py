@@ -39,3 +39,17 @@ def test_the_family_error_by_simulation() -> None:
     noise = Noise(1.0, None, "given", "")
     draws = rng.standard_normal((20_000, 6))
     assert np.mean(np.ptp(draws, axis=1) > noise.span(1, 1, 6)) == pytest.approx(0.05, abs=0.006)
+
+
+@pytest.mark.parametrize(("groups", "freedom"), [(2, 1.0), (3, 3.7), (11, 20.0), (80, 6.0)])
+def test_an_estimated_sigma_averages_the_known_range(groups: int, freedom: float) -> None:
+    # By definition: the known range's probability at q s, over s^2 ~ chi-square / freedom, in steps of probability.
+    from scipy.stats import chi2
+
+    nodes, weights = np.polynomial.legendre.leggauss(240)
+    sigma = np.sqrt(chi2.isf(1 - (1 + nodes) / 2, freedom) / freedom)
+    for quantile in (0.5, 2.0, 4.0, 30.0):
+        averaged = sum(
+            weight / 2 * range_probability(quantile * one, groups) for weight, one in zip(weights, sigma, strict=True)
+        )
+        assert range_probability(quantile, groups, freedom) == pytest.approx(averaged, abs=2e-9)
