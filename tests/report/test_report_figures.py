@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,7 @@ from tuneopt.report.figures.speedups import (
 from tuneopt.report.figures.star import draw_path, draw_star, path_info, star_info
 from tuneopt.report.panels import Panels
 from tuneopt.report.sources import gather
+from tuneopt.search.descent import FINALIST, standing_at
 
 UNITS = (
     "nats/token",
@@ -156,9 +158,27 @@ def test_the_path_starts_at_the_start_and_ends_at_the_incumbent(view):
     places = [stand.place for stand in info.stands]
     assert places == sorted(places)
     for earlier, later in zip(info.stands, info.stands[1:], strict=False):
-        # The finish moves by means over seeds, on which it knows both better than the search did.
-        least = 0.0 if later.kind == "finalist" else info.tolerance
-        assert (later.before if later.kind == "finalist" else earlier.loss) - later.loss > least
+        if later.kind == FINALIST:  # further seeds decide that one, so that it may gain less
+            assert later is info.stands[-1] and later.loss < later.before
+        else:
+            assert earlier.loss - later.loss > info.tolerance
+    assert [stand.kind for stand in info.stands[1:]] == ["joint", FINALIST], "both kinds of move are tried here"
+
+
+def test_a_combination_that_the_finish_alone_tried_is_on_the_path(view):
+    """Two values at a time, so that it is in no star that the search asked for."""
+    descent, space = view.state.searched, view.sweep.space
+    config = descent.incumbent
+    for axis in space.varied[:2]:
+        config = space.change(
+            config, axis.name, next(one for one in axis.values if one != space.value(config, axis.name))
+        )
+    assert config not in descent.asked
+    losses = dict.fromkeys(descent.asked, 3.5) | {config: 3.4}
+    moved = standing_at(descent, config, space, losses, feasible=view.sweep.feasible, missing=())
+    info = path_info(replace(view, state=replace(view.state, descent=moved)))
+    assert info.stands[-1].kind == FINALIST and info.stands[-1].place == len(descent.asked) + 1
+    assert info.tried[-1].changes == ()
 
 
 def test_curves_tell_start_best_and_seeds_from_the_rest(view):

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 
 from report_samples import make_record, make_sweep, run_sweep, smooth_loss
 
@@ -33,13 +34,16 @@ def test_moves_add_up_to_the_incumbent(view):
     assert table.rows[0][2] == "start"
     assert table.rows[-1][4] == f"{view.state.descent.incumbent_loss:.4f}"
     assert "learning_rate 0.016 \u2192 0.032" in table.rows[1][3]
+    assert table.rows[-1][2] == "finalist" and "its losses are means" in table.note
+    searched = tables.moves(path_info(replace(view, state=replace(view.state, descent=view.state.searched))))
+    assert searched.rows == table.rows[: len(searched.rows)] and "finalist" not in searched.note
 
 
 def test_the_certificate_states_what_it_rests_on(view):
     found = facts(tables.certificate(view))
-    claims = view.state.certificate
+    certificate = view.state.certificate
     assert (found["state"], found["star complete"]) == ("certified", "yes")
-    assert found["resolution"] == f"{claims.resolution:.4f} nats with 95% confidence, asked {claims.asked:g}"
+    assert f"{certificate.resolution:.4f} nats with 95% confidence, asked {certificate.asked:g}" == found["resolution"]
     assert f"{view.state.tolerance:.4f}" in found["tolerance"]
     assert f"{view.state.sigma:.4f}" in found["noise between seeds \u03c3"]
     assert found["changes in the star"] == f"{len(view.state.descent.star)} completed"

@@ -6,20 +6,25 @@ import pytest
 
 from tuneopt.report.page import all_warnings
 from tuneopt.report.verdict import certificate_sentence, certificate_state, sweep_verdict
-from tuneopt.search.descent import Certificate
+from tuneopt.search.descent import BLIND, CERTIFIED, Certificate
 
-
-def certified(*edges):
-    """A certificate that holds at the asked resolution."""
-    return Certificate(True, 0.003, edges, 0, resolution=0.004, confidence=0.95, asked=0.005, state="certified")
+SEEN = Certificate(True, 0.003, (), 0, resolution=0.04, confidence=0.95, asked=0.05, seeds_needed=0, state=CERTIFIED)
+COARSE = replace(SEEN, resolution=0.2, seeds_needed=30, state=BLIND)
 
 
 @pytest.mark.parametrize(
     ("certificate", "words"),
     [
-        (certified(), "no coordinate stands on an edge of its grid"),
-        (certified("beta1"), "beta1 stands on an edge that may not be extended"),
-        (certified("beta1", "warmup"), "beta1 and warmup stand on edges"),
+        (SEEN, "no coordinate stands on an edge of its grid"),
+        (SEEN, "at the asked resolution of 0.05 nats"),
+        (SEEN, "none lowers the select loss by more than 0.0400 nats, with 95% confidence"),
+        (replace(SEEN, edges=("beta1",)), "beta1 stands on an edge that may not be extended"),
+        (replace(SEEN, edges=("beta1", "warmup")), "beta1 and warmup stand on edges that may not be extended"),
+        (COARSE, "none lowers the select loss by more than 0.2000 nats, with 95% confidence"),
+        (COARSE, "coarser than the asked 0.05 nats; about 30 further runs with other seeds would reach it"),
+        (replace(COARSE, seeds_needed=None), "thousands of further runs"),
+        (replace(COARSE, edges=("beta1",)), "beta1 stands on an edge that may not be extended"),
+        (replace(SEEN, state=BLIND), "Most changes differ from it by less than that"),
         (Certificate(False, 0.003, ("beta1",), 0), "There is no certificate: beta1 still stands on an edge"),
         (Certificate(False, 0.003, (), 2), "2 trials of the star could not be run"),
     ],
@@ -28,10 +33,12 @@ def test_the_certificate_in_words(view, certificate, words):
     changed = replace(view, state=replace(view.state, descent=replace(view.state.descent, certificate=certificate)))
     assert words in certificate_sentence(changed)
     assert certificate_state(changed) == certificate.state
+    assert ("is complete, at the asked" in certificate_sentence(changed)) == (certificate.state == CERTIFIED)
 
 
 def test_a_certificate_of_an_unconfirmed_winner_does_not_count_yet(view):
-    changed = replace(view, state=replace(view.state, finished=False, finishing=False, pending=view.state.needed[:1]))
+    waiting = replace(view.state, finished=False, finishing=False, pending=view.state.needed[:1])
+    changed = replace(view, state=waiting)
     assert certificate_state(changed) == "running"
     assert "1 trial of the current wave is still to run" in certificate_sentence(changed)
 

@@ -35,6 +35,7 @@ from tuneopt.report.text import (
     value_text,
 )
 from tuneopt.report.verdict import KeyNumber, SweepVerdict, certificate_state, key_numbers
+from tuneopt.search.descent import FINALIST
 from tuneopt.spec import Value
 
 CURVES = 2400
@@ -124,7 +125,8 @@ def hyperparameters(view: SweepView) -> Table:
 def moves(info: PathInfo) -> Table:
     """The incumbents, one to a row, numbered as the marks on the figure of the path; 0 is the start.
 
-    Gains are between select losses of the sweep's own seed, the same ones by which the search decided each move.
+    Gains are between the select losses by which each move was decided: those of the sweep's own seed in the search,
+    means over seeds where a finalist took over.
     """
     rows = tuple(
         (str(number), str(stand.wave), stand.kind, changes_text(stand.changes) or NONE, loss_text(stand.loss),
@@ -132,7 +134,12 @@ def moves(info: PathInfo) -> Table:
         for number, stand in enumerate(info.stands)
     )  # fmt: skip
     heads = ("", "wave", "move", "what changed", "select loss (nats)", "gain (nats)")
-    note = f"A move must gain more than the tolerance of {info.tolerance:.4f} nats."
+    note = f"A move of the search must gain more than the tolerance of {info.tolerance:.4f} nats."
+    if any(stand.kind == FINALIST for stand in info.stands):
+        note += (
+            " A finalist takes over after it, on all seeds that it and the incumbent ran with: its losses are means "
+            "over them, and it may gain less."
+        )
     return Table("Moves", heads, rows, frozenset({0, 1, 4, 5}), note)
 
 

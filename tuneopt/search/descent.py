@@ -38,6 +38,9 @@ class Change:
     status: str
 
 
+FINALIST = "finalist"
+"""The kind of a move that further seeds decided, after the search."""
+
 CERTIFIED, BLIND, INCOMPLETE = STATES = ("certified", "blind", "incomplete")
 """What a certificate can be. Blind: nothing is missing, but its resolution is coarser than what was asked, or than most
 effects in the star, so that it says little of them."""
@@ -200,7 +203,9 @@ def standing_at(
     replay = Replaying(space, outcomes, descent.certificate.tolerance, feasible, missing, True)
     replay.incumbent, replay.path, replay.waves = descent.incumbent, list(descent.path), descent.waves
     replay.asked = dict.fromkeys(descent.asked)
-    replay.move("finalist", incumbent)
+    replay.move(FINALIST, incumbent)
+    # A combination that the finish alone tried is in no star, and the search's path would not hold it otherwise.
+    replay.asked[incumbent] = None
     replay.asked.update((config, None) for _, _, config in replay.around() if config in outcomes)
     return _judged(replay, True)
 

@@ -177,10 +177,11 @@ class Stand:
 
 @dataclass(frozen=True)
 class PathInfo(Info):
-    """Claim: the incumbent came down in moves that each gained more than ``tolerance`` (nats per token).
+    """Claim: each move of the search brought the incumbent down by more than ``tolerance`` (nats per token).
 
     ``tried`` are the configurations with the sweep's own seed in the order the search asked for them, ``stands`` the
-    incumbents with the start first. Losses are those of the select split, on which the search decides.
+    incumbents with the start first. Losses are those of the select split, on which the search decides. A finalist,
+    which further seeds put first, stands at its mean over seeds, and may gain less than the tolerance.
     """
 
     optimizer: str
