@@ -13,7 +13,7 @@ from search_helpers import NANO, at, axis, bowl, small_sweep, space
 from tuneopt.run.simulated import simulate
 from tuneopt.search.belief import SEEN, Belief, default_resolution, resolution
 from tuneopt.search.evidence import Evidence, in_reach, read_replicates, replicate
-from tuneopt.search.noise import Cell, NoiseRegime, Replicate, Spread, SpreadModel
+from tuneopt.search.noise import Cell, NoiseRegime, Spread, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError
@@ -112,38 +112,6 @@ def test_fewer_replicates_never_look_stricter():
     for name in ("tolerance", "resolution"):
         means = [np.mean([math.log(getattr(one, name)) for one in these]) for these in (alone, three)]
         assert means[0] >= means[1]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_one_replicate_never_claims_a_finer_resolution_than_three_from_the_same_losses(seed):
-    """The same estimate of sigma, known by the prior alone, by three seeds besides, and for certain."""
-    true, _ = world(seed)
-    ground, order = plane(), random.Random(seed)
-    configs = [ground.start, *(config for _, _, config in ground.star(ground.start))]
-    trials = {config: {0: true(config) + SIGMA * order.gauss(0, 1)} for config in configs}
-    best = min(trials, key=lambda config: trials[config][0])
-    regime = NoiseRegime(65536.0, 1.0)
-    alone = SpreadModel(()).spread("adamw", regime)
-    three = [Replicate(Cell("adamw", regime), "start", run, alone.sigma * run) for run in (-1, 0, 1)]
-    more = SpreadModel(three).spread("adamw", regime)
-    assert alone.sigma == pytest.approx(more.sigma) and alone.freedom + 2 == more.freedom
-    claims = [
-        resolution(ground, trials, best, spread).nats
-        for spread in (alone, replace(more, sigma=alone.sigma), replace(alone, freedom=math.inf))
-    ]
-    assert claims == sorted(claims, reverse=True) and claims[0] > 1.1 * claims[2]
-
-
-def test_a_lucky_run_of_the_incumbent_is_no_evidence_that_nothing_is_better():
-    """It lies further below what all other trials say than noise explains: only other seeds may say that it is so."""
-    ground = plane()
-    configs = [ground.start, *(config for _, _, config in ground.star(ground.start))]
-    trials = {config: {0: 4.0 + 0.001 * number} for number, config in enumerate(configs)}
-    trials[ground.start] = {0: 4.0 - 5 * SIGMA}
-    lucky = resolution(ground, trials, ground.start, KNOWN)
-    assert lucky.nats > SIGMA
-    confirmed = trials | {ground.start: dict.fromkeys(range(8), 4.0 - 5 * SIGMA)}
-    assert resolution(ground, confirmed, ground.start, KNOWN).nats < lucky.nats / 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -16,10 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
-from scipy.special import chdtri
 
 from tuneopt.constants import CONFIDENCE, DIFFERENCE_95, TOLERANCE
 from tuneopt.search.noise import SigmaLaw, Spread
@@ -155,8 +154,7 @@ class Belief:
         covariance = np.atleast_2d(np.cov(self.posterior.draws @ rows.T, rowvar=False))
         own = np.array([self.losses.get(config, math.nan) for config in self.configs])
         missed = np.abs(np.round(mean - own, DIGITS)) > DIFFERENCE_95 * self.spread.sigma  # false where it is nan
-        # An incumbent far below what all trials say is lucky, the lowest of many: only other seeds may say otherwise.
-        mean[missed] = np.where(np.arange(len(own)) == 0, np.maximum(own, mean), own)[missed]
+        mean[missed] = own[missed]
         covariance[missed, :] = covariance[:, missed] = 0.0
         covariance[missed, missed] = self.spread.sigma**2
         return mean, covariance
@@ -217,17 +215,11 @@ class Belief:
         losses = [loss for loss in self.runs[config].values() if loss is not None]
         return math.fsum(losses) / len(losses)
 
-    def _bound(self, draws: Floats, count: int, further: int = 0) -> float:
-        """The quantile of how much better the best of the first ``count`` configurations after the incumbent is.
-
-        The draws take sigma for known. Few replicates tell it badly, so that the deviations from the means follow
-        Student's joint distribution, one sigma for all configurations of a draw; ``further`` runs would tell it better.
-        """
+    def _bound(self, draws: Floats, count: int) -> float:
+        """The quantile of how much better the best of the first ``count`` configurations after the incumbent is."""
         if not count:
             return 0.0
-        wide = _widths(self.spread.freedom + further)[:, None]
-        apart, means = draws[:, :1] - draws[:, 1 : count + 1], self.mean[0] - self.mean[1 : count + 1]
-        gains = (means + wide * (apart - means)).max(axis=1)
+        gains = (draws[:, :1] - draws[:, 1 : count + 1]).max(axis=1)
         return max(0.0, round(float(np.quantile(gains, self.confidence)), DIGITS))
 
     def allocate(self, count: int, allowed: Callable[[Config], bool] = lambda config: True) -> list[Config]:
@@ -266,7 +258,7 @@ class Belief:
             for place in near:
                 weight = covariance[:, place] / (covariance[place, place] + noise)
                 told = draws - np.outer(draws[:, place] - self.mean[place] + math.sqrt(noise) * normal, weight)
-                now = self._bound(told, len(self.configs) - 1, given + runs)
+                now = self._bound(told, len(self.configs) - 1)
                 if now < bound:
                     chosen, bound, after = place, now, told
             weight = covariance[:, chosen] / (covariance[chosen, chosen] + noise)
@@ -291,15 +283,6 @@ def resolution(
     For every policy alike: that a star is complete makes its resolution finer, and is not asked for.
     """
     return Belief(space, trials, incumbent, spread, seed=seed, feasible=feasible, confidence=confidence).resolution
-
-
-@lru_cache(maxsize=256)
-def _widths(freedom: float) -> Floats:
-    """(draws,) of the true sigma over the estimated one, known with ``freedom`` degrees of freedom."""
-    if not math.isfinite(freedom):
-        return np.ones(DRAWS)
-    order = np.random.default_rng(DRAWS + 2).permutation(DRAWS)  # evenly spread, in no relation to the draws
-    return np.asarray(np.sqrt(freedom / chdtri(freedom, (order + 0.5) / DRAWS)))
 
 
 def _diverging(space: LadderSpace, runs: Runs, losses: Mapping[Config, float]) -> Callable[[str, Value, Config], bool]:
