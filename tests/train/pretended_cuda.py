@@ -85,6 +85,15 @@ def pretend() -> None:
 _kept: Any = None
 
 
+def answer(result: Any) -> None:
+    """Print a script's result and end its process at once.
+
+    autograd has a thread for the device, which an orderly end of the interpreter sometimes finds alive and aborts on.
+    """
+    print(json.dumps(result), flush=True)
+    os._exit(0)
+
+
 def run_pretended(script: str, *arguments: str) -> Any:
     """What a script of this folder prints as its last line, read as JSON."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]

@@ -7,12 +7,11 @@ weights, gradients and state.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from dataclasses import replace
 from typing import Any
 
-from pretended_cuda import counted, pretend
+from pretended_cuda import answer, counted, pretend
 
 pretend()
 
@@ -67,11 +66,10 @@ def waited() -> dict[str, int]:
 def main() -> None:
     """Print one JSON line."""
     if sys.argv[1] == "--wait":
-        print(json.dumps(waited()))
-        return
+        answer(waited())
     scale = replace(SCALES[sys.argv[1]], layers=int(sys.argv[2]))
     steps = [int(word) for word in sys.argv[3].split(",")]
-    print(json.dumps({name: steps_of(name, scale, 32_768, steps) for name in sys.argv[4:]}))
+    answer({name: steps_of(name, scale, 32_768, steps) for name in sys.argv[4:]})
 
 
 if __name__ == "__main__":
