@@ -77,11 +77,9 @@ def scale_facts(name: str, corpus: str = "embedded", *, measure: bool = False) -
 
 def _measured(name: str, corpus: str) -> tuple[float, int, Regime]:
     """Seconds of a step, its sequences, and the regime that it was measured in."""
-    from tuneopt.api.corpora import regime_on
     from tuneopt.api.sweeps import single_trial
     from tuneopt.train.run import trained_throughput
 
-    regime, _ = regime_on(name, 1.0, corpus)
     spec, loaded = single_trial("adamw", scale=name, corpus=corpus, compile=False)
     rate = trained_throughput(spec, loaded)
-    return spec.batch * spec.regime.scale.seq_len / rate, spec.batch, regime
+    return spec.batch * spec.regime.scale.seq_len / rate, spec.batch, spec.regime
