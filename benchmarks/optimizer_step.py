@@ -34,7 +34,7 @@ from step_peers import CANDIDATES, CYCLES, Candidate, Steps, split
 from torch import Tensor, nn
 
 from tuneopt.spec import SCALES, Scale
-from tuneopt.train.model import Decoder
+from tuneopt.training.model import Decoder
 
 TEN = Scale("10m", "paper", 8, 256, 1024, 4, 128)
 SHAPES = {"10m": (TEN, 4096), "130m": (SCALES["130m"], 32_000), "1.2b": (SCALES["1.2b"], 32_000)}

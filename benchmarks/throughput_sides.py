@@ -16,12 +16,12 @@ from torch import Tensor
 from tuneopt.data import Windows
 from tuneopt.data.shards import ShardWriter, map_shard
 from tuneopt.spec import CorpusId, Evaluation, Scale, TrialSpec
-from tuneopt.train.building import LOOP_HYPERPARAMETERS, WarmModels
-from tuneopt.train.config import ParallelConfig
-from tuneopt.train.loop import Training
-from tuneopt.train.parallel import DataParallel
-from tuneopt.train.ranks import Ranks
-from tuneopt.train.weights import config, family_of
+from tuneopt.training.building import LOOP_HYPERPARAMETERS, WarmModels
+from tuneopt.training.config import ParallelConfig
+from tuneopt.training.loop import Training
+from tuneopt.training.parallel import DataParallel
+from tuneopt.training.ranks import Ranks
+from tuneopt.training.weights import config, family_of
 
 TOKENS = 2**21
 """Tokens of the training split: what is in them is nothing to a timing, and no step of a run meets the same ones."""

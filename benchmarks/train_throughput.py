@@ -9,7 +9,7 @@ The GPU part needs torch and pyarrow alone: the corpus is random, and without tr
 note. All candidates of a row step in turn in one process, so that the machine's noise hits them alike. Both sides have
 the same initial weights, tokens, optimizer, precision, threads and passes; a row shows that their losses agree. Passes
 for Sophia's Hessian are in our steps alone. The MFU is counted against the dense peak of the device
-(`tuneopt.train.machine`), one given with ``--peak-flops``, or, with ``--peak-flops measure``, the rate of large
+(`tuneopt.training.machine`), one given with ``--peak-flops``, or, with ``--peak-flops measure``, the rate of large
 products measured here. On a machine with other work, ``--clock cpu`` counts the seconds that the process ran, threads
 that read batches included. Writes OUT.json and OUT.md.
 """
@@ -37,11 +37,11 @@ from throughput_sides import EVALUATION, RandomCorpus, Side, breakdown, ours, re
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.search.space import load_space
 from tuneopt.spec import SCALES, Regime, Scale, TrialSpec
-from tuneopt.train.building import WarmModels
-from tuneopt.train.config import ParallelConfig
-from tuneopt.train.launch import is_rank, leave
-from tuneopt.train.machine import Peak, device_name, measured_peak, mfu, peak_memory, peak_of, reset_peak_memory
-from tuneopt.train.ranks import Ranks, rank_of_environment
+from tuneopt.training.building import WarmModels
+from tuneopt.training.config import ParallelConfig
+from tuneopt.training.launch import is_rank, leave
+from tuneopt.training.machine import Peak, device_name, measured_peak, mfu, peak_memory, peak_of, reset_peak_memory
+from tuneopt.training.ranks import Ranks, rank_of_environment
 
 TINY = Scale("tiny", "nano", layers=2, d_model=32, d_ff=128, heads=1, seq_len=64)
 KNOWN = {**SCALES, "tiny": TINY}

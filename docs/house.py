@@ -26,9 +26,9 @@ LONGEST = 400
 FLOORS = {
     7: ("cli", "commands", "console", "display"),
     6: ("api",),
-    5: ("cluster", "report"),
+    5: ("cluster", "reporting"),
     4: ("run",),
-    3: ("analysis", "train", "search_spaces"),
+    3: ("analysis", "training", "search_spaces"),
     2: ("observe", "search", "optim", "data", "ledger"),
     1: (
         "outside",

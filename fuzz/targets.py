@@ -170,7 +170,7 @@ def checkpoint(data: bytes) -> None:
     """A checkpoint: read, or passed over."""
     import torch
 
-    from tuneopt.train.checkpoint import CheckpointStore
+    from tuneopt.training.checkpoint import CheckpointStore
 
     with file_with(data, "step-000000001.pt") as path, expected():
         CheckpointStore(path.parent).load_newest(torch.device("cpu"))

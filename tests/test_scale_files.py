@@ -13,10 +13,10 @@ from tuneopt import api
 from tuneopt.ledger import Ledger
 from tuneopt.scale_files import FAMILIES, FOLDER, find_scale, parse_scale
 from tuneopt.spec import SCALES, InputError, TrialSpec
-from tuneopt.train.evaluate import HeldOut
-from tuneopt.train.ranks import Ranks
-from tuneopt.train.run import run_trial
-from tuneopt.train.weights import family_of
+from tuneopt.training.evaluate import HeldOut
+from tuneopt.training.ranks import Ranks
+from tuneopt.training.run import run_trial
+from tuneopt.training.weights import family_of
 
 
 @pytest.mark.parametrize("family", FAMILIES)

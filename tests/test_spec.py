@@ -53,7 +53,7 @@ def test_parameter_counts_are_those_of_the_ladder(name: str, parameters: int) ->
 def test_counts_agree_with_the_real_model(scale) -> None:
     import torch
 
-    from tuneopt.train.model import Decoder
+    from tuneopt.training.model import Decoder
 
     with torch.device("meta"):
         model = Decoder(scale, 512)

@@ -1,7 +1,7 @@
 """Architectures: the shape of a decoder by name, and the two ladders that are built in.
 
 The defaults are the study's Llama 2 (Wen et al., arXiv 2509.02046). Options lead to GPT-2, Qwen3, nanochat and kin.
-`tuneopt.train.model` builds what is said here. Files of a user's own are read by `tuneopt.scale_files`.
+`tuneopt.training.model` builds what is said here. Files of a user's own are read by `tuneopt.scale_files`.
 Units: parameters, tokens, FLOPs.
 """
 

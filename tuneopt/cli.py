@@ -18,7 +18,7 @@ from tuneopt.commands import compare, corpora, ledgers, listings, models, predic
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
 from tuneopt.errors import TRIAL_LOG, InputError, of_system, visible
 from tuneopt.streams import open_closed
-from tuneopt.train.launch import RankFailedError
+from tuneopt.training.launch import RankFailedError
 
 app = CommandApp(
     name="tuneopt",

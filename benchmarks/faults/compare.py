@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneopt.data import load_corpus
 from tuneopt.ledger import Ledger, TrialRecord
-from tuneopt.train.run import run_trial
+from tuneopt.training.run import run_trial
 
 VARIABLE = (
     "seconds", "peak_bytes", "environment", "started", "ended", "resumes", "tokens_per_second", "checkpoint_bytes",

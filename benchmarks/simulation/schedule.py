@@ -32,7 +32,7 @@ from tuneopt.search.records import kept_evidence, recorded
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec
-from tuneopt.train.run import TrialRun
+from tuneopt.training.run import TrialRun
 
 CALM = 400.0
 """Seconds after which nothing goes wrong any more; what runs then runs to its end."""

@@ -10,7 +10,7 @@ from tuneopt.analysis.inputs import from_rows, load, published
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.study import Analysis, analyse
 from tuneopt.analysis.targets import TargetTrial, ToTarget, differ, scores, to_target
-from tuneopt.report.answer import answer
+from tuneopt.reporting.answer import answer
 from tuneopt.spec import InputError
 
 

@@ -121,9 +121,9 @@ def test_the_speedrun_of_one_ratio_has_a_frontier_and_four_flips() -> None:
 
 
 def test_no_statement_names_a_paper_that_the_table_is_not_from(tmp_path: Path) -> None:
-    from tuneopt.report.compare import compare
-    from tuneopt.report.page import build_page
-    from tuneopt.report.sources import gather
+    from tuneopt.reporting.compare import compare
+    from tuneopt.reporting.page import build_page
+    from tuneopt.reporting.sources import gather
 
     path = tmp_path / "mine.csv"
     rows = [f"{name},mine,1e8,{ratio},{law(ratio * fast):.5f},0.001" for name, fast in (("adamw", 1.0), ("own", 1.3))

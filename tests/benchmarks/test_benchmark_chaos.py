@@ -68,7 +68,7 @@ def test_the_eyes_see_every_step_of_a_real_training(faults, tmp_path: Path) -> N
         "from pathlib import Path\n"
         "from tuneopt.data import load_corpus\n"
         "from tuneopt.spec import Evaluation, Regime, Scale, TrialSpec\n"
-        "from tuneopt.train.loop import Training\n"
+        "from tuneopt.training.loop import Training\n"
         "folder = Path(sys.argv[1])\n"
         "(folder / 'text').mkdir()\n"
         "words = 'the sea ship storm captain whale over dark night'.split()\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneopt.train.launch import launch
+from tuneopt.training.launch import launch
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPT = FOLDER / "train_throughput.py"

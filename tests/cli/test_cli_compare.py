@@ -48,7 +48,9 @@ def test_a_simulated_comparison_has_the_promised_shape(tmp_path, monkeypatch, ca
 
 
 def test_a_dry_run_says_what_the_plan_will_tell_apart_and_runs_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tuneopt.train.run.trained_throughput", lambda *some, **more: pytest.fail("a step was trained"))
+    monkeypatch.setattr(
+        "tuneopt.training.run.trained_throughput", lambda *some, **more: pytest.fail("a step was trained")
+    )
     saved = tmp_path / "plans" / "mine.yaml"
     ledger = tmp_path / "ledger"
     assert run(monkeypatch, *QUESTION, "--dry-run", "--ledger", ledger, "--save", saved) == 0
@@ -93,7 +95,7 @@ def test_bad_input_is_one_sentence_and_two(words, told, tmp_path, monkeypatch, c
 @pytest.mark.parametrize("words", [("tune", "-O", "soap", "--dry-run"), ("study", "plan", STUDIES / "nano.yaml")])
 def test_a_cost_is_arithmetic_until_measuring_is_asked_for(words, tmp_path, monkeypatch, capsys):
     timed = []
-    monkeypatch.setattr("tuneopt.train.run.trained_throughput", lambda *some, **more: timed.append(some) or 1234.0)
+    monkeypatch.setattr("tuneopt.training.run.trained_throughput", lambda *some, **more: timed.append(some) or 1234.0)
     ledger = ("--ledger", tmp_path / "none", "--json")
     assert run(monkeypatch, *words, *ledger) == 0
     known = json.loads(capsys.readouterr().out)

@@ -25,7 +25,7 @@ from tuneopt.search.plan import OneTrial
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime
-from tuneopt.train.config import ParallelConfig
+from tuneopt.training.config import ParallelConfig
 
 GPUS = {"CPU": 16.0, "GPU": 8.0}
 

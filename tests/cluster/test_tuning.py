@@ -24,7 +24,7 @@ from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, Regime, TrialSpec
-from tuneopt.train.config import ParallelConfig
+from tuneopt.training.config import ParallelConfig
 
 
 def sweep() -> Sweep:

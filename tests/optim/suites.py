@@ -14,7 +14,7 @@ from tuneopt.optim import portions as portions_module
 from tuneopt.optim.rule import ElementwiseRule
 from tuneopt.optim.testing import TinyModel, assert_equal_models, seed_gradients
 from tuneopt.spec import SCALES
-from tuneopt.train.model import Decoder
+from tuneopt.training.model import Decoder
 
 SIZES = (0.5, 0.01, 0.2, 0.05)
 """Gradient scales whose joint norm is on both sides of a clip at 1."""

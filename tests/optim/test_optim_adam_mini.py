@@ -13,7 +13,7 @@ from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.routing import DEFAULT_RULES, RouteRule
 from tuneopt.optim.testing import OptimizerConformance, TinyModel, seed_gradients
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Decoder
+from tuneopt.training.model import Decoder
 
 RULE = {"betas": (0.9, 0.98), "eps": 1e-10, "weight_decay": WD}
 

@@ -14,7 +14,7 @@ from tuneopt.optim.factory import hyperparameter_names, implementation
 from tuneopt.optim.rule import MatrixRule
 from tuneopt.optim.testing import TinyModel
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Decoder
+from tuneopt.training.model import Decoder
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "paper" / "grids.json"
 LOOP = {"train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio"}

@@ -13,7 +13,7 @@ from tuneopt.optim.orthogonalize import newton_schulz
 from tuneopt.optim.soap import SOAPRule
 from tuneopt.optim.testing import TinyModel, assert_equal_models, seed_gradients
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Decoder
+from tuneopt.training.model import Decoder
 
 
 @pytest.mark.parametrize("kind", [AdamW, Muon, SOAP])

@@ -7,7 +7,7 @@ from torch import nn
 from tuneopt.optim import SOAP, AdamW, Muon, RouteRule, route_table
 from tuneopt.optim.routing import DEFAULT_RULES, owners, route
 from tuneopt.spec import SCALES, InputError
-from tuneopt.train.model import Decoder
+from tuneopt.training.model import Decoder
 
 
 def table(model, **options):

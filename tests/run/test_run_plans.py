@@ -235,7 +235,7 @@ def test_an_error_of_a_trial_ends_an_inline_run_with_its_traceback(tmp_path: Pat
     def broken(*arguments, **named):
         raise ZeroDivisionError("the update went wrong")
 
-    monkeypatch.setattr("tuneopt.train.run.run_trial", broken)
+    monkeypatch.setattr("tuneopt.training.run.run_trial", broken)
     with pytest.raises(ZeroDivisionError):
         run(a_trial(nothing), InlineBackend(object()), RunOptions(Ledger(tmp_path)), [Ear()])  # type: ignore[arg-type]
     assert told == [("failed", "ZeroDivisionError: the update went wrong")]

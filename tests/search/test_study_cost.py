@@ -13,7 +13,7 @@ from tuneopt.search.study.cost import HEADROOM, TrialShape, needs
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.study import Devices
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime
-from tuneopt.train.memory import memory
+from tuneopt.training.memory import memory
 
 PAPER = """\
 name: large

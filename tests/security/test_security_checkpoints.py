@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tuneopt.train.checkpoint import CheckpointStore
+from tuneopt.training.checkpoint import CheckpointStore
 
 
 class Touch:

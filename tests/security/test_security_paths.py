@@ -83,7 +83,7 @@ def test_a_record_is_never_written_through_a_dangling_link(tmp_path: Path) -> No
 
 
 def test_clearing_checkpoints_does_not_follow_a_link(tmp_path: Path) -> None:
-    from tuneopt.train.checkpoint import CheckpointStore
+    from tuneopt.training.checkpoint import CheckpointStore
 
     precious = tmp_path / "precious"
     precious.mkdir()

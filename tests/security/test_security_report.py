@@ -13,7 +13,7 @@ import seeds as samples
 
 from tuneopt.ledger import Ledger
 from tuneopt.ledger.table import export
-from tuneopt.report import write_report
+from tuneopt.reporting import write_report
 
 MARKUP = [
     "<script>caught()</script>",

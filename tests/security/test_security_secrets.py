@@ -10,7 +10,7 @@ import pytest
 
 from tuneopt.ledger import Ledger, open_ledger
 from tuneopt.spec import InputError
-from tuneopt.train.machine import PACKAGES, environment
+from tuneopt.training.machine import PACKAGES, environment
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "planted-access-1f6c",

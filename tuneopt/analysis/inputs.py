@@ -48,7 +48,7 @@ class Inputs:
 
 
 def from_ledger(ledger: Ledger) -> Inputs:
-    """All records of a ledger, every one a candidate; a report lets sweeps name theirs (`tuneopt.report.sources`)."""
+    """All records of a ledger, each a candidate; a report lets sweeps name theirs (`tuneopt.reporting.sources`)."""
     return Inputs(from_records(ledger.records()), "ledger")
 
 

@@ -1,7 +1,7 @@
 """What a study's trials need of devices, and how fast these train: asked for by shapes, or as given, or measured.
 
 A plan must be quick and run anywhere, a laptop without the study's GPUs among them. So memory comes from a model of
-training over shapes (`tuneopt.train.memory`), and time from one figure of throughput: other scales follow by their
+training over shapes (`tuneopt.training.memory`), and time from one figure of throughput: other scales follow by their
 FLOPs per token, as if training reached the same share of peak along a ladder.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tuneopt.run.options import check_batches
 from tuneopt.spec import InputError, Regime, Scale
-from tuneopt.train.config import ParallelConfig
+from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
@@ -49,9 +49,9 @@ def state_bytes(optimizer: str) -> float:
 
 
 def peak_bytes(asked: TrialShape) -> int:
-    """Bytes that the fullest device of a trial needs, by `tuneopt.train.memory`; host memory of offload left out."""
-    from tuneopt.train.chunks import chunk_tokens
-    from tuneopt.train.memory import memory
+    """Bytes that the fullest device of a trial needs, by `tuneopt.training.memory`; host memory of offload left out."""
+    from tuneopt.training.chunks import chunk_tokens
+    from tuneopt.training.memory import memory
 
     devices = asked.devices
     return memory(
@@ -136,7 +136,7 @@ def _flops_per_token(regime: Regime) -> int:
 def _looked_up(plan: StudyPlan, ledger: Ledger, measure: bool) -> tuple[float | None, str]:
     """Tokens per second at the start of the smallest sweep of Phase I; None where nothing is known."""
     from tuneopt.data import load_corpus
-    from tuneopt.train.run import recorded_throughput, trained_throughput
+    from tuneopt.training.run import recorded_throughput, trained_throughput
 
     tasks = [task for first in plan.first.values() for task in first]
     sweep = min(tasks, key=lambda task: task.sweep.regime.scale.parameters).sweep

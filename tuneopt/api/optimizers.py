@@ -66,7 +66,7 @@ def check_outside(space: LadderSpace) -> None:
     if "@" not in space.optimizer:
         return
     from tuneopt.optim.factory import LOOP, create, implementation
-    from tuneopt.train.model import Decoder
+    from tuneopt.training.model import Decoder
 
     scale: Scale = find_scale("nano-65k")  # the smallest: it is built in a moment, and 64 words are vocabulary enough
     facts = scale.facts(implementation(space.optimizer).model_facts)

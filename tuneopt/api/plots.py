@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from tuneopt.ledger import Ledger
-    from tuneopt.report.blocks import Info
-    from tuneopt.report.compare import Comparison
-    from tuneopt.report.panels import Panels
+    from tuneopt.reporting.blocks import Info
+    from tuneopt.reporting.compare import Comparison
+    from tuneopt.reporting.panels import Panels
 
 
 def plot_speedups(
@@ -35,7 +35,7 @@ def plot_speedups(
     A speedup is D_eff / D in tokens over tokens. ``sigma`` (nats) replaces the measured noise. Raises `InputError` for
     no source, one that cannot be read, another ``by``, and results without two places to draw a line through.
     """
-    from tuneopt.report.figures.savings import draw_savings, savings_info
+    from tuneopt.reporting.figures.savings import draw_savings, savings_info
 
     _checked(by)
 
@@ -62,7 +62,7 @@ def plot_flips(
 
     Raises `InputError` as `plot_speedups` does.
     """
-    from tuneopt.report.figures.flips import draw_flips, flips_info
+    from tuneopt.reporting.figures.flips import draw_flips, flips_info
 
     _checked(by)
 
@@ -85,7 +85,7 @@ def plot_curves(
 
     Raises `InputError` for no source, one that cannot be read, and results without curves.
     """
-    from tuneopt.report.figures.crossings import crossings_info, draw_crossings
+    from tuneopt.reporting.figures.crossings import crossings_info, draw_crossings
 
     def info(found: Comparison) -> Info | None:
         analysis = found.analysis
@@ -106,9 +106,9 @@ def _plot(
 ) -> Figure:  # fmt: skip
     """Read and analyse the source, and draw one figure of it with its title."""
     from tuneopt.ledger import open_ledger
-    from tuneopt.report.compare import compare
-    from tuneopt.report.palette import ranked
-    from tuneopt.report.sources import gather
+    from tuneopt.reporting.compare import compare
+    from tuneopt.reporting.palette import ranked
+    from tuneopt.reporting.sources import gather
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
     found = compare(gather(opened, None, None if results is None else expanded(results), published), sigma=sigma,

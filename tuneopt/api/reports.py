@@ -1,4 +1,4 @@
-"""Reports of ledgers, of tables from elsewhere and of the published study (`tuneopt.report` writes them).
+"""Reports of ledgers, of tables from elsewhere and of the published study (`tuneopt.reporting` writes them).
 
 Here addresses and paths become what the report's floor takes, and what is not there is an error before anything is
 read.
@@ -43,8 +43,8 @@ def report(
     `InputError` for no source, for one that cannot be read, and for a format that cannot be written.
     """
     from tuneopt.ledger import open_ledger
-    from tuneopt.report import write_report
-    from tuneopt.report.paper import Export
+    from tuneopt.reporting import write_report
+    from tuneopt.reporting.paper import Export
 
     if latex and figures is None:
         raise InputError("LaTeX tables are written beside the figures; name a folder with --figures")

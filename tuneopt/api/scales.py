@@ -49,7 +49,7 @@ def scale_facts(name: str, corpus: str = "embedded", *, measure: bool = False) -
     from tuneopt.search.study.cost import TrialShape
     from tuneopt.search.study.study import Devices
     from tuneopt.search.sweep import micro_batch
-    from tuneopt.train.weights import family_of
+    from tuneopt.training.weights import family_of
 
     scale = find_scale(name)
     regime = Regime(scale, 1.0, CorpusId("unread", "", VOCAB_SIZES[scale.ladder]))
@@ -78,7 +78,7 @@ def scale_facts(name: str, corpus: str = "embedded", *, measure: bool = False) -
 def _measured(name: str, corpus: str) -> tuple[float, int, Regime]:
     """Seconds of a step, its sequences, and the regime that it was measured in."""
     from tuneopt.api.sweeps import single_trial
-    from tuneopt.train.run import trained_throughput
+    from tuneopt.training.run import trained_throughput
 
     spec, loaded = single_trial("adamw", scale=name, corpus=corpus, compile=False)
     rate = trained_throughput(spec, loaded)

@@ -58,8 +58,8 @@ def trial_times(
     origin = RECORDED
     lacking = [word for word in specs if word not in times]
     if lacking and measure and corpus is not None:
-        from tuneopt.train.building import WarmModels
-        from tuneopt.train.run import trained_throughput
+        from tuneopt.training.building import WarmModels
+        from tuneopt.training.run import trained_throughput
 
         models = WarmModels()  # all optimizers train the same compiled model
         for word in lacking:

@@ -306,7 +306,7 @@ def _report_simulated(study: Study, queue: SchedulerQueue, path: Path, command: 
     from tuneopt.analysis.comparison import runs_of
     from tuneopt.analysis.inputs import Inputs
     from tuneopt.analysis.runs import Role
-    from tuneopt.report.write import write_simulated
+    from tuneopt.reporting.write import write_simulated
 
     runs = runs_of(queue.standings, queue.outcomes)
     best = {standing.task.sweep.trial_id(standing.state.descent.incumbent) for standing in queue.standings.values()}

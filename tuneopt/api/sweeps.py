@@ -24,7 +24,7 @@ from tuneopt.search.records import kept_evidence, recorded, replay
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, nearest
-from tuneopt.train.config import ParallelConfig
+from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
     from tuneopt.data import Corpus
@@ -86,11 +86,11 @@ def single_trial(optimizer: str, *, data_seed: int | None = None, **settings: An
 
 def compiles(asked: bool | None) -> bool:
     """Whether trials compile; None asks for it where it is possible. Raises `InputError` where it is not."""
-    from tuneopt.train.kernels import has_compiler
+    from tuneopt.training.kernels import has_compiler
 
     if asked is False or has_compiler():  # the quick answers, without torch
         return asked is not False
-    from tuneopt.train.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
+    from tuneopt.training.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
 
     if asked and not can_compile():
         raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
@@ -239,14 +239,14 @@ def train(
     """Train one trial without Ray; a trial that the ledger holds is returned as it is.
 
     With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine, by default at the
-    lowest stage that fits (`tuneopt.train.fitting`); ``offload`` keeps optimizer state in host memory.
+    lowest stage that fits (`tuneopt.training.fitting`); ``offload`` keeps optimizer state in host memory.
     ``checkpointing`` is activation checkpointing; a forward pass takes at most ``sequences`` sequences (None: the
     specification's micro-batch, on CUDA the most that fit); ``deterministic`` asks CUDA for kernels that repeat
     themselves. None of them changes the trial's id. ``keep_weights`` keeps its final weights for `export_model`. Raises
     `InputError` for what cannot be.
     """
     from tuneopt.run.inline import InlineBackend
-    from tuneopt.train.fitting import chosen_stage
+    from tuneopt.training.fitting import chosen_stage
 
     if zero is None:
         zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
@@ -270,7 +270,7 @@ def placement_of(
     devices are the cluster's, so their memory is not known here.
     """
     if zero is None:
-        from tuneopt.train.memory import SHARDED
+        from tuneopt.training.memory import SHARDED
 
         zero = 2 if offload or (ranks > 1 and scale and find_scale(scale).parameters >= SHARDED) else 0
     if ranks == 1 and zero == 0 and not offload and not checkpointing:  # then nothing depends on how batches divide
@@ -309,7 +309,7 @@ def cost(
     from tuneopt.data import describe
     from tuneopt.search.records import spread_of
     from tuneopt.search.study.power import power, slope
-    from tuneopt.train.run import recorded_throughput, trained_throughput
+    from tuneopt.training.run import recorded_throughput, trained_throughput
 
     state, outcomes = replay(sweep, ledger, kept_evidence(ledger, sweep.regime.corpus)(sweep))
     start = sweep.spec(sweep.space.start)

@@ -62,7 +62,7 @@ def export_model(
     """
     from tuneopt.ledger import find_record, open_ledger
     from tuneopt.ledger.folders import fetch_folder, has_folder
-    from tuneopt.train.weights import kept_weights
+    from tuneopt.training.weights import kept_weights
 
     if to not in FORMATS:
         raise InputError(f"cannot export to {to!r}; {nearest(to, FORMATS)}")
@@ -109,8 +109,8 @@ def _train_again(
     from tuneopt.data.cache import cache_folder
     from tuneopt.ledger import Ledger
     from tuneopt.ledger.folders import fetch_folder, new_folder
-    from tuneopt.train.run import run_trial
-    from tuneopt.train.weights import kept_weights
+    from tuneopt.training.run import run_trial
+    from tuneopt.training.weights import kept_weights
 
     loaded = _corpus(record.spec, ledger, corpus)
     # Not a temporary folder: who is killed here goes on from the last checkpoint next time.

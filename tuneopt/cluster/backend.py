@@ -20,7 +20,7 @@ from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController
 from tuneopt.search.plan import Plan
 from tuneopt.spec import TrialSpec
-from tuneopt.train.kernels import compiling
+from tuneopt.training.kernels import compiling
 
 RETRIES = 2
 """How often a trial whose worker died is started again; it goes on from its last checkpoint."""

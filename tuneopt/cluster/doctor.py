@@ -86,7 +86,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _compiler() -> Iterator[Finding]:
-    from tuneopt.train.building import can_compile
+    from tuneopt.training.building import can_compile
 
     # A third: 37 thousand tokens a second eagerly and 52 compiled at nano-65k (docs/lab-notebook.md, "Compilation").
     if can_compile():

@@ -18,8 +18,8 @@ from tuneopt.spec import InputError, TrialSpec
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
-    from tuneopt.train.config import ParallelConfig
-    from tuneopt.train.ranks import Ranks
+    from tuneopt.training.config import ParallelConfig
+    from tuneopt.training.ranks import Ranks
 
 PATIENCE = 5.0
 """Seconds that ranks keep their devices without a trial. Others may wait for these, and the next trial of a sweep comes
@@ -101,7 +101,7 @@ def train_rank(config: dict[str, Any]) -> None:
     from ray import train
     from ray.train.torch import get_device
 
-    from tuneopt.train.ranks import Ranks
+    from tuneopt.training.ranks import Ranks
 
     line, context = config["line"], train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device())
@@ -129,7 +129,7 @@ def _train(job: Job, ranks: Ranks, tell: Any) -> None:
     """This rank's part of one trial, from its newest checkpoint to its record, which rank 0 writes."""
     from tuneopt.data import load_corpus
     from tuneopt.optim.external import adopt
-    from tuneopt.train.run import TrialRun
+    from tuneopt.training.run import TrialRun
 
     adopt(job.spec.optimizer, job.source)
     corpus = load_corpus(job.corpus, vocab_size=job.spec.regime.corpus.vocab_size)

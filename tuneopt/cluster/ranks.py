@@ -22,8 +22,8 @@ from tuneopt.errors import NoRoomError
 from tuneopt.optim.external import source_of
 from tuneopt.paths import temporary_folder
 from tuneopt.spec import InputError
-from tuneopt.train.config import ParallelConfig
-from tuneopt.train.ranks import TIMEOUT
+from tuneopt.training.config import ParallelConfig
+from tuneopt.training.ranks import TIMEOUT
 
 RESTARTS = 2
 """How often the ranks are started again, together, after one of them died; then Tune starts the trial anew, as often

@@ -23,7 +23,7 @@ from tuneopt.cluster.ray_fixes.output import core_messages, messages_to_log
 from tuneopt.cluster.ray_fixes.signals import own_signals
 from tuneopt.errors import why
 from tuneopt.spec import InputError
-from tuneopt.train.config import PAUSE_VARIABLE
+from tuneopt.training.config import PAUSE_VARIABLE
 
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread for each trial: OpenMP's spinning collapses when two processes want the same cores. The number of threads

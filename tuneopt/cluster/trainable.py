@@ -20,10 +20,10 @@ from tuneopt.ledger.logs import TrialLog
 from tuneopt.optim.external import adopt
 from tuneopt.run.marked import marked
 from tuneopt.spec import TrialSpec
-from tuneopt.train.building import WarmModels
-from tuneopt.train.config import ParallelConfig
-from tuneopt.train.run import TrialRun
-from tuneopt.train.trial_log import logging_to
+from tuneopt.training.building import WarmModels
+from tuneopt.training.config import ParallelConfig
+from tuneopt.training.run import TrialRun
+from tuneopt.training.trial_log import logging_to
 
 REPORT_SECONDS = 5.0
 """Least seconds between two reports to Tune: a worker waits idle while the driver takes one in."""

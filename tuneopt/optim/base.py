@@ -298,7 +298,7 @@ class Optimizer(torch.optim.Optimizer):
                 if parameter not in self._names or len(own) != len(shape) or own[1:] != shape[1:]:
                     raise InputError(
                         f"{type(self).__name__} works on whole tensors and was handed a shard: {name} of shape {shape} "
-                        f"became {own}; do not hand this optimizer to a ZeRO engine, train with tuneopt.train.zero, "
+                        f"became {own}; do not hand this optimizer to a ZeRO engine, train with tuneopt.training.zero, "
                         "which computes updates from whole tensors; add parameters with add_param_group"
                     )
             group["param_names"] = [self._names[parameter] for parameter in params]

@@ -16,12 +16,12 @@ from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController
 from tuneopt.search.plan import Plan
 from tuneopt.spec import TrialSpec
-from tuneopt.train.config import ParallelConfig
+from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
     from tuneopt.data import Corpus
     from tuneopt.ledger import CurvePoint
-    from tuneopt.train.building import WarmModels
+    from tuneopt.training.building import WarmModels
 
 
 class _CutError(BaseException):
@@ -43,7 +43,7 @@ class InlineBackend:
 
     def drive(self, controller: RunController) -> None:
         """Train trial after trial; models and compiled kernels are kept from one to the next."""
-        from tuneopt.train.building import WarmModels
+        from tuneopt.training.building import WarmModels
 
         models = WarmModels()  # it also sets one thread for sums, as in Ray's workers: equal bits
         while (spec := controller.ask()) is not None:
@@ -56,7 +56,7 @@ class InlineBackend:
 
     def _train(self, spec: TrialSpec, controller: RunController, models: WarmModels) -> None:
         from tuneopt.data import load_corpus
-        from tuneopt.train.run import run_ranks, run_trial
+        from tuneopt.training.run import run_ranks, run_trial
 
         options = controller.options
         assert options.ledger is not None, "trials leave their records in a ledger"

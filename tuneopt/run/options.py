@@ -9,7 +9,7 @@ from typing import Any
 
 from tuneopt.ledger import Ledger
 from tuneopt.spec import InputError
-from tuneopt.train.config import ParallelConfig
+from tuneopt.training.config import ParallelConfig
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Lets the harness see the steps of every training process, whatever kills it.
 
-Python imports this module by itself when its folder is on PYTHONPATH. It wraps `tuneopt.train.loop.Training` once that
-is imported: each life of a trial (one process that trains it) keeps a small file in shared memory up to date.
+Python imports this module by itself when its folder is on PYTHONPATH. It wraps `tuneopt.training.loop.Training` once
+that is imported: each life of a trial (one process that trains it) keeps a small file in shared memory up to date.
 """
 
 import importlib.abc
@@ -15,7 +15,7 @@ FORMAT = struct.Struct("<9d")
 """First step and its time, last step and its time, step of the last checkpoint and its time, longest seconds from one
 step to the next, longest pause between checkpoints that was asked for, whether the trial ended."""
 
-TARGET = "tuneopt.train.loop"
+TARGET = "tuneopt.training.loop"
 
 
 def watch(training_class):

@@ -34,7 +34,7 @@ RECORD_BYTES = 40_000
 11 kB; the routing table grows with the layers, 4 there and 32 on the paper ladder."""
 
 KEPT_CHECKPOINTS = 2
-"""Checkpoints that a running trial keeps (`tuneopt.train.mirror.KEPT`); it removes them when it ends."""
+"""Checkpoints that a running trial keeps (`tuneopt.training.mirror.KEPT`); it removes them when it ends."""
 
 WEIGHT_BYTES = 4
 """Weights and state are kept in fp32."""

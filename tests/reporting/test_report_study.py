@@ -1,0 +1,111 @@
+import pytest
+from report_samples import CORPUS, make_record, make_sweep, run_sweep, smooth_loss
+
+from tuneopt.ledger import Ledger
+from tuneopt.reporting.study import read_study
+from tuneopt.search.queue import OneSweep, SchedulerQueue
+from tuneopt.search.records import kept_evidence, outcome_of, replay, stored_evidence
+from tuneopt.spec import CorpusId, InputError
+
+
+def test_a_sweep_is_replayed_with_its_records(view):
+    assert view.optimizer == "soap"
+    assert view.label == "nano-65k/1x"
+    assert view.state.finished
+    assert view.moved
+    assert list(view.records) == [spec.id for spec in view.state.needed]
+    assert view.ahead == {}
+    assert set(view.launched) == set(view.records)
+
+
+def test_start_and_winner_come_over_all_seeds(view):
+    assert [record.spec.seed for record in view.start] == list(view.sweep.seeds)
+    assert [record.spec.seed for record in view.winner] == list(view.sweep.seeds)
+    assert view.winner[0].spec.hyperparameters == view.state.descent.incumbent
+
+
+def test_sweeps_come_smallest_regime_first_and_in_palette_order(study):
+    assert [(view.optimizer, view.sweep.regime.ratio) for view in study.views] == [
+        ("adamw", 1), ("soap", 1), ("adamw", 2), ("adamw", 4), ("muon", 4), ("soap", 4)
+    ]  # fmt: skip
+    assert study.optimizers == ("adamw", "muon", "soap")
+    assert study.regimes == ("nano-65k/1x", "nano-65k/2x", "nano-65k/4x")
+    assert study.corpora == ((CORPUS.name, CORPUS.fingerprint),)
+    assert study.other_trials == 0
+
+
+def test_sweeps_can_be_named_by_the_beginning_of_their_id(several, study):
+    wanted = study.views[3].id
+    assert [view.id for view in read_study(several, [wanted[:10]]).views] == [wanted]
+    chosen = read_study(several, [wanted, wanted, study.views[0].id])
+    assert {view.id for view in chosen.views} == {wanted, study.views[0].id}
+    assert chosen.other_trials == len({t for v in study.views for t in v.records}) - len(
+        {t for v in chosen.views for t in v.records}
+    )
+
+
+@pytest.mark.parametrize("named", [["zzzz"], [""], []])
+def test_a_sweep_that_is_not_there_is_bad_input(single, named):
+    with pytest.raises(InputError, match=r"sweep"):
+        read_study(single, named)
+
+
+def test_a_ledger_without_sweeps_says_how_to_get_one(tmp_path):
+    with pytest.raises(InputError, match="tuneopt tune"):
+        read_study(Ledger(tmp_path))
+
+
+def test_trials_launched_ahead_count_and_foreign_trials_are_only_counted(tmp_path):
+    ledger = Ledger(tmp_path)
+    sweep = run_sweep(ledger, make_sweep("adamw"))
+    ahead = sweep.spec(sweep.space.change(sweep.space.start, "weight_decay", 5))
+    foreign = sweep.spec(sweep.space.change(sweep.space.start, "weight_decay", 6))
+    for spec in (ahead, foreign):
+        ledger.put(make_record(spec, smooth_loss(spec)))
+    ledger.put_run({"sweep": sweep.id, "run": [ahead.id, 7], "slots": 2})
+    ledger.put_run({"sweep": "another", "run": [foreign.id]})
+    study = read_study(ledger)
+    view = study.views[0]
+    assert list(view.ahead) == [ahead.id]
+    assert ahead.id in view.every
+    assert ahead.id not in view.records
+    assert study.other_trials == 1
+    assert view.device_seconds() == pytest.approx(20.0 * len(view.every))
+    assert view.device_seconds("train") == pytest.approx(17.0 * len(view.every))
+
+
+def test_two_corpora_of_one_name_stay_apart(tmp_path):
+    ledger = Ledger(tmp_path)
+    for fingerprint in ("a" * 16, "b" * 16):
+        run_sweep(ledger, make_sweep("adamw", corpus=CorpusId("mine", fingerprint, 1024)))
+    assert read_study(ledger).corpora == (("mine", "a" * 16), ("mine", "b" * 16))
+
+
+def test_what_a_sweep_knew_of_noise_when_it_began_is_what_it_is_replayed_with(tmp_path):
+    """Whatever the ledger holds by then: a resumed run and a report decide as the first run did."""
+    ledger = Ledger(tmp_path)
+    before = kept_evidence(ledger, CORPUS)(make_sweep("soap"))
+    assert before.replicates == ()
+    sweep = run_sweep(ledger, make_sweep("adamw"), lambda spec: smooth_loss(spec) and smooth_loss(spec) + spec.seed)
+    later = make_sweep("soap")
+    known = kept_evidence(ledger, CORPUS)(later)
+    assert {one.cell.optimizer for one in known.replicates} == {"adamw"}
+    queue = SchedulerQueue(OneSweep(later, known))
+    name, plain = next(iter(queue.documents()))
+    assert (name, len(plain["evidence"])) == (later.id, len(known.replicates))
+    ledger.put_sweep(name, plain)
+    run_sweep(Ledger(tmp_path), make_sweep("muon"))
+    assert kept_evidence(ledger, CORPUS)(later) == stored_evidence(ledger.sweeps()[later.id], ledger) == known
+    loud, alone = (replay(later, run_into(tmp_path, later, one), one)[0] for one in (known, before))
+    assert loud.tolerance > alone.tolerance, "what others' seeds say counts"
+    assert kept_evidence(ledger, CORPUS)(sweep).replicates, "a sweep of an earlier release learns when it goes on"
+
+
+def run_into(path, sweep, evidence):
+    """The ledger with the sweep run to its end under that evidence."""
+    ledger, outcomes = Ledger(path), {}
+    while pending := sweep.state(outcomes, evidence=evidence).pending:
+        for spec in pending:
+            ledger.put(make_record(spec, smooth_loss(spec)))
+            outcomes[spec.id] = outcome_of(ledger.get(spec.id))
+    return ledger

@@ -1,0 +1,42 @@
+"""Sentences of races to a target: nobody is first who ran alone, and what is left out is counted."""
+
+import csv
+
+import pytest
+
+from tuneopt.reporting.compare import compare
+from tuneopt.reporting.page import MOST_RACES, build_page
+from tuneopt.reporting.sources import gather
+
+
+@pytest.fixture(scope="module")
+def races(tmp_path_factory):
+    path = tmp_path_factory.mktemp("races") / "races.csv"
+    head = ("optimizer", "ruleset", "workload", "study", "trial", "steps", "seconds", "loss", "metric", "best",
+            "target", "target_steps", "target_seconds")  # fmt: skip
+    rows = []
+    for workload in [f"task{number}" for number in range(MOST_RACES)]:
+        for optimizer, ruleset, seconds in (("adamw", "external", 60), ("soap", "external", 40), ("lion", "self", 90)):
+            reached = "" if (optimizer, workload) == ("lion", "task0") else seconds
+            rows += [(optimizer, ruleset, workload, study, 1, 100, 120, 0.5, "loss", 0.5, 0.6, reached, reached)
+                     for study in range(3)]  # fmt: skip
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    material = gather(None, results=path)
+    return build_page(material, compare(material))
+
+
+def test_who_ran_alone_is_not_called_the_first(races):
+    chapter = next(one for one in races.chapters if one.anchor == "targets")
+    assert any("is reached first by SOAP in 40 s and AdamW in 60 s" in sentence for sentence in chapter.lead)
+    alone = [sentence for sentence in chapter.lead if "Lion" in sentence]
+    assert len(alone) == MOST_RACES and not any("first" in sentence for sentence in alone)
+    assert "At task0 (self) Lion, the only optimizer there, does not reach 0.6." in alone
+    assert "At task1 (self) Lion, the only optimizer there, reaches 0.6 in 90 s." in alone
+
+
+def test_the_first_screen_counts_what_it_leaves_out_and_names_who_raced(races):
+    chapter = next(one for one in races.chapters if one.anchor == "targets")
+    left = len(chapter.lead) - MOST_RACES
+    assert left > 0 and races.sentences[-1] == f"{left} more stand under {chapter.title}."
+    assert races.compared.endswith(f"AdamW, Lion and SOAP \u00b7 {2 * MOST_RACES} races to a target")

@@ -1,0 +1,418 @@
+"""Optimizers broken on purpose, about ten for each: what the update check of a trial must catch by itself.
+
+A breakage patches the optimizer's modules as a mistake in them would have changed them, or builds it wrongly.
+`BROKEN` lists them all; ``changes`` are hyperparameters of the trial under which the mistake matters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tuneopt.optim import adam_mini, adamw, cautious, kron, lion, mars, muon, nadamw, scion, soap, sophia
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
+from tuneopt.training import building, loop
+
+Given = dict[str, Any]
+Patch = Callable[[Any], None]
+"""What does the breaking, through pytest's monkeypatch."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    optimizer: str
+    name: str
+    patch: Patch
+    changes: Given = field(default_factory=dict)
+
+
+def altered(module: Any, function: str, **changes: Callable[[Given], Any]) -> Patch:
+    """Call an update function with other keyword arguments."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = getattr(module, function)
+
+        def wrong(*args: Any, **given: Any) -> Any:
+            return genuine(*args, **{**given, **{key: change(given) for key, change in changes.items()}})
+
+        monkeypatch.setattr(module, function, wrong)
+
+    return patch
+
+
+def returning(module: Any, function: str, change: Callable[[Any], Any]) -> Patch:
+    """Change what a function returns."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *args, **given: change(genuine(*args, **given)))
+
+    return patch
+
+
+def instead(module: Any, function: str, wrong: Any) -> Patch:
+    """Put something else in the place of a function."""
+    return lambda monkeypatch: monkeypatch.setattr(module, function, wrong)
+
+
+def created(**changes: Callable[[Given], Any]) -> Patch:
+    """Build the optimizer with other hyperparameters than the trial names."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = building.create
+
+        def create(name: str, model: Any, **given: Any) -> Any:
+            return genuine(name, model, **{**given, **{key: change(given) for key, change in changes.items()}})
+
+        monkeypatch.setattr(building, "create", create)
+
+    return patch
+
+
+def routed(pattern: str, rule: str, decay: bool) -> Patch:
+    """Put another routing rule in front of the default ones."""
+    rules = (RouteRule(pattern, rule, decay, "wrong"), *DEFAULT_RULES)
+    return created(rules=lambda given: rules)
+
+
+def decaying_everywhere(monkeypatch: Any) -> None:
+    genuine = building.create
+
+    def create(name: str, model: Any, **given: Any) -> Any:
+        optimizer = genuine(name, model, **given)
+        for group in optimizer.param_groups:
+            group["weight_decay"] = given["weight_decay"]
+        return optimizer
+
+    monkeypatch.setattr(building, "create", create)
+
+
+def clipping_each_alone(monkeypatch: Any) -> None:
+    """Every tensor by its own norm, and not the joint one."""
+    genuine = Optimizer.step
+
+    def step(self: Any, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.div_((parameter.grad.norm() / group["max_grad_norm"]).clamp(min=1.0))
+        return genuine(self, closure)
+
+    # Not on the base: torch keeps what it finds there in each class for ever.
+    monkeypatch.setattr(adamw.AdamW, "step", step)
+
+
+def schedule_off_by_one(monkeypatch: Any) -> None:
+    genuine = loop.LearningRateSchedule.__call__
+    monkeypatch.setattr(loop.LearningRateSchedule, "__call__", lambda self, step: genuine(self, step + 1))
+
+
+def coupled_decay(monkeypatch: Any) -> None:
+    genuine = adamw.adamw_update
+
+    def wrong(parameters: Any, gradients: Any, *state: Any, weight_decay: float, **given: Any) -> None:
+        gradients = [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)]
+        genuine(parameters, gradients, *state, weight_decay=0.0, **given)
+
+    monkeypatch.setattr(adamw, "adamw_update", wrong)
+
+
+def epsilon_inside_the_root(p: Any, g: Any, m: Any, v: Any, **given: Any) -> None:
+    """AdamW with sqrt(v_hat + eps^2)."""
+    beta1, beta2, step = given["beta1"], given["beta2"], given["step"]
+    for parameter, gradient, first, second in zip(p, g, m, v, strict=True):
+        gradient = gradient if given["divisor"] is None else gradient / given["divisor"]
+        first.lerp_(gradient, 1 - beta1)
+        second.lerp_(gradient.square(), 1 - beta2)
+        ratio = first / (1 - beta1**step) / (second / (1 - beta2**step) + given["eps"] ** 2).sqrt()
+        parameter.sub_(given["lr"] * (ratio + given["weight_decay"] * parameter))
+
+
+def rescaled_by(share: float) -> Patch:
+    """Cautious with another share of kept entries than the mask has."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = cautious.cautious_update
+
+        def wrong(g: Any, m: Any, v: Any, kept: Any, **given: Any) -> Any:
+            return genuine(g, m, v, [torch.full_like(k, share) for k in kept], **given)
+
+        monkeypatch.setattr(cautious, "cautious_update", wrong)
+
+    return patch
+
+
+def mask_turned_round(monkeypatch: Any) -> None:
+    genuine = cautious.agreeing
+    monkeypatch.setattr(cautious, "agreeing", lambda m, g: genuine(m, [-x for x in g]))
+
+
+def scaled_by(rule: Any, factor: Callable[[float, float], float]) -> Patch:
+    """Muon's or Scion's shape factor from (out, in)."""
+
+    def constants(self: Any, shapes: Any, like: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"scale": torch.tensor([[[factor(out, fan)]] for out, fan in shapes], dtype=like.dtype)}
+
+    return instead(rule, "constants", constants)
+
+
+def without_nesterov(g: Any, buffer: Any, scale: Any, *, momentum: float, eps: float, **words: Any) -> Any:
+    buffer.mul_(momentum).add_(g)
+    return muon.newton_schulz(buffer, eps, words["steps"], words["precision"], words["coefficients"]) * scale
+
+
+def muon_clipped(monkeypatch: Any) -> None:
+    genuine = muon.muon_update
+
+    def wrong(g: Any, *rest: Any, **given: Any) -> Any:
+        return genuine(g / (g.norm() / 0.01).clamp(min=1), *rest, **given)
+
+    monkeypatch.setattr(muon, "muon_update", wrong)
+
+
+def normalised(x: Any, *rest: Any) -> Any:
+    """A matrix over its norm, in the place of Newton-Schulz."""
+    return x / x.norm(dim=(1, 2), keepdim=True)
+
+
+LEFT_BASIS, RIGHT_BASIS, FIRST, SECOND = 3, 4, 5, 6
+"""Positions of SOAP's state among the tensors of `soap_update`."""
+
+
+def soap_after(spoil: Callable[..., Any]) -> Patch:
+    """Spoil SOAP's state (gradients, left, right, bases, moments) before each step."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = soap.soap_update
+
+        def wrong(*tensors: Any, **given: Any) -> Any:
+            spoil(*tensors)
+            return genuine(*tensors, **given)
+
+        monkeypatch.setattr(soap, "soap_update", wrong)
+
+    return patch
+
+
+def to_identity(basis: torch.Tensor) -> torch.Tensor:
+    return basis.copy_(torch.eye(basis.shape[-1]).expand_as(basis))
+
+
+def random_basis(basis: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.qr(torch.randn_like(basis)).Q
+
+
+def moment_not_carried_over(monkeypatch: Any) -> None:
+    """SOAP's first moment stays as it was in the old basis when the basis changes."""
+    genuine = soap.soap_update
+
+    def wrong(*t: Any, **given: Any) -> Any:
+        old = t[LEFT_BASIS].clone(), t[RIGHT_BASIS].clone()
+        direction = genuine(*t, **given)
+        if given["step"] > 1 and given["step"] % given["frequency"] == 0:
+            t[FIRST].copy_(old[0].mT @ t[LEFT_BASIS] @ t[FIRST] @ t[RIGHT_BASIS].mT @ old[1])
+        return direction
+
+    monkeypatch.setattr(soap, "soap_update", wrong)
+
+
+def kron_not_preconditioned(monkeypatch: Any) -> None:
+    """Good factors, and the momentum as it is."""
+    genuine = kron.kron_update
+
+    def wrong(g: Any, probe: Any, blocks: Any, **given: Any) -> Any:
+        genuine(g, probe, blocks, **given)
+        for tile, (momentum, _, _) in zip(kron.tiles(tuple(g.shape[1:]), given["block_size"]), blocks, strict=True):
+            kron.paste(g, tile, momentum)
+        return kron.clip_rms(g, 1 - given["beta1"] ** given["step"])
+
+    monkeypatch.setattr(kron, "kron_update", wrong)
+
+
+def sophia_unclipped(gradients: Any, m: Any, h: Any, *, step: int, beta1: float, gamma: float, eps: float) -> Any:
+    for gradient, moment in zip(gradients, m, strict=True):
+        moment.lerp_(gradient, 1 - beta1)
+    return [x / (1 - beta1**step) / (gamma * c).clamp(min=eps) for x, c in zip(m, h, strict=True)]
+
+
+def hessian_subtracted(hessian: Any, estimates: Any, *, beta2: float) -> None:
+    torch._foreach_lerp_(hessian, [-estimate for estimate in estimates], 1 - beta2)
+
+
+def hessian_replaced(hessian: Any, estimates: Any, *, beta2: float) -> None:
+    torch._foreach_copy_(hessian, estimates)
+
+
+def multiplied(word: str, factor: float) -> Patch:
+    return created(**{word: lambda given: factor * given[word]})
+
+
+LATE = {"step": lambda given: given["step"] + 1}
+NO_BIAS_CORRECTION = {"step": lambda given: given["step"] + 1000}
+NO_CLIP = instead(Optimizer, "clip_divisors", lambda self, batches: [None] * len(batches))
+NO_DECAY = created(weight_decay=lambda given: 0.0)
+SWAPPED = {"beta1": lambda given: given["beta2"], "beta2": lambda given: given["beta1"]}
+EMBEDDING_DECAYS = routed(r"^embed_tokens\.weight$", "fallback", True)
+EMBEDDING_IS_A_MATRIX = routed(r"^embed_tokens\.weight$", MAIN, False)
+HEAD_IS_A_MATRIX = routed(r"^lm_head\.weight$", MAIN, True)
+CLIPS = {"max_grad_norm": 0.05}
+
+MISTAKES: dict[str, list[tuple[Any, ...]]] = {
+    "adamw": [
+        ("no bias correction", altered(adamw, "adamw_update", **NO_BIAS_CORRECTION)),
+        ("bias correction off by one", altered(adamw, "adamw_update", **LATE)),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("twice the decay", multiplied("weight_decay", 2.0)),
+        ("decay everywhere", decaying_everywhere),
+        ("coupled decay", coupled_decay),
+        ("head does not decay", routed(r"^lm_head\.weight$", "fallback", False)),
+        ("embedding decays", EMBEDDING_DECAYS),
+        ("no clip", NO_CLIP, CLIPS),
+        ("every tensor clipped alone", clipping_each_alone, {"max_grad_norm": 0.01}),
+        ("two percent more rate", multiplied("learning_rate", 1.02)),
+        ("warmup off by one", schedule_off_by_one),
+        ("ascends", altered(adamw, "adamw_update", lr=lambda given: -given["lr"])),
+        ("another epsilon", multiplied("epsilon", 10.0), {"epsilon": 1e-5}),
+        ("epsilon inside the root", instead(adamw, "adamw_update", epsilon_inside_the_root), {"epsilon": 1e-3}),
+    ],
+    "nadamw": [
+        (
+            "no look-ahead",
+            instead(nadamw, "look_ahead_weights", lambda beta1, step, kind: (1 / (1 - beta1**step), 0.0)),
+        ),
+        ("look-ahead corrected by the same step", created(bias_correction=lambda given: "same")),
+        ("gradient with the wrong sign", returning(nadamw, "look_ahead_weights", lambda pair: (pair[0], -pair[1]))),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("embedding decays", EMBEDDING_DECAYS),
+        ("no clip", NO_CLIP, CLIPS),
+        ("bias correction off by one", altered(nadamw, "adamw_update", **LATE)),
+        ("half the rate", multiplied("learning_rate", 0.5)),
+    ],
+    "adam_mini": [
+        ("no bias correction", altered(adam_mini, "adam_mini_update", **NO_BIAS_CORRECTION)),
+        ("bias correction off by one", altered(adam_mini, "adam_mini_update", **LATE)),
+        ("betas swapped in the rule", altered(adam_mini, "adam_mini_update", **SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("one head for two", created(heads=lambda given: 1)),
+        ("all gradients are clipped", created(clipped=lambda given: "all"), {**CLIPS, "epsilon": 1e-4}),
+        ("embedding decays", routed(r"^embed_tokens\.weight$", MAIN, True)),
+        ("sum for the mean", returning(adam_mini, "adam_mini_update", lambda u: [x / x[0].numel() ** 0.5 for x in u])),
+    ],
+    "cautious": [
+        ("no rescaling", rescaled_by(1.0)),
+        ("share that is always a half", rescaled_by(0.5)),
+        ("no mask", instead(cautious, "agreeing", lambda m, g: ([x.abs() for x in m], [x.sign() for x in m]))),
+        ("mask turned round", mask_turned_round),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("no clip", NO_CLIP, CLIPS),
+        ("embedding decays", EMBEDDING_DECAYS),
+        ("bias correction off by one", altered(cautious, "cautious_update", **LATE)),
+    ],
+    "mars": [
+        ("correction left out", altered(mars, "corrected", gamma=lambda given: 0.0)),
+        ("correction with the wrong sign", altered(mars, "corrected", gamma=lambda given: -given["gamma"])),
+        ("keeps the corrected gradient", instead(mars.MARS, "finish", lambda self, batches: None)),
+        ("no decay", NO_DECAY),
+        ("no clip", NO_CLIP, CLIPS),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("bias correction off by one", altered(adamw, "adamw_update", **LATE)),
+        ("twice gamma", created(gamma=lambda given: 0.05)),
+    ],
+    "lion": [
+        ("betas swapped in the rule", altered(lion, "lion_update", **SWAPPED)),
+        ("one beta for both", altered(lion, "lion_update", beta2=lambda given: given["beta1"])),
+        ("soft sign", returning(lion, "lion_update", lambda u: [0.9 * x for x in u])),
+        ("ascends", returning(lion, "lion_update", lambda u: [-x for x in u])),
+        ("no decay", NO_DECAY),
+        ("no clip", NO_CLIP, CLIPS),
+        ("embedding decays", EMBEDDING_DECAYS),
+        ("half the rate", multiplied("learning_rate", 0.5)),
+    ],
+    "muon": [
+        ("transposed shape factor", scaled_by(muon.MuonRule, lambda out, fan: max(1.0, fan / out) ** 0.5)),
+        ("no shape factor", scaled_by(muon.MuonRule, lambda out, fan: 1.0)),
+        ("shape factor without its floor", scaled_by(muon.MuonRule, lambda out, fan: (out / fan) ** 0.5)),
+        ("momentum not Nesterov", instead(muon, "muon_update", without_nesterov)),
+        ("no momentum", altered(muon, "muon_update", momentum=lambda given: 0.0)),
+        ("four steps of Newton-Schulz", altered(muon, "muon_update", steps=lambda given: 4)),
+        ("other coefficients", altered(muon, "muon_update", coefficients=lambda given: "polar_express")),
+        ("no orthogonalization", instead(muon, "newton_schulz", normalised)),
+        ("matrices are clipped", muon_clipped),
+        ("no decay", NO_DECAY),
+        ("rate of the adam part ignored", created(muon_to_adam_lr=lambda given: 1.0)),
+        ("betas of the adam part swapped", created(**SWAPPED)),
+        ("no clip of the adam part", NO_CLIP, CLIPS),
+        ("embedding is a matrix", EMBEDDING_IS_A_MATRIX),
+        ("head is a matrix", HEAD_IS_A_MATRIX),
+        ("down projections by the fallback", routed("down_proj", "fallback", True)),
+    ],
+    "scion": [
+        ("momentum complemented", altered(scion, "scion_update", momentum=lambda given: 1 - given["momentum"])),
+        ("transposed shape factor", scaled_by(scion.ScionRule, lambda out, fan: max(1.0, fan / out) ** 0.5)),
+        ("four steps of Newton-Schulz", altered(scion, "scion_update", steps=lambda given: 4)),
+        ("no orthogonalization", instead(scion, "newton_schulz", normalised)),
+        ("signs of the gradient", altered(scion, "signum_update", beta1=lambda given: 0.0)),
+        ("no decay", NO_DECAY),
+        ("rate of the sign part ignored", created(scion_to_signum_lr=lambda given: 1.0)),
+        ("no clip of the sign part", NO_CLIP, CLIPS),
+        ("embedding is a matrix", EMBEDDING_IS_A_MATRIX),
+    ],
+    "soap": [
+        ("zeroed moments", soap_after(lambda *t: (t[FIRST].zero_(), t[SECOND].zero_()))),
+        (
+            "bases that stay the identity",
+            soap_after(lambda *t: (to_identity(t[LEFT_BASIS]), to_identity(t[RIGHT_BASIS]))),
+        ),
+        ("one-sided", soap_after(lambda *t: to_identity(t[RIGHT_BASIS]))),
+        ("precondition skipped", returning(soap, "eigenbasis", lambda q: to_identity(q.clone()))),
+        (
+            "random basis at a refresh",
+            returning(soap, "refresh_basis", lambda q: torch.linalg.qr(torch.randn_like(q)).Q),
+        ),
+        ("never refreshed", altered(soap, "soap_update", frequency=lambda given: 10**9)),
+        ("refreshed too often", altered(soap, "soap_update", frequency=lambda given: 1)),
+        ("first moment not carried over", moment_not_carried_over),
+        (
+            "shampoo_beta complemented",
+            altered(soap, "soap_update", shampoo_beta=lambda given: 1 - given["shampoo_beta"]),
+        ),
+        ("bias correction off by one", created(bias_correction=lambda given: "updates")),
+        ("ascends", returning(soap, "soap_update", lambda u: -u)),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("no clip", NO_CLIP, CLIPS),
+        ("head is a matrix", HEAD_IS_A_MATRIX),
+    ],
+    "kron": [
+        ("factors never fitted", instead(kron, "fit_triangular", lambda *args, **given: None)),
+        ("diagonal factors never fitted", instead(kron, "fit_diagonal", lambda *args, **given: None)),
+        ("fits with the wrong sign", altered(kron, "fit_triangular", lr=lambda given: -given["lr"])),
+        ("half the rate of the factors", multiplied("preconditioner_lr", 0.5)),
+        ("gradient not preconditioned", kron_not_preconditioned),
+        ("gradients not normalised", instead(kron, "normalized", lambda gradients: gradients)),
+        ("no limit to the rms", instead(kron, "clip_rms", lambda update, correction: update / correction)),
+        ("momentum complemented", created(beta1=lambda given: 1 - given["beta1"])),
+        ("another probe", created(probe_seed=lambda given: 1)),
+        ("no decay", NO_DECAY),
+        ("embedding is a matrix", EMBEDDING_IS_A_MATRIX),
+    ],
+    "sophia": [
+        ("no bias correction", altered(sophia, "sophia_update", **NO_BIAS_CORRECTION)),
+        ("Hessian with the wrong sign", instead(sophia, "hessian_update", hessian_subtracted)),
+        ("Hessian not averaged", instead(sophia, "hessian_update", hessian_replaced)),
+        ("Hessian never taken in", instead(sophia.Sophia, "update_hessian", lambda self, diagonal: None)),
+        ("estimates at other steps", created(hessian_interval=lambda given: 3)),
+        ("a tenth of gamma", multiplied("gamma", 0.1)),
+        ("no clip of the step", instead(sophia, "sophia_update", sophia_unclipped)),
+        ("no clip of gradients", NO_CLIP, CLIPS),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("embedding decays", EMBEDDING_DECAYS),
+    ],
+}
+
+BROKEN = [Broken(optimizer, *mistake) for optimizer, mistakes in MISTAKES.items() for mistake in mistakes]

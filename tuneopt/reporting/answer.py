@@ -1,0 +1,243 @@
+"""The first screen: which optimizer, at which scale, by how much, and how sure; as data that ``--json`` prints too.
+
+It is read from the document of the report, so that page and JSON cannot disagree. Its rule is that optimizers which
+noise cannot tell apart are named together: a headline never has a lone winner that is not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuneopt.analysis.names import optimizer_name, place_name, scale_name
+from tuneopt.reporting.drawing import spread
+from tuneopt.reporting.figures.speedups import NOT_MEASURED
+from tuneopt.reporting.palette import position
+from tuneopt.reporting.text import listed, plural
+
+MOST_ROWS, MOST_COLUMNS = 8, 8
+"""Scales and ratios that the first screen shows; the rankings below have all."""
+
+NAMED = 3
+"""Optimizers that a headline counts one by one."""
+
+MOST_LEADERS = 6
+"""Equals that a headline names; of more it gives the number."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The answer in one regime: who leads, and by how much over the baseline.
+
+    ``leaders`` is the best tie group, lowest loss first; empty where no noise is known, and then ``lowest`` is who
+    measured the lowest loss. ``speedup`` and ``interval`` are texts: the range over the leaders, and an interval; of
+    several leaders what all of their intervals lie within; empty where there is no speedup. It is ``sure`` where all
+    rest on a law.
+    """
+
+    corpus: str
+    scale: str
+    ratio: float
+    leaders: tuple[str, ...]
+    lowest: str
+    compared: int
+    speedup: str
+    interval: str
+    sure: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who is named: the leaders, or who measured the lowest loss."""
+        return self.leaders or (self.lowest,)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The headline, and the answer in each regime with several optimizers."""
+
+    headline: str
+    places: tuple[Place, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain = [{**asdict(place), "leaders": list(place.leaders)} for place in self.places]
+        return {"headline": self.headline, "places": plain}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The answers by scale (rows) and ratio (columns), None where there is none; ``hidden`` counts what is left out."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Place | None, ...]], ...]
+    hidden: int
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The answers that are shown."""
+        return tuple(place for _, cells in self.rows for place in cells if place is not None)
+
+    @property
+    def gains(self) -> bool:
+        """Whether any speedup is shown; without one nothing need be said about speedups."""
+        return any(place.speedup for place in self.places)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether any speedup that is shown rests on less than a measurement, and has an asterisk."""
+        return any(place.speedup and not place.sure for place in self.places)
+
+
+def answer(document: Mapping[str, Any]) -> Answer:
+    """The answer that a report's document holds. Regimes with one optimizer have none: there is nothing to compare."""
+    rankings = document["rankings"]
+    speedups = {(row["corpus"], row["scale"], row["ratio"], row["optimizer"]): row for row in document["speedups"]}
+    places = tuple(_place(one, speedups, document["baseline"]) for one in rankings if len(one["order"]) > 1)
+    optimizers = {name for ranking in rankings for name in ranking["order"]}
+    if not rankings and document.get("targets"):
+        return Answer(_race_headline(document["targets"]), ())
+    return Answer(_headline(places, len(optimizers), len(rankings)), places)
+
+
+def _place(ranking: Mapping[str, Any], speedups: Mapping[tuple[Any, ...], Mapping[str, Any]], baseline: str) -> Place:
+    """The answer in one regime.
+
+    Speedups are those of the leaders; the baseline among them has none over itself. One that rests on no law is not
+    shown but makes the place unsure, as an extrapolated one does; the page marks it with an asterisk.
+    """
+    order, groups = ranking["order"], ranking["tie_groups"] or [None] * len(ranking["order"])
+    leaders = tuple(name for name, group in zip(order, groups, strict=True) if group == 1)
+    regime = (ranking["corpus"], ranking["scale"], ranking["ratio"])
+    rows = [speedups[(*regime, name)] for name in leaders or order[:1] if (*regime, name) in speedups]
+    speedup, interval = _amount([row for row in rows if row["optimizer"] != baseline and "no law" not in row["flags"]])
+    sure = not any(NOT_MEASURED & set(row["flags"]) for row in rows)
+    return Place(*regime, leaders, order[0], len(order), speedup, interval, sure)
+
+
+def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The range of speedups, such as 1.24\u20131.27\u00d7, and the widest ends of their intervals.
+
+    Of several leaders no single speedup is the answer, for they cannot be told apart.
+    """
+    if not rows:
+        return "", ""
+    least, most = (f"{pick(row['speedup'] for row in rows):.2f}" for pick in (min, max))
+    sign = "\u2265\u00a0" if any("lower bound" in row["flags"] for row in rows) else ""
+    span = f"{sign}{least}\u00d7" if least == most else f"{sign}{least}\u2013{most}\u00d7"
+    if any(row["low"] is None for row in rows):
+        return span, ""
+    high = "open" if any(row["high"] is None for row in rows) else f"{max(row['high'] for row in rows):.2f}"
+    ends = f"[{min(row['low'] for row in rows):.2f}, {high}]"
+    return span, ends if len(rows) == 1 else f"within {ends}"  # of several, no one interval is this wide
+
+
+def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
+    """Who is first to the target in how many tasks, of those that somebody reaches."""
+    races: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in targets:
+        races.setdefault((row["corpus"], row["ruleset"], row["scale"], row["target"]), []).append(row)
+    contested = [rows for rows in races.values() if len(rows) > 1]
+    first: dict[str, int] = {}
+    for rows in contested:
+        if rows[0]["accepted"]:
+            first[rows[0]["optimizer"]] = first.get(rows[0]["optimizer"], 0) + 1
+    counts = sorted(first.items(), key=lambda item: (-item[1], position(item[0])))
+    reached = sum(first.values())
+    if not reached:
+        return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
+    never = f", and in {len(contested) - reached} nobody reaches it" if len(contested) > reached else ""
+    return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{never}"
+
+
+def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "optimizers") -> list[str]:
+    """Names with their counts, as many as ``most``; equals are named together or counted together, never cut apart.
+
+    ``more`` is what those are called that are only counted, where none is named before them.
+    """
+    words: list[str] = []
+    place = 0
+    while place < len(counts):
+        count = counts[place][1]
+        equals = [name for name, other in counts if other == count]
+        if len(equals) > most - len(words):
+            rest = len(counts) - place
+            last = f"{count} each" if rest == len(equals) > 1 else f"{count}" if rest == 1 else f"{count} or fewer"
+            words.append(f"{rest} {'others' if words else more} in {last}")
+            break
+        words += [f"{optimizer_name(name)} in {count}" for name in equals]
+        place += len(equals)
+    return words
+
+
+def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
+    """Who leads, with whom it ties, and where.
+
+    From the strongest statement to the weakest: one group that leads everywhere, one optimizer that is always in the
+    leading group, nobody who is.
+    """
+    if not places:
+        return f"{plural(optimizers, 'optimizer')} in {plural(regimes, 'regime')}: nothing to compare yet"
+    known = [place for place in places if place.leaders]
+    counts = _counts(known or places)
+    if not known:
+        if len(places) == 1:
+            where = f"at {place_name(places[0].scale, places[0].ratio)}"
+            return f"{optimizer_name(places[0].lowest)} has the lowest loss measured {where}, the noise being unknown"
+        return f"Lowest loss measured, the noise being unknown: {', '.join(_named(counts))} of {len(places)} regimes"
+    where = {1: "in the one regime", 2: "in both regimes"}.get(len(known), f"in all {len(known)} regimes")
+    if len(places) == 1:
+        where = f"at {place_name(places[0].scale, places[0].ratio)}"
+    elif len(known) < len(places):
+        where += " with several optimizers and known noise"
+    elif len(known) < regimes:
+        where += " with several optimizers"
+    if len({frozenset(place.leaders) for place in known}) == 1:
+        names = sorted(known[0].leaders, key=position)
+        if len(names) > MOST_LEADERS:
+            most = max(place.compared for place in known)
+            of = "All" if len(names) == most else f"{len(names)} of"
+            return f"{of} {most} optimizers tie for the lowest loss {where}"
+        return f"{listed(map(optimizer_name, names))} {'tie for' if len(names) > 1 else 'has'} the lowest loss {where}"
+    always = [name for name, count in counts if count == len(known)]
+    others = _named([(name, count) for name, count in counts if name not in always], more="others")
+    if not always:
+        equals = [name for name, count in counts if count == counts[0][1]]
+        if len(equals) > NAMED:
+            first = f"{len(equals)} optimizers lead or tie in {counts[0][1]} of {len(known)} regimes each"
+            rest = _named(counts[len(equals) :], 1, "others")
+        else:
+            first = f"{optimizer_name(counts[0][0])} leads or ties in {counts[0][1]} of {len(known)} regimes"
+            rest = _named(counts[1:], NAMED - 1, "others")
+        return f"No optimizer is best everywhere: {listed([first, *rest])}"
+    if len(always) > 1:
+        who = listed(map(optimizer_name, sorted(always, key=position)))
+        who = who if len(always) <= MOST_LEADERS else f"{len(always)} optimizers"
+        return f"{who} tie for the lowest loss {where}, with {listed(others)}"
+    alone = sum(len(place.leaders) == 1 for place in known)
+    first = f"alone in {alone}, " if alone else ""
+    return f"{optimizer_name(always[0])} is in the leading group {where}: {first}tied with {listed(others)}"
+
+
+def _counts(places: Sequence[Place]) -> list[tuple[str, int]]:
+    """In how many places each name leads, most often first; among equals in the palette's order."""
+    counts: dict[str, int] = {}
+    for place in places:
+        for name in place.names:
+            counts[name] = counts.get(name, 0) + 1
+    return sorted(counts.items(), key=lambda item: (-item[1], position(item[0])))
+
+
+def grid(answered: Answer, scales: Sequence[str]) -> Grid:
+    """The answers as a table; ``scales`` are the scales' names, smallest first. What has no room is left out evenly."""
+    several = len({place.corpus for place in answered.places}) > 1
+    by_regime = {(place.corpus, place.scale, place.ratio): place for place in answered.places}
+    rows = sorted({regime[:2] for regime in by_regime}, key=lambda key: (key[0], scales.index(key[1])))
+    ratios = sorted({place.ratio for place in answered.places})
+    shown = [ratios[at] for at in spread(len(ratios), MOST_COLUMNS)]
+    drawn = []
+    for corpus, scale in [rows[at] for at in spread(len(rows), MOST_ROWS)]:
+        name = f"{corpus} {scale_name(scale)}".strip() if several else scale_name(scale)
+        drawn.append((name, tuple(by_regime.get((corpus, scale, ratio)) for ratio in shown)))
+    here = sum(place is not None for _, own in drawn for place in own)
+    return Grid(tuple(f"{ratio:g}x" for ratio in shown), tuple(drawn), len(answered.places) - here)

@@ -1,0 +1,114 @@
+"""What a target loss takes: steps, tokens or seconds, and whom the rule does not tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuneopt.analysis.names import optimizer_name, scale_name
+from tuneopt.analysis.targets import ToTarget, scores
+from tuneopt.reporting.blocks import Block, Chapter, Table
+from tuneopt.reporting.compare import Comparison
+from tuneopt.reporting.text import NONE, count_text, duration_text, listed, plural
+
+TITLE = "Steps to a target"
+
+NAMED = 3
+"""Optimizers that a sentence names."""
+
+MOST_TIES = 6
+"""Ties that a cell names."""
+
+
+def chapter(comparison: Comparison) -> Chapter:
+    """A table for each race, with the fewest steps, tokens or seconds first."""
+    rows = comparison.analysis.targets
+    if not rows:
+        return Chapter("targets", TITLE, ())
+    blocks: list[Block] = [_table(own) for own in races(rows)]
+    return Chapter("targets", TITLE, tuple(sentences(comparison)), tuple(blocks))
+
+
+def races(rows: Sequence[ToTarget]) -> list[list[ToTarget]]:
+    """The rows of each race: one corpus, scale, ruleset and target."""
+    groups: dict[tuple[object, ...], list[ToTarget]] = {}
+    for row in rows:
+        groups.setdefault((row.corpus, row.ruleset, row.scale, row.target), []).append(row)
+    return list(groups.values())
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """Scores over all races, then who reaches the target of each first, with what, and what the baseline needs."""
+    rows = comparison.analysis.targets
+    told = []
+    for ruleset in dict.fromkeys(row.ruleset for row in rows if row.loss is None):
+        table = scores([row for row in rows if row.ruleset == ruleset and row.loss is None])
+        if len(table) > 1:
+            ranked = sorted(table.items(), key=lambda pair: (-pair[1], pair[0]))
+            words = ", ".join(f"{optimizer_name(name)} {score:.3f}" for name, score in ranked)
+            told.append(f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.")
+    return told + [_sentence(own, comparison.analysis.baseline) for own in races(rows)]
+
+
+def _size(row: ToTarget) -> float | None:
+    """What a race is ranked by: seconds in a log of races, else steps, else tokens."""
+    return (row.seconds if row.loss is None else None) or row.steps or row.tokens or row.seconds
+
+
+def _amount(row: ToTarget) -> str:
+    """The size in words."""
+    if row.loss is None and row.seconds is not None:
+        return duration_text(row.seconds)
+    if row.steps is not None:
+        return f"{row.steps:,.0f} steps"
+    return f"{count_text(row.tokens)} tokens" if row.tokens is not None else duration_text(row.seconds)
+
+
+def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
+    first = rows[0]
+    aim = "the target" if first.target is None else f"{first.target:.6g}" + (" nats" if first.loss is not None else "")
+    place = f"{scale_name(first.scale)}{f' ({first.ruleset})' if first.ruleset else ''}"
+    there = [row for row in rows if _size(row) is not None]
+    if len(rows) == 1:
+        end = f"reaches {aim} in {_amount(first)}" if there else f"does not reach {aim}"
+        return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}."
+    if not there:
+        return f"No optimizer reaches {aim} at {place}."
+    ahead = there[:NAMED]
+    words = listed(f"{optimizer_name(row.optimizer)} in {_amount(row)}" for row in ahead)
+    if len(there) == 1:
+        return f"At {place} {optimizer_name(first.optimizer)} alone reaches {aim}, in {_amount(first)}."
+    base = next((row for row in there if row.optimizer == baseline), None)
+    more, size = "", _size(first)
+    if base is not None and base not in ahead and size:
+        ratio = (_size(base) or 0.0) / size
+        more = f"; {optimizer_name(baseline)} in {_amount(base)}, {ratio:.2f} times as many"
+    never = len(rows) - len(there)
+    missed = f" {plural(never, 'optimizer')} did not reach it." if never else ""
+    return f"At {place} {aim} is reached first by {words}{more}.{missed}"
+
+
+def _table(rows: Sequence[ToTarget]) -> Table:
+    """One race: what was needed, the interval, and whom the rule does not tell apart."""
+    first = rows[0]
+    cells = tuple(
+        (optimizer_name(row.optimizer),
+         NONE if row.steps is None else f"{row.steps:,.0f}",
+         NONE if row.low is None or row.high is None else f"{row.low:,.0f} to {row.high:,.0f}",
+         count_text(row.tokens), duration_text(row.seconds),
+         NONE if row.loss is None else f"{row.loss:.4f}", str(row.runs),
+         "yes" if row.accepted else "not reached" if _size(row) is None else "no",
+         listed([*map(optimizer_name, row.ties[:MOST_TIES]),
+                 *([f"{len(row.ties) - MOST_TIES} more"] if len(row.ties) > MOST_TIES else [])]) or NONE)
+        for row in rows
+    )  # fmt: skip
+    heads = ("optimizer", "steps", "bounds", "tokens", "seconds", "mean loss (nats)", "runs", "accepted",
+             "not told from")  # fmt: skip
+    aim = "a target" if first.target is None else f"{first.target:.6g}"
+    race = f"{first.corpus} {scale_name(first.scale)} {first.ruleset}".strip()
+    note = (
+        "A length is accepted at n runs where (target - mean) sqrt(n) is at least 0.004 nats; two optimizers are told "
+        "apart where their means, with 0.0045 nats for each 100 steps fewer, differ by as much over sqrt(1/n + 1/m)."
+        if first.loss is not None
+        else "A study is its fastest trial, an optimizer the median of its studies."
+    )
+    return Table(f"To {aim} at {race}", heads, cells, frozenset({1, 2, 3, 4, 5, 6}), note)

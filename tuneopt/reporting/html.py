@@ -1,0 +1,119 @@
+"""The page as one HTML text: styles, script and pictures are inlined, and nothing is fetched.
+
+Every figure is a picture in the page (SVG), which a browser shows with the text around it, without a script, in a mail
+and on paper. The script adds what a picture has not: names under the pointer, one line brought to the front, tables
+that sort, and downloads.
+
+Text reaches the page through Jinja2's autoescape or is escaped where a picture is written, and the figures' data
+compressed in base64, whose letters cannot end a script. Besides, a content security policy allows this page's own
+script by its hash, no other script and no connection: markup that slipped through would still not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tuneopt.analysis.names import in_words
+from tuneopt.reporting.blocks import Figure
+from tuneopt.reporting.page import Page
+from tuneopt.reporting.palette import look
+from tuneopt.reporting.panels import NARROW
+from tuneopt.reporting.picture import picture
+from tuneopt.reporting.svg import svg
+from tuneopt.reporting.terms import terms
+from tuneopt.reporting.text import shown
+
+INLINE = 20
+"""Sweeps whose pictures stand in the page as they are. Those of more are packed, a sixth of the size, and unpacked by
+the script when their fold is opened: a study of hundreds of sweeps would be a file that browsers open slowly."""
+
+
+def render(page: Page) -> str:
+    """The HTML of a page."""
+    template = _environment().get_template("report.html.j2")
+    later = [figure for part in page.sections for figure in part.figures] if len(page.sections) > INLINE else []
+    return template.render(
+        page=page,
+        policy=content_policy(),
+        bundle=bundle(page.all_figures),
+        packed={figure.key for figure in later},
+        later=pack(json.dumps({figure.key: pictures(figure) for figure in later})) if later else "",
+        baseline=page.baseline,
+        level=page.level,
+    )
+
+
+def pictures(figure: Figure) -> Markup:
+    """A figure as SVG: for a screen, and where that is wider than a phone for a phone as well."""
+    label = f"{figure.title}. {figure.reading}"
+    wide = svg(picture(figure.plot, figure.width), "wide" if figure.width > NARROW else "both", label)
+    if figure.width <= NARROW:
+        return Markup(wide)
+    return Markup(wide + svg(picture(figure.at(NARROW), NARROW), "narrow", label))
+
+
+def bundle(figures: Iterable[Figure]) -> str:
+    """The data of all figures, CSV by key: JSON, gzipped, in base64; the same data gives the same text."""
+    return pack(json.dumps({figure.key: figure.csv for figure in figures}, separators=(",", ":")))
+
+
+def pack(text: str) -> str:
+    """Text gzipped, in base64: letters that can end no script; the same text gives the same letters."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+@cache
+def _environment() -> Environment:
+    # An undefined name must fail loudly (StrictUndefined): an empty place on a page of results would be read as a zero.
+    # Styles and scripts are this package's own files, the only texts that reach the page without being escaped.
+    environment = Environment(
+        autoescape=True,
+        loader=PackageLoader("tuneopt.reporting", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        styles=Markup(_template("report.css")),
+        script=Markup(page_script()),
+        look=look,
+        pictures=pictures,
+        terms=lambda sentence: terms(in_words(sentence)),
+        shown=shown,
+        breakable=breakable,
+    )
+    return environment
+
+
+@cache
+def page_script() -> str:
+    """The page's own script."""
+    return _template("report.js")
+
+
+def breakable(name: str) -> Markup:
+    """A name as HTML that may go on in a second line after an underscore: names of tables have no spaces."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
+
+
+def content_policy() -> str:
+    """The content security policy: the page's script by its hash and inline styles; no source from a network."""
+    return f"default-src 'none'; script-src {_hash(page_script())}; style-src 'unsafe-inline'; base-uri 'none'"
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _template(name: str) -> str:
+    return (files("tuneopt.reporting") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,134 @@
+"""What a report is made from: sweeps of a ledger, a table of results, the published study, or several of them.
+
+Each source becomes typed runs once, here; the analysis never sees where a run came from. The sweeps of a ledger say
+which runs stand for their optimizers (`tuneopt.analysis.runs.Role`). Losses are compared only where sources name the
+same corpus: rows that name none get their source's name when there is a second source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuneopt.analysis.inputs import Inputs, load
+from tuneopt.analysis.inputs import published as published_study
+from tuneopt.analysis.runs import Role, from_records
+from tuneopt.ledger import Ledger
+from tuneopt.reporting.study import StudyView, read_study
+from tuneopt.reporting.text import count_text, plural, shareable
+from tuneopt.spec import InputError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One source by name, with what identifies it."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a report rests on.
+
+    ``study`` holds the replayed sweeps, None without a ledger. ``options`` are the words of the command line that name
+    the sources, after those of the command.
+    """
+
+    study: StudyView | None
+    inputs: Inputs
+    origins: tuple[Origin, ...]
+    options: tuple[str, ...]
+    command_words: tuple[str, ...] = ("report",)
+
+    @property
+    def command(self) -> str:
+        """The command that makes the report again, from the folder that the sources lie in."""
+        return shlex.join(["tuneopt", *self.command_words, *self.options])
+
+
+def gather(
+    ledger: Ledger | None = None,
+    sweeps: Sequence[str] | None = None,
+    results: Path | None = None,
+    published: bool = False,
+    columns: Mapping[str, str] | None = None,
+) -> Material:
+    """Read the sources; raises `InputError` for none at all and for what cannot be read.
+
+    ``columns`` maps the names of the results' columns (`tuneopt.analysis.columns.headings`).
+    """
+    study = None if ledger is None else read_study(ledger, sweeps)
+    parts: list[tuple[Inputs, str]] = []  # each source, and the name that its runs get where there is another
+    origins: list[Origin] = []
+    options: list[str] = []
+    if study is not None and ledger is not None:
+        inputs = _of_study(study)
+        parts.append((inputs, ""))
+        facts = (("sweeps", str(len(study.views))), ("trials", f"{len(inputs.runs):,}"))
+        origins.append(Origin(f"ledger {shareable(ledger.uri)}", facts))
+        options += ["--ledger", shareable(ledger.uri)]
+    if results is not None:
+        inputs = load(results, columns)
+        parts.append((inputs, results.stem))
+        with results.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        origins.append(Origin(f"file {results.name}", (("SHA-256", digest), *counts(inputs))))
+        options += ["--results", shareable(str(results))]
+        options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
+    if published:
+        inputs = published_study()
+        parts.append((inputs, "published"))
+        origins.append(Origin(inputs.source, counts(inputs)))
+        options.append("--published")
+    if not parts:
+        raise InputError("there is nothing to report on; give --ledger, --results or --published")
+    return Material(study, parts[0][0] if len(parts) == 1 else _merge(parts), tuple(origins), tuple(options))
+
+
+def _of_study(study: StudyView) -> Inputs:
+    """Every trial of the sweeps: incumbents are candidates, starts are replicates, all others were explored.
+
+    A start counts for the noise once the incumbent was run with as many seeds. A trial of several sweeps is what it
+    is in the one that makes most of it.
+    """
+    # A winner is not looked for among a sweep's trials: the sweep has said which one it is.
+    records = {trial: record for view in study.views for trial, record in view.every.items()}
+    roles = dict.fromkeys(records, Role.EXPLORED)
+    for view in study.views:
+        for record in view.start if len(view.winner) >= len(view.start) else ():
+            roles[record.trial] = max(roles[record.trial], Role.REPLICATE)
+        for record in view.winner:
+            roles[record.trial] = Role.CANDIDATE
+    return Inputs(from_records(records.values(), roles), "ledger")
+
+
+def _merge(parts: Sequence[tuple[Inputs, str]]) -> Inputs:
+    """Several sources as one: runs with a source's name carry it, and their corpus too where the rows name none."""
+    runs = [
+        replace(run, trial=f"{name}: {run.trial}", regime=run.regime._replace(corpus=run.regime.corpus or name))
+        if name
+        else run
+        for inputs, name in parts
+        for run in inputs.runs
+    ]
+    notes = tuple(note for inputs, _ in parts for note in inputs.notes)
+    trials = tuple(trial for inputs, _ in parts for trial in inputs.trials)
+    targets = tuple(sorted({target for inputs, _ in parts for target in inputs.targets}))
+    return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes, trials, targets)
+
+
+def counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+    """How much a source holds, as facts of its origin."""
+    finished = sum(run.status == "completed" for run in inputs.runs)
+    if inputs.trials:
+        names, tasks = ({getattr(trial, part) for trial in inputs.trials} for part in ("optimizer", "task"))
+        return (("trials", str(len(inputs.trials))), ("optimizers", str(len(names))), ("tasks", str(len(tasks))))
+    return (
+        ("runs", f"{plural(len(inputs.runs), 'run')}, {count_text(finished)} with a comparable loss"),
+        ("optimizers", str(len({run.optimizer for run in inputs.runs}))),
+        ("regimes", str(len({run.regime for run in inputs.runs}))),
+    )

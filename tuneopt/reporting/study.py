@@ -1,0 +1,258 @@
+"""What a report is about: the sweeps of a ledger, replayed, with the records of their trials.
+
+A ledger keeps what a sweep is and what each trial gave, and nothing of the path between: that is computed again here
+(`replay`), so a report always agrees with what a run of the sweep would do next.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.ledger.table import devices
+from tuneopt.reporting.palette import position
+from tuneopt.search.records import replay, stored_evidence, stored_sweep
+from tuneopt.search.sampled import marks
+from tuneopt.search.space import Config
+from tuneopt.search.state import SweepState
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import InputError, nearest
+
+_SEARCH_FIELDS = ("search", "scheduler", "trials", "cut")
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """One sweep as the ledger leaves it.
+
+    ``records`` holds the finished trials that the sweep needed, in the order it asked for them, ``ahead`` those that
+    its runs launched on a guess and that it did not need in the end: they cost as much. ``runs`` are the accounts of
+    the invocations that worked on it, oldest first. ``source`` is the name or path its corpus was read by.
+    """
+
+    id: str
+    sweep: Sweep
+    state: SweepState
+    records: Mapping[str, TrialRecord]
+    ahead: Mapping[str, TrialRecord]
+    runs: tuple[Mapping[str, Any], ...]
+    source: str
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What another searcher than coordinate descent left in the ledger: search, scheduler, trials, cut."""
+    phase: str = "sweep"
+    """Its phase in a study."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What must be said with the results of another searcher, a sentence each."""
+        if not self.search:
+            return ()
+        cut = self.search.get("cut")
+        return marks(
+            str(self.search["search"]),
+            str(self.search.get("scheduler", "none")),
+            len(cut) if isinstance(cut, Mapping) else 0,
+        )
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return self.sweep.space.optimizer
+
+    @property
+    def label(self) -> str:
+        """The regime in short, such as ``nano-65k/1x``."""
+        return self.sweep.regime.label
+
+    @property
+    def anchor(self) -> str:
+        """The id of the sweep's section in the page."""
+        return f"sweep-{self.id}"
+
+    @cached_property
+    def every(self) -> Mapping[str, TrialRecord]:
+        """All finished trials that this sweep's budget was spent on or that it reused, by id."""
+        return {**self.records, **self.ahead}
+
+    @cached_property
+    def launched(self) -> tuple[str, ...]:
+        """Ids of the trials that this sweep's own runs have run; the rest of ``records`` other sweeps had paid for."""
+        return tuple(dict.fromkeys(name for run in self.runs for name in names_in(run.get("run"))))
+
+    def device_seconds(self, *parts: str) -> float:
+        """Device seconds of all trials: in ``parts`` of their time (keys of `TrialRecord.seconds`), or in all of it."""
+        return sum(
+            devices(record) * sum(record.seconds[part] for part in parts or record.seconds)
+            for record in self.every.values()
+        )
+
+    @property
+    def moved(self) -> bool:
+        """Whether the descent left its start."""
+        return bool(self.state.descent.path)
+
+    def record(self, config: Config, seed: int | None = None) -> TrialRecord | None:
+        """The record of a configuration, with the sweep's own seed unless another is given."""
+        return self.records.get(self.sweep.trial_id(config, seed))
+
+    def seeds(self, config: Config) -> tuple[TrialRecord, ...]:
+        """The comparable records of a configuration over every seed that the sweep ran it with."""
+        ran = (record for record in self.records.values() if record.spec.hyperparameters == config)
+        return tuple(sorted((one for one in ran if one.comparable), key=lambda one: one.spec.seed))
+
+    @cached_property
+    def start(self) -> tuple[TrialRecord, ...]:
+        """The comparable records of the start, over seeds."""
+        return self.seeds(self.sweep.space.start)
+
+    @cached_property
+    def winner(self) -> tuple[TrialRecord, ...]:
+        """The comparable records of the incumbent, over seeds."""
+        return self.seeds(self.state.descent.incumbent)
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """The sweeps of a report, smallest regime first, and how many trials of the ledger belong to none of them.
+
+    ``runs`` are the accounts of what the sweeps of studies share: wall seconds and slots, each run once. ``shares`` are
+    the accounts of all sweeps, shown or not, that those runs worked on.
+    """
+
+    views: tuple[SweepView, ...]
+    other_trials: int
+    runs: tuple[Mapping[str, Any], ...] = ()
+    shares: tuple[Mapping[str, Any], ...] = ()
+
+    @cached_property
+    def optimizers(self) -> tuple[str, ...]:
+        """The optimizers compared, in the palette's order."""
+        return tuple(sorted({view.optimizer for view in self.views}, key=position))
+
+    @cached_property
+    def regimes(self) -> tuple[str, ...]:
+        """The regimes' labels, smallest first."""
+        return tuple(dict.fromkeys(view.label for view in self.views))
+
+    @cached_property
+    def corpora(self) -> tuple[tuple[str, str], ...]:
+        """Name and fingerprint of each corpus."""
+        corpora = (view.sweep.regime.corpus for view in self.views)
+        return tuple(dict.fromkeys((corpus.name, corpus.fingerprint) for corpus in corpora))
+
+
+class _ReadOnce(Ledger):
+    """A ledger that opens each record's file once: sweeps share trials, and a replay asks for each many times over."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.cache: dict[str, TrialRecord | None] = {}  # None: there is no such record
+
+    def get(self, trial: str) -> TrialRecord | None:
+        if trial not in self.cache:
+            self.cache[trial] = super().get(trial)
+        return self.cache[trial]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage in cycles meanwhile: records have none, and each search looks at all that were read."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView:
+    """Replay the sweeps of a ledger, or those whose ids (or their beginnings) are given.
+
+    Raises `InputError` for a ledger without sweeps and an id that no sweep has.
+    """
+    stored = ledger.sweeps()
+    chosen = _choose(stored, sweeps, ledger.uri)
+    reader = _ReadOnce(ledger.uri)
+    if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
+        with _uncollected():
+            reader.cache.update({record.trial: record for record in ledger.records()})
+    runs = list(ledger.runs().values())
+    views = [_view(sweep, stored[sweep], reader, runs) for sweep in chosen]
+    views.sort(key=_order)
+    ours = {trial for view in views for trial in view.every}
+    # A run of a study leaves one account for what its sweeps share (wall seconds, slots) and one for each sweep. The
+    # shared seconds can only be divided by what all sweeps of those studies took, so the shares of sweeps that are not
+    # shown count too.
+    shown = {view.id for view in views}
+    shared = tuple(run for run in runs if "sweep" not in run and shown & set(names_in(run.get("sweeps"))))
+    studies = {run.get("study") for run in shared}
+    shares = tuple(run for run in runs if "sweep" in run and run.get("study") in studies)
+    return StudyView(tuple(views), len(set(ledger.ids()) - ours), shared, shares)
+
+
+def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -> list[str]:
+    if not stored:
+        raise InputError(f"the ledger {uri} holds no sweep yet; run `tuneopt tune` on it first")
+    if sweeps is None:
+        return sorted(stored)
+    chosen: dict[str, None] = {}  # an ordered set: a sweep that is named twice is shown once
+    for wanted in sweeps:
+        matches = [sweep for sweep in stored if sweep.startswith(wanted)] if wanted else []
+        if len(matches) != 1:
+            fault = f"{len(matches)} sweeps begin with" if matches else "the ledger has no sweep"
+            raise InputError(f"{fault} {wanted!r}; {nearest(wanted, stored)}")
+        chosen[matches[0]] = None
+    if not chosen:
+        raise InputError(f"no sweep was named; known: {', '.join(sorted(stored))}")
+    return list(chosen)
+
+
+def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
+    sweep = stored_sweep(plain, name)
+    state, _ = replay(sweep, ledger, stored_evidence(plain, ledger))
+    needed = (sweep.trial_id(spec.hyperparameters, spec.seed) for spec in state.needed)
+    read = ((trial, ledger.get(trial)) for trial in needed)
+    records = {trial: record for trial, record in read if record is not None}
+    # What its runs trained and the replay does not ask for was launched on a guess (docs/decisions.md, "Looking
+    # ahead").
+    ours = tuple(run for run in runs if run.get("sweep") == name)
+    launched = dict.fromkeys(trial for run in ours for trial in names_in(run.get("run")) if trial not in records)
+    ahead = ((trial, ledger.get(trial)) for trial in launched)
+    return SweepView(
+        id=name,
+        sweep=sweep,
+        state=state,
+        records=records,
+        ahead={trial: record for trial, record in ahead if record is not None},
+        runs=ours,
+        source=str(plain.get("corpus_source", sweep.regime.corpus.name)),
+        search={name: plain[name] for name in _SEARCH_FIELDS if name in plain} if "search" in plain else {},
+        phase=str(plain.get("phase", "sweep")),
+    )
+
+
+def names_in(run: object) -> list[str]:
+    """The trial ids in an account of a run, which may be of another release."""
+    return [name for name in run if isinstance(name, str)] if isinstance(run, list) else []
+
+
+def _order(view: SweepView) -> tuple[Any, ...]:
+    # By ladder before size, so that two ladders never mix.
+    regime = view.sweep.regime
+    corpus = regime.corpus
+    return (
+        regime.scale.ladder != "nano",
+        regime.scale.parameters,
+        regime.scale.name,
+        regime.ratio,
+        corpus.name,
+        corpus.fingerprint,
+        position(view.optimizer),
+        view.id,
+    )

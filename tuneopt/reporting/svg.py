@@ -1,0 +1,120 @@
+"""A scene as SVG text that stands in a page: it takes the page's ink, and needs no script.
+
+What a mark says to a pointer is its ``<title>``, which browsers show by themselves; the page's script shows it sooner
+and larger. Numbers have one decimal, a tenth of a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from tuneopt.reporting.drawing import FONT
+from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words
+from tuneopt.reporting.symbols import LINES, bare, outline
+
+
+def svg(scene: Scene, name: str, label: str = "", alone: bool = False) -> str:
+    """The SVG of a scene. ``name`` is its class, ``label`` says what it shows.
+
+    ``alone`` makes a file of it that needs no page: with its own font and ink, on white.
+    """
+    size = f'viewBox="0 0 {scene.width:g} {scene.height:g}" width="{scene.width:g}" height="{scene.height:g}"'
+    head = f'<svg class="{name}" {size} role="img" aria-label="{escape(label)}">'
+    if alone:
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="{escape(FONT)}" fill="#1b1f24" '
+            f'color="#1b1f24"><title>{escape(label)}</title><rect width="100%" height="100%" fill="#fff"/>'
+        )
+    return f"{head}{''.join(_grouped(scene))}</svg>"
+
+
+def _grouped(scene: Scene) -> Iterable[str]:
+    """The parts in order; those of one series that follow each other share a group, by which the page finds them."""
+    series = ""
+    for part in scene.parts:
+        own = "" if isinstance(part, Box) else part.series
+        if own != series:
+            yield "</g>" if series else ""
+            yield f'<g data-s="{escape(own)}">' if own else ""
+            series = own
+        yield _part(part)
+    yield "</g>" if series else ""
+
+
+def _part(part: Stroke | Sign | Words | Box) -> str:
+    if isinstance(part, Stroke):
+        return _stroke(part)
+    if isinstance(part, Sign):
+        return _sign(part)
+    if isinstance(part, Words):
+        return _words(part)
+    return _closed(
+        f'rect x="{_n(part.x)}" y="{_n(part.y)}" width="{_n(part.width)}" height="{_n(part.height)}" '
+        f'fill="{part.colour}"', "rect", part.hover,
+    )  # fmt: skip
+
+
+def _closed(head: str, tag: str, hover: str) -> str:
+    return f"<{head}><title>{escape(hover, quote=False)}</title></{tag}>" if hover else f"<{head}/>"
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _way(points: Iterable[Point]) -> str:
+    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+
+
+def _faded(opacity: float) -> str:
+    return "" if opacity == 1 else f' opacity="{opacity:g}"'
+
+
+def _stroke(part: Stroke) -> str:
+    if part.fill:
+        return f'<path d="{_way(part.points)}Z" fill="{part.colour}"{_faded(part.opacity)}/>'
+    dash = f' stroke-dasharray="{part.dash}"' if part.dash else ""
+    return _closed(
+        f'path d="{_way(part.points)}" fill="none" stroke="{part.colour}" stroke-width="{part.width:g}"{dash}'
+        f"{_faded(part.opacity)}", "path", part.hover,
+    )  # fmt: skip
+
+
+def _sign(part: Sign) -> str:
+    radius, hollow = part.size / 2, "-open" in part.symbol or bare(part.symbol) in LINES
+    look = f'fill="{part.colour}"'
+    if hollow:  # a ring with a dot shows what lies under it, every other open mark hides its line
+        clear = bare(part.symbol) in LINES or part.symbol.endswith("-open-dot")
+        look = f'fill="{"none" if clear else "var(--page,#fff)"}" stroke="{part.colour}"'
+        look += f' stroke-width="{part.line or 1.5:g}"'
+    pieces = outline(part.symbol)
+    if not pieces:
+        head = f'circle cx="{_n(part.x)}" cy="{_n(part.y)}" r="{_n(radius)}" {look}{_faded(part.opacity)}'
+        return _closed(head, "circle", part.hover) + _dot(part)
+    close = "" if bare(part.symbol) in LINES else "Z"
+    ways = "".join(_way((part.x + radius * x, part.y + radius * y) for x, y in piece) + close for piece in pieces)
+    return _closed(f'path d="{ways}" {look}{_faded(part.opacity)}', "path", part.hover)
+
+
+def _dot(part: Sign) -> str:
+    """The dot inside a mark whose symbol has one."""
+    if not part.symbol.endswith("-dot"):
+        return ""
+    fill = part.colour if "-open" in part.symbol else "var(--page,#fff)"
+    return f'<circle cx="{_n(part.x)}" cy="{_n(part.y)}" r="{_n(part.size / 7)}" fill="{fill}"/>'
+
+
+def _words(part: Words) -> str:
+    turn = f' transform="rotate({part.angle:g} {_n(part.x)} {_n(part.y)})"' if part.angle else ""
+    anchor = "" if part.anchor == "start" else f' text-anchor="{part.anchor}"'
+    colour = f' fill="{part.colour}"' if part.colour else ""
+    text = "".join(
+        f'<tspan font-weight="600">{escape(words, quote=False)}</tspan>' if bold else escape(words, quote=False)
+        for words, bold in part.runs
+    )
+    # The middle of small letters lies about a third of the size above the line.
+    return (
+        f'<text x="{_n(part.x)}" y="{_n(part.y + 0.35 * part.size)}" font-size="{part.size:g}"{anchor}{colour}{turn}>'
+        f"{text}</text>"
+    )

@@ -1,0 +1,232 @@
+"""Building what a trial trains: the model, its loss function, compiled where asked for, and its optimizer.
+
+Building and compiling cost seconds, a nano trial half a minute; so a worker keeps its models in `WarmModels` and
+refills their weights for each trial. Nothing of a trial survives in them: weights come from the seed, gradients are
+dropped. ZeRO takes models apart, so it asks for one of its own (`fresh`), at stage 3 without weights (`blank`).
+
+``python -m tuneopt.training.building SPEC`` compiles the kernels of a trial and ends
+(`tuneopt.training.kernels.compiling`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from tuneopt.optim import create
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.factory import implementation
+from tuneopt.spec import Scale, TrialSpec
+from tuneopt.training.chunks import CHUNKED_VOCABULARY
+from tuneopt.training.fitting import available_bytes
+from tuneopt.training.head import loss_and_slope
+from tuneopt.training.kernels import allow_many_shapes, compile_alone, has_compiler, skip_probes
+from tuneopt.training.model import Decoder, rotary_table
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
+
+LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
+"""What the loop itself takes from a configuration; the rest goes to the optimizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A model with its loss function, and the sequences of a pass that they were built for."""
+
+    model: Decoder
+    loss: LossFunction
+    device: torch.device
+    micro_batch: int
+    compiled: bool
+
+
+def can_compile() -> bool:
+    """Whether torch.compile can build kernels for the default device here (on CPUs it needs a C++ compiler)."""
+    return torch.cuda.is_available() or has_compiler()
+
+
+class WarmModels:
+    """The models of one process: one module and one compiled loss per shape, used again by trial after trial."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._warm: dict[tuple[Scale, int, str, bool, bool], BuiltModel] = {}
+        self._fitting: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
+        """Keys of models, sizes of a pass and bytes reserved on top of it that are known to fit."""
+        if self.device.type == "cpu":
+            # One thread for each trial: sums keep their order, and neighbours on the machine keep their cores.
+            torch.set_num_threads(1)
+            # Moments of rarely seen tokens decay into denormal numbers, which CPUs handle many times slower.
+            torch.set_flush_denormal(True)
+
+    def prepare(
+        self,
+        spec: TrialSpec,
+        sizes: Sequence[int] | None = None,
+        *,
+        checkpointing: bool = False,
+        deterministic: bool = False,
+        reserved: Callable[[int], int] = lambda size: 0,
+        agree: Callable[[bool], bool] = bool,
+    ) -> BuiltModel:
+        """The warm model of ``spec``, compiled for its passes, weights drawn from its seed.
+
+        ``sizes`` are the sequences that a pass may take, in the order of preference; by default the micro-batch size of
+        ``spec``. The first counts that fits into the device's memory on all ranks (``agree`` asks them), and leaves
+        the bytes that ``reserved`` gives for it. Where not even the last fits, `torch.OutOfMemoryError` is raised.
+        """
+        repeat_kernels(self.device, deterministic)
+        scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
+        key = (scale, vocab_size, spec.precision, spec.compile, checkpointing)
+        if key not in self._warm:
+            if self.device.type == "cuda":  # its memory is for one model; a CPU's holds all of the nano ladder
+                self._warm.clear()
+                self._fitting.clear()
+            self._warm[key] = _build(spec, self.device, checkpointing)
+        warm = self._warm[key]
+        sizes = sizes or (spec.micro_batch,)
+        for size in sizes:
+            known = key, size, reserved(size)
+            if known in self._fitting:
+                break
+            fits = self._fits(warm, size, spec, reserved(size), last=size == sizes[-1])
+            # Ask the others only now that the lock on compiling is free: they may be waiting for it.
+            if agree(fits):
+                self._fitting.add(known)
+                break
+        warm.model.initialize(spec.seed)
+        warm.model.zero_grad(set_to_none=True)
+        return replace(warm, micro_batch=size)
+
+    def available_bytes(self) -> int:
+        """Bytes of the CUDA device for a trial: what is free, and the model that is warm, used again or dropped."""
+        parameters = (parameter for warm in self._warm.values() for parameter in warm.model.parameters())
+        return available_bytes(self.device, sum(p.numel() * p.element_size() for p in parameters))
+
+    def _fits(self, warm: BuiltModel, size: int, spec: TrialSpec, reserved: int, *, last: bool) -> bool:
+        """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""
+        ballast: Tensor | None = None
+        try:
+            ballast = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
+            self.exercise(warm, size, spec)
+            return True
+        except torch.OutOfMemoryError:
+            if last:
+                raise
+        finally:
+            del ballast
+        # Only here, outside the handler, does nothing refer to the failed pass any more.
+        warm.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
+    def exercise(self, warm: BuiltModel, size: int, spec: TrialSpec) -> None:
+        """Run forward and backward once over ``size`` sequences, so that compilation is over before the training."""
+
+        def one_pass() -> None:
+            # Inputs and targets are views of one window, in trials as here: other strides would compile other kernels.
+            window = torch.zeros((size, spec.regime.scale.seq_len + 1), dtype=torch.int64, device=self.device)
+            warm.loss(window[:, :-1], window[:, 1:]).backward()  # type: ignore[no-untyped-call]
+
+        if spec.compile:
+            compile_alone(one_pass)
+        else:
+            one_pass()
+
+
+class LossModule(nn.Module):
+    """A model whose forward pass is its loss: DDP and DeepSpeed average the gradients of nothing else."""
+
+    def __init__(self, built: BuiltModel) -> None:
+        super().__init__()
+        self.model = built.model
+        self.loss = built.loss
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean nats per token for inputs of shape (B, T)."""
+        return self.loss(tokens, targets)
+
+
+def repeat_kernels(device: torch.device, deterministic: bool) -> None:
+    """Have CUDA give the same bits each time, or as fast as it can; CPUs with one thread do so by themselves."""
+    if device.type == "cuda" and deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    # The setting is the process's: a warm worker's next trial must not inherit it.
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def fresh(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
+    """A model of its own for ``spec``, weights drawn from its seed, for callers that take it apart."""
+    built = _build(spec, device, checkpointing)
+    built.model.initialize(spec.seed)
+    return built
+
+
+def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
+    """A model for ``spec`` whose weights have shapes but no storage, for callers that give it their own."""
+    scale = spec.regime.scale
+    with torch.device("meta"):
+        model = Decoder(scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
+    rows, width = model.cos.shape
+    cos, sin = rotary_table(rows, width, scale.rope_base)
+    model.cos, model.sin = cos.to(device), sin.to(device)
+    return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
+
+
+def build_optimizer(spec: TrialSpec, model: Decoder) -> Optimizer:
+    """The optimizer of ``spec`` over all parameters of ``model``, with the facts about the model that it asks for."""
+    own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
+    facts = spec.regime.scale.facts(implementation(spec.optimizer).model_facts)
+    return create(spec.optimizer, model, **{**facts, **own})
+
+
+def _build(spec: TrialSpec, device: torch.device, checkpointing: bool) -> BuiltModel:
+    if spec.compile and device.type == "cpu":
+        skip_probes()
+    model = Decoder(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
+    return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
+
+
+def _loss_function(model: Decoder, spec: TrialSpec, device: torch.device) -> LossFunction:
+    compiled = _compiled(model) if spec.compile else model.loss
+    if spec.precision == "fp32":
+        return compiled
+
+    def autocast_loss(tokens: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return compiled(tokens, targets)
+
+    return autocast_loss
+
+
+def _compiled(model: Decoder) -> LossFunction:
+    """The loss, compiled: as a whole for small vocabularies, which are those of small models; else block by block.
+
+    All blocks share one compiled function, so a deep model compiles as fast as one layer, and a block's gradients can
+    travel to other ranks while earlier blocks still go back. The chunks of the head share one as well.
+    """
+    allow_many_shapes()
+    if model.lm_head.out_features < CHUNKED_VOCABULARY:
+        whole: LossFunction = torch.compile(model.loss, dynamic=False)
+        return whole
+    blocks = [torch.compile(layer, dynamic=False) for layer in model.layers]
+    kernel = torch.compile(loss_and_slope, dynamic=False)
+
+    def by_blocks(tokens: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = model.lm_head(model.hidden(tokens, blocks), targets, kernel)
+        return loss
+
+    return by_blocks
+
+
+if __name__ == "__main__":
+    WarmModels().prepare(TrialSpec.from_dict(json.loads(sys.argv[1])))

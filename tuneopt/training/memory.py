@@ -1,0 +1,240 @@
+"""Bytes that one rank of a trial needs at its peak, from shapes alone; imports no torch.
+
+The peak of a step is either in its passes, with activations and logits alive, or in the update, with the optimizer's
+workspace and the tensors that travel between ranks; what stays throughout is counted in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from tuneopt.optim.info import entry_of
+from tuneopt.spec import Scale
+from tuneopt.training.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
+
+FP32, BF16 = 4, 2
+
+BUCKET = 2**24
+"""Elements that DeepSpeed averages or gathers at a time, 64 MiB in fp32; a buffer of this size is held throughout."""
+
+LIVE = 2**27
+"""Elements of fetched weights that stage 3 keeps before it drops some, 512 MiB in fp32."""
+
+OWNER_BUCKET = 2**24
+"""Elements of an owner's tensors that step together under ZeRO, 64 MiB in fp32; a larger tensor is alone."""
+
+SHARDED = 10**9
+"""Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
+REDUCED = {1: 1, 2: 2, 3: 1.5}
+"""Buckets under way in a backward pass, by stage, on top of the one that stage 3 always has: of gradients that are
+averaged, and at stage 3 half a bucket of weights that are fetched ahead."""
+PLAIN_BUCKET = 25 * 2**18
+"""Elements that torch's DDP averages at a time, 25 MiB: of these a copy is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes by what they are for; ``host`` says how many of them lie in host memory because of offload."""
+
+    weights: int
+    gradients: int
+    master: int
+    """fp32 weights that the update moves, where they are not the weights themselves."""
+    state: int
+    buffers: int
+    """What communication holds throughout."""
+    fetched: int
+    """Stage 3, while passes run: weights gathered from all ranks."""
+    activations: int
+    logits: int
+    reduction: int
+    """While gradients are averaged: copies of what is under way, and the gradient that was computed last."""
+    workspace: int
+    """What an update computes with."""
+    exchange: int
+    """Under ZeRO, gradients and updates under way."""
+    applied: int
+    """In stages 1 and 2, when all updates are there: DeepSpeed's own copy of its shards."""
+    curvature: int
+    """While a Hessian-vector product is taken (Sophia): probe, gradient, product and its parts, and activations."""
+    host: int = 0
+    accumulates: bool = True
+    """Whether gradients are alive during a pass: there are several in a step, or they have a buffer of their own."""
+
+    @property
+    def passes(self) -> int:
+        """What forward and backward passes need on top of what stays."""
+        return self.fetched + self.activations + self.logits + self.reduction
+
+    @property
+    def update(self) -> int:
+        """What an update needs on top of what stays."""
+        return max(self.workspace + self.exchange, self.applied, self.curvature)
+
+    @property
+    def total(self) -> int:
+        """The peak of the rank, host memory included."""
+        held = self.weights + self.master + self.state + self.buffers
+        if self.accumulates:
+            return held + self.gradients + max(self.passes, self.update)
+        # Activations go as gradients come.
+        return held + max(self.passes, self.gradients + self.update)
+
+    @property
+    def device(self) -> int:
+        """The part of the peak that lies in device memory."""
+        return self.total - self.host
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain data for JSON, with the total."""
+        return {**asdict(self), "total": self.total}
+
+
+def memory(
+    scale: Scale,
+    vocab_size: int,
+    optimizer: str,
+    state_bytes: float,
+    *,
+    precision: str = "fp32",
+    micro_batch: int = 1,
+    ranks: int = 1,
+    zero: int = 0,
+    offload: bool = False,
+    checkpointing: bool = False,
+    head_chunk: int | None = None,
+    passes: int = 2,
+) -> Memory:
+    """The memory of the fullest rank; ``state_bytes`` per parameter as `tuneopt.optim.info` lists them.
+
+    ``micro_batch`` counts sequences of a rank's forward pass, of which a step has ``passes``; ``head_chunk`` the tokens
+    whose logits exist at once (`tuneopt.training.chunks`), None for all. A tensor has one owner under ZeRO, so no rank
+    has less than the largest tensor.
+    """
+    facts = entry_of(optimizer)
+    count, half = scale.total_parameters(vocab_size), precision == "bf16"
+    tokens = micro_batch * scale.seq_len
+    share = -(-count // ranks)
+    largest = max(vocab_size * scale.d_model, scale.d_ff * scale.d_model)
+    owned = max(share, largest) if zero else count
+    bucket = owned if facts.needs_all_gradients else min(owned, max(OWNER_BUCKET, largest))
+    state = int(state_bytes * owned)
+    feed_forward = scale.mlp_matrices * scale.layers * scale.d_model * scale.d_ff
+    gradients = share if zero >= 2 else count
+    master = share if zero in (1, 2) or (zero and offload) else 0
+    # Autocast keeps a copy of what it cast, which is all but the embedding; stage 3 casts anew each time.
+    cast = BF16 * (count - vocab_size * scale.d_model) if half and zero < 3 else 0
+    return Memory(
+        weights=FP32 * (share if zero == 3 else count) + cast,
+        gradients=FP32 * gradients,
+        master=FP32 * master,
+        state=state,
+        # Gradients and updates of an owner's bucket, and the bucket that stage 3 gathers weights into.
+        buffers=FP32 * ((2 * bucket if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)),
+        fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
+        activations=_activations(scale, tokens, half, checkpointing),
+        logits=_logits(scale, vocab_size, tokens, half, head_chunk),
+        reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
+        # The largest stack of equal matrices is that of the feed-forward layers, as far as they are owned.
+        workspace=int(FP32 * min(feed_forward, owned, bucket) * facts.workspace),
+        # Transfers of one bucket, each as it leaves and as it arrives, and of the next if there is one: updates of a
+        # bucket leave while the gradients of the next but one arrive.
+        exchange=FP32 * 2 * (bucket + min(bucket, owned - bucket)) if zero else 0,
+        applied=FP32 * share if zero in (1, 2) else 0,
+        curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if facts.curvature else 0,
+        host=FP32 * (master + share + 2 * bucket) + state if offload else 0,
+        accumulates=passes > 1 or zero == 3 or (zero == 0 and ranks > 1),
+    )
+
+
+def stage_for(
+    scale: Scale,
+    vocab_size: int,
+    optimizer: str,
+    state_bytes: float,
+    available: int,
+    *,
+    ranks: int,
+    precision: str = "fp32",
+    micro_batch: int = 1,
+    checkpointing: bool = False,
+    head_chunk: int | None = None,
+    offload: bool = False,
+) -> int:
+    """The ZeRO stage for a trial on several ranks: the lowest that fits into ``available`` bytes of each one's device.
+
+    Low stages talk less. Models of `SHARDED` parameters and more, and such that offload, begin at stage 1, which
+    averages gradients for the price of stage 0. Stage 3 where none fits: it needs least.
+    """
+    if ranks == 1 and not offload:
+        return 0
+    lowest = 1 if offload or scale.total_parameters(vocab_size) >= SHARDED else 0
+    for stage in range(lowest, 3):
+        need = memory(
+            scale,
+            vocab_size,
+            optimizer,
+            state_bytes,
+            precision=precision,
+            micro_batch=micro_batch,
+            ranks=ranks,
+            zero=stage,
+            checkpointing=checkpointing,
+            head_chunk=head_chunk,
+            offload=offload,
+        )
+        if need.device <= available:
+            return stage
+    return 3
+
+
+def _averaged(zero: int, count: int, largest: int, passes: int) -> float:
+    """Elements of copies while gradients are averaged, and of the gradient that was computed last.
+
+    DDP's buckets come on top of the gradients of passes that are not averaged. Zeroing gradients, which then stay views
+    of the buckets, would not help: DDP makes its buckets anew in the second step, and those that are viewed stay.
+    """
+    if zero:
+        return largest + REDUCED[zero] * min(BUCKET, count)
+    return largest + min(PLAIN_BUCKET, count) + (count if passes > 1 else 0)
+
+
+def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> int:
+    """Bytes that the forward pass leaves for the backward pass, and those that this needs in one layer at a time.
+
+    Of each layer and token the backward pass reads 10 d + 4 f values, 4 d of them in fp32 whatever the precision, and
+    computes with 5 f + 4 d more. With checkpointing a layer leaves its input alone, and one layer at a time the rest.
+    Without a gate two of the four f values do not exist; queries may be wider than d.
+    """
+    d = max(scale.d_model, scale.attention_width)
+    f = scale.d_ff * (scale.mlp_matrices - 1) // 2
+    layer = FP32 * 4 * d + BF16 * (9 * d + 4 * f) if half else FP32 * (10 * d + 4 * f)
+    working = FP32 * (5 * f + 4 * d)
+    left = scale.layers * FP32 * d + layer if checkpointing else scale.layers * layer
+    return tokens * (left + working)
+
+
+def _curvature(scale: Scale, vocab_size: int, micro_batch: int, zero: int, chunk: int | None) -> int:
+    """Bytes of `tuneopt.training.second_order` over weights, gradients and state; stage 3 gathers whole weights.
+
+    Above one block of queries a layer keeps its input and the gradient of its output, and one layer at a time and five
+    matrices of a block the rest; else about three times what an ordinary pass keeps, and T x T matrices. Measured.
+    """
+    d, f, layers, seq_len = scale.d_model, scale.d_ff, scale.layers, scale.seq_len
+    tokens = micro_batch * seq_len
+    if seq_len > ATTENTION_ROWS:
+        matrices = 5 * min(ATTENTION_ELEMENTS, scale.heads * ATTENTION_ROWS * seq_len)
+        kept = tokens * (2 * d * layers + 38 * d + 12 * f) + matrices
+    else:
+        matrices = int((2.65 * layers + 11) * scale.heads * seq_len**2) * micro_batch
+        kept = 3 * tokens * layers * (10 * d + 4 * f) + matrices
+    copies = (5 if zero == 3 else 4) * scale.total_parameters(vocab_size)
+    return FP32 * (kept + copies) + _logits(scale, vocab_size, tokens, False, chunk)
+
+
+def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int | None) -> int:
+    """Bytes of logits, of their softmax and its gradient; in chunks of the head's gradient, too, which comes early."""
+    if chunk is None:
+        return 3 * tokens * vocab_size * FP32
+    head = vocab_size * scale.d_model
+    return chunk * vocab_size * (10 if half else 8) + head * (FP32 + (2 * BF16 if half else 0))

@@ -1,0 +1,147 @@
+"""The part of an optimizer that one rank runs: whole tensors, their state, and the steps that they take.
+
+A step is *update* then *apply*. The owner of a tensor lets its optimizer step from zero without weight decay,
+which leaves -lr u, the rate times the direction, by the very kernels of an unsharded step. The update travels
+to whoever holds the weights, in the place of the gradient, and they apply p <- p - lr wd p - lr u, elementwise.
+
+Tensors step bucket by bucket (`tuneopt.training.zero.owners`). All share one buffer for gradients and one for updates.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuneopt.errors import InputError
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.bucket import Batch, total_norm
+from tuneopt.training.checkpoint import by_position
+from tuneopt.training.ranks import Ranks
+from tuneopt.training.zero.owners import shapes
+
+
+class OwnerBucket:
+    """Tensors of one owner that step together, with an optimizer of their own that keeps their state."""
+
+    def __init__(self, whole: Optimizer, sizes: Mapping[str, torch.Size], flat: Tensor, gradients: Tensor) -> None:
+        self.flat = flat[: sum(size.numel() for size in sizes.values())]
+        self.updates: dict[str, Tensor] = {}
+        """Updates after `Owned.compute_updates`, flat, by name; a view of what all buckets share."""
+        self.gradients: dict[str, Tensor] = {}
+        """Where whole averaged gradients are to be put before, likewise."""
+        self.parameters: dict[str, nn.Parameter] = {}
+        position = 0
+        for name, size in sizes.items():
+            end = position + size.numel()
+            self.updates[name], self.gradients[name] = flat[position:end], gradients[position:end]
+            self.parameters[name] = nn.Parameter(self.updates[name].view(size))
+            position = end
+        self.optimizer = part(whole, self.parameters)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+
+    def show_gradients(self, shown: bool) -> None:
+        """Let the parameters have their gradients, or take them away."""
+        for name, parameter in self.parameters.items():
+            parameter.grad = self.gradients[name].view(parameter.shape) if shown else None
+
+
+class Owned:
+    """The tensors of an optimizer that this rank owns, bucket by bucket.
+
+    ``whole`` is the optimizer as it was built for the whole model: its groups say what belongs where, and at which
+    rate; it holds no state. Everything lives on ``device``.
+    """
+
+    def __init__(self, whole: Optimizer, buckets: Sequence[Sequence[str]], ranks: Ranks, device: torch.device) -> None:
+        if inspect.unwrap(type(whole).step) is not inspect.unwrap(Optimizer.step):
+            raise InputError(
+                f"{type(whole).__name__} takes its steps by itself and cannot be sharded; give it update rules "
+                "(tuneopt.optim.Rule) or train it without ZeRO"
+            )
+        self._whole, self._ranks = whole, ranks
+        every = shapes(whole)
+        sizes = [{name: every[name] for name in names} for names in buckets]
+        largest = max((sum(size.numel() for size in bucket.values()) for bucket in sizes), default=0)
+        self.updates = torch.zeros(largest, device=device)
+        """What all buckets share, and others may use between steps; `gradients` as well."""
+        self.gradients = torch.zeros(largest, device=device)
+        self.buckets = [OwnerBucket(whole, bucket, self.updates, self.gradients) for bucket in sizes]
+        self.limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
+        """The norms that gradients are clipped to."""
+        self._divisors: dict[float, Tensor] | None = None
+        for bucket in self.buckets:
+            bucket.optimizer.clip_divisors = self._clip_divisors  # type: ignore[method-assign]
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Stand-ins for the owned tensors: their shapes, and keys of their state; their values are updates."""
+        return {name: parameter for bucket in self.buckets for name, parameter in bucket.parameters.items()}
+
+    @torch.no_grad()
+    def compute_updates(self, bucket: OwnerBucket) -> None:
+        """Leave the update of every tensor of ``bucket`` in its ``updates``, from the gradients put there before.
+
+        Unless `clip` has been told this step's norms, all ranks must call this together: clipping then takes the norm
+        over the buckets of all of them.
+        """
+        bucket.flat.zero_()
+        bucket.show_gradients(True)
+        for group, rates in zip(bucket.optimizer.param_groups, self._whole.param_groups, strict=True):
+            group["lr"] = rates["lr"]
+        bucket.optimizer.step()
+        bucket.show_gradients(False)
+
+    def clip(self, shards: Mapping[float, list[Tensor]] | None) -> None:
+        """Take the joint norms of this step's gradients from their shards, by limit; None to measure them in the step.
+
+        All ranks together.
+        """
+        self._divisors = None if shards is None else self._joint_divisors(shards)
+
+    def state(self, bucket: OwnerBucket) -> dict[str, dict[str, Any]]:
+        """State of the tensors of a bucket, by name."""
+        held = bucket.optimizer.state
+        return {name: dict(held[p]) for name, p in bucket.parameters.items() if held.get(p)}
+
+    def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over state by name; entries of tensors that others own are left alone."""
+        for bucket in self.buckets:
+            bucket.optimizer.load_state_dict(by_position({"state": state}, bucket.optimizer))
+
+    def _clip_divisors(self, batches: list[Batch]) -> list[Tensor | None]:
+        """As `tuneopt.optim.bucket.norm_divisors`, by norms over all ranks."""
+        limits = [float(batch.settings["max_grad_norm"]) for batch in batches]
+        divisors = self._divisors
+        if divisors is None:
+            gradients: dict[float, list[Tensor]] = {}
+            for batch, limit in zip(batches, limits, strict=True):
+                gradients.setdefault(limit, []).extend(batch.gradients)
+            divisors = self._joint_divisors(gradients)
+        return [divisors[limit] if limit > 0 else None for limit in limits]
+
+    def _joint_divisors(self, parts: Mapping[float, list[Tensor]]) -> dict[float, Tensor]:
+        """What clipping divides by, for each limit, from this rank's parts of what is clipped to it."""
+        squares = torch.zeros(len(self.limits), device=self._ranks.device)
+        for position, limit in enumerate(self.limits):
+            if parts.get(limit):
+                squares[position] = total_norm(parts[limit]).square()
+        norms = self._ranks.sum(squares).sqrt().to(self.updates.device)
+        return {limit: (norm / limit).clamp(min=1.0) for limit, norm in zip(self.limits, norms, strict=True)}
+
+
+def part(whole: Optimizer, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    """A copy of an optimizer over stand-ins for some of its parameters, without state; every group is kept."""
+    part = copy.copy(whole)
+    part.state = type(whole.state)(dict)
+    part.param_groups, part._frozen = [], []
+    for group in whole.param_groups:
+        names = [name for name in group["param_names"] if name in parameters]
+        part.param_groups.append({**group, "params": [parameters[name] for name in names], "param_names": names})
+    part.__setstate__({})
+    return part
