@@ -7,6 +7,8 @@ Units: parameters, tokens, FLOPs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -123,6 +125,11 @@ class Scale:
         """
         plain = flat(self)
         return {key: plain[key] for key in plain if key in SHAPE or plain[key] != _DEFAULTS[key]}
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of its content, to tell architectures apart that share a name."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
 
     @property
     def head_width(self) -> int:

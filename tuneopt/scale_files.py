@@ -75,15 +75,16 @@ def find_scale(name: str) -> Scale:
 
 def read_scale(path: Path) -> Scale:
     """The scale that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _scale(declared.read_yaml(path, "scale", EXAMPLE), path.stem)
+    return declared_scale(declared.read_yaml(path, "scale", EXAMPLE), path.stem)
 
 
 def parse_scale(text: str, path: str, name: str) -> Scale:
     """The scale that a YAML text declares; ``path`` is named in errors, ``name`` is the scale's unless it has one."""
-    return _scale(declared.parse_yaml(text, path, EXAMPLE), name)
+    return declared_scale(declared.parse_yaml(text, path, EXAMPLE), name)
 
 
-def _scale(root: declared.Node, name: str) -> Scale:
+def declared_scale(root: declared.Node, name: str) -> Scale:
+    """The scale that a mapping declares, of a file or inside of one; ``name`` is its name unless it has one."""
     keys = declared.mapping(root, "a scale", KEYS)
     for key in ("layers", "d_model"):
         if key not in keys:
@@ -108,6 +109,8 @@ def _scale(root: declared.Node, name: str) -> Scale:
         size = next((size for size in (64, 32) if width % size == 0 and width >= size**2 // 16), width)
         options["heads"] = width // size
     named = declared.word(keys["name"], "name") if "name" in keys else name
+    if not named:
+        root.fail("a scale that is written into another file needs the key 'name'")
     if not re.fullmatch(r"[\w.,=+-]{1,160}", named):  # reports and ledgers name files after it
         root.fail(f"a scale's name cannot be {named!r}; use letters, digits and .,=+-_", root.keys.get("name"))
     if named in SCALES and Path(root.path).parent != FOLDER:
@@ -126,8 +129,23 @@ def _scale(root: declared.Node, name: str) -> Scale:
 
 def nearest_ladder(scale: Scale) -> str:
     """The ladder with the scale that is nearest in N (by ratio): its search space and starts are the likeliest."""
+    return min(SCALES.values(), key=lambda known: _apart(known, scale)).ladder
 
-    def apart(other: Scale) -> float:
-        return abs(math.log(other.parameters / scale.parameters))
 
-    return min(SCALES.values(), key=apart).ladder
+def _apart(one: Scale, other: Scale) -> float:
+    """How far two scales are apart in N, by ratio."""
+    return abs(math.log(one.parameters / other.parameters))
+
+
+def ladder_note(scale: Scale) -> str:
+    """Whose grids and starts apply to a scale that is not built in, in a sentence; empty for the others."""
+    if SCALES.get(scale.name) == scale:
+        return ""
+    ladder = (known for known in SCALES.values() if known.ladder == scale.ladder)
+    near = min(ladder, key=lambda known: _apart(known, scale))
+    times = scale.parameters / near.parameters
+    size = f"{times:.3g} times as large" if times >= 1 else f"{1 / times:.3g} times smaller"
+    return (
+        f"{scale.name} has N = {scale.parameters:,} and takes grids and starts of the ladder {scale.ladder}, whose "
+        f"nearest scale is {near.name}" + (f"; it is {size}" if times != 1 else "")
+    )

@@ -20,7 +20,7 @@ from tuneopt.ledger import TrialRecord
 from tuneopt.ledger.record import SECONDS
 from tuneopt.ledger.table import devices
 from tuneopt.search.axis import is_number
-from tuneopt.spec import Value
+from tuneopt.spec import Scale, Value
 
 Array = npt.NDArray[np.float64]
 
@@ -118,12 +118,15 @@ def from_records(records: Iterable[TrialRecord], roles: Mapping[str, Role] | Non
     """
     held = list(records)
     names = corpus_names((record.spec.regime.corpus.name, record.spec.regime.corpus.fingerprint) for record in held)
+    scales = scale_names(record.spec.regime.scale for record in held)
     return tuple(
-        _from_record(record, names, Role.CANDIDATE if roles is None else roles[record.trial]) for record in held
+        _from_record(record, names, scales, Role.CANDIDATE if roles is None else roles[record.trial]) for record in held
     )
 
 
-def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], role: Role) -> TrainingRun:
+def _from_record(
+    record: TrialRecord, corpora: Mapping[tuple[str, str], str], scales: Mapping[Scale, str], role: Role
+) -> TrainingRun:
     spec, regime, count = record.spec, record.spec.regime, devices(record)
     steps = spec.steps  # worked out once for each record, not for each of its points
     samples = (CurveSample(point.step / steps, point.select_loss, point.report_loss) for point in record.curve)
@@ -131,7 +134,7 @@ def _from_record(record: TrialRecord, corpora: Mapping[tuple[str, str], str], ro
         trial=record.trial,
         optimizer=spec.optimizer,
         regime=RegimeKey(
-            corpora[regime.corpus.name, regime.corpus.fingerprint], regime.scale.name, float(regime.ratio)
+            corpora[regime.corpus.name, regime.corpus.fingerprint], scales[regime.scale], float(regime.ratio)
         ),
         parameters=regime.scale.parameters,
         tokens=float(regime.tokens),
@@ -175,6 +178,15 @@ def corpus_names(corpora: Iterable[tuple[str, str]]) -> dict[tuple[str, str], st
     return {
         (name, fingerprint): f"{name}@{fingerprint[:8]}" if texts[name] > 1 else name for name, fingerprint in different
     }
+
+
+def scale_names(scales: Iterable[Scale]) -> dict[Scale, str]:
+    """A name for each scale: with the first digits of its digest where two architectures share a name, as after an
+    edit of a scale's file.
+    """
+    different = set(scales)
+    shapes = Counter(scale.name for scale in different)
+    return {scale: f"{scale.name}@{scale.digest}" if shapes[scale.name] > 1 else scale.name for scale in different}
 
 
 class Curves:

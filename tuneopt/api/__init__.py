@@ -14,7 +14,7 @@ from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
-from tuneopt.api.scales import ScaleFacts, scale_facts
+from tuneopt.api.scales import ScaleFacts, scale_facts, scale_notes
 from tuneopt.api.studies import load_study, run_study, simulate_study, study_plan, study_status
 from tuneopt.api.sweeps import (
     check_backend,
@@ -68,6 +68,7 @@ __all__ = [
     "run_study",
     "sample",
     "scale_facts",
+    "scale_notes",
     "simulate_comparison",
     "simulate_study",
     "single_trial",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.sweeps import PRECISIONS
-from tuneopt.paths import expanded
 from tuneopt.scale_files import find_scale
 from tuneopt.search.study.budget import Draft, Question, TrialTime
 from tuneopt.spec import InputError, Value, canonical_json, nearest
@@ -59,9 +58,6 @@ def question_of(
         spaces=chosen,
         baseline=baseline,
         scale=scale,
-        scale_word=str(expanded(about["scale"]).resolve())
-        if about["scale"].endswith((".yaml", ".yml"))
-        else about["scale"],
         corpus=about["corpus"],
         vocabulary=VOCAB_SIZES[scale.ladder],
         slots=about["slots"] or os.cpu_count() or 1,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneopt.architecture import Scale
-from tuneopt.scale_files import find_scale
+from tuneopt.scale_files import find_scale, ladder_note
 from tuneopt.spec import CorpusId, Regime
+
+if TYPE_CHECKING:
+    from tuneopt.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,27 @@ def scale_facts(name: str, corpus: str = "embedded", *, measure: bool = False) -
         step_seconds=step_seconds,
         step_sequences=sequences,
     )
+
+
+def scale_notes(scales: Iterable[Scale], ledger: Ledger) -> list[str]:
+    """What a reader has to know of scales that are not built in: whose grids apply, and whether the ledger has trials
+    of another architecture of the same name, as after an edit of the file.
+    """
+    own = [scale for scale in dict.fromkeys(scales) if ladder_note(scale)]
+    if not own:
+        return []
+    others: Counter[Scale] = Counter()
+    for record in ledger.records():
+        known = record.spec.regime.scale
+        others.update(known for scale in own if known.name == scale.name and known != scale)
+    notes = [ladder_note(scale) for scale in own]
+    for scale, count in others.items():
+        trials = f"{count} trial{'s' * (count > 1)}"
+        notes.append(
+            f"the ledger has {trials} of another scale called {scale.name}, so this is another study: "
+            "they stay as they are, and none of them counts here"
+        )
+    return notes
 
 
 def _measured(name: str, corpus: str) -> tuple[float, int, Regime]:

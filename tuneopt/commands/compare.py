@@ -103,6 +103,8 @@ def compare(
         measure=measure or not (dry_run or simulate), keep=not (dry_run or simulate),
         tokens_per_second=tokens_per_second,
     )  # fmt: skip
+    for note in api.scale_notes([plan.question.scale], opened):
+        watching.say(note)
     if save is not None:
         with replacing(expanded(save), "the study file", make_folder=True) as temporary:
             temporary.write_text(plan.text)

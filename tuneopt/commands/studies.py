@@ -62,11 +62,16 @@ def study_plan(
 ) -> int:
     """Say what a study will cost before it starts, and whether it fits."""
     from tuneopt import api
+    from tuneopt.console import say
+    from tuneopt.ledger import open_ledger
 
+    study, opened = api.load_study(file, match_budget), open_ledger(ledger)
     document = api.study_plan(
-        api.load_study(file, match_budget), ledger, api.Speed(tokens_per_second, mfu, peak_flops), slots=slots,
+        study, opened, api.Speed(tokens_per_second, mfu, peak_flops), slots=slots,
         device_bytes=_bytes(memory), most_ranks=ranks, measure=measure,
     )  # fmt: skip
+    for note in api.scale_notes(study.scales.values(), opened):
+        say(note)
     return show(document, json_, _print_plan)
 
 
@@ -135,6 +140,8 @@ def study_run(
         return DONE if simulated.certified else NO_CERTIFICATE
     opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
     api.check_backend(backend, address)
+    for note in api.scale_notes(study.scales.values(), opened):
+        watching.say(note)
     options = api.RunOptions(
         address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial, keep_weights=keep_weights
     )

@@ -121,6 +121,8 @@ def tune(
         starts=parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
         precision=precision, compile=compile, resolution=resolution,
     )  # fmt: skip
+    for note in api.scale_notes([sweep.regime.scale], opened):
+        watching.say(note)
     # A batch that does not divide is refused before Ray starts, and by --dry-run.
     options = api.RunOptions(opened, corpus, address, max_concurrent, gpus_per_trial, api.placed(sweep, placement),
                              keep_weights)  # fmt: skip
@@ -187,6 +189,8 @@ def train(
         overrides=parse_values(set_ or [], "--set"), seed=seed, data_seed=data_seed, precision=precision,
         compile=compile,
     )  # fmt: skip
+    for note in api.scale_notes([spec.regime.scale], opened):
+        watching.say(note)
     # A single trial shows its curve points, a line each: a bar would hide the numbers that one looks at.
     quiet = json_ or not watching.display
     with TrialDisplay(spec, quiet=quiet) as display, watching.trackers() as trackers:

@@ -22,7 +22,7 @@ from tuneopt.constants import DIFFERENCE_95, TOLERANCE
 from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.study.comparison import FEWEST_RATIOS, FURTHER, RATIO_STEP, importance, rounded
-from tuneopt.spec import CorpusId, InputError, Regime, Scale
+from tuneopt.spec import SCALES, CorpusId, InputError, Regime, Scale
 
 RATIOS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
 """Ratios at which rivals may meet; 1 is what most people ask about, and longer ones cost what they promise."""
@@ -86,7 +86,7 @@ class Question:
     ``spaces`` holds each optimizer's search space by the word that it was asked for by, the ``baseline`` among them;
     ``parts`` what a study file says of it besides; the baseline comes first. The budget is ``seconds`` by the clock on
     ``slots`` slots, or what the ``resolution`` (nats) takes; ``ratio`` is where the rivals meet, None for the best that
-    the budget allows. ``scale_word`` is how a study file calls the scale where that is a file of its own.
+    the budget allows.
     """
 
     spaces: Mapping[str, LadderSpace]
@@ -102,7 +102,6 @@ class Question:
     precision: str = "fp32"
     compile: bool | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    scale_word: str = ""
 
     @property
     def rivals(self) -> tuple[str, ...]:
@@ -196,7 +195,8 @@ def study_document(
     return {
         "name": question.name,
         "optimizers": optimizers,
-        "scales": [question.scale_word or question.scale.name],
+        # A scale that is not built in stands in the plan as a whole: its file may move, or come to say something else.
+        "scales": [question.scale.name if question.scale.name in SCALES else question.scale.to_dict()],
         "ratios": [part.ratio],
         "corpus": question.corpus,
         "vocabulary": question.vocabulary,

@@ -25,13 +25,13 @@ from typing import Any
 from tuneopt import declared
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import expanded
-from tuneopt.scale_files import find_scale
+from tuneopt.scale_files import declared_scale, find_scale
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
 from tuneopt.search.study.rules import comparison_rules
 from tuneopt.search.study.study import Devices, Place, Study
-from tuneopt.spec import CorpusId, Evaluation, InputError, Scale, Value, nearest
+from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Scale, Value, nearest
 
 EXAMPLE = "studies/smoke.yaml"
 """The file that errors name where a study is missing or empty."""
@@ -79,18 +79,18 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
     for key in NEEDED:
         if key not in keys:
             root.fail(f"a study needs the key {key!r}; {EXAMPLE} is an example")
-    scales: dict[str, Scale] = {}
+    scales: dict[str, Scale] = {}  # by name
     for entry in sequence(keys["scales"], "scales"):
         shape = _scale(entry)
         if scales and shape.ladder != next(iter(scales.values())).ladder:
             entry.fail(f"{shape.name} is on the ladder {shape.ladder!r}, and a study stays on one; make two studies")
         if shape in scales.values():
             entry.fail(f"scale {shape.name} is listed twice; keep one")
-        scales[entry.plain] = shape  # by the word of the file, which may be a path: by it the scale is found again
+        _joins(scales, shape, entry, entry.line)
     ladder = next(iter(scales.values())).ladder
     ratios = [_ratio(entry) for entry in sequence(keys["ratios"], "ratios")]
     every = [(name, ratio) for name in scales for ratio in ratios]  # all regimes, as scale and ratio
-    phases = _phases(root, keys, scales, every)
+    phases = _phases(root, keys, scales, every)  # which adds the scales of Phase III
     # In the order of the keys, so that of several mistakes the first is told; what is left out has the study's default.
     readers: dict[str, Callable[[Node], Any]] = {
         "vocabulary": lambda node: whole(node, "vocabulary", least=2),
@@ -107,12 +107,13 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         "comparison": lambda node: comparison_rules(node, keys, phases["phase_1"]),
         "bracket": lambda node: word(node, "the baseline to bracket"),
         "limits": _limits,
-        "placement": lambda node: _placement(node, [*every, *phases["phase_3"]]),
+        "placement": lambda node: _placement(node, scales),
     }
     study = Study(
         name=word(keys["name"], "name"),
         spaces=_spaces(keys["optimizers"], ladder, space_of),
         corpus=word(keys["corpus"], "corpus"),
+        scales={name: shape for name, shape in scales.items() if name not in SCALES},
         # In one mapping, so that a field of `Study` that the file leaves out keeps the default that `Study` gives it.
         **{
             "vocabulary": VOCABULARY[ladder],
@@ -144,14 +145,26 @@ def _own_name(study: Study, baseline: str, keys: Mapping[str, Node], key: str) -
 
 
 def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scale:
-    """A scale by its name, which is the node's own text or a key's."""
+    """A scale by its word, which is the node's own text or a key's, or as the mapping that a scale file would hold.
+
+    A path counts from the folder of the study's file where it names one there, else from the current folder.
+    """
+    if name is None and isinstance(node.plain, dict):
+        return declared_scale(node, "")
     name = node.plain if name is None else name
     if not isinstance(name, str):
         node.fail(f"scale must be the name of a scale, not {in_words(node)}; try 130m or nano-65k")
+    beside = Path(node.path).parent / name
     try:
-        return find_scale(name)
+        return find_scale(str(beside) if name.endswith((".yaml", ".yml")) and beside.is_file() else name)
     except InputError as error:
         node.fail(str(error), line)
+
+
+def _joins(scales: dict[str, Scale], shape: Scale, node: Node, line: int) -> None:
+    """Add a scale under its name, which regimes and results go by; another of that name is a mistake."""
+    if scales.setdefault(shape.name, shape) != shape:
+        node.fail(f"two scales of the study are called {shape.name!r}; give one of them another name", line)
 
 
 def _ratio(node: Node) -> float:
@@ -227,11 +240,12 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
     return plane.pin({axis.name: axis.start for axis in plane.varied if axis.name not in kept})
 
 
-def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], every: list[Place]) -> dict[str, Any]:
+def _phases(root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], every: list[Place]) -> dict[str, Any]:
     """The regimes of the phases, and whether Phase III has a star; without any phase, all is swept in Phase I.
 
     ``every`` holds all pairs of the study's scales and ratios. Phases must not overlap: a regime has one result.
-    Phase III may name scales that the study does not sweep, since predicting them is what it is for.
+    Phase III may name scales that the study does not sweep, since predicting them is what it is for; they are added
+    to ``scales``.
     """
     if "phase_1" not in keys:
         for name, why in (
@@ -241,20 +255,20 @@ def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], e
             if name in keys:
                 root.fail(f"{why}, and there is no phase_1; declare its regimes", root.keys[name])
         return {"phase_1": tuple(every), "phase_2": (), "phase_3": ()}
+    ladder = next(iter(scales.values())).ladder
     first = _regimes(keys["phase_1"], "phase_1", scales, every)
     second: tuple[Place, ...] = ()
     third: tuple[Place, ...] = ()
     if "phase_2" in keys:
         second = _regimes(keys["phase_2"], "phase_2", scales, [place for place in every if place not in first])
     if "phase_3" in keys:
-        third = _regimes(keys["phase_3"], "phase_3", None, [])
+        third = _regimes(keys["phase_3"], "phase_3", scales, [])
     for name, places, before in (("phase_2", second, first), ("phase_3", third, (*first, *second))):
         for place in places:
             if place in before:
                 keys[name].fail(f"{name} names {place[0]} at ratio {place[1]:g}, which an earlier phase has; drop one")
-    ladder = next(iter(scales.values())).ladder
     for place in third:
-        if find_scale(place[0]).ladder != ladder:
+        if scales[place[0]].ladder != ladder:
             keys["phase_3"].fail(f"{place[0]} is on another ladder than the study's scales; predictions stay on one")
     star = keys["phase_3"].plain.get("star") if "phase_3" in keys else None
     return {
@@ -265,8 +279,8 @@ def _phases(root: Node, keys: Mapping[str, Node], scales: Mapping[str, Scale], e
     }
 
 
-def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: list[Place]) -> tuple[Place, ...]:
-    """The regimes of one phase; ``scales`` are those that it may name, None for any."""
+def _regimes(node: Node, name: str, scales: dict[str, Scale], rest: list[Place]) -> tuple[Place, ...]:
+    """The regimes of one phase; ``scales`` are those that it may name. Phase III may name others, which join them."""
     parts = mapping(node, name, ("regimes", "star") if name == "phase_3" else ("regimes",))
     if "regimes" not in parts:
         node.fail(f"{name} needs its regimes, such as regimes: {{nano-65k: [1, 2]}}")
@@ -280,11 +294,14 @@ def _regimes(node: Node, name: str, scales: Mapping[str, Scale] | None, rest: li
         listed.fail(f"{what}, not {in_words(listed)}; try {{nano-65k: [1, 2]}}")
     places: dict[Place, None] = {}  # an ordered set: a ratio that is listed twice counts once
     for key, entry in listed.items():
-        _scale(listed, listed.keys[key], key)  # one that is known
-        if scales is not None and key not in scales:
-            listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", listed.keys[key])
+        line = listed.keys[key]
+        # By the name that a scale has, or by the word that it is listed by, such as a file.
+        shape = scales[key] if key in scales else _scale(listed, line, key)
+        if name != "phase_3" and shape.name not in scales:
+            listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", line)
+        _joins(scales, shape, listed, line)
         for ratio in sequence(entry, f"the ratios of {key}"):
-            places[key, _ratio(ratio)] = None
+            places[shape.name, _ratio(ratio)] = None
     return tuple(places)
 
 
@@ -298,19 +315,17 @@ def _limits(node: Node) -> Limits:
     )
 
 
-def _placement(node: Node, places: list[Place]) -> dict[str, Devices]:
+def _placement(node: Node, scales: Mapping[str, Scale]) -> dict[str, Devices]:
     """Where the trials of a scale train. Only scales that the study has can be placed: another is a typing error."""
     placement = {}
-    for name, entry in mapping(node, "placement", tuple(dict.fromkeys(name for name, _ in places))).items():
+    for name, entry in mapping(node, "placement", tuple(scales)).items():
         parts = mapping(entry, f"the placement of {name}", tuple(Devices.__dataclass_fields__))
         readers: dict[str, Callable[[Node], Any]] = {
             "ranks": lambda part: whole(part, "ranks", least=1, example="2"),
             "zero": lambda part: whole(part, "zero", example="2"),
             "offload": lambda part: switch(part, "offload"),
         }
-        devices = placement[find_scale(name).name] = Devices(
-            **{key: read(parts[key]) for key, read in readers.items() if key in parts}
-        )
+        devices = placement[name] = Devices(**{key: read(parts[key]) for key, read in readers.items() if key in parts})
         if devices.zero > 3:
             parts["zero"].fail(f"zero must be a stage from 0 to 3, not {devices.zero}")
         if devices.offload and not devices.zero:

@@ -16,7 +16,7 @@ from tuneopt.scale_files import find_scale
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, canonical_json
+from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, Scale, canonical_json
 
 PHASES = ("I", "II", "III")
 """Sweep everything; sweep what scales; predict the next scale."""
@@ -72,7 +72,8 @@ class Study:
     known. ``corpus`` is a name or path, ``vocabulary`` the entries of its tokenizer. Losses are nats per token.
     ``placement`` says by scale where trials train; scales left out train in one process. With ``comparison`` it is a
     comparison, planned for a budget, in one regime of Phase I. ``bracket`` names the baseline that is run at further
-    ratios until every loss of a rival lies between two of its own (`tuneopt.search.study.brackets`).
+    ratios until every loss of a rival lies between two of its own (`tuneopt.search.study.brackets`). ``scales`` holds
+    the scales that are not built in, by name: with other content under the same name it is another study.
     """
 
     name: str
@@ -97,11 +98,16 @@ class Study:
     placement: Mapping[str, Devices] = field(default_factory=dict)
     comparison: ComparisonRules | None = None
     bracket: str | None = None
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+
+    def scale(self, name: str) -> Scale:
+        """A scale of the study by its name."""
+        return self.scales[name] if name in self.scales else find_scale(name)
 
     @property
     def ladder(self) -> str:
         """The ladder of every scale."""
-        return find_scale(self.phase_1[0][0]).ladder
+        return self.scale(self.phase_1[0][0]).ladder
 
     @property
     def optimizers(self) -> tuple[str, ...]:
@@ -111,7 +117,7 @@ class Study:
     def regimes(self, phase: str, corpus: CorpusId) -> tuple[Regime, ...]:
         """The regimes of a phase on a corpus."""
         places = {"I": self.phase_1, "II": self.phase_2, "III": self.phase_3}[phase]
-        return tuple(Regime(find_scale(scale), ratio, corpus) for scale, ratio in places)
+        return tuple(Regime(self.scale(scale), ratio, corpus) for scale, ratio in places)
 
     def sweep(self, space: LadderSpace, regime: Regime, compile: bool, *, lower: bool = False) -> Sweep:
         """The sweep of a space in a regime; ``compile`` goes into every trial.
@@ -152,6 +158,7 @@ class Study:
         plain["spaces"] = {name: space.to_dict() for name, space in self.spaces.items()}
         plain["limits"], plain["evaluation"] = asdict(self.limits), asdict(self.evaluation)
         plain["placement"] = {scale: asdict(devices) for scale, devices in self.placement.items()}
+        plain["scales"] = {name: scale.to_dict() for name, scale in self.scales.items()} or None
         plain["comparison"] = None if self.comparison is None else _rules(self.comparison)
         for phase in ("phase_1", "phase_2", "phase_3"):
             plain[phase] = [list(place) for place in plain[phase]]

@@ -1,0 +1,106 @@
+"""Scales of one's own in studies: their content names the study, and regimes go by their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuneopt.scale_files import find_scale, ladder_note
+from tuneopt.search.study.file import parse_study, read_study
+from tuneopt.spec import CorpusId, InputError
+
+SMALL = "family: gpt2\nlayers: 2\nd_model: 32\nseq_len: 64\n"
+
+STUDY = """\
+name: own
+optimizers: [adamw, muon]
+scales: [small.yaml, {name: larger, layers: 2, d_model: 48, seq_len: 64, ladder: nano}]
+ratios: [1]
+corpus: embedded
+phase_1: {regimes: {small.yaml: [1]}}
+phase_2: {regimes: {larger: [1]}}
+phase_3: {regimes: {"2x64,seq=64": [1]}}
+placement: {small: {ranks: 2}}
+"""
+
+
+def study_in(folder: Path, small: str = SMALL, text: str = STUDY):
+    folder.mkdir(exist_ok=True)
+    (folder / "small.yaml").write_text(small)
+    (folder / "study.yaml").write_text(text)
+    return read_study(folder / "study.yaml")
+
+
+def test_scales_are_files_mappings_and_shorthands_and_regimes_go_by_their_names(tmp_path):
+    study = study_in(tmp_path)
+    assert (study.phase_1, study.phase_2, study.phase_3) == ((("small", 1),), (("larger", 1),), (("2x64,seq=64", 1),))
+    assert study.scale("small") == find_scale(str(tmp_path / "small.yaml"))
+    corpus = CorpusId("text", "00ff", 1024)
+    assert [regime.scale.d_model for phase in ("I", "II", "III") for regime in study.regimes(phase, corpus)] == [
+        32, 48, 64,
+    ]  # fmt: skip
+    assert study.placement["small"].ranks == 2
+
+
+def test_the_content_of_a_scale_file_names_the_study_and_its_place_does_not(tmp_path):
+    study = study_in(tmp_path / "here")
+    assert study_in(tmp_path / "there").text == study.text
+    edited = study_in(tmp_path / "here", SMALL.replace("layers: 2", "layers: 3"))
+    assert edited.phase_1 == study.phase_1 and edited.text != study.text
+    # What was read stays as it was read: an edit while a study runs changes none of its regimes.
+    assert study.scale("small").layers == 2
+
+
+def test_built_in_scales_leave_no_trace_in_a_study():
+    study = parse_study("name: a\noptimizers: [lion]\nscales: nano-65k\nratios: 1\ncorpus: embedded\n")
+    assert not study.scales and '"scales"' not in study.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "sentence"),
+    [
+        ("small.yaml, {", "small.yaml, lost.yaml, {", 3, "there is no scale file at lost.yaml"),
+        ("name: larger", "name: small", 3, "two scales of the study are called 'small'"),
+        ("name: larger, ", "", 3, "needs the key 'name'"),
+        ("name: larger", "name: nano-65k", 3, "is the name of a built-in scale"),
+        ("layers: 2, d_model: 48", "layers: 2, d_model: 48, depth: 3", 3, "unknown key 'depth'"),
+        ("{small.yaml: [1]}", "{2x128: [1]}", 6, "2x128 is not among the study's scales (small, larger)"),
+        ('"2x64,seq=64"', "130m", 8, "another ladder"),
+        ("placement: {small:", "placement: {smal:", 9, "did you mean 'small'"),
+    ],
+)
+def test_mistakes_have_their_line(tmp_path, old, new, line, sentence):
+    assert STUDY.count(old) == 1
+    with pytest.raises(InputError) as caught:
+        study_in(tmp_path, text=STUDY.replace(old, new))
+    assert f"study.yaml:{line}: " in str(caught.value) and sentence in str(caught.value)
+
+
+def test_the_plan_says_whose_grids_apply():
+    note = ladder_note(find_scale("6x384,seq=256"))
+    assert "N = 14,155,776" in note and "ladder paper" in note and "130m" in note and "times smaller" in note
+    assert ladder_note(find_scale("nano-65k")) == ""
+    assert "2 times as large" in ladder_note(find_scale("8x128,ladder=nano"))
+
+
+def test_a_comparison_writes_the_whole_scale_into_its_plan(tmp_path):
+    from tuneopt.api.comparing import comparison_plan
+
+    (tmp_path / "mine.yaml").write_text(SMALL)
+
+    def plan():
+        return comparison_plan(
+            ["muon"], scale=str(tmp_path / "mine.yaml"), hours=1.0, ratio=1.0, tokens_per_second=1e5, slots=2,
+            ledger=str(tmp_path / "ledger"), keep=True,
+        )  # fmt: skip
+
+    first = plan()
+    (declared,) = yaml.safe_load(first.text)["scales"]
+    assert declared["name"] == "mine" and declared["positions"] == "learned"
+    assert first.study.scale("mine") == find_scale(str(tmp_path / "mine.yaml"))
+    assert plan().stored
+    (tmp_path / "mine.yaml").write_text(SMALL.replace("layers: 2", "layers: 3"))
+    changed = plan()
+    assert not changed.stored and changed.study.scale("mine").layers == 3
