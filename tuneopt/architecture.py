@@ -141,6 +141,15 @@ class Scale:
         """Heads of keys and values."""
         return self.kv_heads or self.heads
 
+    @property
+    def precision(self) -> str:
+        """Precision of the compute where nobody names one: bf16 on the paper ladder, which is meant for GPUs.
+
+        There fp32 is ten times slower. It follows from the ladder and not from the machine, because it is part of a
+        trial's id.
+        """
+        return "bf16" if self.ladder == "paper" else "fp32"
+
     def facts(self, names: Iterable[str]) -> dict[str, Any]:
         """What an optimizer asks about its model, by the names of fields; ``heads`` are those of keys and values."""
         return {name: self.groups if name == "heads" else getattr(self, name) for name in names}

@@ -246,3 +246,30 @@ def test_ranks_that_are_there_take_up_the_next_trial(group) -> None:
     assert [given.spec.id for given in told.line.given] == ["one", "two"]
     ended = group([])
     assert not ended.take_up(job("two")), "a run that ended is started anew"
+
+
+@pytest.mark.parametrize(
+    ("scale", "gpus", "machines", "warned"),
+    [
+        ("130m", 0, [(GPUS, 2)], "16 GPUs are there, and trials at 130m take none"),
+        ("130m", 0, [({"CPU": 4.0, "GPU": 1.0}, 1)], "a GPU is there, and trials at 130m take none"),
+        ("130m", 1, [(GPUS, 2)], ""),
+        ("130m", 0, [({"CPU": 4.0}, 1)], ""),
+        ("nano-65k", 0, [(GPUS, 2)], ""),
+    ],
+)
+def test_a_run_for_gpus_that_takes_none_is_told_so(monkeypatch, caplog, scale, gpus, machines, warned) -> None:
+    FakeRay(monkeypatch, now=machines)
+    space = load_space("adamw").on(find_scale(scale).ladder)
+    spec = Sweep(space, Regime(find_scale(scale), 1.0, CorpusId("x", "y", 512)), compile=False).spec(space.start)
+    with RayBackend().connect(OneTrial(spec), RunOptions(gpus_per_trial=gpus)):
+        pass
+    assert [warned] * bool(warned) == [record.getMessage()[: len(warned)] for record in caplog.records]
+
+
+def test_workers_of_trials_without_gpus_see_none(monkeypatch) -> None:
+    ray = FakeRay(monkeypatch, now=[(GPUS, 1)])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for gpus, seen in ((0, ""), (0.5, None), (1, None)):
+        with session.connect(None, gpus_per_trial=gpus):
+            assert ray.options["runtime_env"]["env_vars"].get("CUDA_VISIBLE_DEVICES") == seen

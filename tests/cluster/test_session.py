@@ -41,7 +41,7 @@ class FakeRay:
         import ray
 
         self.closed = False
-        monkeypatch.setattr(ray, "init", lambda **options: None)
+        monkeypatch.setattr(ray, "init", lambda **options: setattr(self, "options", options))
         monkeypatch.setattr(ray, "shutdown", lambda: setattr(self, "closed", True))
         monkeypatch.setattr(session, "_machines", lambda: list(now))
         monkeypatch.setattr(session, "_machines_to_come", lambda: list(later))
@@ -52,7 +52,7 @@ def test_a_cluster_that_grows_with_its_work_counts_as_what_it_can_become(monkeyp
     head, worker = {"memory": 1.0}, {"CPU": 16.0, "GPU": 1.0}
     ray = FakeRay(monkeypatch, now=[(head, 1)], later=[({"CPU": 0.0}, 1), (worker, 8)])
     with session.connect(None, gpus_per_trial=0.5) as connected:
-        assert connected.slots == 16
+        assert connected.slots == 16 and connected.gpus == 0
     assert ray.closed
 
 

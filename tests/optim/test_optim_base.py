@@ -92,7 +92,7 @@ def test_what_is_no_parameter_is_refused(bad, message):
         (Muon, {"muon_epsilon": 0.0}, "muon_epsilon must be a number above 0"),
         (Muon, {"momentum": 1.0}, "momentum"),
         (Muon, {"ns_steps": 2.5}, "ns_steps must be a whole number of at least 1"),
-        (Muon, {"ns_precision": "fp16"}, "known: fp32, bf16"),
+        (Muon, {"ns_precision": "fp16"}, "known: fp32, tf32, bf16"),
         (SOAP, {"block_size": 0}, "block_size must be a whole number"),
         (SOAP, {"precondition_frequency": 0}, "precondition_frequency"),
         (SOAP, {"bias_correction": "step"}, "did you mean 'steps'"),

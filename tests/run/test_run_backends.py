@@ -1,4 +1,7 @@
-"""The same sweep in this process and on Ray: the same trials, losses, proofs and sweeps, bit for bit."""
+"""The same sweep in this process and on Ray: the same trials, losses, proofs and sweeps, bit for bit.
+
+All of it on a machine that seems to have a GPU, which trials that ask for none must not take.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ TUNE = [
 ]  # fmt: skip
 
 
+GPU_SERVER = Path(__file__).with_name("gpu_server")
+
+
 def tune(folder: Path, backend: str, *more: str) -> dict:
     command = [sys.executable, "-m", "tuneopt", *TUNE, "--backend", backend, "--ledger", backend, *more]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    path = os.pathsep.join(filter(None, [str(GPU_SERVER), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=500, env=environment)
     assert done.returncode in (0, 3), done.stderr
     return json.loads(done.stdout)
 

@@ -110,14 +110,18 @@ FROZEN = {
     "kron": ("a9d8ae12d4ea5aa5", "1a054b4b43c9e290", "48a1d493226c26a6"),
     "lion": ("009ed9250e110c10", "4ef334dc8ee06de6", "a94dddfafef06190"),
     "mars": ("4130eea124abfe82", "a740659d792b53c1", "afaf78609324b644"),
-    "muon": ("7367a748a0978b81", "ce414049031f0f22", "82170695299c7e1d"),
+    "muon": ("f79b05630c263169", "ce414049031f0f22", "82170695299c7e1d"),
     "nadamw": ("7155a115cb49a8a5", "0a25156ef119512f", "78bc27e085b94b92"),
-    "scion": ("be44242e7425e9f0", "908412bdc2acd61c", "60ef60aa35cb07f7"),
+    "scion": ("d2333af27f8ecf3b", "908412bdc2acd61c", "60ef60aa35cb07f7"),
     "soap": ("d3919121ed014e4c", "21c8acb732ee8318", "f28e594cb5107f68"),
     "sophia": ("2310c56724b0664d", "8a07b11b3e025d15", "ae8a787783efda24"),
 }
 """By name: the digest of what the space describes, and the ids of its starts at 130m and nano-65k, ratio 1, as they
-were when every module still spelled out each coordinate (muon and scion: when their options were named)."""
+were when every module still spelled out each coordinate (muon and scion: when their options were named; their
+products on the paper ladder were fp32 then, which `FP32` names)."""
+
+FP32 = {("muon", "paper"): {"ns_precision": "fp32"}, ("scion", "paper"): {"ns_precision": "fp32"}}
+"""What makes today's trials those of the first release."""
 
 CORPUS = CorpusId("c", "f" * 64, 1024)
 
@@ -126,7 +130,10 @@ CORPUS = CorpusId("c", "f" * 64, 1024)
 def test_descriptions_and_ids_are_those_of_the_first_release(name):
     space = load_space(name)
     text = json.dumps(space.describe(), sort_keys=True)
-    sweeps = [Sweep(space.on(ladder), Regime(SCALES[scale], 1.0, CORPUS)) for ladder, scale in LADDERS]
+    sweeps = [
+        Sweep(space.on(ladder, FP32.get((name, ladder), {})), Regime(SCALES[scale], 1.0, CORPUS))
+        for ladder, scale in LADDERS
+    ]
     found = (hashlib.sha256(text.encode()).hexdigest()[:16], *(sweep.trial_id(sweep.space.start) for sweep in sweeps))
     assert found == FROZEN[name]
 
@@ -162,9 +169,10 @@ star around the start and of every extension beyond its edges, in order."""
 @pytest.mark.parametrize(("name", "ladder", "swept", "start", "star"), SWEEPS)
 def test_sweeps_stars_and_extensions_keep_their_ids(name, ladder, swept, start, star):
     space = load_space(name)
-    assert ids(space)[ladder] == [swept, start]
     regime = next(Regime(scale, 1.0, CONFORMANCE) for scale in SCALES.values() if scale.ladder == ladder)
-    sweep = Sweep(space.on(ladder), regime)
+    sweep = Sweep(space.on(ladder, FP32.get((name, ladder), {})), regime)
+    assert [sweep.id, sweep.trial_id(sweep.space.start)] == [swept, start]
+    assert (ids(space)[ladder] == [swept, start]) == ((name, ladder) not in FP32)
     around = [config for _, _, config in sweep.space.star(sweep.space.start)]
     for axis in sweep.space.axes:
         around += [sweep.space.change(sweep.space.start, axis.name, value) for value in (*axis.below, *axis.above)]
@@ -177,3 +185,9 @@ def test_a_described_space_is_stable_json():
         described = load_space(name).describe()
         assert json.loads(json.dumps(described)) == described
         assert set(ids(load_space(name))) == {"paper", "nano"}
+
+
+@pytest.mark.parametrize("name", ["muon", "scion"])
+def test_products_are_tf32_on_the_paper_ladder_alone(name):
+    fixed = {ladder: dict(load_space(name).on(ladder).fixed)["ns_precision"] for ladder, _ in LADDERS}
+    assert fixed == {"paper": "tf32", "nano": "fp32"}

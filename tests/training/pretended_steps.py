@@ -69,7 +69,7 @@ def main() -> None:
         answer(waited())
     scale = replace(SCALES[sys.argv[1]], layers=int(sys.argv[2]))
     steps = [int(word) for word in sys.argv[3].split(",")]
-    answer({name: steps_of(name, scale, 32_768, steps) for name in sys.argv[4:]})
+    answer({name: steps_of(name, scale, 128_256, steps) for name in sys.argv[4:]})
 
 
 if __name__ == "__main__":

@@ -95,10 +95,10 @@ def test_a_hessian_vector_product_holds_copies_of_the_model_and_no_square_of_the
 
 
 def test_data_parallel_ranks_hold_their_gradients_throughout() -> None:
-    alone, two = (memory(MIDDLE, 1024, "lion", 4.0, ranks=ranks, passes=1) for ranks in (1, 2))
+    alone, two = (memory(MIDDLE, 1024, "lion", 4.0, ranks=ranks, passes=1, on_cpu=True) for ranks in (1, 2))
     assert two.accumulates and not alone.accumulates
     assert two.total == alone.total + alone.activations + alone.logits + two.reduction
-    more = memory(MIDDLE, 1024, "lion", 4.0, ranks=2, passes=2)
+    more = memory(MIDDLE, 1024, "lion", 4.0, ranks=2, passes=2, on_cpu=True)
     assert more.total == two.total + two.gradients, "those of passes that are not averaged, beside the buckets"
 
 
@@ -165,7 +165,7 @@ def measured(name: str, scale: Scale, vocab_size: int, micro_batch: int) -> dict
 def predicted(name: str, scale: Scale, vocab_size: int, micro_batch: int, state: int) -> int:
     chunk = chunk_tokens(micro_batch * scale.seq_len, vocab_size)
     state_bytes = state / scale.total_parameters(vocab_size)
-    settled = {"micro_batch": micro_batch, "passes": 1, "head_chunk": chunk}
+    settled = {"micro_batch": micro_batch, "passes": 1, "head_chunk": chunk, "on_cpu": True}
     return memory(scale, vocab_size, name, state_bytes, **settled).total
 
 

@@ -36,6 +36,7 @@ def predicted(load: Load, state_bytes: int) -> int:
         offload=load.offload,
         head_chunk=chunk_tokens(load.micro_batch * scale.seq_len, load.vocab_size),
         passes=load.passes,
+        on_cpu=True,
     ).total
 
 

@@ -80,7 +80,7 @@ def test_a_rank_starts_with_its_shard_and_one_tensor(corpus) -> None:
     for rank in (first, second):
         assert whole / 2 <= rank["drawn"] <= whole / 2 + 6 * largest, "while weights are drawn"
         # Then the buffers of a step are made, and all weights pass by in an evaluation; there is no state yet.
-        need = memory(Scale(*scale), 1024, "lion", 4.0, ranks=2, zero=3)
+        need = memory(Scale(*scale), 1024, "lion", 4.0, ranks=2, zero=3, on_cpu=True)
         ahead = 4 * BUCKET // 2  # weights that are fetched ahead
         parts = need.weights + need.gradients + need.buffers + need.fetched + ahead
         assert rank["start"] < parts + 0.3 * whole, "there is no room for another copy of a shard"

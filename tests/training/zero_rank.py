@@ -5,6 +5,8 @@ import json
 import sys
 import traceback
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import torch
 
 from tuneopt.data import Corpus, open_corpus
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.rule import MatrixRule
 from tuneopt.spec import TrialSpec
 from tuneopt.training.config import ParallelConfig
 from tuneopt.training.launch import is_rank, launch, leave
@@ -53,6 +57,26 @@ def step_losses(training: Training, steps: int) -> list[float]:
     return [training.step_loss() for _ in range(steps)]
 
 
+@contextmanager
+def counted_matrices(optimizer: Optimizer) -> Iterator[list[int]]:
+    """How many whole matrices every call of the main rule computes on this rank, if it is a matrix rule."""
+    kind, counts = type(optimizer.main), []
+    if not issubclass(kind, MatrixRule):
+        yield counts
+        return
+    genuine = kind.direction
+
+    def direction(self: MatrixRule, gradients: Any, *more: Any) -> Any:
+        counts.append(len(gradients))
+        return genuine(self, gradients, *more)
+
+    kind.direction = direction
+    try:
+        yield counts
+    finally:
+        kind.direction = genuine
+
+
 def run_cases(cases: list[Case], ranks: int, corpus: Corpus, folder: Path) -> list[dict[str, Any]]:
     """The results of all cases, in order, from ranks that are started for them."""
     listed = folder / "cases.json"
@@ -70,7 +94,8 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     owners.OWNER_BUCKET = case.bucket
     training = Training(case.spec, corpus, case.folder, parallel=parallel, ranks=ranks)
     resumed = training.step
-    losses = step_losses(training, case.steps)
+    with counted_matrices(training.optimizer) as matrices:
+        losses = step_losses(training, case.steps)
     proof = training.proof or (training.update_check.proof().to_dict() if training.update_check else None)
     if case.save:
         training.save()
@@ -80,7 +105,15 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     training.close()
     del training
     gc.collect()
-    result = {"losses": losses, "proof": proof, "held_out": held_out, "state_bytes": bytes_held, "resumed": resumed}
+    stepped = ranks.gather(sum(matrices))
+    result = {
+        "matrices": stepped,
+        "losses": losses,
+        "proof": proof,
+        "held_out": held_out,
+        "state_bytes": bytes_held,
+        "resumed": resumed,
+    }
     return {"case": case.spec.optimizer, "repeats": repeats, "freed": model() is None, **result}
 
 

@@ -56,7 +56,7 @@ def comparison_plan(
     ratio: float | None = None,
     overrides: Mapping[str, Value] | None = None,
     seed: int = 0,
-    precision: str = "fp32",
+    precision: str | None = None,
     compile: bool | None = None,
     slots: int | None = None,
     ledger: Ledger | str = "ledger",

@@ -65,6 +65,7 @@ def peak_bytes(asked: TrialShape) -> int:
         zero=devices.zero,
         offload=devices.offload,
         head_chunk=chunk_tokens(asked.sequences * asked.scale.seq_len, asked.vocabulary),
+        on_cpu=asked.scale.ladder == "nano",  # where that ladder trains; a plan cannot know, and it fits anyway
     ).device
 
 

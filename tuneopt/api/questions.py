@@ -32,8 +32,9 @@ def question_of(
     for name, number in (("--hours", hours), ("--resolution", resolution), ("--ratio", ratio)):
         if number is not None and not 0 < number < float("inf"):
             raise InputError(f"{name} must be a positive number, not {number:g}")
-    if about["precision"] not in PRECISIONS:
-        raise InputError(f"unknown precision {about['precision']!r}; {nearest(about['precision'], PRECISIONS)}")
+    precision = about["precision"] or scale.precision
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
     words = list(dict.fromkeys([baseline, *optimizers]))
     if len(words) < 2:
         raise InputError(f"{baseline} is the baseline; name at least one optimizer to compare it with")
@@ -65,7 +66,7 @@ def question_of(
         resolution=resolution,
         ratio=ratio,
         seed=about["seed"],
-        precision=about["precision"],
+        precision=precision,
         compile=about["compile"],
         parts=parts,
     )

@@ -51,7 +51,7 @@ def plan(
     seed: int = 0,
     replicates: int = 3,
     policy: str = "joint",
-    precision: str = "fp32",
+    precision: str | None = None,
     compile: bool | None = None,
     resolution: float | None = None,
 ) -> tuple[Sweep, Corpus]:
@@ -60,12 +60,13 @@ def plan(
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
     ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
+    None takes that of the scale's ladder (`Scale.precision`).
     ``compile=None`` compiles wherever a compiler is found. ``resolution`` (nats) is what the certificate is to see;
     None asks for what the scale usually affords. Raises `InputError` for anything that cannot be run.
     """
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
-    ladder = find_scale(scale).ladder
+    ladder, precision = find_scale(scale).ladder, precision or find_scale(scale).precision
     chosen = space_of(optimizer, space).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
     check_outside(chosen)
     # What cannot run whatever the text is answered before any text is tokenized.
@@ -254,7 +255,7 @@ def train(
     parallel = {spec.regime.scale.name: placement}
     opened, options = with_ledger(ledger, RunOptions(parallel=parallel, keep_weights=keep_weights))
     # The spine reports an interrupt as a result, for runs of many trials; of one trial there is nothing to report.
-    if run(OneTrial(spec), InlineBackend(corpus), options, observers).interrupted:
+    if run(OneTrial(spec), InlineBackend(corpus, any_device=True), options, observers).interrupted:
         raise KeyboardInterrupt
     record = opened.get(spec.id)
     assert record is not None, "a trial that ended has its record"

@@ -8,12 +8,13 @@ calls, `tuneopt.cluster.trainable` is what runs in a worker, and `tuneopt.cluste
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from tuneopt.cluster.session import WORKER_ENVIRONMENT, connect
+from tuneopt.cluster.session import connect, worker_environment
 from tuneopt.observe.waits import Times, Waits, WaitTimer
 from tuneopt.paths import temporary_folder
 from tuneopt.run.options import RunOptions
@@ -21,6 +22,8 @@ from tuneopt.run.spine import RunController
 from tuneopt.search.plan import Plan
 from tuneopt.spec import TrialSpec
 from tuneopt.training.kernels import compiling
+
+_log = logging.getLogger(__name__)
 
 RETRIES = 2
 """How often a trial whose worker died is started again; it goes on from its last checkpoint."""
@@ -52,14 +55,17 @@ class RayBackend:
             options.parallel[scale].ranks if scale in options.parallel else 1
             for scale in (*plan.scales, *options.parallel)
         }
-        first = as_compiled(options, plan.coming(1))
+        first = plan.coming(1)
+        compiled = as_compiled(options, first)
         # Compiling begins before Ray starts, and both take seconds: the first worker finds its kernels in the cache.
         with ExitStack() as stack:
-            if first and first[0].compile and options.address is None and options.gpus_per_trial == 0:
-                stack.enter_context(compiling(first[0], WORKER_ENVIRONMENT))
+            if compiled and compiled[0].compile and options.address is None and options.gpus_per_trial == 0:
+                stack.enter_context(compiling(compiled[0], worker_environment(0)))
             session = stack.enter_context(
                 connect(options.address, gpus_per_trial=options.gpus_per_trial, ranks=ranks, together=options.together)
             )
+            if session.gpus and not options.gpus_per_trial and any(s.regime.scale.ladder == "paper" for s in first):
+                _log.warning(idle_gpus(session.gpus, first[0].regime.scale.name))
             yield session.slots
 
     def drive(self, controller: RunController) -> None:
@@ -103,6 +109,15 @@ class RayBackend:
                     verbose=0,
                 ),
             ).fit()
+
+
+def idle_gpus(count: int, scale: str) -> str:
+    """What is said of a run at a scale meant for GPUs that takes none of those that are there."""
+    there = "a GPU is" if count == 1 else f"{count} GPUs are"
+    return (
+        f"{there} there, and trials at {scale} take none: they train on CPU cores, which takes months; "
+        "give --gpus-per-trial 1, or a fraction of one"
+    )
 
 
 def worker_class(options: RunOptions) -> Any:

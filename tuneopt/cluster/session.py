@@ -23,7 +23,7 @@ from tuneopt.cluster.ray_fixes.output import core_messages, messages_to_log
 from tuneopt.cluster.ray_fixes.signals import own_signals
 from tuneopt.errors import why
 from tuneopt.spec import InputError
-from tuneopt.training.config import PAUSE_VARIABLE
+from tuneopt.training.config import HIDDEN, PAUSE_VARIABLE
 
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread for each trial: OpenMP's spinning collapses when two processes want the same cores. The number of threads
@@ -51,13 +51,15 @@ _SETTINGS = {
 """Ray's switches for a run; what a user has set stays."""
 
 
-def worker_environment() -> dict[str, str]:
+def worker_environment(gpus_per_trial: float) -> dict[str, str]:
     """What every worker finds in its environment: one thread, and the driver's own pause between checkpoints.
 
-    A worker inherits the environment of Ray's daemon, which on a cluster is another machine's.
+    A worker inherits the environment of Ray's daemon, which on a cluster is another machine's. Where trials take no
+    GPU, none is to be seen: Ray hides GPUs from no worker that asked for none, and each would then train on the first.
     """
     pause = os.environ.get(PAUSE_VARIABLE)
-    return {**WORKER_ENVIRONMENT, **({PAUSE_VARIABLE: pause} if pause else {})}
+    hidden = {} if gpus_per_trial else HIDDEN
+    return {**WORKER_ENVIRONMENT, **hidden, **({PAUSE_VARIABLE: pause} if pause else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Session:
     """A connection to Ray: trials of the wanted size that run at once, on machines that are there or can be started."""
 
     slots: int
+    gpus: int
+    """GPUs of the machines that are there, whether or not trials take any."""
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def connect(
                 configure_logging=False,  # the driver's own logging stays as it is
                 log_to_driver=False,  # workers write into their trials' logs
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": worker_environment()},
+                runtime_env={"env_vars": worker_environment(gpus_per_trial)},
                 _temp_dir=str(folder) if folder else None,
             )
         except BaseException as error:
@@ -132,7 +136,8 @@ def connect(
                 raise InputError(_too_small(wanted, [resources for kind in machines for resources, _ in kind]))
             if not room[max(ranks)]:
                 raise InputError(_too_few(wanted, max(ranks), machines, together))
-            yield Session(room[min(ranks)])
+            gpus = sum(resources.get("GPU", 0.0) * count for resources, count in machines[0])
+            yield Session(room[min(ranks)], int(gpus))
         except KeyboardInterrupt:
             # Where Ray is gone the watch interrupts this thread: Tune would wait for ever (`ray_fixes.lost`).
             if not watch.lost:

@@ -65,7 +65,7 @@ def compare(
     max_concurrent: MaxConcurrent = None,
     gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
     keep_weights: KeepWeights = False,
-    precision: Precision = "fp32",
+    precision: Precision = None,
     compile: Compile = None,
     output: Output = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its power, run nothing.")] = False,

@@ -44,7 +44,10 @@ Zero = Annotated[
     int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage, 0 for plain data parallel; default: what fits.")
 ]
 Offload = Annotated[bool, typer.Option("--offload", help="With ZeRO: keep state in host memory.")]
-Precision = Annotated[str, typer.Option("--precision", help="Of the compute: fp32 or bf16; weights stay fp32.")]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="Of the compute: fp32 (nano scales) or bf16 (paper scales); weights stay fp32."),
+]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice, to save memory.")]
 Sequences = Annotated[
     int | None, typer.Option("--micro-batch", min=1, help="Sequences of a pass at most; default: on a GPU what fits.")

@@ -109,8 +109,7 @@ class AdamMiniRule(ElementwiseRule):
         whole = (parameters, gradients, state["exp_avg"])
         stacks = [[by_block(tensor, settings) for tensor in column] for column in whole]
         for _, (own, grads, exp_avg, exp_avg_sq) in portions([*stacks, state["exp_avg_sq"]]):
-            direction = self._update(divided(grads, divisor), exp_avg, exp_avg_sq, settings, step)
-            apply_in_one_pass(own, direction, settings)
+            apply_in_one_pass(own, self._update(divided(grads, divisor), exp_avg, exp_avg_sq, settings, step), settings)
 
     def _update(
         self, grads: list[Tensor], exp_avg: list[Tensor], exp_avg_sq: list[Tensor], settings: Settings, step: int

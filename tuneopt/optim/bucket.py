@@ -134,9 +134,10 @@ class ListBucket(ParameterBucket):
         state = {key: [entry[key] for entry in entries] for key in self.keys}
         if self.rule.draws(self.group, batch.step):
             words = (self.group["probe_seed"], batch.step)
-            shaped = [torch.empty(p.shape, dtype=self.dtype, device=p.device) for p in parameters]
-            names = batch.select(self.names)
-            state["probe"] = [gaussian(like, *words, name) for like, name in zip(shaped, names, strict=True)]
+            state["probe"] = [
+                gaussian(torch.empty(p.shape, dtype=self.dtype, device=p.device), *words, name)
+                for p, name in zip(parameters, batch.select(self.names), strict=True)
+            ]
         # Fused kernels and portions go through memory and not through strides, and state is fp32: a parameter that is
         # transposed, channels-last or of low precision steps as a contiguous copy, which is then written back.
         own, gradients = self._plain(parameters), self._plain(batch.gradients)

@@ -53,9 +53,10 @@ def cautious_update(
     eps: float,
 ) -> list[Tensor]:
     """The direction u of the module's formula, shaped as gradients; ``step`` is t and counts from 1."""
-    root, correction = root_second_moment(exp_avg_sq, gradients, beta2=beta2, eps=eps, step=step)
     direction, signs = agreeing(exp_avg, gradients)
     torch._foreach_mul_(direction, signs)
+    del signs  # before the root takes its room
+    root, correction = root_second_moment(exp_avg_sq, gradients, beta2=beta2, eps=eps, step=step)
     scale = torch._foreach_add(kept, eps)
     torch._foreach_mul_(scale, (1 - beta1**step) / correction)
     torch._foreach_div_(direction, list(scale))
@@ -93,8 +94,9 @@ class CautiousRule(ElementwiseRule):
         words = {"step": step, "beta1": beta1, "beta2": beta2, "eps": settings["eps"]}
         for positions, (own, grads, exp_avg, exp_avg_sq) in portions(columns):
             shares = [kept[position] for position in positions]
-            direction = cautious_update(divided(grads, divisor), exp_avg, exp_avg_sq, shares, **words)
-            apply_in_one_pass(own, direction, settings)
+            apply_in_one_pass(
+                own, cautious_update(divided(grads, divisor), exp_avg, exp_avg_sq, shares, **words), settings
+            )
 
 
 class Cautious(Optimizer):

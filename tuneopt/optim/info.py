@@ -8,6 +8,23 @@ from tuneopt import outside
 
 
 @dataclass(frozen=True, slots=True)
+class Workspace:
+    """What the fullest step computes with beside weights, gradients and state, in fp32 copies (counted).
+
+    On a device (`tuneopt.optim.portions`): of a portion of lists, of a stack of equal matrices, of a slice of it and of
+    the products of a slice's matrices (a, b) with themselves, (a, a). ``whole`` are copies of the embedding where it is
+    stepped whole. On a CPU slices and portions are small, and ``host`` copies of the largest stack are all (measured).
+    """
+
+    portion: float = 0.0
+    stack: float = 0.0
+    slice: float = 0.0
+    gram: float = 0.0
+    whole: float = 0.0
+    host: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class OptimizerInfo:
     """One optimizer in words and figures.
 
@@ -27,9 +44,8 @@ class OptimizerInfo:
     """``module:Class``, imported when the optimizer is created."""
     origin: str = "built in"
     """The installed package that brings it, with its version."""
-    workspace: float = 0.0
-    """Copies of the largest stack of equal matrices that a step holds while it computes, gradients included (measured);
-    0 for rules that work in place."""
+    workspace: Workspace = Workspace()
+    """What a step computes with; nothing for rules that work in place."""
     needs_all_gradients: bool = False
     """Whether a step must see the gradients of all tensors at once, because it clips something made of them."""
     curvature: bool = False
@@ -58,6 +74,7 @@ BUILT_IN = (
         source="Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; as in arXiv 2509.02046",
         state_bytes_per_parameter=8.0,  # two moments
         implementation="tuneopt.optim.nadamw:NAdamW",
+        workspace=Workspace(portion=1),
     ),
     OptimizerInfo(
         name="mars",
@@ -75,6 +92,7 @@ BUILT_IN = (
         source="Liang et al., arXiv 2411.16085; as in arXiv 2509.02046",
         state_bytes_per_parameter=8.0,  # two moments
         implementation="tuneopt.optim.cautious:Cautious",
+        workspace=Workspace(portion=3),
     ),
     OptimizerInfo(
         name="lion",
@@ -83,6 +101,7 @@ BUILT_IN = (
         source="Chen et al., arXiv 2302.06675; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.lion:Lion",
+        workspace=Workspace(portion=2),
     ),
     OptimizerInfo(
         name="adam_mini",
@@ -91,6 +110,7 @@ BUILT_IN = (
         source="Zhang et al., arXiv 2406.16793; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0 + 4.0 * 13_312 / 2**24,  # one moment, and one number per row: 13,312 of a layer
         implementation="tuneopt.optim.adam_mini:AdamMini",
+        workspace=Workspace(portion=1),
     ),
     OptimizerInfo(
         name="sophia",
@@ -100,6 +120,7 @@ BUILT_IN = (
         state_bytes_per_parameter=8.0,  # one momentum, one average of the Hessian's diagonal
         implementation="tuneopt.optim.sophia:Sophia",
         curvature=True,
+        workspace=Workspace(portion=2),
     ),
     OptimizerInfo(
         name="muon",
@@ -108,7 +129,7 @@ BUILT_IN = (
         source="Jordan et al. 2024, kellerjordan.github.io/posts/muon; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.muon:Muon",
-        workspace=3.0,
+        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
     ),
     OptimizerInfo(
         name="scion",
@@ -117,7 +138,7 @@ BUILT_IN = (
         source="Pethick et al., arXiv 2502.07529; as in arXiv 2509.02046",
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.scion:Scion",
-        workspace=3.0,
+        workspace=Workspace(portion=2, stack=1, slice=2, gram=2, host=3.0),
     ),
     OptimizerInfo(
         name="kron",
@@ -126,7 +147,7 @@ BUILT_IN = (
         source="Li, arXiv 1512.04202 and 2211.04422 (PSGD, Kronecker-factored); as in arXiv 2509.02046",
         state_bytes_per_parameter=12.0,  # one momentum, and per square block two factors of its size
         implementation="tuneopt.optim.kron:Kron",
-        workspace=5.5,
+        workspace=Workspace(stack=2, slice=9, whole=5, host=5.5),
     ),
     OptimizerInfo(
         name="soap",
@@ -135,7 +156,7 @@ BUILT_IN = (
         source="Vyas et al., arXiv 2409.11321; as in arXiv 2509.02046",
         state_bytes_per_parameter=24.0,  # two moments, and per square block two factors and two bases of its size
         implementation="tuneopt.optim.soap:SOAP",
-        workspace=3.0,
+        workspace=Workspace(stack=2, slice=11, host=3.0),
     ),
 )
 

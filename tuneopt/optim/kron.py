@@ -170,13 +170,24 @@ class KronDiagonalRule(PreconditionedRule, ElementwiseRule):
         directions = list(gradients)
         words = self.words(settings, step)
         for shape, rows in shapes.items():
-            stacks = {key: torch.stack([tensors[row] for row in rows]) for key, tensors in state.items()}
+            # An embedding is alone of its shape, and stepped in place: copies of its state would be a GiB each.
+            alone = len(rows) == 1
+            stacks = {
+                key: tensors[rows[0]][None] if alone else torch.stack([tensors[row] for row in rows])
+                for key, tensors in state.items()
+            }
             matrices = (len(rows), shape[0] if shape else 1, -1)
             probe = stacks["probe"].view(matrices) if "probe" in stacks else None
-            stacked = torch.stack([gradients[row] for row in rows]).view(matrices)
             momentum = stacks["momentum"].view(matrices)
-            update = kron_diagonal_update(stacked, probe, momentum, stacks["left"], stacks["right"], **words)
-            for key in ("momentum", "left", "right"):
+            update = kron_diagonal_update(
+                torch.stack([gradients[row] for row in rows]).view(matrices),
+                probe,
+                momentum,
+                stacks["left"],
+                stacks["right"],
+                **words,
+            )
+            for key in ("momentum", "left", "right") if not alone else ():
                 torch._foreach_copy_([state[key][row] for row in rows], list(stacks[key].unbind(0)))
             for row, one in zip(rows, update.unbind(0), strict=True):
                 directions[row] = one.view(shape)

@@ -86,7 +86,7 @@ class Muon(Optimizer):
     """Muon for hidden matrices; AdamW at ``muon_to_adam_lr`` times the rate for embeddings, head, norms and vectors.
 
     ``betas`` and ``eps`` belong to the AdamW part, which alone is clipped, to the joint norm ``max_grad_norm``
-    (0 = off). Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32`` or ``bf16``,
+    (0 = off). Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32``, ``tf32`` or ``bf16``,
     ``ns_coefficients`` is ``quintic`` (the study's) or ``polar_express``.
     """
 

@@ -96,6 +96,7 @@ class NAdamWRule(ElementwiseRule):
                 root = torch._foreach_sqrt(exp_avg_sq)
                 torch._foreach_add_(root, eps * correction)
                 torch._foreach_addcdiv_(own, grads, root, -lr * fresh * correction)
+                del root  # else it lives until the next portion's is there
 
 
 class NAdamW(Optimizer):

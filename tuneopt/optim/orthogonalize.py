@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 STEPS = 5
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+"""Precisions of the products, and the type that holds what they multiply."""
 
 Polynomial = tuple[float, float, float]
 """Coefficients (a, b, c) of p(s) = a s + b s^3 + c s^5."""
@@ -52,6 +54,23 @@ COEFFICIENTS: Mapping[str, NewtonSchulzSchedule] = {
 }
 
 
+@contextmanager
+def rounded_products(precision: str, device: torch.device) -> Iterator[None]:
+    """With ``tf32`` CUDA rounds what fp32 products multiply to 10 bits and adds up in fp32; elsewhere nothing changes.
+
+    The switch is the process's, so it is put back: nothing else of a trial is to run in TF32.
+    """
+    if precision != "tf32" or device.type != "cuda":
+        yield
+        return
+    switch = torch.backends.cuda.matmul
+    before, switch.allow_tf32 = switch.allow_tf32, True
+    try:
+        yield
+    finally:
+        switch.allow_tf32 = before
+
+
 def newton_schulz(
     matrices: Tensor,  # (..., a, b)
     eps: float = 1e-7,
@@ -67,8 +86,9 @@ def newton_schulz(
     move values in [0.002, 1] into [0.681, 1.203], multiply smaller ones by up to 3.4445^5 = 485, and go on moving them
     about in that band. ``polar_express`` has a polynomial for each step and h = 1.01: five steps move [0.002, 1] into
     [0.870, 1.124], and eight steps to 1. Tall matrices are iterated as their transposes. ``precision`` is that of the
-    products: ``fp32`` (float64 input stays float64) or ``bf16``. The result has the dtype of the input. A zero matrix
-    stays zero. Sources: Jordan et al. 2024, "Muon"; Amsel et al., arXiv 2505.16932, algorithm 1.
+    products: ``fp32`` (float64 input stays float64), ``tf32`` (`rounded_products`) or ``bf16``. The result has the
+    dtype of the input. A zero matrix stays zero. Sources: Jordan et al. 2024, "Muon"; Amsel et al., arXiv 2505.16932,
+    algorithm 1.
     """
     schedule = COEFFICIENTS[coefficients]
     tall = matrices.shape[-2] > matrices.shape[-1]
@@ -77,9 +97,10 @@ def newton_schulz(
     x = (x / norm).flatten(0, -3) if x.ndim > 2 else (x / norm).unsqueeze(0)
     if x.dtype != torch.float64 or precision == "bf16":
         x = x.to(PRECISIONS[precision])
-    for step in range(steps):
-        a, b, c = schedule.at(step)
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    with rounded_products(precision, x.device):
+        for step in range(steps):
+            a, b, c = schedule.at(step)
+            gram = torch.bmm(x, x.mT)
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.to(matrices.dtype).reshape(matrices.mT.shape if tall else matrices.shape)
     return x.mT if tall else x

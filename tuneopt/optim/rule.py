@@ -69,8 +69,9 @@ class ElementwiseRule(Rule):
         """
         columns = [parameters, gradients, *state.values()]
         for _, (own, grads, *held) in portions(columns) if self.separable else ((None, columns),):
-            direction = self.direction(divided(grads, divisor), dict(zip(state, held, strict=True)), settings, step)
-            apply_in_one_pass(own, direction, settings)
+            # No name for the direction: it would live until the next portion's is there, one more copy on a device.
+            named = dict(zip(state, held, strict=True))
+            apply_in_one_pass(own, self.direction(divided(grads, divisor), named, settings, step), settings)
 
 
 class MatrixRule(Rule):

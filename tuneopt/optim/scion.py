@@ -82,7 +82,7 @@ class Scion(Optimizer):
     """Scion for hidden matrices; sign descent at ``scion_to_signum_lr`` times the rate for everything else.
 
     ``beta1`` belongs to the sign part, which alone is clipped, to the joint norm ``max_grad_norm`` (0 = off), before
-    its average. Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32`` or ``bf16``,
+    its average. Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32``, ``tf32`` or ``bf16``,
     ``ns_coefficients`` is ``quintic`` (the study's) or ``polar_express``.
     """
 

@@ -16,7 +16,7 @@ from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController
 from tuneopt.search.plan import Plan
 from tuneopt.spec import TrialSpec
-from tuneopt.training.config import ParallelConfig
+from tuneopt.training.config import HIDDEN, ParallelConfig
 
 if TYPE_CHECKING:
     from tuneopt.data import Corpus
@@ -29,12 +29,15 @@ class _CutError(BaseException):
 
 
 class InlineBackend:
-    """Trains on ``corpus``; without one, on the corpus that the options name."""
+    """Trains on ``corpus``; without one, on the corpus that the options name.
+
+    Trials train on a GPU where the options give them one; with ``any_device`` also where there merely is one.
+    """
 
     remote = False
 
-    def __init__(self, corpus: Corpus | None = None) -> None:
-        self.corpus = corpus
+    def __init__(self, corpus: Corpus | None = None, *, any_device: bool = False) -> None:
+        self.corpus, self.any_device = corpus, any_device
 
     @contextmanager
     def connect(self, plan: Plan, options: RunOptions) -> Iterator[int]:
@@ -43,9 +46,13 @@ class InlineBackend:
 
     def drive(self, controller: RunController) -> None:
         """Train trial after trial; models and compiled kernels are kept from one to the next."""
+        import torch
+
         from tuneopt.training.building import WarmModels
 
-        models = WarmModels()  # it also sets one thread for sums, as in Ray's workers: equal bits
+        self.hidden = not (self.any_device or controller.options.gpus_per_trial)
+        # Models also set one thread for sums, as in Ray's workers: equal bits.
+        models = WarmModels(torch.device("cpu") if self.hidden else None)
         while (spec := controller.ask()) is not None:
             try:
                 self._train(spec, controller, models)
@@ -80,7 +87,8 @@ class InlineBackend:
 
         try:
             if parallel.distributed:
-                record = run_ranks(spec, corpus, ledger, parallel, on_point, options.keep_weights)
+                variables = HIDDEN if self.hidden else {}
+                record = run_ranks(spec, corpus, ledger, parallel, on_point, options.keep_weights, variables)
             else:
                 record = run_trial(
                     spec, corpus, ledger, models=models, parallel=parallel, keep_weights=options.keep_weights,

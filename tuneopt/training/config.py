@@ -22,6 +22,10 @@ PAUSE_SECONDS = 10.0
 """Least time between checkpoints, unless the environment says another."""
 
 
+HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
+"""In the environment of a process before its first question to CUDA: there are no GPUs (ROCm's torch reads it too)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ParallelConfig:
     """How the work of one trial is split over processes and devices.

@@ -65,8 +65,8 @@ def sizes_within(spec: TrialSpec, parallel: ParallelConfig, available: int) -> l
     return [size for size in sizes if step_memory(spec, parallel, size).device <= available] or sizes[-1:]
 
 
-def step_memory(spec: TrialSpec, parallel: ParallelConfig, size: int) -> Memory:
-    """What a rank needs at its peak when a pass takes ``size`` sequences."""
+def step_memory(spec: TrialSpec, parallel: ParallelConfig, size: int, *, on_cpu: bool = False) -> Memory:
+    """What a rank needs at its peak when a pass takes ``size`` sequences, on a CUDA device unless ``on_cpu``."""
     scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
     return memory(
         scale,
@@ -81,6 +81,7 @@ def step_memory(spec: TrialSpec, parallel: ParallelConfig, size: int) -> Memory:
         checkpointing=parallel.checkpointing,
         head_chunk=chunk_tokens(size * scale.seq_len, vocab_size),
         passes=spec.batch // parallel.ranks // size,
+        on_cpu=on_cpu,
     )
 
 
@@ -121,6 +122,7 @@ def chosen_stage(
         checkpointing=checkpointing,
         head_chunk=chunk_tokens(size * scale.seq_len, vocab_size),
         offload=offload,
+        on_cpu=not torch.cuda.is_available(),
     )
 
 

@@ -63,8 +63,8 @@ DEVICES = (  # more special names first: the first that fits counts
 
 
 @functools.cache
-def environment() -> dict[str, str]:
-    """Plain facts for a trial record; a package that is not installed is left out.
+def environment(device_type: str = "cpu") -> dict[str, str]:
+    """Plain facts for a trial record; a package that is not installed is left out, and GPUs that it did not train on.
 
     Asked once per process: it starts git twice, and a warm worker writes hundreds of records.
     """
@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
         facts["memory_gib"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f}"
     except (ValueError, OSError, AttributeError):  # not Linux
         facts["memory_gib"] = "0"
-    if torch.cuda.is_available():
+    if device_type == "cuda":
         facts["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
         facts["cuda"] = torch.version.cuda or "unknown"
     if commit := _commit():
@@ -89,7 +89,7 @@ def environment() -> dict[str, str]:
 
 def reset_peak_memory() -> None:
     """Start peak memory counting afresh, so that a warm worker reports each trial's own peak."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # to ask a GPU that nothing runs on would take half a GiB of it
         torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # "5" resets VmHWM, the peak of resident memory (man 5 proc)

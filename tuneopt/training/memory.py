@@ -6,9 +6,10 @@ workspace and the tensors that travel between ranks; what stays throughout is co
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 
-from tuneopt.optim.info import entry_of
+from tuneopt.optim.info import Workspace, entry_of
 from tuneopt.spec import Scale
 from tuneopt.training.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
 
@@ -22,6 +23,9 @@ LIVE = 2**27
 
 OWNER_BUCKET = 2**24
 """Elements of an owner's tensors that step together under ZeRO, 64 MiB in fp32; a larger tensor is alone."""
+
+STACK, SLICE = 2**27, 2**26
+"""Elements of a portion or stack, and of a slice, on a device (`tuneopt.optim.portions`, whose test compares)."""
 
 SHARDED = 10**9
 """Parameters from which on several ranks share optimizer state by default: the 1.2b scale and what is larger."""
@@ -104,8 +108,11 @@ def memory(
     checkpointing: bool = False,
     head_chunk: int | None = None,
     passes: int = 2,
+    on_cpu: bool = False,
 ) -> Memory:
     """The memory of the fullest rank; ``state_bytes`` per parameter as `tuneopt.optim.info` lists them.
+
+    ``on_cpu`` says where updates are computed, which decides what they compute with; with ``offload`` it is the CPU.
 
     ``micro_batch`` counts sequences of a rank's forward pass, of which a step has ``passes``; ``head_chunk`` the tokens
     whose logits exist at once (`tuneopt.training.chunks`), None for all. A tensor has one owner under ZeRO, so no rank
@@ -116,10 +123,11 @@ def memory(
     tokens = micro_batch * scale.seq_len
     share = -(-count // ranks)
     largest = max(vocab_size * scale.d_model, scale.d_ff * scale.d_model)
-    owned = max(share, largest) if zero else count
+    # Without ZeRO, too, several ranks deal the tensors of whole-matrix rules out (`tuneopt.training.dealing`).
+    dealt = ranks > 1 and facts.family == "matrix"
+    owned = max(share, largest) if zero or dealt else count
     bucket = owned if facts.needs_all_gradients else min(owned, max(OWNER_BUCKET, largest))
     state = int(state_bytes * owned)
-    feed_forward = scale.mlp_matrices * scale.layers * scale.d_model * scale.d_ff
     gradients = share if zero >= 2 else count
     master = share if zero in (1, 2) or (zero and offload) else 0
     # Autocast keeps a copy of what it cast, which is all but the embedding; stage 3 casts anew each time.
@@ -135,11 +143,10 @@ def memory(
         activations=_activations(scale, tokens, half, checkpointing),
         logits=_logits(scale, vocab_size, tokens, half, head_chunk),
         reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
-        # The largest stack of equal matrices is that of the feed-forward layers, as far as they are owned.
-        workspace=int(FP32 * min(feed_forward, owned, bucket) * facts.workspace),
+        workspace=FP32 * _workspace(scale, vocab_size, facts.workspace, owned, bucket, bool(zero), on_cpu or offload),
         # Transfers of one bucket, each as it leaves and as it arrives, and of the next if there is one: updates of a
         # bucket leave while the gradients of the next but one arrive.
-        exchange=FP32 * 2 * (bucket + min(bucket, owned - bucket)) if zero else 0,
+        exchange=FP32 * (2 * (bucket + min(bucket, owned - bucket)) if zero else dealt * ranks * min(BUCKET, share)),
         applied=FP32 * share if zero in (1, 2) else 0,
         curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if facts.curvature else 0,
         host=FP32 * (master + share + 2 * bucket) + state if offload else 0,
@@ -160,6 +167,7 @@ def stage_for(
     checkpointing: bool = False,
     head_chunk: int | None = None,
     offload: bool = False,
+    on_cpu: bool = False,
 ) -> int:
     """The ZeRO stage for a trial on several ranks: the lowest that fits into ``available`` bytes of each one's device.
 
@@ -182,10 +190,34 @@ def stage_for(
             checkpointing=checkpointing,
             head_chunk=head_chunk,
             offload=offload,
+            on_cpu=on_cpu,
         )
         if need.device <= available:
             return stage
     return 3
+
+
+def _workspace(
+    scale: Scale, vocab_size: int, copies: Workspace, owned: int, bucket: int, sharded: bool, on_cpu: bool
+) -> int:
+    """Elements that an update computes with; tensors step all together, or, ``sharded``, bucket by bucket."""
+    d, heads, keys = scale.d_model, scale.attention_width, scale.groups * scale.head_width
+    shapes = [(heads, d)] * 2 + [(keys, d)] * 2 + [(scale.d_ff, d)] * scale.mlp_matrices
+    equal = Counter((min(shape), max(shape)) for shape in shapes)
+    table = vocab_size * d
+    peaks = [copies.whole * table]
+    if on_cpu:  # slices of a few MiB: what counts is the largest stack, which is that of the feed-forward layers
+        return int(max(*peaks, copies.host * min(bucket, scale.layers * scale.mlp_matrices * d * scale.d_ff)))
+    most = bucket if sharded else owned
+    # Lists are those of the parameters that decay, all but embedding and vectors; matrix rules leave them the head.
+    lists = table if copies.stack else scale.total_parameters(vocab_size) - table
+    peaks.append(copies.portion * min(STACK, lists, most))
+    for (short, long), count in equal.items():
+        size = short * long
+        stack = max(1, min(count * scale.layers, -(-STACK // size), most // size))
+        part = min(stack, max(1, SLICE // size))
+        peaks.append(size * (copies.stack * stack + (copies.slice + copies.gram * short / long) * part))
+    return int(max(peaks))
 
 
 def _averaged(zero: int, count: int, largest: int, passes: int) -> float:

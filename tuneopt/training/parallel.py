@@ -19,8 +19,9 @@ from tuneopt.optim.base import Optimizer
 from tuneopt.optim.proof import UpdateCheck
 from tuneopt.spec import TrialSpec
 from tuneopt.training.building import BuiltModel, LossFunction, LossModule, WarmModels
-from tuneopt.training.checkpoint import CheckpointStore, by_position
+from tuneopt.training.checkpoint import CheckpointStore, by_position, write_parts
 from tuneopt.training.config import ParallelConfig
+from tuneopt.training.dealing import Dealt, is_dealt
 from tuneopt.training.fitting import pass_sizes, reserved_bytes
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.second_order.hessian import estimate
@@ -29,6 +30,10 @@ from tuneopt.training.zero.strategy import Zero
 
 class ParallelStrategy(Protocol):
     """What the loop asks of a strategy, in this order: prepare, load, then accumulate and step; save between steps."""
+
+    @property
+    def shares_state(self) -> bool:
+        """Whether the optimizer state of each tensor is on one rank alone."""
 
     def prepare(self, models: WarmModels) -> BuiltModel:
         """The model with the weights of its seed, its loss, and the micro-batch size that fits on every rank."""
@@ -82,6 +87,7 @@ class SingleProcess:
     built: BuiltModel
     loss: LossFunction
     optimizer: Optimizer
+    shares_state = False
 
     def __init__(self, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> None:
         self.spec, self.parallel, self.ranks = spec, parallel, ranks
@@ -152,16 +158,21 @@ class SingleProcess:
 
 
 class DataParallel:
-    """Every rank holds the whole model and steps it; torch's DDP averages gradients, overlapped with backward."""
+    """Every rank holds the whole model; torch's DDP averages gradients, overlapped with backward.
+
+    Every rank steps the whole model, too, unless the optimizer works on whole matrices: these are dealt out.
+    """
+
+    dealt: Dealt | None = None
 
     def __init__(self, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> None:
         self.ranks = ranks
+        self.shares_state = is_dealt(spec.optimizer)
         self.replica = SingleProcess(spec, parallel, ranks)
         # A replica of one process does everything but communicate.
         self.prepare = self.replica.prepare
         self.drop_gradients = self.replica.drop_gradients
         self.update_check = self.replica.update_check
-        self.step = self.replica.step
         self.close = self.replica.close
 
     @property
@@ -171,12 +182,18 @@ class DataParallel:
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:
-        """The replica's; equal on all ranks, because equal gradients move equal weights."""
-        return self.replica.optimizers
+        """The replica's, equal on all ranks, because equal gradients move equal weights; or the part of this rank."""
+        return [self.dealt.mine] if self.dealt else self.replica.optimizers
 
     def load(self, optimizer: Optimizer, saved: dict[str, Any] | None) -> None:
         """Load, then wrap: DDP broadcasts the weights that it finds."""
-        self.replica.load(optimizer, saved)
+        if self.shares_state:
+            self.replica.optimizer, self.dealt = optimizer, Dealt(optimizer, self.ranks)
+            if saved is not None:
+                self.replica.built.model.load_state_dict(saved["model"])
+                self.dealt.load(saved)
+        else:
+            self.replica.load(optimizer, saved)
         device = self.ranks.device
         self.ddp = DistributedDataParallel(
             LossModule(self.replica.built),
@@ -199,8 +216,23 @@ class DataParallel:
             self.ranks.sum(share)
         return diagonal
 
+    def step(self) -> float:
+        """Every rank moves all parameters, or its own and then hands them out."""
+        if self.dealt is None:
+            return self.replica.step()
+        self.dealt.step()
+        return 0.0
+
     def save(self, store: CheckpointStore, step: int, progress: dict[str, Any]) -> None:
-        """Rank 0 writes for all; the others wait, so that none trains on with a checkpoint half written."""
+        """Rank 0 writes for all; the others wait, so that none trains on with a checkpoint half written.
+
+        State that is dealt out is written by its owner, in a file of its own.
+        """
+        if self.dealt is not None:
+            own: dict[str, Any] = {"model": {}, "state": self.dealt.state()}
+            whole = {**progress, **own, "model": self.replica.built.model.state_dict()}
+            write_parts(store, step, 1, lambda number: whole if self.ranks.rank == 0 else own, self.ranks)
+            return
         if self.ranks.rank == 0:
             self.replica.save(store, step, progress)
         self.ranks.barrier()

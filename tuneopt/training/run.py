@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -164,11 +165,10 @@ class TrialRun:
             seconds=seconds,
             peak_bytes=max(peaks, default=None),
             checkpoint_bytes=training.store.last_bytes or None if training.store else None,
-            # Under ZeRO each tensor has one owner; DDP's ranks all hold the same.
-            optimizer_state_bytes=sum(state) if training.parallel.zero else state[0],
+            optimizer_state_bytes=sum(state) if training.strategy.shares_state else state[0],
             proof=training.proof,
             routing=tuple(route.to_dict() for route in training.optimizer.routing),
-            environment={**environment(), **training.parallel.facts(spec), **speed},
+            environment={**environment(training.device.type), **training.parallel.facts(spec), **speed},
             started=self.started,
             ended=_now(),
             resumes=training.resumes,
@@ -202,12 +202,14 @@ def run_ranks(
     parallel: ParallelConfig,
     on_point: Callable[[CurvePoint], Any] = lambda point: None,
     keep_weights: bool = False,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> TrialRecord:
     """Train one trial on ranks of this machine to its end, or return the record that the ledger already holds.
 
-    A config of one plain process trains in this one. Raises `InputError` for a batch that does not divide among the
-    ranks, before anything starts, and `tuneopt.training.launch.RankFailedError` when a rank fails; running again goes
-    on from the last checkpoint, whatever the number of ranks then.
+    A config of one plain process trains in this one; ranks find ``variables`` in their environment. Raises
+    `InputError` for a batch that does not divide among the ranks, before anything starts, and
+    `tuneopt.training.launch.RankFailedError` when a rank fails; running again goes on from the last checkpoint,
+    whatever the number of ranks then.
     """
     opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
     known = opened.sound(spec.id)
@@ -218,7 +220,7 @@ def run_ranks(
         return run_trial(spec, corpus, opened, parallel=parallel, keep_weights=keep_weights, on_point=on_point)
     job = rank_job(spec.to_dict(), corpus.folder, opened.uri, parallel, keep_weights)
     with log_failed(TrialLog(opened, spec.id)):
-        for line in launch([sys.executable, "-m", "tuneopt.training.zero", "--job", job], parallel.ranks):
+        for line in launch([sys.executable, "-m", "tuneopt.training.zero", "--job", job], parallel.ranks, variables):
             if line.startswith(POINT):
                 on_point(CurvePoint(**json.loads(line.removeprefix(POINT))))
         record = opened.get(spec.id)

@@ -59,11 +59,11 @@ def scale(shape: Shape) -> float:
 
 
 def bound(h: Hyperparameters) -> float:
-    """Products in fp32 err by 6e-6; those in bf16 by 0.05 to 0.13, more in larger matrices.
+    """Products in fp32 err by 6e-6; those in bf16 by 0.05 to 0.13, more in larger matrices; in TF32 by an eighth of it.
 
     A small singular value, and the rounding that it drowns in, grows up to 485-fold (`QUINTIC`, five steps).
     """
-    return 1e-3 if h["ns_precision"] == "fp32" else 0.3
+    return {"fp32": 1e-3, "tf32": 0.04, "bf16": 0.3}[h["ns_precision"]]
 
 
 def init(shape: Shape, h: Hyperparameters) -> State:

@@ -117,6 +117,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
         # In one mapping, so that a field of `Study` that the file leaves out keeps the default that `Study` gives it.
         **{
             "vocabulary": VOCABULARY[ladder],
+            "precision": next(iter(scales.values())).precision,
             **phases,
             **{name: read(keys[name]) for name, read in readers.items() if name in keys},
         },

@@ -110,7 +110,7 @@ def _work(job: str, ranks: Ranks) -> dict[str, Any]:
         "losses": losses,
         "seconds": statistics.median(seconds[1:] or seconds),
         "peak_bytes": max(peaks),
-        "model_bytes": step_memory(spec, parallel, training.micro_batch).device,
+        "model_bytes": step_memory(spec, parallel, training.micro_batch, on_cpu=ranks.device.type == "cpu").device,
     }
 
 

@@ -50,6 +50,7 @@ class Zero:
     shards: Shards
     exchange: Exchange
     owned: Owned
+    shares_state = True
 
     def __init__(self, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> None:
         self.spec, self.parallel, self.ranks = spec, parallel, ranks
