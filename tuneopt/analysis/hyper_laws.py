@@ -1,28 +1,33 @@
 """How tuned hyperparameters move with model size and budget: h = A N^B ratio^C, with intervals of B and C.
 
-A regime's value is the centre of its near-optimal runs in log h: a grid's best run is one of several equals, and their
-centre is steadier. Regimes of one scale were tuned alike and share its luck, so they are not independent: C comes from
-the ratios within each scale, B from the means of the scales, whose number decides its degrees of freedom. Both are
-plain regressions with Student's t, and the law that is drawn is the one that the intervals belong to.
+A regime's value is the lowest point of a smooth surface where its runs are a grid (`tuneopt.analysis.surface`), and the
+centre of its near-optimal runs in log h elsewhere: the best run is one of equals. Regimes of one scale were tuned alike
+and share its luck, so they are not independent: C comes from the ratios within each scale, B from the means of the
+scales, whose number decides its degrees of freedom. Both are plain regressions with Student's t, and the law that is
+drawn is the one that the intervals belong to.
 
 The same law in tokens, h = K N^n D^C with n = B - C, is the form in which papers publish it (Li et al., Step Law, arXiv
-2503.04715). Where size is not shown to matter at equal tokens, it is fitted again to the tokens alone.
+2503.04715). Where four scales or more do not show that size matters at equal tokens, it is fitted to the tokens alone.
+Three scales can show next to nothing of a size, and leaving it out then costs more than keeping it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import stdtrit
 
+from tuneopt.analysis.noise import FAMILY_RATE
 from tuneopt.analysis.runs import Array, RegimeKey, TrainingRun
 from tuneopt.analysis.sensitivity import Star
 from tuneopt.analysis.spaces import axes
 from tuneopt.analysis.speedup import LEVEL
+from tuneopt.analysis.surface import surface
 from tuneopt.analysis.winner import Winner
 from tuneopt.constants import NEAR_OPTIMAL, TOKENS_PER_PARAMETER
 from tuneopt.search.axis import Axis, is_number
@@ -30,7 +35,8 @@ from tuneopt.search.prediction import FEWEST, UNIT, TunedRegime, predict
 from tuneopt.spec import SCALES, Value
 
 COMPLEMENTS = ("beta1", "beta2", "momentum", "shampoo_beta")
-"""Coordinates whose law is that of 1 - value, where no declared space says so: averaging rates."""
+"""Coordinates whose law is that of 1 - value, where no declared space says so, and whose grid is read so: averaging
+rates."""
 
 OWN = "own"
 """Stands for the ladder of scales that are not built in."""
@@ -40,8 +46,8 @@ OWN = "own"
 class TokenLaw:
     """h = coefficient N^size D^tokens, with N in parameters and D in tokens; intervals at the analysis' level.
 
-    ``size`` is None where it is not shown to matter at equal tokens: the law is then one of the tokens alone. Ends are
-    None where there are too few scales.
+    ``size`` is None where it is left out: the law is then one of the tokens alone. Ends are None where there are too
+    few scales.
     """
 
     coefficient: float
@@ -147,11 +153,30 @@ class _Regime:
             for part in self.star.sensitivities
         }
 
-    def centre(self, name: str, complement: bool) -> float | None:
-        """The mean of log h over the near-optimal runs, the better ones weighing more; None for a value without one.
+    @cached_property
+    def lowest(self) -> Mapping[str, float]:
+        """Where a grid of runs is lowest: the log of each coordinate that they vary; empty where they are no grid."""
+        own = self.tuned
+        settings = [dict(run.config) for run in self.runs]
+        names = sorted(name for name in own if is_number(own[name]) and len({one.get(name) for one in settings}) > 1)
+        rest = {name: own[name] for name in own if name not in names}
+        points, losses = [], []
+        for run, one in zip(self.runs, settings, strict=True):
+            logs = [_log(one.get(name), name in COMPLEMENTS) for name in names]
+            if None not in logs and all(one.get(name) == rest[name] for name in rest):
+                points.append(logs)
+                losses.append(run.losses[0])
+        fitted = surface(np.array(points, float), np.array(losses)) if names and points else None
+        return {} if fitted is None else dict(zip(names, map(float, fitted.lowest), strict=True))
 
-        Runs within the threshold of the lowest select loss are near-optimal; their weight falls to 0 there.
+    def centre(self, name: str, complement: bool) -> float | None:
+        """log h where the regime is lowest; None for a value without a log.
+
+        Without a grid it is the mean over the near-optimal runs, those within the threshold of the lowest select loss.
+        The better ones weigh more; the weight falls to 0 at the threshold.
         """
+        if name in self.lowest and complement == (name in COMPLEMENTS):
+            return self.lowest[name]
         threshold = NEAR_OPTIMAL if self.star is None else self.star.threshold
         pairs = [(run.losses[0], dict(run.config).get(name)) for run in self.runs]
         pairs = pairs or [(self.winner.select_loss, self.tuned[name])]
@@ -339,13 +364,14 @@ def _grid_variance(logs: Array) -> float:
 def _by_tokens(
     intercept: float, b: _Slope, c: _Slope, places: Array, logs: Array, names: Sequence[str], level: float
 ) -> TokenLaw | None:
-    """The law in tokens; of tokens alone where the interval of the size's exponent holds 0 or is not known."""
+    """The law in tokens; of tokens alone where two scales, or four and more at 5%, show no effect of size."""
     if b.value is None or c.value is None:
         return None
     freedom = len(set(names)) - 2
     error = math.hypot(b.error, c.error) if b.error is not None and c.error is not None else None
     size = _Slope.of(b.value - c.value, error, freedom, level)
-    if size.low is not None and size.high is not None and (size.low > 0 or size.high < 0):
+    sure = _Slope.of(b.value - c.value, error, freedom, 1 - FAMILY_RATE)
+    if freedom == 1 or (sure.low is not None and sure.high is not None and (sure.low > 0 or sure.high < 0)):
         # log h = intercept + b log(N / unit) + c log(D / (20 N))
         coefficient = math.exp(intercept - b.value * math.log(UNIT) - c.value * math.log(TOKENS_PER_PARAMETER))
         return TokenLaw(coefficient, size.value, size.low, size.high, c.value, c.low, c.high)
