@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from tuneopt import checked
@@ -34,7 +34,7 @@ def flat(entry: Any) -> dict[str, Any]:
     kind = type(entry)
     names = _names.get(kind)
     if names is None:
-        names = _names[kind] = tuple(field.name for field in fields(kind))
+        names = _names[kind] = tuple(entry.name for entry in fields(kind))
     return {name: getattr(entry, name) for name in names}
 
 
@@ -119,6 +119,10 @@ class Scale:
         if self.qk_norm == "after_rope" and self.positions != "rope":
             raise InputError("qk_norm after_rope needs rotary positions; use before_rope")
 
+    def declaration(self) -> dict[str, Any]:
+        """The scale file that declares it."""
+        return self.to_dict()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and for ids; ``Scale(**plain)`` is its inverse. Fields that have their default are not
         in it, so scales from before a field existed keep their ids.
@@ -189,6 +193,82 @@ class Scale:
         """Training FLOPs per token, forward and backward: 6N + 6 L T d (causal attention) + 6 d V (head)."""
         attention = 6 * self.layers * self.seq_len * self.attention_width
         return 6 * self.parameters + attention + 6 * self.d_model * vocab_size
+
+
+@dataclass(frozen=True, slots=True)
+class OwnModel(Scale):
+    """A model of a user's own, built by a function of a file, in the place of a scale.
+
+    Nothing is known of its inside: the shape of a `Scale` is 1 in every number, and the parameters were counted on the
+    model itself (`tuneopt.training.own_model`). What decides its training is here, so that ids hash it.
+    """
+
+    model: str = ""
+    """The function, and twelve digits of the SHA-256 of its file's content: ``build@0123456789ab``."""
+    arguments: tuple[tuple[str, float | int | str | bool], ...] = ()
+    """What the function is called with, besides the vocabulary and the length of a sequence."""
+    routing: tuple[tuple[str, str], ...] = ()
+    """Patterns of parameter names and the roles that their user gives them (`tuneopt.optim.roles`)."""
+    tables: tuple[tuple[str, str], ...] = ()
+    """The parameters whose shape follows the vocabulary, and whether they are ``embedding`` or ``head``."""
+    matrices: int = 0
+    """N: parameters in matrices, without embedding, head, positions, norms and biases."""
+    others: int = 0
+    """Parameters that neither count for N nor follow the vocabulary."""
+    entry: int = 0
+    """Parameters for each entry of the vocabulary: twice the width where embedding and head are two tables."""
+    width: int = 0
+    """Columns of the head."""
+    place: str = field(default="", compare=False)
+    """Where the file lies on this machine; no part of what it is."""
+
+    def __post_init__(self) -> None:
+        Scale.__post_init__(self)
+        for name in ("arguments", "tables"):  # mappings in JSON, and one order for one meaning
+            object.__setattr__(self, name, tuple(sorted(dict(getattr(self, name)).items())))
+        object.__setattr__(self, "routing", tuple((str(pattern), str(role)) for pattern, role in self.routing))
+        checked.text("a model's function", self.model)
+        for name, least in (("matrices", 1), ("others", 0), ("entry", 1), ("width", 1)):
+            checked.whole(f"a model's {name}", getattr(self, name), least=least, most=checked.LARGEST_COUNT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and for ids; `scale_of` is its inverse."""
+        pairs: dict[str, Any] = {name: dict(getattr(self, name)) for name in ("arguments", "tables")}
+        pairs["routing"] = [list(pair) for pair in self.routing]  # a list: the first pattern that fits decides
+        counts = {name: getattr(self, name) for name in ("matrices", "others", "entry", "width")}
+        about = {name: getattr(self, name) for name in ("name", "ladder", "seq_len", "model")}
+        return {**about, **{name: plain for name, plain in pairs.items() if plain}, **counts}
+
+    def declaration(self) -> dict[str, Any]:
+        """The scale file that asks for it, on this machine."""
+        plain = {name: getattr(self, name) for name in ("name", "ladder", "seq_len")}
+        plain["model"] = f"{self.place}:{self.model.partition('@')[0]}"
+        pairs = {"arguments": dict(self.arguments), "routing": dict(self.routing)}
+        return {**plain, **{name: entries for name, entries in pairs.items() if entries}}
+
+    def facts(self, names: Iterable[str]) -> dict[str, Any]:
+        """Nothing: what is inside is not known."""
+        return {}
+
+    @property
+    def parameters(self) -> int:
+        """The counted N."""
+        return self.matrices
+
+    def total_parameters(self, vocab_size: int) -> int:
+        """All trained parameters, as counted."""
+        return self.matrices + self.others + self.entry * vocab_size
+
+    def flops_per_token(self, vocab_size: int) -> int:
+        """6 (N + d V): what the products with matrices and head take. Attention and all else is not known."""
+        return 6 * (self.matrices + self.width * vocab_size)
+
+
+def scale_of(plain: Mapping[str, Any]) -> Scale:
+    """The scale, or the model of a user's own, of plain data; raises `TypeError` for what is neither."""
+    if "model" not in plain:
+        return Scale(**plain)
+    return OwnModel(**{**dict.fromkeys(("layers", "d_model", "d_ff"), 1), "heads": 1, "positions": "learned", **plain})
 
 
 SHAPE = tuple(entry.name for entry in fields(Scale) if entry.default is MISSING)

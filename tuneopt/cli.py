@@ -42,6 +42,7 @@ for command in (
 app.command()(predict.predict)
 app.command()(models.export)
 app.add_typer(listings.scales, name="scale")
+app.add_typer(models.app, name="model")
 app.add_typer(ledgers.app, name="ledger")
 app.add_typer(corpora.app, name="data")
 app.add_typer(studies.app, name="study")

@@ -23,13 +23,17 @@ from types import ModuleType
 from typing import Any
 
 from tuneopt.paths import read_plain
-from tuneopt.spec import InputError
+from tuneopt.spec import InputError, OwnModel, TrialSpec, nearest
 
 LARGEST_SOURCE = 4 << 20
 """Bytes of a Python file; one of ten thousand lines has a tenth of it."""
 
 DIGITS = 12
 """Hexadecimal digits of a digest that stand in names."""
+
+
+SOURCES: dict[str, tuple[str, str]] = {}
+"""Digest -> (text, file name for people) of the files that this process was given."""
 
 
 def digest(content: bytes) -> str:
@@ -49,6 +53,69 @@ def read_source(path: Path, what: str) -> str:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the {what} {path} cannot be read: {reason(error)}") from None
+
+
+def take_source(path: Path, what: str) -> str:
+    """The digest of a file, whose text is kept for `source_of`; no code is run.
+
+    Raises `InputError` for a missing file, and for one that imports what its digest would not cover.
+    """
+    text = read_source(path, what)
+    mend = "which a trial's id would not cover; write both into one file or install them as a package"
+    neighbours = sorted(name for name in imported(text) if _is_beside(path.parent, name))
+    if neighbours:
+        raise InputError(f"{path} imports {' and '.join(neighbours)} beside it, {mend}")
+    loose = loose_modules(text)
+    if loose:
+        places = " and ".join(f"{name} from {place.parent}" for name, place in loose.items())
+        raise InputError(f"{path} imports {places}, {mend}")
+    name = digest(text.encode())
+    SOURCES[name] = (text, str(path))
+    return name
+
+
+def source_of(name: str) -> str:
+    """The text that a machine without the file needs to run ``Name@digest``; empty where it needs none."""
+    return SOURCES.get(name.partition("@")[2], ("", ""))[0]
+
+
+def adopt(name: str, text: str) -> None:
+    """Take over the text of ``name`` from another machine; raises `InputError` when it is not what the name says."""
+    if not text:
+        return
+    if digest(text.encode()) != name.partition("@")[2]:
+        raise InputError(f"the source that came with {name} is another one; start the sweep again from its file")
+    SOURCES.setdefault(name.partition("@")[2], (text, f"the file of {name}"))
+
+
+def sources_of(spec: TrialSpec) -> dict[str, str]:
+    """The texts that a machine needs for a trial, by what they are called: of its optimizer, and of its model."""
+    scale = spec.regime.scale
+    names = (spec.optimizer, *((scale.model,) if isinstance(scale, OwnModel) else ()))
+    return {name: text for name in names if (text := source_of(name))}
+
+
+def adopt_all(texts: Mapping[str, str]) -> None:
+    """`adopt` each text of `sources_of`."""
+    for name, text in texts.items():
+        adopt(name, text)
+
+
+def attribute_of(name: str, what: str, kind: str = "class") -> Any:
+    """What a file that this process was given calls ``Name``, for ``Name@digest``; the file is run.
+
+    ``what`` it is for and the ``kind`` of thing that is looked for are named in errors. Raises `InputError` where the
+    file is not at hand or has no such name.
+    """
+    word, _, place = name.partition("@")
+    if place not in SOURCES:
+        raise InputError(f"the source of {name} is not at hand; give the file that it comes from as PATH.py:{word}")
+    text, shown = SOURCES[place]
+    module = run_source(text, shown, what)
+    if not hasattr(module, word):
+        names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise InputError(f"{shown} has no {kind} {word!r}; {nearest(word, names) if names else 'define one'}")
+    return getattr(module, word)
 
 
 def run_source(text: str, shown: str, what: str) -> ModuleType:
@@ -185,6 +252,13 @@ def imported(source: str | bytes) -> set[str]:
             if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
                 names.add(node.args[0].value)
     return {name.partition(".")[0] for name in names} - {""}
+
+
+def _is_beside(folder: Path, name: str) -> bool:
+    """Whether a module lies next to a file; a folder of Python files is a package without ``__init__.py`` too."""
+    if name in ("tuneopt", "search_spaces"):  # its own checkout
+        return False
+    return (folder / f"{name}.py").is_file() or any((folder / name).glob("**/*.py"))
 
 
 def _spec(name: str) -> importlib.machinery.ModuleSpec | None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tuneopt import declared
 from tuneopt.architecture import SCALES, WORDS_OF_SCALE, Scale
 from tuneopt.errors import InputError, nearest
 from tuneopt.paths import expanded
+from tuneopt.spec import Value
 
 FOLDER = Path(__file__).resolve().parents[1] / "scales"
 """Scale files that come with the package; a file's name without its ending is the name of its scale."""
@@ -42,6 +43,9 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """What ``family`` stands for: the options of a `Scale` by which it differs from the study's Llama."""
 
+MODEL_KEYS = ("model", "arguments", "routing", "name", "ladder", "seq_len")
+"""The keys of a scale file that names a model of its own."""
+
 KEYS = ("family", *(field.name for field in fields(Scale)))
 """The keys of a scale file."""
 
@@ -52,15 +56,44 @@ SEQUENCE = {"nano": 128, "paper": 4096}
 """Tokens of a sequence where a scale says nothing: those of its ladder."""
 
 
-def find_scale(name: str) -> Scale:
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model of a user's own as it is asked for: a function of a Python file, and what it is called with.
+
+    ``word`` is ``PATH.py:function``. ``routing`` holds pairs of a pattern of parameter names and a role, the first that
+    fits decides. What is empty follows from the model: its name from the file, its ladder from its size, the length of
+    its sequences from its signature or the ladder.
+    """
+
+    word: str
+    name: str = ""
+    ladder: str = ""
+    seq_len: int | None = None
+    arguments: tuple[tuple[str, Value], ...] = ()
+    routing: tuple[tuple[str, str], ...] = ()
+
+
+ModelOf = Callable[[ModelFile], Scale]
+"""Builds and measures a model of a user's own; who can do that hands it to the readers here, which know no torch."""
+
+
+def no_models(file: ModelFile) -> Scale:
+    """Raises `InputError`: the place of a `ModelOf` where no model can be built."""
+    raise InputError(f"{file.word} is a model of your own, and here the name or the file of a scale is needed")
+
+
+def find_scale(name: str, model_of: ModelOf = no_models) -> Scale:
     """The scale of that name, of a YAML file, or of a shorthand; raises `InputError` for anything else.
 
-    A name is one of the two ladders' or of `FOLDER`'s. A file is told by its ending, ``.yaml`` or ``.yml``.
+    A name is one of the two ladders' or of `FOLDER`'s. A file is told by its ending, ``.yaml`` or ``.yml``. A model of
+    a user's own is ``PATH.py:function``, or a file with the key ``model``; ``model_of`` builds it.
     """
     if name in SCALES:
         return SCALES[name]
     if name.endswith((".yaml", ".yml")):
-        return read_scale(expanded(name))
+        return read_scale(expanded(name), model_of)
+    if ".py" in name and "=" not in name:
+        return model_of(ModelFile(name))
     if match := SHORTHAND.fullmatch(name):
         pairs = [pair.split("=", 1) for pair in match["rest"].split(",")[1:]]
         lines = [f"layers: {match['layers']}", f"d_model: {match['d_model']}"]
@@ -73,9 +106,9 @@ def find_scale(name: str) -> Scale:
     raise InputError(f"unknown scale {name!r}; {known}, or give a file such as {EXAMPLE}, or 6x384,seq=256")
 
 
-def read_scale(path: Path) -> Scale:
+def read_scale(path: Path, model_of: ModelOf = no_models) -> Scale:
     """The scale that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return declared_scale(declared.read_yaml(path, "scale", EXAMPLE), path.stem)
+    return declared_scale(declared.read_yaml(path, "scale", EXAMPLE), path.stem, model_of)
 
 
 def parse_scale(text: str, path: str, name: str) -> Scale:
@@ -83,8 +116,10 @@ def parse_scale(text: str, path: str, name: str) -> Scale:
     return declared_scale(declared.parse_yaml(text, path, EXAMPLE), name)
 
 
-def declared_scale(root: declared.Node, name: str) -> Scale:
+def declared_scale(root: declared.Node, name: str, model_of: ModelOf = no_models) -> Scale:
     """The scale that a mapping declares, of a file or inside of one; ``name`` is its name unless it has one."""
+    if isinstance(root.plain, dict) and "model" in root.plain:
+        return _declared_model(root, name, model_of)
     keys = declared.mapping(root, "a scale", KEYS)
     for key in ("layers", "d_model"):
         if key not in keys:
@@ -125,6 +160,33 @@ def declared_scale(root: declared.Node, name: str) -> Scale:
         # The key that the sentence names first is the one to look at.
         words = re.findall(r"\w+", str(error))
         root.fail(str(error), next((root.keys[word] for word in words if word in root.keys), root.line))
+
+
+def _declared_model(root: declared.Node, name: str, model_of: ModelOf) -> Scale:
+    keys = declared.mapping(root, "a scale with a model of its own", MODEL_KEYS)
+    word = declared.word(keys["model"], "model")
+    beside = Path(root.path).parent / word
+    if beside.parent.joinpath(beside.name.partition(":")[0]).is_file():
+        word = str(beside)
+    arguments, routing = (
+        declared.mapping(keys[key], key, tuple(keys[key].plain)) if key in keys and keys[key].plain else {}
+        for key in ("arguments", "routing")
+    )
+    try:
+        return model_of(
+            ModelFile(
+                word,
+                name=declared.word(keys["name"], "name") if "name" in keys else name,
+                ladder=declared.word(keys["ladder"], "ladder", tuple(SEQUENCE)) if "ladder" in keys else "",
+                seq_len=declared.whole(keys["seq_len"], "seq_len", least=1) if "seq_len" in keys else None,
+                arguments=tuple((key, declared.value(node, key)) for key, node in arguments.items()),
+                routing=tuple((key, declared.word(node, "a role")) for key, node in routing.items()),
+            )
+        )
+    except InputError as error:
+        if str(error).startswith(f"{root.path}:"):
+            raise
+        root.fail(str(error))
 
 
 def nearest_ladder(scale: Scale) -> str:

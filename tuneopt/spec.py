@@ -21,8 +21,9 @@ from typing import Any
 
 from tuneopt import checked
 from tuneopt.architecture import SCALES as SCALES
+from tuneopt.architecture import OwnModel as OwnModel
 from tuneopt.architecture import Scale as Scale
-from tuneopt.architecture import flat
+from tuneopt.architecture import flat, scale_of
 from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.errors import InputError as InputError
 from tuneopt.errors import nearest as nearest
@@ -72,7 +73,7 @@ class Regime:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Regime:
         """Rebuild a regime; raises `KeyError` or `TypeError` for anything that is not one."""
-        return cls(Scale(**plain["scale"]), plain["ratio"], CorpusId(**plain["corpus"]))
+        return cls(scale_of(plain["scale"]), plain["ratio"], CorpusId(**plain["corpus"]))
 
     @property
     def tokens(self) -> int:

@@ -22,7 +22,7 @@ def worker(tmp_path: Path) -> driver_overhead.Nothing:
     ledger = Ledger(tmp_path)
     spec = driver_overhead.sweep(0).state({}).pending[0]
     worker = driver_overhead.Nothing.__new__(driver_overhead.Nothing)
-    worker.reset_config({"spec": json.dumps(spec.to_dict()), "corpus": "none", "ledger": ledger.uri, "source": ""})
+    worker.reset_config({"spec": json.dumps(spec.to_dict()), "corpus": "none", "ledger": ledger.uri, "sources": "{}"})
     return worker
 
 

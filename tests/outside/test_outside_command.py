@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from outside_samples import PLAIN, SPACE, install
 
+from tuneopt import outside
 from tuneopt.cli import main
-from tuneopt.optim import external
 
 BAD = {
     "missing file": (["./nowhere.py:Plain", "./space.py"], "there is no optimizer at nowhere.py"),
@@ -31,7 +31,7 @@ BAD = {
 @pytest.fixture
 def messy(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(external, "_SOURCES", {})
+    monkeypatch.setattr(outside, "SOURCES", {})
     (tmp_path / "mine.py").write_text(PLAIN)
     (tmp_path / "taken.py").write_text(PLAIN.replace("Plain", "adamw"))
     for file, name in (("space", "Plain"), ("absent", "Absent"), ("notone", "NotOne"), ("broken_space", "broken")):

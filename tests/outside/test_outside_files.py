@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from outside_samples import PLAIN, SPACE, install, page_files
 
-from tuneopt import api
+from tuneopt import api, outside
 from tuneopt.optim import create, external
 from tuneopt.optim.factory import implementation
 from tuneopt.optim.testing import TinyModel
@@ -23,7 +23,7 @@ NANO = Regime(SCALES["nano-65k"], 1.0, CorpusId("c", "f" * 64, 1024))
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(external, "_SOURCES", {})
+    monkeypatch.setattr(outside, "SOURCES", {})
     (tmp_path / "mine.py").write_text(PLAIN)
     (tmp_path / "space.py").write_text(SPACE.format(name="Plain"))
     return tmp_path
@@ -58,7 +58,7 @@ def test_both_versions_of_a_file_run_side_by_side(here):
 
 
 def test_built_in_names_stay_as_they_are():
-    assert external.resolve("soap") == "soap" and external.source_of("soap") == ""
+    assert external.resolve("soap") == "soap" and outside.source_of("soap") == ""
     assert external.account("soap") == {}
 
 
@@ -70,31 +70,31 @@ def test_built_in_optimizers_may_be_tuned_in_a_space_of_ones_own(here):
 
 def test_a_worker_runs_the_text_that_came_with_the_trial(here, monkeypatch):
     name = external.resolve("./mine.py:Plain")
-    text = external.source_of(name)
+    text = outside.source_of(name)
     assert external.account(name) == {"optimizer_source": text} == {"optimizer_source": PLAIN}
-    monkeypatch.setattr(external, "_SOURCES", {})  # as in a process on another machine
+    monkeypatch.setattr(outside, "SOURCES", {})  # as in a process on another machine
     (here / "mine.py").unlink()
     with pytest.raises(InputError, match="is not at hand; give the file"):
         implementation(name)
-    external.adopt(name, text)
+    outside.adopt(name, text)
     assert create(name, TinyModel()).routing[0].rule == "Plain"
 
 
 def test_a_text_that_is_not_the_one_named_is_refused(here):
     name = external.resolve("./mine.py:Plain")
     with pytest.raises(InputError, match="is another one"):
-        external.adopt(name, PLAIN + "\n")
-    external.adopt("adamw", "")
+        outside.adopt(name, PLAIN + "\n")
+    outside.adopt("adamw", "")
     with pytest.raises(InputError, match="is another one"):
-        external.adopt("adamw", PLAIN)
+        outside.adopt("adamw", PLAIN)
 
 
 @pytest.mark.slow
 def test_a_fresh_process_needs_nothing_but_name_and_text(here):
     name = external.resolve("./mine.py:Plain")
     code = (
-        "import sys; from tuneopt.optim import external; from tuneopt.optim.testing import TinyModel\n"
-        "external.adopt(sys.argv[1], sys.argv[2])\n"
+        "import sys; from tuneopt import outside; from tuneopt.optim.testing import TinyModel\n"
+        "outside.adopt(sys.argv[1], sys.argv[2])\n"
         "from tuneopt.optim import create; print(create(sys.argv[1], TinyModel()).param_groups[0]['lr'])"
     )
     (here / "mine.py").unlink()

@@ -107,8 +107,8 @@ def test_a_machine_with_another_version_refuses_the_trial(site):
     (site / "sample_mine" / "own.py").write_text("")
     with pytest.raises(InputError, match="install one version everywhere"):
         implementation(name)
-    external.adopt(name, "")  # a package travels by itself
-    assert external.source_of(name) == ""
+    outside.adopt(name, "")  # a package travels by itself
+    assert outside.source_of(name) == ""
 
 
 def test_one_module_is_a_package_too(site):

@@ -11,6 +11,7 @@ from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prep
 from tuneopt.api.devices import Speed
 from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
+from tuneopt.api.own_models import ModelFacts, chosen_scale, model_facts, own_model
 from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups
 from tuneopt.api.prediction import predict
 from tuneopt.api.reports import report
@@ -37,6 +38,7 @@ __all__ = [
     "ComparisonPlan",
     "ComparisonResult",
     "CorpusAccount",
+    "ModelFacts",
     "RunOptions",
     "SampledSearch",
     "ScaleFacts",
@@ -44,6 +46,7 @@ __all__ = [
     "check_backend",
     "check_budget",
     "check_names",
+    "chosen_scale",
     "clean",
     "compare",
     "comparison_plan",
@@ -53,7 +56,9 @@ __all__ = [
     "inspect_corpus",
     "load_study",
     "mend",
+    "model_facts",
     "optimizers",
+    "own_model",
     "placed",
     "placement_of",
     "plan",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
 from tuneopt.api.optimizers import space_of
+from tuneopt.api.own_models import model_of
 from tuneopt.api.questions import FOLDER, plan_text, question_id, question_of, stored_plan
 from tuneopt.api.step_times import ERRORS, trial_times
 from tuneopt.api.studies import StudyResult, planned_study, run_study, study_id, study_queue
@@ -26,7 +27,7 @@ from tuneopt.search.study.budget import STARTING_SECONDS, Question, TrialTime, d
 from tuneopt.search.study.comparison import rules_of
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.power import Power, power, slope
-from tuneopt.spec import CorpusId, Value
+from tuneopt.spec import CorpusId, Scale, Value
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
@@ -49,7 +50,7 @@ def comparison_plan(
     *,
     baseline: str = BASELINE,
     spaces: Mapping[str, str] | None = None,
-    scale: str = "nano-65k",
+    scale: str | Scale = "nano-65k",
     corpus: str = "embedded",
     hours: float | None = None,
     resolution: float | None = None,
@@ -93,7 +94,7 @@ def comparison_plan(
             opened.mark()
             if not opened.files.create(name, text.encode()):  # another run was faster: its plan is the plan
                 text, stored = stored_plan(opened, name) or text, True
-    study = parse_study(text, name, space_of)
+    study = parse_study(text, name, space_of, model_of)
     return ComparisonPlan(
         question=question,
         study=study,

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.api.own_models import scale_named
 from tuneopt.data import Corpus, describe, load_corpus
 from tuneopt.paths import expanded
-from tuneopt.scale_files import find_scale
-from tuneopt.spec import CorpusId, InputError, Regime
+from tuneopt.spec import CorpusId, InputError, Regime, Scale
 
 if TYPE_CHECKING:
     from tuneopt.data.recipe.run import PreparationProgress
@@ -157,7 +157,7 @@ def prepare_corpus(
         return PreparedCorpus(*prepare_recipe(read, folder, RayPool, progress))
 
 
-def inspect_corpus(corpus: str, scale: str, ratio: float) -> CorpusLook:
+def inspect_corpus(corpus: str, scale: str | Scale, ratio: float) -> CorpusLook:
     """Counts of a corpus, its splits and sources, samples, and the epochs that the budget of a regime takes."""
     regime, loaded = regime_on(scale, ratio, corpus)
     epochs = describe(loaded, regime.tokens)
@@ -186,9 +186,9 @@ def _samples(corpus: Corpus, name: str) -> list[CorpusSample]:
     ]
 
 
-def regime_on(scale: str, ratio: float, corpus: str) -> tuple[Regime, Corpus]:
+def regime_on(scale: str | Scale, ratio: float, corpus: str) -> tuple[Regime, Corpus]:
     """A regime by its names, with the prepared corpus it runs on; raises `InputError` for what there is not."""
-    shape = find_scale(scale)
+    shape = scale_named(scale)
     Regime(shape, ratio, CorpusId("unread", "", 0))  # a bad ratio is answered before any text is tokenized
     loaded = load_corpus(corpus, vocab_size=VOCAB_SIZES[shape.ladder])
     return Regime(shape, ratio, loaded.id), loaded

@@ -79,6 +79,7 @@ def placements(study: Study) -> dict[str, ParallelConfig]:
     parallel = {}
     for scale, devices in study.placement.items():
         parallel[scale] = ParallelConfig(devices.ranks, devices.zero, devices.offload)
+        parallel[scale].check_model(study.scale(scale))
         for optimizer in study.optimizers:
             check_batches(parallel[scale], scale, batches(study, optimizer))
     return parallel

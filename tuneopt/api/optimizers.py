@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from tuneopt import outside
 from tuneopt.optim import external
 from tuneopt.optim.info import MEMORY_FACTS, info
 from tuneopt.outside import installed
@@ -44,7 +45,7 @@ def space_of(optimizer: str, space: str | None = None) -> SearchSpace:
     name = external.resolve(optimizer)
     plain = name.partition("@")[0]  # differs from `name` for classes from outside alone
     if space is None and plain != name:
-        if external.source_of(name):
+        if outside.source_of(name):
             raise InputError(f"{optimizer} needs a search space; add --space PATH.py, a file that defines SPACE")
         if plain not in installed(GROUP):
             raise InputError(f"the package of {plain} brings no search space; add --space PATH.py")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.optimizers import check_outside, space_of
+from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.sweeps import PRECISIONS
-from tuneopt.scale_files import find_scale
 from tuneopt.search.study.budget import Draft, Question, TrialTime
 from tuneopt.spec import InputError, Value, canonical_json, nearest
 
@@ -26,7 +26,7 @@ def question_of(
     optimizers: Sequence[str], baseline: str, spaces: Mapping[str, str], overrides: Mapping[str, Value], **about: Any
 ) -> Question:
     """The question in its own terms; raises `InputError` for what cannot be asked."""
-    scale, hours, resolution, ratio = find_scale(about["scale"]), about["hours"], about["resolution"], about["ratio"]
+    scale, hours, resolution, ratio = scale_named(about["scale"]), about["hours"], about["resolution"], about["ratio"]
     if (hours is None) == (resolution is None):
         raise InputError("a comparison needs a budget or a resolution: give --hours or --minutes, or --resolution")
     for name, number in (("--hours", hours), ("--resolution", resolution), ("--ratio", ratio)):
@@ -49,6 +49,7 @@ def question_of(
         mine = {name: value for name, value in overrides.items() if name in {*known.by_name, *dict(known.fixed)}}
         chosen[word] = declared.on(scale.ladder, mine)
         check_outside(chosen[word])
+        check_on_model(chosen[word], scale)
         own = {"space": spaces[word]} if word in spaces else {}
         parts[word] = {**own, "set": mine} if mine else own
     lost = [name for name in overrides if not any(name in part.get("set", ()) for part in parts.values())]

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.api.own_models import limits_of, role_summary, scale_named
 from tuneopt.architecture import Scale
-from tuneopt.scale_files import find_scale, ladder_note
-from tuneopt.spec import CorpusId, Regime
+from tuneopt.scale_files import ladder_note
+from tuneopt.spec import CorpusId, OwnModel, Regime
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
@@ -56,7 +57,7 @@ def scale_facts(name: str, corpus: str = "embedded", *, measure: bool = False) -
     from tuneopt.search.sweep import micro_batch
     from tuneopt.training.weights import family_of
 
-    scale = find_scale(name)
+    scale = scale_named(name)
     regime = Regime(scale, 1.0, CorpusId("unread", "", VOCAB_SIZES[scale.ladder]))
     step_seconds, sequences = None, None
     if measure:
@@ -92,6 +93,12 @@ def scale_notes(scales: Iterable[Scale], ledger: Ledger) -> list[str]:
         known = record.spec.regime.scale
         others.update(known for scale in own if known.name == scale.name and known != scale)
     notes = [ladder_note(scale) for scale in own]
+    for scale in own:
+        if isinstance(scale, OwnModel):
+            notes += [
+                limits_of(scale),
+                f"{role_summary(scale)}; `tuneopt model show` has all of it, --route changes it",
+            ]
     for scale, count in others.items():
         trials = f"{count} trial{'s' * (count > 1)}"
         notes.append(

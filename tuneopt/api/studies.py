@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
-from tuneopt.api.sweeps import backend_named, compiles, with_ledger
+from tuneopt.api.own_models import check_on_model, model_of
+from tuneopt.api.sweeps import backend_named, compiles_at, with_ledger
 from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
@@ -110,9 +111,12 @@ def load_study(path: str | Path, match_budget: bool = False) -> Study:
     """The study that a YAML file declares; raises `InputError` with file and line of what is wrong."""
     from tuneopt.search.study.file import read_study
 
-    study = read_study(path, space_of)  # `space_of` also knows files of users and installed packages
+    # `space_of` also knows files of users and installed packages, `model_of` builds models of their own.
+    study = read_study(path, space_of, model_of)
     for space in study.spaces.values():
         check_outside(space)
+        for scale in study.scales.values():
+            check_on_model(space, scale)
     return replace(study, match_budget=True) if match_budget else study
 
 
@@ -348,7 +352,7 @@ def planned_study(study: Study, required: bool = True) -> StudyPlan:
         if required:
             raise
         corpus = CorpusId(study.corpus, "", study.vocabulary)
-    return StudyPlan(study, corpus, compiles(study.compile))
+    return StudyPlan(study, corpus, compiles_at(study.compile, study.scales.values()))
 
 
 def study_queue(

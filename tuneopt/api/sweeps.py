@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.corpora import regime_on
 from tuneopt.api.optimizers import check_outside, space_of
+from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
 from tuneopt.run.options import RunOptions, check_batches
 from tuneopt.run.spine import Backend, RunResult, run
-from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import OneTrial
 from tuneopt.search.queue import Limits, OneSweep, SchedulerQueue
 from tuneopt.search.records import kept_evidence, recorded, replay
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec, Value, nearest
+from tuneopt.spec import CorpusId, InputError, OwnModel, Regime, Scale, TrialSpec, Value, nearest
 from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def plan(
     optimizer: str,
     *,
     space: str | None = None,
-    scale: str = "nano-65k",
+    scale: str | Scale = "nano-65k",
     ratio: float = 1.0,
     corpus: str = "embedded",
     overrides: Mapping[str, Value] | None = None,
@@ -58,6 +58,7 @@ def plan(
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
+    ``scale`` is a word as `scale_named` takes it, or a `Scale`.
     ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
     None takes that of the scale's ladder (`Scale.precision`).
@@ -66,14 +67,16 @@ def plan(
     """
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
-    ladder, precision = find_scale(scale).ladder, precision or find_scale(scale).precision
-    chosen = space_of(optimizer, space).on(ladder, overrides or {}, grids or {}).begin_at(starts or {})
+    shape = scale_named(scale)
+    precision = precision or shape.precision
+    chosen = space_of(optimizer, space).on(shape.ladder, overrides or {}, grids or {}).begin_at(starts or {})
     check_outside(chosen)
     # What cannot run whatever the text is answered before any text is tokenized.
-    unread = Regime(find_scale(scale), ratio, CorpusId("unread", "", 0))
+    unread = Regime(shape, ratio, CorpusId("unread", "", 0))
     sweep = Sweep(chosen, unread, seed, replicates, policy, precision, resolution=resolution)
-    regime, loaded = regime_on(scale, ratio, corpus)
-    return replace(sweep, regime=regime, compile=compiles(compile)), loaded
+    check_on_model(chosen, shape)
+    regime, loaded = regime_on(shape, ratio, corpus)
+    return replace(sweep, regime=regime, compile=compiles_at(compile, [shape])), loaded
 
 
 def single_trial(optimizer: str, *, data_seed: int | None = None, **settings: Any) -> tuple[TrialSpec, Corpus]:
@@ -96,6 +99,11 @@ def compiles(asked: bool | None) -> bool:
     if asked and not can_compile():
         raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
     return can_compile()
+
+
+def compiles_at(asked: bool | None, scales: Iterable[Scale]) -> bool:
+    """As `compiles`; a model of a user's own compiles on demand alone, because nobody knows whether it can."""
+    return compiles(False if asked is None and any(isinstance(scale, OwnModel) for scale in scales) else asked)
 
 
 def check_budget(search: str, resolution: float | None, max_trials: int | None, hours: float | None) -> None:
@@ -252,6 +260,7 @@ def train(
     if zero is None:
         zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
     placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)
+    placement.check_model(spec.regime.scale)
     parallel = {spec.regime.scale.name: placement}
     opened, options = with_ledger(ledger, RunOptions(parallel=parallel, keep_weights=keep_weights))
     # The spine reports an interrupt as a result, for runs of many trials; of one trial there is nothing to report.
@@ -263,7 +272,7 @@ def train(
 
 
 def placement_of(
-    ranks: int, zero: int | None, offload: bool, checkpointing: bool = False, scale: str = ""
+    ranks: int, zero: int | None, offload: bool, checkpointing: bool = False, scale: str | Scale = ""
 ) -> ParallelConfig | None:
     """Where a trial runs; None for one plain process. Raises `InputError` for what cannot be.
 
@@ -273,7 +282,9 @@ def placement_of(
     if zero is None:
         from tuneopt.training.memory import SHARDED
 
-        zero = 2 if offload or (ranks > 1 and scale and find_scale(scale).parameters >= SHARDED) else 0
+        shape = scale_named(scale) if scale else None
+        large = shape is not None and not isinstance(shape, OwnModel) and shape.parameters >= SHARDED
+        zero = 2 if offload or (ranks > 1 and large) else 0
     if ranks == 1 and zero == 0 and not offload and not checkpointing:  # then nothing depends on how batches divide
         return None
     return ParallelConfig(ranks, zero, offload, checkpointing)
@@ -283,6 +294,7 @@ def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, Parallel
     """``placement`` for the trials of a sweep, by their scale; raises `InputError` where a batch does not divide."""
     if placement is None:
         return {}
+    placement.check_model(sweep.regime.scale)
     scale = sweep.regime.scale.name
     axis = sweep.space.by_name.get("train_batch_size")
     batches = axis.values if axis else [sweep.space.value(sweep.space.start, "train_batch_size")]

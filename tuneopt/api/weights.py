@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.paths import expanded
-from tuneopt.spec import InputError, TrialSpec, nearest
+from tuneopt.spec import InputError, OwnModel, TrialSpec, nearest
 
 if TYPE_CHECKING:
     from tuneopt.data import Corpus
@@ -74,6 +74,12 @@ def export_model(
     if record.status != "completed":
         raise InputError(f"trial {record.trial} {record.status}, so it has no final weights; choose another")
     name = kept_weights(record.trial)
+    scale = record.spec.regime.scale
+    if isinstance(scale, OwnModel):
+        raise InputError(
+            f"trial {record.trial} trained {scale.model.partition('@')[0]}, a model of your own, which transformers "
+            f"cannot load; weights that were kept are a state dict in {opened.uri}/{name}"
+        )
     again = None
     if not has_folder(opened, name):
         if not retrain:
@@ -127,7 +133,7 @@ def _train_again(
 def _corpus(spec: TrialSpec, ledger: Ledger, given: str | None) -> Corpus:
     """The corpus of a trial: as given, as a sweep of the ledger names it, or the embedded one."""
     from tuneopt.data import load_corpus
-    from tuneopt.optim.external import adopt
+    from tuneopt.outside import adopt
 
     # A record names its corpus by fingerprint; only the sweep that asked for it knows where the text lies. The same
     # walk finds the file of a user's own optimizer.

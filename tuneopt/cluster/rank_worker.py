@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ class Job:
 
     spec: TrialSpec
     corpus: str
-    source: str
+    sources: Mapping[str, str]
     """Text of the optimizer's file, empty unless it is a class of a user's file."""
     ledger: Ledger
     placement: ParallelConfig
@@ -128,10 +129,10 @@ def train_rank(config: dict[str, Any]) -> None:
 def _train(job: Job, ranks: Ranks, tell: Any) -> None:
     """This rank's part of one trial, from its newest checkpoint to its record, which rank 0 writes."""
     from tuneopt.data import load_corpus
-    from tuneopt.optim.external import adopt
+    from tuneopt.outside import adopt_all
     from tuneopt.training.run import TrialRun
 
-    adopt(job.spec.optimizer, job.source)
+    adopt_all(job.sources)
     corpus = load_corpus(job.corpus, vocab_size=job.spec.regime.corpus.vocab_size)
     run = TrialRun(job.spec, corpus, job.ledger, None, job.placement, job.keep_weights, ranks)
     last_word = time.monotonic()

@@ -19,7 +19,7 @@ from typing import Any
 from tuneopt.cluster.rank_worker import Job, Line, train_rank
 from tuneopt.cluster.trainable import TrialTrainable, outcome
 from tuneopt.errors import NoRoomError
-from tuneopt.optim.external import source_of
+from tuneopt.outside import sources_of
 from tuneopt.paths import temporary_folder
 from tuneopt.spec import InputError
 from tuneopt.training.config import ParallelConfig
@@ -82,7 +82,7 @@ class Ranked(TrialTrainable):
         job = Job(
             spec=self.spec,
             corpus=self.corpus_source,
-            source=source_of(self.spec.optimizer),
+            sources=sources_of(self.spec),
             ledger=self.ledger,
             placement=self.placement,
             keep_weights=self.keep_weights,

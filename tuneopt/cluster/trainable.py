@@ -17,7 +17,7 @@ from tuneopt.data import load_corpus
 from tuneopt.errors import NoRoomError, no_room
 from tuneopt.ledger import TrialRecord, open_ledger
 from tuneopt.ledger.logs import TrialLog
-from tuneopt.optim.external import adopt
+from tuneopt.outside import adopt_all
 from tuneopt.run.marked import marked
 from tuneopt.spec import TrialSpec
 from tuneopt.training.building import WarmModels
@@ -44,7 +44,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial in this warm worker."""
         self.spec = TrialSpec.from_dict(json.loads(new_config["spec"]))
-        adopt(self.spec.optimizer, new_config["source"])
+        adopt_all(json.loads(new_config["sources"]))
         self.corpus_source = str(new_config["corpus"])
         self.ledger = marked(open_ledger(new_config["ledger"]), json.loads(new_config["marks"]))
         self.placement = ParallelConfig(**json.loads(new_config["placement"]))

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.state import TrialEnd, Worker
-from tuneopt.optim.external import source_of
+from tuneopt.outside import sources_of
 from tuneopt.run.spine import DEAD, RunController
 from tuneopt.spec import TrialSpec
 
@@ -74,7 +74,7 @@ def worker_config(controller: RunController, spec: TrialSpec) -> dict[str, Any]:
         "spec": json.dumps(spec.to_dict()),
         "corpus": options.reachable_corpus,
         "ledger": options.ledger.uri,
-        "source": source_of(spec.optimizer),
+        "sources": json.dumps(sources_of(spec)),
         "marks": json.dumps(dict(plan.marks)),
         "placement": json.dumps(asdict(placement) if placement else {}),
         "keep_weights": options.keep_weights,

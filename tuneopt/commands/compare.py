@@ -23,12 +23,16 @@ from tuneopt.commands.options import (
     KeepWeights,
     LedgerUri,
     MaxConcurrent,
+    ModelFile,
+    ModelSet,
     Output,
     Precision,
+    Route,
     ScaleName,
     Seed,
     Set,
     parse_assignments,
+    parse_model,
     parse_values,
     show,
 )
@@ -46,6 +50,9 @@ def compare(
         list[str] | None, typer.Option("--space", metavar="OPTIMIZER=SPACE", help="A search space; repeatable.")
     ] = None,
     scale: ScaleName = "nano-65k",
+    model: ModelFile = None,
+    model_set: ModelSet = None,
+    route: Route = None,
     corpus: CorpusName = "embedded",
     hours: Annotated[float | None, typer.Option("--hours", help="Budget by the clock.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="The same in minutes.")] = None,
@@ -97,7 +104,8 @@ def compare(
     if address and slots is None and max_concurrent is None:
         raise InputError("a plan for a cluster needs its slots: give --slots, the trials that it runs at once")
     plan = api.comparison_plan(
-        optimizers, baseline=baseline, spaces=parse_assignments(space or [], "--space"), scale=scale, corpus=corpus,
+        optimizers, baseline=baseline, spaces=parse_assignments(space or [], "--space"),
+        scale=parse_model(scale, model, model_set, route), corpus=corpus,
         hours=hours, resolution=resolution, ratio=ratio, overrides=parse_values(set_ or [], "--set"), seed=seed,
         precision=precision, compile=compile, slots=slots or max_concurrent, ledger=opened,
         measure=measure or not (dry_run or simulate), keep=not (dry_run or simulate),

@@ -1,16 +1,81 @@
-"""``tuneopt export``: the trained model of one trial, for other programs.
+"""``tuneopt model show``, a model of a user's own before it is trained; and ``tuneopt export``, one that was trained.
 
-Named apart from ``ledger export``, which writes what is known of all trials and no weights.
+The latter is named apart from ``ledger export``, which writes what is known of all trials and no weights.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tuneopt.commands.options import Json, LedgerUri, show
+from tuneopt.commands.options import (
+    Json,
+    LedgerUri,
+    ModelSet,
+    Optimizer,
+    Route,
+    Space,
+    group,
+    parse_routes,
+    parse_values,
+    show,
+)
+
+app = group("Look at models of your own.")
+
+
+@app.command("show")
+def model_show(
+    model: Annotated[str, typer.Argument(help="PATH.py:build, or a YAML file that names one.")],
+    optimizer: Optimizer = "muon",
+    space: Space = None,
+    model_set: ModelSet = None,
+    route: Route = None,
+    json_: Json = False,
+) -> int:
+    """Show a model of your own: parameters, tokens of one budget, and which rule takes which parameter."""
+    from tuneopt import api
+
+    arguments, roles = parse_values(model_set or [], "--model-set"), parse_routes(route or [])
+    facts = api.model_facts(model, optimizer, space, arguments, roles)
+    return show(facts.to_dict(), json_, _print_model)
+
+
+def _print_model(plain: Any) -> None:
+    """The routing table, and what the model is; what it cannot have goes to stderr, as all remarks do."""
+    from tuneopt.console import out, pairs, say, table
+
+    table(
+        ("parameter", "number", "shape", "role", "rule", "decay", "why"),
+        [
+            (
+                row["parameter"],
+                row["count"],
+                "x".join(map(str, row["shape"])) or "scalar",
+                row["role"] if row["pieces"] == 1 else f"{row['role']}*{row['pieces']}",
+                row["rule"],
+                "yes" if row["decay"] else "no",
+                row["reason"],
+            )
+            for row in plain["routing"]
+        ],
+    )
+    out.print()
+    scale = plain["scale"]
+    pairs(
+        {
+            "model": f"{scale['name']} from {scale['model']}, sequences of {scale['seq_len']} tokens",
+            "parameters": f"{plain['parameters']:,} in matrices (N), {plain['total_parameters']:,} in all with a "
+            f"vocabulary of {plain['vocabulary']:,}",
+            "tokens of ratio 1": f"{plain['tokens']:,}",
+            "FLOPs per token": f"{plain['flops_per_token']:.3e}, attention not counted",
+            "grids and starts": f"of the ladder {scale['ladder']}",
+        }
+    )
+    for note in plain["notes"]:
+        say(note)
 
 
 def export(

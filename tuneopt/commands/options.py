@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from tuneopt.spec import InputError, Value
+from tuneopt.spec import InputError, Scale, Value
 from tuneopt.streams import own_stdout, results
 
 DONE, BAD_INPUT, NO_CERTIFICATE, INTERRUPTED = 0, 2, 3, 130
@@ -29,6 +29,16 @@ Space = Annotated[
 ]
 ScaleName = Annotated[
     str, typer.Option("--scale", help="nano-65k ... nano-1m, 130m ... 1.2b, FILE.yaml, or 6x384,seq=256.")
+]
+ModelFile = Annotated[
+    str | None, typer.Option("--model", help="A model of your own: PATH.py:build, in the place of --scale.")
+]
+ModelSet = Annotated[
+    list[str] | None, typer.Option("--model-set", metavar="NAME=VALUE", help="An argument of it; repeatable.")
+]
+Route = Annotated[
+    list[str] | None,
+    typer.Option("--route", metavar="PATTERN=ROLE", help="What its parameters of such names are; repeatable."),
 ]
 Ratio = Annotated[float, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter).")]
 CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, a prepared corpus, or a folder of text.")]
@@ -128,6 +138,26 @@ def parse_assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
             raise InputError(f"{option} names {name.strip()!r} twice; keep one")
         parsed[name.strip()] = value.strip()
     return parsed
+
+
+def parse_model(scale: str, model: str | None, arguments: list[str] | None, routes: list[str] | None) -> str | Scale:
+    """What ``--scale``, or ``--model`` with its arguments and roles, asks for; raises `InputError`."""
+    from tuneopt import api
+
+    return api.chosen_scale(scale, model, parse_values(arguments or [], "--model-set"), parse_routes(routes or []))
+
+
+def parse_routes(pairs: Sequence[str]) -> dict[str, str]:
+    """``["mixer=vector"]`` as patterns and roles; a pattern may hold the sign, a role does not."""
+    routes: dict[str, str] = {}
+    for pair in pairs:
+        pattern, _, role = pair.rpartition("=")
+        if not (pattern.strip() and role.strip()):
+            raise InputError(f"--route {pair!r} is not of the form PATTERN=ROLE, such as mixer=vector")
+        if pattern in routes:
+            raise InputError(f"--route names {pattern!r} twice; keep one")
+        routes[pattern] = role
+    return routes
 
 
 def parse_grids(pairs: Sequence[str]) -> dict[str, list[Value]]:

@@ -30,12 +30,15 @@ from tuneopt.commands.options import (
     KeepWeights,
     LedgerUri,
     MaxConcurrent,
+    ModelFile,
+    ModelSet,
     Offload,
     Optimizer,
     Output,
     Precision,
     Ranks,
     Ratio,
+    Route,
     ScaleName,
     Seed,
     Sequences,
@@ -44,6 +47,7 @@ from tuneopt.commands.options import (
     Start,
     Zero,
     parse_grids,
+    parse_model,
     parse_values,
     show,
 )
@@ -59,6 +63,9 @@ def tune(
     optimizer: Optimizer,
     space: Space = None,
     scale: ScaleName = "nano-65k",
+    model: ModelFile = None,
+    model_set: ModelSet = None,
+    route: Route = None,
     ratio: Ratio = 1.0,
     corpus: CorpusName = "embedded",
     ledger: LedgerUri = "ledger",
@@ -113,10 +120,11 @@ def tune(
     api.check_names(search, scheduler, trials)
     api.check_budget(search, resolution, max_trials, hours)
     api.check_backend(backend, address)
-    placement = api.placement_of(ranks, zero, offload, checkpointing, scale)
     opened = open_ledger(ledger)  # before any text is tokenized
+    shape = parse_model(scale, model, model_set, route)
+    placement = api.placement_of(ranks, zero, offload, checkpointing, shape)
     sweep, loaded = api.plan(
-        optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
+        optimizer, space=space, scale=shape, ratio=ratio, corpus=corpus,
         overrides=parse_values(set_ or [], "--set"), grids=parse_grids(grid or []),
         starts=parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
         precision=precision, compile=compile, resolution=resolution,
@@ -154,6 +162,9 @@ def train(
     optimizer: Optimizer,
     space: Space = None,
     scale: ScaleName = "nano-65k",
+    model: ModelFile = None,
+    model_set: ModelSet = None,
+    route: Route = None,
     ratio: Ratio = 1.0,
     corpus: CorpusName = "embedded",
     ledger: LedgerUri = "ledger",
@@ -185,7 +196,7 @@ def train(
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     opened = open_ledger(ledger)
     spec, loaded = api.single_trial(
-        optimizer, space=space, scale=scale, ratio=ratio, corpus=corpus,
+        optimizer, space=space, scale=parse_model(scale, model, model_set, route), ratio=ratio, corpus=corpus,
         overrides=parse_values(set_ or [], "--set"), seed=seed, data_seed=data_seed, precision=precision,
         compile=compile,
     )  # fmt: skip

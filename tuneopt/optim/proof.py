@@ -28,8 +28,9 @@ from tuneopt.optim.base import Optimizer
 from tuneopt.optim.hyperparameters import WORDS
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.optim.reference import Reference, references, whole
+from tuneopt.optim.roles import Role, model_roles
 from tuneopt.optim.watching import Check, Follower, Mover, Watch, declared_routes, default_routes, generic_claims
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import OwnModel, TrialSpec
 
 __all__ = ["Check", "Proof", "UpdateCheck"]
 
@@ -82,6 +83,7 @@ class UpdateCheck:
         hyperparameters: Mapping[str, Any] | None = None,
         model: nn.Module | None = None,
         rate: Callable[[int], float] | None = None,
+        roles: Mapping[str, Role] | None = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise InputError(
@@ -96,7 +98,7 @@ class UpdateCheck:
         if model is None or not name:
             self._routes = declared_routes(optimizer)
         else:
-            self._routes = default_routes(model, name)
+            self._routes = default_routes(model, name, roles)
         self._late = any(optimizer.state.values())
         self._followers = list(self._chosen({entry.parameter: entry.shape for entry in optimizer.routing}))
         self._steps = 0
@@ -342,12 +344,14 @@ def judged(checks: Sequence[Check], obstacles: Iterable[str]) -> Proof:
 
 def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) -> dict[str, Any]:
     """What an `UpdateCheck` needs to know about a trial: its specification, and what the class declares as defaults."""
+    scale = spec.regime.scale
     parameters = inspect.signature(kind).parameters.values()
     declared = {each.name: each.default for each in parameters if each.default not in (each.empty, None)}
     return {
         "name": spec.optimizer if spec.optimizer in {entry.name for entry in BUILT_IN} else "",
-        "hyperparameters": {**in_words(declared), "heads": spec.regime.scale.groups, **spec.config},
+        "hyperparameters": {**in_words(declared), "heads": scale.groups, **spec.config},
         "model": model,
+        "roles": model_roles(model, scale) if isinstance(scale, OwnModel) else None,
         "rate": lambda step: scheduled(step, spec.steps, spec.config),
     }
 

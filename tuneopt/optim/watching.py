@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.reference import Reference, rule_of
+from tuneopt.optim.roles import Role
 
 VISIBLE = 0.1
 """A step counts when rounding of the parameter is at most this part of it, in norm; it is taken off the error."""
@@ -198,10 +199,11 @@ def kind_of(name: str, shape: Sequence[int], module: str = "") -> str:
     return "square" if shape[0] == shape[1] else "tall" if shape[0] > shape[1] else "wide"
 
 
-def default_routes(model: nn.Module, optimizer: str) -> dict[str, Watch]:
+def default_routes(model: nn.Module, optimizer: str, roles: Mapping[str, Role] | None = None) -> dict[str, Watch]:
     """Where a built-in optimizer's parameters belong: matrices, the head and the rest, by names and shapes alone.
 
-    Decay acts on matrices and the head, not on vectors and embeddings.
+    Decay acts on matrices and the head, not on vectors and embeddings. ``roles`` says what the parameters of a model of
+    a user's own are, whose names tell nothing.
     """
     routes: dict[str, Watch] = {}
     known: set[int] = set()
@@ -212,9 +214,22 @@ def default_routes(model: nn.Module, optimizer: str) -> dict[str, Watch]:
             if parameter.requires_grad and id(parameter) not in known:
                 known.add(id(parameter))
                 shape = getattr(parameter, "ds_shape", parameter.shape)  # stage 3 of ZeRO empties its parameters
+                if roles is not None:
+                    routes[name] = _watch_of(name, shape, type(module).__name__, optimizer, roles[name])
+                    continue
                 kind = kind_of(name, shape, type(module).__name__)
                 routes[name] = Watch(name, rule_of(optimizer, name, kind), kind, kind not in ("vector", "embedding"))
     return routes
+
+
+def _watch_of(name: str, shape: Sequence[int], module: str, optimizer: str, role: Role) -> Watch:
+    """The watch of a parameter whose role is known; transformers' Conv1D stores matrices transposed."""
+    transposed = module == "Conv1D" and len(shape) == 2
+    rows, columns = (shape[::-1] if transposed else shape) if len(shape) == 2 else (0, 0)
+    size = "square" if rows == columns else "tall" if rows > columns else "wide"
+    kind = size if role.kind == "matrix" else role.kind
+    decays = role.kind not in ("vector", "embedding")
+    return Watch(name, rule_of(optimizer, name, kind), kind, decays, role.pieces, transposed)
 
 
 def declared_routes(optimizer: Optimizer) -> dict[str, Watch]:

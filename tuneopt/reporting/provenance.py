@@ -19,7 +19,19 @@ from tuneopt.reporting.figures.star import differences
 from tuneopt.reporting.study import SweepView
 from tuneopt.reporting.text import NONE, changes_text, duration_text, listed, loss_text, plural, shareable, value_text
 from tuneopt.search.space import LadderSpace, load_space
-from tuneopt.spec import InputError, Value
+from tuneopt.spec import InputError, OwnModel, Scale, Value
+
+
+def _shape(scale: Scale) -> str:
+    """What a scale is, in a line; of a model of a user's own, its file's digest and what it was called with."""
+    if isinstance(scale, OwnModel):
+        called = ", ".join(f"{name}={value}" for name, value in scale.arguments)
+        words = called or "its defaults"
+        return f"{scale.name}: a model from {scale.model}, called with {words}, sequence {scale.seq_len}"
+    return (
+        f"{scale.name}: {scale.layers} layers, width {scale.d_model}, {plural(scale.heads, 'head')}, "
+        f"sequence {scale.seq_len}"
+    )
 
 
 def corpus(view: SweepView) -> NamedValues:
@@ -31,8 +43,7 @@ def corpus(view: SweepView) -> NamedValues:
     return NamedValues(
         "Regime and corpus",
         (
-            ("scale", f"{regime.scale.name}: {regime.scale.layers} layers, width {regime.scale.d_model}, "
-                      f"{plural(regime.scale.heads, 'head')}, sequence {regime.scale.seq_len}"),
+            ("scale", _shape(regime.scale)),
             ("parameters", f"{regime.scale.parameters:,} without embeddings, "
                            f"{regime.scale.total_parameters(regime.corpus.vocab_size):,} in all"),
             ("budget", f"{regime.tokens:,} tokens a trial (ratio {regime.ratio:g})"),

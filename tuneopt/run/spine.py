@@ -176,11 +176,14 @@ class RunController:
         if self.options.ledger is None:
             return
         from tuneopt.optim.external import account
+        from tuneopt.outside import source_of
 
         for name, plain in self.plan.documents(self._documents):
             if self._documents.get(name) != plain:
                 self._documents[name] = plain
                 more = {"corpus_source": self.options.corpus, **account(plain["space"]["optimizer"])}
+                if model := source_of(plain["regime"]["scale"].get("model", "")):
+                    more["model_source"] = model
                 self.options.ledger.put_sweep(name, {**plain, **more})
 
 

@@ -10,11 +10,13 @@ dropped. ZeRO takes models apart, so it asks for one of its own (`fresh`), at st
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,9 @@ from torch import Tensor, nn
 from tuneopt.optim import create
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.factory import implementation
-from tuneopt.spec import Scale, TrialSpec
+from tuneopt.optim.roles import model_roles, role_rules
+from tuneopt.spec import InputError, OwnModel, Scale, TrialSpec
+from tuneopt.training import own_model
 from tuneopt.training.chunks import CHUNKED_VOCABULARY
 from tuneopt.training.fitting import available_bytes
 from tuneopt.training.head import loss_and_slope
@@ -40,11 +44,18 @@ LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "m
 class BuiltModel:
     """A model with its loss function, and the sequences of a pass that they were built for."""
 
-    model: Decoder
+    model: nn.Module
     loss: LossFunction
     device: torch.device
     micro_batch: int
     compiled: bool
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model, where it is tuneopt's own; raises `InputError` for one of a user's own."""
+        if not isinstance(self.model, Decoder):
+            raise InputError("this takes tuneopt's own decoder, and the model is one of your own; use a scale")
+        return self.model
 
 
 def can_compile() -> bool:
@@ -101,7 +112,7 @@ class WarmModels:
             if agree(fits):
                 self._fitting.add(known)
                 break
-        warm.model.initialize(spec.seed)
+        initialize(warm.model, spec)
         warm.model.zero_grad(set_to_none=True)
         return replace(warm, micro_batch=size)
 
@@ -167,8 +178,17 @@ def repeat_kernels(device: torch.device, deterministic: bool) -> None:
 def fresh(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
     """A model of its own for ``spec``, weights drawn from its seed, for callers that take it apart."""
     built = _build(spec, device, checkpointing)
-    built.model.initialize(spec.seed)
+    initialize(built.model, spec)
     return built
+
+
+def initialize(model: nn.Module, spec: TrialSpec) -> None:
+    """Give a model, whatever it was used for before, the weights of the seed."""
+    if isinstance(model, Decoder):
+        model.initialize(spec.seed)
+    else:
+        assert isinstance(spec.regime.scale, OwnModel), "another model is a user's own"
+        own_model.fill(model, spec.regime.scale, spec.regime.corpus.vocab_size, spec.seed)
 
 
 def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
@@ -182,22 +202,38 @@ def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
-def build_optimizer(spec: TrialSpec, model: Decoder) -> Optimizer:
-    """The optimizer of ``spec`` over all parameters of ``model``, with the facts about the model that it asks for."""
+def build_optimizer(spec: TrialSpec, model: nn.Module) -> Optimizer:
+    """The optimizer of ``spec`` over all parameters of ``model``, with the facts about the model that it asks for.
+
+    For a model of a user's own it gets the roles of the parameters as routing rules, unless its class routes by itself.
+    """
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
-    facts = spec.regime.scale.facts(implementation(spec.optimizer).model_facts)
-    return create(spec.optimizer, model, **{**facts, **own})
+    scale, kind = spec.regime.scale, implementation(spec.optimizer)
+    more: dict[str, Any] = scale.facts(kind.model_facts)
+    if isinstance(scale, OwnModel) and "rules" in inspect.signature(kind).parameters:
+        more["rules"] = role_rules(kind.routing_rules, model_roles(model, scale))
+    return create(spec.optimizer, model, **{**more, **own})
 
 
 def _build(spec: TrialSpec, device: torch.device, checkpointing: bool) -> BuiltModel:
     if spec.compile and device.type == "cpu":
         skip_probes()
-    model = Decoder(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing).to(device)
+    scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
+    model: nn.Module
+    if isinstance(scale, OwnModel):
+        model = own_model.build(scale, vocab_size, spec.seed).train().to(device)
+    else:
+        model = Decoder(scale, vocab_size, checkpointing=checkpointing).to(device)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
-def _loss_function(model: Decoder, spec: TrialSpec, device: torch.device) -> LossFunction:
-    compiled = _compiled(model) if spec.compile else model.loss
+def _loss_function(model: nn.Module, spec: TrialSpec, device: torch.device) -> LossFunction:
+    if isinstance(model, Decoder):
+        compiled = _compiled(model) if spec.compile else model.loss
+    else:
+        compiled = own_model.loss_of(model)
+        if spec.compile:
+            compiled = torch.compile(compiled, dynamic=False)
     if spec.precision == "fp32":
         return compiled
 

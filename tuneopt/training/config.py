@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 
 from tuneopt.errors import InputError
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import OwnModel, Scale, TrialSpec
 
 STAGES = (0, 1, 2, 3)
 """ZeRO stages. 0: every rank holds everything; 1: state and master weights are sharded; 2: gradients too; 3: weights
@@ -53,6 +53,16 @@ class ParallelConfig:
             raise InputError(f"zero must be one of the stages {', '.join(map(str, STAGES))}, not {self.zero}")
         if self.offload and self.zero == 0:
             raise InputError("offload needs ZeRO; choose zero=1, 2 or 3")
+
+    def check_model(self, scale: Scale) -> None:
+        """Raise `InputError` for what a model of a user's own cannot have: nothing is known of its inside."""
+        if not isinstance(scale, OwnModel):
+            return
+        word = scale.model.partition("@")[0]
+        if self.zero:
+            raise InputError(f"{word} is a model of your own, which ZeRO cannot cut up; leave out --zero and --offload")
+        if self.checkpointing:
+            raise InputError(f"{word} is a model of your own, so its layers are not known; checkpoint inside of it")
 
     @property
     def distributed(self) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from tuneopt.optim.info import BUILT_IN
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import OwnModel, TrialSpec
 from tuneopt.training.chunks import chunk_tokens
 from tuneopt.training.config import ParallelConfig
 from tuneopt.training.memory import Memory, memory, stage_for
@@ -52,7 +52,8 @@ def pass_sizes(
     divide among the ranks.
     """
     named = parallel.micro_batch(spec)
-    if parallel.sequences is not None or device.type != "cuda":
+    # Of a model of a user's own no memory is predicted: its passes take what the specification says.
+    if parallel.sequences is not None or device.type != "cuda" or isinstance(spec.regime.scale, OwnModel):
         return [named]
     return sizes_within(spec, parallel, available())
 
@@ -108,6 +109,8 @@ def chosen_stage(
     ``available`` are the bytes of one device, by default of the smallest GPU, or an equal share of the free memory.
     """
     scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
+    if isinstance(scale, OwnModel):
+        return 1 if offload else 0  # which is refused by name
     share = max(1, spec.batch // ranks)
     size = sequences or max(1, min(share, JUDGED_TOKENS // scale.seq_len))
     return stage_for(

@@ -7,10 +7,10 @@ workspace and the tensors that travel between ranks; what stays throughout is co
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from tuneopt.optim.info import Workspace, entry_of
-from tuneopt.spec import Scale
+from tuneopt.spec import OwnModel, Scale
 from tuneopt.training.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
 
 FP32, BF16 = 4, 2
@@ -118,6 +118,11 @@ def memory(
     whose logits exist at once (`tuneopt.training.chunks`), None for all. A tensor has one owner under ZeRO, so no rank
     has less than the largest tensor.
     """
+    if isinstance(scale, OwnModel):
+        own = scale.total_parameters(vocab_size)
+        # Weights, gradients and state are known; what a pass keeps of a model of a user's own is not.
+        known = {entry.name: 0 for entry in fields(Memory) if entry.type == "int"}
+        return Memory(**{**known, "weights": FP32 * own, "gradients": FP32 * own, "state": int(state_bytes * own)})
     facts = entry_of(optimizer)
     count, half = scale.total_parameters(vocab_size), precision == "bf16"
     tokens = micro_batch * scale.seq_len

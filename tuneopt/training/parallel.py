@@ -76,6 +76,7 @@ def strategy_for(spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> Par
     if parallel.ranks != ranks.world:
         raise InputError(f"the trial is placed on {parallel.ranks} ranks, and {ranks.world} came; start as many")
     parallel.micro_batch(spec)  # says so where the batch does not divide
+    parallel.check_model(spec.regime.scale)
     if parallel.zero:
         return Zero(spec, parallel, ranks)
     return DataParallel(spec, parallel, ranks) if ranks.world > 1 else SingleProcess(spec, parallel, ranks)
@@ -137,7 +138,7 @@ class SingleProcess:
 
     def hessian(self, window: Tensor, weight: float, step: int) -> dict[Tensor, Tensor]:
         """On the plain model, outside compiled code and DDP's hooks."""
-        return estimate(self.built.model, window, weight, self.built.micro_batch, self.spec.seed, step)
+        return estimate(self.built.decoder, window, weight, self.built.micro_batch, self.spec.seed, step)
 
     def update_check(self) -> UpdateCheck:
         """It compares parameters and gradients where they are."""

@@ -22,7 +22,7 @@ from tuneopt.data import Corpus
 from tuneopt.data.manifest import TOKENIZER_FILE
 from tuneopt.ledger import Ledger
 from tuneopt.ledger.folders import new_folder
-from tuneopt.spec import Scale, TrialSpec
+from tuneopt.spec import OwnModel, Scale, TrialSpec
 
 WEIGHTS = "model.safetensors"
 
@@ -71,9 +71,10 @@ def write_model(folder: Path, spec: TrialSpec, corpus: Corpus, weights: Mapping[
     if scale.tied:
         plain.pop("lm_head.weight", None)  # it is the embedding, and safetensors stores a tensor once
     renamed = family.convert(scale, plain) if family else plain
+    own = isinstance(scale, OwnModel)  # which may tie any tensors
     # safetensors refuses what is not contiguous, and what shares its storage.
     save_file(
-        {name: tensor.contiguous() for name, tensor in renamed.items()},
+        {name: tensor.contiguous().clone() if own else tensor.contiguous() for name, tensor in renamed.items()},
         folder / WEIGHTS,
         metadata={"format": "pt", "trial": spec.id},
     )

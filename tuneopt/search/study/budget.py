@@ -196,7 +196,7 @@ def study_document(
         "name": question.name,
         "optimizers": optimizers,
         # A scale that is not built in stands in the plan as a whole: its file may move, or come to say something else.
-        "scales": [question.scale.name if question.scale.name in SCALES else question.scale.to_dict()],
+        "scales": [question.scale.name if question.scale.name in SCALES else question.scale.declaration()],
         "ratios": [part.ratio],
         "corpus": question.corpus,
         "vocabulary": question.vocabulary,

@@ -25,7 +25,7 @@ from typing import Any
 from tuneopt import declared
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import expanded
-from tuneopt.scale_files import declared_scale, find_scale
+from tuneopt.scale_files import ModelOf, declared_scale, find_scale, no_models
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
@@ -64,24 +64,26 @@ def built_in(optimizer: str, space: str | None) -> SearchSpace:
     return load_space(space or optimizer)
 
 
-def read_study(path: str | Path, space_of: SpaceOf = built_in) -> Study:
+def read_study(path: str | Path, space_of: SpaceOf = built_in, model_of: ModelOf = no_models) -> Study:
     """The study that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _study(declared.read_yaml(expanded(path), "study", EXAMPLE), space_of)
+    return _study(declared.read_yaml(expanded(path), "study", EXAMPLE), space_of, model_of)
 
 
-def parse_study(text: str, path: str = "study.yaml", space_of: SpaceOf = built_in) -> Study:
+def parse_study(
+    text: str, path: str = "study.yaml", space_of: SpaceOf = built_in, model_of: ModelOf = no_models
+) -> Study:
     """The study that a YAML text declares; ``path`` is named in errors."""
-    return _study(declared.parse_yaml(text, path, EXAMPLE), space_of)
+    return _study(declared.parse_yaml(text, path, EXAMPLE), space_of, model_of)
 
 
-def _study(root: Node, space_of: SpaceOf) -> Study:
+def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
     keys = mapping(root, "a study", KEYS)
     for key in NEEDED:
         if key not in keys:
             root.fail(f"a study needs the key {key!r}; {EXAMPLE} is an example")
     scales: dict[str, Scale] = {}  # by name
     for entry in sequence(keys["scales"], "scales"):
-        shape = _scale(entry)
+        shape = _scale(entry, model_of)
         if scales and shape.ladder != next(iter(scales.values())).ladder:
             entry.fail(f"{shape.name} is on the ladder {shape.ladder!r}, and a study stays on one; make two studies")
         if shape in scales.values():
@@ -90,7 +92,7 @@ def _study(root: Node, space_of: SpaceOf) -> Study:
     ladder = next(iter(scales.values())).ladder
     ratios = [_ratio(entry) for entry in sequence(keys["ratios"], "ratios")]
     every = [(name, ratio) for name in scales for ratio in ratios]  # all regimes, as scale and ratio
-    phases = _phases(root, keys, scales, every)  # which adds the scales of Phase III
+    phases = _phases(root, keys, scales, every, model_of)  # which adds the scales of Phase III
     # In the order of the keys, so that of several mistakes the first is told; what is left out has the study's default.
     readers: dict[str, Callable[[Node], Any]] = {
         "vocabulary": lambda node: whole(node, "vocabulary", least=2),
@@ -145,19 +147,21 @@ def _own_name(study: Study, baseline: str, keys: Mapping[str, Node], key: str) -
     return str(names[baseline])
 
 
-def _scale(node: Node, line: int | None = None, name: str | None = None) -> Scale:
+def _scale(node: Node, model_of: ModelOf, line: int | None = None, name: str | None = None) -> Scale:
     """A scale by its word, which is the node's own text or a key's, or as the mapping that a scale file would hold.
 
     A path counts from the folder of the study's file where it names one there, else from the current folder.
     """
     if name is None and isinstance(node.plain, dict):
-        return declared_scale(node, "")
+        return declared_scale(node, "", model_of)
     name = node.plain if name is None else name
     if not isinstance(name, str):
         node.fail(f"scale must be the name of a scale, not {in_words(node)}; try 130m or nano-65k")
     beside = Path(node.path).parent / name
+    is_beside = name.endswith((".yaml", ".yml", ".py")) or ".py:" in name
+    is_beside = is_beside and beside.with_name(beside.name.partition(":")[0]).is_file()
     try:
-        return find_scale(str(beside) if name.endswith((".yaml", ".yml")) and beside.is_file() else name)
+        return find_scale(str(beside) if is_beside else name, model_of)
     except InputError as error:
         node.fail(str(error), line)
 
@@ -241,7 +245,9 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
     return plane.pin({axis.name: axis.start for axis in plane.varied if axis.name not in kept})
 
 
-def _phases(root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], every: list[Place]) -> dict[str, Any]:
+def _phases(
+    root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], every: list[Place], model_of: ModelOf
+) -> dict[str, Any]:
     """The regimes of the phases, and whether Phase III has a star; without any phase, all is swept in Phase I.
 
     ``every`` holds all pairs of the study's scales and ratios. Phases must not overlap: a regime has one result.
@@ -257,13 +263,14 @@ def _phases(root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], ever
                 root.fail(f"{why}, and there is no phase_1; declare its regimes", root.keys[name])
         return {"phase_1": tuple(every), "phase_2": (), "phase_3": ()}
     ladder = next(iter(scales.values())).ladder
-    first = _regimes(keys["phase_1"], "phase_1", scales, every)
+    first = _regimes(keys["phase_1"], "phase_1", scales, every, model_of)
     second: tuple[Place, ...] = ()
     third: tuple[Place, ...] = ()
     if "phase_2" in keys:
-        second = _regimes(keys["phase_2"], "phase_2", scales, [place for place in every if place not in first])
+        left = [place for place in every if place not in first]
+        second = _regimes(keys["phase_2"], "phase_2", scales, left, model_of)
     if "phase_3" in keys:
-        third = _regimes(keys["phase_3"], "phase_3", scales, [])
+        third = _regimes(keys["phase_3"], "phase_3", scales, [], model_of)
     for name, places, before in (("phase_2", second, first), ("phase_3", third, (*first, *second))):
         for place in places:
             if place in before:
@@ -280,7 +287,9 @@ def _phases(root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], ever
     }
 
 
-def _regimes(node: Node, name: str, scales: dict[str, Scale], rest: list[Place]) -> tuple[Place, ...]:
+def _regimes(
+    node: Node, name: str, scales: dict[str, Scale], rest: list[Place], model_of: ModelOf
+) -> tuple[Place, ...]:
     """The regimes of one phase; ``scales`` are those that it may name. Phase III may name others, which join them."""
     parts = mapping(node, name, ("regimes", "star") if name == "phase_3" else ("regimes",))
     if "regimes" not in parts:
@@ -297,7 +306,7 @@ def _regimes(node: Node, name: str, scales: dict[str, Scale], rest: list[Place])
     for key, entry in listed.items():
         line = listed.keys[key]
         # By the name that a scale has, or by the word that it is listed by, such as a file.
-        shape = scales[key] if key in scales else _scale(listed, line, key)
+        shape = scales[key] if key in scales else _scale(listed, model_of, line, key)
         if name != "phase_3" and shape.name not in scales:
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", line)
         _joins(scales, shape, listed, line)

@@ -91,7 +91,7 @@ class Zero:
 
     def _set_weights(self, saved: dict[str, Tensor] | None) -> None:
         """Give the model those of a checkpoint or, at stage 3, draw them from the seed, one tensor at a time."""
-        model = self.built.model
+        model = self.built.decoder
         if self.parallel.zero == 3:
             values = saved_values(model, saved) if saved else model.initial_values(self.spec.seed)
             on_device = ((name, value.to(self.built.device)) for name, value in values)
@@ -128,7 +128,7 @@ class Zero:
 
     def hessian(self, window: Tensor, weight: float, step: int) -> dict[Tensor, Tensor]:
         """Every rank takes its share on a whole model; the sum goes to each tensor's owner alone."""
-        model = whole_copy(self.built.model, self.spec) if self.parallel.zero == 3 else self.built.model
+        model = whole_copy(self.built.decoder, self.spec) if self.parallel.zero == 3 else self.built.decoder
         shares = estimate(model, window, weight, self.built.micro_batch, self.spec.seed, step)
         named = {name: shares[parameter] for name, parameter in model.named_parameters() if parameter in shares}
         estimates = reduced_to_owners(named, self.exchange.owners, self.ranks)
