@@ -424,12 +424,13 @@ def quick() -> Iterator[None]:
     before = queue.stand, queue.lookahead, dict(damage.DECODERS), TrialRecord.to_json, Sweep.to_dict
     queue.stand, queue.lookahead = _stand, _lookahead
     Sweep.to_dict = lambda sweep: _PLAIN  # type: ignore[method-assign]
-    store.plain_tree = _plain_tree
+    store.plain_tree, store.place.resolve = _plain_tree, _resolve
     damage._read_record = _DECODERS["trials"]
     damage.DECODERS.update(_DECODERS)
     TrialRecord.to_json = _to_json  # type: ignore[method-assign]
     disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    if disabled < logging.CRITICAL:  # asking is cheap, and to set it empties the caches of all loggers
+        logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
@@ -437,8 +438,9 @@ def quick() -> Iterator[None]:
         TrialRecord.to_json, Sweep.to_dict = before[3:]  # type: ignore[method-assign]
         damage.DECODERS.update(before[2])
         damage._read_record = before[2]["trials"]
-        store.plain_tree = checked.plain_tree
-        logging.disable(disabled)
+        store.plain_tree, store.place.resolve = checked.plain_tree, _resolve.__wrapped__
+        if disabled < logging.CRITICAL:
+            logging.disable(disabled)
 
 
 _known: dict[Any, Any] = {}
@@ -467,6 +469,7 @@ def _plain_tree(tree: Any, what: str) -> Any:
 
 
 _DECODERS = {folder: functools.lru_cache(4096)(read) for folder, read in damage.DECODERS.items()}
+_resolve = functools.lru_cache(8)(store.place.resolve)
 _texts: dict[int, tuple[TrialRecord, str]] = {}
 _real_to_json = TrialRecord.to_json
 
