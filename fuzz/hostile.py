@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,48 @@ def replaced(tree: Any, place: Place, value: Any) -> Any:
         inner = inner[key]
     inner[place[-1]] = value
     return changed
+
+
+def json_mutated(data: bytes, rng: random.Random) -> bytes:
+    """A JSON document with one thing changed."""
+    return json.dumps(mutated(json.loads(data), rng)).encode(errors="surrogatepass")
+
+
+def yaml_mutated(data: bytes, rng: random.Random) -> bytes:
+    """A YAML document with one thing changed, as the JSON that it also is."""
+    import yaml
+
+    return json.dumps(mutated(yaml.safe_load(data), rng), default=str).encode(errors="surrogatepass")
+
+
+def parquet_mutated(data: bytes, rng: random.Random) -> bytes:
+    """A Parquet table with a cell, a column or a row changed; what its metadata says is kept."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(pa.BufferReader(data))
+    table = file.read()
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    name = rng.choice(list(columns))
+    way = rng.randrange(5)
+    if way == 0:
+        del columns[name]
+    elif way == 1:
+        columns[rng.choice(list(columns))] = columns[name]
+    elif way == 2:
+        columns = {key: [*values, *values[:1]] for key, values in columns.items()}
+    elif way == 3:
+        columns[name] = [rng.choice(VALUES)] * table.num_rows
+    else:
+        columns[name] = [mutated(value, rng) if isinstance(value, dict | list) else None for value in columns[name]]
+    arrays = {key: pa.array(values) for key, values in columns.items()}
+    sink = pa.BufferOutputStream()
+    changed = pa.table(arrays).replace_schema_metadata(table.schema.metadata)
+    with pq.ParquetWriter(sink, changed.schema) as writer:
+        writer.write_table(changed)
+        # The seal of a compaction stands in the file's own metadata, which the schema does not show.
+        writer.add_key_value_metadata({"tuneopt_seal": "sha256:" + "0" * 64})
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def mutated(tree: Any, rng: random.Random) -> Any:

@@ -1,16 +1,21 @@
-"""Fuzz one target under atheris, guided by coverage: ``python fuzz/run.py record --seconds 60``.
+"""Fuzz one target under atheris, guided by coverage: ``python fuzz/run.py record --seconds 600``.
 
-Needs the extra ``fuzz``. Data that breaks a target is written to fuzz/found/TARGET, where the tests try it again.
+Needs the extra ``fuzz``. Data that breaks a target is written to fuzz/found/TARGET, where the tests try it again. An
+exception is shown once for each place that raises it, and fuzzing goes on; what ends or holds up the process ends it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import hashlib
+import logging
 import random
 import sys
 import tempfile
+import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import atheris
@@ -27,17 +32,47 @@ with atheris.instrument_imports(include=["tuneopt", "yaml"]):
     import targets
 
 
-def json_mutator(data: bytes, size: int, seed: int) -> bytes:
-    """Change the document two times of three, its bytes otherwise."""
-    rng = random.Random(seed)
-    if rng.random() < 0.67:
+def mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
+    """What changes the document two times of three, and its bytes otherwise; None: bytes alone."""
+    change: Callable[[bytes, random.Random], bytes]
+    if name in targets.JSON_TARGETS:
+        change = hostile.json_mutated
+    elif name in targets.YAML_TARGETS:
+        change = hostile.yaml_mutated
+    elif name in targets.PARQUET_TARGETS:
+        change = hostile.parquet_mutated
+    else:
+        return None
+
+    def mutate(data: bytes, size: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        if rng.random() < 0.67:
+            with contextlib.suppress(Exception):  # what is broken already is changed as bytes
+                changed = change(data, rng)
+                if 0 < len(changed) <= size:
+                    return changed
+        return bytes(atheris.Mutate(data, size))
+
+    return mutate
+
+
+def going_on(target: targets.Target, found: Path) -> targets.Target:
+    """The target, with what breaks it written down once for each line that raised."""
+    seen: set[tuple[str, int]] = set()
+
+    def act(data: bytes) -> None:
         try:
-            text = json.dumps(hostile.mutated(json.loads(data), rng))
-        except (ValueError, RecursionError):
-            text = ""
-        if 0 < len(text) <= size:
-            return text.encode(errors="surrogatepass")
-    return bytes(atheris.Mutate(data, size))
+            target(data)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = last.filename, last.lineno or 0
+            if where not in seen:
+                seen.add(where)
+                name = hashlib.sha256(data).hexdigest()[:16]
+                (found / f"found-{name}").write_bytes(data)
+                print(f"FOUND {name}: {type(error).__name__} at {where[0]}:{where[1]}: {error}"[:300], flush=True)
+
+    return act
 
 
 def main() -> None:
@@ -50,6 +85,7 @@ def main() -> None:
     found = HERE / "found" / asked.target
     found.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(seeds.seeds()[asked.target]):
             (Path(corpus) / f"seed-{number}").write_bytes(data)
@@ -57,11 +93,9 @@ def main() -> None:
             sys.argv[0], corpus, f"-max_total_time={asked.seconds}", f"-seed={asked.seed}", f"-max_len={LARGEST}",
             "-timeout=20", "-rss_limit_mb=3000", f"-artifact_prefix={found}/", "-print_final_stats=1", "-verbosity=1",
         ]  # fmt: skip
-        mutator = json_mutator if asked.target in targets.JSON_TARGETS else None
-        if mutator is None:
-            atheris.Setup(options, targets.TARGETS[asked.target])
-        else:
-            atheris.Setup(options, targets.TARGETS[asked.target], custom_mutator=mutator)
+        mutate = mutator(asked.target)
+        more = {} if mutate is None else {"custom_mutator": mutate}
+        atheris.Setup(options, going_on(targets.TARGETS[asked.target], found), **more)
         atheris.Fuzz()
 
 

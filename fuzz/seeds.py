@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ RESULTS: list[dict[str, Any]] = [
     for ratio in (1, 2)
 ]  # fmt: skip
 
+TRACKED: list[dict[str, Any]] = [
+    {
+        "name": f"run-{place}", "id": f"a{place}", "state": "finished", "_runtime": 10.5, "_timestamp": 1.7e9,
+        "config": {"optimizer": name, "lr": 0.01, "model": "nano-65k", "tokens": 1310720, "seed": place, "beta1": 0.9},
+        "summary": {"loss": 3.5 - 0.1 * place, "_step": 80, "gradient/norm": 0.5},
+    }
+    for place, name in enumerate(("adamw", "muon", "lion"))
+]  # fmt: skip
+"""Runs as Weights & Biases hands them out."""
+
+TRACKED_CSV = (
+    '"Name","State","Created","Runtime","config/optimizer","config/lr","params/batch_size","metrics/loss","tokens",'
+    '"size","seed","user.tag"\n'
+    '"a","finished","2026-01-01T00:00:00Z","10","AdamW","0.01","32","3.5","1310720","nano-65k","0","x"\n'
+    '"b","crashed","2026-01-01T00:00:00Z","10","muon","0.02","32","","1310720","nano-65k","0","x"\n'
+    '"c","finished","2026-01-01T00:00:00Z","10","muon","0.02","32","3.45","1.3M","nano-65k","1","x"\n'
+)
+
+GPT = "name: my-gpt\nfamily: gpt2\nlayers: 2\nd_model: 64\nheads: 2\nseq_len: 64\n"
+
 CSV = "optimizer,scale,ratio,loss,seed,hp_learning_rate\nadamw,nano-65k,1,3.5,0,0.01\nmuon,nano-65k,1,,0,0.02\n"
 
 
@@ -61,6 +82,11 @@ def record() -> TrialRecord:
     )  # fmt: skip
 
 
+def whole_sweep() -> Sweep:
+    """A sweep whose trials include `record`."""
+    return Sweep(load_space("adamw").on("nano"), record().spec.regime)
+
+
 def corpus(folder: Path) -> Path:
     """A small prepared corpus."""
     from tuneopt.data import load_corpus
@@ -79,7 +105,13 @@ def seeds() -> dict[str, list[bytes]]:
 
     from tuneopt.ledger import Ledger
 
-    sweep = Sweep(load_space("adamw").on("nano"), record().spec.regime)
+    sweep = whole_sweep()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    moment = {"study": "s", "at": now, "over": False, "slots": 2, "running": {"ab": 0.5}, "seconds": 9.5,
+              "device_seconds": 3.0}  # fmt: skip
+    holder = {"token": "ab", "host": "h", "machine": "m", "process": 1, "born": "2", "since": now, "beat": 1, "at": 1.5}
+    run = {"sweep": sweep.id, "run": [record().trial], "reused": [], "failed": {}, "slots": 2, "wall_seconds": 9.5,
+           "busy_seconds": 9.0, "interrupted": False, "previous": ""}  # fmt: skip
     table, checkpoint = io.BytesIO(), io.BytesIO()
     pq.write_table(pa.Table.from_pylist(RESULTS), table)
     torch.save({"step": 3, "model": {"weight": torch.zeros(4)}, "seconds": {"train": 1.0}}, checkpoint)
@@ -96,6 +128,15 @@ def seeds() -> dict[str, list[bytes]]:
         "study": [path.read_bytes() for path in sorted((ROOT / "studies").glob("*.yaml"))],
         "recipe": [RECIPE.encode()],
         "record": [record().to_json().encode()],
+        "sealed_record": [record().to_json().encode()],
+        "sealed_sweep": [json.dumps(sweep.to_dict()).encode()],
+        "account": [json.dumps(run).encode()],
+        "moment": [json.dumps(moment).encode()],
+        "lease": [json.dumps(holder).encode()],
+        "tracker_csv": [TRACKED_CSV.encode()],
+        "tracker_json": [json.dumps(TRACKED).encode()],
+        "scale": [GPT.encode(), *(path.read_bytes() for path in sorted((ROOT / "scales").glob("*.yaml")))],
+        "scale_word": [b"6x384,seq=256", b"4x64,heads=2,activation=relu2,tied=true"],
         "marker": [marker_text()],
         "sweep": [json.dumps(sweep.to_dict()).encode()],
         "compacted": [compacted],

@@ -17,6 +17,9 @@ from tuneopt.errors import LONGEST_SENTENCE, InputError, visible
 
 Target = Callable[[bytes], None]
 
+LARGEST_ANALYSED = 60
+"""Runs of a table that are analysed here; more take seconds, and differ in nothing but their number."""
+
 
 @contextmanager
 def expected() -> Iterator[None]:
@@ -78,6 +81,77 @@ def record(data: bytes) -> None:
     read(text)
 
 
+def _in_ledger(data: bytes, name: str) -> None:
+    """What commands do with a ledger whose document ``name`` holds ``data``, as it is and under a seal that fits."""
+    from tuneopt.ledger.seal import seal
+
+    _use_ledger(data, name)
+    text = data.decode(errors="replace").strip()
+    if text[:1] == "{" and text[-1:] == "}":
+        _use_ledger(seal(name, text), name)
+
+
+def _use_ledger(data: bytes, name: str) -> None:
+    from tuneopt import api
+    from tuneopt.ledger import Ledger
+    from tuneopt.ledger.place import marker_text
+    from tuneopt.reporting import read_study
+
+    with file_with(marker_text(), "ledger.json") as path:
+        (path.parent / name).parent.mkdir(parents=True)
+        (path.parent / name).write_bytes(data)
+        ledger = Ledger(path.parent)
+        reads = (ledger.table, ledger.curves, lambda: list(ledger.records()), ledger.sweeps, ledger.runs)
+        for act in (lambda: api.verify(ledger), *reads, lambda: read_study(ledger), ledger.compact):
+            with expected():
+                act()
+        with expected():
+            api.mend(ledger)
+            api.verify(ledger)
+
+
+def sealed_record(data: bytes) -> None:
+    """A trial record under its own name in a ledger, with and without a seal that fits."""
+    from seeds import record as whole
+
+    _in_ledger(data, f"trials/{whole().trial}.json")
+
+
+def sealed_sweep(data: bytes) -> None:
+    """A sweep under its own name in a ledger."""
+    from seeds import whole_sweep
+
+    _in_ledger(data, f"sweeps/{whole_sweep().id}.json")
+
+
+def account(data: bytes) -> None:
+    """The account of a run in a ledger."""
+    _in_ledger(data, "runs/20260131T120000000000Z-0a1b2c.json")
+
+
+def moment(data: bytes) -> None:
+    """What a study under way says of itself, as `study status` reads it."""
+    from tuneopt.ledger import Ledger
+    from tuneopt.run.heartbeat import read_moment
+
+    with file_with(data, "abc.json") as path:
+        (path.parent / "studies").mkdir()
+        path.rename(path.parent / "studies" / "abc.json")
+        with expected():
+            under_way = read_moment(Ledger(path.parent), "abc")
+            assert under_way is None or under_way.rate >= 0
+
+
+def lease(data: bytes) -> None:
+    """Who holds a sweep."""
+    from tuneopt.ledger.lease import parse
+
+    holder = parse(data)
+    if holder is not None:
+        assert parse(holder.to_json()) == holder or holder.at != holder.at
+        assert isinstance(holder.gone, bool)
+
+
 def marker(data: bytes) -> None:
     """The marker of a ledger."""
     from tuneopt.ledger.place import check_marker
@@ -100,7 +174,16 @@ def sweep(data: bytes) -> None:
 
 
 def compacted(data: bytes) -> None:
-    """The compacted file of a ledger: read, or passed over."""
+    """The compacted file of a ledger, as it is and under a seal that fits: read, or passed over."""
+    from tuneopt.ledger.compaction import resealed
+
+    _compacted(data)
+    _compacted(resealed(data))
+
+
+def _compacted(data: bytes) -> None:
+    from seeds import record as whole
+
     from tuneopt.ledger import Ledger
 
     with file_with(data, "trials.parquet") as path:
@@ -109,6 +192,7 @@ def compacted(data: bytes) -> None:
         path.rename(root / "compacted" / "trials.parquet")
         with expected():
             ledger = Ledger(root)
+            ledger.put(whole())  # rows count only where the trial has its file
             ledger.table()
             ledger.curves()
             list(ledger.records())
@@ -116,10 +200,14 @@ def compacted(data: bytes) -> None:
 
 
 def _results(data: bytes, ending: str) -> None:
+    """A table, up to what `report --json` says of it; a large one is only read."""
+    from tuneopt.analysis.document import summary
     from tuneopt.analysis.inputs import load
 
     with file_with(data, f"results{ending}") as path, expected():
-        load(path)
+        inputs = load(path)
+        if len(inputs.runs) <= LARGEST_ANALYSED:
+            json.dumps(summary(inputs), allow_nan=False)
 
 
 def results_csv(data: bytes) -> None:
@@ -135,6 +223,36 @@ def results_json(data: bytes) -> None:
 def results_parquet(data: bytes) -> None:
     """A table of results as Parquet."""
     _results(data, ".parquet")
+
+
+def tracker_csv(data: bytes) -> None:
+    """A tracker's export as CSV."""
+    _results(data, ".csv")
+
+
+def tracker_json(data: bytes) -> None:
+    """A tracker's export as JSON: runs with a configuration and a summary."""
+    _results(data, ".json")
+
+
+def scale(data: bytes) -> None:
+    """A scale file: read, written into a specification, and its figures."""
+    from tuneopt.api import scale_facts
+    from tuneopt.architecture import Scale
+    from tuneopt.scale_files import find_scale
+
+    with file_with(data, "made.yaml") as path, expected():
+        found = find_scale(str(path))
+        assert Scale(**json.loads(json.dumps(found.to_dict()))) == found
+        json.dumps(scale_facts(str(path)).to_dict(), allow_nan=False)
+
+
+def scale_word(data: bytes) -> None:
+    """The shorthand of a scale."""
+    from tuneopt.scale_files import find_scale
+
+    with expected():
+        find_scale(data.decode(errors="replace"))
 
 
 def manifest(data: bytes) -> None:
@@ -195,11 +313,21 @@ def words(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (
-        study, recipe, record, marker, sweep, compacted, results_csv, results_json, results_parquet, manifest, shard,
-        tokenizer, checkpoint, words,
+        study, recipe, record, sealed_record, sealed_sweep, account, marker, sweep, compacted, results_csv,
+        results_json, results_parquet, tracker_csv, tracker_json, scale, scale_word, manifest, shard, tokenizer,
+        checkpoint, words, moment, lease,
     )
 }  # fmt: skip
 """Every target by name."""
 
-JSON_TARGETS = ("record", "marker", "sweep", "results_json", "manifest", "tokenizer")
+JSON_TARGETS = (
+    "record", "sealed_record", "sealed_sweep", "account", "marker", "sweep", "results_json", "tracker_json", "manifest",
+    "tokenizer", "moment", "lease",
+)  # fmt: skip
 """Those whose data is JSON, which a mutator can change without breaking its syntax."""
+
+YAML_TARGETS = ("study", "recipe", "scale")
+"""Those whose data is YAML: a JSON document is one as well."""
+
+PARQUET_TARGETS = ("results_parquet", "compacted")
+"""Those whose data is Parquet: a mutator changes rows or columns, and writes them again."""

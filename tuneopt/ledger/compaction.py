@@ -69,10 +69,17 @@ def _sealed(data: bytes) -> bytes:
     return data.replace(_NO_SEAL.encode(), b"sha256:" + hashlib.sha256(data).hexdigest().encode())
 
 
-def _fits_seal(data: bytes) -> bool:
-    """Whether a compacted file is what was written, to the bit. The footer, and the seal in it, come last."""
+def resealed(data: bytes) -> bytes:
+    """The file with a seal that fits its content, where it has one. The footer, and the seal in it, come last."""
     places = [match.span() for match in _SEAL.finditer(data)]
-    return any(_sealed(data[:start] + _NO_SEAL.encode() + data[end:]) == data for start, end in places[-1:])
+    for start, end in places[-1:]:
+        return _sealed(data[:start] + _NO_SEAL.encode() + data[end:])
+    return data
+
+
+def _fits_seal(data: bytes) -> bool:
+    """Whether a compacted file is what was written, to the bit."""
+    return _SEAL.search(data) is not None and resealed(data) == data
 
 
 def load(files: Files, columns: tuple[str, ...] | None = None) -> pa.Table | None:
