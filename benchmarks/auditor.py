@@ -19,7 +19,8 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ from tuneopt.spec import CorpusId, Regime
 
 REGIME = Regime(find_scale("nano-65k"), 0.2, CorpusId("made-up", "00ff" * 4, 1024))
 RECORDS = 6
+
+PLAN_ID = "0123456789abcdef"
+PLAN = """# A comparison, planned for a budget.
+name: compare
+optimizers: [adamw, muon]
+scales: [nano-65k]
+ratios: [0.2, 0.28]
+corpus: made-up
+seed: 0
+replicates: 2
+comparison: {baseline: adamw, ratios: [0.2, 0.28], trials: 12, rate_trials: 3, seeds: 3, reserve: 1.5, hours: 2.0}
+"""
 
 
 def sample(sweep: Sweep, number: int) -> TrialRecord:
@@ -75,6 +88,7 @@ def whole(folder: Path) -> Ledger:
     for record in records:
         ledger.put(record)
     ledger.put_sweep(sweep.id, {**sweep.to_dict(), "corpus_source": "made-up"})
+    _compare(ledger, sweep, records)
     trials = [record.trial for record in records]
     for half in (trials[:3], trials[3:]):
         counts = {"slots": 2, "wall_seconds": 96.5, "busy_seconds": 92.25, "interrupted": False}
@@ -83,11 +97,26 @@ def whole(folder: Path) -> Ledger:
     return ledger
 
 
+def _compare(ledger: Ledger, sweep: Sweep, records: Sequence[TrialRecord]) -> None:
+    """What a comparison leaves besides: its plan, sweeps of its phases with peers and evidence, and accounts."""
+    ledger.put_plan(PLAN_ID, PLAN)
+    sweeps = [sweep.id]
+    evidence = [{"optimizer": "adamw", "parameters": 65536.0, "ratio": 0.2, "config": ["x"], "seed": 1, "loss": 3.5}]
+    for seed, phase in enumerate(("seeds", "baseline", "bracket"), start=1):
+        one = replace(sweep, seed=seed, replicates=2)
+        about = {"study": "compare", "study_id": "0f" * 8, "phase": phase, "peers": [records[seed].trial]}
+        ledger.put_sweep(one.id, {**one.to_dict(), "corpus_source": "made-up", "evidence": evidence, **about})
+        sweeps.append(one.id)
+    share = {"study": "0f" * 8, "run": [], "reused": [], "failed": {}, "slots": 2}
+    ledger.put_run({**share, "sweeps": sweeps, "wall_seconds": 50.5, "busy_seconds": 48.0, "interrupted": False})
+
+
 def figures(ledger: Ledger) -> str:
     """All that a report may compute from, as one text; raises `InputError` as a report does."""
     sweeps = {name: stored_sweep(plain, name).to_dict() | dict(plain) for name, plain in ledger.sweeps().items()}
     records = [record.to_json() for record in ledger.records()]
-    parts = [ledger.table().to_pylist(), ledger.curves().to_pylist(), sweeps, ledger.runs(), records]
+    plan = ledger.plan(PLAN_ID)
+    parts = [plan, ledger.table().to_pylist(), ledger.curves().to_pylist(), sweeps, ledger.runs(), records]
     return json.dumps(parts, sort_keys=True, default=str)
 
 
@@ -247,6 +276,8 @@ TARGETS: dict[str, dict[str, Callable[[Path, random.Random], None]]] = {
     "trials": JSON,
     "sweeps": JSON,
     "runs": JSON,
+    "last-run.json": {**BYTES, **FIELDS, "file gone": _delete, **ODD},
+    "comparisons": {**BYTES, **FILES, **ODD},
     "compacted": {**BYTES, "row": _row, **ODD},
     "ledger.json": {**BYTES, **FIELDS, **ODD},
 }

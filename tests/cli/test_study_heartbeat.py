@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,3 +102,23 @@ def test_a_place_that_cannot_be_written_ends_nothing(ledger, monkeypatch):
         while len(tries) < 3 and time.monotonic() < until:
             time.sleep(0.01)
     assert len(tries) > 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 50_000, '{"at":' * 50_000, "\x80", '{"at": "2026-01-01T00:00:00+00:00"}', "{}", "9" * 6000],
+    ids=["lists", "objects", "bytes", "short", "empty", "number"],
+)
+def test_a_damaged_moment_says_nothing(ledger, text):
+    ledger.files.replace("studies/s.json", text.encode())
+    assert read_moment(ledger, "s") is None
+
+
+@pytest.mark.parametrize("change", [{"slots": "two"}, {"slots": -1}, {"seconds": 1e999}, {"running": {"a": "half"}}])
+def test_a_moment_with_a_value_of_another_kind_says_nothing(ledger, change):
+    now = datetime.now(UTC).isoformat()
+    plain = {"at": now, "over": False, "slots": 2, "running": {"a": 0.5}, "seconds": 1.0, "device_seconds": 1.0}
+    ledger.files.replace("studies/s.json", json.dumps(plain).encode())
+    assert read_moment(ledger, "s").running == {"a": 0.5}
+    ledger.files.replace("studies/s.json", json.dumps(plain | change).encode())
+    assert read_moment(ledger, "s") is None

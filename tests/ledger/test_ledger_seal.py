@@ -15,9 +15,10 @@ from tuneopt.checked import NewerSchemaError
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.contradictions import in_account, in_record
 from tuneopt.ledger.damage import DamagedRecordError
-from tuneopt.ledger.seal import seal, unseal
+from tuneopt.ledger.seal import seal, seal_lines, unseal, unseal_lines
 from tuneopt.spec import InputError
 
+PLAN = "# A comparison.\nname: compare\nratios: [0.2, 1]\nnote: \u00e9\n"
 PLAIN = {"space": {"optimizer": "adamw"}, "note": "\u00e9\n", "rates": [1e-05, 0.1, 3], "empty": {}}
 
 
@@ -25,12 +26,14 @@ def written(ledger: Ledger) -> dict[str, Path]:
     """A ledger with one document of each kind; their files by folder."""
     ledger.put(make_record(make_spec(1)))
     ledger.put_sweep("sweep", PLAIN)
+    ledger.put_plan("question", PLAN)
     run = ledger.put_run({"run": [make_spec(1).id], "wall_seconds": 2.5})
     root = Path(ledger.uri)
     return {
         "trials": root / f"trials/{make_spec(1).id}.json",
         "sweeps": root / "sweeps/sweep.json",
         "runs": root / f"runs/{run}.json",
+        "comparisons": root / "comparisons/question.yaml",
     }
 
 
@@ -122,6 +125,79 @@ def test_every_flipped_bit_of_a_compaction_is_found_and_said_once(tmp_path: Path
         assert ledger.table().equals(before), "the records' own files are read instead"
         assert any("compacted/trials.parquet" in problem for problem in ledger.verify())
     assert caplog.text.count("was passed over; make it again with `tuneopt ledger compact`") == 1
+
+
+def test_a_plan_is_what_it_was_and_every_flipped_bit_of_it_is_found(tmp_path: Path, caplog) -> None:
+    ledger = Ledger(tmp_path)
+    path = written(ledger)["comparisons"]
+    whole = path.read_bytes()
+    assert ledger.plan("question") == PLAN and ledger.plan("other") is None and ledger.verify() == []
+    assert whole.decode().startswith(PLAN) and whole.count(b"\n") == PLAN.count("\n") + 1
+    for bit in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        assert ledger.plan("question") is None
+    assert caplog.text.count("comparisons/question.yaml") == 1 and "planned anew" in caplog.text
+    assert ["comparisons/question.yaml" in problem for problem in ledger.verify()] == [True]
+
+
+def test_a_damaged_plan_makes_room_for_a_new_one_and_is_kept(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    path = written(ledger)["comparisons"]
+    assert not ledger.put_plan("question", "another: 1\n") and ledger.plan("question") == PLAN
+    path.write_bytes(path.read_bytes().replace(b"0.2", b"0.3"))
+    assert ledger.put_plan("question", "another: 1\n") and ledger.plan("question") == "another: 1\n"
+    (kept,) = (tmp_path / "damaged" / "comparisons").iterdir()
+    assert b"0.3" in kept.read_bytes() and ledger.verify() == []
+
+
+def test_a_plan_of_an_earlier_release_is_read_named_and_sealed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    path = written(ledger)["comparisons"]
+    sealed = path.read_bytes()
+    path.write_text(PLAN)
+    assert ledger.plan("question") == PLAN and ledger.unsealed() == ["comparisons/question.yaml"]
+    assert "1 files of an earlier release were sealed" in ledger.mend()[0] and path.read_bytes() == sealed
+
+
+@given(st.text(), st.integers(0, 80))
+@settings(deadline=None)
+def test_any_lines_come_back_and_what_is_cut_off_in_the_seal_is_seen(text: str, less: int) -> None:
+    text = text.encode(errors="replace").decode()
+    data = seal_lines("comparisons/a.yaml", text)
+    assert unseal_lines("comparisons/a.yaml", data, "a plan") == (
+        text if text.endswith("\n") else text + "\n",
+        "sealed",
+    )
+    assert unseal_lines("comparisons/b.yaml", data, "a plan")[1] == "broken"
+    if 0 < less < 73:  # of the last line something is left
+        assert unseal_lines("comparisons/a.yaml", data[:-less], "a plan")[1] == "broken"
+
+
+def test_the_newest_account_is_missed_and_what_names_it_is_mended(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    path, names = written(ledger)["runs"], tmp_path / "last-run.json"
+    account = path.read_bytes()
+    path.unlink()
+    (problem,) = ledger.verify()
+    assert path.name in problem and "is gone, and it was the newest account" in problem
+    path.write_bytes(account)
+    names.write_bytes(names.read_bytes().replace(b'"run"', b'"rum"'))
+    (problem,) = ledger.verify()
+    assert problem.startswith("last-run.json: its seal does not fit")
+    assert "last-run.json" in ledger.mend()[0] and ledger.verify() == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_what_stands_in_the_place_of_the_newest_accounts_name_stops_no_run(tmp_path: Path, make: Callable) -> None:
+    ledger = Ledger(tmp_path)
+    make(tmp_path / "last-run.json")
+    ledger.mark()
+    (problem,) = ledger.verify()
+    assert problem.startswith("last-run.json: is a ")
+    run = ledger.put_run({"run": []})
+    assert list(ledger.runs()) == [run] and ledger.verify() == [] and not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(("version", "newer"), [(b"3", False), (b"9", False), (b"0", False), (b"2", True)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
@@ -68,7 +69,12 @@ def read_file(path: str | Path) -> FileRows:
         raise InputError(f"there is no results file {str(path)!r}; check the path") from None
     except InputError:
         raise  # it is a ValueError too, and says more than the sentence below
-    except (OSError, ValueError, RuntimeError) as error:  # pyarrow raises all of these for a damaged Parquet file
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        csv.Error,
+    ) as error:  # pyarrow raises all of these for a damaged Parquet file
         reason = " ".join(str(error).split())[:160]
         cure = "save it as UTF-8" if "utf" in reason.lower() else "check what it holds"
         raise InputError(f"the results file {str(path)!r} cannot be read ({reason}); {cure}") from None
@@ -85,10 +91,10 @@ def _csv(path: Path) -> FileRows:
     with path.open("rb") as file:
         start = file.read(1 << 20)
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    header = start.decode(encoding, errors="replace").lstrip("\r\n").split("\n", 1)[0]
+    header = re.split(r"[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=1)[0]
     counts = _outside_quotes(header)
     parted = max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals, which is the comma
-    names = next(csv.reader([header.rstrip("\r")], delimiter=parted), [])
+    names = next(csv.reader([header], delimiter=parted), [])
     _refuse_twice(names)
     exported = set(names) >= EXPORTED
     table = arrow_csv.read_csv(

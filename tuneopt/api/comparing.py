@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
-from tuneopt.api.questions import FOLDER, plan_text, question_id, question_of, stored_plan
+from tuneopt.api.questions import plan_text, question_id, question_of
 from tuneopt.api.step_times import ERRORS, trial_times
 from tuneopt.api.studies import StudyResult, planned_study, run_study, study_id, study_queue
 from tuneopt.api.sweeps import with_ledger
 from tuneopt.data import load_corpus
+from tuneopt.ledger.damage import PLANS
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.records import spread_of
@@ -80,9 +81,9 @@ def comparison_plan(
         resolution=resolution, seed=seed, precision=precision, compile=compile, slots=slots,
     )  # fmt: skip
     loaded = load_corpus(corpus, vocab_size=question.vocabulary)  # a text that is not there is answered first
-    name = f"{FOLDER}/{question_id(question)}.yaml"
+    name = question_id(question)
     noise = spread_of(opened)
-    text = stored_plan(opened, name)
+    text = opened.plan(name)
     stored = text is not None
     times, origin = trial_times(
         question, opened, loaded, measure=measure and not stored, tokens_per_second=tokens_per_second
@@ -90,11 +91,9 @@ def comparison_plan(
     if text is None:
         part = draft(question, times, noise)
         text = plan_text(study_document(question, part, times, noise), part, times, origin)
-        if keep:
-            opened.mark()
-            if not opened.files.create(name, text.encode()):  # another run was faster: its plan is the plan
-                text, stored = stored_plan(opened, name) or text, True
-    study = parse_study(text, name, space_of, model_of)
+        if keep and not opened.put_plan(name, text):  # another run was faster: its plan is the plan
+            text, stored = opened.plan(name) or text, True
+    study = parse_study(text, f"{PLANS}/{name}.yaml", space_of, model_of)
     return ComparisonPlan(
         question=question,
         study=study,

@@ -15,11 +15,7 @@ from tuneopt.search.study.budget import Draft, Question, TrialTime
 from tuneopt.spec import InputError, Value, canonical_json, nearest
 
 if TYPE_CHECKING:
-    from tuneopt.ledger import Ledger
     from tuneopt.search.space import LadderSpace
-
-FOLDER = "comparisons"
-"""Where the ledger keeps the plans of comparisons, by the digits of their question."""
 
 
 def question_of(
@@ -87,14 +83,6 @@ def question_id(question: Question) -> str:
         },
     }
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:16]
-
-
-def stored_plan(ledger: Ledger, name: str) -> str | None:
-    """The study file that an earlier run of the question left; None where there was none."""
-    try:
-        return ledger.files.read(name).decode()
-    except FileNotFoundError:
-        return None
 
 
 def plan_text(document: Mapping[str, Any], part: Draft, times: Mapping[str, TrialTime], origin: str) -> str:

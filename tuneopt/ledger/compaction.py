@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tuneopt.ledger import table as tables
-from tuneopt.ledger.damage import decode, json_names, key, seal_file, set_aside, warn_of_odd, warn_once
+from tuneopt.ledger.damage import decode, document_names, key, seal_file, set_aside, warn_of_odd, warn_once
 from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files
 from tuneopt.ledger.record import SCHEMA, TrialRecord
@@ -44,7 +44,7 @@ def compact(files: Files, uri: str) -> int:
 
     Raises `InputError` at a damaged record, and changes nothing then: a compaction never hides damage.
     """
-    names = json_names(files, "trials")
+    names = document_names(files, "trials")
     texts = list(_stored_texts(files, names))
     if not texts:
         return 0
@@ -103,12 +103,23 @@ def _open(files: Files) -> pq.ParquetFile | None:
     try:
         data = files.read(NAME)
         file = pq.ParquetFile(pa.BufferReader(data)) if _fits_seal(data) else None
-        if file is None or (file.schema_arrow.metadata or {}).get(_KEY) != _FORMAT:
+        if file is None or (file.schema_arrow.metadata or {}).get(_KEY) != _FORMAT or not _typed(file.schema_arrow):
             return None
         trials = file.read(["trial"])["trial"]
         return file if len(trials) == len(trials.unique()) else None
     except (FileNotFoundError, NoPlainFileError, pa.ArrowException, OSError, KeyError, RuntimeError):
         return None
+
+
+def _typed(schema: pa.Schema) -> bool:
+    """Whether every column is there once and of its type, so that readers need not ask."""
+    fixed = [*tables.FIXED, pa.field("curve", pa.list_(tables.POINT)), pa.field("record", pa.string())]
+    if len(set(schema.names)) != len(schema.names) or not {field.name for field in fixed} <= set(schema.names):
+        return False
+    tuned = [schema.field(name).type for name in schema.names if name.startswith("hp_")]
+    return all(schema.field(field.name).type == field.type for field in fixed) and all(
+        kind in (pa.bool_(), pa.float64(), pa.string()) for kind in tuned
+    )
 
 
 def _warn(files: Files, uri: str) -> None:
@@ -122,7 +133,7 @@ def _split(files: Files, uri: str, columns: tuple[str, ...] | None) -> tuple[pa.
 
     The listing comes first: a record that is put meanwhile is in neither, as if the reader had come a moment earlier.
     """
-    names = json_names(files, "trials")
+    names = document_names(files, "trials")
     warn_of_odd(files, uri, "trials")
     folded = load(files, columns)
     if folded is None:
@@ -185,7 +196,7 @@ def problems(files: Files, records: dict[str, tuple[bytes, TrialRecord]]) -> Ite
     stored = dict(zip(texts["trial"].to_pylist(), texts["record"].to_pylist(), strict=True))
     known = [records[trial][1] for trial in folded["trial"].to_pylist() if trial in records]
     expected = {row["trial"]: row for row in tables.build(list(map(tables.row, known))).to_pylist()}
-    present = set(map(key, json_names(files, "trials")))
+    present = set(map(key, document_names(files, "trials")))
     for row in folded.to_pylist():
         trial = row["trial"]
         if trial not in present:

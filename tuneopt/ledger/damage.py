@@ -5,7 +5,8 @@ warning names it, and its trial runs again. Reading alone never moves anything: 
 the record anew, and by ``tuneopt ledger mend``.
 
 What reads the files of a folder stands in `DECODERS`, and what it raises is what is wrong with a file: a further check
-of a kind of file belongs there. `check` and `mend` walk the same folders, so that one reports what the other moves.
+of a kind of file belongs there. `tuneopt.ledger.check` and `mend` walk the same folders, so that one reports what the
+other moves.
 
 A file that fits its seal (`seal`) is what was written. Files of releases before seals have none: for them
 `contradictions` are damage, since nothing else would find a changed digit; `mend` seals those that hold none.
@@ -18,23 +19,28 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tuneopt.checked import NewerSchemaError
-from tuneopt.ledger import place
 from tuneopt.ledger.contradictions import in_account, in_record
 from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files
 from tuneopt.ledger.record import SCHEMA, TrialRecord
-from tuneopt.ledger.seal import BROKEN, SealedState, has_seal, seal, unseal
+from tuneopt.ledger.seal import BROKEN, SealedState, has_seal, seal, seal_lines, unseal, unseal_lines
 from tuneopt.spec import InputError
 
 FOLDER = "damaged"
 """Where damaged files are kept, under their own names and eight digits of their content."""
 
+PLANS = "comparisons"
+"""The folder of the plans of comparisons, which are YAML; all other documents are JSON."""
+
 PREVIOUS = "previous"
 """The entry of a run's account that names the account before it."""
+
+LAST_RUN = "last-run.json"
+"""Names the newest account of a run: of the others the one after it says so."""
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[str, str]] = set()
@@ -59,19 +65,24 @@ class Content:
     """What cannot be true of a record that fits its seal: its worker wrote it so, and would write it so again."""
 
 
-def json_names(files: Files, folder: str) -> list[str]:
-    """Names of the JSON files of a folder, the folder's own name in front, sorted; one listing, no file is opened."""
-    return [f"{folder}/{name}" for name in files.names(folder) if name.endswith(".json")]
+def ending(folder: str) -> str:
+    """How the names of a folder's documents end."""
+    return ".yaml" if folder == PLANS else ".json"
+
+
+def document_names(files: Files, folder: str) -> list[str]:
+    """Names of the documents of a folder, the folder's own name in front, sorted; one listing, no file is opened."""
+    return [f"{folder}/{name}" for name in files.names(folder) if name.endswith(ending(folder))]
 
 
 def odd_names(files: Files, folder: str) -> list[str]:
-    """Names as those of `json_names` under which there is no plain file, but a folder, a FIFO or a link to nothing."""
-    return [f"{folder}/{name}" for name in files.odd_names(folder) if name.endswith(".json")]
+    """As `document_names`: what is no plain file, but a folder, a FIFO or a link to nothing."""
+    return [f"{folder}/{name}" for name in files.odd_names(folder) if name.endswith(ending(folder))]
 
 
 def key(name: str) -> str:
     """What a file is found by: ``abc`` of ``trials/abc.json``."""
-    return name.rpartition("/")[2].removesuffix(".json")
+    return name.rpartition("/")[2].removesuffix(".json").removesuffix(".yaml")
 
 
 def read(files: Files, uri: str, name: str) -> bytes:
@@ -83,9 +94,9 @@ def read(files: Files, uri: str, name: str) -> bytes:
 
 
 def read_all(files: Files, uri: str, folder: str) -> Iterator[tuple[str, bytes]]:
-    """Each JSON file of a folder with its bytes, by name; what is no plain file is passed over, with a warning."""
+    """Each document of a folder with its bytes, by name; what is no plain file is passed over, with a warning."""
     warn_of_odd(files, uri, folder)
-    return files.read_all(json_names(files, folder))
+    return files.read_all(document_names(files, folder))
 
 
 def warn_of_odd(files: Files, uri: str, folder: str) -> None:
@@ -170,16 +181,29 @@ def _read_plain(uri: str, name: str, data: bytes, contradiction: Callable[[Mappi
     raise DamagedRecordError(f"{name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`)", why)
 
 
+def _read_plan(uri: str, name: str, data: bytes) -> Content:
+    try:
+        text, state = unseal_lines(name, data, "a plan")
+        why = BROKEN if state == "broken" else ""
+    except InputError as error:
+        why = str(error)
+    else:
+        if not why:
+            return Content(text, state)
+    raise DamagedRecordError(f"{name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`)", why)
+
+
 DECODERS: dict[str, Callable[[str, str, bytes], Content]] = {
     "trials": _read_record,
     "sweeps": lambda uri, name, data: _read_plain(uri, name, data, lambda plain: ""),
     "runs": lambda uri, name, data: _read_plain(uri, name, data, in_account),
+    PLANS: lambda uri, name, data: _read_plan(uri, name, data),
 }
-"""What reads the JSON files of a folder, by the ledger's address, a file's name and its bytes; raises for damage."""
+"""What reads the documents of a folder, by the ledger's address, a file's name and its bytes; raises for damage."""
 
 
 def fault(name: str, data: bytes) -> str:
-    """What is wrong with the bytes of a JSON file; empty when nothing is. Raises at data of a newer release."""
+    """What is wrong with the bytes of a document; empty when nothing is. Raises at data of a newer release."""
     try:
         DECODERS[name.partition("/")[0]]("", name, data)
     except DamagedRecordError as error:
@@ -192,7 +216,7 @@ def readable(files: Files, folder: str, uri: str = "") -> Iterator[tuple[str, st
 
     The others are passed over, with a warning where ``uri`` says of which ledger.
     """
-    for name, data in files.read_all(json_names(files, folder)):
+    for name, data in files.read_all(document_names(files, folder)):
         try:
             yield name, key(name), DECODERS[folder](uri, name, data).value
         except (DamagedRecordError, NewerSchemaError) as error:
@@ -236,14 +260,14 @@ def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], s
 
 
 def mend(files: Files, uri: str) -> list[str]:
-    """Set every damaged JSON file aside, and seal those of earlier releases; a sentence for each that is not well.
+    """Set every damaged document aside, and seal those of earlier releases; a sentence for each that is not well.
 
     What a newer release wrote is left alone, and said.
     """
     done, sealed = [], 0
     for folder in DECODERS:
         done += [set_aside(files, uri, name) for name in odd_names(files, folder)]
-        for name, data in files.read_all(json_names(files, folder)):
+        for name, data in files.read_all(document_names(files, folder)):
             try:
                 if fault(name, data):
                     done.append(set_aside(files, uri, name))
@@ -251,6 +275,7 @@ def mend(files: Files, uri: str) -> list[str]:
                     sealed += seal_file(files, name)
             except NewerSchemaError as error:
                 done.append(f"left alone: {error}")
+    done.append(set_aside(files, uri, LAST_RUN, fault_of_last))
     if sealed:
         done.append(f"{sealed} files of an earlier release were sealed: they are known to be whole from now on")
     return [sentence for sentence in done if sentence]
@@ -262,88 +287,26 @@ def seal_file(files: Files, name: str) -> bool:
         data = files.read(name)
         if has_seal(data) or fault(name, data):
             return False
-        files.replace(name, seal(name, data.decode().strip()))
+        as_lines = name.startswith(f"{PLANS}/")
+        files.replace(name, seal_lines(name, data.decode()) if as_lines else seal(name, data.decode().strip()))
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What `check` found: a sentence for each file that is not well, the good records, and what has no seal."""
+def newest_run(data: bytes) -> str:
+    """The name of the newest account, from the bytes of `LAST_RUN`; raises `InputError` where these are damaged.
 
-    problems: list[str]
-    records: dict[str, tuple[bytes, TrialRecord]] = field(default_factory=dict)
-    """The bytes and the record of each good file, by trial."""
-    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Every good account of a run, by name."""
-    unsealed: list[str] = field(default_factory=list)
-    """Names of good files of releases before seals."""
+    Every release that wrote the file sealed it.
+    """
+    plain, state = unseal(LAST_RUN, data, "JSON")
+    if state != "sealed" or not isinstance(plain.get("run"), str):
+        raise InputError(BROKEN)
+    return str(plain["run"])
 
 
-def check(files: Files, uri: str) -> Findings:
-    """Read every JSON file of a ledger; nothing is changed."""
-    found = Findings(list(_check_marker(files, uri)))
-    for folder in DECODERS:
-        odd = set(files.odd_names(folder))
-        names = sorted([*files.names(folder), *odd])
-        kind = "a record" if folder == "trials" else "JSON"
-        for name in names:
-            if not name.endswith(".json"):
-                found.problems.append(f"{folder}/{name}: not {kind}; move it away")
-            elif name in odd:
-                found.problems.append(f"{folder}/{name}: is {files.oddity(f'{folder}/{name}')}, not a file")
-        for name, data in files.read_all([f"{folder}/{n}" for n in names if n.endswith(".json") and n not in odd]):
-            _check_file(found, uri, name, data)
-    found.problems.extend(_lost(files, found))
-    return found
-
-
-def _check_file(found: Findings, uri: str, name: str, data: bytes) -> None:
-    folder = name.partition("/")[0]
+def fault_of_last(name: str, data: bytes) -> str:
+    """As `fault`, for `LAST_RUN`."""
     try:
-        content = DECODERS[folder](uri, name, data)
-    except DamagedRecordError as error:
-        found.problems.append(f"{name}: {error.why}")
-    except NewerSchemaError as error:
-        found.problems.append(str(error))
-    else:
-        if content.contradiction:
-            found.problems.append(f"{name}: contradicts itself, and was written so: {content.contradiction}")
-        if content.state == "unsealed":
-            found.unsealed.append(name)
-        if folder == "trials":
-            found.records[key(name)] = data, content.value
-        elif folder == "runs":
-            found.accounts[key(name)] = content.value
-
-
-def _lost(files: Files, found: Findings) -> Iterator[str]:
-    """Documents that an account of a run speaks of and that have no file any more, not even one that was set aside."""
-    known = {folder: _known(files, folder) for folder in DECODERS}
-    again = "run the same command again"
-    for run, plain in found.accounts.items():
-        trials, sweep, previous = plain.get("run"), plain.get("sweep"), plain.get(PREVIOUS)
-        for trial in trials if isinstance(trials, list) else ():
-            if isinstance(trial, str) and trial not in known["trials"]:
-                yield f"trials/{trial}.json: is gone, and runs/{run}.json recorded it; {again}"
-        if isinstance(sweep, str) and sweep not in known["sweeps"]:
-            yield f"sweeps/{sweep}.json: is gone, and runs/{run}.json worked on it; {again}"
-        if isinstance(previous, str) and previous and previous not in known["runs"]:
-            yield f"runs/{previous}.json: is gone, and runs/{run}.json came after it; what it took is in no sum"
-
-
-def _known(files: Files, folder: str) -> set[str]:
-    """The keys of all documents of a folder, those that were set aside among them."""
-    aside = f"{FOLDER}/{folder}"
-    names = [*files.names(aside), *files.odd_names(aside)]
-    kept = {name.partition(".json~")[0] for name in names}
-    return kept | set(map(key, [*json_names(files, folder), *odd_names(files, folder)]))
-
-
-def _check_marker(files: Files, uri: str) -> Iterator[str]:
-    """What is wrong with the marker; `Ledger.mark` mends what it can."""
-    try:
-        place.check_marker(files.read(place.MARKER), uri)
-    except FileNotFoundError:
-        yield f"{place.MARKER}: missing; the next record that is put writes it again"
+        newest_run(data)
     except InputError as error:
-        yield f"{place.MARKER}: {error}"
+        return str(error)
+    return ""

@@ -42,8 +42,8 @@ Any other error, a full disk above all, is the caller's.
 """
 
 LARGEST_DOCUMENT = 1 << 26
-"""Bytes of a JSON file that are read at most: the longest records have a few hundred kilobytes, and a file that is cut
-off here is damaged in any case."""
+"""Bytes of a JSON or YAML file that are read at most: the longest records have a few hundred kilobytes, and a file that
+is cut off here is damaged in any case."""
 
 _REQUESTS = 16
 """Reads of an object store at once: each one waits for the network and costs this process little."""
@@ -124,7 +124,7 @@ class LocalFiles:
             raise NoPlainFileError(name, what)
         # Not blocking: a FIFO that takes the file's place at this moment must not hold up its reader.
         with os.fdopen(os.open(self.root / name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            return file.read(LARGEST_DOCUMENT if name.endswith(".json") else -1)
+            return file.read(LARGEST_DOCUMENT if name.endswith((".json", ".yaml")) else -1)
 
     def oddity(self, name: str) -> str:
         """What stands under a name in place of a plain file. Links are followed: a link to a file is one."""

@@ -6,6 +6,7 @@ Layout under the root:
     trials/<id>.json               one immutable file for each finished trial (`record`), written by its worker
     sweeps/<id>.json               what a sweep asks for and where it stands; its driver replaces it as it goes
     runs/<time>-<word>.json        the account of one command, written once, at its end
+    last-run.json                  which account is the newest
     comparisons/<id>.yaml          the plan of a comparison, written once, by the digits of its question
     studies/<id>.json              how far a study under way is; its driver replaces it every few seconds
     compacted/trials.parquet       derived, for fast reading (`compaction`)
@@ -17,11 +18,12 @@ Layout under the root:
 The files in ``trials`` are the only truth: a compacted row whose file is gone does not exist, and a file that is not
 compacted yet is read as it is. No operation deletes a record; a damaged one moves to ``damaged/`` when its trial is
 recorded again. All writes go through `files`, so a reader or a crash at any moment sees a file whole or not at all.
-Records, sweeps and runs carry a seal (`seal`), by which a file that was changed later is known.
+Records, sweeps, runs and plans carry a seal (`seal`), by which a file that was changed later is known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -32,10 +34,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneopt.checked import plain_tree
 from tuneopt.ledger import damage, place
+from tuneopt.ledger.check import check
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.record import TrialRecord
-from tuneopt.ledger.seal import KEY, has_seal, seal
+from tuneopt.ledger.seal import KEY, has_seal, seal, seal_lines
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +71,7 @@ class Ledger:
 
     def ids(self) -> list[str]:
         """Ids of all trials that have a record, sorted; one listing, no file is opened."""
-        return list(map(damage.key, damage.json_names(self.files, "trials")))
+        return list(map(damage.key, damage.document_names(self.files, "trials")))
 
     def has(self, trial: str) -> bool:
         """Whether a trial has a record."""
@@ -98,9 +101,28 @@ class Ledger:
         next attempt another process may have written the record: then it is the first writer. Raises `InputError`
         where the place cannot be had.
         """
-        self.mark()
         name = f"trials/{record.trial}.json"
-        data = seal(name, record.to_json())
+        return self._create(name, seal(name, record.to_json()))
+
+    def put_plan(self, question: str, text: str) -> bool:
+        """Store the plan of a comparison, as `put` stores a record: the first writer wins."""
+        name = f"{damage.PLANS}/{_safe(question)}.yaml"
+        return self._create(name, seal_lines(name, text))
+
+    def plan(self, question: str) -> str | None:
+        """The plan of a comparison, a study file; None where there is none, or a damaged one (with a warning)."""
+        name = f"{damage.PLANS}/{_safe(question)}.yaml"
+        try:
+            text: str = damage.DECODERS[damage.PLANS](self.uri, name, damage.read(self.files, self.uri, name)).value
+        except FileNotFoundError:
+            return None
+        except DamagedRecordError as error:
+            damage.warn_once(self.uri, name, f"{str(error).partition(';')[0]}; the comparison is planned anew")
+            return None
+        return text
+
+    def _create(self, name: str, data: bytes) -> bool:
+        self.mark()
         for _ in range(_ATTEMPTS):
             if self.files.create(name, data):
                 return True
@@ -141,11 +163,15 @@ class Ledger:
     def put_run(self, plain: Mapping[str, Any]) -> str:
         """Store the account of one invocation (what was asked, reused, run); returns its name, which sorts by time.
 
-        Each account names the one before it, so that `verify` can tell when one is gone.
+        Each account names the one before it, and ``last-run.json`` the newest, so that `verify` can tell when one is
+        gone.
         """
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(3)}"
-        before = damage.json_names(self.files, "runs")[-1:]
+        before = damage.document_names(self.files, "runs")[-1:]
         self._put_plain(f"runs/{name}.json", {**plain, damage.PREVIOUS: damage.key(*before) if before else ""}, "run")
+        with contextlib.suppress(OSError):  # the account is kept; the next one writes this again
+            damage.set_aside(self.files, self.uri, damage.LAST_RUN, damage.fault_of_last)
+            self._put_plain(damage.LAST_RUN, {"run": name}, "run")
         return name
 
     def runs(self) -> dict[str, dict[str, Any]]:
@@ -194,7 +220,7 @@ class Ledger:
         """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""
         from tuneopt.ledger import compaction
 
-        found = damage.check(self.files, self.uri)
+        found = check(self.files, self.uri)
         strays = [
             f"{name}: left behind by an interrupted write; it holds nothing that counts and may be removed"
             for name in damage.strays(self.files)
@@ -203,7 +229,7 @@ class Ledger:
 
     def unsealed(self) -> list[str]:
         """Names of the documents that have no seal, because a release before seals wrote them; `mend` seals them."""
-        names = [name for folder in damage.DECODERS for name in damage.json_names(self.files, folder)]
+        names = [name for folder in damage.DECODERS for name in damage.document_names(self.files, folder)]
         return [name for name, data in self.files.read_all(names) if not has_seal(data)]
 
     def mark(self) -> None:

@@ -13,7 +13,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from tuneopt import checked
 from tuneopt.ledger import Ledger
+from tuneopt.ledger.record import number
 from tuneopt.observe.observer import Observer
 from tuneopt.observe.state import RunState
 from tuneopt.search.study.status import RunUnderWay
@@ -79,11 +81,15 @@ def read_moment(ledger: Ledger, study: str) -> RunUnderWay | None:
     A trial whose record has come since runs no longer.
     """
     try:
-        plain = json.loads(ledger.files.read(f"studies/{study}.json"))
+        plain = checked.parse_object(ledger.files.read(f"studies/{study}.json"), "what a study has under way")
         age = time.time() - datetime.fromisoformat(plain["at"]).timestamp()
         if plain["over"] or age > STALE_SECONDS:
             return None
-        running = {str(trial): float(part) for trial, part in plain["running"].items() if not ledger.has(trial)}
-        return RunUnderWay(plain["slots"] or None, running, float(plain["seconds"]), float(plain["device_seconds"]))
+        running = {
+            str(trial): number("done", part) for trial, part in plain["running"].items() if not ledger.has(trial)
+        }
+        slots = checked.whole("slots", plain["slots"] or 0) or None
+        times = (number(name, plain[name]) for name in ("seconds", "device_seconds"))
+        return RunUnderWay(slots, running, *times)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
