@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tuneopt.optim import bucket, create, info
-from tuneopt.optim.soap import assembled
+from tuneopt.optim.soap import assembled, eigenbasis
 
 SHAPES = {
     "embed_tokens.weight": (12, 8),
@@ -45,6 +45,24 @@ def test_a_basis_in_fp32_is_as_orthogonal_as_lapacks() -> None:
         return float((q.mT @ q - identity).abs().max())
 
     assert error(assembled(*torch.geqrf(stack))) <= 3 * error(torch.linalg.qr(stack).Q) + 1e-7
+
+
+def test_a_basis_is_computed_in_float64_where_fp32_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = torch.linalg.eigh
+
+    def fails_in_fp32(matrix: torch.Tensor):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return genuine(matrix)
+
+    gradient = torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(0))
+    factor = gradient @ gradient.mT  # of rank four
+    monkeypatch.setattr(torch.linalg, "eigh", fails_in_fp32)
+    basis = eigenbasis(factor, 1e-15)
+    assert basis.dtype == torch.float32
+    assert torch.allclose(basis.mT @ basis, torch.eye(16).expand_as(factor), atol=1e-6)
+    turned = basis.mT @ factor @ basis
+    assert torch.allclose(turned, torch.diag_embed(turned.diagonal(dim1=1, dim2=2)), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in info() if entry.family == "matrix"])

@@ -8,11 +8,13 @@ import pytest
 from test_study_planner import CORPUS, TEXT
 
 from tuneopt import api
-from tuneopt.api.devices import peak_bytes, state_bytes
+from tuneopt.api.devices import peak_bytes, slots_here, state_bytes
+from tuneopt.run.options import RunOptions
 from tuneopt.search.study.cost import HEADROOM, TrialShape, needs
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.study import Devices
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime
+from tuneopt.training.config import ParallelConfig
 from tuneopt.training.memory import memory
 
 PAPER = """\
@@ -131,3 +133,29 @@ def test_planning_imports_no_torch(tmp_path):
         "assert 'torch' not in sys.modules and 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ranks", "here", "most", "slots", "said"),
+    [
+        (1, 1, 8, None, 8, ""),
+        (0.25, 1, 1, None, 4, ""),
+        (0.1, 1, 2, None, 20, ""),
+        (1, 8, 8, None, 1, ""),
+        (1, 4, 8, None, 2, ""),
+        (1, 1, 8, 3, 3, ""),
+        (1, 8, 4, None, 1, "a trial takes 8 GPUs and this machine has 4"),
+        (1, 1, 0, None, 1, "a trial takes 1 GPU and this machine has 0"),
+    ],
+)
+def test_a_sweep_is_planned_by_the_devices_that_its_trials_take(monkeypatch, gpus, ranks, here, most, slots, said):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: here)
+    parallel = {"130m": ParallelConfig(ranks)} if ranks > 1 else {}
+    found, missing = slots_here(RunOptions(max_concurrent=most, gpus_per_trial=gpus, parallel=parallel), "130m")
+    assert found == slots and missing.startswith(said) and bool(missing) == bool(said)
+
+
+def test_without_gpus_a_sweep_is_planned_by_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert slots_here(RunOptions(), "nano-65k") == (6, "")
+    assert slots_here(RunOptions(parallel={"nano-65k": ParallelConfig(2)}), "nano-65k") == (3, "")

@@ -54,6 +54,28 @@ def steps_of(name: str, scale: Any, vocabulary: int, steps: list[int]) -> dict[s
     return seen
 
 
+def resumed(name: str, scale: Any, vocabulary: int) -> dict[str, int]:
+    """Bytes of state, and peak bytes while a checkpoint's state is taken over from the host."""
+    config = {key: value for key, value in load_space(name).on(scale.ladder).start if key not in LOOP}
+    facts = scale.facts(implementation(name).model_facts)
+    with counted() as account:
+        saved = create(name, Decoder(scale, vocabulary), **facts, **config)
+        saved.buckets()
+        state = saved.state_dict()
+        with torch.device("cuda"):
+            model = Decoder(scale, vocabulary)
+        optimizer = create(name, model, **facts, **config)
+        before = account.peak = account.live
+        optimizer.load_state_dict(state)
+        devices = {
+            value.device.type
+            for entry in optimizer.state.values()
+            for value in entry.values()
+            if value is not None and isinstance(value, torch.Tensor)
+        }
+    return {"state": account.live - before, "peak": account.peak - before, "on_host": int("cpu" in devices)}
+
+
 def waited() -> dict[str, int]:
     """What an account says of a value that the host asks for."""
     with counted() as account:
@@ -67,6 +89,9 @@ def main() -> None:
     """Print one JSON line."""
     if sys.argv[1] == "--wait":
         answer(waited())
+    if sys.argv[1] == "--resume":
+        scale = replace(SCALES["130m"], layers=2)
+        answer({name: resumed(name, scale, 32_768) for name in sys.argv[2:]})
     scale = replace(SCALES[sys.argv[1]], layers=int(sys.argv[2]))
     steps = [int(word) for word in sys.argv[3].split(",")]
     answer({name: steps_of(name, scale, 128_256, steps) for name in sys.argv[4:]})

@@ -1,5 +1,6 @@
 """Compiled kernels that a kill cut off are built again; kernels that were complete stay."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch.nn import attention
 
+from tuneopt.training import kernels
 from tuneopt.training.building import can_compile
 from tuneopt.training.kernels import UNFINISHED, allow_many_shapes, compile_alone, kernels_of_this_machine
 
@@ -115,3 +118,17 @@ def test_a_process_that_is_killed_while_it_compiles_leaves_no_broken_kernel(indu
     told = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True) for _ in range(2)]
     assert [each.returncode for each in told] == [0, 0], told[0].stderr[-2000:]
     assert told[0].stdout == told[1].stdout and 4 < float(told[0].stdout) < 5
+
+
+@pytest.mark.parametrize(
+    ("installed", "capability", "taken"), [(True, (9, 0), True), (True, (10, 0), False), (False, (9, 0), False)]
+)
+def test_flash_attention_3_is_taken_where_it_is_installed_and_runs(monkeypatch, installed, capability, taken) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if installed else None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(attention, "list_flash_attention_impls", lambda: ["FA3", "FA4"], raising=False)
+    monkeypatch.setattr(attention, "activate_flash_attention_impl", done.append, raising=False)
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", done.append)
+    assert kernels.take_flash_attention_3(torch.device("cuda", 0)) is taken
+    assert done == (["FA3", False] if taken else [])

@@ -9,6 +9,7 @@ from pretended_cuda import reason_to_skip, run_pretended
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.optim.portions import DEVICE_PORTION, DEVICE_SLICE
 from tuneopt.spec import SCALES, Scale
+from tuneopt.training.chunks import chunk_tokens
 from tuneopt.training.memory import SLICE, STACK, memory
 
 pytestmark = pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip() or "can be pretended")
@@ -64,6 +65,39 @@ def test_updates_of_the_largest_scale_are_bounded_and_predicted() -> None:
     assert predicted(SCALES["1.2b"]) == pytest.approx(found, rel=0.1, abs=2**20)
     refresh = measured["soap"]["10"]["calls"]
     assert refresh["aten::geqrf"] <= 50 and "aten::linalg_qr" not in refresh, "one matrix at a time there are 36,864"
+
+
+def passes_predicted(word: str, *, compiled: bool = False) -> int:
+    """What the memory model says of a pass, the cast weights with it: ``SCALE:LAYERS:SEQUENCES``."""
+    name, layers, sequences = word.split(":")
+    scale, tokens = replace(SCALES[name], layers=int(layers)), int(sequences) * SCALES[name].seq_len
+    need = memory(
+        scale, 128_256, "adamw", 8.0, precision="bf16", micro_batch=int(sequences),
+        head_chunk=chunk_tokens(tokens, 128_256), compiled=compiled,
+    )  # fmt: skip
+    return need.passes + need.weights - 4 * scale.total_parameters(128_256)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("130m:2:2", "1.2b:4:2"), pytest.param(("130m:32:4", "300m:32:2", "1.2b:32:2"), marks=pytest.mark.slow)],
+)
+def test_the_memory_model_knows_passes(words: tuple[str, ...]) -> None:
+    """FLOPs are the scale's own, too, but that a kernel counts all of attention's squares where half is masked."""
+    measured = run_pretended("pretended_passes.py", *words)
+    for word in words:
+        scale = replace(SCALES[word.split(":")[0]], layers=int(word.split(":")[1]))
+        assert measured[word]["waits"] == {}
+        assert passes_predicted(word) == pytest.approx(measured[word]["peak"], rel=0.1), word
+        squares = 6 * scale.layers * scale.seq_len * scale.attention_width
+        assert scale.flops_per_token(128_256) + squares == pytest.approx(measured[word]["flops"], rel=0.1), word
+        assert passes_predicted(word, compiled=True) < passes_predicted(word)
+
+
+def test_state_of_a_checkpoint_is_on_the_device_once() -> None:
+    measured = run_pretended("pretended_steps.py", "--resume", "adamw", "muon", "soap", "kron")
+    for name, own in measured.items():
+        assert own["on_host"] == 0 and own["peak"] <= 1.05 * own["state"] > 0, name
 
 
 def test_portions_of_the_memory_model_are_those_of_the_optimizers() -> None:

@@ -170,7 +170,9 @@ def test_flattened_shards_are_refused_in_one_sentence(name: str, make_spec) -> N
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in group["params"]])
         group["params"] = [nn.Parameter(flat[: flat.numel() // 2])]
         group["params"][0].grad = torch.ones_like(group["params"][0])
-    with pytest.raises(InputError, match=r"whole tensors and was handed a shard: \S+ of shape .*tuneopt\.train\.zero"):
+    with pytest.raises(
+        InputError, match=r"whole tensors and was handed a shard: \S+ of shape .*tuneopt\.training\.zero"
+    ):
         optimizer.step()
 
 

@@ -7,12 +7,13 @@ FLOPs per token, as if training reached the same share of peak along a ladder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tuneopt.run.options import check_batches
+from tuneopt.run.options import RunOptions, check_batches
 from tuneopt.spec import InputError, Regime, Scale
 from tuneopt.training.config import ParallelConfig
 
@@ -67,6 +68,22 @@ def peak_bytes(asked: TrialShape) -> int:
         head_chunk=chunk_tokens(asked.sequences * asked.scale.seq_len, asked.vocabulary),
         on_cpu=asked.scale.ladder == "nano",  # where that ladder trains; a plan cannot know, and it fits anyway
     ).device
+
+
+def slots_here(options: RunOptions, scale: str) -> tuple[int, str]:
+    """How many trials at a scale `tune` would run at once on this machine, and what to say where it can run none."""
+    ranks = options.parallel[scale].ranks if scale in options.parallel else 1
+    room, missing = float(os.cpu_count() or 1), ""
+    if options.gpus_per_trial:
+        import torch
+
+        count = torch.cuda.device_count()
+        room = count / options.gpus_per_trial + 1e-9  # ten tenths of a GPU are a whole one
+        if int(room) < ranks:
+            asked = f"{ranks * options.gpus_per_trial:g} GPU{'s' * (ranks * options.gpus_per_trial != 1)}"
+            missing = f"a trial takes {asked} and this machine has {count}; the time is that of one trial after another"
+    slots = max(1, int(room) // ranks)
+    return min(slots, options.max_concurrent or slots), missing
 
 
 def placements(study: Study) -> dict[str, ParallelConfig]:

@@ -7,7 +7,6 @@ of `tuneopt.run.spine.run` with another plan each, and return what `tuneopt.api.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -276,15 +275,16 @@ def placement_of(
 ) -> ParallelConfig | None:
     """Where a trial runs; None for one plain process. Raises `InputError` for what cannot be.
 
-    Without a stage ``zero``, several ranks share gradients and optimizer state of large scales (stage 2) and no others:
-    devices are the cluster's, so their memory is not known here.
+    Without a stage ``zero``, several ranks share the optimizer state of large scales (stage 1), as `train` does, and of
+    no others: devices are the cluster's, so their memory is not known here. Stage 2 would average gradients in every
+    pass of a step instead of the last.
     """
     if zero is None:
         from tuneopt.training.memory import SHARDED
 
         shape = scale_named(scale) if scale else None
         large = shape is not None and not isinstance(shape, OwnModel) and shape.parameters >= SHARDED
-        zero = 2 if offload or (ranks > 1 and large) else 0
+        zero = 1 if offload or (ranks > 1 and large) else 0
     if ranks == 1 and zero == 0 and not offload and not checkpointing:  # then nothing depends on how batches divide
         return None
     return ParallelConfig(ranks, zero, offload, checkpointing)
@@ -310,15 +310,18 @@ def cost(
     trials: int | None = None,
     *,
     measure: bool = False,
+    options: RunOptions | None = None,
 ) -> SweepCost:
-    """What a sweep will cost, before it starts: trials, tokens, FLOPs, and the time on this machine's cores.
+    """What a sweep will cost, before it starts: trials, tokens, FLOPs, and the time on this machine.
+
+    ``options`` say what a trial takes: a core, or GPUs, once for each of its ranks.
 
     The time rests on trials of the same optimizer and scale in the ledger, or else on a core that was measured once;
     with ``measure`` on a few steps trained now. ``power`` says what its seeds will tell apart. With ``search`` it is
     what that sampled search over the sweep's lattice costs at most, with a budget of ``trials``: nothing that the
     ledger holds makes it cheaper.
     """
-    from tuneopt.api.devices import KNOWN, UNKNOWN, known_rate
+    from tuneopt.api.devices import KNOWN, UNKNOWN, known_rate, slots_here
     from tuneopt.data import describe
     from tuneopt.search.records import spread_of
     from tuneopt.search.study.power import power, slope
@@ -331,9 +334,10 @@ def cost(
     if rate is None and measure:
         rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
     elif rate is None:
-        rate = known_rate(sweep.regime.scale, sweep.regime.corpus.vocab_size)
+        on_gpus = options is not None and options.gpus_per_trial > 0
+        rate = None if on_gpus else known_rate(sweep.regime.scale, sweep.regime.corpus.vocab_size)
         origin = UNKNOWN if rate is None else KNOWN
-    slots = os.cpu_count() or 1  # as many as `tune` would run at once here, a core each
+    slots, missing = slots_here(options or RunOptions(), sweep.regime.scale.name)
     left = state.progress.remaining
     first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left
     fewest, most = len(outcomes) + state.progress.fewest, len(outcomes) + state.progress.most
@@ -355,7 +359,7 @@ def cost(
         throughput_from=origin,
         slots=slots,
         seconds=left * sweep.regime.tokens / rate / slots if rate else None,
-        warnings=(*([epochs.warning] if epochs.warning else []), *(search.marks() if search else ())),
+        warnings=(*filter(None, (epochs.warning, missing)), *(search.marks() if search else ())),
         search=search,
         fewest=fewest,
         most=most,

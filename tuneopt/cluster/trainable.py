@@ -38,7 +38,8 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the engine for all trials of this worker, and take up the first."""
-        self.engine = WarmModels()
+        gpus = float(config["gpus_per_rank"])
+        self.engine = WarmModels(share=gpus if 0 < gpus < 1 else 1.0)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

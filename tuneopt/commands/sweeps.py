@@ -137,7 +137,7 @@ def tune(
     # Coordinate descent is no sampled search: it ends by its certificate, and these by a number of trials.
     sampled = None if search == "coordinate" else api.SampledSearch(sweep, search, scheduler)
     if dry_run:
-        cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure)
+        cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure, options=options)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
     # The report's default name: sweeps of two optimizers or searches must not overwrite each other's page.
     name = f"{sweep.space.optimizer}-{sweep.regime.scale.name}-{ratio:g}x"

@@ -321,7 +321,9 @@ class Optimizer(torch.optim.Optimizer):
                     if key == "step":
                         self.state[parameter][key] = int(value)
                     elif isinstance(value, Tensor):
-                        self.state[parameter][key] = value.to(parameter.device, state_dtype(parameter), copy=True)
+                        # Where it is: buckets copy it to its device, which may not have room for two copies of state.
+                        near = value.device == parameter.device
+                        self.state[parameter][key] = value.to(state_dtype(parameter), copy=near)
 
         # The last hook before the load sees what all others made of it; the first one after it comes before theirs.
         keep = self.register_load_state_dict_pre_hook(lambda _, state: final.update(state))
@@ -332,6 +334,8 @@ class Optimizer(torch.optim.Optimizer):
             keep.remove()
             again.remove()
         self._buckets = None
+        if any(p.device.type != "cpu" for group in self.param_groups for p in group["params"]):
+            self.buckets()  # state is on its device when this returns
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_route_rules", "_routes", "_modules", "_names", "_kinds", "_frozen")

@@ -35,8 +35,12 @@ def eigenbasis(factor: Tensor, eps: float) -> Tensor:
 
     Entries that are not finite count as 0, so that a diverged gradient shows in the parameters and not as an error.
     """
-    shift = eps * torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-    vectors: Tensor = torch.linalg.eigh(torch.nan_to_num(factor, 0.0, 0.0, 0.0) + shift).eigenvectors
+    shifted = torch.nan_to_num(factor, 0.0, 0.0, 0.0)
+    shifted = shifted + eps * torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    try:
+        vectors: Tensor = torch.linalg.eigh(shifted).eigenvectors
+    except torch.linalg.LinAlgError:  # fp32 solvers give up on some factors of low rank, which a first gradient gives
+        vectors = torch.linalg.eigh(shifted.double()).eigenvectors.to(factor.dtype)
     return vectors.flip(-1)
 
 

@@ -28,9 +28,15 @@ from tuneopt.optim.roles import model_roles, role_rules
 from tuneopt.spec import InputError, OwnModel, Scale, TrialSpec
 from tuneopt.training import own_model
 from tuneopt.training.chunks import CHUNKED_VOCABULARY
-from tuneopt.training.fitting import available_bytes
+from tuneopt.training.fitting import available_bytes, set_up_memory
 from tuneopt.training.head import loss_and_slope
-from tuneopt.training.kernels import allow_many_shapes, compile_alone, has_compiler, skip_probes
+from tuneopt.training.kernels import (
+    allow_many_shapes,
+    compile_alone,
+    has_compiler,
+    skip_probes,
+    take_flash_attention_3,
+)
 from tuneopt.training.model import Decoder, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -64,10 +70,14 @@ def can_compile() -> bool:
 
 
 class WarmModels:
-    """The models of one process: one module and one compiled loss per shape, used again by trial after trial."""
+    """The models of one process: one module and one compiled loss per shape, used again by trial after trial.
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ``share`` is how much of a GPU the process may take.
+    """
+
+    def __init__(self, device: torch.device | None = None, share: float = 1.0) -> None:
+        self.device, self.share = device or torch.device("cuda" if torch.cuda.is_available() else "cpu"), share
+        self._taken = False
         self._warm: dict[tuple[Scale, int, str, bool, bool], BuiltModel] = {}
         self._fitting: set[tuple[tuple[Scale, int, str, bool, bool], int, int]] = set()
         """Keys of models, sizes of a pass and bytes reserved on top of it that are known to fit."""
@@ -93,6 +103,7 @@ class WarmModels:
         ``spec``. The first counts that fits into the device's memory on all ranks (``agree`` asks them), and leaves
         the bytes that ``reserved`` gives for it. Where not even the last fits, `torch.OutOfMemoryError` is raised.
         """
+        self._take_device()
         repeat_kernels(self.device, deterministic)
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
         key = (scale, vocab_size, spec.precision, spec.compile, checkpointing)
@@ -118,8 +129,16 @@ class WarmModels:
 
     def available_bytes(self) -> int:
         """Bytes of the CUDA device for a trial: what is free, and the model that is warm, used again or dropped."""
+        self._take_device()
         parameters = (parameter for warm in self._warm.values() for parameter in warm.model.parameters())
-        return available_bytes(self.device, sum(p.numel() * p.element_size() for p in parameters))
+        return available_bytes(self.device, sum(p.numel() * p.element_size() for p in parameters), self.share)
+
+    def _take_device(self) -> None:
+        """Set up a GPU before its first use; not earlier, because a worker that only waits for ranks uses none."""
+        if self.device.type == "cuda" and not self._taken:
+            set_up_memory(self.device, self.share)
+            take_flash_attention_3(self.device)
+            self._taken = True
 
     def _fits(self, warm: BuiltModel, size: int, spec: TrialSpec, reserved: int, *, last: bool) -> bool:
         """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""

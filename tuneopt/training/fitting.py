@@ -30,17 +30,36 @@ PASS_TOKENS = 2**16
 JUDGED_TOKENS = 2**13
 """Tokens of the pass by which stages are judged: enough to keep a device busy; what is left lets passes grow."""
 
+ALLOCATOR = "expandable_segments:True"
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""What CUDA's allocator is told, and where a user tells it something else."""
+
 UNKNOWN_STATE_BYTES = 12.0
 """Bytes of state per parameter assumed of an optimizer from outside; the trial pass shows where that is too little."""
 
 
-def available_bytes(device: torch.device, reused: int = 0) -> int:
-    """Bytes of a CUDA device that a trial may plan with: what is free, and ``reused`` ones that are in use already."""
+def set_up_memory(device: torch.device, share: float) -> None:
+    """Let CUDA's allocator grow its segments, and hold this process to its ``share`` of the device.
+
+    Passes of many sizes leave gaps in segments of fixed size, and each step would search for room anew. Without a limit
+    the workers that share a device would size their passes by the same free memory. A user's own settings stay.
+    """
+    if not any(os.environ.get(name) for name in ALLOCATOR_VARIABLES):
+        torch.cuda.memory._set_allocator_settings(ALLOCATOR)
+    torch.cuda.set_per_process_memory_fraction(share, device)
+
+
+def available_bytes(device: torch.device, reused: int = 0, share: float = 1.0) -> int:
+    """Bytes of a CUDA device that a trial may plan with: what is free, and ``reused`` ones that are in use already.
+
+    At most its ``share`` of the device, less what else this process holds.
+    """
     gc.collect()  # a trial that ended may wait for it
     torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info(device)
-    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(USABLE * (free + idle + reused))
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    idle = torch.cuda.memory_reserved(device) - allocated
+    return int(USABLE * min(free + idle + reused, share * total - allocated + reused))
 
 
 def pass_sizes(
@@ -83,6 +102,7 @@ def step_memory(spec: TrialSpec, parallel: ParallelConfig, size: int, *, on_cpu:
         head_chunk=chunk_tokens(size * scale.seq_len, vocab_size),
         passes=spec.batch // parallel.ranks // size,
         on_cpu=on_cpu,
+        compiled=spec.compile and parallel.zero < 3 and not on_cpu,
     )
 
 

@@ -195,6 +195,7 @@ def _pass(
             torch.addmm(of_weight, slope.T, part, out_dtype=of_weight.dtype, out=of_weight)
         else:
             of_weight.add_(slope.T @ part)
+        del slope  # else it lives until the next chunk's is there
     return torch.stack(losses).sum(), of_x, of_weight
 
 

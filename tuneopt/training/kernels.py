@@ -7,6 +7,7 @@ kernel that a kill cut off, and how it is begun while Ray still starts. Imports 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -20,9 +21,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneopt.data.cache import only_process
 from tuneopt.spec import TrialSpec
+
+if TYPE_CHECKING:
+    import torch
 
 SHAPES = 512
 """Shapes that one process may compile; a sweep meets some ten."""
@@ -112,6 +117,29 @@ def allow_many_shapes() -> None:
 
     _dynamo.config.recompile_limit = _dynamo.config.accumulated_recompile_limit = SHAPES
     _dynamo.config.fail_on_recompile_limit_hit = True
+
+
+FLASH_ATTENTION_3 = "FA3"
+"""What torch calls it (from 2.11 on); the package that brings it is ``flash_attn_interface``, for Hopper alone."""
+
+
+def take_flash_attention_3(device: torch.device) -> bool:
+    """Let SDPA take FlashAttention 3 where it is installed and runs: on Hopper (compute capability 9).
+
+    SDPA would otherwise prefer cuDNN's kernel there, so that one is switched off. Kernels round in their own order, as
+    those of another GPU do; the record names it (`tuneopt.training.machine.device_facts`).
+    """
+    import torch
+    from torch.nn import attention
+
+    known = getattr(attention, "list_flash_attention_impls", list)()
+    if FLASH_ATTENTION_3 not in known or importlib.util.find_spec("flash_attn_interface") is None:
+        return False
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return False
+    attention.activate_flash_attention_impl(FLASH_ATTENTION_3)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    return True
 
 
 @cache

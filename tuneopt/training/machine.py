@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 
+from tuneopt.training.fitting import ALLOCATOR, ALLOCATOR_VARIABLES
+
 # Those whose version can change a result, or that a reader would ask for when two ledgers disagree.
 PACKAGES = ("tuneopt", "torch", "ray", "deepspeed", "numpy", "pyarrow", "tokenizers", "optuna", "scipy", "plotly")
 
@@ -107,6 +109,20 @@ def peak_memory(device: torch.device) -> int | None:
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
     kilobytes = lines.get("VmHWM", "").split()
     return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def device_facts(device: torch.device) -> dict[str, str]:
+    """Which attention ran, how CUDA's allocator was set, and how often it had to give memory back and try again.
+
+    Nothing on a CPU.
+    """
+    if device.type != "cuda":
+        return {}
+    flash = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)()
+    named = next(filter(None, map(os.environ.get, ALLOCATOR_VARIABLES)), ALLOCATOR)
+    retries = torch.cuda.memory_stats(device).get("num_alloc_retries", 0)
+    attention = f"SDPA, {flash}" if flash else "SDPA, a kernel of torch's choice"
+    return {"attention": attention, "allocator": named, "allocator_retries": str(retries)}
 
 
 def device_name(device: torch.device) -> str:

@@ -109,10 +109,12 @@ def memory(
     head_chunk: int | None = None,
     passes: int = 2,
     on_cpu: bool = False,
+    compiled: bool = False,
 ) -> Memory:
     """The memory of the fullest rank; ``state_bytes`` per parameter as `tuneopt.optim.info` lists them.
 
-    ``on_cpu`` says where updates are computed, which decides what they compute with; with ``offload`` it is the CPU.
+    ``on_cpu`` says where the trial runs, which decides what an update computes with; with ``offload`` updates run on
+    the CPU. Blocks that are ``compiled`` keep less for the backward pass.
 
     ``micro_batch`` counts sequences of a rank's forward pass, of which a step has ``passes``; ``head_chunk`` the tokens
     whose logits exist at once (`tuneopt.training.chunks`), None for all. A tensor has one owner under ZeRO, so no rank
@@ -136,6 +138,8 @@ def memory(
     gradients = share if zero >= 2 else count
     master = share if zero in (1, 2) or (zero and offload) else 0
     # Autocast keeps a copy of what it cast, which is all but the embedding; stage 3 casts anew each time.
+    logits, lasting = _logits(scale, vocab_size, tokens, half, head_chunk, on_cpu)
+    kept, working = _activations(scale, tokens, half, checkpointing, compiled)
     cast = BF16 * (count - vocab_size * scale.d_model) if half and zero < 3 else 0
     return Memory(
         weights=FP32 * (share if zero == 3 else count) + cast,
@@ -145,8 +149,9 @@ def memory(
         # Gradients and updates of an owner's bucket, and the bucket that stage 3 gathers weights into.
         buffers=FP32 * ((2 * bucket if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)),
         fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
-        activations=_activations(scale, tokens, half, checkpointing),
-        logits=_logits(scale, vocab_size, tokens, half, head_chunk),
+        # A GPU's allocator gives the room of the logits to the backward pass. The C library of a CPU may not.
+        activations=kept + (working if on_cpu else max(0, working - (logits - lasting))),
+        logits=logits,
         reduction=int(FP32 * _averaged(zero, count, largest, passes)) if ranks > 1 or zero else 0,
         workspace=FP32 * _workspace(scale, vocab_size, facts.workspace, owned, bucket, bool(zero), on_cpu or offload),
         # Transfers of one bucket, each as it leaves and as it arrives, and of the next if there is one: updates of a
@@ -236,19 +241,20 @@ def _averaged(zero: int, count: int, largest: int, passes: int) -> float:
     return largest + min(PLAIN_BUCKET, count) + (count if passes > 1 else 0)
 
 
-def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool) -> int:
-    """Bytes that the forward pass leaves for the backward pass, and those that this needs in one layer at a time.
+def _activations(scale: Scale, tokens: int, half: bool, checkpointing: bool, compiled: bool) -> tuple[int, int]:
+    """Bytes that the forward pass leaves for the backward pass, and those that this computes with, a layer at a time.
 
     Of each layer and token the backward pass reads 10 d + 4 f values, 4 d of them in fp32 whatever the precision, and
-    computes with 5 f + 4 d more. With checkpointing a layer leaves its input alone, and one layer at a time the rest.
-    Without a gate two of the four f values do not exist; queries may be wider than d.
+    computes with 5 f + 4 d more; from compiled blocks 8 d + 3 f, d of them in fp32. With checkpointing a layer leaves
+    its input alone, and one layer at a time the rest. Without a gate two of the four f values do not exist; queries may
+    be wider than d.
     """
     d = max(scale.d_model, scale.attention_width)
     f = scale.d_ff * (scale.mlp_matrices - 1) // 2
-    layer = FP32 * 4 * d + BF16 * (9 * d + 4 * f) if half else FP32 * (10 * d + 4 * f)
-    working = FP32 * (5 * f + 4 * d)
+    wide, narrow = (d, 7 * d + 3 * f) if compiled else (4 * d, (9 if half else 6) * d + 4 * f)
+    layer = FP32 * wide + (BF16 if half else FP32) * narrow
     left = scale.layers * FP32 * d + layer if checkpointing else scale.layers * layer
-    return tokens * (left + working)
+    return tokens * left, tokens * FP32 * (5 * f + 4 * d)
 
 
 def _curvature(scale: Scale, vocab_size: int, micro_batch: int, zero: int, chunk: int | None) -> int:
@@ -266,12 +272,18 @@ def _curvature(scale: Scale, vocab_size: int, micro_batch: int, zero: int, chunk
         matrices = int((2.65 * layers + 11) * scale.heads * seq_len**2) * micro_batch
         kept = 3 * tokens * layers * (10 * d + 4 * f) + matrices
     copies = (5 if zero == 3 else 4) * scale.total_parameters(vocab_size)
-    return FP32 * (kept + copies) + _logits(scale, vocab_size, tokens, False, chunk)
+    return FP32 * (kept + copies) + _logits(scale, vocab_size, tokens, False, chunk, False)[0]
 
 
-def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int | None) -> int:
-    """Bytes of logits, of their softmax and its gradient; in chunks of the head's gradient, too, which comes early."""
+def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int | None, on_cpu: bool) -> tuple[int, int]:
+    """Bytes of logits, of their softmax and its gradient, and of the head's gradient; then those that outlast the head.
+
+    In chunks the head's gradient comes early and stays. A CPU has no product that adds up in fp32, so there it needs
+    another one in bf16 for a moment.
+    """
     if chunk is None:
-        return 3 * tokens * vocab_size * FP32
+        return 3 * tokens * vocab_size * FP32, 0
     head = vocab_size * scale.d_model
-    return chunk * vocab_size * (10 if half else 8) + head * (FP32 + (2 * BF16 if half else 0))
+    copies = (2 * BF16 if on_cpu else BF16) if half else 0
+    each = (10 if half else 8) if on_cpu else (8 if half else 4)
+    return chunk * vocab_size * each + head * (FP32 + copies), head * FP32

@@ -32,7 +32,7 @@ from tuneopt.training.checkpoint import CheckpointStore
 from tuneopt.training.config import ParallelConfig
 from tuneopt.training.launch import launch
 from tuneopt.training.loop import Training
-from tuneopt.training.machine import environment, peak_memory, reset_peak_memory, speed_facts
+from tuneopt.training.machine import device_facts, environment, peak_memory, reset_peak_memory, speed_facts
 from tuneopt.training.mirror import Mirror
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.second_order.hessian import PASS_COST
@@ -168,7 +168,12 @@ class TrialRun:
             optimizer_state_bytes=sum(state) if training.strategy.shares_state else state[0],
             proof=training.proof,
             routing=tuple(route.to_dict() for route in training.optimizer.routing),
-            environment={**environment(training.device.type), **training.parallel.facts(spec), **speed},
+            environment={
+                **environment(training.device.type),
+                **training.parallel.facts(spec),
+                **speed,
+                **device_facts(training.device),
+            },
             started=self.started,
             ended=_now(),
             resumes=training.resumes,

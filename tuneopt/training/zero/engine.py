@@ -152,6 +152,10 @@ def deepspeed_settings(spec: TrialSpec, parallel: ParallelConfig) -> dict[str, A
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
     }
+    if torch.cuda.is_available():
+        # DeepSpeed averages gradients of stages 1 and 2 after the backward pass unless it is told otherwise. On a CPU
+        # it has no streams to do so on.
+        zero["overlap_comm"] = True
     if parallel.zero == 3:
         zero |= {"stage3_max_live_parameters": LIVE, "stage3_max_reuse_distance": LIVE}
         # Updates are copied once more, group by group, before they are applied.
