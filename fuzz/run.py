@@ -31,6 +31,12 @@ with atheris.instrument_imports(include=["tuneopt", "yaml"]):
     import seeds
     import targets
 
+    # Modules that a target imports late are watched as well, if they are imported here.
+    SEEDS = seeds.seeds()
+    for name, valid in SEEDS.items():
+        for data in valid:
+            targets.TARGETS[name](data)
+
 
 def mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
     """What changes the document two times of three, and its bytes otherwise; None: bytes alone."""
@@ -87,7 +93,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as corpus:
-        for number, data in enumerate(seeds.seeds()[asked.target]):
+        for number, data in enumerate(SEEDS[asked.target]):
             (Path(corpus) / f"seed-{number}").write_bytes(data)
         options = [
             sys.argv[0], corpus, f"-max_total_time={asked.seconds}", f"-seed={asked.seed}", f"-max_len={LARGEST}",
