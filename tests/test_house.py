@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,3 +40,15 @@ def test_every_file_of_the_walks_is_there() -> None:
     named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text()))
     assert len(named) > 30
     assert [name for name in sorted(named) if not (rooms / name).exists() and not [*rooms.glob(f"*/{name}")]] == []
+
+
+def test_class_names_are_unique_over_the_package() -> None:
+    """One thing, one name: private classes may repeat one, public ones may not."""
+    found = [
+        node.name
+        for folder in ("tuneopt", "search_spaces")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert [name for name, count in Counter(found).items() if count > 1] == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneopt.reporting.answer import MOST_COLUMNS, Place, answer, grid
+from tuneopt.reporting.answer import MOST_COLUMNS, RegimeAnswer, answer, grid
 
 
 def ranking(order, groups, ratio=1.0, scale="130m", corpus=""):
@@ -128,7 +128,7 @@ def test_the_answer_is_plain_json(published):
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["headline"] == found.headline
     assert len(plain["places"]) == 12
-    assert set(plain["places"][0]) == set(Place.__dataclass_fields__)
+    assert set(plain["places"][0]) == set(RegimeAnswer.__dataclass_fields__)
 
 
 def test_nothing_is_said_of_speedups_and_asterisks_where_none_is_shown():

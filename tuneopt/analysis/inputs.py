@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuneopt.analysis.results import read_file
-from tuneopt.analysis.rows import Table, parse
+from tuneopt.analysis.rows import ParsedTable, parse
 from tuneopt.analysis.runs import CurveSample, TrainingRun, from_records
 from tuneopt.analysis.targets import TargetTrial
 from tuneopt.ledger import Ledger
@@ -130,8 +130,8 @@ def load(path: str | Path, columns: Mapping[str, str] | None = None) -> Inputs:
     return Inputs(table.runs, f"file {Path(path).name}", table.notes, table.trials, table.targets)
 
 
-def _table(source: Rows, columns: Mapping[str, str] | None = None) -> Table:
+def _table(source: Rows, columns: Mapping[str, str] | None = None) -> ParsedTable:
     rows: list[Any] = source.to_pylist() if hasattr(source, "to_pylist") else list(source)
     if rows and all(isinstance(row, TrainingRun) for row in rows):
-        return Table(tuple(rows))
+        return ParsedTable(tuple(rows))
     return parse(rows, columns)

@@ -37,7 +37,7 @@ MANY_TIMES = 16.0
 
 
 @dataclass(frozen=True)
-class Table:
+class ParsedTable:
     """The runs of a table, in its order, and sentences on what it does not say or what was left out of it.
 
     ``trials`` are those of a log that says when a target was reached, in place of runs; ``targets`` the target losses
@@ -52,7 +52,7 @@ class Table:
 
 def parse(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str] | None = None, semicolons: bool = False
-) -> Table:
+) -> ParsedTable:
     """Runs of rows; without a ``seed`` rows of one configuration count as different ones, of which the best stands.
 
     ``columns`` maps names (`tuneopt.analysis.columns.headings`); ``semicolons`` says that cells were parted by them, as
@@ -66,7 +66,7 @@ def parse(
         if not isinstance(row, Mapping):
             raise InputError(f"row {number} of the results is no object; give one with optimizer, scale, ratio, loss")
     if rows and rows[0].keys() >= EXPORTED:
-        return Table(_from_export(rows))
+        return ParsedTable(_from_export(rows))
     rows = [_lifted(row) for row in rows]
     known = headings(rows, columns)
     read = [(number, known.cells(row)) for number, row in enumerate(rows, start=1)]
@@ -81,7 +81,7 @@ def parse(
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
     if known.is_race:
-        return Table((), tuple(notes), tuple(row.target_trial(spelled) for row in typed))
+        return ParsedTable((), tuple(notes), tuple(row.target_trial(spelled) for row in typed))
     runs = [row.run(spelled) for row in typed]
     _refuse_doubles(runs, [row.number for row in typed])
     runs = settled(runs, [row.stated_ratio() for row in typed])
@@ -92,7 +92,7 @@ def parse(
             "name it tokens_per_parameter if it is that"
         )
     targets = sorted({target for row in typed if (target := row.positive("target")) is not None})
-    return Table(tuple(_told_apart(runs)), tuple(notes), targets=tuple(targets))
+    return ParsedTable(tuple(_told_apart(runs)), tuple(notes), targets=tuple(targets))
 
 
 def check_rows(count: int) -> None:

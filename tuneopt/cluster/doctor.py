@@ -1,7 +1,7 @@
 """What this machine or cluster can run, and what is missing (``tuneopt doctor``).
 
-Each look yields one `Finding`, and the quick ones come first: importing torch and connecting to a cluster take seconds,
-and a caller may show what is known meanwhile. Nothing here raises for what is missing; that is the answer.
+Each look yields one `Diagnosis`, and the quick ones come first: importing torch and connecting to a cluster take
+seconds, and a caller may show what is known meanwhile. Nothing here raises for what is missing; that is the answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXTRAS = {"tensorboard": ("tensorboardX",), "wandb": ("wandb",), "mlflow": ("ml
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing looked at: ``ok``, ``note`` (works, with less) or ``missing`` (something will not work)."""
 
     subject: str
@@ -40,11 +40,11 @@ class Finding:
         return asdict(self)
 
 
-def examine(address: str | None = None) -> Iterator[Finding]:
+def examine(address: str | None = None) -> Iterator[Diagnosis]:
     """Look at Python, packages, compiler, devices, disk and, with an address, the cluster there; yields as it goes."""
     version = ".".join(map(str, sys.version_info[:3]))
     fine = sys.version_info >= (3, 11)
-    yield Finding("python", "ok" if fine else "missing", version, "" if fine else "install Python 3.11 or newer")
+    yield Diagnosis("python", "ok" if fine else "missing", version, "" if fine else "install Python 3.11 or newer")
     yield from _packages()
     yield from _extras()
     yield from _devices()
@@ -54,67 +54,67 @@ def examine(address: str | None = None) -> Iterator[Finding]:
         yield _cluster(address)
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Diagnosis]:
     for package in _PACKAGES:
         try:
-            yield Finding(package, "ok", metadata.version(package))
+            yield Diagnosis(package, "ok", metadata.version(package))
         except metadata.PackageNotFoundError:
-            yield Finding(package, "missing", "not installed", f"pip install {package}")
+            yield Diagnosis(package, "missing", "not installed", f"pip install {package}")
 
 
-def _extras() -> Iterator[Finding]:
+def _extras() -> Iterator[Diagnosis]:
     for extra, packages in _EXTRAS.items():
         # `discover` finds nothing where `version` would raise, and these are allowed to be absent.
         versions = [f"{name} {part.version}" for name in packages for part in metadata.Distribution.discover(name=name)]
         if versions:
-            yield Finding(f"--{extra}", "ok", versions[0])
+            yield Diagnosis(f"--{extra}", "ok", versions[0])
         else:
-            yield Finding(f"--{extra}", "note", "not installed", f"pip install 'tuneopt[{extra}]'")
+            yield Diagnosis(f"--{extra}", "note", "not installed", f"pip install 'tuneopt[{extra}]'")
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[Diagnosis]:
     import torch
 
-    yield Finding("cpu", "ok", f"{os.cpu_count()} cores; nano trials take one core each")
+    yield Diagnosis("cpu", "ok", f"{os.cpu_count()} cores; nano trials take one core each")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        yield Finding("gpu", "ok", names)
+        yield Diagnosis("gpu", "ok", names)
     else:
-        yield Finding("gpu", "note", "none", "the nano ladder runs on CPUs; the paper's scales need CUDA GPUs")
+        yield Diagnosis("gpu", "note", "none", "the nano ladder runs on CPUs; the paper's scales need CUDA GPUs")
     if hasattr(torch.backends, "cpu"):
-        yield Finding("cpu kernels", "ok", torch.backends.cpu.get_cpu_capability())
+        yield Diagnosis("cpu kernels", "ok", torch.backends.cpu.get_cpu_capability())
 
 
-def _compiler() -> Iterator[Finding]:
+def _compiler() -> Iterator[Diagnosis]:
     from tuneopt.training.building import can_compile
 
     # A third: 37 thousand tokens a second eagerly and 52 compiled at nano-65k (docs/lab-notebook.md, "Compilation").
     if can_compile():
-        yield Finding("torch.compile", "ok", "a compiler is here; nano trials run compiled")
+        yield Diagnosis("torch.compile", "ok", "a compiler is here; nano trials run compiled")
     else:
-        yield Finding(
+        yield Diagnosis(
             "torch.compile", "note", "no C++ compiler; trials run eagerly, about a third slower", "apt install g++"
         )
 
 
-def _disk() -> Iterator[Finding]:
+def _disk() -> Iterator[Diagnosis]:
     # Two places: the ledger is by default in the working folder, Ray's session always among the temporary files.
     for subject, folder in (("disk, working folder", "."), ("disk, temporary files", tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free
         detail = f"{free / 2**30:.1f} GiB free"
         if free < NEEDED_BYTES:
-            yield Finding(subject, "missing", detail, f"free at least {NEEDED_BYTES / 2**30:.0f} GiB")
+            yield Diagnosis(subject, "missing", detail, f"free at least {NEEDED_BYTES / 2**30:.0f} GiB")
         else:
-            yield Finding(subject, "ok", detail)
+            yield Diagnosis(subject, "ok", detail)
 
 
-def _cluster(address: str) -> Finding:
+def _cluster(address: str) -> Diagnosis:
     from tuneopt.cluster.session import connect
     from tuneopt.spec import InputError
 
     # Connecting asks everything at once: does it answer, do versions and secrets agree, would one trial ever fit.
     try:
         with connect(address) as session:
-            return Finding("cluster", "ok", f"room for {session.slots} trials of one CPU at {address}")
+            return Diagnosis("cluster", "ok", f"room for {session.slots} trials of one CPU at {address}")
     except InputError as error:
-        return Finding("cluster", "missing", str(error), "ray up cluster.yaml, or leave --address out")
+        return Diagnosis("cluster", "missing", str(error), "ray up cluster.yaml, or leave --address out")

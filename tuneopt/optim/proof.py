@@ -28,7 +28,7 @@ from tuneopt.optim.base import Optimizer
 from tuneopt.optim.hyperparameters import WORDS
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.optim.reference import Reference, references, whole
-from tuneopt.optim.roles import Role, model_roles
+from tuneopt.optim.roles import ParameterRole, model_roles
 from tuneopt.optim.watching import Check, Follower, Mover, Watch, declared_routes, default_routes, generic_claims
 from tuneopt.spec import OwnModel, TrialSpec
 
@@ -83,7 +83,7 @@ class UpdateCheck:
         hyperparameters: Mapping[str, Any] | None = None,
         model: nn.Module | None = None,
         rate: Callable[[int], float] | None = None,
-        roles: Mapping[str, Role] | None = None,
+        roles: Mapping[str, ParameterRole] | None = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise InputError(

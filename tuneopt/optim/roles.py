@@ -30,7 +30,7 @@ _KINDS = {"bias": "vector", "norm": "vector", "vector": "vector", "embedding": "
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class ParameterRole:
     """What a parameter is, in the words of `ROLES`, in how many logical matrices, and why."""
 
     kind: str
@@ -48,7 +48,9 @@ def read_role(word: str) -> tuple[str, int]:
     return kind, int(pieces or 1)
 
 
-def roles_of(model: nn.Module, tables: Mapping[str, str], routing: Sequence[tuple[str, str]]) -> dict[str, Role]:
+def roles_of(
+    model: nn.Module, tables: Mapping[str, str], routing: Sequence[tuple[str, str]]
+) -> dict[str, ParameterRole]:
     """The role of each trained parameter, by name. A tied head is the embedding, under whose name it is listed.
 
     ``tables`` names what follows the vocabulary; ``routing`` are patterns, searched in the names, and roles: the first
@@ -76,30 +78,32 @@ def roles_of(model: nn.Module, tables: Mapping[str, str], routing: Sequence[tupl
                 f"follows the vocabulary ({tables[name]})" if name in tables else f"has shape {tuple(parameter.shape)}"
             )
             raise InputError(f"{name} {what} and is no matrix for an update rule; change the pattern {pattern!r}")
-        roles[name] = Role(kind, pieces, f"as {pattern!r} says")
+        roles[name] = ParameterRole(kind, pieces, f"as {pattern!r} says")
     for _, pattern, _, _ in patterns:
         if pattern not in used:
             raise InputError(f"no trained parameter fits the pattern {pattern!r}; {nearest(pattern, roles)}")
     return roles
 
 
-def model_roles(model: nn.Module, scale: OwnModel) -> dict[str, Role]:
+def model_roles(model: nn.Module, scale: OwnModel) -> dict[str, ParameterRole]:
     """`roles_of` a model that ``scale`` has described."""
     return roles_of(model, dict(scale.tables), scale.routing)
 
 
-def _seen(name: str, parameter: Tensor, module: str, tables: Mapping[str, str]) -> Role:
+def _seen(name: str, parameter: Tensor, module: str, tables: Mapping[str, str]) -> ParameterRole:
     if name in tables:
-        return Role(tables[name], 1, "its shape follows the vocabulary")
+        return ParameterRole(tables[name], 1, "its shape follows the vocabulary")
     if parameter.ndim < 2 or min(parameter.shape) < 2:
-        return Role("vector", 1, "shape")
+        return ParameterRole("vector", 1, "shape")
     (entry,) = route([(name, parameter)], DEFAULT_RULES, modules={name: module})
     if entry.reason in _KINDS:
-        return Role(_KINDS[entry.reason], 1, f"module {module}" if entry.reason == "norm" else "name or module")
-    return Role("matrix" if parameter.ndim == 2 else "tensor", 1, "shape")
+        return ParameterRole(
+            _KINDS[entry.reason], 1, f"module {module}" if entry.reason == "norm" else "name or module"
+        )
+    return ParameterRole("matrix" if parameter.ndim == 2 else "tensor", 1, "shape")
 
 
-def role_rules(own: Iterable[RouteRule], roles: Mapping[str, Role]) -> tuple[RouteRule, ...]:
+def role_rules(own: Iterable[RouteRule], roles: Mapping[str, ParameterRole]) -> tuple[RouteRule, ...]:
     """Routing rules that send each parameter where an optimizer, whose routing rules are ``own``, sends its role."""
     by_reason = {rule.reason: rule for rule in (*reversed(DEFAULT_RULES), *reversed(tuple(own)))}
     rules = []

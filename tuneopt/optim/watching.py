@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.reference import Reference, rule_of
-from tuneopt.optim.roles import Role
+from tuneopt.optim.roles import ParameterRole
 
 VISIBLE = 0.1
 """A step counts when rounding of the parameter is at most this part of it, in norm; it is taken off the error."""
@@ -199,7 +199,9 @@ def kind_of(name: str, shape: Sequence[int], module: str = "") -> str:
     return "square" if shape[0] == shape[1] else "tall" if shape[0] > shape[1] else "wide"
 
 
-def default_routes(model: nn.Module, optimizer: str, roles: Mapping[str, Role] | None = None) -> dict[str, Watch]:
+def default_routes(
+    model: nn.Module, optimizer: str, roles: Mapping[str, ParameterRole] | None = None
+) -> dict[str, Watch]:
     """Where a built-in optimizer's parameters belong: matrices, the head and the rest, by names and shapes alone.
 
     Decay acts on matrices and the head, not on vectors and embeddings. ``roles`` says what the parameters of a model of
@@ -222,7 +224,7 @@ def default_routes(model: nn.Module, optimizer: str, roles: Mapping[str, Role] |
     return routes
 
 
-def _watch_of(name: str, shape: Sequence[int], module: str, optimizer: str, role: Role) -> Watch:
+def _watch_of(name: str, shape: Sequence[int], module: str, optimizer: str, role: ParameterRole) -> Watch:
     """The watch of a parameter whose role is known; transformers' Conv1D stores matrices transposed."""
     transposed = module == "Conv1D" and len(shape) == 2
     rows, columns = (shape[::-1] if transposed else shape) if len(shape) == 2 else (0, 0)

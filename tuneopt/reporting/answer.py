@@ -27,7 +27,7 @@ MOST_LEADERS = 6
 
 
 @dataclass(frozen=True)
-class Place:
+class RegimeAnswer:
     """The answer in one regime: who leads, and by how much over the baseline.
 
     ``leaders`` is the best tie group, lowest loss first; empty where no noise is known, and then ``lowest`` is who
@@ -57,7 +57,7 @@ class Answer:
     """The headline, and the answer in each regime with several optimizers."""
 
     headline: str
-    places: tuple[Place, ...]
+    places: tuple[RegimeAnswer, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -70,11 +70,11 @@ class Grid:
     """The answers by scale (rows) and ratio (columns), None where there is none; ``hidden`` counts what is left out."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Place | None, ...]], ...]
+    rows: tuple[tuple[str, tuple[RegimeAnswer | None, ...]], ...]
     hidden: int
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[RegimeAnswer, ...]:
         """The answers that are shown."""
         return tuple(place for _, cells in self.rows for place in cells if place is not None)
 
@@ -100,7 +100,9 @@ def answer(document: Mapping[str, Any]) -> Answer:
     return Answer(_headline(places, len(optimizers), len(rankings)), places)
 
 
-def _place(ranking: Mapping[str, Any], speedups: Mapping[tuple[Any, ...], Mapping[str, Any]], baseline: str) -> Place:
+def _place(
+    ranking: Mapping[str, Any], speedups: Mapping[tuple[Any, ...], Mapping[str, Any]], baseline: str
+) -> RegimeAnswer:
     """The answer in one regime.
 
     Speedups are those of the leaders; the baseline among them has none over itself. One that rests on no law is not
@@ -112,7 +114,7 @@ def _place(ranking: Mapping[str, Any], speedups: Mapping[tuple[Any, ...], Mappin
     rows = [speedups[(*regime, name)] for name in leaders or order[:1] if (*regime, name) in speedups]
     speedup, interval = _amount([row for row in rows if row["optimizer"] != baseline and "no law" not in row["flags"]])
     sure = not any(NOT_MEASURED & set(row["flags"]) for row in rows)
-    return Place(*regime, leaders, order[0], len(order), speedup, interval, sure)
+    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure)
 
 
 def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -170,7 +172,7 @@ def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "op
     return words
 
 
-def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
+def _headline(places: Sequence[RegimeAnswer], optimizers: int, regimes: int) -> str:
     """Who leads, with whom it ties, and where.
 
     From the strongest statement to the weakest: one group that leads everywhere, one optimizer that is always in the
@@ -219,7 +221,7 @@ def _headline(places: Sequence[Place], optimizers: int, regimes: int) -> str:
     return f"{optimizer_name(always[0])} is in the leading group {where}: {first}tied with {listed(others)}"
 
 
-def _counts(places: Sequence[Place]) -> list[tuple[str, int]]:
+def _counts(places: Sequence[RegimeAnswer]) -> list[tuple[str, int]]:
     """In how many places each name leads, most often first; among equals in the palette's order."""
     counts: dict[str, int] = {}
     for place in places:

@@ -25,7 +25,7 @@ PIXELS_ACROSS, PIXELS_UP = 80, 42
 
 
 @dataclass(frozen=True)
-class Axis:
+class PixelAxis:
     """An axis that knows where its values lie: ``start`` and ``end`` are the pixels of ``low`` and ``high``.
 
     On a logarithmic axis ``low`` and ``high`` are powers of ten. ``ticks`` are (value in the axis' own terms, text).
@@ -49,7 +49,7 @@ class Axis:
         return self.start + (value - self.low) / ((self.high - self.low) or 1.0) * (self.end - self.start)
 
 
-def axis(plain: Mapping[str, Any], values: Iterable[float], pixels: float, up: bool = False) -> Axis:
+def axis(plain: Mapping[str, Any], values: Iterable[float], pixels: float, up: bool = False) -> PixelAxis:
     """The axis that plotly's ``plain`` words describe, for the ``values`` drawn on it and a length in pixels."""
     log = plain.get("type") == "log"
     if "range" in plain:
@@ -70,7 +70,7 @@ def axis(plain: Mapping[str, Any], values: Iterable[float], pixels: float, up: b
         form = _enough(places, str(plain.get("tickformat", "")))
         ticks = [(math.log10(place) if log else place, number_text(place, form)) for place in places]
     inside = tuple((value, text) for value, text in ticks if min(low, high) - 1e-9 <= value <= max(low, high) + 1e-9)
-    return Axis(low, high, log, inside)
+    return PixelAxis(low, high, log, inside)
 
 
 def _enough(places: Sequence[float], form: str) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tuneopt.analysis.names import MATRIX
 
 
-class Look(NamedTuple):
+class MarkStyle(NamedTuple):
     """A CSS colour and a plotly marker symbol."""
 
     colour: str
@@ -24,17 +24,17 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "adamw": Look("#5f6671", "circle"),
-    "nadamw": Look("#aa8a67", "circle-dot"),
-    "mars": Look("#fb4c22", "triangle-up"),
-    "cautious": Look("#6e5ef7", "triangle-down"),
-    "lion": Look("#905702", "pentagon"),
-    "adam_mini": Look("#099b0e", "hexagon"),
-    "sophia": Look("#c525a2", "star"),
-    "muon": Look("#0874b3", "square"),
-    "scion": Look("#119fcd", "diamond"),
-    "kron": Look("#cc065c", "cross"),
-    "soap": Look("#10a694", "diamond-tall"),
+    "adamw": MarkStyle("#5f6671", "circle"),
+    "nadamw": MarkStyle("#aa8a67", "circle-dot"),
+    "mars": MarkStyle("#fb4c22", "triangle-up"),
+    "cautious": MarkStyle("#6e5ef7", "triangle-down"),
+    "lion": MarkStyle("#905702", "pentagon"),
+    "adam_mini": MarkStyle("#099b0e", "hexagon"),
+    "sophia": MarkStyle("#c525a2", "star"),
+    "muon": MarkStyle("#0874b3", "square"),
+    "scion": MarkStyle("#119fcd", "diamond"),
+    "kron": MarkStyle("#cc065c", "cross"),
+    "soap": MarkStyle("#10a694", "diamond-tall"),
 }
 
 LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14171c"
@@ -56,10 +56,10 @@ MOST_COLOURS = 7
 
 _MORE = ("hourglass", "bowtie", "star-square", "star-diamond", "diamond-wide", "hexagon2", "octagon")
 
-_PAGE: ContextVar[Mapping[str, Look] | None] = ContextVar("looks of the page that is being made", default=None)
+_PAGE: ContextVar[Mapping[str, MarkStyle] | None] = ContextVar("looks of the page that is being made", default=None)
 
 
-def look(optimizer: str) -> Look:
+def look(optimizer: str) -> MarkStyle:
     """The look of an optimizer on the page that is being made (`ranked`).
 
     Without a page a known optimizer has its own look. One that is not known has a colour of the palette, picked by its
@@ -72,7 +72,7 @@ def look(optimizer: str) -> Look:
         return LOOKS[optimizer]
     number = int.from_bytes(hashlib.sha256(optimizer.encode()).digest()[:4], "big")
     colours = [known.colour for known in LOOKS.values()]
-    return Look(colours[number % len(colours)], _MORE[number % len(_MORE)])
+    return MarkStyle(colours[number % len(colours)], _MORE[number % len(_MORE)])
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def ranked(names: Sequence[str], baseline: str) -> Iterator[None]:
         _PAGE.reset(token)
 
 
-def looks(names: Sequence[str], baseline: str) -> dict[str, Look]:
+def looks(names: Sequence[str], baseline: str) -> dict[str, MarkStyle]:
     """The look of each of ``names`` (best first), by the rule of `ranked`."""
     rivals = [name for name in dict.fromkeys(names) if name != baseline]
     coloured = rivals
@@ -106,7 +106,7 @@ def looks(names: Sequence[str], baseline: str) -> dict[str, Look]:
         given[name] = free.pop() if own is None or name == "adamw" else own
     symbols = [own.symbol for own in LOOKS.values()] + list(_MORE)
     for number, name in enumerate(one for one in rivals if one not in given):
-        given[name] = Look(CONTEXT, LOOKS[name].symbol if name in LOOKS else symbols[number % len(symbols)])
+        given[name] = MarkStyle(CONTEXT, LOOKS[name].symbol if name in LOOKS else symbols[number % len(symbols)])
     return given
 
 

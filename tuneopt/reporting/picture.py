@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tuneopt.reporting.axes import Axis, axis, number_text, thinned
+from tuneopt.reporting.axes import PixelAxis, axis, number_text, thinned
 from tuneopt.reporting.palette import RULE
 from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words, clipped, runs, text_width
 from tuneopt.reporting.symbols import LINES, bare
@@ -30,8 +30,8 @@ _FIELD = re.compile(r"%\{(\w+)(?:\[(\d+)\])?(?::([^}]*))?\}")
 class Plot(NamedTuple):
     """One pair of axes: their names in plotly, the axes themselves with pixels, and plotly's words for them."""
 
-    x: Axis
-    y: Axis
+    x: PixelAxis
+    y: PixelAxis
     across: Mapping[str, Any]
     up: Mapping[str, Any]
 
@@ -95,8 +95,8 @@ def _plots(layout: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scene: 
         own_x = axis(across, _values(data, "x", key), ends_x[1] - ends_x[0])
         own_y = axis(upright, _values(data, "y", key), ends_y[0] - ends_y[1], up=True)
         plots[key] = Plot(
-            Axis(own_x.low, own_x.high, own_x.log, own_x.ticks, *ends_x),
-            Axis(own_y.low, own_y.high, own_y.log, own_y.ticks, *ends_y), across, upright,
+            PixelAxis(own_x.low, own_x.high, own_x.log, own_x.ticks, *ends_x),
+            PixelAxis(own_y.low, own_y.high, own_y.log, own_y.ticks, *ends_y), across, upright,
         )  # fmt: skip
     return plots
 
@@ -174,7 +174,7 @@ def _shape(scene: Scene, shape: Mapping[str, Any], plots: Mapping[str, Plot]) ->
         shape.get("xref") != "paper" or shape.get("yref") != "paper") else plots[""]  # fmt: skip
     left, top, right, bottom = plot.edges
 
-    def place(axis_: Axis, ref: str, value: float) -> float:
+    def place(axis_: PixelAxis, ref: str, value: float) -> float:
         if ref == "paper" or ref.endswith("domain"):
             return axis_.start + value * (axis_.end - axis_.start)
         return axis_.at(value)
@@ -204,7 +204,7 @@ def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot], layo
     plot = plots[_key(xref if xref != "paper" else yref if yref != "paper" else "x")]
     area = _area(plots)
 
-    def place(axis_: Axis, ref: str, value: float, ends: tuple[float, float]) -> float:
+    def place(axis_: PixelAxis, ref: str, value: float, ends: tuple[float, float]) -> float:
         if ref == "paper":
             return ends[0] + value * (ends[1] - ends[0])
         return axis_.start + value * (axis_.end - axis_.start) if ref.endswith("domain") else axis_.inner(value)

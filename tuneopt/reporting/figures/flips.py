@@ -33,7 +33,7 @@ ROW = 19
 
 
 @dataclass(frozen=True)
-class Line:
+class RegimeLine:
     """Regimes in order along one scale (or one ratio), each with its ranking, and the flips between them.
 
     ``stops`` are (name on the axis, ranking).
@@ -54,7 +54,7 @@ class FlipsInfo(Info):
     """
 
     by: str
-    lines: tuple[Line, ...]
+    lines: tuple[RegimeLine, ...]
     every: int
     baseline: str
 
@@ -120,7 +120,7 @@ def flips_info(
         stops = tuple(
             (ratio_name(one.regime.ratio) if by == "ratio" else scale_name(one.regime.scale), one) for one in shown
         )
-        lines.append(Line(f"{corpus} {title}" if several else title, stops, changed))
+        lines.append(RegimeLine(f"{corpus} {title}" if several else title, stops, changed))
     if not lines:
         return None
     sure = [at for at, line in enumerate(lines) if any(flip.significant for flip in line.flips)]
@@ -140,7 +140,7 @@ def draw_flips(info: FlipsInfo) -> Panels:
     return Panels([_panel(line, info, up) for line in info.lines], x, "", up, tall=ROW * most + 12, most=3)
 
 
-def _shown(line: Line) -> set[str]:
+def _shown(line: RegimeLine) -> set[str]:
     """The optimizers of a line that are drawn: all, or those of flips beyond noise and the best mean places."""
     places: dict[str, list[int]] = {}
     for _, ranking in line.stops:
@@ -151,7 +151,7 @@ def _shown(line: Line) -> set[str]:
     return set(ordered[:MOST_LINES])
 
 
-def _panel(line: Line, info: FlipsInfo, up: tuple[float, float]) -> Panel:
+def _panel(line: RegimeLine, info: FlipsInfo, up: tuple[float, float]) -> Panel:
     drawing = Drawing(0, "", "")
     kept = _shown(line)
     orders = [[name for name in ranking.order if name in kept] for _, ranking in line.stops]
@@ -198,7 +198,7 @@ def _panel(line: Line, info: FlipsInfo, up: tuple[float, float]) -> Panel:
     return Panel(line.title, drawing, labels)
 
 
-def _bold(line: Line) -> Mapping[str, list[tuple[int, int]]]:
+def _bold(line: RegimeLine) -> Mapping[str, list[tuple[int, int]]]:
     """For each optimizer the spans of stops, first and last, over which it flips beyond noise."""
     where = {ranking.regime: at for at, (_, ranking) in enumerate(line.stops)}
     bold: dict[str, list[tuple[int, int]]] = {}
@@ -209,7 +209,7 @@ def _bold(line: Line) -> Mapping[str, list[tuple[int, int]]]:
     return bold
 
 
-def _words(line: Line, name: str, at: int) -> str:
+def _words(line: RegimeLine, name: str, at: int) -> str:
     """What a mark says: place, loss above the lowest, and with whom it ties."""
     ranking = line.stops[at][1]
     place = ranking.order.index(name)

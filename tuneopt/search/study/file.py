@@ -30,7 +30,7 @@ from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
 from tuneopt.search.study.rules import comparison_rules
-from tuneopt.search.study.study import Devices, Place, Study
+from tuneopt.search.study.study import Devices, ScaleRatio, Study
 from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Scale, Value, nearest
 
 EXAMPLE = "studies/smoke.yaml"
@@ -246,7 +246,7 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
 
 
 def _phases(
-    root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], every: list[Place], model_of: ModelOf
+    root: Node, keys: Mapping[str, Node], scales: dict[str, Scale], every: list[ScaleRatio], model_of: ModelOf
 ) -> dict[str, Any]:
     """The regimes of the phases, and whether Phase III has a star; without any phase, all is swept in Phase I.
 
@@ -264,8 +264,8 @@ def _phases(
         return {"phase_1": tuple(every), "phase_2": (), "phase_3": ()}
     ladder = next(iter(scales.values())).ladder
     first = _regimes(keys["phase_1"], "phase_1", scales, every, model_of)
-    second: tuple[Place, ...] = ()
-    third: tuple[Place, ...] = ()
+    second: tuple[ScaleRatio, ...] = ()
+    third: tuple[ScaleRatio, ...] = ()
     if "phase_2" in keys:
         left = [place for place in every if place not in first]
         second = _regimes(keys["phase_2"], "phase_2", scales, left, model_of)
@@ -288,8 +288,8 @@ def _phases(
 
 
 def _regimes(
-    node: Node, name: str, scales: dict[str, Scale], rest: list[Place], model_of: ModelOf
-) -> tuple[Place, ...]:
+    node: Node, name: str, scales: dict[str, Scale], rest: list[ScaleRatio], model_of: ModelOf
+) -> tuple[ScaleRatio, ...]:
     """The regimes of one phase; ``scales`` are those that it may name. Phase III may name others, which join them."""
     parts = mapping(node, name, ("regimes", "star") if name == "phase_3" else ("regimes",))
     if "regimes" not in parts:
@@ -302,7 +302,7 @@ def _regimes(
     if not isinstance(listed.plain, dict) or not listed.plain:
         what = f"the regimes of {name} must be a mapping of scales to ratios"
         listed.fail(f"{what}, not {in_words(listed)}; try {{nano-65k: [1, 2]}}")
-    places: dict[Place, None] = {}  # an ordered set: a ratio that is listed twice counts once
+    places: dict[ScaleRatio, None] = {}  # an ordered set: a ratio that is listed twice counts once
     for key, entry in listed.items():
         line = listed.keys[key]
         # By the name that a scale has, or by the word that it is listed by, such as a file.

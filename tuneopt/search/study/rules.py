@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneopt.declared import Node, mapping, number, sequence, whole
-from tuneopt.search.study.study import ComparisonRules, Place
+from tuneopt.search.study.study import ComparisonRules, ScaleRatio
 
 NEEDED = ("baseline", "ratios", "trials")
 """What a comparison has no default for."""
 
 
-def comparison_rules(node: Node, keys: Mapping[str, Node], places: Sequence[Place]) -> ComparisonRules:
+def comparison_rules(node: Node, keys: Mapping[str, Node], places: Sequence[ScaleRatio]) -> ComparisonRules:
     """The rules in ``node``; ``keys`` are those of the whole file, ``places`` the regimes of its Phase I.
 
     Fails with file and line for what contradicts the rest of the study: a baseline that it lacks, phases, a regime that

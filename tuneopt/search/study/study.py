@@ -25,7 +25,7 @@ _STEPWISE = ("warmup", "train_batch_size")
 """What can keep a start from running in a small regime, the first to be lowered first: a warmup longer than the run is
 an accident of the larger regime that it comes from, while a smaller batch is another search."""
 
-Place = tuple[str, float]
+ScaleRatio = tuple[str, float]
 """A regime by its names: scale and ratio. The corpus is the study's."""
 
 
@@ -80,9 +80,9 @@ class Study:
     spaces: Mapping[str, LadderSpace]
     corpus: str
     vocabulary: int
-    phase_1: tuple[Place, ...]
-    phase_2: tuple[Place, ...] = ()
-    phase_3: tuple[Place, ...] = ()
+    phase_1: tuple[ScaleRatio, ...]
+    phase_2: tuple[ScaleRatio, ...] = ()
+    phase_3: tuple[ScaleRatio, ...] = ()
     star: bool = False
     seed: int = 0
     replicates: int = 3
