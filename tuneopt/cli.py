@@ -10,24 +10,39 @@ import sys
 import tempfile
 import traceback
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from tuneopt import __version__
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
-from tuneopt.errors import TRIAL_LOG, InputError, of_system, visible
-from tuneopt.streams import open_closed
+from tuneopt.errors import TRIAL_LOG, InputError, of_missing, of_system, visible
+from tuneopt.streams import open_closed, results
 from tuneopt.training.launch import RankFailedError
 
 app = CommandApp(
     name="tuneopt",
     help="Fair comparisons of language-model pretraining optimizers, on a laptop or a Ray cluster.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        results().write(f"tuneopt {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What every command has in common; typer shows the app's own help instead of this."""
+
 
 for command in (
     compare.compare,
@@ -73,6 +88,9 @@ def _run() -> int:
     except InputError as error:
         return _refuse(str(error))
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a command that only holds others: what it holds, in full
+            sys.stderr.write(error.message + "\n")
+            return BAD_INPUT
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         return _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
     except (StoppedError, typer.Abort, KeyboardInterrupt):
@@ -88,6 +106,9 @@ def _run() -> int:
         _forget_stdout()
         return _refuse(str(of_system(error)))
     except Exception as error:
+        lacking = of_missing(error) if isinstance(error, ModuleNotFoundError) else None
+        if lacking is not None:
+            return _refuse(str(lacking))
         notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(TRIAL_LOG)]
         # What a trial's code raised, an optimizer from outside say, has its traceback in the trial's log.
         _refuse(f"the trial failed ({_one_line(error)}); {notes[0]}" if notes else _mistake(error))

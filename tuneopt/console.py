@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
@@ -60,6 +61,12 @@ def span(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def report_lines(path: str) -> dict[str, str]:
+    """Where a report is, and its address for a browser: terminals open it at a click."""
+    local = path and "://" not in path
+    return {"report": path or "none", **({"open": Path(path).resolve().as_uri()} if local else {})}
 
 
 def loss(value: float | None) -> str:

@@ -20,6 +20,9 @@ LONGEST_WORD = 80
 _UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp")
 """Unicode categories that are no part of a line of text: control codes, direction marks, half surrogates, line ends."""
 
+TRAINING_PACKAGES = ("torch", "ray", "deepspeed", "optuna", "datasets", "tokenizers", "safetensors")
+"""What only preparing text and training take: an installation that only reads results does without it."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -95,6 +98,17 @@ def of_system(error: OSError) -> InputError:
     place = f"{' to '.join(names)}: " if names else ""
     mend = _MENDS.get(error.errno or 0, "mend that")
     return InputError(f"{place}{why(error)}; {mend} and run the same command again")
+
+
+def of_missing(error: ModuleNotFoundError) -> InputError | None:
+    """The sentence for a package that a light installation leaves out; None where another module was not found."""
+    package = (error.name or "").partition(".")[0]
+    if package not in TRAINING_PACKAGES:
+        return None
+    return InputError(
+        f"this needs the package {package}, which is not installed here; `pip install {package}`, or install tuneopt "
+        "with all that it depends on (`tuneopt doctor` says what is missing)"
+    )
 
 
 def _working_folder() -> str:

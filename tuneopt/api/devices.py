@@ -155,7 +155,7 @@ def _flops_per_token(regime: Regime) -> int:
 def _looked_up(plan: StudyPlan, ledger: Ledger, measure: bool) -> tuple[float | None, str]:
     """Tokens per second at the start of the smallest sweep of Phase I; None where nothing is known."""
     from tuneopt.data import load_corpus
-    from tuneopt.training.run import recorded_throughput, trained_throughput
+    from tuneopt.search.records import recorded_throughput
 
     tasks = [task for first in plan.first.values() for task in first]
     sweep = min(tasks, key=lambda task: task.sweep.regime.scale.parameters).sweep
@@ -166,5 +166,7 @@ def _looked_up(plan: StudyPlan, ledger: Ledger, measure: bool) -> tuple[float | 
     if not measure:
         tokens = known_rate(spec.regime.scale, plan.study.vocabulary)
         return tokens, UNKNOWN if tokens is None else KNOWN
+    from tuneopt.training.run import trained_throughput
+
     corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary)
     return trained_throughput(spec, corpus), "measured now on a few steps, uncompiled"

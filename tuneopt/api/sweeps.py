@@ -323,15 +323,16 @@ def cost(
     """
     from tuneopt.api.devices import KNOWN, UNKNOWN, known_rate, slots_here
     from tuneopt.data import describe
-    from tuneopt.search.records import spread_of
+    from tuneopt.search.records import recorded_throughput, spread_of
     from tuneopt.search.study.power import power, slope
-    from tuneopt.training.run import recorded_throughput, trained_throughput
 
     state, outcomes = replay(sweep, ledger, kept_evidence(ledger, sweep.regime.corpus)(sweep))
     start = sweep.spec(sweep.space.start)
     epochs = describe(corpus, sweep.regime.tokens)
     rate, origin = recorded_throughput(ledger, start), "from trials in the ledger"
     if rate is None and measure:
+        from tuneopt.training.run import trained_throughput
+
         rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
     elif rate is None:
         on_gpus = options is not None and options.gpus_per_trial > 0

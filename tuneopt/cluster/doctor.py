@@ -73,9 +73,11 @@ def _extras() -> Iterator[Diagnosis]:
 
 
 def _devices() -> Iterator[Diagnosis]:
-    import torch
-
     yield Diagnosis("cpu", "ok", f"{os.cpu_count()} cores; nano trials take one core each")
+    try:
+        import torch
+    except ModuleNotFoundError:  # said already: it is a package that is missing
+        return
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         yield Diagnosis("gpu", "ok", names)
@@ -86,8 +88,10 @@ def _devices() -> Iterator[Diagnosis]:
 
 
 def _compiler() -> Iterator[Diagnosis]:
-    from tuneopt.training.building import can_compile
-
+    try:
+        from tuneopt.training.building import can_compile
+    except ModuleNotFoundError:
+        return
     # A third: 37 thousand tokens a second eagerly and 52 compiled at nano-65k (docs/lab-notebook.md, "Compilation").
     if can_compile():
         yield Diagnosis("torch.compile", "ok", "a compiler is here; nano trials run compiled")

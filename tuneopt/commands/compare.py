@@ -31,6 +31,7 @@ from tuneopt.commands.options import (
     ScaleName,
     Seed,
     Set,
+    complete_optimizers,
     parse_assignments,
     parse_model,
     parse_values,
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    optimizers: Annotated[list[str], typer.Argument(help="Optimizers to compare, or PATH.py:Class.")],
+    optimizers: Annotated[
+        list[str], typer.Argument(autocompletion=complete_optimizers, help="Optimizers to compare, or PATH.py:Class.")
+    ],
     baseline: Annotated[str, typer.Option("--baseline", help="Whom they are compared with.")] = "adamw",
     space: Annotated[
         list[str] | None, typer.Option("--space", metavar="OPTIMIZER=SPACE", help="A search space; repeatable.")
@@ -177,7 +180,7 @@ def _print_plan(plan: ComparisonPlan) -> None:
 
 def _print_result(result: ComparisonResult) -> None:
     """The statement first; then what it rests on."""
-    from tuneopt.console import loss, out, pairs, say, span, table
+    from tuneopt.console import loss, out, pairs, report_lines, say, span, table
 
     out.print(result.statement, markup=False)
     out.print()
@@ -195,7 +198,7 @@ def _print_result(result: ComparisonResult) -> None:
             "budget": f"{span(3600 * result.spent_hours)} spent, {span(3600 * result.plan.planned_hours)} planned",
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed",
-            "report": result.report or "none",
+            **report_lines(result.report),
         }
     )
     for warning in result.analysis["warnings"]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
 
+from tuneopt.commands.help import HelpfulCommand, OrderedGroup
 from tuneopt.spec import InputError, Scale, Value
 from tuneopt.streams import own_stdout, results
 
@@ -21,14 +21,35 @@ DONE, BAD_INPUT, NO_CERTIFICATE, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: 2 is what typer itself gives for a wrong option, 130 what shells give for Ctrl-C (128 + SIGINT). 1 is
 left for what should not happen: a traceback, or a rank that failed."""
 
+
+def complete_optimizers(incomplete: str) -> list[str]:
+    """Names of optimizers that begin so, for the completion of a shell."""
+    from tuneopt.optim.info import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def _scales(incomplete: str) -> list[str]:
+    from tuneopt.spec import SCALES
+
+    return [name for name in SCALES if name.startswith(incomplete)]
+
+
 Optimizer = Annotated[
-    str, typer.Option("--optimizer", "-O", help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:Class.")
-]
+    str,
+    typer.Option(
+        "--optimizer", "-O", autocompletion=complete_optimizers,
+        help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:Class.",
+    ),
+]  # fmt: skip
 Space = Annotated[
     str | None, typer.Option("--space", help="Search space: PATH.py or a name; default: the optimizer's.")
 ]
 ScaleName = Annotated[
-    str, typer.Option("--scale", help="nano-65k ... nano-1m, 130m ... 1.2b, FILE.yaml, or 6x384,seq=256.")
+    str,
+    typer.Option(
+        "--scale", autocompletion=_scales, help="nano-65k ... nano-1m, 130m ... 1.2b, FILE.yaml, or 6x384,seq=256."
+    ),
 ]
 ModelFile = Annotated[
     str | None, typer.Option("--model", help="A model of your own: PATH.py:build, in the place of --scale.")
@@ -80,7 +101,7 @@ class StoppedError(Exception):
     """A command was asked to end, and has not said so itself."""
 
 
-class _ResultCommand(TyperCommand):
+class _ResultCommand(HelpfulCommand):
     """A command during which nothing but its result goes to stdout; its ``--help`` goes there as ever."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -93,7 +114,10 @@ class _ResultCommand(TyperCommand):
 
 
 class CommandApp(typer.Typer):
-    """A `typer.Typer` whose commands keep stdout for their results."""
+    """A `typer.Typer` whose commands keep stdout for their results; its help is that of `tuneopt.commands.help`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"cls": OrderedGroup, "no_args_is_help": True, "rich_markup_mode": None, **settings})
 
     def command(self, *names: Any, **settings: Any) -> Callable[[Command], Command]:
         """A decorator that registers a command."""
@@ -101,8 +125,8 @@ class CommandApp(typer.Typer):
 
 
 def group(about: str) -> CommandApp:
-    """A command that only holds others. Help is plain text, as everywhere: it is read through pipes and in logs."""
-    return CommandApp(help=about, no_args_is_help=True, rich_markup_mode=None)
+    """A command that only holds others."""
+    return CommandApp(help=about)
 
 
 def show(document: Any, as_json: bool, draw: Callable[[Any], None]) -> int:

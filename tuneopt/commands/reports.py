@@ -78,7 +78,7 @@ def report(
 
 def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
     """What the report's first screen says, the speedups with their tie groups, and where the report is."""
-    from tuneopt.console import out, say, table
+    from tuneopt.console import out, pairs, report_lines, say, table
 
     answer = summary["answer"]
     for sentence in (answer["headline"], *answer["sentences"]):
@@ -119,4 +119,4 @@ def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
         say(f"{len(rows) - MOST} more speedups are in the report")
     for warning in summary["warnings"]:
         say(f"warning: {warning}")
-    out.print(f"report: {path}", markup=False)
+    pairs(report_lines(str(path)))

@@ -114,7 +114,7 @@ def study_run(
 ) -> int:
     """Run a study to its certificates, or to its limits, and write its report."""
     from tuneopt import api
-    from tuneopt.console import out
+    from tuneopt.console import pairs, report_lines
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
@@ -126,7 +126,7 @@ def study_run(
         if spent:
             _print_spent(result.status)
         if result.report:
-            out.print(f"report: {result.report}", markup=False)
+            pairs(report_lines(result.report))
 
     # A simulation trains nothing, so it opens no ledger. It writes a report only where one is asked for by name, and
     # the report says what it is: no simulated figure may be taken for a result.

@@ -270,7 +270,7 @@ def _print_result(result: SweepResult) -> None:
     compared. The whole configuration is shown and not what changed: it is what a reader copies.
     """
     from tuneopt.api.results import SearchResult
-    from tuneopt.console import pairs, say, span
+    from tuneopt.console import pairs, report_lines, say, span
 
     best = result.state.best
     marks: tuple[str, ...] = ()
@@ -287,7 +287,7 @@ def _print_result(result: SweepResult) -> None:
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed, in {result.state.progress.waves} waves and {span(result.wall_seconds)}",
             "slot utilisation": "nothing ran" if use is None else f"{use:.2f}",
-            "report": result.report,
+            **report_lines(result.report),
         }
     )
     if result.stopped:

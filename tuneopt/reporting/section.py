@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tuneopt.analysis.importance import importances as importances_of
 from tuneopt.analysis.names import optimizer_name
 from tuneopt.reporting import provenance
-from tuneopt.reporting.blocks import Block, Columns, Command, Figure, Fold, NamedValues, Table, figures_of
+from tuneopt.reporting.blocks import Block, Columns, Command, Figure, Fold, NamedValues, Prose, Table, figures_of
 from tuneopt.reporting.figures.curves import curves_info, draw_curves
 from tuneopt.reporting.figures.losses import draw_seeds, seeds_info
 from tuneopt.reporting.figures.sensitivity import draw_sensitivity, sensitivity_info
@@ -175,13 +175,18 @@ def certificate(view: SweepView) -> NamedValues:
     )  # fmt: skip
 
 
-def importances(view: SweepView) -> Table | None:
+def importances(view: SweepView) -> Table | Prose | None:
     """What set the best trials of the sweep apart, coordinate by coordinate; None where too few trials tell.
+
+    Without Optuna, as in a light installation, a sentence says that it is left out.
 
     PED-ANOVA (Watanabe et al., arXiv 2304.10255) compares where the best trials lie with where all lie. Descent visits
     the grid unevenly, so this is a description of the trials at hand and no replacement for the star.
     """
-    info = importances_of(view.sweep, view.every.values())
+    try:
+        info = importances_of(view.sweep, view.every.values())
+    except ModuleNotFoundError:
+        return Prose(("What the best trials owe their losses to is left out: it takes the package optuna.",))
     if info is None:
         return None
     return Table(

@@ -6,6 +6,7 @@ again); where results are read it is an error, which the reader mends or reports
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,18 @@ def recorded(ledger: Ledger) -> Callable[[TrialSpec], Ended | None]:
         return None if record is None else ended(record)
 
     return look_up
+
+
+def recorded_throughput(ledger: Ledger, spec: TrialSpec) -> float | None:
+    """Median tokens per second, evaluation included, of the ledger's trials of the same optimizer, scale and mode."""
+    rates = [
+        record.tokens / (record.seconds["train"] + record.seconds["eval"])
+        for record in ledger.records()
+        if (record.spec.optimizer, record.spec.regime.scale, record.spec.compile, record.spec.precision)
+        == (spec.optimizer, spec.regime.scale, spec.compile, spec.precision)
+        and record.seconds["train"] > 0
+    ]
+    return statistics.median(rates) if rates else None
 
 
 def stored_sweep(plain: Mapping[str, Any], name: str) -> Sweep:

@@ -8,7 +8,6 @@ else hears of the result, so no driver is ever the only holder of one.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -302,18 +301,6 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
     visit(list(optimizer.state.values()))
     return sum(storages.values())
-
-
-def recorded_throughput(ledger: Ledger, spec: TrialSpec) -> float | None:
-    """Median tokens per second, evaluation included, of the ledger's trials of the same optimizer, scale and mode."""
-    rates = [
-        record.tokens / (record.seconds["train"] + record.seconds["eval"])
-        for record in ledger.records()
-        if (record.spec.optimizer, record.spec.regime.scale, record.spec.compile, record.spec.precision)
-        == (spec.optimizer, spec.regime.scale, spec.compile, spec.precision)
-        and record.seconds["train"] > 0
-    ]
-    return statistics.median(rates) if rates else None
 
 
 def trained_throughput(spec: TrialSpec, corpus: Corpus, models: WarmModels | None = None) -> float:

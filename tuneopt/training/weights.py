@@ -13,16 +13,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuneopt.data import Corpus
 from tuneopt.data.manifest import TOKENIZER_FILE
 from tuneopt.ledger import Ledger
 from tuneopt.ledger.folders import new_folder
 from tuneopt.spec import OwnModel, Scale, TrialSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 
@@ -96,7 +96,7 @@ def config(spec: TrialSpec, end: int) -> dict[str, Any]:
     return {"architectures": [family.architecture], "model_type": family.name, **family.config(scale), **shared}
 
 
-Weights = Mapping[str, Tensor]
+Weights: TypeAlias = "Mapping[str, Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,8 @@ def _gpt2_config(scale: Scale) -> dict[str, Any]:
 
 
 def _gpt2_names(scale: Scale, weights: Weights) -> dict[str, Tensor]:
+    import torch  # late: which family a scale belongs to is asked without torch
+
     named = {
         "transformer.wte.weight": weights["embed_tokens.weight"],
         "transformer.wpe.weight": weights["embed_positions.weight"],
