@@ -46,6 +46,17 @@ def expanded(path: str | Path, what: str = "the path") -> Path:
         raise InputError(f"{what} {text!r} begins with a home folder that nobody has here; write it out") from None
 
 
+def shipped(path: str | Path, folder: str) -> Path:
+    """The path expanded; or, where nothing is there and it reads ``folder/NAME``, the file of that name in the package.
+
+    So ``studies/nano.yaml`` means the same in a checkout and next to an installed tuneopt. Raises `InputError` as
+    `expanded` does.
+    """
+    own = expanded(path)
+    ours = Path(__file__).resolve().parents[1] / folder / own.name
+    return ours if own.parent == Path(folder) and not own.exists() and ours.is_file() else own
+
+
 def other_kind(path: Path) -> str:
     """What stands at ``path`` where it is no plain file, in words; empty for a plain file and where nothing is.
 

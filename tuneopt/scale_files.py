@@ -23,7 +23,7 @@ from typing import Any
 from tuneopt import declared
 from tuneopt.architecture import SCALES, WORDS_OF_SCALE, Scale
 from tuneopt.errors import InputError, nearest
-from tuneopt.paths import expanded
+from tuneopt.paths import shipped
 from tuneopt.spec import Value
 
 FOLDER = Path(__file__).resolve().parents[1] / "scales"
@@ -91,7 +91,7 @@ def find_scale(name: str, model_of: ModelOf = no_models) -> Scale:
     if name in SCALES:
         return SCALES[name]
     if name.endswith((".yaml", ".yml")):
-        return read_scale(expanded(name), model_of)
+        return read_scale(shipped(name, "scales"), model_of)
     if ".py" in name and "=" not in name:
         return model_of(ModelFile(name))
     if match := SHORTHAND.fullmatch(name):
@@ -99,10 +99,10 @@ def find_scale(name: str, model_of: ModelOf = no_models) -> Scale:
         lines = [f"layers: {match['layers']}", f"d_model: {match['d_model']}"]
         lines += [f"{'seq_len' if key == 'seq' else key}: {value}" for key, value in pairs]
         return parse_scale("\n".join(lines), f"--scale {name}", name)
-    shipped = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
-    if name in shipped:
-        return read_scale(shipped[name])
-    known = nearest(name, [*SCALES, *shipped])
+    named = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    if name in named:
+        return read_scale(named[name])
+    known = nearest(name, [*SCALES, *named])
     raise InputError(f"unknown scale {name!r}; {known}, or give a file such as {EXAMPLE}, or 6x384,seq=256")
 
 

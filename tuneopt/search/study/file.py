@@ -24,7 +24,7 @@ from typing import Any
 
 from tuneopt import declared
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
-from tuneopt.paths import expanded
+from tuneopt.paths import shipped
 from tuneopt.scale_files import ModelOf, declared_scale, find_scale, no_models
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.queue import Limits
@@ -66,7 +66,7 @@ def built_in(optimizer: str, space: str | None) -> SearchSpace:
 
 def read_study(path: str | Path, space_of: SpaceOf = built_in, model_of: ModelOf = no_models) -> Study:
     """The study that a YAML file declares; raises `InputError` as ``FILE:LINE: what is wrong``."""
-    return _study(declared.read_yaml(expanded(path), "study", EXAMPLE), space_of, model_of)
+    return _study(declared.read_yaml(shipped(path, "studies"), "study", EXAMPLE), space_of, model_of)
 
 
 def parse_study(
