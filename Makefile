@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DOCS   := .venv-docs
 
-.PHONY: help demo test test-all lint audit format clean
+.PHONY: help demo test test-all lint docs audit format clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -31,6 +32,18 @@ lint: $(READY)  ## ruff, mypy and the floors of the house
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/house.py --check
 
+docs: $(DOCS)/.ready  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "open: file://$(CURDIR)/site/index.html"
+
+# An environment of its own: what builds pages is not what trains, and reading results takes little.
+$(DOCS)/.ready: pyproject.toml requirements-light.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check -r requirements-light.txt $$($(DOCS)/bin/python -c \
+	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 audit: $(READY)  ## known vulnerabilities of what is installed, as a report
 	.ci/audit
 
@@ -39,4 +52,4 @@ format: $(READY)  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches (ledgers stay)
-	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(DOCS) site .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

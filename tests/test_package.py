@@ -18,7 +18,17 @@ def test_no_name_is_that_of_a_package_which_would_hide_it() -> None:
     from pkgutil import iter_modules
 
     packages = {module.name for module in iter_modules(tuneopt.__path__)}
-    assert packages & set(tuneopt.__all__) == {"api"}
+    assert packages & set(tuneopt.__all__) == {"api", "ledger"}
+
+
+def test_functions_stay_functions_whatever_is_imported() -> None:
+    code = (
+        "import tuneopt as to, tuneopt.api.reports, tuneopt.training.run, tuneopt.reporting.write, tuneopt.cli\n"
+        "names = ('compare', 'tune', 'study', 'train', 'report', 'predict', 'plot_star', 'open_ledger')\n"
+        "print([name for name in names if not callable(getattr(to, name))], to.ledger.open_ledger is to.open_ledger)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
 
 
 def test_the_names_bring_neither_torch_nor_ray() -> None:

@@ -12,11 +12,13 @@ from tuneopt.api.devices import Speed
 from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.own_models import ModelFacts, chosen_scale, model_facts, own_model
-from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups
-from tuneopt.api.prediction import predict
-from tuneopt.api.reports import report
+from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups, plot_star
+from tuneopt.api.prediction import PredictedConfig, predict
+from tuneopt.api.reports import Report, report
+from tuneopt.api.results import SearchResult, SweepCost, SweepResult
 from tuneopt.api.scales import ScaleFacts, scale_facts, scale_notes
 from tuneopt.api.studies import load_study, run_study, simulate_study, study_plan, study_status
+from tuneopt.api.study_results import SimulatedStudy, StudyResult
 from tuneopt.api.sweeps import (
     check_backend,
     check_budget,
@@ -39,10 +41,17 @@ __all__ = [
     "ComparisonResult",
     "CorpusAccount",
     "ModelFacts",
+    "PredictedConfig",
+    "Report",
     "RunOptions",
     "SampledSearch",
     "ScaleFacts",
+    "SearchResult",
+    "SimulatedStudy",
     "Speed",
+    "StudyResult",
+    "SweepCost",
+    "SweepResult",
     "check_backend",
     "check_budget",
     "check_names",
@@ -65,6 +74,7 @@ __all__ = [
     "plot_curves",
     "plot_flips",
     "plot_speedups",
+    "plot_star",
     "predict",
     "prepare_corpus",
     "regime_on",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
@@ -17,7 +18,8 @@ from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
 from tuneopt.api.questions import plan_text, question_id, question_of
 from tuneopt.api.step_times import ERRORS, trial_times
-from tuneopt.api.studies import StudyResult, planned_study, run_study, study_id, study_queue
+from tuneopt.api.studies import planned_study, run_study, study_id, study_queue
+from tuneopt.api.study_results import StudyResult
 from tuneopt.api.sweeps import with_ledger
 from tuneopt.data import load_corpus
 from tuneopt.ledger.damage import PLANS
@@ -61,7 +63,7 @@ def comparison_plan(
     precision: str | None = None,
     compile: bool | None = None,
     slots: int | None = None,
-    ledger: Ledger | str = "ledger",
+    ledger: Ledger | Path | str = "ledger",
     measure: bool = False,
     tokens_per_second: float | None = None,
     keep: bool = False,
@@ -110,21 +112,30 @@ def comparison_plan(
 
 def compare(
     optimizers: Sequence[str],
-    ledger: Ledger | str = "ledger",
+    ledger: Ledger | Path | str = "ledger",
     options: RunOptions | None = None,
     *,
     backend: str = "ray",
     observers: Sequence[Observer] = (),
+    progress: bool | None = None,
     **question: Any,
 ) -> ComparisonResult:
-    """Plan and run a comparison; ``question`` is what `comparison_plan` takes, such as ``hours=2``."""
+    """Plan and run a comparison; ``question`` is what `comparison_plan` takes, such as ``hours=2``.
+
+    ``progress`` shows how far it is; None shows it in a notebook and on a terminal (`tuneopt.notebook`).
+    """
+    from tuneopt.notebook import progress as shown
+
+    if backend == "inline":
+        question.setdefault("slots", 1)
     plan = comparison_plan(optimizers, ledger=ledger, measure=True, keep=True, **question)
-    return run_comparison(plan, ledger, options, backend=backend, observers=observers)
+    with shown("comparing", plan.study.name, progress, observers) as watching:
+        return run_comparison(plan, ledger, options, backend=backend, observers=watching)
 
 
 def run_comparison(
     plan: ComparisonPlan,
-    ledger: Ledger | str,
+    ledger: Ledger | Path | str,
     options: RunOptions | None = None,
     *,
     backend: str = "ray",
@@ -138,7 +149,7 @@ def run_comparison(
     opened, options = with_ledger(ledger, options)
     if options.max_concurrent is None:
         options = replace(options, max_concurrent=plan.slots)
-    result = run_study(plan.study, opened, options, backend=backend, observers=observers)
+    result = run_study(plan.study, opened, options, backend=backend, observers=observers, progress=False)
     agenda = planned_study(plan.study)
     queue = study_queue(agenda, opened)
     return _concluded(plan, queue, result, _spent_hours(opened, study_id(agenda), queue, plan.slots))

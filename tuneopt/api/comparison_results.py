@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneopt.api.studies import StudyResult
+from tuneopt.api.study_results import StudyResult
 from tuneopt.search.study.budget import Question, TrialTime
 from tuneopt.search.study.comparison import planned, rules_of
 from tuneopt.search.study.power import Power, weakest
@@ -82,7 +82,7 @@ class TunedCare:
         return {**asdict(self), "coordinates": list(self.coordinates)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ComparisonResult(StudyResult):
     """How a comparison ended: its ``statement``, and the ``analysis`` that it was read from (as ``report --json``).
 
@@ -122,6 +122,23 @@ class ComparisonResult(StudyResult):
         known = [row for row in self.speedups if row["low"] is not None]
         return bool(self.status["finished"]) and len(known) == rivals
 
+    def _headline(self) -> str:
+        if self.interrupted:
+            return f"interrupted after {len(self.run)} trials; ask again, and it goes on. So far: {self.statement}"
+        return self.statement
+
+    def _facts(self) -> Mapping[str, str]:
+        spent, planned = 60 * self.spent_hours, 60 * self.plan.planned_hours
+        return {
+            **{row["optimizer"]: _speedup_text(row) for row in self.speedups},
+            "budget": f"{spent:.1f} min spent, {planned:.1f} planned",
+            **super()._facts(),
+        }
+
+    def _rows(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each rival: its speedup over the baseline where they meet, a ratio of tokens, with its interval."""
+        return self.speedups
+
     def to_dict(self) -> dict[str, Any]:
         """What ``compare --json`` prints."""
         plan = self.plan.to_dict()
@@ -145,3 +162,10 @@ class ComparisonResult(StudyResult):
             "utilisation": self.utilisation,
             "warnings": self.analysis["warnings"],
         }
+
+
+def _speedup_text(row: Mapping[str, Any]) -> str:
+    if row["speedup"] is None:
+        return "no speedup could be measured"
+    interval = "no interval" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+    return f"{row['speedup']:.2f}x in tokens ({interval})"

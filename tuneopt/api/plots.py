@@ -1,16 +1,17 @@
-"""The report's main figures in a notebook, as plotly figures: speedups, flips, and loss curves that cross.
+"""The report's main figures in a notebook, as plotly figures: speedups, flips, loss curves that cross, and stars.
 
-The sources are those of `report`. Nothing is trained and no file is written.
+The sources are those of `report`; ``sweeps`` are ids of a ledger's sweeps, None for all. Nothing is
+trained and no file is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.paths import expanded
-from tuneopt.spec import InputError
+from tuneopt.spec import InputError, nearest
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def plot_speedups(
-    ledger: Ledger | str | None = None,
+    ledger: Ledger | Path | str | None = None,
     *,
+    sweeps: Sequence[str] | None = None,
     results: Path | str | None = None,
     published: bool = False,
     sigma: float | None = None,
@@ -46,12 +48,13 @@ def plot_speedups(
         return savings_info(analysis.speedups, found.scales, by, analysis.baseline, analysis.level, told)
 
     need = "a speedup needs the baseline and another optimizer at two ratios of a scale"
-    return _plot(ledger, results, published, sigma, baseline, info, draw_savings, need)
+    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw_savings, need)
 
 
 def plot_flips(
-    ledger: Ledger | str | None = None,
+    ledger: Ledger | Path | str | None = None,
     *,
+    sweeps: Sequence[str] | None = None,
     results: Path | str | None = None,
     published: bool = False,
     sigma: float | None = None,
@@ -70,20 +73,22 @@ def plot_flips(
         analysis = found.analysis
         return flips_info(analysis.rankings, analysis.flips, found.scales, by, analysis.baseline)
 
-    return _plot(ledger, results, published, sigma, baseline, info, draw_flips,
+    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw_flips,
                  "an order can change where two optimizers meet in two regimes")  # fmt: skip
 
 
 def plot_curves(
-    ledger: Ledger | str | None = None,
+    ledger: Ledger | Path | str | None = None,
     *,
+    sweeps: Sequence[str] | None = None,
     results: Path | str | None = None,
     sigma: float | None = None,
     baseline: str | None = None,
 ) -> Figure:
     """Loss curves that cross during training: each optimizer's loss minus the final winner's, in nats per token.
 
-    Raises `InputError` for no source, one that cannot be read, and results without curves.
+    Of a ledger with one optimizer alone they are the learning curves of its first sweep. Raises `InputError` for no
+    source, one that cannot be read, and results without curves.
     """
     from tuneopt.reporting.figures.crossings import crossings_info, draw_crossings
 
@@ -91,8 +96,53 @@ def plot_curves(
         analysis = found.analysis
         return crossings_info(analysis.winners, analysis.rankings, analysis.inputs.runs, analysis.flips)
 
+    if ledger is not None and results is None:
+        alone = _own_curves(ledger, sweeps)
+        if alone is not None:
+            return alone
     need = "curves need the loss at several moments of each run: a ledger has it, a table may bring a column curve"
-    return _plot(ledger, results, False, sigma, baseline, info, draw_crossings, need)
+    return _plot(ledger, sweeps, results, False, sigma, baseline, info, draw_crossings, need)
+
+
+def _own_curves(ledger: Ledger | Path | str, sweeps: Sequence[str] | None) -> Figure | None:
+    """The learning curves of the first sweep of a ledger with one optimizer; None where there are several."""
+    from tuneopt.ledger import open_ledger
+    from tuneopt.reporting.figures.curves import curves_info, draw_curves
+    from tuneopt.reporting.study import read_study
+
+    views = read_study(open_ledger(ledger, must_exist=True) if isinstance(ledger, Path | str) else ledger, sweeps).views
+    if len({view.optimizer for view in views}) != 1:
+        return None
+    info = curves_info(views[0])
+    title = f"{info.title}: {views[0].optimizer} at {views[0].label}"
+    return _titled(draw_curves(info).figure(), title) if info.curves else None
+
+
+def plot_star(
+    ledger: Ledger | Path | str, *, sweeps: Sequence[str] | None = None, optimizer: str | None = None
+) -> Figure:
+    """What each single change of a sweep's best configuration costs, in nats per token on the select split.
+
+    Of several sweeps it is that of ``optimizer`` (the first one unless said otherwise) which varied most coordinates.
+    Raises `InputError` for a ledger without such a sweep.
+    """
+    from tuneopt.ledger import open_ledger
+    from tuneopt.reporting.figures.star import draw_star, star_info
+    from tuneopt.reporting.study import read_study
+
+    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, Path | str) else ledger
+    views = read_study(opened, sweeps).views
+    named = [view for view in views if optimizer in (None, view.optimizer)]
+    if not named:
+        raise InputError(f"no sweep of {optimizer}; {nearest(str(optimizer), {view.optimizer for view in views})}")
+    view = max(
+        (one for one in named if one.optimizer == named[0].optimizer), key=lambda one: len(one.sweep.space.varied)
+    )
+    info = star_info(view)
+    if not info.lanes:
+        raise InputError("there is nothing to draw: the sweep varied no coordinate")
+    title = f"{info.title}: {view.optimizer} at {view.label}"
+    return _titled(draw_star(info).figure(), title)
 
 
 def _checked(by: str) -> None:
@@ -101,7 +151,8 @@ def _checked(by: str) -> None:
 
 
 def _plot(
-    ledger: Ledger | str | None, results: Path | str | None, published: bool, sigma: float | None, baseline: str | None,
+    ledger: Ledger | Path | str | None, sweeps: Sequence[str] | None, results: Path | str | None, published: bool,
+    sigma: float | None, baseline: str | None,
     info: Callable[[Comparison], Info | None], draw: Callable[[Any], Panels], need: str,
 ) -> Figure:  # fmt: skip
     """Read and analyse the source, and draw one figure of it with its title."""
@@ -110,13 +161,18 @@ def _plot(
     from tuneopt.reporting.palette import ranked
     from tuneopt.reporting.sources import gather
 
-    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
-    found = compare(gather(opened, None, None if results is None else expanded(results), published), sigma=sigma,
+    opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, Path | str) else ledger
+    found = compare(gather(opened, sweeps, None if results is None else expanded(results), published), sigma=sigma,
                     baseline=baseline)  # fmt: skip
     drawn = info(found)
     if drawn is None:
         raise InputError(f"there is nothing to draw: {need}")
     with ranked(found.best_first, found.analysis.baseline):
         figure = draw(drawn).figure()
-    return figure.update_layout(title={"text": drawn.title, "font": {"size": 15}}, margin={"t": 56},
+    return _titled(figure, drawn.title)
+
+
+def _titled(figure: Figure, title: str) -> Figure:
+    """The figure with its finding above it."""
+    return figure.update_layout(title={"text": title, "font": {"size": 15}}, margin={"t": 56},
                                 height=figure.layout.height + 56)  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.api.reading import Readable
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -14,14 +16,33 @@ if TYPE_CHECKING:
     from tuneopt.search.space import LadderSpace
 
 
-@dataclass(frozen=True, slots=True)
-class PredictedConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class PredictedConfig(Readable):
     """A predicted configuration, and what the prediction rests on."""
 
     optimizer: str
     ladder: str
     source: str  # what the prediction rests on, in words
     forecast: Forecast
+
+    def _headline(self) -> str:
+        regime = f"{self.forecast.params:.4g} parameters, ratio {self.forecast.ratio:g}"
+        return f"{self.optimizer} at {regime}, from {self.forecast.regimes} regimes: {self.source}"
+
+    def _facts(self) -> Mapping[str, str]:
+        far = {name: factor for name, factor in self.forecast.extrapolation.items() if factor > 1}
+        return {
+            **{row["coordinate"]: _value_text(row) for row in self._rows()},
+            **({"beyond what was tuned": ", ".join(f"{far[name]:.3g}x in {name}" for name in far)} if far else {}),
+        }
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        """A row for each coordinate: its value with a 90% interval, and how it was predicted."""
+        return [
+            {"coordinate": name, "value": one.value, "low": one.low, "high": one.high, "method": one.method,
+             "support": one.support}
+            for name, one in self.forecast.coordinates.items()
+        ]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON shape of ``predict``."""
@@ -31,6 +52,12 @@ class PredictedConfig:
             "source": self.source,
             **self.forecast.to_dict(),
         }
+
+
+def _value_text(row: Mapping[str, Any]) -> str:
+    if row["low"] == row["high"] or not isinstance(row["value"], float):
+        return str(row["value"])
+    return f"{row['value']:.4g} ({row['low']:.4g} to {row['high']:.4g})"
 
 
 def predict(

@@ -6,9 +6,11 @@ that asked for them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuneopt.api.reading import Plotted, Readable
 from tuneopt.run.spine import RunResult
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.state import SweepState
@@ -74,8 +76,8 @@ class SweepCost:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepResult(RunResult):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SweepResult(Readable, Plotted, RunResult):
     """How a sweep ended, and what this run of it cost. ``report`` is the address of its page, once there is one."""
 
     sweep: Sweep
@@ -96,6 +98,45 @@ class SweepResult(RunResult):
     def certified(self) -> bool:
         """Whether the certificate holds at the asked resolution."""
         return self.state.certificate.certified
+
+    def _headline(self) -> str:
+        best, regime = self.state.best, self.sweep.regime
+        name = f"{self.sweep.space.optimizer} at {regime.label} on {regime.corpus.name}"
+        if self.interrupted:
+            return f"{name}: interrupted after {len(self.run)} trials; call it again, and it goes on"
+        if best is None:
+            return f"{name}: no trial can win"
+        seeds = f"mean of {best.seeds} seeds" if best.seeds > 1 else "one seed"
+        return f"{name}: select loss {best.select_mean:.4f} nats per token ({seeds})"
+
+    def _facts(self) -> Mapping[str, str]:
+        best, certificate = self.state.best, self.state.certificate
+        seen = "" if certificate.resolution is None else f", sees {certificate.resolution:.4f} nats"
+        config = {} if best is None else best.spec.config
+        return {
+            "certificate": f"{certificate.state}{seen}",
+            "best": ", ".join(f"{name}={value}" for name, value in config.items()) or "none",
+            "trials": f"{len(self.run)} run, {len(self.reused)} reused, {len(self.diverged)} diverged, "
+            f"{len(self.failed)} failed",
+            **({"stopped at": self.stopped} if self.stopped else {}),
+            **({"report": self.report} if self.report else {}),
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row for each finished trial: what was varied, and its losses in nats per token."""
+        space = self.sweep.space
+        varied = [axis.name for axis in space.varied]
+        configs = {self.sweep.trial_id(config): config for config in self.state.descent.asked}
+        return [
+            {
+                "trial": trial,
+                **{name: space.value(configs[trial], name) if trial in configs else None for name in varied},
+                "status": outcome.status,
+                "select_loss": outcome.loss,
+                "report_loss": outcome.reported,
+            }
+            for trial, outcome in self.outcomes.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --json`` prints."""
@@ -129,7 +170,7 @@ class SweepResult(RunResult):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SearchResult(SweepResult):
     """How a sampled search ended. ``state`` is that of the sweep around its best configuration."""
 

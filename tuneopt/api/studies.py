@@ -13,13 +13,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, model_of
+from tuneopt.api.study_results import SimulatedStudy, StudyResult
 from tuneopt.api.sweeps import backend_named, compiles_at, with_ledger
 from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
@@ -50,63 +51,6 @@ SEED_NOISE = 0.0012
 """Nats between seeds at the paper's scales, for simulations."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyResult(RunResult):
-    """How a run of a study ended, and what it cost; ``status`` is where the study then stands (`study_status`)."""
-
-    status: Mapping[str, Any]
-    report: str = ""
-
-    @property
-    def certified(self) -> bool:
-        """Whether the study is finished and every sweep holds its certificate at the asked resolution."""
-        complete = all(result["certificate"]["state"] == "certified" for result in self.status["results"])
-        return bool(self.status["finished"] and complete)
-
-    @property
-    def sweeps(self) -> list[str]:
-        """Ids of the sweeps with results, in the order of the status."""
-        return list(dict.fromkeys(row["sweep"] for row in self.status["results"]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``study run --json`` prints."""
-        return {
-            **self.status,
-            "stopped": self.stopped,
-            "run": len(self.run),
-            "failed": self.failed,
-            "utilisation": self.utilisation,
-            "seconds": self.wall_seconds,
-            "report": self.report,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatedStudy(StudyResult):
-    """How a simulated study ended: on which slots, in how many fake seconds, on which surfaces."""
-
-    seconds: float  # on the fake clock
-    share: float  # busy slot seconds over all slot seconds
-    cpu_seconds: float  # what the simulation itself took
-    surfaces: Mapping[str, Mapping[str, int]]
-    """Optimizer -> where its surfaces are from -> how many of them."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``study run --simulate --json`` prints."""
-        return {
-            **self.status,
-            "stopped": self.stopped,
-            "simulation": {
-                "slots": self.slots,
-                "seconds": self.seconds,
-                "utilisation": self.share,
-                "cpu_seconds": self.cpu_seconds,
-                "surfaces": self.surfaces,
-            },
-            "report": self.report,
-        }
-
-
 def load_study(path: str | Path, match_budget: bool = False) -> Study:
     """The study that a YAML file declares; raises `InputError` with file and line of what is wrong."""
     from tuneopt.search.study.file import read_study
@@ -122,7 +66,7 @@ def load_study(path: str | Path, match_budget: bool = False) -> Study:
 
 def study_plan(
     study: Study,
-    ledger: Ledger | str,
+    ledger: Ledger | Path | str,
     speed: Speed | None = None,
     *,
     slots: int | None = None,
@@ -179,7 +123,7 @@ def study_plan(
     }
 
 
-def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
+def study_status(study: Study, ledger: Ledger | Path | str) -> dict[str, Any]:
     """Where a study stands, as its ledger alone tells it."""
     from tuneopt.run.heartbeat import read_moment
     from tuneopt.search.study.status import status_document
@@ -196,23 +140,29 @@ def study_status(study: Study, ledger: Ledger | str) -> dict[str, Any]:
 
 
 def run_study(
-    study: Study,
-    ledger: Ledger | str,
+    study: Study | Path | str,
+    ledger: Ledger | Path | str = "ledger",
     options: RunOptions | None = None,
     *,
     backend: str = "ray",
     device_bytes: int | None = None,
     observers: Sequence[Observer] = (),
+    progress: bool | None = None,
 ) -> StudyResult:
-    """Run what is missing of a study, all its sweeps over one set of slots.
+    """Run what is missing of a study (or of the one that a YAML file declares), all its sweeps over one set of slots.
+
+    ``progress`` shows how far it is; None shows it in a notebook and on a terminal (`tuneopt.notebook`).
 
     It stops cleanly at the study's limits and at Ctrl-C; running it again goes on from there. Corpus and placement are
     the study's own, whatever the options say. Raises `InputError` when it cannot fit: on this machine, or on devices of
     ``device_bytes`` each.
     """
+    from tuneopt.notebook import progress as shown
     from tuneopt.run.heartbeat import Heartbeat
     from tuneopt.search.study.status import status_document
 
+    if isinstance(study, str | Path):
+        study = load_study(study)
     opened, options = with_ledger(ledger, options)
     plan = planned_study(study)
     # Whether it fits is known here alone: on this machine's memory, or by what the user says of the devices.
@@ -226,8 +176,11 @@ def run_study(
             raise InputError(f"the study does not fit: {checked['why']}")
     queue = study_queue(plan, opened, ahead=True)
     options = replace(options, corpus=study.corpus, parallel=placements(study))
-    with Heartbeat(opened, queue.id, study.name, queue.device_seconds) as heart:
-        result = run(queue, backend_named(backend), options, [heart, *observers])
+    with (
+        Heartbeat(opened, queue.id, study.name, queue.device_seconds) as heart,
+        shown("study", study.name, progress, observers) as watching,
+    ):
+        result = run(queue, backend_named(backend), options, [heart, *watching])
     _put_accounts(opened, queue, result)
     return StudyResult(**vars(result), status=status_document(plan, queue))
 

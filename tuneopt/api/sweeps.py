@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.corpora import regime_on
@@ -140,25 +141,30 @@ def backend_named(name: str) -> Backend:
     return RayBackend()
 
 
-def with_ledger(ledger: Ledger | str, options: RunOptions | None) -> tuple[Ledger, RunOptions]:
+def with_ledger(ledger: Ledger | Path | str, options: RunOptions | None) -> tuple[Ledger, RunOptions]:
     """The opened ledger, and the options of a run into it."""
     from tuneopt.ledger import open_ledger
 
-    opened = open_ledger(ledger) if isinstance(ledger, str) else ledger
+    opened = open_ledger(ledger) if isinstance(ledger, Path | str) else ledger
     return opened, replace(options or RunOptions(), ledger=opened)
 
 
 def tune(
-    sweep: Sweep,
-    ledger: Ledger | str,
+    sweep: Sweep | str,
+    ledger: Ledger | Path | str = "ledger",
     options: RunOptions | None = None,
     *,
     backend: str = "ray",
     observers: Sequence[Observer] = (),
     max_trials: int | None = None,
     hours: float | None = None,
+    progress: bool | None = None,
+    **settings: Any,
 ) -> SweepResult:
     """Run a sweep to its certificate, and keep an account of this run in the ledger.
+
+    An optimizer's name stands for the sweep that `plan` makes of it and ``settings``. ``progress`` shows how far it is;
+    None shows it in a notebook and on a terminal (`tuneopt.notebook`).
 
     It stops before its certificate when ``max_trials`` trials have ended, or when its trials have taken ``hours`` of
     all slots, those of earlier runs counted; a trial that would probably end later is not begun.
@@ -167,20 +173,26 @@ def tune(
     ledger holds completely starts nothing. Ctrl-C ends it early with ``interrupted`` set; running the same sweep again
     goes on from there. Raises `InputError` when the backend cannot run a single trial.
     """
+    from tuneopt.notebook import progress as shown
+
     opened, options = with_ledger(ledger, options)
+    if isinstance(sweep, str):
+        sweep, _ = plan(sweep, **settings)
+        options = replace(options, corpus=settings.get("corpus", options.corpus))
     # Ahead: a slot that the last trials of a wave leave idle costs more than a wrong guess now and then.
     evidence = kept_evidence(opened, sweep.regime.corpus)(sweep)
     limits = Limits(max_trials, hours=hours)
     queue = SchedulerQueue(OneSweep(sweep, evidence), known=recorded(opened), limits=limits, ahead=True)
     queue.expected = queue.at_pace
-    result = run(queue, backend_named(backend), options, observers)
+    with shown("tuning", f"{sweep.space.optimizer} at {sweep.regime.label}", progress, observers) as watching:
+        result = run(queue, backend_named(backend), options, watching)
     _account(opened, result, {"sweep": sweep.id})
     return SweepResult(**vars(result), sweep=sweep, state=queue.standings[sweep.id].state)
 
 
 def sample(
     search: SampledSearch,
-    ledger: Ledger | str,
+    ledger: Ledger | Path | str,
     options: RunOptions | None = None,
     *,
     trials: int | None = None,
@@ -231,9 +243,9 @@ def _account(
 
 
 def train(
-    spec: TrialSpec,
-    corpus: Corpus,
-    ledger: Ledger | str,
+    spec: TrialSpec | str,
+    corpus: Corpus | str = "embedded",
+    ledger: Ledger | Path | str = "ledger",
     *,
     ranks: int = 1,
     zero: int | None = None,
@@ -243,8 +255,11 @@ def train(
     deterministic: bool = False,
     keep_weights: bool = False,
     observers: Sequence[Observer] = (),
+    **settings: Any,
 ) -> TrialRecord:
     """Train one trial without Ray; a trial that the ledger holds is returned as it is.
+
+    An optimizer's name stands for the trial that `single_trial` makes of it and ``settings``, on the corpus named.
 
     With ``ranks`` above 1 or a ZeRO stage ``zero`` it runs on that many processes of this machine, by default at the
     lowest stage that fits (`tuneopt.training.fitting`); ``offload`` keeps optimizer state in host memory.
@@ -253,9 +268,14 @@ def train(
     themselves. None of them changes the trial's id. ``keep_weights`` keeps its final weights for `export_model`. Raises
     `InputError` for what cannot be.
     """
+    from tuneopt.data import load_corpus
     from tuneopt.run.inline import InlineBackend
     from tuneopt.training.fitting import chosen_stage
 
+    if isinstance(spec, str):
+        spec, corpus = single_trial(spec, corpus=str(corpus), **settings)
+    elif isinstance(corpus, str):
+        corpus = load_corpus(corpus, vocab_size=spec.regime.corpus.vocab_size)
     if zero is None:
         zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
     placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)

@@ -73,11 +73,11 @@ UNITS = {
 """What stands for an option's value in the help, where the option does not say it itself."""
 
 EXAMPLES = {
-    "": ("report --published", "compare soap --minutes 8"),
+    "": ("report --example", "compare soap --minutes 8"),
     "compare": ("compare soap muon --minutes 20 --dry-run", "compare soap muon --minutes 20"),
     "tune": ("tune --optimizer soap --dry-run", "tune --optimizer soap --set lr_schedule=cosine --hours 1"),
     "train": ("train --optimizer muon --set learning_rate=0.01 --ratio 0.1",),
-    "report": ("report --published", "report --ledger ledger -o reports/all.html"),
+    "report": ("report --example", "report --ledger ledger -o reports/all.html"),
     "predict": ("predict --optimizer muon --params 1.2e9 --ratio 8",),
     "space": ("space soap",),
     "study plan": ("study plan studies/nano.yaml",),

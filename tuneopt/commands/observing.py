@@ -21,7 +21,7 @@ from tuneopt.paths import check_output, expanded
 if TYPE_CHECKING:
     from tuneopt.api.comparison_results import ComparisonResult
     from tuneopt.api.results import SweepResult
-    from tuneopt.api.studies import StudyResult
+    from tuneopt.api.study_results import StudyResult
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
     from tuneopt.observe.trackers.tracker import Tracker

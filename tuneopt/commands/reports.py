@@ -25,6 +25,9 @@ Results = Annotated[
     Path | None, typer.Option("--results", help="A table of finished runs: .csv, .json, .jsonl or .parquet.")
 ]
 Published = Annotated[bool, typer.Option("--published", help="The study of arXiv 2509.02046; needs no training.")]
+Example = Annotated[
+    bool, typer.Option("--example", help="A ledger of real trials that ships with tuneopt; needs no training.")
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--columns", metavar="NAME=COLUMN", help="Which column of the table is what: loss=val/loss; drop=*."),
@@ -45,6 +48,7 @@ def report(
     ledger: Uri = None,
     results: Results = None,
     published: Published = False,
+    example: Example = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("reports/report.html"),
     columns: Columns = None,
     baseline: Baseline = None,
@@ -59,12 +63,13 @@ def report(
     from tuneopt import api
 
     # The default ledger only where nothing else was named: a table alone must not bring in whatever lies in the folder.
-    source = "ledger" if ledger is None and results is None and not published else ledger
+    source = "ledger" if ledger is None and results is None and not published and not example else ledger
     document = api.report(
         source,
         output,
         results=results,
         published=published,
+        example=example,
         columns=parse_assignments(columns or [], "--columns"),
         sigma=sigma,
         baseline=baseline,

@@ -29,7 +29,7 @@ from tuneopt.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from tuneopt.api.studies import StudyResult
+    from tuneopt.api.study_results import StudyResult
 
 app = group("Studies: sweeps over optimizers and regimes in three phases, over one pool of slots.")
 

@@ -17,9 +17,9 @@ from tuneopt.analysis.inputs import Inputs, load
 from tuneopt.analysis.inputs import published as published_study
 from tuneopt.analysis.runs import Role, from_records
 from tuneopt.ledger import Ledger
-from tuneopt.reporting.study import StudyView, read_study
+from tuneopt.reporting.study import ALONE, StudyView, SweepView, read_study
 from tuneopt.reporting.text import count_text, plural, shareable
-from tuneopt.spec import InputError
+from tuneopt.spec import InputError, Regime
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ def gather(
     results: Path | None = None,
     published: bool = False,
     columns: Mapping[str, str] | None = None,
+    example: bool = False,
 ) -> Material:
     """Read the sources; raises `InputError` for none at all and for what cannot be read.
+
+    With ``example`` the ledger is the one that ships with tuneopt (`tuneopt.reporting.example`), and is named so.
 
     ``columns`` maps the names of the results' columns (`tuneopt.analysis.columns.headings`).
     """
@@ -69,8 +72,9 @@ def gather(
         inputs = _of_study(study)
         parts.append((inputs, ""))
         facts = (("sweeps", str(len(study.views))), ("trials", f"{len(inputs.runs):,}"))
-        origins.append(Origin(f"ledger {shareable(ledger.uri)}", facts))
-        options += ["--ledger", shareable(ledger.uri)]
+        origins.append(Origin("the example that ships with tuneopt" if example else f"ledger {shareable(ledger.uri)}",
+                              facts))  # fmt: skip
+        options += ["--example"] if example else ["--ledger", shareable(ledger.uri)]
     if results is not None:
         inputs = load(results, columns)
         parts.append((inputs, results.stem))
@@ -93,17 +97,24 @@ def _of_study(study: StudyView) -> Inputs:
     """Every trial of the sweeps: incumbents are candidates, starts are replicates, all others were explored.
 
     A start counts for the noise once the incumbent was run with as many seeds. A trial of several sweeps is what it
-    is in the one that makes most of it.
+    is in the one that makes most of it. Where a study ran what its tuning ended on with further seeds, that stands and
+    the tuning's own incumbent does not: one lucky run would beat the mean of many.
     """
     # A winner is not looked for among a sweep's trials: the sweep has said which one it is.
     records = {trial: record for view in study.views for trial, record in view.every.items()}
     roles = dict.fromkeys(records, Role.EXPLORED)
+    confirmed = {_place(view) for view in study.views if view.phase != ALONE and not view.sweep.space.varied}
     for view in study.views:
         for record in view.start if len(view.winner) >= len(view.start) else ():
             roles[record.trial] = max(roles[record.trial], Role.REPLICATE)
-        for record in view.winner:
+        tuning = view.phase != ALONE and view.sweep.space.varied and _place(view) in confirmed
+        for record in () if tuning else view.winner:
             roles[record.trial] = Role.CANDIDATE
     return Inputs(from_records(records.values(), roles), "ledger")
+
+
+def _place(view: SweepView) -> tuple[str, Regime]:
+    return view.optimizer, view.sweep.regime
 
 
 def _merge(parts: Sequence[tuple[Inputs, str]]) -> Inputs:

@@ -23,6 +23,9 @@ from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, nearest
 
+ALONE = "sweep"
+"""The phase of a sweep that belongs to no study."""
+
 _SEARCH_FIELDS = ("search", "scheduler", "trials", "cut")
 
 
@@ -44,7 +47,7 @@ class SweepView:
     source: str
     search: Mapping[str, Any] = field(default_factory=dict)
     """What another searcher than coordinate descent left in the ledger: search, scheduler, trials, cut."""
-    phase: str = "sweep"
+    phase: str = ALONE
     """Its phase in a study."""
 
     @property
@@ -233,7 +236,7 @@ def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[s
         runs=ours,
         source=str(plain.get("corpus_source", sweep.regime.corpus.name)),
         search={name: plain[name] for name in _SEARCH_FIELDS if name in plain} if "search" in plain else {},
-        phase=str(plain.get("phase", "sweep")),
+        phase=str(plain.get("phase", ALONE)),
     )
 
 

@@ -35,6 +35,7 @@ def write_report(
     baseline: str | None = None,
     targets: Sequence[float] = (),
     export: Export | None = None,
+    example: bool = False,
 ) -> dict[str, Any]:
     """Write the report of a ledger's sweeps (or of those whose ids are given), of a table, of the published study.
 
@@ -46,7 +47,7 @@ def write_report(
     source, a ledger without sweeps, an unknown sweep, a file that holds no results and a path that cannot be written.
     """
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
-    material = gather(ledger, sweeps, results, published, columns)
+    material = gather(ledger, sweeps, results, published, columns, example)
     comparison = compare(material, sigma=sigma, baseline=baseline, targets=targets)
     return _write(material, comparison, path, [] if results is None else [results], export)
 

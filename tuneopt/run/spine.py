@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tuneopt.ledger import CurvePoint
+from tuneopt.ledger import CurvePoint, Ledger
 from tuneopt.ledger.lease import hold
 from tuneopt.observe.narrator import Narrator
 from tuneopt.observe.observer import EventStream, Observer
@@ -69,6 +69,8 @@ class RunResult:
     interrupted: bool = False
     stopped: str = ""
     """The limit that ended the run, if one did."""
+    ledger: Ledger | None = field(default=None, repr=False, compare=False)
+    """Where the records are; None after a simulation."""
 
     @property
     def diverged(self) -> list[str]:
@@ -236,4 +238,5 @@ def _result(controller: RunController, interrupted: bool) -> RunResult:
         busy=state.busy,
         interrupted=interrupted,
         stopped=plan.stopped,
+        ledger=controller.options.ledger,
     )
