@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tuneopt.reporting.compare import Comparison
     from tuneopt.reporting.panels import Panels
 
+CURVES = 200
+"""Learning curves of a figure: more than that are a grey surface."""
+
 
 def plot_speedups(
     ledger: Ledger | Path | str | None = None,
@@ -113,7 +116,7 @@ def _own_curves(ledger: Ledger | Path | str, sweeps: Sequence[str] | None) -> Fi
     views = read_study(open_ledger(ledger, must_exist=True) if isinstance(ledger, Path | str) else ledger, sweeps).views
     if len({view.optimizer for view in views}) != 1:
         return None
-    info = curves_info(views[0])
+    info = curves_info(views[0], CURVES)
     title = f"{info.title}: {views[0].optimizer} at {views[0].label}"
     return _titled(draw_curves(info).figure(), title) if info.curves else None
 

@@ -1,0 +1,6 @@
+"""The pages' code blocks are read by a module next to the tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
