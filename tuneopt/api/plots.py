@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.reporting.blocks import Info
     from tuneopt.reporting.compare import Comparison
-    from tuneopt.reporting.panels import Panels
 
 CURVES = 200
 """Learning curves of a figure: more than that are a grey surface."""
@@ -37,10 +36,12 @@ def plot_speedups(
 ) -> Figure:
     """Speedups over the baseline ``by`` ratio (a panel for each size) or ``by`` size (a panel for each ratio).
 
-    A speedup is D_eff / D in tokens over tokens. ``sigma`` (nats) replaces the measured noise. Raises `InputError` for
-    no source, one that cannot be read, another ``by``, and results without two places to draw a line through.
+    Where rivals were run in one place, as in a comparison, there is no line to draw: then a row for each, with its
+    interval. A speedup is D_eff / D in tokens over tokens. ``sigma`` (nats) replaces the measured noise. Raises
+    `InputError` for no source, one that cannot be read, another ``by``, and results without a speedup.
     """
-    from tuneopt.reporting.figures.savings import draw_savings, savings_info
+    from tuneopt.reporting.figures.savings import SavingsInfo, draw_savings, savings_info
+    from tuneopt.reporting.figures.speedups import draw_speedups, speedups_infos
 
     _checked(by)
 
@@ -48,10 +49,14 @@ def plot_speedups(
         analysis = found.analysis
         trends = [one.sentence for one in analysis.findings if one.kind == "trend"] if by == "size" else [""]
         told = "".join(trends[:1]).removesuffix(".")
-        return savings_info(analysis.speedups, found.scales, by, analysis.baseline, analysis.level, told)
+        line = savings_info(analysis.speedups, found.scales, by, analysis.baseline, analysis.level, told)
+        return line or next(iter(speedups_infos(found)), None)
 
-    need = "a speedup needs the baseline and another optimizer at two ratios of a scale"
-    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw_savings, need)
+    def draw(drawn: Any) -> Any:
+        return draw_savings(drawn) if isinstance(drawn, SavingsInfo) else draw_speedups(drawn)
+
+    need = "a speedup needs the baseline at two ratios of a scale, and another optimizer"
+    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw, need)
 
 
 def plot_flips(
@@ -66,18 +71,24 @@ def plot_flips(
 ) -> Figure:
     """The order of the optimizers ``by`` ratio or ``by`` size, with tie groups as bars and flips beyond noise bold.
 
-    Raises `InputError` as `plot_speedups` does.
+    Of one regime alone the order can only change during training, and that is drawn, as by `plot_curves`. Raises
+    `InputError` as `plot_speedups` does.
     """
-    from tuneopt.reporting.figures.flips import draw_flips, flips_info
+    from tuneopt.reporting.figures.crossings import crossings_info, draw_crossings
+    from tuneopt.reporting.figures.flips import FlipsInfo, draw_flips, flips_info
 
     _checked(by)
 
     def info(found: Comparison) -> Info | None:
         analysis = found.analysis
-        return flips_info(analysis.rankings, analysis.flips, found.scales, by, analysis.baseline)
+        order = flips_info(analysis.rankings, analysis.flips, found.scales, by, analysis.baseline)
+        return order or crossings_info(analysis.winners, analysis.rankings, analysis.inputs.runs, analysis.flips)
 
-    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw_flips,
-                 "an order can change where two optimizers meet in two regimes")  # fmt: skip
+    def draw(drawn: Any) -> Any:
+        return draw_flips(drawn) if isinstance(drawn, FlipsInfo) else draw_crossings(drawn)
+
+    need = "an order can change where two optimizers meet in two regimes, or where there are curves"
+    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw, need)
 
 
 def plot_curves(
@@ -156,7 +167,7 @@ def _checked(by: str) -> None:
 def _plot(
     ledger: Ledger | Path | str | None, sweeps: Sequence[str] | None, results: Path | str | None, published: bool,
     sigma: float | None, baseline: str | None,
-    info: Callable[[Comparison], Info | None], draw: Callable[[Any], Panels], need: str,
+    info: Callable[[Comparison], Info | None], draw: Callable[[Any], Any], need: str,
 ) -> Figure:  # fmt: skip
     """Read and analyse the source, and draw one figure of it with its title."""
     from tuneopt.ledger import open_ledger
