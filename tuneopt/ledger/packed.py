@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tuneopt.errors import InputError
-from tuneopt.ledger.damage import json_names
 from tuneopt.ledger.place import MARKER
 from tuneopt.ledger.store import Ledger
 
@@ -25,7 +24,8 @@ _SEAL_KEY = b"tuneopt_seal"
 
 def pack(ledger: Ledger, path: Path) -> int:
     """Write a ledger's records, sweeps and accounts into one Parquet file; returns how many documents it holds."""
-    names = [MARKER, *(name for folder in FOLDERS for name in json_names(ledger.files, folder))]
+    inside = ((folder, name) for folder in FOLDERS for name in ledger.files.names(folder))
+    names = [MARKER, *(f"{folder}/{name}" for folder, name in inside if name.endswith(".json"))]
     texts = [data.decode() for _, data in sorted(ledger.files.read_all(names))]
     table = pa.table({"name": sorted(names), "text": texts})
     table = table.replace_schema_metadata({_SEAL_KEY: _digest(table).encode()})
