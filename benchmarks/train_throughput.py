@@ -176,7 +176,9 @@ def attention(device: torch.device, precision: str) -> str:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     q = torch.empty(1, 8, 4096, 64, device=device, dtype=dtype)
     flash = can_use_flash_attention(SDPAParams(q, q, q, None, 0.0, True, False))
-    return "SDPA, flash kernels" if flash else "SDPA, no flash kernels for this precision and device"
+    if not flash:
+        return "SDPA, no flash kernels for this precision and device"
+    return "SDPA, fused kernels: torch chooses between flash and cuDNN's"
 
 
 def markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:

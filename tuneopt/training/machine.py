@@ -145,12 +145,15 @@ def measured_peak(device: torch.device, precision: str, size: int = 2048, second
     The best of as many as fit into ``seconds``: other programs can only make a product slower.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    # Products of equal numbers draw less power, and a GPU then clocks higher than in training.
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     torch.mm(left, right)  # the first one chooses kernels and takes memory
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        torch.mm(left, right).sum().item()  # waits for the device
+        torch.mm(left, right)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - start)
     # A product of n x n matrices takes n^3 multiplications and as many additions.
     return Peak(2 * size**3 / best, f"measured here: products of {size} x {size} matrices")
