@@ -159,3 +159,10 @@ def test_without_gpus_a_sweep_is_planned_by_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     assert slots_here(RunOptions(), "nano-65k") == (6, "")
     assert slots_here(RunOptions(parallel={"nano-65k": ParallelConfig(2)}), "nano-65k") == (3, "")
+
+
+def test_a_paper_study_computes_in_bf16_unless_it_says_otherwise():
+    silent = PAPER.replace("precision: bf16\n", "")
+    assert silent != PAPER and parse_study(silent).precision == "bf16"
+    assert parse_study(PAPER.replace("bf16", "fp32")).precision == "fp32"
+    assert {scale.ladder: scale.precision for scale in SCALES.values()} == {"paper": "bf16", "nano": "fp32"}
