@@ -133,3 +133,74 @@ def test_no_statement_names_a_paper_that_the_table_is_not_from(tmp_path: Path) -
     page = build_page(material, compare(material))
     words = " ".join([page.answer.headline, *page.sentences, *(line for part in page.chapters for line in part.lead)])
     assert not re.search(r"Wen et al|published", words)
+
+
+def races(speeds: dict[str, float], ratios: tuple[float, ...], worse: dict[tuple[str, float], float]) -> Analysis:
+    """Optimizers at one scale that are ``speeds`` times as fast as the law, with nats added to some runs."""
+    rows = [
+        {"optimizer": name, "scale": "mine", "parameters": 1e8, "ratio": ratio,
+         "loss": law(ratio * speed) + worse.get((name, ratio), 0.0)}
+        for name, speed in speeds.items() for ratio in ratios
+    ]  # fmt: skip
+    return analyse(from_rows(rows), draws=50, sigma=0.001)
+
+
+@pytest.mark.parametrize("added", [2.2, 0.7])
+def test_over_a_baseline_that_does_not_fall_no_speedup_is_stated(added: float) -> None:
+    """One broken or badly tuned run of the baseline: differences in nats stay, and its rise is named."""
+    analysis = races({"adamw": 1.0, "muon": 1.3}, (1, 2, 4), {("adamw", 4): added})
+    assert {one.flags for one in analysis.speedups} == {("no law",)}
+    assert all(one.low is None and one.settled_by is None for one in analysis.speedups)
+    (stated,) = analysis.statements
+    assert "nats under adamw" in stated.sentence
+    assert not re.search(r"speedup|at least|extrapolated|would settle", stated.sentence)
+    rise = law(4) + added - law(2)
+    named = f"from 2x to 4x it rises by {rise:.3g} nats"
+    assert any(named in one and "no speedups at scale mine" in one for one in analysis.warnings)
+    assert not any("lower bound" in one or "extrapolate" in one for one in analysis.warnings)
+    assert any("a broken run" in one for one in analysis.warnings) == (added > 1)
+
+
+@pytest.mark.parametrize(("count", "slower"), [(16, 0), (48, 0), (16, 3)])
+def test_many_equals_are_counted_and_not_listed(count: int, slower: int) -> None:
+    speeds = {"adamw": 1.0} | {f"own{place}": 1.0 for place in range(1, count)}
+    speeds |= {f"slow{place}": 0.5 for place in range(slower)}
+    analysis = races(speeds, (1, 2, 4), {})
+    (stated,) = analysis.statements
+    assert len(stated.leaders) == count and "own1" not in stated.sentence
+    assert (
+        f"none of the {count} optimizers can" if not slower else f"{count} of {count + slower} optimizers share"
+    ) in (stated.sentence)
+
+
+def test_a_trend_is_that_of_an_optimizer_that_leads() -> None:
+    """Equals, and optimizers that are alone in their regimes, have no trend worth a finding."""
+    scales = {"130m": 1.34e8, "300m": 3.02e8}
+
+    def found(speeds: dict[str, float], shift: float) -> list[str]:
+        rows = [
+            {"optimizer": name, "scale": scale, "ratio": ratio * (1 + shift * place),
+             "loss": 2.5 + (scales[scale] / 1e8) ** -0.3 + 0.5 * (speed * ratio * (1 + shift * place)) ** -0.4}
+            for place, (name, speed) in enumerate(speeds.items()) for scale in scales for ratio in (1, 2, 4)
+        ]  # fmt: skip
+        analysis = analyse(from_rows(rows), draws=50, sigma=0.001)
+        return [one.sentence for one in analysis.findings if one.kind == "trend"]
+
+    assert found({"adamw": 1.0, "muon": 1.3}, 0.0) and not found({"adamw": 1.0, "muon": 1.0}, 0.0)
+    assert not found({"adamw": 1.0, "lion": 0.9, "muon": 1.2}, 0.03)
+
+
+def test_optimizers_with_other_budgets_are_not_called_missing() -> None:
+    rows = [
+        {"optimizer": name, "scale": "mine", "parameters": 1e8, "ratio": ratio * more,
+         "loss": law(ratio * more * speed)}
+        for name, speed, more in (("adamw", 1.0, 1.0), ("muon", 1.2, 1.03)) for ratio in (1, 2, 4)
+    ]  # fmt: skip
+    (stated,) = analyse(from_rows(rows), draws=50, sigma=0.001).statements
+    assert "nothing to compare" not in stated.sentence and "losses are not compared; speedups are" in stated.sentence
+
+
+def test_one_speedup_is_no_speedups() -> None:
+    analysis = races({"adamw": 1.0, "muon": 1.3}, (1, 2, 4), {})
+    (beyond,) = [one for one in analysis.warnings if "extrapolate" in one]
+    assert beyond.startswith("1 speedup extrapolates") and "; a run of adamw" in beyond and beyond.endswith("settle it")

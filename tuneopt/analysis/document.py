@@ -112,6 +112,11 @@ _BY_REGIME = ("tuned", "near")
 
 def plain(value: Any, name: str = "") -> Any:
     """Frozen values of this package as plain data; pairs named ``config``, ``ranks`` and the like become objects."""
+    kind = type(value)  # most values are of these kinds
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None  # JSON has neither NaN nor infinity
     if isinstance(value, RegimeKey):  # a tuple too, so it has to come before tuples
         return {"corpus": value.corpus, "scale": value.scale, "ratio": value.ratio}
     if is_dataclass(value) and not isinstance(value, type):

@@ -109,7 +109,9 @@ def _trends(
     Noise is that between seeds here, for one law at each scale: errors of the law's form and of tuning move both scales
     alike.
     """
-    leading = Counter(name for one in rankings for name in one.leaders if name != how.baseline)
+    # Who leads where the baseline is beaten: of equals, or of somebody alone, a trend says nothing.
+    beaten = [one for one in rankings if len(one.order) > 1 and how.baseline not in one.leaders]
+    leading = Counter(name for one in beaten for name in one.leaders)
     sizes = {winner.regime.scale: winner.parameters for winner in winners if winner.parameters}
     scales = sorted(sizes, key=lambda scale: (sizes[scale], scale))
     if not leading or len(scales) < 2:

@@ -256,9 +256,11 @@ def _redrawn(winner: Winner, drawn: LocalLaw | None, noise: NoiseModel, how: Int
 
 
 def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: IntervalSettings) -> Speedup:
+    if known.local is None:
+        return _without_law(winner, known)
     first, last = float(known.law.budgets[0]), float(known.law.budgets[-1])
     # The baseline is once as fast as itself, whatever its law misses its points by (`LocalLaw.misfit` tells).
-    own = known.local is not None and winner in known.winners
+    own = winner in known.winners
     effective = winner.tokens if own else known.budget(winner.loss)
     low, high = (None, None) if drawn is None else interval(drawn, how.level)
     if own:
@@ -275,7 +277,7 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
         flags.append("lower bound" if effective > 0 else "no law")
     if drawn is not None and high is None:
         flags.append("open above")
-    bounds = (math.nan, math.inf) if known.local is None else known.local.bounds(winner.loss)
+    bounds = known.local.bounds(winner.loss)
     if own:
         bounds = winner.tokens, winner.tokens
     beyond = "extrapolated" in flags or "lower bound" in flags
@@ -292,6 +294,21 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
         bound_low=bounds[0] / winner.tokens if math.isfinite(bounds[0]) else None,
         bound_high=bounds[1] / winner.tokens if math.isfinite(bounds[1]) else None,
         settled_by=_settled_by(winner, known) if beyond else None,
+    )
+
+
+def _without_law(winner: Winner, known: BaselineLaw) -> Speedup:
+    """A result over a baseline whose loss does not fall: its speedup is no number, and stands as 0; the own is 1."""
+    return Speedup(
+        optimizer=winner.optimizer,
+        regime=winner.regime,
+        loss=winner.loss,
+        runs=winner.runs,
+        speedup=float(winner in known.winners),
+        low=None,
+        high=None,
+        effective_tokens=None,
+        flags=("no law",),
     )
 
 

@@ -1,20 +1,17 @@
-"""What the analysis says in words: the statement of each scale, and what a reader must know before trusting figures.
+"""What the analysis says in words: the statement of each scale.
 
-A statement names which optimizers share the best group and by how much they beat the baseline. A warning is one
-sentence about what was left out, or about a doubtful law, noise, speedup or fit.
+A statement names which optimizers share the best group and by how much they beat the baseline.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel, difference_noise
 from tuneopt.analysis.ranking import Ranking, rankings
-from tuneopt.analysis.runs import RegimeKey, TrainingRun
-from tuneopt.analysis.speedup import BASELINE, BEYOND_BUDGETS, DEFAULTS, BaselineLaw, IntervalSettings, Speedup
+from tuneopt.analysis.runs import RegimeKey
+from tuneopt.analysis.speedup import BEYOND_BUDGETS, DEFAULTS, IntervalSettings, Speedup
 from tuneopt.analysis.winner import Winner
 
 SHOWN = 6
@@ -22,10 +19,6 @@ SHOWN = 6
 
 NAMED = 4
 """Leaders that a sentence gives figures for; of more it gives the first and the last, or nobody would read it."""
-
-MISFIT = 2.0
-"""Factor of widened intervals from which a baseline's own losses are called inconsistent: chance alone brings four
-points there in 2% of cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +104,11 @@ def statements(
                 if len(there) == len(gains) and measured:
                     ratio, bracketed = regime.ratio, there
                     break
-        sentence = _sentence(ranking, gains, baseline, base is not None, level)
+        others = any(
+            one.regime[:2] == ranking.regime[:2] and one.optimizer != baseline and "no law" not in one.flags
+            for one in speeds
+        )
+        sentence = _sentence(ranking, gains, baseline, base is not None, level, others)
         if any(gain.extrapolated and gain.speedup is not None for gain in gains) and baseline not in ranking.leaders:
             sentence += _beyond(ranking.regime, gains, ratio, bracketed, baseline)
         every.append(Statement(ranking.regime, ranking.leaders, len(ranking.order), gains, sentence, ratio, bracketed))
@@ -177,7 +174,7 @@ def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel
         nats=nats,
         nats_low=None if half is None else nats - half,
         nats_high=None if half is None else nats + half,
-        speedup=None if speed is None else speed.speedup,
+        speedup=None if speed is None or "no law" in speed.flags else speed.speedup,
         low=None if speed is None else speed.low,
         high=None if speed is None else speed.high,
         flags=() if speed is None else speed.flags,
@@ -185,14 +182,23 @@ def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel
     )
 
 
-def _sentence(ranking: Ranking, gains: Sequence[Gain], baseline: str, there: bool, level: float) -> str:
+def _sentence(
+    ranking: Ranking, gains: Sequence[Gain], baseline: str, there: bool, level: float, others: bool = False
+) -> str:
     """The statement in words; ``there`` says whether the baseline has a result in the regime.
+
+    ``others`` says whether other optimizers have speedups at the scale.
 
     From the least that can be said to the most: one optimizer alone, noise unknown, the baseline among the leaders, no
     baseline, gains in nats where it has no law, and gains as speedups.
     """
     place, count = ranking.regime.label, len(ranking.order)
     if count == 1:
+        if others:
+            return (
+                f"At {place} only {ranking.order[0]} has a result. The other optimizers of this scale were run with "
+                "other budgets, so losses are not compared; speedups are."
+            )
         return f"At {place} only {ranking.order[0]} has a result, so there is nothing to compare."
     if not ranking.leaders:
         gap = f", {abs(gains[0].nats):.4f} nats under {baseline}'s" if gains else ""
@@ -233,7 +239,10 @@ def _group(leaders: Sequence[str], count: int) -> str:
         return f"{leaders[0]} is the best of {count} optimizers by more than noise explains"
     listed = f"{', '.join(leaders[:-1])} and {leaders[-1]}"
     if len(leaders) == count:
-        return f"none of the {count} optimizers ({listed}) can be told from the best"
+        names = f" ({listed})" if count <= SHOWN else ""
+        return f"none of the {count} optimizers{names} can be told from the best"
+    if len(leaders) > SHOWN:  # nobody reads a list of equals, and a part of it would look like an order
+        return f"{len(leaders)} of {count} optimizers share the best group"
     return f"{listed} share the best group of {count} optimizers"
 
 
@@ -245,122 +254,3 @@ def _bounds(value: float | None, low: float | None, high: float | None, digits: 
         return f"{prefix}{value:.{digits}f}"
     end = "open" if high is None else f"{high:.{digits}f}"
     return f"{prefix}{value:.{digits}f} [{low:.{digits}f}, {end}]"
-
-
-def warnings(
-    runs: Sequence[TrainingRun],
-    winners: Sequence[Winner],
-    noise: NoiseModel,
-    laws: Sequence[BaselineLaw],
-    speeds: Sequence[Speedup],
-    baseline: str = BASELINE,
-    joint: Sequence[JointFit] = (),
-) -> list[str]:
-    """The doubts about an analysis: what was left out, laws, noise, speedups, and the joint fit's misfit."""
-    return [
-        *_left_out(runs, winners),
-        *_baseline_gaps(winners, laws, baseline),
-        *_law_doubts(laws, noise, baseline),
-        *_noise_doubts(winners, noise),
-        *_speedup_doubts(speeds, baseline),
-        *_joint_doubts(joint),
-    ]
-
-
-def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
-    """Runs and optimizers that no figure holds, and precisions that were mixed.
-
-    Only a ledger's variants name a precision: they have four parts, the compute precision first.
-    """
-    unproven = [run for run in runs if run.status == "unproven"]
-    if unproven:
-        names = Counter(run.optimizer for run in unproven)
-        listed = ", ".join(f"{name} {count}" for name, count in sorted(names.items()))
-        yield f"left out because the proof of the optimizer is missing or failed: {listed} trials"
-    there = {(winner.optimizer, winner.regime) for winner in winners}
-    for optimizer, regime in sorted({(run.optimizer, run.regime) for run in runs} - there):
-        yield f"{optimizer} has no comparable run at {regime.label} and is not ranked there"
-    variants: dict[tuple[str, RegimeKey], set[tuple[object, ...]]] = defaultdict(set)
-    for run in runs:
-        variants[run.optimizer, run.regime].add(run.variant)
-    for optimizer, regime in sorted(there):
-        known = variants[optimizer, regime]
-        if len({variant[:1] for variant in known}) > 1 and all(len(variant) == 4 for variant in known):
-            yield f"the runs of {optimizer} at {regime.label} mix compute precisions"
-
-
-def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str) -> Iterable[str]:
-    """Scales without speedups, and why; a baseline that nobody ran is named with who was run."""
-    names = sorted({winner.optimizer for winner in winners})
-    if winners and baseline not in names:
-        listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-        yield f"there is no result of {baseline}, so no speedups: name another baseline with --baseline ({listed})"
-        return
-    fitted = {(law.corpus, law.scale) for law in laws}
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for corpus, scale in dict.fromkeys(winner.regime[:2] for winner in winners):
-        if (corpus, scale) not in fitted:
-            ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
-            reasons["no result" if ratios == 0 else "one ratio only"].append(scale)
-    for has, scales in reasons.items():
-        where = f"scale {scales[0]}" if len(scales) == 1 else f"scales {', '.join(scales)}"
-        yield f"no speedups at {where}: {baseline} has {has} there, and a loss law needs two (better three)"
-
-
-def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
-    """Laws through two points, laws that do not fall, and losses that no falling convex law explains."""
-    for known in laws:
-        if len(known.winners) == 2:
-            yield f"{baseline} has two ratios at scale {known.scale}: the bend of its law is a usual one, not measured"
-        if known.local is None:
-            yield f"the loss of {baseline} does not fall with its budget at scale {known.scale}: no speedup is meant"
-        elif known.local.misfit > MISFIT and all(noise.of(one.regime, one.optimizer) for one in known.winners):
-            points = zip(known.winners, known.local.loss(known.local.budgets), strict=True)
-            worst, fitted = max(points, key=lambda pair: abs(pair[0].loss - pair[1]))
-            yield (
-                f"no law that falls and is convex explains the losses of {baseline} at scale {known.scale}: the best "
-                f"misses its points by up to {abs(worst.loss - fitted):.4f} nats, at {worst.regime.label}, and "
-                f"intervals are {known.local.misfit:.1f} times as wide as noise and tuning say"
-            )
-
-
-def _noise_doubts(winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
-    """Regimes where nothing is known of the noise, and where it is assumed."""
-    regimes = list(dict.fromkeys(winner.regime for winner in winners))
-    silent = [regime.label for regime in regimes if noise.of(regime) is None]
-    if silent:
-        where = ", ".join(silent) if len(silent) <= SHOWN else f"{len(silent)} regimes"
-        yield f"no seed replicates and no given sigma, hence no intervals and tie groups, at {where}"
-    assumed = {spread.sigma for regime in regimes if (spread := noise.of(regime)) and spread.source == "assumed"}
-    for sigma in sorted(assumed):
-        yield f"no seed replicates: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
-
-
-def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
-    """Speedups beyond what the baseline was trained for: under its law's floor, or outside its budgets."""
-    floored = [f"{speed.optimizer} at {speed.regime.label}" for speed in speeds if "lower bound" in speed.flags]
-    if floored:
-        yield f"under the floor of the baseline's law, so the speedup is a lower bound: {', '.join(floored)}"
-    beyond = [speed for speed in speeds if "extrapolated" in speed.flags]
-    if beyond:
-        runs: dict[tuple[str, str], set[float]] = defaultdict(set)
-        for speed in beyond:
-            if speed.settled_by is not None:
-                runs[speed.regime[:2]].add(speed.settled_by)
-        places = [RegimeKey(*place, ratio).label for place, ratios in runs.items() for ratio in sorted(ratios)]
-        settled = f"; runs of {baseline} at {', '.join(places)} would settle them" if places else ""
-        yield (
-            f"{len(beyond)} speedups extrapolate the law of {baseline} beyond the budgets that it was trained "
-            f"with{settled}"
-        )
-
-
-def _joint_doubts(joint: Sequence[JointFit]) -> Iterable[str]:
-    """Joint fits that their own test rejects."""
-    places = [(fit.scale or "all scales together", fit.excess) for fit in joint if "misfit" in fit.flags]
-    if places:
-        listed = ", ".join(f"{place} {excess:.1f}" for place, excess in places if excess is not None)
-        yield (
-            f"one factor per optimizer does not explain every loss (residuals over noise: {listed}): speedups differ "
-            "between regimes, and the joint fit's intervals are widened by as much"
-        )

@@ -25,7 +25,7 @@ _U, _DU = (1 + _NODES) / 2, _WEIGHTS / 2
 
 _WIDEST = 20.0
 """A range of known noise that nothing exceeds: one minus its probability is below 1e-20 for a hundred means."""
-_GRID = 2000
+_PLACES = 2000
 
 
 def range_probability(quantile: float, groups: int, freedom: float | None = None) -> float:
@@ -41,8 +41,20 @@ def range_probability(quantile: float, groups: int, freedom: float | None = None
 
 def _known(quantiles: Array, groups: int) -> Array:
     """The same for a known sigma and quantiles (n,): k times the chance that k - 1 means lie that far below one."""
-    below = ndtr(_Z)[None, :] - ndtr(_Z[None, :] - quantiles[:, None])  # one mean, given the largest
-    return np.asarray(groups * below ** (groups - 1) @ _DZ)
+    return np.asarray(groups * _below(quantiles) ** (groups - 1) @ _DZ)
+
+
+def _below(quantiles: Array) -> Array:
+    """The chance that one mean lies that far below the largest, for quantiles (n,) and each largest mean: (n, z)."""
+    return np.asarray(ndtr(_Z)[None, :] - ndtr(_Z[None, :] - quantiles[:, None]))
+
+
+@lru_cache(maxsize=1)
+def _grid() -> tuple[Array, Array]:
+    """Quantiles from 0 to `_WIDEST`, and the logs of `_below` there: the same for every number of groups."""
+    quantiles = np.linspace(0, _WIDEST, _PLACES)
+    with np.errstate(divide="ignore"):
+        return quantiles, np.log(_below(quantiles))
 
 
 @lru_cache(maxsize=64)
@@ -51,9 +63,9 @@ def _between(groups: int) -> CubicSpline:
 
     A quantile with an estimated sigma asks for it thousands of times, and each answer is an integral.
     """
-    grid = np.linspace(0, _WIDEST, _GRID)
-    parts = [_known(part, groups) for part in np.array_split(grid, _GRID // 200)]  # small arrays stay in the cache
-    return CubicSpline(grid, np.concatenate(parts))
+    quantiles, logs = _grid()
+    parts = [groups * np.exp((groups - 1) * part) @ _DZ for part in np.array_split(logs, _PLACES // 100)]
+    return CubicSpline(quantiles, np.concatenate(parts))
 
 
 @lru_cache(maxsize=4096)

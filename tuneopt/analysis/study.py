@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tuneopt.analysis.cells import folded
 from tuneopt.analysis.coordinates import CoordinateScaling, Edge, coordinate_scaling, edges
 from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto, uneven_clocks
+from tuneopt.analysis.doubts import warnings
 from tuneopt.analysis.fairness import Transfer, Undertuned, transfers, undertuned
 from tuneopt.analysis.findings import Finding, findings
 from tuneopt.analysis.frontier import Frontier, frontiers
@@ -33,7 +34,7 @@ from tuneopt.analysis.speedup import (
     baseline_laws,
     speedups,
 )
-from tuneopt.analysis.statements import Statement, noise_line, statements, warnings
+from tuneopt.analysis.statements import Statement, noise_line, statements
 from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
 from tuneopt.analysis.winner import Winner, winners

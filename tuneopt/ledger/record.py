@@ -199,7 +199,8 @@ class TrialRecord:
         if not isinstance(points, list):
             raise InputError("a trial record's curve must be a list of points; move the file away and train again")
         for point in points:
-            checked.exact_keys(point, _POINT_FIELDS, "curve point")
+            if type(point) is not dict or point.keys() != _POINT_KEYS:
+                checked.exact_keys(point, _POINT_FIELDS, "curve point")
         if not isinstance(plain["spec"], dict):
             raise InputError("a trial record's spec must be an object; move the file away and train again")
         spec = TrialSpec.from_dict(plain.pop("spec"))
@@ -208,6 +209,7 @@ class TrialRecord:
 
 _FIELDS = tuple(field.name for field in fields(TrialRecord))
 _POINT_FIELDS = tuple(field.name for field in fields(CurvePoint))
+_POINT_KEYS = frozenset(_POINT_FIELDS)
 
 
 def finite(value: float | None) -> float | None:

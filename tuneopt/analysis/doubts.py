@@ -1,0 +1,165 @@
+"""What a reader must know before trusting figures: one sentence about each doubt.
+
+Doubts are about what was left out, and about a broken run, a law, the noise, a speedup or a fit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from tuneopt.analysis.fairness import BROKEN
+from tuneopt.analysis.joint import JointFit
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.runs import RegimeKey, TrainingRun
+from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup
+from tuneopt.analysis.statements import SHOWN
+from tuneopt.analysis.winner import Winner
+
+MISFIT = 2.0
+"""Factor of widened intervals from which a baseline's own losses are called inconsistent: chance alone brings four
+points there in 2% of cases."""
+
+
+def warnings(
+    runs: Sequence[TrainingRun],
+    winners: Sequence[Winner],
+    noise: NoiseModel,
+    laws: Sequence[BaselineLaw],
+    speeds: Sequence[Speedup],
+    baseline: str = BASELINE,
+    joint: Sequence[JointFit] = (),
+) -> list[str]:
+    """The doubts about an analysis: what was left out, laws, noise, speedups, and the joint fit's misfit."""
+    return [
+        *_left_out(runs, winners),
+        *_far_above(winners),
+        *_baseline_gaps(winners, laws, baseline),
+        *_law_doubts(laws, noise, baseline),
+        *_noise_doubts(winners, noise),
+        *_speedup_doubts(speeds, baseline),
+        *_joint_doubts(joint),
+    ]
+
+
+def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
+    """Runs and optimizers that no figure holds, and precisions that were mixed.
+
+    Only a ledger's variants name a precision: they have four parts, the compute precision first.
+    """
+    unproven = [run for run in runs if run.status == "unproven"]
+    if unproven:
+        names = Counter(run.optimizer for run in unproven)
+        listed = ", ".join(f"{name} {count}" for name, count in sorted(names.items()))
+        yield f"left out because the proof of the optimizer is missing or failed: {listed} trials"
+    there = {(winner.optimizer, winner.regime) for winner in winners}
+    for optimizer, regime in sorted({(run.optimizer, run.regime) for run in runs} - there):
+        yield f"{optimizer} has no comparable run at {regime.label} and is not ranked there"
+    variants: dict[tuple[str, RegimeKey], set[tuple[object, ...]]] = defaultdict(set)
+    for run in runs:
+        variants[run.optimizer, run.regime].add(run.variant)
+    for optimizer, regime in sorted(there):
+        known = variants[optimizer, regime]
+        if len({variant[:1] for variant in known}) > 1 and all(len(variant) == 4 for variant in known):
+            yield f"the runs of {optimizer} at {regime.label} mix compute precisions"
+
+
+def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
+    """Results a nat or more above the best of their regime: what trained at all ends nearer."""
+    lowest: dict[RegimeKey, float] = {}
+    for winner in winners:
+        lowest[winner.regime] = min(winner.loss, lowest.get(winner.regime, winner.loss))
+    for winner in winners:
+        above = winner.loss - lowest[winner.regime]
+        if above >= BROKEN:
+            yield (
+                f"{winner.optimizer} at {winner.regime.label} ends {above:.3g} nats above the best there: a broken "
+                "run, or a loss of another kind, and what rests on it is wrong"
+            )
+
+
+def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str) -> Iterable[str]:
+    """Scales without speedups, and why; a baseline that nobody ran is named with who was run."""
+    names = sorted({winner.optimizer for winner in winners})
+    if winners and baseline not in names:
+        listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        yield f"there is no result of {baseline}, so no speedups: name another baseline with --baseline ({listed})"
+        return
+    fitted = {(law.corpus, law.scale) for law in laws}
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for corpus, scale in dict.fromkeys(winner.regime[:2] for winner in winners):
+        if (corpus, scale) not in fitted:
+            ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
+            reasons["no result" if ratios == 0 else "one ratio only"].append(scale)
+    for has, scales in reasons.items():
+        where = f"scale {scales[0]}" if len(scales) == 1 else f"scales {', '.join(scales)}"
+        yield f"no speedups at {where}: {baseline} has {has} there, and a loss law needs two (better three)"
+
+
+def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
+    """Laws through two points, laws that do not fall, and losses that no falling convex law explains."""
+    for known in laws:
+        if len(known.winners) == 2:
+            yield f"{baseline} has two ratios at scale {known.scale}: the bend of its law is a usual one, not measured"
+        if known.local is None:
+            rise, lower, upper = max(
+                ((after.loss - before.loss, before, after) for before, after in pairwise(known.winners)),
+                key=lambda step: step[0],
+            )
+            yield (
+                f"no speedups at scale {known.scale}: the loss of {baseline} does not fall with its budget there (from "
+                f"{lower.regime.ratio:g}x to {upper.regime.ratio:g}x it rises by {rise:.3g} nats)"
+            )
+        elif known.local.misfit > MISFIT and all(noise.of(one.regime, one.optimizer) for one in known.winners):
+            points = zip(known.winners, known.local.loss(known.local.budgets), strict=True)
+            worst, fitted = max(points, key=lambda pair: abs(pair[0].loss - pair[1]))
+            yield (
+                f"no law that falls and is convex explains the losses of {baseline} at scale {known.scale}: the best "
+                f"misses its points by up to {abs(worst.loss - fitted):.4f} nats, at {worst.regime.label}, and "
+                f"intervals are {known.local.misfit:.1f} times as wide as noise and tuning say"
+            )
+
+
+def _noise_doubts(winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
+    """Regimes where nothing is known of the noise, and where it is assumed."""
+    regimes = list(dict.fromkeys(winner.regime for winner in winners))
+    silent = [regime.label for regime in regimes if noise.of(regime) is None]
+    if silent:
+        where = ", ".join(silent) if len(silent) <= SHOWN else f"{len(silent)} regimes"
+        yield f"no seed replicates and no given sigma, hence no intervals and tie groups, at {where}"
+    assumed = {spread.sigma for regime in regimes if (spread := noise.of(regime)) and spread.source == "assumed"}
+    for sigma in sorted(assumed):
+        yield f"no seed replicates: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
+
+
+def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
+    """Speedups beyond what the baseline was trained for: under its law's floor, or outside its budgets."""
+    floored = [f"{speed.optimizer} at {speed.regime.label}" for speed in speeds if "lower bound" in speed.flags]
+    if floored:
+        yield f"under the floor of the baseline's law, so the speedup is a lower bound: {', '.join(floored)}"
+    beyond = [speed for speed in speeds if "extrapolated" in speed.flags]
+    if beyond:
+        runs: dict[tuple[str, str], set[float]] = defaultdict(set)
+        for speed in beyond:
+            if speed.settled_by is not None:
+                runs[speed.regime[:2]].add(speed.settled_by)
+        places = [RegimeKey(*place, ratio).label for place, ratios in runs.items() for ratio in sorted(ratios)]
+        settled = (
+            f"; runs of {baseline} at {', '.join(places)} would settle {'it' if len(beyond) == 1 else 'them'}"
+            if places
+            else ""
+        )
+        what = "1 speedup extrapolates" if len(beyond) == 1 else f"{len(beyond)} speedups extrapolate"
+        yield (f"{what} the law of {baseline} beyond the budgets that it was trained with{settled}")
+
+
+def _joint_doubts(joint: Sequence[JointFit]) -> Iterable[str]:
+    """Joint fits that their own test rejects."""
+    places = [(fit.scale or "all scales together", fit.excess) for fit in joint if "misfit" in fit.flags]
+    if places:
+        listed = ", ".join(f"{place} {excess:.1f}" for place, excess in places if excess is not None)
+        yield (
+            f"one factor per optimizer does not explain every loss (residuals over noise: {listed}): speedups differ "
+            "between regimes, and the joint fit's intervals are widened by as much"
+        )
