@@ -144,6 +144,7 @@ study plan: a program in it      | study plan program.yaml                      
 study status: file not there     | study status none.yaml                                       | none.yaml
 study run: file not there        | study run none.yaml                                          | none.yaml
 study run: stars not there       | study run smoke.yaml --simulate --stars none.json            | none.json
+study run: nobody by that name   | study run smoke.yaml --simulate --baseline soap              | soap
 study run: ledger is a file      | study run smoke.yaml --ledger a-file                         | a-file
 study run: nobody at the address | study run smoke.yaml --address 127.0.0.1:1 --ledger new      | no Ray cluster
 """

@@ -111,6 +111,24 @@ def test_a_simulation_writes_the_report_that_it_is_asked_for_and_no_other(small,
     assert list(tmp_path.rglob("*.html")) == [path]
 
 
+def test_a_study_is_reported_over_its_own_baseline_or_another(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    lion = "  lion: {set: {beta1: 0.9, beta2: 0.95, max_grad_norm: 1, warmup: 1000, train_batch_size: 128},\n" + (
+        "         grid: {learning_rate: [0.0005, 0.001], weight_decay: [0.5, 0.7]}}\n"
+    )
+    file.write_text(SMALL.replace("scales:", lion + "scales:", 1))
+    plain = api.load_study(file)
+    assert api.report_baseline(plain) is None and api.report_baseline(plain, "Lion") == "lion"
+    with pytest.raises(InputError, match="soap"):
+        api.report_baseline(plain, "soap")
+    file.write_text(file.read_text() + "bracket: lion\n")
+    bracketing = api.load_study(file)
+    assert api.report_baseline(bracketing) == "lion" and api.report_baseline(bracketing, "adamw") == "adamw"
+    page = tmp_path / "page.html"
+    api.simulate_study(plain, slots=8, report=page, baseline="lion")
+    assert "over Lion" in page.read_text()
+
+
 def test_a_limit_ends_a_run_with_three(small, monkeypatch, capsys):
     small.write_text(SMALL + "limits: {max_trials: 40}\n")
     assert run(monkeypatch, "study", "run", small, "--simulate", "--json") in (0, 3)

@@ -145,13 +145,11 @@ def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
             if speed.settled_by is not None:
                 runs[speed.regime[:2]].add(speed.settled_by)
         places = [RegimeKey(*place, ratio).label for place, ratios in runs.items() for ratio in sorted(ratios)]
-        settled = (
-            f"; runs of {baseline} at {', '.join(places)} would settle {'it' if len(beyond) == 1 else 'them'}"
-            if places
-            else ""
-        )
-        what = "1 speedup extrapolates" if len(beyond) == 1 else f"{len(beyond)} speedups extrapolate"
-        yield (f"{what} the law of {baseline} beyond the budgets that it was trained with{settled}")
+        several = len(beyond) > 1
+        what, it = (f"{len(beyond)} speedups extrapolate", "them") if several else ("1 speedup extrapolates", "it")
+        word = "a run" if len(places) == 1 else "runs"
+        settled = f"; {word} of {baseline} at {', '.join(places)} would settle {it}" if places else ""
+        yield f"{what} the law of {baseline} beyond the budgets that it was trained with{settled}"
 
 
 def _joint_doubts(joint: Sequence[JointFit]) -> Iterable[str]:

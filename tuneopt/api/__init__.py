@@ -17,7 +17,7 @@ from tuneopt.api.prediction import PredictedConfig, predict
 from tuneopt.api.reports import Report, report
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
 from tuneopt.api.scales import ScaleFacts, scale_facts, scale_notes
-from tuneopt.api.studies import load_study, run_study, simulate_study, study_plan, study_status
+from tuneopt.api.studies import load_study, report_baseline, run_study, simulate_study, study_plan, study_status
 from tuneopt.api.study_results import SimulatedStudy, StudyResult
 from tuneopt.api.sweeps import (
     check_backend,
@@ -79,6 +79,7 @@ __all__ = [
     "prepare_corpus",
     "regime_on",
     "report",
+    "report_baseline",
     "run_comparison",
     "run_study",
     "sample",

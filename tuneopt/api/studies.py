@@ -27,7 +27,7 @@ from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.records import kept_evidence, recorded
-from tuneopt.spec import CorpusId, InputError, TrialSpec
+from tuneopt.spec import CorpusId, InputError, TrialSpec, nearest
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
@@ -212,13 +212,15 @@ def simulate_study(
     noise: float = SEED_NOISE,
     report: Path | str | None = None,
     command: Sequence[str] = (),
+    baseline: str | None = None,
 ) -> SimulatedStudy:
     """Run a study on surfaces instead of training, on a fake clock.
 
     ``stars`` is a JSON table of stars that the surfaces are built from; without it, and for what it lacks, they are
     modelled around the published tuned points. A trial takes its FLOPs at `MFU` of `PEAK_FLOPS`, a diverging one
     `DIVERGED_SHARE` of that. ``report`` is a file to write a report to, which says that nothing was trained and that
-    ``command``, the words after ``tuneopt``, makes it again.
+    ``command``, the words after ``tuneopt``, makes it again. Its speedups are over ``baseline``, AdamW unless said
+    otherwise.
     """
     from tuneopt.run.simulated import SimulatedBackend
     from tuneopt.search.study.planner import StudyPlan
@@ -247,7 +249,7 @@ def simulate_study(
         counts = origins.setdefault(optimizer, {})
         origin = surfaces.origin(optimizer, regime)
         counts[origin] = counts.get(origin, 0) + 1
-    written = "" if report is None else _report_simulated(study, queue, Path(report), command)
+    written = "" if report is None else _report_simulated(study, queue, Path(report), command, baseline)
     return SimulatedStudy(
         **{**vars(result), "slots": slots, "report": written},
         status=status_document(plan, queue),
@@ -258,7 +260,9 @@ def simulate_study(
     )
 
 
-def _report_simulated(study: Study, queue: SchedulerQueue, path: Path, command: Sequence[str]) -> str:
+def _report_simulated(
+    study: Study, queue: SchedulerQueue, path: Path, command: Sequence[str], baseline: str | None
+) -> str:
     """Write the report of a simulated study, in which every sweep stands by its incumbent; the path as text."""
     from tuneopt.analysis.comparison import runs_of
     from tuneopt.analysis.inputs import Inputs
@@ -270,8 +274,23 @@ def _report_simulated(study: Study, queue: SchedulerQueue, path: Path, command: 
     settings = {run.setting for run in runs if run.trial in best}
     judged = tuple(replace(run, role=Role.CANDIDATE if run.setting in settings else Role.EXPLORED) for run in runs)
     notes = ("the study was simulated on surfaces and a fake clock: nothing was trained, and no loss was measured",)
-    write_simulated(Inputs(judged, f"a simulation of the study {study.name}", notes), path, command)
+    write_simulated(Inputs(judged, f"a simulation of the study {study.name}", notes), path, command, baseline)
     return str(path)
+
+
+def report_baseline(study: Study, wanted: str | None = None) -> str | None:
+    """Whom a study's report compares with: ``wanted``, else the baseline that the study brackets or compares with.
+
+    None leaves it to the report (AdamW). Raises `InputError` for one that the study does not run.
+    """
+    from tuneopt.analysis.cells import folded
+
+    if wanted is None:
+        return study.comparison.baseline if study.comparison is not None else study.bracket
+    names = {folded(name): name for name in study.optimizers}
+    if folded(wanted) not in names:
+        raise InputError(f"the study runs no {wanted!r} to compare with; {nearest(wanted, list(study.optimizers))}")
+    return names[folded(wanted)]
 
 
 def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:

@@ -98,8 +98,12 @@ class Watching:
         path: Path,
         json_: bool,
         draw: Callable[[Reported], None],
+        baseline: str | None = None,
     ) -> int:
-        """The end of every run: a hint how to go on from an interrupt, or the report and the result; the exit code."""
+        """The end of every run: a hint how to go on from an interrupt, or the report and the result; the exit code.
+
+        ``baseline`` is whom the report's speedups are over, where the result does not say.
+        """
         from tuneopt import api
         from tuneopt.display import resume_hint
         from tuneopt.ledger.store import mending
@@ -108,7 +112,7 @@ class Watching:
             self.say(resume_hint(sys.argv, result))
             return INTERRUPTED
         # A record that was damaged while the run went on is set aside: the run's end is no place to stop for it.
-        baseline = getattr(result, "baseline", None)  # a comparison alone has one of its own
+        baseline = getattr(result, "baseline", baseline)  # a comparison alone has one of its own
         mending(ledger, lambda: api.report(ledger, path, result.sweeps, baseline=baseline))
         done = replace(result, report=str(path))
         show(done.to_dict(), json_, lambda plain: draw(done))

@@ -104,6 +104,10 @@ def study_run(
     slots: Annotated[int, typer.Option("--slots", min=1, help="Slots of --simulate.")] = 64,
     noise: Annotated[float, typer.Option("--noise", min=0, help="Nats between seeds, for --simulate.")] = 0.0012,
     spent: Spent = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", help="Whom the report's speedups are over; default: the study's, or adamw."),
+    ] = None,
     output: Output = None,
     log_level: LogLevel = None,
     log_format: LogFormat = "text",
@@ -120,6 +124,7 @@ def study_run(
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     watching.writes_to(output)
     study = api.load_study(file, match_budget)  # a mistake in the file is answered before anything else
+    over = api.report_baseline(study, baseline)
 
     def draw(result: StudyResult) -> None:
         _print_status(result.to_dict())
@@ -133,8 +138,9 @@ def study_run(
     if simulate:
         words = ["study", "run", str(file), "--simulate", "--slots", str(slots), "--noise", f"{noise:g}"]
         words += [] if stars is None else ["--stars", str(stars)]
+        words += [] if baseline is None else ["--baseline", baseline]
         simulated = api.simulate_study(
-            study, slots=slots, stars=stars, noise=noise, report=watching.output, command=words
+            study, slots=slots, stars=stars, noise=noise, report=watching.output, command=words, baseline=over
         )
         show(simulated.to_dict(), json_, lambda plain: draw(simulated))
         return DONE if simulated.certified else NO_CERTIFICATE
@@ -150,7 +156,7 @@ def study_run(
             study, opened, options, backend=backend, device_bytes=_bytes(memory), observers=observers
         )
     path = watching.output or Path("reports") / f"{study.name}.html".replace("/", "-")
-    return watching.reported(result, opened, path, json_, draw)
+    return watching.reported(result, opened, path, json_, draw, over)
 
 
 def _bytes(gibibytes: float | None) -> int | None:

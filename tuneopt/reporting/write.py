@@ -52,14 +52,14 @@ def write_report(
     return _write(material, comparison, path, [] if results is None else [results], export)
 
 
-def write_simulated(inputs: Inputs, path: Path, command: Sequence[str]) -> dict[str, Any]:
+def write_simulated(inputs: Inputs, path: Path, command: Sequence[str], baseline: str | None = None) -> dict[str, Any]:
     """Write the report of a simulation's ``inputs``, which say in their notes that nothing was trained.
 
-    ``command`` are the words after ``tuneopt`` that make it again.
+    ``command`` are the words after ``tuneopt`` that make it again, ``baseline`` is whom speedups are over.
     """
     origin = Origin(inputs.source, counts(inputs))
     material = Material(None, inputs, (origin,), (), tuple(command))
-    return _write(material, compare(material), path, [])
+    return _write(material, compare(material, baseline=baseline), path, [])
 
 
 def _write(
