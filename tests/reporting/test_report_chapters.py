@@ -109,6 +109,18 @@ def test_flips_are_told_with_their_significance_and_their_place(published):
     assert any("curve" in sentence for sentence in chapter.lead)
 
 
+@pytest.mark.parametrize(("ratios", "said"), [((1,), "is not known"), ((1, 4), "No pair of optimizers changes")])
+def test_an_order_that_nobody_saw_twice_is_not_said_to_hold(tmp_path, ratios, said):
+    rows = [
+        {"optimizer": name, "scale": "130m", "ratio": ratio, "loss": 3 - 0.1 * ratio - better, "sigma": 0.001}
+        for name, better in (("adamw", 0.0), ("muon", 0.02)) for ratio in ratios
+    ]  # fmt: skip
+    rows.append({"optimizer": "adamw", "scale": "130m", "ratio": 2, "loss": 2.8, "sigma": 0.001})
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps(rows))
+    assert said in flips.chapter(compare(gather(results=path))).lead[0]
+
+
 def test_a_cut_in_mid_training_is_charged_with_what_it_throws_away(foreign):
     chapter = flips.chapter(foreign)
     rows = [row for row in table_of(chapter, "What a cut").rows if row[1] == "optimizers" and row[3] == "20%"]

@@ -8,8 +8,9 @@ and its end. It is beyond noise where both orders are, with the level shared amo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
-from tuneopt.analysis.ranking import Flip
+from tuneopt.analysis.ranking import Flip, Ranking
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.figures.crossings import crossings_info, draw_crossings
@@ -37,7 +38,7 @@ KINDS = {"ratio": "between ratios", "scale": "between scales", "training": "duri
 def chapter(comparison: Comparison) -> Chapter:
     """The flips, those within noise folded away, and what would show those that cannot be seen."""
     analysis = comparison.analysis
-    lead = [_sentence(analysis.flips)]
+    lead = [_sentence(analysis.flips, analysis.rankings)]
     charts = {by: flips_info(analysis.rankings, analysis.flips, comparison.scales, by, analysis.baseline)
               for by in ("ratio", "size")}  # fmt: skip
     figures = {by: Figure.all(f"flips-by-{by}", [info], draw_flips) for by, info in charts.items()}
@@ -67,7 +68,7 @@ def chapter(comparison: Comparison) -> Chapter:
     return Chapter("flips", TITLE, tuple(lead), tuple(blocks))
 
 
-def _sentence(flips: Sequence[Flip]) -> str:
+def _sentence(flips: Sequence[Flip], rankings: Sequence[Ranking]) -> str:
     """How many flips there are of each kind, and how often noise alone would invent one."""
     counts = []
     for kind, words in KINDS.items():
@@ -75,6 +76,9 @@ def _sentence(flips: Sequence[Flip]) -> str:
         if own:
             counts.append(f"{len(own)} {words} ({sum(flip.significant for flip in own)} beyond noise)")
     if not counts:
+        met = any(len(set(one.order) & set(other.order)) > 1 for one, other in combinations(rankings, 2))
+        if not met:
+            return "No two optimizers met in two regimes, so whether any pair changes its order is not known."
         return "No pair of optimizers changes its order between the regimes compared."
     return (
         f"Pairs that change their order: {listed(counts)}. In one line of regimes noise invents a flip beyond noise "
