@@ -137,7 +137,7 @@ def tensors(held: Any) -> Iterator[Tensor]:
 def reason(error: BaseException) -> str:
     """Why a candidate is missing: the extra where it is not installed, the first line of its error otherwise."""
     if isinstance(error, ModuleNotFoundError):
-        return "not installed: pip install 'tuneopt[peers]'"
+        return "not installed: pip install '.[peers]'"
     if isinstance(error, DidNotStepError):
         return str(error)
     return f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"

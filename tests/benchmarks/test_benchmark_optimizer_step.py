@@ -28,7 +28,7 @@ def test_rows_have_times_ratios_and_state_bytes(bench, monkeypatch):
     assert 0 < ours["min_ms"] <= ours["median_ms"] <= ours["max_ms"]
     assert ours["median_ratio"] == pytest.approx(ours["median_ms"] / min(r["median_ms"] for r in rows[1:3]))
     assert "median_ratio" not in fused
-    assert "tuneopt[peers]" in missing["missing"]
+    assert ".[peers]" in missing["missing"]
     head = {"hardware": "h", "clock": "c", "parameters": 3000, "versions": {"torch": "2"}, "date": "d", "command": "x"}
     table = bench.markdown(head, rows)
     assert table.count("| adamw |") == 4

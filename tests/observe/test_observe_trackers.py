@@ -24,7 +24,7 @@ from tuneopt.spec import InputError, TrialSpec
 
 
 def needs(package: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not installed(package), reason=f"not installed (pip install 'tuneopt[{package}]')")
+    return pytest.mark.skipif(not installed(package), reason=f"not installed (pip install '.[{package}]')")
 
 
 DONE = TrialEnd("completed", 3.5, 3.6, 12.0)

@@ -1,7 +1,7 @@
 """24 steps on the fixed problem beside public implementations, with the options that make theirs the rule run here.
 
 `docs/optimizers.md` lists where they differ with other options. A peer that is not installed is skipped;
-``pip install 'tuneopt[peers]'`` brings them all.
+``pip install '.[peers]'`` brings them all.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def peer(name):
     """A peer's module, or a skip that says what brings it; timm's optimizers need no torchvision."""
     top = name.split(".")[0]
     if importlib.util.find_spec(top) is None:
-        pytest.skip(f"{top} is not installed: pip install 'tuneopt[peers]'")
+        pytest.skip(f"{top} is not installed: pip install '.[peers]'")
     if top == "timm":
         try:
             importlib.import_module(name)

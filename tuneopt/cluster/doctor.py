@@ -69,7 +69,7 @@ def _extras() -> Iterator[Diagnosis]:
         if versions:
             yield Diagnosis(f"--{extra}", "ok", versions[0])
         else:
-            yield Diagnosis(f"--{extra}", "note", "not installed", f"pip install 'tuneopt[{extra}]'")
+            yield Diagnosis(f"--{extra}", "note", "not installed", f"pip install {packages[-1]}")
 
 
 def _devices() -> Iterator[Diagnosis]:

@@ -49,7 +49,7 @@ class Export:
         if unknown or not self.formats:
             raise InputError(f"a figure is written as {', '.join(FORMATS)}, not as {', '.join(unknown) or 'nothing'}")
         if set(self.formats) - {"svg"} and find_spec("matplotlib") is None:
-            raise InputError("figures as pdf and png need matplotlib; pip install 'tuneopt[figures]', or use svg")
+            raise InputError("figures as pdf and png need matplotlib; pip install matplotlib, or use svg")
 
     def write(self, page: Page, source: str) -> list[Path]:
         """Write the figures and tables of a page; ``source`` is the command that made it.

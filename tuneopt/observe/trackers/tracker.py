@@ -35,6 +35,9 @@ TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "
 # By the names of the flags: the package that has to be installed, and what a target looks like.
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
+_INSTALLED_BY = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow-skinny"}
+"""What to install for each; mlflow-skinny is the client alone."""
+
 _EXAMPLES = {"tensorboard": "a folder", "wandb": "the name of a project", "mlflow": "sqlite:///mlflow.db or a server"}
 
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "file")
@@ -193,7 +196,7 @@ def check(targets: Mapping[str, str]) -> None:
         if not target.strip():
             raise InputError(f"--{kind} is empty; give {_EXAMPLES[kind]}")
         if not installed(_PACKAGES[kind]):
-            raise InputError(f"--{kind} needs the package {_PACKAGES[kind]}; pip install 'tuneopt[{kind}]'")
+            raise InputError(f"--{kind} needs the package {_PACKAGES[kind]}; pip install {_INSTALLED_BY[kind]}")
     if "tensorboard" in targets:
         folder = Path(targets["tensorboard"])
         if next((path for path in (folder, *folder.parents) if path.exists()), folder).is_file():
