@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Group
@@ -76,7 +77,8 @@ class RunDisplay(Observer):
         self._lines = ended
 
     def _picture(self, state: RunState) -> Group:
-        title, line = Text(self.title, style="bold"), Text(status_line(state))
+        # The console wraps no line by itself, because logs are read by programs; a picture would be cut at the edge.
+        title, line = Text(self.title, style="bold"), Text(fill(status_line(state), err.width))
         if state.plan.kind == "study":
             return Group(title, line)  # its trials are too many to be listed, and the whole is not known yet
         progress = state.progress
@@ -84,8 +86,9 @@ class RunDisplay(Observer):
         for name, trial in state.running.items():
             bar = ProgressBar(1.0, trial.fraction, width=20)
             trials.add_row(Text(name), bar, f"{trial.fraction:4.0%}", f"loss {loss(trial.select_loss)}")
-        return Group(title, ProgressBar(max(1, progress.done + progress.remaining), progress.done, width=60), line,
-                     trials)  # fmt: skip
+        whole = Table.grid()  # a bar ends no line by itself
+        whole.add_row(ProgressBar(max(1, progress.done + progress.remaining), progress.done, width=60))
+        return Group(title, whole, line, trials)
 
 
 def status_line(state: RunState) -> str:

@@ -1,10 +1,12 @@
 """What people see while a sweep runs and when it ends."""
 
+import re
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
 
-from tuneopt.console import number, span
+from tuneopt.console import PlainConsole, number, span
 from tuneopt.display import RunDisplay, TrialDisplay, resume_hint, seconds_left, status_line
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.state import RunState
@@ -45,6 +47,18 @@ def a_state(done: int = 4, failed: int = 0, kind: str = "sweep", **changes) -> R
         state.started(spec)
         state.points(spec, [CurvePoint(spec.steps // 2, 1, 0.1, 4.0, 4.0, 4.0, 1.0)])
     return state
+
+
+def test_the_live_picture_loses_nothing_at_80_columns(monkeypatch) -> None:
+    shown = StringIO()
+    narrow = PlainConsole(file=shown, force_terminal=True, width=80, highlight=False, soft_wrap=True)
+    monkeypatch.setattr("tuneopt.display.err", narrow)
+    display = RunDisplay("tuning", "soap at nano-65k/0.5x")
+    with display:
+        display.changed(a_state())
+        display.live.refresh()
+    text = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).split())
+    assert "best 3.9186 nats/token, 2 min 05 s gone" in text and " left" in text
 
 
 def test_the_line_names_every_count() -> None:

@@ -98,6 +98,12 @@ class TrialRecord:
     notes: tuple[str, ...] = ()
     schema: int = SCHEMA
 
+    def __repr__(self) -> str:
+        """One line: a record with its curve and its routing fills screens."""
+        loss = "no loss" if self.select_loss is None else f"select loss {self.select_loss:.4f} nats per token"
+        name = f"{self.spec.optimizer} at {self.spec.regime.label}, seed {self.spec.seed}"
+        return f"TrialRecord({self.trial}: {name}, {self.status}, {loss})"
+
     def __post_init__(self) -> None:
         self._check_identity()
         self._check_losses()
