@@ -206,3 +206,15 @@ def test_values_without_a_canonical_form_are_refused(value: object) -> None:
 def test_what_is_no_specification_is_refused(plain: object) -> None:
     with pytest.raises(InputError, match="not a trial specification"):
         TrialSpec.from_dict(plain)  # type: ignore[arg-type]
+
+
+def test_losses_in_bits_per_byte_need_the_bytes_of_a_token_and_change_no_id():
+    plain = Regime(SCALES["nano-65k"], 1.0, CorpusId("text", "00ff", 1024))
+    known = replace(plain, bytes_per_token=2.5)
+    assert plain.bits_per_byte(3.0) is None and known.bits_per_byte(None) is None
+    assert known.bits_per_byte(math.log(2)) == pytest.approx(1 / 2.5)
+    assert known == plain and Regime.from_dict(known.to_dict()).bytes_per_token == 2.5
+    first, second = (TrialSpec("adamw", (("train_batch_size", 8),), regime) for regime in (plain, known))
+    assert first.id == second.id and "bytes_per_token" not in plain.to_dict()
+    with pytest.raises(InputError, match="bytes per token must be a positive number"):
+        replace(plain, bytes_per_token=0)

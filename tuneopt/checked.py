@@ -215,3 +215,21 @@ def plain_tree(tree: Any, where: str, depth: int = 0) -> Any:
 def whole_text(text: str) -> str:
     """``text`` with a question mark for each half of a surrogate pair: such halves come from undecodable file names."""
     return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+"""Letters behind a count."""
+
+
+def count(name: str, value: Any) -> int:
+    """A count as people write it, such as ``50M``, ``2e6`` or ``2_000``; raises `InputError` for what is none."""
+    plain = str(value).strip().lower().replace("_", "").replace(",", "")
+    factor = SUFFIXES.get(plain[-1:], 1)
+    try:
+        number = float(plain[:-1] if factor > 1 else plain) * factor
+        nearest_whole = round(number)
+    except (ValueError, OverflowError):
+        raise InputError(f"{name} must be a count such as 50M or 2000, not {shown(value)}") from None
+    if isinstance(value, bool) or not 1 <= nearest_whole <= 2**62 or abs(number - nearest_whole) > 1e-6 * nearest_whole:
+        raise InputError(f"{name} must be a whole number of at least 1, not {shown(value)}")
+    return nearest_whole

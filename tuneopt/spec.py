@@ -57,8 +57,17 @@ class Regime:
     scale: Scale
     ratio: float
     corpus: CorpusId
+    asked: str = field(default="", compare=False)
+    """The budget in the words that asked for it, such as ``2,000 steps of 8 sequences``; empty for a ratio. For people:
+    it is no part of what a regime is, nor of any id."""
+    bytes_per_token: float | None = field(default=None, compare=False)
+    """UTF-8 bytes of the report split for each of its tokens, where the corpus was at hand; no part of any id."""
 
     def __post_init__(self) -> None:
+        checked.text("a regime's budget in words", self.asked)
+        size = self.bytes_per_token
+        if size is not None and not (checked.is_number(size) and size > 0):
+            raise InputError(f"a regime's bytes per token must be a positive number, not {checked.shown(size)}")
         if not checked.is_number(self.ratio) or self.ratio <= 0:
             raise InputError(
                 f"ratio must be a positive number of Chinchilla budgets, not {checked.shown(self.ratio)}; try 1"
@@ -68,12 +77,20 @@ class Regime:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse."""
-        return {"scale": self.scale.to_dict(), "ratio": self.ratio, "corpus": flat(self.corpus)}
+        plain = {"scale": self.scale.to_dict(), "ratio": self.ratio, "corpus": flat(self.corpus)}
+        more = {"asked": self.asked or None, "bytes_per_token": self.bytes_per_token}
+        return {**plain, **{name: value for name, value in more.items() if value is not None}}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Regime:
         """Rebuild a regime; raises `KeyError` or `TypeError` for anything that is not one."""
-        return cls(scale_of(plain["scale"]), plain["ratio"], CorpusId(**plain["corpus"]))
+        return cls(
+            scale_of(plain["scale"]),
+            plain["ratio"],
+            CorpusId(**plain["corpus"]),
+            plain.get("asked", ""),
+            plain.get("bytes_per_token"),
+        )
 
     @property
     def tokens(self) -> int:
@@ -98,10 +115,25 @@ class Regime:
         """Training FLOPs of one trial, evaluation not counted."""
         return self.tokens * self.scale.flops_per_token(self.corpus.vocab_size)
 
+    def bits_per_byte(self, loss: float | None) -> float | None:
+        """A loss in nats per token as bits per byte of text, which tokenizers have in common; None where unknown."""
+        if loss is None or self.bytes_per_token is None:
+            return None
+        return loss / math.log(2) / self.bytes_per_token
+
     @property
     def label(self) -> str:
         """Short text for people, such as ``nano-65k/1x``."""
         return f"{self.scale.name}/{self.ratio:g}x"
+
+
+def ratio_of(scale: Scale, tokens: int) -> float:
+    """The ratio whose budget is ``tokens`` exactly."""
+    ratio = tokens / (TOKENS_PER_PARAMETER * scale.parameters)
+    for near in (ratio, math.nextafter(ratio, math.inf), math.nextafter(ratio, 0)):
+        if near > 0 and Regime(scale, near, CorpusId("unread", "", 0)).tokens == tokens:
+            return near
+    return ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +255,8 @@ def identity(plain: Mapping[str, Any]) -> str:
     """
     regime = dict(plain["regime"])
     regime["corpus"] = {key: value for key, value in regime["corpus"].items() if key != "name"}
+    for name in ("asked", "bytes_per_token"):  # for people alone
+        regime.pop(name, None)
     return hashlib.sha256(canonical_json({**plain, "regime": regime}).encode()).hexdigest()[:16]
 
 

@@ -232,3 +232,15 @@ def test_a_frozen_parameter_joins_once_it_thaws():
     assert all(not torch.equal(parameter, torch.ones(2)) for parameter in named.values())
     assert optimizer.param_groups[0]["param_names"] == ["a", "b", "c"]
     assert [entry.rule for entry in optimizer.routing] == ["Adam"] * 3
+
+
+def test_a_schedule_free_class_is_refused_in_a_sentence():
+    class ScheduleFree(torch.optim.SGD):
+        def train(self):
+            """Weights to train."""
+
+        def eval(self):
+            """Weights to judge."""
+
+    with pytest.raises(InputError, match="ScheduleFree is schedule-free: it keeps other weights"):
+        adapted(ScheduleFree)

@@ -104,3 +104,28 @@ def test_a_comparison_writes_the_whole_scale_into_its_plan(tmp_path):
     (tmp_path / "mine.yaml").write_text(SMALL.replace("layers: 2", "layers: 3"))
     changed = plan()
     assert not changed.stored and changed.study.scale("mine").layers == 3
+
+
+def test_budgets_of_a_study_may_be_tokens_and_then_are_equal_at_every_scale():
+    text = "name: a\noptimizers: [lion]\nscales: [nano-65k, nano-147k]\ntokens: [1M, 2_500_000]\ncorpus: embedded\n"
+    study = parse_study(text)
+    corpus = CorpusId("text", "00ff", 1024)
+    assert [regime.tokens for regime in study.regimes("I", corpus)] == [10**6, 2_500_000] * 2
+    phased = parse_study(text + "phase_1: {regimes: {nano-65k: [1M]}}\nphase_2: {regimes: rest}\n")
+    assert [regime.tokens for regime in phased.regimes("I", corpus)] == [10**6]
+    assert len(phased.phase_2) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("ratios: [1]", "ratios: [1]\ntokens: [1M]", "study.yaml:5: give ratios or tokens, not both"),
+        ("ratios: [1]", "tokens: [lots]", "study.yaml:4: a budget in tokens must be a count such as 50M"),
+        ("ratios: [1]", "steps: [2000]", "study.yaml:4: budgets of a study are ratios or tokens"),
+        ("ratios: [1]\n", "", "a study needs the key 'ratios'"),
+    ],
+)
+def test_budgets_that_contradict_each_other_are_refused(tmp_path, old, new, sentence):
+    with pytest.raises(InputError) as caught:
+        study_in(tmp_path, text=STUDY.replace(old, new))
+    assert sentence in str(caught.value)

@@ -58,7 +58,19 @@ NUMBERS = frozenset({
 CONSTANTS = frozenset({"scale", "corpus"}) | NUMBERS
 """Columns that ``--columns`` may give one value for all rows."""
 
-ASIDE = ("family", "note", "notes", "comment", "source", "url", "date", "framework", "metric", "best")
+ASIDE = (
+    "report_bits_per_byte",
+    "family",
+    "note",
+    "notes",
+    "comment",
+    "source",
+    "url",
+    "date",
+    "framework",
+    "metric",
+    "best",
+)
 """Columns that may stand in a table and are not read."""
 
 HYPERPARAMETERS: Mapping[str, str] = {

@@ -5,6 +5,7 @@ sweep, corpus = api.plan("soap", scale="nano-65k", ratio=1)
 result = api.tune(sweep, "ledger")
 """
 
+from tuneopt.api.budgets import chosen_coordinates
 from tuneopt.api.comparing import compare, comparison_plan, run_comparison, simulate_comparison
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prepare_corpus, regime_on
@@ -55,6 +56,7 @@ __all__ = [
     "check_backend",
     "check_budget",
     "check_names",
+    "chosen_coordinates",
     "chosen_scale",
     "clean",
     "compare",

@@ -58,6 +58,9 @@ def comparison_plan(
     hours: float | None = None,
     resolution: float | None = None,
     ratio: float | None = None,
+    tokens: int | None = None,
+    steps: int | None = None,
+    coordinates: Sequence[str] = (),
     overrides: Mapping[str, Value] | None = None,
     seed: int = 0,
     precision: str | None = None,
@@ -72,15 +75,18 @@ def comparison_plan(
 
     Optimizers are names or ``PATH.py:Class``; ``spaces`` names the search space of those that bring none.
     The budget is ``hours`` by the clock on ``slots`` slots (this machine's cores by default), or what the
-    ``resolution`` in nats takes. ``ratio`` is where the rivals meet, chosen by the budget unless given. ``overrides``
+    ``resolution`` in nats takes. ``ratio`` is where the rivals meet, chosen by the budget unless given, as such or as
+    ``tokens`` or ``steps`` (of the baseline's start). ``coordinates`` are those that may be tuned, all unless named;
+    of these the budget decides how many. ``overrides``
     pins hyperparameters of all optimizers that have them. Step times come from the ledger or the few steps, unless
     ``tokens_per_second`` of one slot gives them. ``keep`` stores the plan beside the ledger. Raises
     `InputError` for anything that cannot be run, and for a budget that is too small.
     """
     opened, _ = with_ledger(ledger, None)
     question = question_of(
-        optimizers, baseline, spaces or {}, overrides or {}, scale=scale, corpus=corpus, hours=hours, ratio=ratio,
-        resolution=resolution, seed=seed, precision=precision, compile=compile, slots=slots,
+        optimizers, baseline, spaces or {}, overrides or {}, scale=scale, corpus=corpus, hours=hours,
+        ratio=ratio, tokens=tokens, steps=steps, coordinates=coordinates, resolution=resolution, seed=seed,
+        precision=precision, compile=compile, slots=slots,
     )  # fmt: skip
     loaded = load_corpus(corpus, vocab_size=question.vocabulary)  # a text that is not there is answered first
     name = question_id(question)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.own_models import scale_named
 from tuneopt.data import Corpus, describe, load_corpus
 from tuneopt.paths import expanded
-from tuneopt.spec import CorpusId, InputError, Regime, Scale
+from tuneopt.spec import CorpusId, InputError, Regime, Scale, ratio_of
 
 if TYPE_CHECKING:
     from tuneopt.data.recipe.run import PreparationProgress
@@ -157,9 +157,17 @@ def prepare_corpus(
         return PreparedCorpus(*prepare_recipe(read, folder, RayPool, progress))
 
 
-def inspect_corpus(corpus: str, scale: str | Scale, ratio: float) -> CorpusLook:
-    """Counts of a corpus, its splits and sources, samples, and the epochs that the budget of a regime takes."""
-    regime, loaded = regime_on(scale, ratio, corpus)
+def inspect_corpus(
+    corpus: str, scale: str | Scale = "nano-65k", ratio: float | None = None, *, tokens: int | None = None
+) -> CorpusLook:
+    """Counts of a corpus, its splits and sources, samples, and the epochs that the budget of a regime takes.
+
+    The budget is a ``ratio`` at a scale (1 where nothing is said), or ``tokens``.
+    """
+    if ratio is not None and tokens is not None:
+        raise InputError("give --ratio or --tokens, not both: each is a budget")
+    shape = scale_named(scale)
+    regime, loaded = regime_on(shape, ratio_of(shape, tokens) if tokens else 1.0 if ratio is None else ratio, corpus)
     epochs = describe(loaded, regime.tokens)
     samples = tuple(sample for name in SPLITS for sample in _samples(loaded, name))
     return CorpusLook(CorpusAccount.of(loaded), epochs.budget_tokens, epochs.epochs, epochs.warning, samples)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.api.budgets import budget, over
 from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
@@ -43,7 +44,7 @@ def question_of(
         declared = space_of(word, spaces.get(word))
         known = declared.on(scale.ladder)
         mine = {name: value for name, value in overrides.items() if name in {*known.by_name, *dict(known.fixed)}}
-        chosen[word] = declared.on(scale.ladder, mine)
+        chosen[word] = over(declared.on(scale.ladder, mine), about["coordinates"], passing=True)
         check_outside(chosen[word])
         check_on_model(chosen[word], scale)
         own = {"space": spaces[word]} if word in spaces else {}
@@ -52,6 +53,11 @@ def question_of(
     if lost:
         every = sorted({axis.name for space in chosen.values() for axis in space.axes})
         raise InputError(f"no optimizer here has a hyperparameter {lost[0]!r}; {nearest(lost[0], every)}")
+    missing = [name for name in about["coordinates"] if not any(name in space.by_name for space in chosen.values())]
+    if missing:
+        every = sorted({axis.name for space in chosen.values() for axis in space.axes})
+        raise InputError(f"no optimizer here has a coordinate {missing[0]!r}; {nearest(missing[0], every)}")
+    ratio, asked = budget(scale, chosen[baseline], ratio, about["tokens"], about["steps"], default=None)
     return Question(
         spaces=chosen,
         baseline=baseline,
@@ -66,6 +72,7 @@ def question_of(
         precision=precision,
         compile=about["compile"],
         parts=parts,
+        asked=asked,
     )
 
 

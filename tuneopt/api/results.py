@@ -146,13 +146,18 @@ class SweepResult(Readable, Plotted, RunResult):
             "sweep": self.id,
             "optimizer": self.sweep.space.optimizer,
             "regime": regime_dict(self.sweep.regime),
-            "certificate": self.state.certificate.to_dict(),
+            "certificate": {
+                **self.state.certificate.to_dict(),
+                "coordinates": [axis.name for axis in self.sweep.space.varied],
+                "held": [axis.name for axis in self.sweep.space.axes if axis.pinned],
+            },
             "best": {
                 "config": best.spec.config if best else None,
                 "select_loss": best.select_loss if best else None,
                 "select_mean": best.select_mean if best else None,
                 "report_loss": best.report_loss if best else None,
                 "report_error": best.report_error if best else None,
+                "report_bits_per_byte": best.spec.regime.bits_per_byte(best.report_loss) if best else None,
                 "trial": best.trial if best else None,
                 "seeds": best.seeds if best else 0,
             },
@@ -199,4 +204,5 @@ class SearchResult(SweepResult):
 
 def regime_dict(regime: Regime) -> dict[str, Any]:
     """A regime as the JSON shapes name it."""
-    return {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name}
+    plain = {"scale": regime.scale.name, "ratio": regime.ratio, "corpus": regime.corpus.name}
+    return {**plain, "tokens": regime.tokens, "asked": regime.asked or None}

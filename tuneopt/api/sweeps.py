@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.api.budgets import budget, over
 from tuneopt.api.corpora import regime_on
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
@@ -43,7 +44,10 @@ def plan(
     *,
     space: str | None = None,
     scale: str | Scale = "nano-65k",
-    ratio: float = 1.0,
+    ratio: float | None = None,
+    tokens: int | None = None,
+    steps: int | None = None,
+    coordinates: Sequence[str] = (),
     corpus: str = "embedded",
     overrides: Mapping[str, Value] | None = None,
     grids: Mapping[str, Sequence[Value]] | None = None,
@@ -60,6 +64,8 @@ def plan(
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
     ``scale`` is a word as `scale_named` takes it, or a `Scale`.
     ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
+    The budget is a ``ratio`` (1 where nothing is said), ``tokens``, or ``steps`` of the batch at the start.
+    ``coordinates`` are those to tune, all unless named; the others are held where the descent begins.
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
     None takes that of the scale's ladder (`Scale.precision`).
     ``compile=None`` compiles wherever a compiler is found. ``resolution`` (nats) is what the certificate is to see;
@@ -70,12 +76,17 @@ def plan(
     shape = scale_named(scale)
     precision = precision or shape.precision
     chosen = space_of(optimizer, space).on(shape.ladder, overrides or {}, grids or {}).begin_at(starts or {})
+    chosen = over(chosen, coordinates)
     check_outside(chosen)
+    share, asked = budget(shape, chosen, ratio, tokens, steps)
+    assert share is not None, "there is a default"
     # What cannot run whatever the text is answered before any text is tokenized.
-    unread = Regime(shape, ratio, CorpusId("unread", "", 0))
+    unread = Regime(shape, share, CorpusId("unread", "", 0), asked)
     sweep = Sweep(chosen, unread, seed, replicates, policy, precision, resolution=resolution)
     check_on_model(chosen, shape)
-    regime, loaded = regime_on(shape, ratio, corpus)
+    regime, loaded = regime_on(shape, share, corpus)
+    # What people are told of a regime; no part of what it is.
+    regime = replace(regime, asked=asked, bytes_per_token=loaded.split("report").bytes_per_token)
     return replace(sweep, regime=regime, compile=compiles_at(compile, [shape])), loaded
 
 

@@ -18,6 +18,7 @@ from tuneopt.commands.options import (
     Address,
     Backend,
     Compile,
+    Coordinates,
     CorpusName,
     Json,
     KeepWeights,
@@ -27,12 +28,17 @@ from tuneopt.commands.options import (
     ModelSet,
     Output,
     Precision,
+    Quick,
     Route,
     ScaleName,
     Seed,
     Set,
+    Steps,
+    Tokens,
     complete_optimizers,
     parse_assignments,
+    parse_coordinates,
+    parse_count,
     parse_model,
     parse_values,
     show,
@@ -65,6 +71,10 @@ def compare(
     ratio: Annotated[
         float | None, typer.Option("--ratio", help="Where the rivals meet; default: what the budget allows.")
     ] = None,
+    tokens: Tokens = None,
+    steps: Steps = None,
+    coordinates: Coordinates = None,
+    quick: Quick = False,
     set_: Set = None,
     ledger: LedgerUri = "ledger",
     save: Annotated[Path | None, typer.Option("--save", help="Write the study file that is run.")] = None,
@@ -109,7 +119,9 @@ def compare(
     plan = api.comparison_plan(
         optimizers, baseline=baseline, spaces=parse_assignments(space or [], "--space"),
         scale=parse_model(scale, model, model_set, route), corpus=corpus,
-        hours=hours, resolution=resolution, ratio=ratio, overrides=parse_values(set_ or [], "--set"), seed=seed,
+        hours=hours, resolution=resolution, ratio=ratio, tokens=parse_count(tokens, "--tokens"),
+        steps=parse_count(steps, "--steps"), coordinates=parse_coordinates(coordinates, quick),
+        overrides=parse_values(set_ or [], "--set"), seed=seed,
         precision=precision, compile=compile, slots=slots or max_concurrent, ledger=opened,
         measure=measure or not (dry_run or simulate), keep=not (dry_run or simulate),
         tokens_per_second=tokens_per_second,
@@ -146,6 +158,7 @@ def _foreword(plan: ComparisonPlan) -> list[str]:
     lines = [
         f"plan: {', '.join(plain['optimizers'])} at {plain['regime']['scale']}, ratio {plain['regime']['ratio']:g}, "
         f"{plain['baseline']} at ratios {', '.join(f'{ratio:g}' for ratio in plain['ratios'])}"
+        + (f" (asked: {plan.question.asked})" if plan.question.asked else "")
         + ("; made by an earlier run" if plan.stored else ""),
         f"budget: {span(3600 * plan.planned_hours)} by the clock on {plan.slots} slots, expected to end after "
         f"{span(low)} to {span(high)}; step times from {plan.times_from}",

@@ -194,8 +194,10 @@ def print_record(plain: Mapping[str, Any]) -> None:
     Checks and routes come last and in full: they are the evidence that the named optimizer ran, and they are long.
     """
     from tuneopt.console import loss, number, pairs, span, table
+    from tuneopt.spec import Regime
 
     spec = plain["spec"]
+    bits = Regime.from_dict(spec["regime"]).bits_per_byte(plain["report_loss"])
     regime, seconds = spec["regime"], plain["seconds"]
     proof = plain["proof"]
     pairs(
@@ -207,7 +209,7 @@ def print_record(plain: Mapping[str, Any]) -> None:
             "config": ", ".join(f"{name}={value}" for name, value in spec["hyperparameters"].items()),
             "loss": f"select {loss(plain['select_loss'])}, report {loss(plain['report_loss'])} nats/token "
             # What divergence is measured by, and how far training came.
-            f"(untrained {loss(plain['initial_loss'])})",
+            f"(untrained {loss(plain['initial_loss'])})" + ("" if bits is None else f"; report {bits:.4f} bits/byte"),
             "cost": f"{number(plain['tokens'], 'tokens')} ({plain['epochs']:.2f} epochs), {plain['flops']:.2e} FLOPs, "
             f"{span(seconds['train'])} training, {span(seconds['eval'])} evaluation, "
             f"{number(plain['tokens_per_second'], 'tokens/s')}",

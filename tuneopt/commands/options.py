@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from tuneopt.checked import count
 from tuneopt.commands.help import HelpfulCommand, OrderedGroup
 from tuneopt.spec import InputError, Scale, Value
 from tuneopt.streams import own_stdout, results
@@ -61,7 +62,19 @@ Route = Annotated[
     list[str] | None,
     typer.Option("--route", metavar="PATTERN=ROLE", help="What its parameters of such names are; repeatable."),
 ]
-Ratio = Annotated[float, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter).")]
+Ratio = Annotated[
+    float | None, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter); default: 1.")
+]
+Tokens = Annotated[
+    str | None, typer.Option("--tokens", metavar="COUNT", help="The budget in tokens, such as 50M, for --ratio.")
+]
+Steps = Annotated[
+    str | None, typer.Option("--steps", metavar="COUNT", help="The budget in steps of the start's batch, for --ratio.")
+]
+Coordinates = Annotated[
+    str | None, typer.Option("--coordinates", metavar="A,B", help="Tune these alone, and hold the rest at the start.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Tune the learning rate alone.")]
 CorpusName = Annotated[str, typer.Option("--corpus", help="`embedded`, a prepared corpus, or a folder of text.")]
 LedgerUri = Annotated[str, typer.Option("--ledger", help="Where trial records are kept: a folder, s3:// or gs://.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Pin a coordinate; repeatable.")]
@@ -182,6 +195,21 @@ def parse_routes(pairs: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--route names {pattern!r} twice; keep one")
         routes[pattern] = role
     return routes
+
+
+def parse_count(text: str | None, option: str) -> int | None:
+    """``50M``, ``2e6`` or ``2_000`` as a whole number; raises `InputError` for what is none."""
+    return None if text is None else count(option, text)
+
+
+def parse_coordinates(text: str | None, quick: bool) -> tuple[str, ...]:
+    """What ``--coordinates`` or ``--quick`` names; nothing stands for all."""
+    from tuneopt import api
+
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise InputError("--coordinates names none; give them as learning_rate,weight_decay")
+    return api.chosen_coordinates(names, quick)
 
 
 def parse_grids(pairs: Sequence[str]) -> dict[str, list[Value]]:

@@ -22,6 +22,7 @@ from tuneopt.commands.options import (
     Backend,
     Checkpointing,
     Compile,
+    Coordinates,
     CorpusName,
     DataSeed,
     Deterministic,
@@ -36,6 +37,7 @@ from tuneopt.commands.options import (
     Optimizer,
     Output,
     Precision,
+    Quick,
     Ranks,
     Ratio,
     Route,
@@ -45,7 +47,11 @@ from tuneopt.commands.options import (
     Set,
     Space,
     Start,
+    Steps,
+    Tokens,
     Zero,
+    parse_coordinates,
+    parse_count,
     parse_grids,
     parse_model,
     parse_values,
@@ -66,7 +72,11 @@ def tune(
     model: ModelFile = None,
     model_set: ModelSet = None,
     route: Route = None,
-    ratio: Ratio = 1.0,
+    ratio: Ratio = None,
+    tokens: Tokens = None,
+    steps: Steps = None,
+    coordinates: Coordinates = None,
+    quick: Quick = False,
     corpus: CorpusName = "embedded",
     ledger: LedgerUri = "ledger",
     set_: Set = None,
@@ -125,6 +135,8 @@ def tune(
     placement = api.placement_of(ranks, zero, offload, checkpointing, shape)
     sweep, loaded = api.plan(
         optimizer, space=space, scale=shape, ratio=ratio, corpus=corpus,
+        tokens=parse_count(tokens, "--tokens"), steps=parse_count(steps, "--steps"),
+        coordinates=parse_coordinates(coordinates, quick),
         overrides=parse_values(set_ or [], "--set"), grids=parse_grids(grid or []),
         starts=parse_values(start or [], "--start"), seed=seed, replicates=replicates, policy=policy,
         precision=precision, compile=compile, resolution=resolution,
@@ -140,8 +152,10 @@ def tune(
         cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure, options=options)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
     # The report's default name: sweeps of two optimizers or searches must not overwrite each other's page.
-    name = f"{sweep.space.optimizer}-{sweep.regime.scale.name}-{ratio:g}x"
+    name = f"{sweep.space.optimizer}-{sweep.regime.scale.name}-{sweep.regime.ratio:g}x"
     title = f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}"
+    if sweep.regime.asked:
+        title += f", {sweep.regime.asked}"
     if sampled is not None:
         name += f"-{search}" if scheduler == "none" else f"-{search}-{scheduler}"
         title += f" by {search}"
@@ -165,7 +179,9 @@ def train(
     model: ModelFile = None,
     model_set: ModelSet = None,
     route: Route = None,
-    ratio: Ratio = 1.0,
+    ratio: Ratio = None,
+    tokens: Tokens = None,
+    steps: Steps = None,
     corpus: CorpusName = "embedded",
     ledger: LedgerUri = "ledger",
     set_: Set = None,
@@ -197,6 +213,7 @@ def train(
     opened = open_ledger(ledger)
     spec, loaded = api.single_trial(
         optimizer, space=space, scale=parse_model(scale, model, model_set, route), ratio=ratio, corpus=corpus,
+        tokens=parse_count(tokens, "--tokens"), steps=parse_count(steps, "--steps"),
         overrides=parse_values(set_ or [], "--set"), seed=seed, data_seed=data_seed, precision=precision,
         compile=compile,
     )  # fmt: skip
@@ -225,7 +242,8 @@ def _print_cost(cost: SweepCost) -> None:
     regime, rate = cost.regime, cost.tokens_per_second
     pairs(
         {
-            "sweep": f"{cost.optimizer} at {regime.scale.name}, ratio {regime.ratio:g}, corpus {regime.corpus.name}",
+            "sweep": f"{cost.optimizer} at {regime.scale.name}, ratio {regime.ratio:g}, corpus {regime.corpus.name}"
+            + (f"; asked: {regime.asked}" if regime.asked else ""),
             "first wave": f"{cost.first_wave} trials (the start, its other seeds, its star); {cost.in_ledger} of them "
             "in the ledger",
             "expected in all": f"{between(cost.fewest, cost.most)} trials",
@@ -281,9 +299,9 @@ def _print_result(result: SweepResult) -> None:
     use = result.utilisation  # None where every trial was in the ledger
     pairs(
         {
-            "best": _best_text(best) if best else "none: no trial can win",
+            "best": _best_text(best) + _in_bits(best) if best else "none: no trial can win",
             "config": ", ".join(f"{name}={value}" for name, value in best.spec.config.items()) if best else "",
-            "certificate": _certificate_text(result.state.certificate),
+            "certificate": _certificate_text(result.state.certificate) + _asked_about(result),
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed, in {result.state.progress.waves} waves and {span(result.wall_seconds)}",
             "slot utilisation": "nothing ran" if use is None else f"{use:.2f}",
@@ -299,6 +317,12 @@ def _print_result(result: SweepResult) -> None:
         say(f"note: {mark}")
 
 
+def _in_bits(best: Best) -> str:
+    """The report loss in bits per byte, where the corpus told its bytes."""
+    bits = best.spec.regime.bits_per_byte(best.report_loss)
+    return "" if bits is None else f"; report loss {bits:.4f} bits/byte"
+
+
 def _best_text(best: Best) -> str:
     """Means with means, and the run that has the id by itself: one seed's loss is no neighbour of a mean."""
     from tuneopt.console import loss
@@ -311,6 +335,15 @@ def _best_text(best: Best) -> str:
         f"select loss {loss(best.select_mean)}, report loss {loss(best.report_loss)}{error} nats/token, means over "
         f"{best.seeds} seeds (trial {best.trial}, the first of them: select loss {loss(best.select_loss)})"
     )
+
+
+def _asked_about(result: SweepResult) -> str:
+    """Which coordinates were tuned, where some were held: a certificate says nothing of those."""
+    space = result.sweep.space
+    held = [axis.name for axis in space.axes if axis.pinned]
+    if not held:
+        return ""
+    return f"; asked about {', '.join(axis.name for axis in space.varied) or 'nothing'} alone, held: {', '.join(held)}"
 
 
 def _certificate_text(certificate: Certificate) -> str:

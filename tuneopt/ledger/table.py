@@ -76,6 +76,8 @@ _COLUMNS: dict[str, tuple[pa.DataType, Callable[[TrialRecord], Any]]] = {
     "started": (pa.string(), lambda record: record.started),
     "ended": (pa.string(), lambda record: record.ended),
     "notes": (pa.string(), lambda record: "; ".join(record.notes)),
+    # The report loss once more, in bits per byte of text: by it corpora of different tokenizers compare.
+    "report_bits_per_byte": (pa.float64(), lambda record: record.spec.regime.bits_per_byte(record.report_loss)),
 }
 """Each column: its type, and how it is read from a record. The order is that of every table ever exported."""
 

@@ -112,11 +112,20 @@ class Adapted(Optimizer):
 
 @cache
 def adapted(kind: Callable[..., Any]) -> type[Adapted]:
-    """The class that runs ``kind`` under tuneopt's interface; raises `InputError` where a step needs a closure."""
+    """The class that runs ``kind`` under tuneopt's interface.
+
+    Raises `InputError` where a step needs a closure, and for a schedule-free one, which would be judged by the wrong
+    weights.
+    """
     assert isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise InputError(f"{kind.__name__}.step needs a closure, and training evaluates each batch once; use another")
+    if all(callable(getattr(kind, name, None)) for name in ("train", "eval")):
+        raise InputError(
+            f"{kind.__name__} is schedule-free: it keeps other weights for train() than for eval(), which nobody "
+            "switches here, and takes the place of a learning rate's schedule; use another, such as its plain form"
+        )
     own = inspect.signature(kind)
     parameters: Sequence[inspect.Parameter] = [
         each for each in own.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)

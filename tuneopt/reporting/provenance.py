@@ -46,7 +46,8 @@ def corpus(view: SweepView) -> NamedValues:
             ("scale", _shape(regime.scale)),
             ("parameters", f"{regime.scale.parameters:,} without embeddings, "
                            f"{regime.scale.total_parameters(regime.corpus.vocab_size):,} in all"),
-            ("budget", f"{regime.tokens:,} tokens a trial (ratio {regime.ratio:g})"),
+            ("budget", f"{regime.tokens:,} tokens a trial (ratio {regime.ratio:g})"
+                       + (f"; asked: {regime.asked}" if regime.asked else "")),
             ("corpus", regime.corpus.name),
             ("fingerprint", regime.corpus.fingerprint),
             ("vocabulary", f"{regime.corpus.vocab_size:,} entries"),

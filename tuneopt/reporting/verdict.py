@@ -147,6 +147,11 @@ def certificate_sentence(view: SweepView) -> str:
             changes += ", some of them known by the model of all trials alone"
         claim = f"{changes}, none lowers the select loss by more than {certificate.resolution or 0:.4f} nats, with "
         claim += f"{certificate.confidence or 0:.0%} confidence"
+        held = [axis.name for axis in view.sweep.space.axes if axis.pinned]
+        if held:
+            varied = listed([axis.name for axis in view.sweep.space.varied])
+            where += f". Only {varied} {'was' if len(view.sweep.space.varied) == 1 else 'were'} asked about"
+            where += f"; {listed(held)} stayed where {'it was' if len(held) == 1 else 'they were'}"
         if state == "certified":
             asked = f"{certificate.asked or 0:g} nats"
             return f"The certificate is complete, at the asked resolution of {asked}: {claim}{where}."
@@ -213,6 +218,14 @@ def _warnings(view: SweepView) -> list[str]:
     return warnings
 
 
+def _in_bits(view: SweepView, mean: Mean | None) -> str:
+    """The report loss in bits per byte, where a record says how many bytes a token has."""
+    regimes = (record.spec.regime for record in view.records.values())
+    known = next((regime for regime in regimes if regime.bytes_per_token is not None), None)
+    bits = None if known is None or mean is None else known.bits_per_byte(mean.value)
+    return "" if bits is None else f"; {bits:.4f} bits/byte"
+
+
 def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]:
     """The numbers of a single sweep that the first screen shows large: losses, gain, certificate, tolerance, trials.
 
@@ -230,7 +243,7 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
         )
 
     return (
-        loss("Report loss", verdict.report, f"nats/token, {seeds}"),
+        loss("Report loss", verdict.report, f"nats/token, {seeds}" + _in_bits(view, verdict.report)),
         loss("Select loss", verdict.select, f"nats/token, {seeds}"),
         loss("Gain over the start", verdict.gain, "nats per token")
         if verdict.gain

@@ -149,6 +149,8 @@ class TrialRun:
             notes.append(f"diverged at step {training.step} of {training.steps}")
         if training.extra_tokens:
             notes.append(f"{training.extra_tokens} tokens beside the budget went through passes for the Hessian")
+        size = self.corpus.split("report").bytes_per_token
+        spec = replace(spec, regime=replace(spec.regime, bytes_per_token=size))  # for losses in bits per byte
         return TrialRecord(
             trial=spec.id,
             status="diverged" if training.diverged else "completed",

@@ -86,7 +86,7 @@ class Question:
     ``spaces`` holds each optimizer's search space by the word that it was asked for by, the ``baseline`` among them;
     ``parts`` what a study file says of it besides; the baseline comes first. The budget is ``seconds`` by the clock on
     ``slots`` slots, or what the ``resolution`` (nats) takes; ``ratio`` is where the rivals meet, None for the best that
-    the budget allows.
+    the budget allows. ``asked`` are the words of a budget that was given in tokens or steps.
     """
 
     spaces: Mapping[str, LadderSpace]
@@ -102,6 +102,7 @@ class Question:
     precision: str = "fp32"
     compile: bool | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    asked: str = ""
 
     @property
     def rivals(self) -> tuple[str, ...]:
@@ -132,7 +133,8 @@ class Draft:
     @property
     def ratios(self) -> tuple[float, ...]:
         """The baseline's ratios: where the rivals meet, and above."""
-        return tuple(rounded(self.ratio * RATIO_STEP**step) for step in range(FEWEST_RATIOS))
+        # The first as it is: it may stand for a budget in tokens, to the token.
+        return (self.ratio, *(rounded(self.ratio * RATIO_STEP**step) for step in range(1, FEWEST_RATIOS)))
 
     @property
     def further(self) -> float:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneopt import declared
+from tuneopt.checked import SUFFIXES, count
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import shipped
 from tuneopt.scale_files import ModelOf, declared_scale, find_scale, no_models
@@ -31,7 +32,7 @@ from tuneopt.search.queue import Limits
 from tuneopt.search.space import LadderSpace, SearchSpace, load_space, space_names
 from tuneopt.search.study.rules import comparison_rules
 from tuneopt.search.study.study import Devices, ScaleRatio, Study
-from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Scale, Value, nearest
+from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Scale, Value, nearest, ratio_of
 
 EXAMPLE = "studies/smoke.yaml"
 """The file that errors name where a study is missing or empty."""
@@ -40,8 +41,9 @@ VOCABULARY = {"nano": 1024, "paper": 32_768}
 """Entries of the tokenizer where a study declares none, by ladder: those of the embedded corpus, and a usual one."""
 
 KEYS = (
-    "name", "optimizers", "scales", "ratios", "corpus", "vocabulary", "phase_1", "phase_2", "phase_3", "seed",
-    "replicates", "policy", "tolerance", "resolution", "near_optimal", "precision", "compile", "evaluation",
+    "name", "optimizers", "scales", "ratios", "tokens", "steps", "corpus", "vocabulary", "phase_1", "phase_2",
+    "phase_3", "seed", "replicates", "policy", "tolerance", "resolution", "near_optimal", "precision", "compile",
+    "evaluation",
     "match_budget", "comparison", "bracket", "limits", "placement",
 )  # fmt: skip
 """The keys of a study file."""
@@ -78,8 +80,12 @@ def parse_study(
 
 def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
     keys = mapping(root, "a study", KEYS)
+    if "steps" in keys:
+        keys["steps"].fail("budgets of a study are ratios or tokens: batches differ, so steps would be other budgets")
+    if "tokens" in keys and "ratios" in keys:
+        keys["tokens"].fail("give ratios or tokens, not both: each is a list of budgets")
     for key in NEEDED:
-        if key not in keys:
+        if key not in keys and (key, "tokens" in keys) != ("ratios", True):
             root.fail(f"a study needs the key {key!r}; {EXAMPLE} is an example")
     scales: dict[str, Scale] = {}  # by name
     for entry in sequence(keys["scales"], "scales"):
@@ -90,8 +96,14 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
             entry.fail(f"scale {shape.name} is listed twice; keep one")
         _joins(scales, shape, entry, entry.line)
     ladder = next(iter(scales.values())).ladder
-    ratios = [_ratio(entry) for entry in sequence(keys["ratios"], "ratios")]
-    every = [(name, ratio) for name in scales for ratio in ratios]  # all regimes, as scale and ratio
+    listed = [*sequence(keys["ratios"] if "ratios" in keys else keys["tokens"], "budgets")]
+    read = _ratio if "ratios" in keys else _tokens
+    budgets = [read(entry) for entry in listed]  # once, so that a mistake in one is told once
+    every = [  # all regimes, as scale and ratio
+        (name, float(amount) if "ratios" in keys else ratio_of(shape, int(amount)))
+        for name, shape in scales.items()
+        for amount in budgets
+    ]
     phases = _phases(root, keys, scales, every, model_of)  # which adds the scales of Phase III
     # In the order of the keys, so that of several mistakes the first is told; what is left out has the study's default.
     readers: dict[str, Callable[[Node], Any]] = {
@@ -178,6 +190,21 @@ def _ratio(node: Node) -> float:
     if ratio <= 0:
         node.fail(f"a ratio must be a positive number of Chinchilla budgets, not {ratio:g}; try 1")
     return ratio
+
+
+def _tokens(node: Node) -> int:
+    """A budget in tokens, such as 50M."""
+    try:
+        return count("a budget in tokens", node.plain)
+    except InputError as error:
+        node.fail(str(error))
+
+
+def _share(node: Node, scale: Scale) -> float:
+    """The ratio that a budget is at a scale: a number is one, and a count with a letter behind it is of tokens."""
+    if isinstance(node.plain, str) and node.plain[-1:].lower() in SUFFIXES:
+        return ratio_of(scale, _tokens(node))
+    return _ratio(node)
 
 
 def _evaluation(node: Node) -> Evaluation:
@@ -311,7 +338,7 @@ def _regimes(
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", line)
         _joins(scales, shape, listed, line)
         for ratio in sequence(entry, f"the ratios of {key}"):
-            places[shape.name, _ratio(ratio)] = None
+            places[shape.name, _share(ratio, shape)] = None
     return tuple(places)
 
 
