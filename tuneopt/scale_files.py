@@ -203,8 +203,8 @@ def ladder_note(scale: Scale) -> str:
     """Whose grids and starts apply to a scale that is not built in, in a sentence; empty for the others."""
     if SCALES.get(scale.name) == scale:
         return ""
-    ladder = (known for known in SCALES.values() if known.ladder == scale.ladder)
-    near = min(ladder, key=lambda known: _apart(known, scale))
+    ladder = [known for known in SCALES.values() if known.ladder == scale.ladder]
+    near = min(ladder or SCALES.values(), key=lambda known: _apart(known, scale))  # a ladder may be a user's own
     times = scale.parameters / near.parameters
     size = f"{times:.3g} times as large" if times >= 1 else f"{1 / times:.3g} times smaller"
     return (

@@ -129,3 +129,52 @@ def test_budgets_that_contradict_each_other_are_refused(tmp_path, old, new, sent
     with pytest.raises(InputError) as caught:
         study_in(tmp_path, text=STUDY.replace(old, new))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_study_over_two_scales_of_ones_own_predicts_stops_and_goes_on(tmp_path):
+    """Trained for real, in this process: Phase I at one scale, a prediction for the other, a limit in between."""
+    from tuneopt import api
+    from tuneopt.ledger import open_ledger
+
+    words = ("sea", "ship", "storm", "whale", "night", "captain", "white", "over")
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(200):
+        picked = " ".join(words[(number * step + step // 3) % len(words)] for step in range(150))
+        (texts / f"{number:03d}.txt").write_text(f"Chapter {number}. {picked}.")
+    (tmp_path / "small.yaml").write_text("family: gpt2\nlayers: 1\nd_model: 16\nseq_len: 32\nladder: nano\n")
+    (tmp_path / "large.yaml").write_text("family: gpt2\nlayers: 2\nd_model: 16\nseq_len: 32\nladder: nano\n")
+    text = f"""\
+name: own
+optimizers:
+  adamw: {{coordinates: [learning_rate], grid: {{learning_rate: [0.004, 0.008]}}, set: {{train_batch_size: 8}}}}
+scales: [small.yaml, large.yaml]
+ratios: [0.1]
+corpus: {texts}
+vocabulary: 272
+replicates: 1
+phase_1: {{regimes: {{small: [0.1]}}}}
+phase_3: {{regimes: {{large: [0.1]}}}}
+compile: false
+evaluation: {{points: 1, curve_sequences: 16, final_sequences: 16}}
+"""
+    ledger = open_ledger(str(tmp_path / "ledger"))
+    (tmp_path / "study.yaml").write_text(text + "limits: {max_trials: 2}\n")
+    first = api.run_study(api.load_study(tmp_path / "study.yaml"), ledger, backend="inline")
+    assert first.stopped and 1 <= len(first.run) <= 2
+    (tmp_path / "study.yaml").write_text(text)
+    study = api.load_study(tmp_path / "study.yaml")
+    second = api.run_study(study, ledger, backend="inline")
+    assert second.status["finished"] and not set(second.run) & set(first.run)
+    third = api.run_study(study, ledger, backend="inline")
+    assert not third.run  # all of it is in the ledger
+    scales = {record.spec.regime.scale for record in ledger.records()}
+    assert scales == {study.scale("small"), study.scale("large")}
+    assert {row["scale"] for row in second.status["results"]} == {"small", "large"}
+    # An edited file is another study, which says so, and counts none of the old trials.
+    (tmp_path / "small.yaml").write_text("family: gpt2\nlayers: 1\nd_model: 32\nseq_len: 32\nladder: nano\n")
+    edited = api.load_study(tmp_path / "study.yaml")
+    assert api.study_status(edited, ledger)["results"] == [] or not api.study_status(edited, ledger)["finished"]
+    (note,) = [note for note in api.scale_notes(edited.scales.values(), ledger) if "another study" in note]
+    assert "another scale called small" in note

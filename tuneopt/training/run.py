@@ -25,6 +25,7 @@ from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, open_ledger
 from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.logs import SilentLog, TrialLog
+from tuneopt.outside import adopt_all, sources_of
 from tuneopt.spec import InputError, TrialSpec
 from tuneopt.training.building import WarmModels
 from tuneopt.training.checkpoint import CheckpointStore
@@ -240,12 +241,14 @@ def rank_job(
 ) -> str:
     """What a rank needs to know, as JSON for its command line; ``spec`` as `TrialSpec.to_dict` gives it."""
     plain = {"spec": spec, "corpus": str(corpus), "ledger": ledger, "parallel": asdict(parallel)}
-    return json.dumps({**plain, "keep_weights": keep_weights})
+    # Files of the user's own travel as texts: an optimizer's, a model's.
+    return json.dumps({**plain, "keep_weights": keep_weights, "sources": sources_of(TrialSpec.from_dict(spec))})
 
 
 def run_rank(job: str, ranks: Ranks) -> TrialRecord:
     """This rank's part of a trial (`rank_job`), to its end; rank 0 prints curve points, every rank has the record."""
     plain = json.loads(job)
+    adopt_all(plain.get("sources", {}))
     spec, parallel = TrialSpec.from_dict(plain["spec"]), ParallelConfig(**plain["parallel"])
     corpus, ledger = open_corpus(Path(plain["corpus"])), open_ledger(plain["ledger"])
     run = TrialRun(spec, corpus, ledger, None, parallel, plain["keep_weights"], ranks)
