@@ -142,9 +142,9 @@ def model_facts(
 
     ``word`` is ``PATH.py:build``, or a YAML file that names one. Raises `InputError` for a model that cannot be used.
     """
-    from tuneopt.api.corpora import VOCAB_SIZES
     from tuneopt.api.optimizers import space_of
     from tuneopt.optim.roles import model_roles
+    from tuneopt.search.study.file import VOCABULARY
     from tuneopt.spec import CorpusId, Regime
     from tuneopt.training.own_model import VOCABULARIES, build
 
@@ -152,7 +152,7 @@ def model_facts(
     if not isinstance(scale, OwnModel):
         raise InputError(f"{word} is no model of your own; see it with `tuneopt scale show {word}`")
     declared = space_of(optimizer, space).on(scale.ladder)
-    vocabulary = VOCAB_SIZES[scale.ladder]
+    vocabulary = VOCABULARY[scale.ladder]
     roles = model_roles(build(scale, VOCABULARIES[0], 0), scale)
     return ModelFacts(
         scale=scale,

@@ -62,8 +62,8 @@ def plan(
     """A sweep of one optimizer in one regime, with the prepared corpus it runs on; nothing is trained yet.
 
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own, which are run here.
-    ``scale`` is a word as `scale_named` takes it, or a `Scale`.
-    ``overrides`` pins coordinates to one value, ``grids`` replaces their grids, ``starts`` where the descent begins.
+    ``scale`` is a word as `scale_named` takes it, or a `Scale`. ``overrides`` pins coordinates to one value, ``grids``
+    replaces their grids, ``starts`` says where the descent begins.
     The budget is a ``ratio`` (1 where nothing is said), ``tokens``, or ``steps`` of the batch at the start.
     ``coordinates`` are those to tune, all unless named; the others are held where the descent begins.
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
@@ -85,7 +85,6 @@ def plan(
     sweep = Sweep(chosen, unread, seed, replicates, policy, precision, resolution=resolution)
     check_on_model(chosen, shape)
     regime, loaded = regime_on(shape, share, corpus)
-    # What people are told of a regime; no part of what it is.
     regime = replace(regime, asked=asked, bytes_per_token=loaded.split("report").bytes_per_token)
     return replace(sweep, regime=regime, compile=compiles_at(compile, [shape])), loaded
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "optimizers": "What there is to compare.",
     "space": "What is tuned of an optimizer, and where.",
     "scale": "Model scales, built in or your own.",
+    "model": "A model of your own, before it is trained.",
     "data": "Prepare and inspect corpora.",
     "ledger": "Look into recorded trials, and mend them.",
     "export": "A trial's model, as transformers loads it.",
@@ -30,8 +31,8 @@ COMMANDS = {
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "What is asked": (
-        "optimizers", "optimizer", "baseline", "space", "model", "scale", "corpus", "tokenizer", "ratio", "tokens",
-        "steps", "params", "results", "published", "example", "columns",
+        "optimizers", "optimizer", "baseline", "space", "scale", "model", "model_set", "route", "corpus", "tokenizer",
+        "ratio", "tokens", "steps", "params", "results", "published", "example", "columns",
     ),
     "Budget and certainty": (
         "hours", "minutes", "resolution", "max_trials", "trials", "replicates", "quick", "match_budget", "target",
