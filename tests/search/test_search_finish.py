@@ -13,8 +13,9 @@ from search_helpers import NANO, at, axis, bowl, small_sweep, space
 from tuneopt.run.simulated import simulate
 from tuneopt.search.belief import SEEN, Belief, default_resolution, resolution
 from tuneopt.search.evidence import Evidence, in_reach, read_replicates, replicate
-from tuneopt.search.noise import Cell, NoiseRegime, Spread, SpreadModel
+from tuneopt.search.noise import Cell, NoiseRegime, Replicate, Spread, SpreadModel
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.standing import Task, stand
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError
 
@@ -112,6 +113,38 @@ def test_fewer_replicates_never_look_stricter():
     for name in ("tolerance", "resolution"):
         means = [np.mean([math.log(getattr(one, name)) for one in these]) for these in (alone, three)]
         assert means[0] >= means[1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_replicate_never_claims_a_finer_resolution_than_three_from_the_same_losses(seed):
+    """The same estimate of sigma, known by the prior alone, by three seeds besides, and for certain."""
+    true, _ = world(seed)
+    ground, order = plane(), random.Random(seed)
+    configs = [ground.start, *(config for _, _, config in ground.star(ground.start))]
+    trials = {config: {0: true(config) + SIGMA * order.gauss(0, 1)} for config in configs}
+    best = min(trials, key=lambda config: trials[config][0])
+    regime = NoiseRegime(65536.0, 1.0)
+    alone = SpreadModel(()).spread("adamw", regime)
+    three = [Replicate(Cell("adamw", regime), "start", run, alone.sigma * run) for run in (-1, 0, 1)]
+    more = SpreadModel(three).spread("adamw", regime)
+    assert alone.sigma == pytest.approx(more.sigma) and alone.freedom + 2 == more.freedom
+    claims = [
+        resolution(ground, trials, best, spread).nats
+        for spread in (alone, replace(more, sigma=alone.sigma), replace(alone, freedom=math.inf))
+    ]
+    assert claims == sorted(claims, reverse=True) and claims[0] > 1.1 * claims[2]
+
+
+def test_a_lucky_run_of_the_incumbent_is_no_evidence_that_nothing_is_better():
+    """It lies further below what all other trials say than noise explains: only other seeds may say that it is so."""
+    ground = plane()
+    configs = [ground.start, *(config for _, _, config in ground.star(ground.start))]
+    trials = {config: {0: 4.0 + 0.001 * number} for number, config in enumerate(configs)}
+    trials[ground.start] = {0: 4.0 - 5 * SIGMA}
+    lucky = resolution(ground, trials, ground.start, KNOWN)
+    assert lucky.nats > SIGMA
+    confirmed = trials | {ground.start: dict.fromkeys(range(8), 4.0 - 5 * SIGMA)}
+    assert resolution(ground, confirmed, ground.start, KNOWN).nats < lucky.nats / 2
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -242,3 +275,51 @@ def test_evidence_survives_json_and_leaves_out_what_has_one_seed_or_another_corp
     for junk in (3, [[1, 2]], [["adamw", 1, 1, "x", 0, "3"]]):
         with pytest.raises(InputError):
             read_replicates(junk)
+
+
+@pytest.mark.parametrize("quota", [12, 15, 20, 25, 33, 45])
+def test_a_quota_is_spent_in_the_order_of_asking_whatever_a_later_wave_sorts_first(quota):
+    """Batches make runs of unequal length, by which a wave is sorted: nothing that was taken gives its place away."""
+    names = {"learning_rate": GRID, "weight_decay": GRID, "train_batch_size": (8, 16, 32)}
+    ground = space(*(axis(name, *grid, start=grid[1]) for name, grid in names.items()))
+    sweep = Sweep(ground, NANO, replicates=1, policy="model")
+    task, outcomes, taken = Task(sweep, "tuning", quota), {}, ()
+
+    def show(spec):
+        away = (math.log2(float(spec.config[name]) / 8) for name in names)
+        return 4 + math.fsum(0.004 * one**2 for one in away) + SIGMA * random.Random(spec.id).gauss(0, 1)
+
+    states = []
+    whole = sweep.state
+    object.__setattr__(sweep, "state", lambda *given: states.append(given) or whole(*given))
+    while not (standing := stand(task, outcomes)).finished:
+        assert standing.pending and len(standing.trials) <= quota
+        assert standing.trials[: len(taken)] == taken
+        taken = standing.trials
+        for spec in standing.pending:
+            outcomes[spec.id] = Outcome("completed", loss := show(spec), loss)
+        assert len(states) <= quota + 4, "each look takes in what it had not seen, or ends"
+        states.clear()
+    assert set(standing.trials) == set(outcomes) and len(outcomes) <= quota
+    assert stand(task, outcomes).trials == standing.trials
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_flat_coordinates_with_a_jump_are_not_claimed_to_be_flat(replicates):
+    """One value of each is better by up to two standard deviations; at 5% each, 6 or more of 40 have one of 1.4%."""
+    false = 0
+    for seed in range(40):
+        order = random.Random(f"jump {seed}")
+        best = {name: (order.choice(GRID), order.uniform(0.2, 2.0) * SIGMA) for name in NAMES}
+
+        def true(config, best=best):
+            return 4 + math.fsum(gain for name, (value, gain) in best.items() if dict(config)[name] != value)
+
+        def show(spec, true=true, seed=seed):
+            return true(spec.hyperparameters) + SIGMA * random.Random(f"{seed}{spec.id}").gauss(0, 1)
+
+        done = simulate(Sweep(plane(), NANO, replicates=replicates), show, slots=8)
+        nats = done.state.certificate.resolution
+        false += missed(true, Sweep(plane(), NANO), done.state.descent.incumbent) > nats
+    assert false <= 5

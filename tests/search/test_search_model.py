@@ -200,3 +200,19 @@ def test_off_is_not_taken_for_a_small_value():
         told = {plane.start: 3.0, at(plane, max_grad_norm=2.0): 3.0, at(plane, max_grad_norm=0): 3.02}
         doubts.append(float(Posterior(plane, told, plane.start, 0.003).mean[1]))
     assert doubts[0] < doubts[1]
+
+
+def test_a_mean_over_several_seeds_tells_more_than_one_run():
+    """Four seeds of one configuration are as four runs of one that are known to agree, and one seed is as before."""
+    names = ("beta1", "learning_rate")
+    ground, (true, loss) = cube(names=names), surface(3, names=names)
+    losses = {config: loss(config) for config in [ground.start, *(each for _, _, each in ground.star(ground.start))]}
+    plain = Posterior(ground, losses, ground.start, 0.003)
+    once = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 1))
+    assert (plain.mean == once.mean).all() and (plain.draws == once.draws).all()
+    often = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 16))
+    place = plain.places(list(losses))
+    widths = [(one.draws @ one.rows(place).T).std(axis=0) for one in (plain, often)]
+    assert (widths[1] < 0.6 * widths[0]).all()
+    apart = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 16), own=NOISE)
+    assert ((apart.draws @ apart.rows(place).T).std(axis=0) > widths[1]).all()

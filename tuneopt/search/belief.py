@@ -1,9 +1,9 @@
 """What all trials of a search say of the star around its incumbent: how much better a change may still be.
 
-The runs with the sweep's own seed give a `Posterior` over the surface; runs with other seeds then update it, each with
-the noise that the `Spread` of the regime says. What is left is a joint normal belief over the incumbent and every
-change around it, tried or not. Its resolution is the quantile of the gain of the *best* change: one statement about all
-of them at once, so that it needs no correction for their number.
+All runs, with whatever seed, give a `Posterior` over the surface, each with the noise that the `Spread` of the regime
+says. Its draws are a joint belief over the incumbent and every change around it, tried or not. The resolution is the
+quantile of the gain of the *best* change: one statement about all of them at once, so that it needs no correction for
+their number.
 
 Where a further run tells most is worked out from the same belief: of all changes and the incumbent, the one whose run
 would bring the resolution down furthest (knowledge gradient with the means held, after Chick and Inoue, Operations
@@ -13,12 +13,14 @@ function of its arguments.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
+from scipy.special import chdtri
 
 from tuneopt.constants import CONFIDENCE, DIFFERENCE_95, TOLERANCE
 from tuneopt.search.noise import SigmaLaw, Spread
@@ -27,7 +29,10 @@ from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import Value
 
 DRAWS = 1024
-"""Draws from the belief: fifty of them make up the twentieth that a resolution leaves out."""
+"""Draws from the belief: twenty-five of them make up the part that a resolution leaves out."""
+
+MODELS = 128
+"""Sets of scales and noise among which the draws are dealt."""
 
 DIGITS = 6
 """Decimal digits that a resolution keeps, so that the last bits of a linear algebra library decide nothing."""
@@ -43,6 +48,19 @@ nano-65k, where optimizer families lie 0.05 to 0.1 apart, at the cost of a star 
 
 MOST_NEEDED = 5000
 """Further runs beyond which nobody is told how many: a resolution that takes more is out of reach."""
+
+STRIDE = 8
+"""Of many runs to come, an eighth of those before them are placed together: about how many is all that is asked."""
+
+LEAST_SHARE = 0.002
+"""The share of draws in which a change must be the best one to be worth a run."""
+
+OWN = 0.3
+"""Standard deviations of a run by which a configuration may differ from what the model makes of its values: couplings
+that are no products, say. Only its own runs tell that, so that what was seen in other company alone is not certain."""
+
+CAUTION = 0.5
+"""The share of a claim's chance of error that the draws may spend; the rest is left to what no draw knows."""
 
 Runs = Mapping[Config, Mapping[int, float | None]]
 """By configuration and seed, how runs ended, in the order in which they were asked for: a loss, or None where it cannot
@@ -100,13 +118,24 @@ class Belief:
         self.seed, self.confidence, self.feasible = seed, confidence, feasible
         own = ((config, by_seed.get(seed)) for config, by_seed in runs.items())
         self.losses = {config: loss for config, loss in own if loss is not None}
+        self._seeds = {config: sum(loss is not None for loss in ran.values()) for config, ran in runs.items()}
+        self._seeds = {config: count for config, count in self._seeds.items() if count}
         if not space.varied:  # a single configuration: nothing is to be told apart
             self.star, self.configs = [], [incumbent]
             self._place = {incumbent: 0}
-            self.mean, self.covariance = np.array([self.measured(incumbent)]), np.zeros((1, 1))
+            self.mean, self.draws = np.array([self.measured(incumbent)]), np.full((DRAWS, 1), self.measured(incumbent))
             return
         # The posterior is told the noise by the tolerance that it would set, which has a floor at small noise.
-        self.posterior = Posterior(space, self.losses, incumbent, max(TOLERANCE, DIFFERENCE_95 * spread.sigma))
+        self.posterior = Posterior(
+            space,
+            {config: self.measured(config) for config in self._seeds},
+            incumbent,
+            max(TOLERANCE, DIFFERENCE_95 * spread.sigma),
+            seeds=self._seeds,
+            own=OWN * spread.sigma,
+            size=DRAWS,
+            models=MODELS,
+        )
         diverged = _diverging(space, runs, self.losses)
         self.star = [
             config
@@ -116,10 +145,10 @@ class Belief:
             and not diverged(name, value, config)
             and None not in runs.get(config, {}).values()
         ]
-        replicated = [config for config in self.losses if len(runs[config]) > 1]
+        replicated = [config for config, count in self._seeds.items() if count > 1]
         self.configs = list(dict.fromkeys([incumbent, *self.star, *self._combination(combine), *replicated]))
         self._place = {config: place for place, config in enumerate(self.configs)}
-        self.mean, self.covariance = self._update(*self._surface())
+        self.mean, self.draws = self._surface()
 
     def _combination(self, least: float) -> list[Config]:
         """The combination of known values that the posterior expects to be lowest, where it promises so much."""
@@ -144,48 +173,41 @@ class Belief:
         return [config] if fit and gain > least else []
 
     def _surface(self) -> tuple[Floats, Floats]:
-        """Mean (configs,) and covariance by the posterior, from the runs with the search's own seed.
+        """Mean (configs,) and draws (draws, configs) of the losses that all runs leave possible.
 
-        Where the posterior misses a run by more than two runs differ, the surface is not what it takes it for: far up
-        a steep slope, say. Such a configuration is known by its own run alone.
+        The draws are the posterior's own, a mixture over the scales that coordinates may have: a coordinate that looks
+        flat is most likely flat and may hold a jump, which no normal distribution of the same width says. Where the
+        posterior misses a configuration by more than two runs differ, the surface is not what it takes it for: far up a
+        steep slope, say. Such a configuration is known by its own runs alone.
         """
         rows = self.posterior.rows(self.posterior.places(self.configs))
-        mean = rows @ self.posterior.mean + min(self.losses.values())
-        covariance = np.atleast_2d(np.cov(self.posterior.draws @ rows.T, rowvar=False))
-        own = np.array([self.losses.get(config, math.nan) for config in self.configs])
-        missed = np.abs(np.round(mean - own, DIGITS)) > DIFFERENCE_95 * self.spread.sigma  # false where it is nan
-        mean[missed] = own[missed]
-        covariance[missed, :] = covariance[:, missed] = 0.0
-        covariance[missed, missed] = self.spread.sigma**2
-        return mean, covariance
-
-    def _update(self, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """The belief after the runs with other seeds."""
-        places, means, noise = [], [], []
-        lowest = min(self.losses.values())
-        for config, by_seed in self.runs.items():
-            others = [loss for seed, loss in by_seed.items() if seed != self.seed and loss is not None]
-            if config in self._place and others:
-                places.append(self._place[config])
-                means.append(math.fsum(others) / len(others))
-                # Far from the lowest the surface is wrong by a share of the distance, which no seeds mend.
-                far = FAR * (means[-1] - lowest)
-                noise.append(self.spread.sigma**2 / len(others) + far**2)
-        if not places:
-            return mean, covariance
-        across = covariance[:, places]  # (configs, replicated)
-        gain = np.linalg.solve(covariance[np.ix_(places, places)] + np.diag(noise), across.T).T
-        return mean + gain @ (np.array(means) - mean[places]), covariance - gain @ across.T
+        lowest = min(map(self.measured, self._seeds))
+        mean = rows @ self.posterior.mean + lowest
+        draws = self.posterior.draws @ rows.T + lowest
+        normal = np.random.default_rng(DRAWS).standard_normal(draws.shape)
+        seeds = np.array([self._seeds.get(config, 0) for config in self.configs])
+        ran = seeds > 0
+        told = np.array([self.measured(config) if config in self._seeds else math.nan for config in self.configs])
+        told, noise = np.where(ran, told, mean), self.spread.sigma**2 / np.maximum(seeds, 1)
+        # What its values do not say of a configuration its own runs tell, the better the more they are.
+        apart = (OWN * self.spread.sigma) ** 2
+        share = np.where(ran, apart / (apart + noise + (FAR * (told - lowest)) ** 2), 0.0)
+        differ = DIFFERENCE_95 * self.spread.sigma * np.sqrt((1 + 1 / np.maximum(seeds, 1)) / 2)  # a run and a mean
+        missed = np.abs(np.round(mean - told, DIGITS)) > differ
+        # An incumbent far below what all trials say is lucky, the lowest of many: only other seeds may say otherwise.
+        others = [loss for seed, loss in self.runs[self.incumbent].items() if seed != self.seed and loss is not None]
+        if missed[0] and told[0] < mean[0]:
+            told[0] = math.fsum([mean[0], *others]) / (1 + len(others))
+        mean += share * (told - mean)
+        draws += share * (told - draws) + np.sqrt(apart * (1 - share)) * normal
+        mean[missed] = told[missed]
+        draws[:, missed] = (told + np.sqrt(noise) * normal)[:, missed]
+        return mean, draws
 
     @cached_property
-    def draws(self) -> Floats:
-        """(draws, configs): losses that the trials leave possible; they follow from the arguments alone."""
-        values, vectors = np.linalg.eigh((self.covariance + self.covariance.T) / 2)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        # A symmetric root: it does not depend on the signs and the order of the eigenvectors.
-        normal = np.random.default_rng(DRAWS).standard_normal((DRAWS, len(self.configs)))
-        drawn: Floats = self.mean + normal @ (root @ vectors.T)
-        return drawn
+    def _away(self) -> Floats:
+        """(configs, draws): by how much more than expected the incumbent lies above each of them in each draw."""
+        return np.ascontiguousarray((self.draws[:, :1] - self.draws).T - (self.mean[0] - self.mean)[:, None])
 
     def loss(self, config: Config) -> float:
         """The expected loss of one of the configurations, in nats, over all seeds."""
@@ -198,7 +220,7 @@ class Belief:
         here = self.measured(self.incumbent)
         apart = [abs(self.measured(config) - here) for config in tried]
         return Resolution(
-            nats=self._bound(self.draws, len(self.star)),
+            nats=self._bound(self._away, len(self.star)),
             confidence=self.confidence,
             effects=round(float(np.quantile(apart, 1 - SEEN)), DIGITS) if apart else 0.0,
             changes=len(self.star),
@@ -208,23 +230,35 @@ class Belief:
     @cached_property
     def bound(self) -> float:
         """As the resolution, over every configuration of the belief: nothing that was looked at is better by more."""
-        return self._bound(self.draws, len(self.configs) - 1)
+        return self._bound(self._away, len(self.configs) - 1)
 
     def measured(self, config: Config) -> float:
         """The mean loss over the seeds that a configuration ran with."""
         losses = [loss for loss in self.runs[config].values() if loss is not None]
         return math.fsum(losses) / len(losses)
 
-    def _bound(self, draws: Floats, count: int) -> float:
-        """The quantile of how much better the best of the first ``count`` configurations after the incumbent is."""
+    def _bound(self, away: Floats, count: int, further: int = 0) -> float:
+        """The quantile of how much better the best of the first ``count`` configurations after the incumbent is.
+
+        The draws behind ``away`` take sigma for known. Few replicates tell it badly, so that the deviations follow
+        Student's joint distribution, one sigma for all configurations of a draw; ``further`` runs would tell it better.
+        Of the chance of error `CAUTION` is left to the draws.
+        """
         if not count:
             return 0.0
-        gains = (draws[:, :1] - draws[:, 1 : count + 1]).max(axis=1)
-        return max(0.0, round(float(np.quantile(gains, self.confidence)), DIGITS))
+        gains = _widths(self.spread.freedom + further) * away[1 : count + 1]
+        gains += (self.mean[0] - self.mean[1 : count + 1])[:, None]
+        place = math.ceil((1 - CAUTION * (1 - self.confidence)) * DRAWS) - 1
+        return max(0.0, round(float(np.partition(gains.max(axis=0), place)[place]), DIGITS))
 
-    def allocate(self, count: int, allowed: Callable[[Config], bool] = lambda config: True) -> list[Config]:
+    def allocate(self, count: int) -> list[Config]:
         """Where the next ``count`` runs tell most, one after another; a configuration may come several times."""
-        return [config for config, _, _ in self._picks(1, count, allowed)]
+        chosen: list[Config] = []
+        for config, runs, _ in self._picks():
+            chosen += [config] * runs
+            if len(chosen) >= count:
+                break
+        return chosen[:count]
 
     def needed(self, resolution: float) -> int | None:
         """About how many further runs bring the bound down to ``resolution``; None beyond `MOST_NEEDED`.
@@ -233,37 +267,56 @@ class Belief:
         """
         if self.bound <= resolution:
             return 0
+        if float(self.mean[0] - self.mean.min()) > resolution:  # what no run brings down while the means stand
+            return None
         total = 0
-        for _, runs, bound in self._picks(None, MOST_NEEDED):
+        for _, runs, bound in self._picks():
             total += runs
             if bound <= resolution:
                 return total
         return None
 
-    def _picks(
-        self, step: int | None, count: int, allowed: Callable[[Config], bool] = lambda config: True
-    ) -> Iterator[tuple[Config, int, float]]:
-        """Runs one after another: where, how many there (``step``, or an eighth of all so far), the bound after."""
-        draws, covariance = self.draws, self.covariance
+    def _picks(self) -> Iterator[tuple[Config, int, float]]:
+        """`_pick` after `_pick`, those that were made before remembered."""
+        for number in itertools.count():
+            if number == len(self._picked):
+                picked = next(self._picking, None)
+                if picked is None:
+                    return
+                self._picked.append(picked)
+            yield self._picked[number]
+
+    @cached_property
+    def _picked(self) -> list[tuple[Config, int, float]]:
+        return []
+
+    @cached_property
+    def _picking(self) -> Iterator[tuple[Config, int, float]]:
+        return self._pick()
+
+    def _pick(self) -> Iterator[tuple[Config, int, float]]:
+        """Runs one after another: where, how many there (one, or a part `STRIDE` of all before), the bound after."""
+        away, covariance = self._away, np.atleast_2d(np.cov(self.draws, rowvar=False))
+        count, gap = len(self.configs) - 1, self.mean[0] - self.mean
+        own = (self.draws - self.mean).T  # (configs, draws)
         normal = np.random.default_rng(DRAWS + 1).standard_normal(DRAWS)
         given = 0
-        places = [place for place, config in enumerate(self.configs) if allowed(config)]
-        while given < count and places:
-            runs = min(step or max(1, given // 8), count - given)
+        while given < MOST_NEEDED:
+            runs = min(max(1, given // STRIDE), MOST_NEEDED - given)
             noise = self.spread.sigma**2 / runs
             # What is never the best change of a draw cannot bring the bound down.
-            best = np.bincount(1 + np.argmin(draws[:, 1:], axis=1), minlength=len(self.configs))
-            near = [place for place in places if place == 0 or best[place] > 0.002 * DRAWS] or places[:1]
-            chosen, bound, after = near[0], math.inf, draws
-            for place in near:
+            best = np.bincount(1 + np.argmax(gap[1:, None] + away[1:], axis=0), minlength=count + 1)
+            chosen, bound, after = 0, math.inf, away
+            for place in (0, *np.flatnonzero(best > LEAST_SHARE * DRAWS)):
                 weight = covariance[:, place] / (covariance[place, place] + noise)
-                told = draws - np.outer(draws[:, place] - self.mean[place] + math.sqrt(noise) * normal, weight)
-                now = self._bound(told, len(self.configs) - 1)
+                told = away - (weight[0] - weight)[:, None] * (own[place] + math.sqrt(noise) * normal)
+                now = self._bound(told, count, given + runs)
                 if now < bound:
-                    chosen, bound, after = place, now, told
+                    chosen, bound, after = int(place), now, told
             weight = covariance[:, chosen] / (covariance[chosen, chosen] + noise)
+            own = own - weight[:, None] * (own[chosen] + math.sqrt(noise) * normal)
             covariance = covariance - np.outer(weight, covariance[chosen])
-            draws, given = after, given + runs
+            away, given = after, given + runs
             normal = np.roll(normal, 1)  # the next run's noise is its own
             yield self.configs[chosen], runs, bound
 
@@ -283,6 +336,15 @@ def resolution(
     For every policy alike: that a star is complete makes its resolution finer, and is not asked for.
     """
     return Belief(space, trials, incumbent, spread, seed=seed, feasible=feasible, confidence=confidence).resolution
+
+
+@lru_cache(maxsize=256)
+def _widths(freedom: float) -> Floats:
+    """(draws,) of the true sigma over the estimated one, known with ``freedom`` degrees of freedom."""
+    if not math.isfinite(freedom):
+        return np.ones(DRAWS)
+    order = np.random.default_rng(DRAWS + 2).permutation(DRAWS)  # evenly spread, in no relation to the draws
+    return np.asarray(np.sqrt(freedom / chdtri(freedom, (order + 0.5) / DRAWS)))
 
 
 def _diverging(space: LadderSpace, runs: Runs, losses: Mapping[Config, float]) -> Callable[[str, Value, Config], bool]:

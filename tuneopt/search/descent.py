@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneopt.constants import TOLERANCE
-from tuneopt.search.replaying import Losses, Move, Replaying
+from tuneopt.search.replaying import Losses, Move, Remember, Replaying, forgetful
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import InputError, Value, nearest
 
@@ -169,6 +169,7 @@ def descend(
     missing: Container[Config] = frozenset(),
     decide: bool = True,
     foreseen: float | None = None,
+    remember: Remember = forgetful,
 ) -> Descent:
     """Replay the search from the start over ``outcomes``, and say where it stands and what it needs next.
 
@@ -177,14 +178,15 @@ def descend(
     for. ``missing`` names configurations that were given up: they never win, and a star that lacks one is not
     complete. ``decide=False`` asks for the first wave and goes no further. ``foreseen`` is the tolerance that was
     expected before anything ran, by default ``tolerance``: what the first wave holds rests on it alone, for that wave
-    is asked for before the noise is known, and must be the same afterwards. Raises `InputError` for an unknown policy
+    is asked for before the noise is known, and must be the same afterwards. ``remember`` keeps costly decisions between
+    replays; it must be of this search and this ``feasible`` alone. Raises `InputError` for an unknown policy
     and a tolerance that is not a number from 0 up.
     """
     if not tolerance >= 0:
         raise InputError(f"the tolerance must be 0 nats or more, not {tolerance:g}; try {TOLERANCE}")
     if policy not in POLICIES:
         raise InputError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}")
-    replay = Replaying(space, outcomes, tolerance, feasible, missing, decide, foreseen)
+    replay = Replaying(space, outcomes, tolerance, feasible, missing, decide, foreseen, remember)
     POLICIES[policy](replay)
     # Whatever the policy did, the certificate is judged here, on the star around the incumbent and on its edges.
     return _judged(replay, decide)

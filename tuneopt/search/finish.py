@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tuneopt.constants import DIFFERENCE_95
 from tuneopt.search.belief import Belief, Resolution, Runs
 from tuneopt.search.noise import Spread
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.replaying import Remember, forgetful
 from tuneopt.search.space import Config, LadderSpace
 
 Asked = tuple[Config, int]
@@ -89,7 +90,7 @@ class Finishing:
     stars: bool
     feasible: Callable[[Config], bool]
     missing: Container[Config]
-    remember: Callable[[object, Callable[[], Any]], Any] = lambda key, work: work()
+    remember: Remember = forgetful
 
     def run(self, incumbent: Config) -> Finish:
         """Replay from ``incumbent``, where the search ended, up to the first wave that is not settled, or the end."""
@@ -150,8 +151,7 @@ class Finishing:
             further = further and belief.needed(self.resolution) is not None
             return Look(leader, tuple(belief.allocate(count)) if further else (), belief.resolution, belief.spread)
 
-        found: Look = self.remember((*self._key(incumbent), tuple(left), count), work)
-        return found
+        return self.remember((*self._key(incumbent), tuple(left), count), work)
 
     def _key(self, incumbent: Config) -> tuple[object, ...]:
         """All that a belief follows from."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,37 +82,56 @@ def descend_by_model(replay: Replaying) -> None:
     first, most = replay.waves, MOST_WAVES + replay.waves - 1
     centre = min(replay.losses().items(), key=lambda each: each[1])[0]
     while True:
-        losses = replay.losses()
-        posterior, centre = _believed(replay, centre)
+        key = ("model", replay.tolerance, replay.foreseen, replay.known(), replay.waves, centre, first, most)
+        step = replay.remember(key, functools.partial(_step, replay, centre, drowned, first, most))
+        centre, most, replay.resolution = step.centre, step.most, step.resolution
         if centre != replay.incumbent:
             distance = sum(mine != yours for mine, yours in zip(centre, replay.incumbent, strict=True))
             replay.move("single" if distance == 1 else "joint", centre)
-        allowed, ruled_out, beyond = _fenced(replay, posterior)
-        best = posterior.lowest(posterior.mean[None], allowed, posterior.middle)[0]
-        points = posterior.lowest(posterior.draws, allowed, best)
-        changes, gains = _gains(replay, posterior, ruled_out)
-        replay.resolution = ceiling(gains.max(axis=0), CONFIDENCE) if changes else 0.0
-        over = _changed(replay, posterior, best, beyond)
-        low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)
-        here = posterior.draws @ posterior.rows(posterior.middle[None])[0]  # (draws,)
-        gain = round(float(np.mean(here - low)), DIGITS)
-        enough = gain < GAIN * replay.tolerance and replay.resolution <= FINE * replay.tolerance
-        if replay.waves >= most or (enough and replay.waves > first and not over):
+        if not step.wave or not replay.ask(list(step.wave)):
             return
-        ahead = _runnable(replay, posterior.config(best))
-        begun = losses.get(start)
-        if replay.waves == first and (begun is None or begun - min(losses.values()) > FAR_START * replay.tolerance):
-            most += 1
-            wave = [ahead, *over, *_around(replay, centre, drowned)]
-        else:
-            probes = _changed(replay, posterior, best, _unknown(posterior, best, allowed, losses, drowned))
-            rows = _rows(replay, posterior, points, max(LEAST_ROWS, WAVE - len(probes)))
-            wave = [ahead, *over, *probes, *rows]
-        if all(config in replay.asked for config in wave):
-            # Everything that is likely to be lowest has run; what is unlikely may still keep the resolution coarse.
-            wave = _doubtful(changes, gains, FINE * replay.tolerance)
-        if all(config in replay.asked for config in wave) or not replay.ask(wave):
-            return
+
+
+class _Step(NamedTuple):
+    """What one wave is decided on: the centre, the last wave, what can be said of the star, and what to try next."""
+
+    centre: Config
+    most: int
+    resolution: float
+    wave: tuple[Config, ...]
+
+
+def _step(replay: Replaying, centre: Config, drowned: set[str], first: int, most: int) -> _Step:
+    """The decision after a wave; no further wave where the search ends."""
+    losses, start = replay.losses(), replay.space.start
+    posterior, centre = _believed(replay, centre)
+    allowed, ruled_out, beyond = _fenced(replay, posterior)
+    best = posterior.lowest(posterior.mean[None], allowed, posterior.middle)[0]
+    points = posterior.lowest(posterior.draws, allowed, best)
+    changes, gains = _gains(replay, posterior, ruled_out)
+    resolution = ceiling(gains.max(axis=0), CONFIDENCE) if changes else 0.0
+    over = _changed(replay, posterior, best, beyond)
+    low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)
+    here = posterior.draws @ posterior.rows(posterior.middle[None])[0]  # (draws,)
+    gain = round(float(np.mean(here - low)), DIGITS)
+    enough = gain < GAIN * replay.tolerance and resolution <= FINE * replay.tolerance
+    if replay.waves >= most or (enough and replay.waves > first and not over):
+        return _Step(centre, most, resolution, ())
+    ahead = _runnable(replay, posterior.config(best), centre)
+    begun = losses.get(start)
+    if replay.waves == first and (begun is None or begun - min(losses.values()) > FAR_START * replay.tolerance):
+        most += 1
+        wave = [ahead, *over, *_around(replay, centre, drowned)]
+    else:
+        probes = _changed(replay, posterior, best, _unknown(posterior, best, allowed, losses, drowned))
+        rows = _rows(replay, posterior, points, max(LEAST_ROWS, WAVE - len(probes)))
+        wave = [ahead, *over, *probes, *rows]
+    if all(config in replay.asked for config in wave):
+        # Everything that is likely to be lowest has run; what is unlikely may still keep the resolution coarse.
+        wave = _doubtful(changes, gains, FINE * replay.tolerance)
+    if all(config in replay.asked for config in wave):
+        wave = []
+    return _Step(centre, most, resolution, tuple(wave))
 
 
 def _drowned(replay: Replaying, name: str) -> bool:
@@ -208,7 +228,8 @@ def _fenced(replay: Replaying, posterior: Posterior) -> tuple[Allowed, Allowed, 
 def _gains(replay: Replaying, posterior: Posterior, ruled_out: Allowed) -> tuple[list[Config], Floats]:
     """The changes in the star of the centre that are not ruled out, and (changes, draws) what each would gain."""
     numbers = {axis.name: number for number, axis in enumerate(posterior.axes)}
-    star = [(numbers[name], config) for name, _, config in replay.around() if name in numbers]
+    around = replay.around(centre=posterior.centre)
+    star = [(numbers[name], config) for name, _, config in around if name in numbers]
     places = posterior.places([config for _, config in star])
     kept = [row for row, (number, _) in enumerate(star) if not ruled_out[number][places[row, number]]]
     here = posterior.rows(posterior.middle[None])  # (1, effects)
@@ -271,12 +292,12 @@ def _rows(replay: Replaying, posterior: Posterior, points: Places, count: int) -
     return [config for config in found if replay.feasible(config)]
 
 
-def _runnable(replay: Replaying, config: Config) -> Config:
-    """``config``; where it cannot run in the regime, with one value of the incumbent's back, or the incumbent."""
+def _runnable(replay: Replaying, config: Config, centre: Config) -> Config:
+    """``config``; where it cannot run in the regime, with one value of the centre's back, or the centre."""
     if replay.feasible(config):
         return config
     for axis in replay.space.varied:
-        changed = replay.space.change(config, axis.name, replay.space.value(replay.incumbent, axis.name))
+        changed = replay.space.change(config, axis.name, replay.space.value(centre, axis.name))
         if replay.feasible(changed):
             return changed
-    return replay.incumbent
+    return centre

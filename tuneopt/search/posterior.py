@@ -110,13 +110,28 @@ def ceiling(gains: Floats, confidence: float) -> float:
 class Posterior:
     """All that the trials leave possible, seen from ``centre``.
 
-    ``losses`` are finished trials, at least one, in the order in which they were asked for. ``levels`` holds, by
-    coordinate, the values that the model knows: the grid, what trials hold, and one value beyond. Draws follow from
-    the arguments alone.
+    ``losses`` are finished trials, at least one, in the order in which they were asked for. Where one is a mean over
+    several seeds, ``seeds`` says how many there are. ``own`` (nats) is the standard deviation by which a configuration
+    may differ from what its values make of it. ``levels`` holds, by coordinate, the values that the model knows: the
+    grid, what trials hold, and one value beyond. Draws, ``size`` of them over ``models``, follow from the arguments
+    alone.
     """
 
-    def __init__(self, space: LadderSpace, losses: Mapping[Config, float], centre: Config, tolerance: float) -> None:
+    def __init__(
+        self,
+        space: LadderSpace,
+        losses: Mapping[Config, float],
+        centre: Config,
+        tolerance: float,
+        *,
+        seeds: Mapping[Config, int] | None = None,
+        own: float = 0.0,
+        size: int = DRAWS,
+        models: int = MODELS,
+    ) -> None:
         self.space, self.axes, self.centre = space, space.varied, centre
+        self.size, self.models = size, models
+        self.seeds = np.array([1.0 if seeds is None else seeds[config] for config in losses])
         self.costs = [step_cost(axis, tolerance) for axis in self.axes]
         self.levels = []
         for axis in self.axes:
@@ -147,7 +162,7 @@ class Posterior:
         ordered = [number for number, axis in enumerate(self.axes) if axis.numeric]
         pairs = [(one, other) for place, one in enumerate(ordered) for other in ordered[:place]]
         self._pairs: Places = np.array(pairs, np.intp).reshape(-1, 2)
-        self.mean, self.draws = self._fit(losses, tolerance)  # (effects,) and (DRAWS, effects)
+        self.mean, self.draws = self._fit(losses, tolerance, own)  # (effects,) and (size, effects)
 
     def places(self, configs: Sequence[Config]) -> Places:
         """Where configurations stand."""
@@ -223,7 +238,7 @@ class Posterior:
             root[at, at] = PAIR * math.sqrt(self.costs[one] * self.costs[other])
         return mean, root, plain
 
-    def _fit(self, losses: Mapping[Config, float], tolerance: float) -> tuple[Floats, Floats]:
+    def _fit(self, losses: Mapping[Config, float], tolerance: float, apart: float) -> tuple[Floats, Floats]:
         """The mean effects and draws of them, over the scales and the noise that the trials leave possible."""
         mean, root, plain = self._prior(magnification(tolerance))
         x = self.rows(self.places(list(losses)))[:, :-1]
@@ -232,11 +247,11 @@ class Posterior:
         # By effect: the coordinate whose scale it has, twice, or the two coordinates of a pair.
         owner = np.repeat(np.arange(len(self.axes)), np.diff(self._first))
         owners = np.concatenate([np.stack([owner, owner], axis=1), self._pairs])
-        trials = _Trials(x, y, mean, root, plain, owners, noise_of(tolerance))
+        trials = _Trials(x, y, mean, root, plain, owners, noise_of(tolerance), self.seeds, apart)
         order = random.Random(repr((self.space.start, self.centre, len(y))))
-        scales, noise = trials.models(order)  # (models, coordinates) and (models,)
-        normal = np.random.default_rng(order.randrange(2**32)).standard_normal((DRAWS, 2 * len(mean) + 1 + len(y)))
-        which = np.arange(DRAWS) % MODELS
+        scales, noise = trials.models(order, self.models)  # (models, coordinates) and (models,)
+        normal = np.random.default_rng(order.randrange(2**32)).standard_normal((self.size, 2 * len(mean) + 1 + len(y)))
+        which = np.arange(self.size) % self.models
         parts = np.split(normal, np.cumsum([len(mean), len(mean), 1]), axis=1)
         # A draw from the prior, corrected by how far it is from the trials, is a draw from the posterior.
         scale = np.sqrt(scales[:, owners[:, 0]] * scales[:, owners[:, 1]])  # (models, effects - 1)
@@ -244,7 +259,7 @@ class Posterior:
         level = LEVEL * parts[2]
         spread, drift = trials.cover(scales, noise)
         weights = np.asarray(np.linalg.inv(spread), np.float64)
-        errors = parts[3] * np.sqrt((noise[which, None] * trials.sigma) ** 2 + trials.far)
+        errors = parts[3] * np.sqrt((noise[which, None] * trials.sigma) ** 2 / trials.seeds + trials.far)
         across = root @ (root.T @ x.T), plain @ (plain.T @ x.T)  # (effects - 1, trials) each
 
         def corrected(prior: Floats, level: Floats, scale: Floats, miss: Floats, weights: Floats) -> Floats:
@@ -253,7 +268,7 @@ class Posterior:
             return np.concatenate([effects, level + LEVEL**2 * told.sum(axis=1, keepdims=True)], axis=1)
 
         draws = corrected(drawn, level, scale[which], y - drawn @ x.T - level - errors, weights[which])
-        means = corrected(scale * mean, np.zeros((MODELS, 1)), scale, y - drift, weights)
+        means = corrected(scale * mean, np.zeros((self.models, 1)), scale, y - drift, weights)
         return np.round(means.mean(axis=0), DIGITS), np.round(draws, DIGITS)
 
 
@@ -262,13 +277,23 @@ class _Trials:
 
     ``x`` (trials, effects) without the column of the centre's loss, ``y`` losses above the lowest; ``mean`` and
     ``root`` are the prior's at the usual costs, ``plain`` the root of what has no scale, ``owners`` (effects, 2) the
-    coordinates whose scales an effect has. ``sigma`` is the standard deviation of a run.
+    coordinates whose scales an effect has. ``sigma`` is the standard deviation of a run, ``seeds`` (trials,) how many
+    runs each is the mean of, ``own`` by how much it may differ from what its values make of it, in nats.
     """
 
     def __init__(
-        self, x: Floats, y: Floats, mean: Floats, root: Floats, plain: Floats, owners: Places, sigma: float
+        self,
+        x: Floats,
+        y: Floats,
+        mean: Floats,
+        root: Floats,
+        plain: Floats,
+        owners: Places,
+        sigma: float,
+        seeds: Floats,
+        own: float,
     ) -> None:
-        self.y, self.sigma, self.far = y, sigma, (FAR * y) ** 2
+        self.y, self.sigma, self.seeds, self.far = y, sigma, seeds, (FAR * y) ** 2 + own**2
         half = x @ root
         single = owners[:, 0] == owners[:, 1]
         count = int(owners.max()) + 1
@@ -287,11 +312,11 @@ class _Trials:
         spread = self.fixed + np.tensordot(scales**2, self.spread, axes=1)
         spread += (self.crossed * pairs[:, None, :]) @ self.crossed.T
         own = np.arange(len(self.y))
-        spread[:, own, own] += (noise[:, None] * self.sigma) ** 2
+        spread[:, own, own] += (noise[:, None] * self.sigma) ** 2 / self.seeds
         return spread, scales @ self.drift
 
-    def models(self, order: random.Random) -> tuple[Floats, Floats]:
-        """Scales (`MODELS`, coordinates) and noise (`MODELS`,) drawn about those that explain the trials best.
+    def models(self, order: random.Random, count: int) -> tuple[Floats, Floats]:
+        """Scales (``count``, coordinates) and noise (``count``,) drawn about those that explain the trials best.
 
         Every coordinate's scale is drawn on its own, from its probabilities with the others at their best.
         """
@@ -309,7 +334,7 @@ class _Trials:
                 odds.append(before + self._along(number, scales, choices, noise))
                 scales[number] = choices[int(np.argmax(odds[-1]))]
             spread, drift = self.cover(scales[None], np.zeros(1))
-            own = (noises[:, None] * self.sigma) ** 2 * np.ones(len(self.y))
+            own = (noises[:, None] * self.sigma) ** 2 / self.seeds
             odds.append(_evidence(spread + own[:, :, None] * np.eye(len(self.y)), self.y - drift))
             odds[-1] -= 0.5 * (np.log(noises) / NOISE_SPREAD) ** 2
             noise = float(noises[int(np.argmax(odds[-1]))])
@@ -318,7 +343,7 @@ class _Trials:
         columns = []
         for mine, values in zip(odds, [choices] * len(scales) + [noises], strict=True):
             shares = np.cumsum(np.exp(mine - mine.max()))
-            marks = [(order.random() + place) / MODELS * shares[-1] for place in range(MODELS)]
+            marks = [(order.random() + place) / count * shares[-1] for place in range(count)]
             order.shuffle(marks)
             columns.append(values[np.minimum(np.searchsorted(shares, marks), len(values) - 1)])
         return np.stack(columns[:-1], axis=1), columns[-1]

@@ -9,10 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.spec import Value
+
+T = TypeVar("T")
+
+
+class Remember(Protocol):
+    """Gives the result of a piece of work that follows from ``key`` alone, done now or at an earlier replay."""
+
+    def __call__(self, key: object, work: Callable[[], T], /) -> T:
+        """That result."""
+
+
+def forgetful(key: object, work: Callable[[], T], /) -> T:
+    """A `Remember` that does all work anew."""
+    return work()
 
 
 class Losses(Protocol):
@@ -43,7 +57,8 @@ class Replaying:
     ``asked`` keeps the order in which configurations were first needed; ``decide`` is false while the noise is not yet
     measured, so that the first wave is asked for and nothing is decided on it; ``foreseen`` is the tolerance that was
     expected before anything ran, for choices that come before the noise. A policy that can tell sets
-    ``resolution``: no single change of the incumbent is better by more, in nats, with `CONFIDENCE`.
+    ``resolution``: no single change of the incumbent is better by more, in nats, with `CONFIDENCE`. ``remember`` keeps
+    costly decisions between replays of one search: every replay takes all of its earlier waves' again.
     """
 
     def __init__(
@@ -55,7 +70,9 @@ class Replaying:
         missing: Container[Config],
         decide: bool,
         foreseen: float | None = None,
+        remember: Remember = forgetful,
     ) -> None:
+        self.remember = remember
         self.foreseen = tolerance if foreseen is None else foreseen
         self.space, self.outcomes, self.tolerance = space, outcomes, tolerance
         self.feasible, self.missing, self.decide = feasible, missing, decide
@@ -75,6 +92,10 @@ class Replaying:
         """The finished trials in the order in which they were asked for; a model's columns may follow that order."""
         found = ((config, self.loss(config)) for config in self.asked)
         return {config: loss for config, loss in found if loss is not None}
+
+    def known(self) -> tuple[tuple[Config, float | None, bool], ...]:
+        """All that the trials asked for so far say: of each its loss, and whether it has ended, in order."""
+        return tuple((config, self.loss(config), config in self.outcomes) for config in self.asked)
 
     def ask(self, configs: list[Config]) -> bool:
         """Require a wave; true when all of it has ended or was given up, and may be decided on.

@@ -91,23 +91,26 @@ def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: 
     """
     sweep = task.sweep
     peers = tuple(spec.id for spec in task.evidence.peers)
-    allowed: tuple[str, ...] = ()
+    allowed: dict[str, None] = {}
+    spent = 0
     while True:
         seen = {trial: outcomes[trial] for trial in (*allowed, *peers) if trial in outcomes}
         state = sweep.state(seen, gave_up, task.evidence)
         asked = [sweep.trial_id(config) for config in state.searched.asked]
-        beyond = [spec.id for spec in state.needed if spec.id not in set(asked)]
-        fresh = [trial for trial in (*asked, *beyond) if trial not in task.counted]
-        taken = set(fresh[:quota])
-        now = tuple(trial for trial in (*asked, *beyond) if trial in task.counted or trial in taken)
-        if now == allowed:
+        # What was allowed stays so: what a later wave asks for, in an order of its own, never takes its place.
+        fresh = [trial for trial in (*asked, *(spec.id for spec in state.needed)) if trial not in allowed]
+        free = [trial for trial in dict.fromkeys(fresh) if trial in task.counted]
+        paid = [trial for trial in dict.fromkeys(fresh) if trial not in task.counted]
+        added = {*free, *paid[: quota - spent]}
+        if not added:
             break
-        allowed = now
+        allowed.update((trial, None) for trial in fresh if trial in added)
+        spent += len(paid[: quota - spent])
     pending = tuple(spec for spec in state.pending if spec.id in {*allowed, *peers})
-    spent = len(fresh) >= quota and not pending
-    if spent and not state.finished:
+    over = spent >= quota and not pending
+    if over and not state.finished:
         state = _decided(task, {trial: outcomes[trial] for trial in (*allowed, *peers) if trial in outcomes}, gave_up)
-    return Standing(task, state, pending, allowed, state.finished or spent, state.finished or spent)
+    return Standing(task, state, pending, tuple(allowed), state.finished or over, state.finished or over)
 
 
 def _decided(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> SweepState:

@@ -33,7 +33,7 @@ Span = tuple[float, float]
 
 SPANS: Mapping[str, tuple[Span, Span]] = {
     "joint": ((1.0, 3.1), (0.0, 0.5)),
-    "single": ((1.0, 4.5), (0.0, 0.5)),
+    "single": ((1.0, 5.0), (0.0, 0.5)),
     "cyclic": ((1.0, 2.2), (0.0, 0.5)),
     "model": ((0.8, 2.4), (0.0, 0.5)),
 }

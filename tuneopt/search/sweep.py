@@ -196,6 +196,7 @@ class Sweep:
             missing=GivenUp(self.trial_id, gave_up),
             decide=not late,
             foreseen=self._noise((), {}, evidence)[1],
+            remember=self._remember,
         )
         descended = not late and not searched.pending
         needed = dict.fromkeys((start, seed) for seed in self.seeds)
@@ -289,6 +290,9 @@ class Sweep:
         def lost(asked: Asked) -> bool:
             return bool(gave_up) and self.trial_id(*asked) in gave_up
 
+        def remember(key: object, work: Callable[[], T], /) -> T:
+            return self._remember((key, tuple(sorted(gave_up))), work)
+
         return Finishing(
             space=self.space,
             runs=runs,
@@ -301,7 +305,7 @@ class Sweep:
             stars=self.policy != "model",
             feasible=self.feasible,
             missing=GivenUp(self.trial_id, gave_up),
-            remember=lambda key, work: self._remember((key, tuple(sorted(gave_up))), work),
+            remember=remember,
         ).run(searched.incumbent)
 
     def _room(self, searched: Descent) -> int:
@@ -331,7 +335,7 @@ class Sweep:
             ),
         )
 
-    def _remember(self, key: object, work: Callable[[], T]) -> T:
+    def _remember(self, key: object, work: Callable[[], T], /) -> T:
         """The result of ``work``, which follows from ``key``; forgetting it changes nothing but the time it takes."""
         if key not in self._remembered:
             if len(self._remembered) >= REMEMBERED:

@@ -193,8 +193,12 @@ def _at(
 def _seeds(
     study: Study, tuned: Standing, seeds: int, phase: str, standings: Mapping[str, Standing], remember: Remember
 ) -> Generator[Task, None, Place | None]:
-    """What a tuning ended on, alone, with ``seeds`` seeds; the place once they have ended."""
+    """What a tuning ended on, alone, with ``seeds`` seeds, its own and new ones; the place once they have ended."""
     sweep, config = tuned.task.sweep, tuned.state.descent.incumbent
+    # Those that its certificate asked for come besides: every optimizer gets the same number of trials.
+    trials = set(tuned.trials)
+    ran = sum(spec.hyperparameters == config and spec.id in trials for spec in tuned.state.needed)
+    seeds += max(0, ran - 1)
 
     def alone() -> Sweep:
         space = sweep.space.pin({axis.name: sweep.space.value(config, axis.name) for axis in sweep.space.axes})
