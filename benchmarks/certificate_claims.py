@@ -1,21 +1,23 @@
-"""How often the certificate of a whole sweep, its finish included, claims too much at the smallest scale.
+"""How often the certificate of a whole sweep, its finish included, claims too much.
 
     python benchmarks/certificate_claims.py --stars stars.json [--optimizer adamw] [--starts 64] [--first 0] \
-[--replicates 1,3] \
-[--policy joint] [--resolution NATS] [--sigma 0.025] [--magnify 5] [--uneven] [--scale nano-65k]
+[--replicates 1,3] [--policy joint] [--resolution NATS] [--sigma 0.025] [--magnify 5] [--uneven] [--scale nano-65k] \
+[--invented jump]
 
 Sweeps from random starts on the surfaces of an optimizer's complete stars (see `search_efficiency`), by default with
-noise and effects as at nano-65k: 0.025 nats, five times. Each starts without any evidence of noise but the prior of its
-scale. A claim is false where some single change of the incumbent is in truth better by more than the resolution. One row
-for each number of replicates and surface: false claims, those certified at the asked resolution, the median resolution
-(nats), and the mean number of runs beyond the search. *Even* is the older scheme at equal cost: as many runs beyond the
-search, one after another over the incumbent of the search and its whole star, and the resolution that they reach.
+noise and effects as at nano-65k: 0.025 nats, five times. ``--invented`` keeps the values of the stars and draws what
+they cost (`invented`). Each sweep starts without any evidence of noise but the prior of its scale. A claim is false
+where some single change of the incumbent is in truth better by more than the resolution. One row for each number of
+replicates and surface: false claims, those certified at the asked resolution, the median resolution (nats), and the
+mean number of runs beyond the search. *Even* is the older scheme at equal cost: as many runs beyond the search, one
+after another over the incumbent of the search and its whole star, and the resolution that they reach.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
@@ -34,6 +36,7 @@ from tuneopt.search.belief import resolution
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.space import Config
 from tuneopt.search.state import SweepState
+from tuneopt.search.surrogate import DIVERGED
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, Regime, TrialSpec
 
@@ -61,6 +64,41 @@ class Claim:
     certified: bool
     beyond: int
     even: float
+
+
+def invented(star: Mapping[str, Any], kind: str, seed: int) -> Mapping[str, Any]:
+    """A star with the values of another, and effects (nats at the paper's scales) that are drawn by ``kind``.
+
+    ``jump``: coordinates are all but flat, and in most one value is better by 0.002 to 0.01. ``rough``: every value
+    costs an amount of its own, 0.006 in the mean, whatever its neighbours cost. ``bowl``: squares of the steps from a
+    best value, lopsided. What diverges still does.
+    """
+    order, incumbent = random.Random(f"{kind}|{seed}"), dict(star["incumbent"])
+    values: dict[str, list[Any]] = {}
+    failed: dict[str, list[Any]] = {}
+    for name, value, loss in star["changes"]:
+        fails = loss is None or not math.isfinite(loss) or loss > DIVERGED
+        (failed if fails else values).setdefault(name, []).append(value)
+    changes = [[name, value, None] for name, bad in failed.items() for value in bad]
+    for name, others in values.items():
+        known = sorted([incumbent[name], *others], key=lambda value: (isinstance(value, str), value))
+        if kind == "bowl":
+            cost, best, above = (
+                order.lognormvariate(math.log(0.003), 1),
+                order.randrange(len(known)),
+                order.uniform(0.5, 2),
+            )
+            effects = [cost * (at - best) ** 2 * (above if at > best else 1) for at in range(len(known))]
+        elif kind == "rough":
+            effects = [order.expovariate(1 / 0.006) for _ in known]
+        else:
+            effects = [abs(order.gauss(0, 0.0004)) for _ in known]
+            effects[order.randrange(len(known))] -= order.uniform(0.002, 0.01) * (order.random() < 0.6)
+        least = min(effects)
+        incumbent[name] = known[effects.index(least)]
+        pairs = zip(known, effects, strict=True)
+        changes += [[name, value, star["incumbent_loss"] + one - least] for value, one in pairs if one > least]
+    return {**star, "incumbent": incumbent, "changes": changes}
 
 
 def claims(
@@ -115,10 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sigma", type=float, default=0.025, help="standard deviation over seeds, nats")
     parser.add_argument("--magnify", type=float, default=5.0, help="factor on all effects")
     parser.add_argument("--uneven", action="store_true", help="noise that differs between configurations")
+    parser.add_argument("--invented", choices=("jump", "rough", "bowl"), help="draw what values cost")
     parser.add_argument("--scale", default="nano-65k", help="whose prior of sigma and default question are used")
     asked = parser.parse_args(arguments)
     stars: list[Mapping[str, Any]] = json.loads(asked.stars.read_text())
-    own = [magnified(star, asked.magnify) for star in complete([s for s in stars if s["optimizer"] == asked.optimizer])]
+    own = complete([star for star in stars if star["optimizer"] == asked.optimizer])
+    if asked.invented:
+        own = [invented(star, asked.invented, seed) for seed, star in enumerate(4 * own)]
+    own = [magnified(star, asked.magnify) for star in own]
     # Long enough for every batch and warmup of a grid; the prior of sigma follows from the parameters alone.
     regime = Regime(find_scale(asked.scale), 100_000, CorpusId("surface", "", 512))
     world = World(asked.sigma, asked.uneven, regime, asked.policy, asked.resolution)

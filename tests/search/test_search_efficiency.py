@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,23 @@ STAR = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def bench():
-    import sys
-
-    spec = importlib.util.spec_from_file_location("search_efficiency", FILE)
+def loaded(name):
+    """A benchmark as a module."""
+    spec = importlib.util.spec_from_file_location(name, FILE.with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
-    sys.modules["search_efficiency"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return loaded("search_efficiency")
+
+
+@pytest.fixture(scope="module")
+def whole(bench):
+    return loaded("certificate_claims")
 
 
 def test_the_grid_ends_with_the_table_and_starts_converge(bench):
@@ -105,6 +114,27 @@ def test_claims_are_counted_against_the_truth_whatever_the_noise(bench, tmp_path
     claim = bench.Ending(20, 3, 0.01, claim=0.004, missed=0.005)
     assert claim.false and not bench.Ending(20, 3, 0.01, claim=None, missed=1.0).false
     assert not bench.Ending(20, 3, 0.01, claim=0.005, missed=0.005).false
+
+
+@pytest.mark.parametrize("kind", ["jump", "rough", "bowl"])
+def test_invented_surfaces_are_lowest_at_their_incumbents(bench, whole, kind):
+    grounds = [bench.ground(whole.invented(STAR, kind, seed), "pairwise", seed) for seed in range(5)]
+    for seed, ground in enumerate(grounds):
+        star = whole.invented(STAR, kind, seed)
+        assert ground.surface.regret(star["incumbent"]) == pytest.approx(0, abs=1e-12)
+        assert ["learning_rate", 0.016, None] in star["changes"], "what diverges still does"
+    assert len({str(whole.invented(STAR, kind, seed)["changes"]) for seed in range(5)}) == 5
+
+
+def test_the_claims_of_whole_sweeps_are_told_with_what_they_cost(whole, tmp_path, capsys):
+    stars = tmp_path / "stars.json"
+    stars.write_text(json.dumps([STAR]))
+    assert whole.main(["--stars", str(stars), "--starts", "1", "--replicates", "1", "--policy", "model"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["1", "additive"], ["1", "pairwise"]]
+    for _, _, false, certified, nats, beyond, even in rows:
+        assert false in ("0 of 1", "1 of 1") and certified in ("0", "1")
+        assert 0 < float(nats) < 1 and float(beyond) >= 0 and 0 < float(even) < 1
 
 
 @pytest.mark.slow

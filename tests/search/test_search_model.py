@@ -205,7 +205,7 @@ def test_off_is_not_taken_for_a_small_value():
 def test_a_mean_over_several_seeds_tells_more_than_one_run():
     """Four seeds of one configuration are as four runs of one that are known to agree, and one seed is as before."""
     names = ("beta1", "learning_rate")
-    ground, (true, loss) = cube(names=names), surface(3, names=names)
+    ground, loss = cube(names=names), surface(3, names=names)[1]
     losses = {config: loss(config) for config in [ground.start, *(each for _, _, each in ground.star(ground.start))]}
     plain = Posterior(ground, losses, ground.start, 0.003)
     once = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 1))
