@@ -203,7 +203,7 @@ def test_off_is_not_taken_for_a_small_value():
 
 
 def test_a_mean_over_several_seeds_tells_more_than_one_run():
-    """Four seeds of one configuration are as four runs of one that are known to agree, and one seed is as before."""
+    """One seed each is as if nothing were said of seeds; what no seeds mend stays wide."""
     names = ("beta1", "learning_rate")
     ground, loss = cube(names=names), surface(3, names=names)[1]
     losses = {config: loss(config) for config in [ground.start, *(each for _, _, each in ground.star(ground.start))]}
@@ -211,7 +211,10 @@ def test_a_mean_over_several_seeds_tells_more_than_one_run():
     once = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 1))
     assert (plain.mean == once.mean).all() and (plain.draws == once.draws).all()
     often = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 16))
-    place = plain.places(list(losses))
+    near = [
+        config for config, found in losses.items() if found < min(losses.values()) + 0.006
+    ]  # far off seeds mend less
+    place = plain.places(near)
     widths = [(one.draws @ one.rows(place).T).std(axis=0) for one in (plain, often)]
     assert (widths[1] < 0.6 * widths[0]).all()
     apart = Posterior(ground, losses, ground.start, 0.003, seeds=dict.fromkeys(losses, 16), own=NOISE)
