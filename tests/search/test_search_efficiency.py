@@ -157,3 +157,13 @@ def test_rows_of_the_docs_are_what_the_benchmark_prints(bench, prefix, searcher,
     if not prefix:  # those tables leave out what the search claims
         printed = "|".join(printed.split("|")[:8]) + "|"
     assert printed in DOCS.read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_the_rows_of_whole_sweeps_are_what_their_benchmark_prints(whole, capsys):
+    if not STARS.exists():
+        pytest.skip("the published stars are not at hand")
+    told = "--starts 10 --scale 130m --magnify 1 --sigma 0.0005"
+    assert whole.main(["--stars", str(STARS), "--replicates", "3", *told.split()]) == 0
+    printed = [f"| `{told}` {line}" for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(printed) == 2 and set(printed) <= set(DOCS.read_text().splitlines())
