@@ -3,10 +3,12 @@
     python benchmarks/chaos.py --faults 100 --seed 0 --json chaos.json [--markdown chaos.md]
 
 A small study (two optimizers, real training at nano-65k) runs while workers, the driver, raylets and whole nodes are
-killed or paused, files truncated and the disk filled; after every end the same command is run again. Every record and
+killed or paused, files truncated, the disk filled, calls of the system let fail and clocks put wrong; after every end
+the same command is run again. Every record and
 the answer of the final ledger are compared with those of an undisturbed run. Results are appended to the JSON file
-sweep by sweep; started again with the same arguments it goes on where it stopped. It needs Linux, a gigabyte of memory
-for each Ray node, and root for the faults that fill a disk (they are left out otherwise, and that is said).
+sweep by sweep; started again with the same arguments it goes on where it stopped (``--sweeps`` stops it after so many).
+``--collect`` makes one table of several such files. It needs Linux, a gigabyte of memory for each Ray node, root for
+the faults that fill a disk and a C compiler for errors and clocks (they are left out otherwise, and that is said).
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from faults.episode import Episode, can_mount, undisturbed
-from faults.plan import PLACES, schedule
+from faults.plan import PLACES, WORLD, schedule
 from faults.table import markdown
+from faults.world import build, can_build
 
 from tuneopt.data import load_corpus
 
@@ -42,20 +45,29 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("chaos.json"))
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--work", type=Path, help="scratch folder; default: a temporary one")
+    parser.add_argument("--sweeps", type=int, default=1_000_000, help="stop after so many; the next call goes on")
+    parser.add_argument("--collect", type=Path, nargs="+", help="only print the table of these files")
     given = parser.parse_args()
+    if given.collect:
+        print(markdown(*(json.loads(path.read_text()) for path in given.collect)))
+        return 0
     work = given.work or Path(tempfile.gettempdir()) / f"tuneopt-chaos-{given.seed}"
     places = [place for place in given.places if place != "small disk" or can_mount()]
-    document = _load(given.json, vars(given), [place for place in given.places if place not in places])
-    faults = schedule(given.faults, given.seed, tuple(places))
+    without = () if can_build() else WORLD
+    document = _load(given.json, vars(given), [*(place for place in given.places if place not in places), *without])
+    faults = schedule(given.faults, given.seed, tuple(places), without)
+    library = build(work) if can_build() else None
+    left_to_do = given.sweeps
     cache = work / "cache"
     load_corpus("embedded", vocab_size=1024, cache_dir=cache)
     seconds = undisturbed(work / "undisturbed", cache, given.ratio)
     document["undisturbed_seconds"] = document.get("undisturbed_seconds") or seconds
-    while left := [fault for fault in faults if fault.number >= document["next"]]:
+    while left_to_do and (left := [fault for fault in faults if fault.number >= document["next"]]):
+        left_to_do -= 1
         group = left[:8]
         group = group[: next((at for at, fault in enumerate(group) if fault.place != group[0].place), len(group))]
         folder = work / f"sweep-{len(document['sweeps']):03d}-{time.time_ns()}"
-        episode = Episode(group[0].place, folder, cache, work / "undisturbed", given.ratio)
+        episode = Episode(group[0].place, folder, cache, work / "undisturbed", given.ratio, library)
         began = time.monotonic()
         entry: dict[str, Any] = {"place": group[0].place, "faults": []}
         try:
@@ -101,7 +113,7 @@ def _keep(path: Path, document: dict[str, Any]) -> None:
 def _good(entry: dict[str, Any]) -> bool:
     if "error" in entry:
         return False
-    harmless = not any(entry[name] for name in ("lost", "doubled", "different", "verify", "stuck"))
+    harmless = not any(entry[name] for name in ("lost", "doubled", "different", "verify", "stuck", "bad ends"))
     return harmless and entry["same answer"] and all(cost["within"] or cost["excused"] for cost in entry["work lost"])
 
 

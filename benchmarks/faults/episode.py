@@ -18,12 +18,13 @@ from faults.lives import lives, losses
 from faults.nodes import Nodes
 from faults.plan import Fault
 from faults.sweep import Run, wait
+from faults.world import ERRORS, World
 from tuneopt.ledger import Ledger
 
-STUCK = 240.0
+STUCK = 400.0
 """Seconds without a step, a record or an end after which a run counts as stuck, and is killed."""
 
-SETTLING = {"kill raylet": 40.0, "pause raylet": 8.0, "pause node's raylet": 5.0}
+SETTLING = {"kill raylet": 40.0, "kill Ray while it starts": 120.0, "pause raylet": 8.0, "pause node's raylet": 5.0}
 """Seconds that the driver may take to notice what happened to its Ray, before the next fault comes."""
 
 DISK_BYTES = 48 << 20
@@ -32,13 +33,19 @@ DISK_BYTES = 48 << 20
 class Episode:
     """The life of one ledger under faults."""
 
-    def __init__(self, place: str, folder: Path, cache: Path, reference: Path, ratio: float) -> None:
+    def __init__(
+        self, place: str, folder: Path, cache: Path, reference: Path, ratio: float, library: Path | None = None
+    ) -> None:
         self.place, self.folder, self.cache, self.reference, self.ratio = place, folder, cache, reference, ratio
         folder.mkdir(parents=True)
         self.disk = _mount(folder / "disk") if place == "small disk" else None
         own = folder / "cache"  # its shards are damaged too
         shutil.copytree(cache, own)
-        self.run = Run(folder, (self.disk or folder) / "ledger", own, ratio)
+        backend = "inline" if place == "one process" else "ray"
+        self.run = Run(folder, (self.disk or folder) / "ledger", own, ratio, backend)
+        if library is not None:
+            page = self.run.eyes.with_name(f"{self.run.eyes.name}.world")
+            self.run.world = World(page, library, (self.run.ledger, own))
         self.nodes: Nodes | None = None
         if place == "three nodes":
             self.nodes = Nodes(self.run.environment, folder / "nodes.txt")
@@ -47,8 +54,7 @@ class Episode:
         self.rewritten: list[str] = []
         self.broken: set[str] = set()
         self.stuck = 0
-        self.fresh = 0
-        self.full: list[tuple[float, float]] = []
+        self.closed: list[tuple[float, float]] = []
 
     def disturb(self, faults: list[Fault]) -> list[dict[str, Any]]:
         """Inject faults one after another until the sweep has ended; those that found nothing to disturb come back."""
@@ -63,7 +69,7 @@ class Episode:
                 break
             scene.source = random.Random(fault.seed)
             code, starts, records = self.run.code, self.run.starts, len(self.seen)
-            began = time.time()
+            began = time.monotonic()
             before = self._sizes()
             did = harm(fault.kind, scene)
             for _ in range(3):
@@ -75,14 +81,14 @@ class Episode:
                 break  # it comes again in the next sweep
             wait(lambda: self.run.code is not None, SETTLING.get(fault.kind, 0.0))
             self._mark_broken(before, did)
-            if fault.kind == "fill disk":
-                self.full.append((began, time.time()))
+            if fault.kind == "fill disk" or fault.kind in ERRORS:
+                self.closed.append((began, time.monotonic()))
             entry = {
                 "number": fault.number, "kind": fault.kind, "place": self.place, "did": did, "records": records,
                 "began": began,
             }  # fmt: skip
             back = self._until_training()
-            entry["back_seconds"] = time.time() - began
+            entry["back_seconds"] = time.monotonic() - began
             entry["driver"] = list(self.run.ends[starts - 1 :]) if code is None else []
             done.append(entry)
             if not back:
@@ -96,7 +102,7 @@ class Episode:
         seen = set(self.seen) - self.broken
         found = compare(ledger, Ledger(self.reference / "ledger"), seen, self.cache)
         expected = answer(json.loads((self.reference / "answer.json").read_text()))
-        costs = losses(lives(self.run.eyes), self.full)
+        costs = losses(lives(self.run.eyes), self.closed)
         return {
             **found,
             "doubled": sorted(set(self.rewritten) - self.broken),
@@ -105,6 +111,7 @@ class Episode:
             "stuck": self.stuck,
             "starts": self.run.starts,
             "ends": self.run.ends,
+            "bad ends": [end for end in self.run.ends if _bad(end)],
             "work lost": costs,
         }
 
@@ -144,7 +151,6 @@ class Episode:
         if self.run.starts > 60:
             raise RuntimeError(f"the sweep does not end: {self.run.ends[-5:]}")
         self.run.start()
-        self.fresh = time.time_ns()
         return False
 
     def _until_training(self) -> bool:
@@ -166,7 +172,9 @@ class Episode:
     def _steps(self, known: dict[int, int]) -> bool:
         """Whether any step was trained since ``known``."""
         now = lives(self.run.eyes)
-        mine = [life for life in now if life.born > self.fresh and life.alive]  # no orphans of a run that was killed
+        mine = [
+            life for life in now if life.born > self.run.fresh and life.alive
+        ]  # no orphans of a run that was killed
         return any(life.step > known.get(life.born, life.first_step) for life in mine)
 
     def _more_than(self, count: int) -> bool:
@@ -184,6 +192,18 @@ class Episode:
             if not self._until_training() or self.run.code == 0:
                 continue
             self._go_on(1.0)
+
+
+ANSWERS = (2, 3, 130, -9, -15)
+"""Exit codes before the end: bad luck, no certificate yet, interrupted, and the signals that Python has no answer to:
+SIGKILL, and SIGTERM in the second before the program has begun."""
+
+
+def _bad(end: dict[str, Any]) -> bool:
+    """Whether the command ended otherwise than it should: with a traceback, as a mistake, or without how to go on."""
+    wordless = end["code"] in (2, 130) and not end["said"].startswith("tuneopt: ")
+    unclear = end["code"] == 130 and "Go on with: " not in end["said"]
+    return end["traceback"] or end["code"] not in ANSWERS or wordless or unclear
 
 
 def _mount(folder: Path) -> Path:

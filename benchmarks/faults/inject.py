@@ -15,6 +15,7 @@ import psutil
 from faults.lives import Life, lives
 from faults.nodes import Nodes
 from faults.sweep import SILENT, Run, wait
+from faults.world import ERRORS
 
 Harm = Callable[["Scene"], str]
 
@@ -54,7 +55,7 @@ def _kill_driver(scene: Scene) -> str:
 
 
 def _kill_raylet(scene: Scene) -> str:
-    raylet = scene.run.raylet()
+    raylet = scene.run.part_of_ray("raylet")
     if raylet is None:
         return ""
     raylet.kill()
@@ -176,7 +177,7 @@ def _pause_driver(scene: Scene) -> str:
 
 
 def _pause_raylet(scene: Scene) -> str:
-    raylet = scene.run.raylet()
+    raylet = scene.run.part_of_ray("raylet")
     if raylet is None:
         return ""
     _pause(raylet.pid)
@@ -212,7 +213,78 @@ def _fill(scene: Scene) -> str:
     return f"{written} bytes written, the command {'ended' if stopped else 'had not ended'} after {took:.0f} s"
 
 
+def _kill_while_it_starts(scene: Scene) -> str:
+    """One of Ray's two processes, at once or a moment later; Ray notices some deaths after 45 seconds only."""
+    name = scene.source.choice(["raylet", "gcs_server"])
+    scene.run.again()
+    if not wait(lambda: scene.run.part_of_ray(name) is not None or scene.run.code is not None, 120):
+        return ""
+    time.sleep(scene.source.uniform(0, 1.5))
+    process = scene.run.part_of_ray(name)
+    if process is None:
+        return ""
+    process.kill()
+    return f"{name} while it started"
+
+
+def _end_driver(scene: Scene) -> str:
+    """A polite end at work, or at a random moment of a start: imports, preparation, Ray's start, first trials."""
+    assert scene.run.process is not None
+    starting = scene.source.random() < 0.6
+    # A shell's background jobs ignore SIGINT, those of nohup SIGHUP, and so do their children.
+    usual = [number for number in _POLITE if signal.getsignal(number) is not signal.SIG_IGN]
+    number = scene.source.choice([signal.SIGTERM] if starting else usual)
+    delay = scene.source.uniform(1, 15)
+    if starting:
+        scene.run.again()
+        wait(lambda: scene.run.code is not None, delay)
+    scene.run.process.send_signal(number)
+    began = time.monotonic()
+    ended = wait(lambda: scene.run.code is not None, 150)
+    when = f"{delay:.1f} s after the start" if starting else "at work"
+    took = time.monotonic() - began
+    return f"{number.name} {when}, {'ended' if ended else 'had NOT ended'} after {took:.1f} s"
+
+
+_POLITE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def _failing(kind: str) -> Harm:
+    """Calls on files of the ledger and the cache fail for a while; a command that ends and starts again meets them."""
+
+    def act(scene: Scene) -> str:
+        assert scene.run.world is not None
+        share, seconds = scene.source.choice([1.0, 0.5, 0.05]), scene.source.uniform(0.3, 8)
+        before = scene.run.world.failed
+        scene.run.world.fail(kind, share, seconds, scene.source.randrange(2**32))
+        wait(lambda: scene.run.code is not None, seconds)
+        count = scene.run.world.failed - before
+        return f"at least {count} calls failed, {share:.0%} for {seconds:.1f} s" if count else ""
+
+    return act
+
+
+def _wrong_clock(scene: Scene) -> str:
+    """It jumps while all runs, or the next driver starts with it; the next fault of this kind sets it anew."""
+    assert scene.run.world is not None
+    source = scene.source
+    seconds = source.choice([-1, 1]) * source.choice([2, 45, 90, 3600, 86_400, 10 * 365 * 86_400]) * source.random()
+    scene.run.world.lie(seconds)
+    if source.random() < 0.5:
+        scene.run.kill()
+        return f"{seconds:+.0f} s, then the driver was killed"
+    wait(lambda: scene.run.code is not None, source.uniform(1, 5))
+    if source.random() < 0.5:
+        scene.run.world.lie(0)
+        return f"{seconds:+.0f} s for a while"
+    return f"{seconds:+.0f} s"
+
+
 _HARMS: dict[str, Harm] = {
+    **{kind: _failing(kind) for kind in ERRORS},
+    "wrong clock": _wrong_clock,
+    "end driver": _end_driver,
+    "kill Ray while it starts": _kill_while_it_starts,
     "kill worker": _kill_worker,
     "kill driver": _kill_driver,
     "kill raylet": _kill_raylet,

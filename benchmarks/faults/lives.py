@@ -20,7 +20,7 @@ FIRST_STEPS = 5
 
 @dataclass(frozen=True)
 class Life:
-    """One process' part of a trial; times in seconds since 1970."""
+    """One process' part of a trial; times in seconds of the monotonic clock."""
 
     trial: str
     pid: int
@@ -64,13 +64,13 @@ def lives(folder: Path) -> list[Life]:
     return sorted(found, key=lambda life: life.born)
 
 
-def losses(found: list[Life], full: list[tuple[float, float]]) -> list[dict[str, Any]]:
+def losses(found: list[Life], closed: list[tuple[float, float]]) -> list[dict[str, Any]]:
     """What each killed life cost: the steps that its successor trained again, and the seconds since its checkpoint.
 
     ``within`` says whether that is at most one checkpoint interval: the pause between checkpoints, and the step (with
     what comes between steps, evaluation and writing) that was under way. ``excused`` says why it could not be: the
     proof of the optimizer, which is taken on the first steps, was not complete; a checkpoint was truncated, so that
-    the one before it was taken; or the disk was full (``full``: from, to).
+    the one before it was taken; or nothing could be written (``closed``: from, to).
     """
     by_trial = defaultdict(list)
     for life in found:
@@ -84,8 +84,8 @@ def losses(found: list[Life], full: list[tuple[float, float]]) -> list[dict[str,
             excuse = "older checkpoint" if successor.first_step < life.saved_step else ""
             if successor.first_step == 0 and life.step <= FIRST_STEPS:
                 excuse = "first steps"
-            if any(begin - 1 <= life.step_at <= end + 1 for begin, end in full):
-                excuse = "full disk"
+            if any(begin - 1 <= life.step_at <= end + 1 for begin, end in closed):
+                excuse = "no writing"
             costs.append(
                 {
                     "trial": trial,

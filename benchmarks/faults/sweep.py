@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from faults.world import World
+
 STUDY = """
 name: chaos
 optimizers:
@@ -51,8 +53,11 @@ HERE = Path(__file__).parent
 class Run:
     """One study in one ledger, and the processes that work on it."""
 
-    def __init__(self, folder: Path, ledger: Path, cache: Path, ratio: float, address: str | None = None) -> None:
-        self.folder, self.ledger, self.cache, self.address = folder, ledger, cache, address
+    def __init__(self, folder: Path, ledger: Path, cache: Path, ratio: float, backend: str = "ray") -> None:
+        self.folder, self.ledger, self.cache, self.backend = folder, ledger, cache, backend
+        self.address: str | None = None
+        self.world: World | None = None
+        self.fresh = 0
         self.eyes = Path("/dev/shm") / f"chaos-{os.getpid()}-{folder.name}"
         self.eyes.mkdir(parents=True, exist_ok=True)
         self.file = folder / "chaos.yaml"
@@ -67,6 +72,7 @@ class Run:
         return {
             **os.environ,
             **HEARTBEAT,
+            **(self.world.environment if self.world else {}),
             "PYTHONPATH": os.pathsep.join(paths),
             "TUNEOPT_CHAOS_EYES": str(self.eyes),
             "TUNEOPT_CHECKPOINT_SECONDS": str(PAUSE),
@@ -75,11 +81,12 @@ class Run:
         }
 
     def start(self) -> None:
-        """Run the command; it is the same each time."""
+        """Run the command; it is the same each time. Lives older than ``fresh`` are of orphans."""
         command = [sys.executable, "-m", "tuneopt", "study", "run", str(self.file), "--ledger", str(self.ledger)]
-        command += ["--json", "-o", str(self.folder / "report.html")]
+        command += ["--json", "-o", str(self.folder / "report.html"), "--backend", self.backend]
         command += ["--address", self.address] if self.address else []
         self.starts += 1
+        self.fresh = time.monotonic_ns()
         out = (self.folder / f"out-{self.starts}.json").open("wb")
         err = (self.folder / f"err-{self.starts}.txt").open("wb")
         with out, err:
@@ -112,6 +119,12 @@ class Run:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def again(self) -> None:
+        """Kill the driver and run the command again."""
+        self.kill()
+        self.note_end()
+        self.start()
+
     def family(self) -> list[psutil.Process]:
         """Every process below the driver."""
         assert self.process is not None
@@ -120,9 +133,9 @@ class Run:
         except psutil.NoSuchProcess:
             return []
 
-    def raylet(self) -> psutil.Process | None:
-        """The raylet of a local run."""
-        return next((each for each in self.family() if _name(each) == "raylet"), None)
+    def part_of_ray(self, name: str) -> psutil.Process | None:
+        """The ``raylet`` or ``gcs_server`` of a local run."""
+        return next((each for each in self.family() if _name(each) == name), None)
 
     def close(self) -> None:
         """End what is left of this run."""
@@ -134,6 +147,8 @@ class Run:
                 each.kill()
             except psutil.NoSuchProcess:
                 continue
+        if self.world is not None:
+            self.world.close()
         for path in self.eyes.iterdir():
             path.unlink()
         self.eyes.rmdir()

@@ -59,6 +59,6 @@ def _sum(sweeps: Sequence[dict[str, Any]]) -> str:
 
 _EXCUSES = {
     "first steps": "had not taken their proof yet and began again",
-    "full disk": "could not write one on the full disk",
+    "no writing": "could not write one at that time",
     "older checkpoint": "went on from the one before, because the newest was truncated",
 }

@@ -32,7 +32,7 @@ def test_a_seed_fixes_the_schedule(faults) -> None:
     assert first == faults.plan.schedule(100, 0) != faults.plan.schedule(100, 1)
     assert [fault.number for fault in first] == list(range(100))
     counts = Counter((fault.place, fault.kind) for fault in first)
-    assert len(counts) == 15 and min(counts.values()) >= 6, "every kind about equally often"
+    assert max(counts.values()) - min(counts.values()) <= 1, "every kind about equally often"
     assert {fault.place for fault in faults.plan.schedule(50, 0, ("three nodes",))} == {"three nodes"}
     assert all(fault.kind in faults.inject._HARMS for fault in first)
 
@@ -52,7 +52,7 @@ def test_work_lost_is_what_the_successor_trained_again(faults) -> None:
     (cost,) = faults.lives.losses([killed, dataclasses.replace(successor, first_step=12)], [])
     assert cost["excused"] == "older checkpoint"
     (cost,) = faults.lives.losses([late, dataclasses.replace(successor, first_step=4)], [(105.0, 112.0)])
-    assert cost["excused"] == "full disk"
+    assert cost["excused"] == "no writing"
     first = life(faults, step=3, saved_step=0, saved_at=100.0)
     (cost,) = faults.lives.losses([first, dataclasses.replace(successor, first_step=0)], [])
     assert cost["excused"] == "first steps"
@@ -101,7 +101,7 @@ def test_the_eyes_see_every_step_of_a_real_training(faults, tmp_path: Path) -> N
     (seen,) = faults.lives.lives(eyes)
     assert (seen.trial, seen.first_step, seen.step, seen.saved_step) == (done.stdout.strip(), 0, 8, 7)
     assert not seen.ended and not seen.alive and seen.pause == 10.0
-    assert seen.began <= seen.saved_at <= seen.step_at <= time.time()
+    assert seen.began <= seen.saved_at <= seen.step_at <= time.monotonic()
 
 
 def record(seed: int, loss: float = 3.5, seconds: float = 1.0) -> TrialRecord:

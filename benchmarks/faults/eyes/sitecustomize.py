@@ -1,7 +1,8 @@
 """Lets the harness see the steps of every training process, whatever kills it.
 
-Python imports this module by itself when its folder is on PYTHONPATH. It wraps `tuneopt.training.loop.Training` once
-that is imported: each life of a trial (one process that trains it) keeps a small file in shared memory up to date.
+Python imports this module by itself when its folder is on PYTHONPATH. It wraps `tuneopt.training.loop.Training` once that
+is imported: each life of a trial (one process that trains it) keeps a small file in shared memory up to date. Times are
+those of the monotonic clock, which all processes of a machine share and no fault touches.
 """
 
 import importlib.abc
@@ -28,15 +29,15 @@ def watch(training_class):
 
     def new_begin(self, *arguments, **named):
         begin(self, *arguments, **named)
-        now = time.time()
-        name = f"{self.spec.id}.{os.getpid()}.{time.time_ns()}"
+        now = time.monotonic()
+        name = f"{self.spec.id}.{os.getpid()}.{time.monotonic_ns()}"
         file = os.open(f"{os.environ['TUNEOPT_CHAOS_EYES']}/{name}", os.O_RDWR | os.O_CREAT, 0o644)
         self._life = {"file": file, "marks": [self.step, now, self.step, now, self.step, now, 0.0, 0.0, 0.0]}
         note(self)
 
     def new_step(self):
         step(self)
-        marks, now = self._life["marks"], time.time()
+        marks, now = self._life["marks"], time.monotonic()
         marks[6] = max(marks[6], now - marks[3])
         marks[2], marks[3], marks[8] = self.step, now, float(self.step >= self.steps)
         marks[7] = max(marks[7], self.store.pause if self.store else 0.0)
@@ -44,7 +45,7 @@ def watch(training_class):
 
     def new_save(self):
         save(self)
-        self._life["marks"][4:6] = [self.step, time.time()]
+        self._life["marks"][4:6] = [self.step, time.monotonic()]
         note(self)
 
     training_class.__init__, training_class.train_step, training_class.save = new_begin, new_step, new_save
