@@ -255,10 +255,9 @@ def _failing(kind: str) -> Harm:
     def act(scene: Scene) -> str:
         assert scene.run.world is not None
         share, seconds = scene.source.choice([1.0, 0.5, 0.05]), scene.source.uniform(0.3, 8)
-        before = scene.run.world.failed
         scene.run.world.fail(kind, share, seconds, scene.source.randrange(2**32))
         wait(lambda: scene.run.code is not None, seconds)
-        count = scene.run.world.failed - before
+        count = scene.run.world.failed
         return f"at least {count} calls failed, {share:.0%} for {seconds:.1f} s" if count else ""
 
     return act

@@ -29,7 +29,8 @@ struct page {
     uint32_t calls; /* which ones: a sum of the above */
     uint32_t share; /* how many of a thousand */
     uint32_t seed;
-    uint64_t asked, failed;
+    uint64_t asked, failed; /* calls since the errors were set, and those that failed */
+    uint64_t first, last;   /* the calls from which on and before which calls fail, counted from 0 */
     char folders[2][1024]; /* with a slash at the end */
 };
 
@@ -67,7 +68,13 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 static int below(const char *path) {
-    for (int at = 0; path && at < 2; at++) {
+    char here[1024];
+    if (!path) return 0;
+    if (path[0] != '/') { /* it begins in the working folder, and may lead out of it: such a call does not fail */
+        if (!strncmp(path, "../", 3) || !getcwd(here, sizeof here - 1)) return 0;
+        path = strcat(here, "/");
+    }
+    for (int at = 0; at < 2; at++) {
         size_t length = strlen(page->folders[at]);
         /* the folder itself too, which has no slash at the end */
         if (length && !strncmp(path, page->folders[at], length - (strlen(path) == length - 1))) return 1;
@@ -77,8 +84,9 @@ static int below(const char *path) {
 
 static int harmed(int call, const char *path) {
     if (!page || !(page->calls & call) || monotonic() >= page->until || !below(path)) return 0;
-    uint64_t mixed = __atomic_fetch_add(&page->asked, 1, __ATOMIC_RELAXED) + page->seed; /* splitmix64 */
-    mixed = (mixed + 1) * 0x9e3779b97f4a7c15ULL;
+    uint64_t number = __atomic_fetch_add(&page->asked, 1, __ATOMIC_RELAXED);
+    if (number < page->first || number >= page->last) return 0;
+    uint64_t mixed = (number + page->seed + 1) * 0x9e3779b97f4a7c15ULL; /* splitmix64 */
     mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ULL;
     mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebULL;
     if ((mixed ^ (mixed >> 31)) % 1000 >= page->share) return 0;

@@ -27,9 +27,12 @@ ERRORS = {
 }
 """Kind of fault -> the error, and the calls that a kernel gives it for."""
 
-_PAGE = struct.Struct("<2d4I2Q1024s1024s")
-_FAILED = _PAGE.size - 2048 - 8
-"""Where the number of failed calls stands."""
+_PAGE = struct.Struct("<2d4I4Q1024s1024s")
+_COUNTERS = struct.Struct("<2Q")
+_COUNTED = 32
+"""Where the numbers of calls and of failed calls stand."""
+
+_EVERY = (0, (1 << 64) - 1)
 
 
 def can_build() -> bool:
@@ -43,8 +46,8 @@ class World:
     def __init__(self, page: Path, library: Path, folders: tuple[Path, Path]) -> None:
         self.path, self.library = page, library
         self._folders = [f"{folder.resolve()}/".encode() for folder in folders]
-        page.write_bytes(bytes(_PAGE.size))
-        with page.open("rb+") as file:
+        with page.open("ab+") as file:
+            file.truncate(_PAGE.size)  # never shorter: who has it mapped already would die
             self._page = mmap.mmap(file.fileno(), _PAGE.size)
         self._ahead = 0.0
         self._set()
@@ -55,14 +58,22 @@ class World:
         return {"LD_PRELOAD": str(self.library), "TUNEOPT_CHAOS_WORLD": str(self.path)}
 
     @property
-    def failed(self) -> int:
-        """Calls that failed so far."""
-        return int(struct.unpack_from("<Q", self._page, _FAILED)[0])
+    def asked(self) -> int:
+        """Calls since the last `fail` that could have failed."""
+        return int(_COUNTERS.unpack_from(self._page, _COUNTED)[0])
 
-    def fail(self, kind: str, share: float, seconds: float, seed: int) -> None:
-        """Let that share of the calls below the folders fail from now on, for so long."""
+    @property
+    def failed(self) -> int:
+        """Calls that failed since the last `fail`."""
+        return int(_COUNTERS.unpack_from(self._page, _COUNTED)[1])
+
+    def fail(self, kind: str, share: float, seconds: float, seed: int = 0, numbers: tuple[int, int] = _EVERY) -> None:
+        """Let that share of the calls below the folders fail from now on, for so long; of those, ``numbers`` alone.
+
+        ``numbers`` are the first call of those and the one behind the last, counted from 0 now.
+        """
         error, calls = ERRORS[kind]
-        self._set(time.monotonic() + seconds, error, calls, round(share * 1000), seed)
+        self._set(time.monotonic() + seconds, error, calls, round(share * 1000), seed, numbers)
 
     def mend(self) -> None:
         """Let every call succeed again."""
@@ -78,10 +89,20 @@ class World:
         self._set()
         self.path.unlink(missing_ok=True)
 
-    def _set(self, until: float = 0.0, error: int = 0, calls: int = 0, share: int = 0, seed: int = 0) -> None:
-        # Folders and error first: a call that fails must not see half of it. The counters stay.
-        struct.pack_into("<d4I", self._page, 8, self._ahead, error, calls, share, seed % (1 << 32))
-        struct.pack_into("<1024s1024s", self._page, _PAGE.size - 2048, *self._folders)
+    def _set(
+        self,
+        until: float = 0.0,
+        error: int = 0,
+        calls: int = 0,
+        share: int = 0,
+        seed: int = 0,
+        numbers: tuple[int, int] = _EVERY,
+    ) -> None:
+        # The end of the errors comes last: a call must not see half of the rest. Counters start anew with errors.
+        counted = (0, 0) if until else _COUNTERS.unpack_from(self._page, _COUNTED)
+        what = (self._ahead, error, calls, share, seed % (1 << 32), *counted, *numbers, *self._folders)
+        struct.pack_into("<d", self._page, 0, 0.0)
+        struct.pack_into("<d4I4Q1024s1024s", self._page, 8, *what)
         struct.pack_into("<d", self._page, 0, until)
 
 
