@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tuneopt import checked
+from tuneopt.errors import of_system
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, Value, nearest
 
@@ -59,7 +60,7 @@ def read_yaml(path: Path, what: str, example: str) -> Node:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:1: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a YAML file") from None
+        raise of_system(error, path) from None
     return parse_yaml(text, str(path), example)
 
 

@@ -6,9 +6,10 @@ its sentence and exits with 2. Any other exception is a mistake of tuneopt itsel
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 LONGEST_SENTENCE = 2000
@@ -88,8 +89,10 @@ def why(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
-def of_system(error: OSError) -> InputError:
-    """The sentence for an OSError that nothing on the way turned into one: where, why, and what helps."""
+def of_system(error: OSError, where: str | Path = "") -> InputError:
+    """The sentence for an OSError: where, why, and what helps; ``where`` is said when the error does not know it."""
+    if error.filename is None and where:
+        error.filename = str(where)
     if no_room(error):
         return NoRoomError(error.filename or "what this command writes")
     if error.errno == errno.ENOENT and not error.filename and not _working_folder():
@@ -109,6 +112,30 @@ def of_missing(error: ModuleNotFoundError) -> InputError | None:
         f"this needs the package {package}, which is not installed here; `pip install {package}`, or install tuneopt "
         "with all that it depends on (`tuneopt doctor` says what is missing)"
     )
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give an OSError of the block the path that it is of: those of open files have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+_OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EIO}
+"""Errors that say something of the file itself, and not of the moment or the machine."""
+
+
+def lasting(error: OSError) -> bool:
+    """Whether a file that gave this error while it was read is best made anew.
+
+    Too many open files, a stale handle, no permission and their like are of the moment: the file is probably whole, and
+    to throw it away would cost what it took to make it.
+    """
+    return error.errno is None or error.errno in _OF_THE_FILE
 
 
 def _working_folder() -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tuneopt.errors import of_system
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, OwnModel, TrialSpec, nearest
 
@@ -51,7 +52,9 @@ def read_source(path: Path, what: str) -> str:
         return read_plain(path, LARGEST_SOURCE).decode("utf-8")
     except InputError:
         raise
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"the {what} {of_system(error, path)}") from None
+    except UnicodeDecodeError as error:
         raise InputError(f"the {what} {path} cannot be read: {reason(error)}") from None
 
 
@@ -201,9 +204,10 @@ def package_digest(point: importlib.metadata.EntryPoint) -> str:
         for name, file in waiting.pop(0).items():
             if file not in counted:
                 counted.add(file)
+                source = read_plain(file, LARGEST_SOURCE)
                 content.update(f"{name}\n".encode())
-                content.update(hashlib.sha256(file.read_bytes()).digest())
-                helpers = loose_modules(file.read_bytes())
+                content.update(hashlib.sha256(source).digest())
+                helpers = loose_modules(source)
                 waiting += [module_files(helper) for helper in helpers if helper != top]
     return content.hexdigest()[:DIGITS]
 
@@ -216,7 +220,8 @@ def module_files(name: str) -> dict[str, Path]:
     if spec.origin is not None and Path(spec.origin).name != "__init__.py":
         return {Path(spec.origin).name: Path(spec.origin)}
     folders = [Path(place) for place in spec.submodule_search_locations or ()]  # several where there is no __init__.py
-    return {file.relative_to(folder).as_posix(): file for folder in folders for file in sorted(folder.rglob("*.py"))}
+    files = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    return {file.relative_to(folder).as_posix(): file for folder, file in files if file.is_file()}
 
 
 def loose_modules(source: str | bytes) -> dict[str, Path]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tuneopt.errors import InputError, why
+from tuneopt.errors import InputError, naming, why
 
 _HIDDEN = ".tuneopt-"
 """What names of unfinished outputs begin with; host and process follow, by which the next command knows what is left
@@ -92,7 +92,7 @@ def open_plain(path: Path, most: int | None = None) -> BinaryIO:
 
 def read_plain(path: Path, most: int) -> bytes:
     """The bytes of a plain file, ``most`` at most; raises as `open_plain` does."""
-    with open_plain(path, most) as file:
+    with open_plain(path, most) as file, naming(path):
         data = file.read(most + 1)  # files of /proc have a size of 0, and others may grow meanwhile
     if len(data) > most:
         raise _too_large(path, most)
@@ -107,7 +107,8 @@ def _too_large(path: Path, most: int) -> InputError:
 def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
     """Raise `InputError` unless ``what`` can be written to ``path``: over nothing, or over a plain file of its own.
 
-    ``inputs`` are files that the same command reads; writing over one would destroy it.
+    ``inputs`` are files that the same command reads, over which nothing is written, and folders that are somebody
+    else's to fill, such as those of a ledger.
     """
     try:
         if path.is_symlink():
@@ -117,6 +118,8 @@ def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
         for source in inputs:
             if path.exists() and source.exists() and path.samefile(source):
                 raise InputError(f"cannot write {what} to {path}: it is read by this command; name another file")
+            if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+                raise InputError(f"cannot write {what} to {path}: {source} has files of its own; name another file")
     except OSError as error:
         raise InputError(f"cannot write {what} to {path}: {why(error)}; name another file") from None
 

@@ -172,7 +172,7 @@ def export_studies(ledger: Ledger, path: Path) -> Exported:
         raise InputError(f"the ledger {ledger.uri} holds no sweep yet; run `tuneopt tune` on it first")
     sweeps = {name: stored_sweep(plain, name) for name, plain in stored.items()}
     records = list(ledger.records())
-    _check_place(path)
+    _check_place(path, ledger.own_places)
     with quiet():
         if path.exists():
             return _fill(path, ledger, stored, sweeps, records)
@@ -187,6 +187,9 @@ def _fill(
     sweeps: Mapping[str, Sweep],
     records: Sequence[TrialRecord],
 ) -> Exported:
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
     # A trial may belong to two sweeps of one regime, and is then in both studies: ``inside`` counts it once.
     added, placed, inside = 0, 0, set()
     storage = _open(path)
@@ -201,6 +204,11 @@ def _fill(
             study.add_trials(fresh)
             added, placed = added + len(fresh), placed + len(ours)
             inside |= {record.trial for record in ours}
+    except (StorageInternalError, SQLAlchemyError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise InputError(
+            f"cannot write the studies to {path} ({reason}); look after its disk, or name another file"
+        ) from None
     finally:  # the file is closed, also after a fault
         storage.remove_session()
         storage.engine.dispose()
@@ -235,13 +243,13 @@ def _study(storage: RDBStorage, name: str, plain: Mapping[str, Any], sweep: Swee
     return study
 
 
-def _check_place(path: Path) -> None:
+def _check_place(path: Path, inputs: Sequence[Path]) -> None:
     """Raise `InputError` unless the studies can go to ``path``; a storage that was cut off there is set aside."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"cannot export studies to {path.name!r}: name a file that ends in {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
-    check_output(path, "the studies")
+    check_output(path, "the studies", inputs)
     if not path.exists() or _is_storage(path):
         return
     if not _is_cut_off(path):

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from tuneopt import checked
 from tuneopt.analysis.rows import EXPORTED, check_rows
+from tuneopt.errors import of_system
+from tuneopt.paths import read_plain
 from tuneopt.spec import InputError
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -75,6 +77,8 @@ def read_file(path: str | Path) -> FileRows:
         RuntimeError,
         csv.Error,
     ) as error:  # pyarrow raises all of these for a damaged Parquet file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise of_system(error, path) from None
         reason = " ".join(str(error).split())[:160]
         cure = "save it as UTF-8" if "utf" in reason.lower() else "check what it holds"
         raise InputError(f"the results file {str(path)!r} cannot be read ({reason}); {cure}") from None
@@ -88,8 +92,8 @@ def _csv(path: Path) -> FileRows:
     import pyarrow as pa
     import pyarrow.csv as arrow_csv
 
-    with path.open("rb") as file:
-        start = file.read(1 << 20)
+    data = read_plain(path, LARGEST_FILE[path.suffix.lower()])
+    start = data[: 1 << 20]
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     header = re.split(r"[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=1)[0]
     counts = _outside_quotes(header)
@@ -98,7 +102,7 @@ def _csv(path: Path) -> FileRows:
     _refuse_twice(names)
     exported = set(names) >= EXPORTED
     table = arrow_csv.read_csv(
-        path,
+        pa.BufferReader(data),
         read_options=arrow_csv.ReadOptions(encoding="utf-16" if encoding == "utf-16" else "utf8"),
         parse_options=arrow_csv.ParseOptions(delimiter=parted, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions() if exported else arrow_csv.ConvertOptions(
@@ -125,13 +129,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         case ".parquet":
             rows = _parquet_rows(path)
         case ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = _text(path).splitlines()
             rows = [_json(line) for line in lines if line.strip()]
         case _:
-            rows = _json(path.read_text(encoding="utf-8-sig"))
+            rows = _json(_text(path))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"the results file {str(path)!r} must hold a list of objects, one per finished run")
     return rows
+
+
+def _text(path: Path) -> str:
+    return read_plain(path, LARGEST_FILE[path.suffix.lower()]).decode("utf-8-sig")
 
 
 def _json(text: str) -> Any:

@@ -22,6 +22,7 @@ from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, model_of
 from tuneopt.api.study_results import SimulatedStudy, StudyResult
 from tuneopt.api.sweeps import backend_named, compiles_at, with_ledger
+from tuneopt.errors import of_system
 from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
@@ -300,7 +301,9 @@ def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
         rows = json.loads(read_plain(expanded(path), LARGEST_STARS))
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise of_system(error, path) from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} is no table of stars; give a JSON list of objects")

@@ -36,6 +36,7 @@ from tuneopt.commands.options import (
     Steps,
     Tokens,
     complete_optimizers,
+    files_named,
     parse_assignments,
     parse_coordinates,
     parse_count,
@@ -43,7 +44,7 @@ from tuneopt.commands.options import (
     parse_values,
     show,
 )
-from tuneopt.paths import expanded, replacing
+from tuneopt.paths import check_output, expanded, replacing
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ def compare(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    words = (*optimizers, baseline, *(space or ()), scale, corpus)
+    watching.writes_to(output, *words, ledger=ledger)
+    if save is not None:
+        check_output(expanded(save), "the study file", files_named(*words, ledger=ledger))
     if minutes is not None:
         if hours is not None:
             raise InputError("give --hours or --minutes, not both")
@@ -145,7 +150,7 @@ def compare(
     )
     with watching.run("comparing", plan.study.name, json_) as observers:
         result = api.run_comparison(plan, opened, options, backend=backend, observers=observers)
-    path = output or Path("reports") / f"{plan.study.name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{plan.study.name}.html".replace("/", "-")
     return watching.reported(result, opened, path, json_, _print_result)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, show
+from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, files_named, show
 from tuneopt.paths import check_output, expanded
 
 if TYPE_CHECKING:
@@ -69,11 +69,14 @@ class Watching:
         self.output: Path | None = None
         """Where the report goes, as the user asked."""
 
-    def writes_to(self, output: Path | None) -> None:
-        """Check now that the report can be written to ``output``: after hours of training would be too late."""
+    def writes_to(self, output: Path | None, *words: str | Path | None, ledger: str) -> None:
+        """Check now that the report can be written to ``output``: after hours of training would be too late.
+
+        ``words`` are those of the command line that may name files that it reads, which are not written over.
+        """
         if output is not None:
             self.output = expanded(output)
-            check_output(self.output, "the report")
+            check_output(self.output, "the report", files_named(*words, ledger=ledger))
 
     def trackers(self) -> AbstractContextManager[Sequence[Tracker]]:
         """The trackers, closed at the end; none where none was asked for."""

@@ -6,6 +6,7 @@ that two commands have is declared once, so that it means the same and reads the
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -150,6 +151,22 @@ def show(document: Any, as_json: bool, draw: Callable[[Any], None]) -> int:
     else:
         draw(document)
     return DONE
+
+
+def files_named(*words: str | Path | None, ledger: str) -> list[Path]:
+    """What words of a command line name of files that are read, and the places of the ledger: no output goes there.
+
+    A word is a path, ``PATH.py:Class``, or ``NAME=PATH``; most are names of built-in things, and name no file.
+    """
+    from tuneopt.ledger import Ledger
+    from tuneopt.paths import expanded
+
+    named: list[Path] = []
+    for word in map(str, filter(None, words)):
+        for end in (word, word.rpartition(":")[0], word.partition("=")[2]):
+            with contextlib.suppress(OSError, InputError):  # no path at all: who reads it says so
+                named += [path for path in [expanded(end)] if path.is_file()]
+    return [*named, *Ledger(ledger).own_places]
 
 
 def parse_value(text: str) -> Value:

@@ -122,8 +122,8 @@ def study_run(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    watching.writes_to(output)
     study = api.load_study(file, match_budget)  # a mistake in the file is answered before anything else
+    watching.writes_to(output, file, stars, study.corpus, *study.optimizers, ledger=ledger)
     over = api.report_baseline(study, baseline)
 
     def draw(result: StudyResult) -> None:

@@ -19,6 +19,7 @@ from tuneopt.data.manifest import MANIFEST_FILE, SCHEMA, TOKENIZER_FILE, Damaged
 from tuneopt.data.shards import Documents, map_shard
 from tuneopt.data.sources import EMBEDDED, Source, find_source
 from tuneopt.data.splits import SPLITS
+from tuneopt.errors import why
 from tuneopt.spec import CorpusId, InputError, canonical_json, nearest
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def load_corpus(name_or_path: str = EMBEDDED, *, vocab_size: int, cache_dir: Pat
             return _build(source, vocab_size, folder, locked)
     except OSError as error:
         raise InputError(
-            f"cannot write the corpus cache {folder.parent}: {error.strerror or error}; "
+            f"cannot write the corpus cache {folder.parent}: {why(error)}; "
             f"set {CACHE_VARIABLE} to a folder with space that you may write to"
         ) from None
 

@@ -23,6 +23,7 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.data.cache import write_whole
 from tuneopt.data.splits import SPLITS
+from tuneopt.errors import lasting, why
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, canonical_json
 
@@ -222,7 +223,11 @@ class Manifest:
             return cls.from_dict(json.loads(read_plain(folder / MANIFEST_FILE, LARGEST_MANIFEST)))
         except FileNotFoundError:
             raise DamagedCorpusError(folder, f"no {MANIFEST_FILE}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+        except OSError as error:
+            if not lasting(error):
+                raise
+            raise DamagedCorpusError(folder, f"{MANIFEST_FILE}: {why(error)}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DamagedCorpusError(folder, f"{MANIFEST_FILE}: {error}") from None
 
     def check(self, folder: Path) -> None:

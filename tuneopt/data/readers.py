@@ -27,6 +27,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tuneopt.errors import of_system
 from tuneopt.paths import other_kind
 from tuneopt.spec import InputError
 
@@ -61,7 +62,7 @@ def readable(path: Path) -> Iterator[None]:
             raise InputError(f"cannot read {path}: it is {kind}, not a plain file; leave it out")
         yield
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; mend or remove the file") from None
+        raise InputError(f"cannot read {of_system(error, path)}") from None
     except (pa.ArrowException, UnicodeDecodeError) as error:  # text files name line and cause themselves
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable Parquet file ({reason}); write it again or leave it out") from None

@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tuneopt.data.manifest import Boundaries, DamagedCorpusError, Shard, file_sha256
+from tuneopt.errors import lasting
 from tuneopt.spec import InputError
 
 Tokens = NDArray[np.unsignedinteger]
@@ -158,6 +159,8 @@ def _map_columns(folder: Path, file: str, *names: str) -> list[list[NDArray[Any]
             columns = [[batch.column(name) for name in names] for batch in read_batches(source)]
         return [[column.to_numpy(zero_copy_only=True) for column in batch] for batch in columns]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, OSError) and not lasting(error):
+            raise
         raise DamagedCorpusError(folder, f"{file}: {str(error).splitlines()[0]}") from None
 
 

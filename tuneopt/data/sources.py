@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tuneopt.data.readers import READERS, check_columns, ending, readable, text_documents
+from tuneopt.errors import why
 from tuneopt.spec import InputError, canonical_json, nearest
 
 EMBEDDED = "embedded"
@@ -98,7 +99,8 @@ def find_source(name_or_path: str) -> Source:
         found = bool(name_or_path) and root.exists()
         paths = tuple(sorted(_text_files(root), key=lambda path: path.relative_to(root).parts)) if found else ()
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot read corpus {name_or_path!r}: {error}; give a folder of {_ENDINGS} files") from None
+        reason = why(error) if isinstance(error, OSError) else error
+        raise InputError(f"cannot read corpus {name_or_path!r}: {reason}; give a folder of {_ENDINGS} files") from None
     if not found:
         raise InputError(
             f"no corpus {name_or_path!r}, neither a known name ({nearest(name_or_path, [EMBEDDED])}) nor a path; "

@@ -27,6 +27,7 @@ from tokenizers.trainers import BpeTrainer
 from tuneopt.data.encoder import PIECE_CHARACTERS, Encoder
 from tuneopt.data.manifest import LARGEST_TOKENIZER
 from tuneopt.data.readers import END_OF_TEXT
+from tuneopt.errors import of_system
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, canonical_json
 
@@ -80,7 +81,7 @@ def read_tokenizer(path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"there is no tokenizer file at {path}; give a tokenizer.json") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a tokenizer.json") from None
+        raise of_system(error, path) from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is no tokenizer file (not UTF-8 text); give a tokenizer.json") from None
 

@@ -102,12 +102,15 @@ def _open(files: Files) -> pq.ParquetFile | None:
     """The compacted file where it is whole, of this release, and holds each trial once."""
     try:
         data = files.read(NAME)
+    except (FileNotFoundError, NoPlainFileError):
+        return None
+    try:
         file = pq.ParquetFile(pa.BufferReader(data)) if _fits_seal(data) else None
         if file is None or (file.schema_arrow.metadata or {}).get(_KEY) != _FORMAT or not _typed(file.schema_arrow):
             return None
         trials = file.read(["trial"])["trial"]
         return file if len(trials) == len(trials.unique()) else None
-    except (FileNotFoundError, NoPlainFileError, pa.ArrowException, OSError, KeyError, RuntimeError):
+    except (pa.ArrowException, OSError, KeyError, RuntimeError):
         return None
 
 

@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tuneopt.errors import naming
 from tuneopt.ledger.durable import NoPlainFileError, abandoned, flush, make_folder, oddity, rename_if_absent
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ class LocalFiles:
         if what:
             raise NoPlainFileError(name, what)
         # Not blocking: a FIFO that takes the file's place at this moment must not hold up its reader.
-        with os.fdopen(os.open(self.root / name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        path = self.root / name
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file, naming(path):
             return file.read(LARGEST_DOCUMENT if name.endswith((".json", ".yaml")) else -1)
 
     def oddity(self, name: str) -> str:
@@ -244,8 +246,10 @@ class LocalFiles:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                error.filename = str(target)  # nobody knows the other name
             raise
         return temporary
 

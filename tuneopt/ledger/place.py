@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from tuneopt.checked import NewerSchemaError, known_schema, parse_object
+from tuneopt.errors import of_system
 from tuneopt.ledger.files import Files, LocalFiles, RemoteFiles
 from tuneopt.paths import expanded
 from tuneopt.spec import InputError, nearest
@@ -119,7 +120,9 @@ def inspect(uri: str, files: Files, must_exist: bool) -> None:
     except PermissionError:
         raise InputError(f"the ledger {uri} cannot be read by this user; change its permissions") from None
     except OSError as error:
-        raise InputError(f"the ledger {uri} cannot be read ({_one_line(error)}); check the address") from None
+        if not isinstance(files, LocalFiles):  # a store's errors say what it answered
+            raise InputError(f"the ledger {uri} cannot be read ({_one_line(error)}); check the address") from None
+        raise InputError(f"the ledger {uri} cannot be read: {of_system(error)}") from None
 
 
 def _one_line(error: BaseException) -> str:

@@ -48,6 +48,12 @@ T = TypeVar("T")
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 """Names that are a single part of a path, and no hidden file, on every file system."""
 
+LAYOUT = (
+    place.MARKER, "trials", "sweeps", "runs", "comparisons", "studies", "compacted", "logs", "leases", "checkpoints",
+    "weights", damage.FOLDER,
+)  # fmt: skip
+"""What a ledger has right under its root."""
+
 _ATTEMPTS = 5
 """Times that a record is put where something else stood: each one may meet another process that does the same."""
 
@@ -68,6 +74,11 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"Ledger({self.uri!r})"
+
+    @property
+    def own_places(self) -> list[Path]:
+        """The folders that it fills, and its marker; none on an object store. No output of a command belongs there."""
+        return [self.files.root / name for name in LAYOUT] if isinstance(self.files, LocalFiles) else []
 
     def ids(self) -> list[str]:
         """Ids of all trials that have a record, sorted; one listing, no file is opened."""
@@ -214,7 +225,7 @@ class Ledger:
         """Write `table` to a ``.parquet`` or ``.csv`` file; returns the rows; `InputError` for another suffix."""
         from tuneopt.ledger.table import export
 
-        return export(self.table(), Path(path))
+        return export(self.table(), Path(path), self.own_places)
 
     def verify(self) -> list[str]:
         """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""

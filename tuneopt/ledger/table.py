@@ -195,8 +195,10 @@ def flatten_curves(trials: pa.Array, curves: pa.Array) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=CURVES)
 
 
-def export(table: pa.Table, path: Path) -> int:
+def export(table: pa.Table, path: Path, inputs: Iterable[Path] = ()) -> int:
     """Write a table to ``.parquet`` or ``.csv`` by the suffix, whole or not at all; returns the number of rows.
+
+    ``inputs`` are places that it may not take (`tuneopt.paths.check_output`).
 
     In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
@@ -211,7 +213,7 @@ def export(table: pa.Table, path: Path) -> int:
         raise InputError(f"cannot export to {path.name!r}: name a file that ends in {' or '.join(writers)}")
     if not path.parent.is_dir():
         raise InputError(f"cannot export to {path}: the folder {path.parent} is not there; make it first")
-    with replacing(path, "the table") as temporary:
+    with replacing(path, "the table", inputs) as temporary:
         writers[path.suffix.lower()](str(temporary))
     return int(table.num_rows)
 

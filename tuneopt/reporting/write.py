@@ -49,7 +49,8 @@ def write_report(
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
     material = gather(ledger, sweeps, results, published, columns, example)
     comparison = compare(material, sigma=sigma, baseline=baseline, targets=targets)
-    return _write(material, comparison, path, [] if results is None else [results], export)
+    sources = [*([] if results is None else [results]), *([] if ledger is None else ledger.own_places)]
+    return _write(material, comparison, path, sources, export)
 
 
 def write_simulated(inputs: Inputs, path: Path, command: Sequence[str], baseline: str | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from tuneopt.errors import NoRoomError, no_room
+from tuneopt.errors import NoRoomError, lasting, no_room
 from tuneopt.training.config import pause_seconds
 from tuneopt.training.mirror import KEPT, Mirror
 from tuneopt.training.ranks import Ranks
@@ -89,10 +89,15 @@ class CheckpointStore:
         if self.mirror:  # another machine may have come further
             self.mirror.fetch(self.folder, newer_than=max(self.steps(), default=-1))
         for step in reversed(self.steps()):
-            with contextlib.suppress(Exception):  # torch raises many types for damaged archives
+            try:
                 if self._path(step).exists():
                     return step, torch.load(self._path(step), map_location=device, weights_only=True)
                 return step, self._joined(step)
+            except OSError as error:
+                if not lasting(error):
+                    raise
+            except Exception:  # torch raises many types for damaged archives
+                continue
         return None
 
     def _joined(self, step: int) -> dict[str, Any]:

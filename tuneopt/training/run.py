@@ -177,7 +177,7 @@ class TrialRun:
                 **device_facts(training.device),
             },
             started=self.started,
-            ended=_now(),
+            ended=max(self.started, _now()),  # a clock may be put back meanwhile
             resumes=training.resumes,
             tokens_per_second=rate,
             notes=tuple(notes),

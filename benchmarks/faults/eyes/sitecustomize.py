@@ -1,8 +1,8 @@
 """Lets the harness see the steps of every training process, whatever kills it.
 
-Python imports this module by itself when its folder is on PYTHONPATH. It wraps `tuneopt.training.loop.Training` once that
-is imported: each life of a trial (one process that trains it) keeps a small file in shared memory up to date. Times are
-those of the monotonic clock, which all processes of a machine share and no fault touches.
+Python imports this module by itself when its folder is on PYTHONPATH. It wraps `tuneopt.training.loop.Training` once
+that is imported: each life of a trial (one process that trains it) keeps a small file in shared memory up to date.
+Times are those of the monotonic clock, which all processes of a machine share and no fault touches.
 """
 
 import importlib.abc

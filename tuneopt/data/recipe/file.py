@@ -30,6 +30,7 @@ from tuneopt.data.recipe.recipe import EXHAUSTED, FORMATS, NGRAM, REPEAT, Hub, R
 from tuneopt.data.sources import files_below
 from tuneopt.data.tokenizer import SMALLEST_VOCABULARY
 from tuneopt.declared import Node, in_words, mapping, number, parse_yaml, read_yaml, sequence, switch, whole, word
+from tuneopt.errors import why
 from tuneopt.paths import expanded
 from tuneopt.spec import InputError, nearest
 
@@ -261,7 +262,8 @@ def _files(node: Node, folder: Path) -> tuple[Path, ...]:
         try:
             matches = _matches(base, pattern)
         except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
-            entry.fail(f"{pattern!r} cannot be looked up ({error}); give a path, or a pattern such as data/*.jsonl")
+            reason = why(error) if isinstance(error, OSError) else error
+            entry.fail(f"{pattern!r} cannot be looked up ({reason}); give a path, or a pattern such as data/*.jsonl")
         unknown = [match.name for match in matches if not ending(match)]
         if unknown:
             entry.fail(

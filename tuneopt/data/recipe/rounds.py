@@ -41,6 +41,7 @@ from tuneopt.data.recipe.mixture import DrawnRows, SourcePosition
 from tuneopt.data.recipe.units import REPORT, SELECT
 from tuneopt.data.shards import BOUNDARIES, ShardWriter, map_shard
 from tuneopt.data.splits import SPLITS
+from tuneopt.errors import why
 from tuneopt.spec import InputError
 
 KINDS = ("documents", "runs")
@@ -73,9 +74,7 @@ def sole_preparation(folder: Path, work: Path) -> Iterator[None]:
     except Timeout:
         raise InputError(f"another process prepares a corpus in {folder}; wait for it, or give another --out") from None
     except OSError as error:
-        raise InputError(
-            f"cannot write to {folder}: {error.strerror or error}; give another folder with --out"
-        ) from None
+        raise InputError(f"cannot write to {folder}: {why(error)}; give another folder with --out") from None
     try:
         yield
     finally:
@@ -155,8 +154,8 @@ class Rounds:
         for number in range(10**9):
             try:
                 entry = Round.from_dict(json.loads(self._entry(number).read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError):
-                break
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                break  # any other error of the system says nothing of the round, which is not to be done again for it
             expected = {self._folder / part.file: part.sha256 for part in _parts(entry)}
             expected |= {self._hash_file(kind, number): sha256 for kind, sha256 in entry.hashes.items()}
             if any(file_sha256(path) != sha256 for path, sha256 in expected.items()):
