@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from types import FrameType
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from tuneopt import __version__
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
 from tuneopt.errors import TRIAL_LOG, InputError, of_missing, of_system, visible
+from tuneopt.ledger.place import ASKING
 from tuneopt.streams import open_closed, results
 from tuneopt.training.launch import RankFailedError
 
@@ -77,7 +79,14 @@ def main() -> None:
         # Who ignores SIGHUP on purpose (nohup) goes on when the terminal closes.
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), _interrupt)
-    sys.exit(_run())
+    code = _run()
+    if any(thread.name == ASKING for thread in threading.enumerate()):
+        # pyarrow waits at exit for what it asked of a store that is silent, for minutes.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run() -> int:

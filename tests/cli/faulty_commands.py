@@ -44,7 +44,8 @@ COMMANDS = {
     "data prepare": "data prepare recipe.yaml --out out/c --workers 0 --json",
     "study plan": "study plan study.yaml --ledger L --json",
     "study status": "study status study.yaml --ledger L --json",
-    "compare": "compare soap --minutes 5 --dry-run --save out/plan.yaml --ledger L --tokens-per-second 1e5 --json",
+    "compare": "compare soap --corpus text.txt --minutes 5 --dry-run --save out/plan.yaml --ledger L --json "
+    "--tokens-per-second 1e5",
     "tune, dry": f"tune {TRAINED} --ledger L --dry-run --json",
     "train": f"train {TRAINED} --ledger out/L --json",
     "tune": f"tune {TRAINED} --ledger out/L --backend inline --max-trials 2 -o out/t.html --json",
@@ -160,12 +161,15 @@ def main() -> None:
             begin()
             usual = call(words)
         whole = files()
-        kinds = [list(ERRORS)[(turn + more) % len(ERRORS)] for more in range(most)]  # each has its turn
-        for kind in kinds:
+        left_to_try = most
+        for kind in [*list(ERRORS)[turn % len(ERRORS) :], *list(ERRORS)[: turn % len(ERRORS)]]:  # each has its turn
             begin()
             world.fail(kind, 0, 600)
             call(words)
             count = world.asked
+            if not count or not left_to_try:  # a command that only reads never hears of a full disk
+                continue
+            left_to_try -= 1
             between = random.Random(f"{name} {kind}").sample(range(count), min(samples, count))
             for number in sorted({0, count - 1, *between}) if count else ():
                 for last in (number + 1, 1 << 60):

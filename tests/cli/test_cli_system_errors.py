@@ -16,7 +16,8 @@ from faulty_commands import COMMANDS, ROOT, make
 
 TRAINING = ("train", "tune", "data prepare")
 
-SLOW = ("report of a ledger", "ledger export Optuna", "report of JSON")
+SLOW = ("report of a ledger", "ledger export Optuna", "report of JSON", "data inspect", "study plan", "compare",
+        "tune, dry")  # fmt: skip
 
 PREPARED = [name for name in COMMANDS if name not in (*TRAINING, *SLOW)]
 

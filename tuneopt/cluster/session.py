@@ -259,6 +259,9 @@ def check_address(address: str, what: str = "") -> None:
 
     ``what`` the address is stands before it in errors.
     """
+    named = os.environ.get("RAY_ADDRESS", "")
+    if address == "auto" and named not in ("", "auto", "local"):  # soon, before anything is prepared for a run
+        address, what = named, "auto, which stands for "
     match = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+|\[[^]]+\]):(?P<port>\d{1,5})", address)
     if match is None:
         if address not in ("auto", "local"):

@@ -57,9 +57,14 @@ class Watching:
         mlflow: str | None = None,
     ) -> None:
         from tuneopt.console import say
+        from tuneopt.ledger.place import patience
         from tuneopt.observe.logs import configure
         from tuneopt.observe.trackers.tracker import check
+        from tuneopt.training.config import pause_seconds
 
+        # What the environment says is checked before anything is written.
+        pause_seconds()
+        patience()
         # Trackers are checked now and opened when trials run: opening one starts a process and may make a run on a
         # server, which a command that ends with a sentence about its options should not leave behind.
         self.targets = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}

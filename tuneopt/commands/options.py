@@ -7,7 +7,10 @@ that two commands have is declared once, so that it means the same and reads the
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -105,6 +108,10 @@ Backend = Annotated[
     str, typer.Option("--backend", help="ray; or inline: one trial after another in this process, without Ray.")
 ]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report file; default: in reports/.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.1, help="Seconds that an object store may take to answer at first; default: 20."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else there.")]
 
 
@@ -134,8 +141,35 @@ class CommandApp(typer.Typer):
         super().__init__(**{"cls": OrderedGroup, "no_args_is_help": True, "rich_markup_mode": None, **settings})
 
     def command(self, *names: Any, **settings: Any) -> Callable[[Command], Command]:
-        """A decorator that registers a command."""
-        return super().command(*names, **{"cls": _ResultCommand, **settings})
+        """A decorator that registers a command; one that takes a ledger takes ``--timeout`` as well."""
+        register = super().command(*names, **{"cls": _ResultCommand, **settings})
+
+        def keep(function: Command) -> Command:
+            register(_patient(function))
+            return function
+
+        return keep
+
+
+def _patient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the option ``--timeout``, where it has one for a ledger."""
+    signature = inspect.signature(function, eval_str=True)
+    if "ledger" not in signature.parameters:
+        return function
+
+    @functools.wraps(function)
+    def command(*, timeout: float | None = None, **given: Any) -> Any:
+        if timeout is not None:
+            from tuneopt.ledger import place
+
+            os.environ[place.PATIENCE_VARIABLE] = f"{timeout:g}"  # workers look at the ledger too
+            place.patience()
+        return function(**given)
+
+    more = inspect.Parameter("timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Timeout)
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), more])  # type: ignore[attr-defined]
+    command.__annotations__ = {**function.__annotations__, "timeout": Timeout}
+    return command
 
 
 def group(about: str) -> CommandApp:

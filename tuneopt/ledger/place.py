@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tuneopt.checked import NewerSchemaError, known_schema, parse_object
 from tuneopt.errors import of_system
@@ -24,6 +28,17 @@ SCHEMES = ("file", "s3", "gs")
 MARKER = "ledger.json"
 MARKER_SCHEMA = 1
 """Version of the layout. A ledger of a later one is neither read nor written."""
+
+T = TypeVar("T")
+
+ASKING = "asks an object store"
+"""Name of the threads that wait for a store's answer."""
+
+PATIENCE_VARIABLE = "TUNEOPT_STORE_SECONDS"
+
+PATIENCE_SECONDS = 20.0
+"""How long an object store may take for its first answer, unless the environment (``--timeout``) says another time:
+pyarrow asks a store that is silent again and again, for minutes."""
 
 _SECRET = re.compile(r"(^|&)[^&=]*(key|secret|token|password|credential)[^&=]*=", re.IGNORECASE)
 """Names of query parameters that would hold a secret."""
@@ -55,7 +70,9 @@ def resolve(uri: str | Path) -> tuple[str, Files]:
     from pyarrow.fs import FileSystem
 
     try:
-        filesystem, prefix = FileSystem.from_uri(text)
+        filesystem, prefix = _in_time(text, lambda: FileSystem.from_uri(text))  # it may ask for the bucket's region
+    except InputError:
+        raise
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(f"cannot reach the ledger {text!r} ({_one_line(error)}); check the address") from None
     return text.rstrip("/"), RemoteFiles(filesystem, prefix)
@@ -111,7 +128,10 @@ def inspect(uri: str, files: Files, must_exist: bool) -> None:
                     raise InputError(f"there is no ledger at {uri}; check the path, or tune something into it first")
                 return
             next(root.iterdir(), None)  # an unreadable folder shows itself here
-        if files.exists(MARKER):
+        there_is = (
+            files.exists(MARKER) if isinstance(files, LocalFiles) else _in_time(uri, lambda: files.exists(MARKER))
+        )
+        if there_is:
             data = files.read(MARKER)
             if not cut_short(data):  # the next write mends it
                 check_marker(data, uri)
@@ -123,6 +143,42 @@ def inspect(uri: str, files: Files, must_exist: bool) -> None:
         if not isinstance(files, LocalFiles):  # a store's errors say what it answered
             raise InputError(f"the ledger {uri} cannot be read ({_one_line(error)}); check the address") from None
         raise InputError(f"the ledger {uri} cannot be read: {of_system(error)}") from None
+
+
+def patience() -> float:
+    """Seconds that a store may take for its first answer; raises `InputError` where the environment names no time."""
+    text = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise InputError(f"{PATIENCE_VARIABLE} must be a number of seconds above 0, not {text!r}; leave it out for 20")
+    return seconds
+
+
+def _in_time(uri: str, ask: Callable[[], T]) -> T:
+    """What ``ask`` returns or raises; raises `InputError` where a store has not answered by then."""
+    seconds, results, errors = patience(), [], []
+
+    def look() -> None:
+        try:
+            results.append(ask())
+        except Exception as error:
+            errors.append(error)
+
+    # A daemon, and known by its name: a store that never answers must not keep the command from ending (`tuneopt.cli`).
+    thread = threading.Thread(target=look, name=ASKING, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise InputError(
+            f"the ledger {uri} did not answer within {seconds:g} s; check the address and the connection, or give it "
+            "more with --timeout"
+        )
+    return results[0]
 
 
 def _one_line(error: BaseException) -> str:
