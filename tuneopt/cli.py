@@ -114,7 +114,9 @@ def _run() -> int:
     except OSError as error:
         _forget_stdout()
         return _refuse(str(of_system(error)))
-    except Exception as error:
+    except SystemExit as error:  # commands return their exit codes: it is a file of the user's that ends the program
+        return _refuse(f"a file that was named asked the program to end (SystemExit: {error}); take that out of it")
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         lacking = of_missing(error) if isinstance(error, ModuleNotFoundError) else None
         if lacking is not None:
             return _refuse(str(lacking))
@@ -144,11 +146,11 @@ def _refuse(sentence: str) -> int:
     return BAD_INPUT
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:300]
 
 
-def _mistake(error: Exception) -> str:
+def _mistake(error: BaseException) -> str:
     """The sentence for an exception that nobody expected; its traceback goes into a file, which developers need."""
     what = _one_line(error)
     try:

@@ -111,3 +111,21 @@ def test_a_mistake_of_ours_is_one_sentence_and_its_traceback_is_kept(tmp_path: P
     assert "LookupError: of all things" in done.stderr
     (log,) = tmp_path.glob("tuneopt-traceback-*.txt")
     assert str(log) in done.stderr and "in broken" in log.read_text()
+
+
+@pytest.mark.parametrize(("raised", "code", "said"), [("SystemExit(0)", 2, "asked the program to end"),
+                                                      ("Panic('at line 7')", 1, "Panic: at line 7")])  # fmt: skip
+def test_what_is_no_exception_ends_a_command_with_a_sentence_too(
+    tmp_path: Path, raised: str, code: int, said: str
+) -> None:
+    program = (
+        "import sys\nfrom tuneopt import cli\nimport tuneopt.search\n"
+        "class Panic(BaseException):\n    '''As libraries in Rust raise it.'''\n"
+        f"def broken(name):\n    raise {raised}\n"
+        "tuneopt.search.load_space = broken\nsys.argv = ['tuneopt', 'space', 'adamw']\ncli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True,
+        timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == code and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
