@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -157,7 +157,6 @@ def _patient(function: Callable[..., Any]) -> Callable[..., Any]:
     if "ledger" not in signature.parameters:
         return function
 
-    @functools.wraps(function)
     def command(*, timeout: float | None = None, **given: Any) -> Any:
         if timeout is not None:
             from tuneopt.ledger import place
@@ -167,9 +166,10 @@ def _patient(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**given)
 
     more = inspect.Parameter("timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Timeout)
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), more])  # type: ignore[attr-defined]
-    command.__annotations__ = {**function.__annotations__, "timeout": Timeout}
-    return command
+    patient: Any = functools.wraps(function)(command)
+    patient.__signature__ = signature.replace(parameters=[*signature.parameters.values(), more])
+    patient.__annotations__ = {**function.__annotations__, "timeout": Timeout}
+    return cast("Callable[..., Any]", patient)
 
 
 def group(about: str) -> CommandApp:

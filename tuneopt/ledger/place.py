@@ -159,7 +159,9 @@ def patience() -> float:
 
 def _in_time(uri: str, ask: Callable[[], T]) -> T:
     """What ``ask`` returns or raises; raises `InputError` where a store has not answered by then."""
-    seconds, results, errors = patience(), [], []
+    seconds = patience()
+    results: list[T] = []
+    errors: list[Exception] = []
 
     def look() -> None:
         try:
