@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from tuneopt.run.spine import RunResult
     from tuneopt.spec import TrialSpec
 
+SILENT_SECONDS = 20.0
+"""Most time without a line until the first trial has ended, where no terminal draws: a log that says nothing looks
+dead. Afterwards every trial's end is a line."""
+
 REFRESH_SECONDS = 0.5
 """Least time between two pictures: trials report many times a second, and people do not read that fast."""
 
@@ -45,15 +49,21 @@ class RunDisplay(Observer):
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        if self.live:
-            self.live.start()
         if not self.quiet:
             err.print(f"{self.verb} {self.title}", markup=False)
+        if self.live:
+            self.live.start()
+        self._drawn = time.perf_counter()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.live:
             self.live.stop()
+
+    def connecting(self) -> None:
+        """Say that it takes a while: a command that is silent for a minute looks dead."""
+        if not self.quiet:
+            err.print("starting; the first trials compile their model, which takes up to a minute", markup=False)
 
     def begun(self, state: RunState) -> None:
         """Say what is to come, before anything runs; how long it takes is known from the first trials on."""
@@ -72,7 +82,8 @@ class RunDisplay(Observer):
             if time.perf_counter() - self._drawn > REFRESH_SECONDS:
                 self._drawn = time.perf_counter()
                 self.live.update(self._picture(state))
-        elif ended > self._lines:
+        elif ended > self._lines or (not ended and time.perf_counter() - self._drawn > SILENT_SECONDS):
+            self._drawn = time.perf_counter()
             err.print(status_line(state), markup=False)
         self._lines = ended
 
@@ -92,41 +103,54 @@ class RunDisplay(Observer):
 
 
 def status_line(state: RunState) -> str:
-    """One line: how far the plan is, what runs, and the time gone.
+    """One line: how far the plan is, what it has reached, when it ends, what runs, and the time gone.
 
-    A study counts sweeps by phase and the trials of this run, and says what the optimizers have reached and when it is
-    expected to end; a sweep its waves and all its trials, and says what is left.
+    In the order in which people ask, for a narrow terminal cuts the end off; a count of nothing is left out. A study
+    says what the optimizers have reached and counts sweeps by phase and the trials of this run, a sweep counts all its
+    trials.
     """
     progress, counts = state.progress, state.plan
-    if counts.kind == "study":
+    study = counts.kind == "study"
+    if study:
+        ahead = _ahead(state)
         parts = [
+            *([] if ahead is None else _outlook(ahead)),
             *(f"phase {name}: {ended} of {count} sweeps" for name, (ended, count) in progress.phases.items()),
-            f"{progress.certificates} certificates",
+            *_counted(progress.certificates, "certificates"),
             f"{len(state.done)} trials done",
         ]
     else:
         whole = f"about {progress.done + progress.remaining}"
         if progress.fewest is not None and progress.most is not None:
             whole = between(progress.done + progress.fewest, progress.done + progress.most)
-        parts = [f"wave {progress.waves}", f"{progress.done} of {whole} trials"]
-    study = counts.kind == "study"
-    ahead = _ahead(state)
+        # The lowest loss of any trial yet is one seed's; the result will be a mean over seeds, and mostly higher.
+        best = [] if progress.best_loss is None else [f"best {loss(progress.best_loss)} (one seed)"]
+        parts = [f"{progress.done} of {whole} trials", *best, *_time_left(state)]
     parts += [
         f"{len(state.running)} running",
-        f"{len(counts.reused)} reused",
-        f"{counts.diverged if study else progress.diverged} diverged",
-        *([f"{len(state.failed)} failed"] if state.failed else []),
-        *([] if study else [f"best {loss(progress.best_loss)} nats/token"]),
+        *([] if study else [f"wave {progress.waves}"]),
+        *_counted(len(counts.reused), "reused"),
+        *_counted(counts.diverged if study else progress.diverged, "diverged"),
+        *_counted(len(state.failed), "failed"),
         f"{span(state.elapsed)} gone",
-        *([] if ahead is None else _outlook(ahead)),
     ]
-    left = None if study else seconds_left(state)
-    if left is not None and progress.fewest is not None and progress.most is not None:
-        ends = (seconds_left(state, progress.fewest), seconds_left(state, progress.most))
-        parts.append(f"{spans(*(end or 0.0 for end in ends))} left")
-    elif left is not None:
-        parts.append(f"about {span(left)} left")
     return ", ".join(parts)
+
+
+def _counted(count: int, what: str) -> list[str]:
+    """A count in words; nothing of none."""
+    return [f"{count} {what[:-1] if what.endswith('s') and count == 1 else what}"] if count else []
+
+
+def _time_left(state: RunState) -> list[str]:
+    """Between which times a sweep probably ends; nothing before any trial has run."""
+    progress, left = state.progress, seconds_left(state)
+    if left is None:
+        return []
+    if progress.fewest is None or progress.most is None:
+        return [f"about {span(left)} left"]
+    ends = (seconds_left(state, progress.fewest), seconds_left(state, progress.most))
+    return [f"{spans(*(end or 0.0 for end in ends))} left"]
 
 
 def _ahead(state: RunState) -> Outlook | None:
@@ -143,7 +167,7 @@ def _outlook(ahead: Outlook) -> list[str]:
     """The lowest losses where optimizers meet, and when the study is expected to end."""
     parts = [f"{name} {loss(value)}" for name, value in ahead.losses.items()]
     if ahead.low is not None and ahead.high is not None:
-        parts.append(f"about {ahead.remaining} trials and {span(ahead.low)} to {span(ahead.high)} left")
+        parts.append(f"about {ahead.remaining} trials and {spans(ahead.low, ahead.high)} left")
     return parts
 
 

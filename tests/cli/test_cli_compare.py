@@ -82,6 +82,12 @@ def test_a_dry_run_says_what_the_plan_will_tell_apart_and_runs_nothing(tmp_path,
         (("soap", "--minutes", "8", "--scale", "nano-66k"), "nano-65k"),
         (("soap", "--minutes", "8", "--tokens-per-second", "0"), "must be a positive number"),
         (("soap", "--minutes", "8", "--scale", "130m"), "--tokens-per-second"),
+        (("soap", "--minutes", "nan"), "--hours or --minutes must be a positive number"),
+        (("soap", "--minutes", "8", "--ratio", "0.0001"), "less than one step of 8 sequences"),
+        (("soap", "--minutes", "3", "--ratio", "8"), "or a smaller --ratio"),
+        (("soap", "--resolution", "1e-9"), "ask for 0.003 nats or more"),
+        (("muon", "--minutes", "8", "--set", "lr_schedule=cosin"), "cosine"),
+        (("muon", "--minutes", "8", "--set", "lr_schedule=cosine", "--set", "decay=0.5"), "decay"),
     ],
 )
 def test_bad_input_is_one_sentence_and_two(words, told, tmp_path, monkeypatch, capsys):
@@ -92,8 +98,11 @@ def test_bad_input_is_one_sentence_and_two(words, told, tmp_path, monkeypatch, c
     assert told in printed.err
 
 
-@pytest.mark.parametrize("words", [("tune", "-O", "soap", "--dry-run"), ("study", "plan", STUDIES / "nano.yaml")])
-def test_a_cost_is_arithmetic_until_measuring_is_asked_for(words, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "words, optimizers",
+    [(("tune", "-O", "soap", "--dry-run"), 1), (("study", "plan", STUDIES / "nano.yaml"), 3)],
+)
+def test_a_cost_is_arithmetic_until_measuring_is_asked_for(words, optimizers, tmp_path, monkeypatch, capsys):
     timed = []
     monkeypatch.setattr("tuneopt.training.run.trained_throughput", lambda *some, **more: timed.append(some) or 1234.0)
     ledger = ("--ledger", tmp_path / "none", "--json")
@@ -103,7 +112,21 @@ def test_a_cost_is_arithmetic_until_measuring_is_asked_for(words, tmp_path, monk
     power = known["power"] if isinstance(known["power"], dict) else known["power"][0]
     assert power["nats"] > 0 and power["speedup"] > 1 and power["halving_seeds"] == 4 * power["seeds"]
     assert run(monkeypatch, *words, "--measure", *ledger) == 0
-    assert len(timed) == 1 and "measured now" in json.loads(capsys.readouterr().out)["throughput_from"]
+    assert len(timed) == optimizers and "measured now" in json.loads(capsys.readouterr().out)["throughput_from"]
+
+
+def test_a_cost_is_a_range_and_wider_where_nobody_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tuneopt.training.run.trained_throughput", lambda *some, **more: 50_000.0)
+    widths = []
+    for words in ((), ("--measure",)):
+        assert run(monkeypatch, "tune", "-O", "soap", "--dry-run", *words, "--ledger", tmp_path / "none", "--json") == 0
+        known = json.loads(capsys.readouterr().out)
+        assert known["seconds_low"] < known["seconds"] < known["seconds_high"]
+        widths.append(known["seconds_high"] / known["seconds_low"])
+    assert widths[0] > 2 * widths[1]
+    assert run(monkeypatch, "study", "plan", STUDIES / "nano.yaml", "--ledger", tmp_path / "none", "--json") == 0
+    whole = json.loads(capsys.readouterr().out)["total"]
+    assert whole["device_hours_low"] < whole["device_hours"] < whole["device_hours_high"]
 
 
 def test_it_comes_first_among_the_commands(monkeypatch, capsys):

@@ -52,7 +52,8 @@ def test_the_plan_has_the_promised_shape(small, tmp_path, monkeypatch, capsys):
     assert [phase["name"] for phase in document["phases"]] == ["I", "II", "III"]
     for phase in document["phases"]:
         assert phase["trials"] > 0 and phase["tokens"] > 0
-        assert phase["device_hours"] == pytest.approx(phase["flops"] / 0.4e15 / 3600)
+        training = phase["flops"] / 0.4e15 / 3600
+        assert training < phase["device_hours"] < 1.001 * training, "evaluation is counted, and small at these scales"
     assert document["total"]["trials"] == sum(phase["trials"] for phase in document["phases"])
     assert document["peak_bytes"] > 520e6 * 16, "weights, gradients and two moments in fp32"
     assert document["fits"] is True and document["why"] == ""

@@ -1,6 +1,7 @@
 """What people see while a sweep runs and when it ends."""
 
 import re
+from dataclasses import replace
 from io import StringIO
 from types import SimpleNamespace
 
@@ -35,7 +36,7 @@ def make_spec(seed: int = 0) -> TrialSpec:
 
 def a_state(done: int = 4, failed: int = 0, kind: str = "sweep", **changes) -> RunState:
     """A run after 125 seconds on two slots, two trials half done."""
-    progress = PlanProgress(2, 10, 6, 1, 3.91857, 1, {"I": (2, 5), "II": (0, 3)})
+    progress = replace(PlanProgress(2, 10, 6, 1, 3.91857, 1, {"I": (2, 5), "II": (0, 3)}), **changes)
     plan = SimpleNamespace(kind=kind, reused=set("abcdef"), diverged=1, progress=lambda: progress)
     now = [0.0]
     state = RunState(plan, clock=lambda: now[0])  # type: ignore[arg-type]
@@ -79,7 +80,7 @@ def test_the_line_names_every_count() -> None:
 
 def test_the_line_of_a_study_counts_its_phases() -> None:
     assert status_line(a_state(kind="study", failed=1)) == (
-        "phase I: 2 of 5 sweeps, phase II: 0 of 3 sweeps, 1 certificates, 4 trials done, 2 running, 6 reused, "
+        "phase I: 2 of 5 sweeps, phase II: 0 of 3 sweeps, 1 certificate, 4 trials done, 2 running, 6 reused, "
         "1 diverged, 1 failed, 2 min 05 s gone"
     )
 
@@ -114,10 +115,35 @@ def test_time_left_follows_from_what_trials_took() -> None:
 
 def test_without_a_terminal_each_finished_trial_is_one_line(capsys: pytest.CaptureFixture) -> None:
     with RunDisplay("tuning", "a sweep") as display:
+        display.connecting()
         for done in (0, 0, 1, 1, 1, 2):
             display.changed(a_state(done))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "tuning a sweep" and len([line for line in lines if line.startswith("wave")]) == 2
+    assert lines[0] == "tuning a sweep" and lines[1].startswith("starting"), "something is said at once"
+    assert len([line for line in lines if "of about 16 trials" in line]) == 2
+
+
+def test_eighty_columns_keep_the_best_loss_and_the_time_left() -> None:
+    line = status_line(a_state(fewest=12, most=88))
+    first = "10 of 22 to 98 trials, best 3.9186 (one seed), 3 min 40 s to 29 min 00 s left"
+    assert line.startswith(first) and len(first) <= 80
+    assert "2 min 05 s gone" in line and "wave 2" in line
+
+
+def test_a_log_is_not_silent_until_the_first_trial_has_ended(monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("tuneopt.display.time.perf_counter", lambda: now[0])
+    with RunDisplay("tuning", "a sweep") as display:
+        for _ in range(100):  # a point a second
+            now[0] += 1
+            display.changed(a_state(0))
+        early = [line for line in capsys.readouterr().err.splitlines() if "trials" in line]
+        display.changed(a_state(1))
+        for _ in range(100):
+            now[0] += 1
+            display.changed(a_state(1))
+    assert 3 <= len(early) <= 5
+    assert len(capsys.readouterr().err.splitlines()) == 1, "later every end is a line, and nothing else"
 
 
 def test_a_trial_shows_each_curve_point_once(capsys: pytest.CaptureFixture) -> None:

@@ -5,6 +5,7 @@ from tuneopt.ledger import Ledger
 from tuneopt.reporting.study import read_study
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import kept_evidence, outcome_of, replay, stored_evidence
+from tuneopt.search.standing import Task
 from tuneopt.spec import CorpusId, InputError
 
 
@@ -96,7 +97,9 @@ def test_what_a_sweep_knew_of_noise_when_it_began_is_what_it_is_replayed_with(tm
     ledger.put_sweep(name, plain)
     run_sweep(Ledger(tmp_path), make_sweep("muon"))
     assert kept_evidence(ledger, CORPUS)(later) == stored_evidence(ledger.sweeps()[later.id], ledger) == known
-    loud, alone = (replay(later, run_into(tmp_path, later, one), one)[0] for one in (known, before))
+    loud, alone = (
+        replay(Task(later, evidence=one), run_into(tmp_path, later, one))[0].state for one in (known, before)
+    )
     assert loud.tolerance > alone.tolerance, "what others' seeds say counts"
     assert kept_evidence(ledger, CORPUS)(sweep).replicates, "a sweep of an earlier release learns when it goes on"
 

@@ -7,7 +7,7 @@ from search_helpers import bowl, small_sweep
 
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.records import outcome_of, replay
-from tuneopt.search.standing import lookahead
+from tuneopt.search.standing import Task, lookahead
 from tuneopt.spec import TrialSpec
 
 BOWL = bowl(learning_rate=0.08, momentum=0.9)
@@ -128,7 +128,8 @@ def test_replaying_a_ledger_is_where_the_sweep_was() -> None:
     sweep = small_sweep()
     state, outcomes = finished(sweep)
     shelf = Shelf({trial: Record(o.status, o.select_loss, True) for trial, o in outcomes.items()})
-    again, told = replay(sweep, shelf)  # type: ignore[arg-type]
+    standing, told = replay(Task(sweep), shelf)  # type: ignore[arg-type]
+    again = standing.state
     assert again.descent == state.descent and again.finished and told.keys() == outcomes.keys()
     assert sorted(shelf.asked) == sorted(outcomes), "each trial is asked for once"
 
@@ -137,5 +138,5 @@ def test_a_half_filled_ledger_leaves_the_rest_pending() -> None:
     sweep = small_sweep()
     first = sweep.state({}).pending
     shelf = Shelf({spec.id: Record("completed", on_bowl(spec), True) for spec in first[::2]})
-    state, _ = replay(sweep, shelf)  # type: ignore[arg-type]
-    assert [spec.id for spec in state.pending] == [spec.id for spec in first[1::2]]
+    standing, _ = replay(Task(sweep), shelf)  # type: ignore[arg-type]
+    assert [spec.id for spec in standing.pending] == [spec.id for spec in first[1::2]]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import search_spaces
-from tuneopt.search.space import Coordinate, LadderSpace, SearchSpace, load_space, space_names, tuned
+from tuneopt.search.space import SCHEDULES, Coordinate, LadderSpace, SearchSpace, load_space, space_names, tuned
 from tuneopt.spec import InputError
+from tuneopt.training.schedule import SCHEDULES as LOOP_SCHEDULES
 
 HOME = Path(search_spaces.__file__).parent
 RATE = {
@@ -63,7 +64,7 @@ def test_a_grid_is_replaced_and_still_extended():
         ({"beta1": 0.9}, {"beta1": (0.9, 0.8)}, "both pinned"),
         ({}, {"nesterov": (True, False)}, "fixed for adamw and takes no grid"),
         ({"nesterov": "perhaps"}, {}, "nesterov must be true or false"),
-        ({"lr_schedule": "linear"}, {}, "lr_schedule of adamw is 'cosine'"),
+        ({"lr_schedule": "linea"}, {}, "lr_schedule cannot be 'linea'; did you mean 'linear'"),
         ({"min_lr_ratio": "low"}, {}, "min_lr_ratio must be a finite number"),
         ({"min_lr_ratio": -0.5}, {}, "must not be negative"),
     ],
@@ -209,3 +210,22 @@ def test_spaces_and_search_need_nothing_heavy():
         import tuneopt.search
 
         tuneopt.search.wings  # noqa: B018
+
+
+def test_every_optimizer_runs_under_every_schedule_and_a_cosine_tunes_no_decay():
+    muon = load_space("muon").on("nano", {"lr_schedule": "cosine", "warmup": 0.1})
+    start = dict(muon.start)
+    assert start["lr_schedule"] == "cosine" and start["warmup"] == 0.1
+    assert muon.by_name["decay"].pinned and "decay" not in [axis.name for axis in muon.varied]
+    adamw = load_space("adamw").on("nano", {"lr_schedule": "linear", "decay": 0.4})
+    assert dict(adamw.start)["decay"] == 0.4 and dict(adamw.start)["lr_schedule"] == "linear"
+    assert load_space("adamw").on("nano", {"lr_schedule": "cosine"}) == load_space("adamw").on("nano"), "ids stay"
+    for words, told in (
+        ({"lr_schedule": "cosin"}, "cosine"),
+        ({"lr_schedule": "cosine", "decay": 0.5}, "no decay phase"),
+        ({"decay": 0.5}, "no decay phase"),
+        ({"min_lr_ratio": 2}, "fraction"),
+    ):
+        with pytest.raises(InputError, match=told):
+            load_space("adamw").on("nano", words)
+    assert set(SCHEDULES) == set(LOOP_SCHEDULES)

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import t
 from search_helpers import NANO, axis, bowl, small_sweep, space, without
 
+from tuneopt.search.evidence import Evidence
 from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.space import load_space
@@ -259,3 +260,31 @@ def test_a_space_of_another_ladder_and_junk_are_refused():
     ):
         with pytest.raises(InputError, match="not a"):
             Sweep.from_dict(junk)
+
+
+def test_one_bar_holds_for_all_optimizers_that_are_judged_together():
+    """Who has no replicates is judged by the same bar as who has: the largest of all."""
+    regime = small_sweep().regime
+    cell = Cell("adamw", NoiseRegime(float(regime.scale.parameters), float(regime.ratio)))
+    noisy = tuple(Replicate(cell, "one", seed, loss) for seed, loss in enumerate((5.0, 5.4, 5.9, 5.1)))
+    bars = {}
+    for names in ((), ("adamw", "muon", "soap")):
+        for name in ("adamw", "muon", "soap"):
+            plane = load_space(name).on("nano")
+            sweep = Sweep(plane, Regime(SCALES["nano-65k"], regime.ratio, regime.corpus), replicates=1)
+            start = {sweep.trial_id(plane.start): Outcome("completed", 5.0, 5.0)}
+            bars[names, name] = sweep.state(start, evidence=Evidence(noisy, (), names)).tolerance
+    assert len({bars[("adamw", "muon", "soap"), name] for name in ("adamw", "muon", "soap")}) == 1
+    assert all(bars[("adamw", "muon", "soap"), name] >= bars[(), name] for name in ("adamw", "muon", "soap"))
+
+
+def test_fewer_replicates_never_look_stricter_on_a_quiet_or_a_usual_sample():
+    """A bar by one seed rests on the law alone, and is wider than one by three seeds that agree with it."""
+    bars = []
+    for replicates in (1, 2, 3, 5):
+        sweep = small_sweep(replicates=replicates)
+        sigma = SpreadModel(()).law.at(sweep.regime.scale.parameters)
+        usual = (0.0, 1.4 * sigma, 0.7 * sigma, -0.6 * sigma, 0.5 * sigma)
+        first = told(sweep, sweep.state({}).pending, usual)
+        bars.append(sweep.state(first).tolerance)
+    assert bars == sorted(bars, reverse=True), bars

@@ -10,39 +10,53 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from tuneopt.analysis.names import optimizer_name, place_name
 from tuneopt.analysis.runs import RegimeKey, Role, TrainingRun
-from tuneopt.optim.info import info
 from tuneopt.search.axis import is_number
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.standing import Standing
 
 
-def display_name(optimizer: str) -> str:
-    """An optimizer's name in a sentence: its class, as people write it; one from outside stands without its digest."""
-    classes = {entry.name: entry.implementation.rpartition(":")[2] for entry in info()}
-    return classes.get(optimizer, optimizer.partition("@")[0])
+def _name(optimizer: str) -> str:
+    """An optimizer's name in a sentence; one from outside stands without its digest."""
+    return optimizer_name(optimizer.partition("@")[0])
 
 
 def comparison_statement(
     document: Mapping[str, Any], baseline: str, rivals: Sequence[str], scale: str, ratio: float, where: str
 ) -> str:
-    """The sentence, such as ``SOAP reaches AdamW's loss with 1.8x fewer tokens [1.5, 2.2] at 65k parameters``.
+    """The sentence, such as ``SOAP reaches AdamW's loss with 1.8x fewer tokens [1.5, 2.2] at nano-65k``.
 
     ``where`` says at which size and budget, in words. Rivals without a result are named.
     """
     rows = {row["optimizer"]: row for row in document["speedups"] if (row["scale"], row["ratio"]) == (scale, ratio)}
     ranking = next((row for row in document["rankings"] if (row["scale"], row["ratio"]) == (scale, ratio)), None)
-    base = display_name(baseline)
-    parts = [_against(display_name(name), base, rows.get(name)) for name in rivals]
+    base = _name(baseline)
+    parts = [_against(_name(name), base, rows.get(name)) for name in rivals]
     ties = []
     if ranking is not None and ranking["tie_groups"] is not None:
         groups = dict(zip(ranking["order"], ranking["tie_groups"], strict=True))
         ties = [
-            f"{display_name(one)} and {display_name(other)} cannot be told apart"
+            f"{_name(one)} and {_name(other)} cannot be told apart"
             for one, other in combinations(rivals, 2)
             if one in groups and groups.get(one) == groups.get(other)
         ]
     return f"{parts[0]} {where}" + "".join(f"; {part}" for part in (*parts[1:], *ties))
+
+
+def one_place_statement(document: Mapping[str, Any]) -> str:
+    """The sentence of a document that compares rivals with its baseline in one regime alone; empty for any other.
+
+    With one rival the headline of a report says it already.
+    """
+    several = [row for row in document["rankings"] if len(row["order"]) > 1]
+    baseline = document["baseline"]
+    if len(several) != 1 or baseline not in several[0]["order"] or len(several[0]["order"]) < 3:
+        return ""
+    (place,) = several
+    rivals = [name for name in place["order"] if name != baseline]
+    where = f"at {place_name(place['scale'], place['ratio'])}"
+    return f"{comparison_statement(document, baseline, rivals, place['scale'], place['ratio'], where)}."
 
 
 def _against(name: str, base: str, row: Mapping[str, Any] | None) -> str:

@@ -79,6 +79,10 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "declared": {"family_rate": FAMILY_RATE, "near_optimal": NEAR_OPTIMAL, "tolerance": TOLERANCE},
         "statements": plain(analysis.statements),
         "noise_line": analysis.noise_line,
+        "circumstances": [
+            {"name": one.name, "differs": one.differs, "values": {name: list(texts) for name, texts in one.values}}
+            for one in analysis.circumstances
+        ],
         "findings": plain(analysis.findings),
         "joint": plain(analysis.joint),
         "training": plain(analysis.orders),

@@ -52,6 +52,14 @@ def scale_name(scale: str) -> str:
     return scale.upper() if _SIZE.fullmatch(scale) else scale
 
 
+def count_name(count: float) -> str:
+    """A count in short, for a sentence: ``655k``, ``1.3M``, ``2.6B``."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}" if count < 10 * size else f"{count / size:.0f}{letter}"
+    return f"{count:g}"
+
+
 def ratio_name(ratio: float) -> str:
     """Tokens over the Chinchilla optimum: ``8x``, ``0.05x``."""
     return f"{ratio:g}x"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.cells import folded
+from tuneopt.analysis.circumstances import Circumstance, circumstances
 from tuneopt.analysis.coordinates import CoordinateScaling, Edge, coordinate_scaling, edges
 from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto, uneven_clocks
 from tuneopt.analysis.doubts import warnings
@@ -55,6 +56,7 @@ class Analysis:
     - ``rankings``, ``flips``: who leads, and where that changes; ``orders``: what a cut during training would have done
     - ``transfer``, ``undertuned``: what unequal tuning does; ``budgets``, ``edges``: how equal it was
     - ``stars``, ``coordinates``, ``hyper_laws``: hyperparameters; ``costs``, ``pareto``: seconds, FLOPs and bytes
+    - ``circumstances``: what else differs between the winners, such as schedules
     - ``statements``, ``noise_line``, ``findings``, ``warnings``: sentences
     """
 
@@ -69,6 +71,7 @@ class Analysis:
     rankings: tuple[Ranking, ...]
     statements: tuple[Statement, ...]
     noise_line: str
+    circumstances: tuple[Circumstance, ...]
     findings: tuple[Finding, ...]
     flips: tuple[Flip, ...]
     orders: tuple[TrainingOrder, ...]
@@ -153,6 +156,7 @@ def analyse(
         rankings=ranked,
         statements=stated,
         noise_line=noise_line(best, stated, noise),
+        circumstances=circumstances(best),
         findings=findings(best, ranked, noise, how),
         flips=(*regime_flips(best, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
         orders=orders(best, ranked, runs, curves, noise) if curves else (),

@@ -9,16 +9,18 @@ from tuneopt.api.budgets import chosen_coordinates
 from tuneopt.api.comparing import compare, comparison_plan, run_comparison, simulate_comparison
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prepare_corpus, regime_on
-from tuneopt.api.devices import Speed
 from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.own_models import ModelFacts, chosen_scale, model_facts, own_model
+from tuneopt.api.pages import page_name
 from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups, plot_star
 from tuneopt.api.prediction import PredictedConfig, predict
 from tuneopt.api.reports import Report, report
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
 from tuneopt.api.scales import ScaleFacts, scale_facts, scale_notes
-from tuneopt.api.studies import load_study, report_baseline, run_study, simulate_study, study_plan, study_status
+from tuneopt.api.simulations import simulate_study
+from tuneopt.api.step_times import Speed
+from tuneopt.api.studies import load_study, report_baseline, run_study, study_plan, study_status
 from tuneopt.api.study_results import SimulatedStudy, StudyResult
 from tuneopt.api.sweeps import (
     check_backend,
@@ -70,6 +72,7 @@ __all__ = [
     "model_facts",
     "optimizers",
     "own_model",
+    "page_name",
     "placed",
     "placement_of",
     "plan",

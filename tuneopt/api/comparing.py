@@ -7,19 +7,19 @@ question finds it again, and a run that was killed goes on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
+from tuneopt.api.claims import comparison_powers, conclusion
+from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
-from tuneopt.api.questions import plan_text, question_id, question_of
-from tuneopt.api.step_times import ERRORS, trial_times
+from tuneopt.api.pages import comparison_page
+from tuneopt.api.questions import plan_text, question_id, question_of, starts_of
+from tuneopt.api.step_times import Note, TimeSource, times_of
 from tuneopt.api.studies import planned_study, run_study, study_id, study_queue
-from tuneopt.api.study_results import StudyResult
 from tuneopt.api.sweeps import with_ledger
 from tuneopt.data import load_corpus
 from tuneopt.ledger.damage import PLANS
@@ -29,15 +29,12 @@ from tuneopt.search.records import spread_of
 from tuneopt.search.study.budget import STARTING_SECONDS, Question, TrialTime, draft, study_document
 from tuneopt.search.study.comparison import rules_of
 from tuneopt.search.study.file import parse_study
-from tuneopt.search.study.power import Power, power, slope
-from tuneopt.spec import CorpusId, Scale, Value
+from tuneopt.spec import CorpusId, InputError, Scale, Value
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
-    from tuneopt.search.noise import SpreadModel
     from tuneopt.search.queue import SchedulerQueue
-    from tuneopt.search.standing import Standing
     from tuneopt.search.study.study import Study
 
 BASELINE = "adamw"
@@ -70,6 +67,7 @@ def comparison_plan(
     measure: bool = False,
     tokens_per_second: float | None = None,
     keep: bool = False,
+    note: Note = lambda text: None,
 ) -> ComparisonPlan:
     """Plan a comparison of ``optimizers`` with a ``baseline``; nothing is trained but, with ``measure``, a few steps.
 
@@ -79,8 +77,8 @@ def comparison_plan(
     ``tokens`` or ``steps`` (of the baseline's start). ``coordinates`` are those that may be tuned, all unless named;
     of these the budget decides how many. ``overrides``
     pins hyperparameters of all optimizers that have them. Step times come from the ledger or the few steps, unless
-    ``tokens_per_second`` of one slot gives them. ``keep`` stores the plan beside the ledger. Raises
-    `InputError` for anything that cannot be run, and for a budget that is too small.
+    ``tokens_per_second`` of one slot gives them. ``keep`` stores the plan beside the ledger, and ``note`` is told what
+    takes a while. Raises `InputError` for anything that cannot be run, and for a budget that is too small.
     """
     opened, _ = with_ledger(ledger, None)
     question = question_of(
@@ -93,26 +91,38 @@ def comparison_plan(
     noise = spread_of(opened)
     text = opened.plan(name)
     stored = text is not None
-    times, origin = trial_times(
-        question, opened, loaded, measure=measure and not stored, tokens_per_second=tokens_per_second
-    )
+    known = times_of(
+        starts_of(question), opened, loaded,
+        measure=measure and not stored, tokens_per_second=tokens_per_second, note=note,
+    )  # fmt: skip
+    times, origin = known.by_name, known.origin
+    if not times:
+        raise InputError(
+            f"nothing is known of how fast {question.scale.name} trains here; give --tokens-per-second of one slot, or "
+            "--measure on a machine like those that will train"
+        )
     if text is None:
         part = draft(question, times, noise)
-        text = plan_text(study_document(question, part, times, noise), part, times, origin)
+        text = plan_text(study_document(question, part, times, noise), part, times, origin.words)
         if keep and not opened.put_plan(name, text):  # another run was faster: its plan is the plan
             text, stored = opened.plan(name) or text, True
     study = parse_study(text, f"{PLANS}/{name}.yaml", space_of, model_of)
+    ends = _ends(study, question, times, origin)
+    done, left, share = _left(study, question, times, opened) if stored else (0, None, 1.0)
     return ComparisonPlan(
         question=question,
         study=study,
         text=text,
         stored=stored,
         times=times,
-        times_from=origin,
+        times_from=origin.words,
         slots=question.slots,
         planned_hours=rules_of(study).hours,
-        ends=_ends(study, question, times, origin),
-        powers=_powers(study, question, opened, noise),
+        ends=(share * ends[0], share * ends[1]),
+        in_ledger=done,
+        left=left,
+        page=comparison_page(question, loaded.id),
+        powers=comparison_powers(study, loaded.id, opened, noise),
     )
 
 
@@ -158,7 +168,9 @@ def run_comparison(
     result = run_study(plan.study, opened, options, backend=backend, observers=observers, progress=False)
     agenda = planned_study(plan.study)
     queue = study_queue(agenda, opened)
-    return _concluded(plan, queue, result, _spent_hours(opened, study_id(agenda), queue, plan.slots))
+    return ComparisonResult(
+        **vars(result), plan=plan, spent_hours=_spent_hours(opened, study_id(agenda), queue, plan.slots)
+    )
 
 
 def simulate_comparison(plan: ComparisonPlan, *, noise: float | None = None, seed: int = 0) -> ComparisonResult:
@@ -171,64 +183,14 @@ def simulate_comparison(plan: ComparisonPlan, *, noise: float | None = None, see
 
     study = replace(plan.study, seed=plan.study.seed + seed)
     queue, clock, result = _simulated(study, plan.question, plan.times, noise)
-    status = status_document(queue.agenda, queue)  # type: ignore[arg-type]
-    ended = StudyResult(**vars(result), status=status)
-    return _concluded(plan, queue, ended, (STARTING_SECONDS + clock) / 3600)
-
-
-def true_speedup(plan: ComparisonPlan, rival: str) -> float:
-    """What a simulated comparison of ``rival`` (a word of the question) ought to find at the optima of its surfaces."""
-    from tuneopt.search.study.surfaces import Surfaces
-
-    surfaces, question, rules = Surfaces(plan.study), plan.question, rules_of(plan.study)
-    names = {word: space.optimizer for word, space in question.spaces.items()}
-    loss = surfaces.of(names[rival], question.regime(rules.ratios[0])).lowest
-    low, high = rules.ratios[0] / 16, rules.ratios[0] * 16
-    for _ in range(60):  # the baseline's lowest loss falls with its ratio
-        middle = math.sqrt(low * high)
-        above = surfaces.of(names[question.baseline], question.regime(middle)).lowest > loss
-        low, high = (middle, high) if above else (low, middle)
-    return math.sqrt(low * high) / rules.ratios[0]
-
-
-def _concluded(plan: ComparisonPlan, queue: SchedulerQueue, result: StudyResult, hours: float) -> ComparisonResult:
-    """The result of a comparison whose trials are in ``queue``."""
-    from tuneopt.analysis.comparison import comparison_statement, runs_of
-    from tuneopt.analysis.document import summary
-    from tuneopt.analysis.inputs import Inputs
-
-    rules = rules_of(plan.study)
-    standings = queue.standings
-    runs = runs_of(standings, queue.outcomes)
-    document = summary(Inputs(runs, "comparison"), baseline=rules.baseline)
-    names = [name for name in plan.study.optimizers if name != rules.baseline]
-    size = plan.question.scale.parameters
-    where = f"at {_count(size)} parameters and {_count(plan.question.regime(rules.ratios[0]).tokens)} tokens"
-    statement = comparison_statement(document, rules.baseline, names, plan.question.scale.name, rules.ratios[0], where)
-    # Of several sweeps of one configuration the last has all seeds: the others add nothing to a report.
-    last: dict[tuple[object, ...], str] = {}
-    for standing in standings.values():
-        task, sweep = standing.task, standing.task.sweep
-        last[task.phase, task.optimizer, sweep.regime, bool(sweep.space.varied)] = task.id
     return ComparisonResult(
-        **vars(result), plan=plan, analysis=document, statement=statement, spent_hours=hours,
-        shown=tuple(last.values()),
-        care=_care(plan.study, standings),
-    )  # fmt: skip
-
-
-def _care(study: Study, standings: Mapping[str, Standing]) -> tuple[TunedCare, ...]:
-    """What each optimizer was given where the rivals meet."""
-    home = rules_of(study).ratios[0]
-    here = [standing for standing in standings.values() if standing.task.sweep.regime.ratio == home]
-    found = []
-    for name, space in study.spaces.items():
-        mine = [standing for standing in here if standing.task.optimizer == name]
-        tuned = [standing for standing in mine if standing.task.sweep.space.varied]
-        trials = {trial for standing in mine for trial in standing.trials}
-        resolution = tuned[0].state.certificate.resolution if tuned else None
-        found.append(TunedCare(name, tuple(axis.name for axis in space.varied), len(trials), resolution))
-    return tuple(found)
+        **vars(result),
+        status=status_document(queue.agenda, queue),  # type: ignore[arg-type]
+        conclusion=conclusion(study, queue.standings, queue.outcomes, finished=queue.finished),
+        plan=plan,
+        spent_hours=(STARTING_SECONDS + clock) / 3600,
+        simulated=True,
+    )
 
 
 def _simulated(
@@ -252,12 +214,26 @@ def _simulated(
     return queue, backend.clock.seconds, result
 
 
-def _ends(study: Study, question: Question, times: Mapping[str, TrialTime], origin: str) -> tuple[float, float]:
+def _ends(study: Study, question: Question, times: Mapping[str, TrialTime], origin: TimeSource) -> tuple[float, float]:
     """The hours by the clock in which the plan ends: those of simulated runs, and what step times may be off."""
-    factors = ERRORS[origin]
     worlds = [replace(study, seed=study.seed + 1000 * number) for number in range(CLOCKS)]
     hours = [(STARTING_SECONDS + _simulated(world, question, times, None)[1]) / 3600 for world in worlds]
-    return factors[0] * min(hours), factors[1] * max(hours)
+    return origin.low * min(hours), origin.high * max(hours)
+
+
+def _left(study: Study, question: Question, times: Mapping[str, TrialTime], ledger: Ledger) -> tuple[int, int, float]:
+    """Of a comparison that has begun: trials that ended, trials about to come, and the latter's share of the time."""
+    from tuneopt.search.study.cost import expected
+
+    agenda = planned_study(study)
+    queue = study_queue(agenda, ledger)
+    parts = expected(agenda, queue.standings)
+    by_name = {space.optimizer: times[word] for word, space in question.spaces.items()}
+    done, left = (
+        sum(getattr(part, count) * by_name[part.optimizer].seconds(part.regime.tokens) for part in parts)
+        for count in ("done", "remaining")
+    )
+    return len(queue.outcomes), sum(part.remaining for part in parts), left / (done + left)
 
 
 def _spent_hours(ledger: Ledger, study: str, queue: SchedulerQueue, slots: int) -> float:
@@ -268,35 +244,3 @@ def _spent_hours(ledger: Ledger, study: str, queue: SchedulerQueue, slots: int) 
     # A run that was killed leaves no account, only its records: as if its slots had always been busy.
     lost = sum(seconds for trial, seconds in queue.seconds.items() if trial not in accounted)
     return (wall + lost / slots) / 3600
-
-
-def _powers(study: Study, question: Question, ledger: Ledger, noise: SpreadModel) -> tuple[Power, ...]:
-    """What the plan will tell apart, for each rival."""
-    rules = rules_of(study)
-    regime = question.regime(rules.ratios[0])
-    names = {word: space.optimizer for word, space in question.spaces.items()}
-    steep = slope(regime, _baseline_losses(ledger, names[question.baseline], question))
-    cells = len(names) + len(rules.ratios) - 1
-    return tuple(
-        power(noise, regime, names[question.baseline], names[word], rules.seeds, steep, cells)
-        for word in question.rivals
-    )
-
-
-def _baseline_losses(ledger: Ledger, baseline: str, question: Question) -> dict[float, float]:
-    """The lowest select loss of the baseline by ratio, at the question's scale on its corpus."""
-    lowest: dict[float, float] = {}
-    for record in ledger.records():
-        regime = record.spec.regime
-        here = (record.spec.optimizer, regime.scale, regime.corpus.name) == (baseline, question.scale, question.corpus)
-        if here and record.comparable and record.select_loss is not None:
-            lowest[regime.ratio] = min(record.select_loss, lowest.get(regime.ratio, record.select_loss))
-    return lowest
-
-
-def _count(value: float) -> str:
-    """A count in short, such as 65k, 1.3M, 2.6B."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}" if value < 10 * size else f"{value / size:.0f}{letter}"
-    return f"{value:g}"

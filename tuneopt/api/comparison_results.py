@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from tuneopt.api.claims import Conclusion
 from tuneopt.api.study_results import StudyResult
 from tuneopt.search.study.budget import Question, TrialTime
 from tuneopt.search.study.comparison import planned, rules_of
@@ -19,7 +20,9 @@ class ComparisonPlan:
 
     ``text`` is its study file, ``stored`` whether an earlier run of the same question had made it. ``times`` are the
     seconds of trials that it rests on, ``times_from`` where they are known from. ``planned_hours`` are by the clock on
-    ``slots`` slots; ``ends`` is their range in hours, from simulated runs. ``powers`` say what can be told apart.
+    ``slots`` slots; ``ends`` is the range in hours of what is left of them, from simulated runs. Of a stored plan
+    ``in_ledger`` trials have ended and about ``left`` are to come (None before any run). ``powers`` say what can be
+    told apart, and ``page`` is a name for its report.
     """
 
     question: Question
@@ -32,6 +35,9 @@ class ComparisonPlan:
     planned_hours: float
     ends: tuple[float, float]
     powers: tuple[Power, ...]
+    page: str
+    in_ledger: int = 0
+    left: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What ``compare --dry-run --json`` prints."""
@@ -55,6 +61,8 @@ class ComparisonPlan:
                 {"phase": phase, "optimizer": name, "ratio": ratio, "trials": round(trials, 1)}
                 for phase, name, ratio, trials in planned(self.study)
             ],
+            "in_ledger": self.in_ledger,
+            "left": self.left,
             "seeds": rules.seeds,
             "times": {
                 name: {"fixed_seconds": time.fixed, "tokens_per_second": time.rate} for name, time in self.times.items()
@@ -64,63 +72,28 @@ class ComparisonPlan:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class TunedCare:
-    """What an optimizer was given where the rivals meet: ``trials`` in all, seeds among them, over ``coordinates``.
-
-    ``resolution`` is what its tuning can see: no single change of what it ended on is better by more, in nats, with 95%
-    confidence; None where nothing finished.
-    """
-
-    optimizer: str
-    coordinates: tuple[str, ...]
-    trials: int
-    resolution: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**asdict(self), "coordinates": list(self.coordinates)}
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ComparisonResult(StudyResult):
-    """How a comparison ended: its ``statement``, and the ``analysis`` that it was read from (as ``report --json``).
+    """How a comparison that was planned for a budget ended; ``spent_hours`` are by the clock, all runs of it together.
 
-    ``spent_hours`` are by the clock, all runs of it together.
+    Its ``conclusion`` holds the statement, and what that was read from.
     """
 
     plan: ComparisonPlan
-    analysis: Mapping[str, Any]
-    statement: str
     spent_hours: float
-    shown: tuple[str, ...]
-    """Ids of the sweeps that a report is about."""
-    care: tuple[TunedCare, ...]
-    """What each optimizer was given where they meet, the baseline first."""
+    conclusion: Conclusion
+    simulated: bool = False
+    """Whether nothing was trained: then it is no evidence about optimizers."""
 
     @property
-    def sweeps(self) -> list[str]:
-        """Ids of the sweeps that a report is about."""
-        return list(self.shown)
-
-    @property
-    def baseline(self) -> str:
-        """Whom the rivals are compared with."""
-        return rules_of(self.plan.study).baseline
+    def statement(self) -> str:
+        """What was found, in words."""
+        return self.conclusion.statement
 
     @property
     def speedups(self) -> list[Mapping[str, Any]]:
         """The speedups of the rivals where they meet the baseline, in the order in which they were asked for."""
-        rules = rules_of(self.plan.study)
-        rows = {row["optimizer"]: row for row in self.analysis["speedups"] if row["ratio"] == rules.ratios[0]}
-        return [rows[name] for name in self.plan.study.optimizers if name != rules.baseline and name in rows]
-
-    @property
-    def certified(self) -> bool:
-        """Whether every rival has a measured speedup with its interval."""
-        rivals = len(self.plan.study.optimizers) - 1
-        known = [row for row in self.speedups if row["low"] is not None]
-        return bool(self.status["finished"]) and len(known) == rivals
+        return self.conclusion.speedups
 
     def _headline(self) -> str:
         if self.interrupted:
@@ -146,11 +119,12 @@ class ComparisonResult(StudyResult):
             **{name: plan[name] for name in ("baseline", "optimizers", "regime")},
             "budget": {**plan["budget"], "spent_hours": self.spent_hours},
             "resolution": plan["resolution"],
-            "speedups": list(self.speedups),
+            "simulated": self.simulated,
+            "speedups": self.speedups,
             "statement": self.statement,
             "report": self.report,
             **{name: plan[name] for name in ("power", "coordinates", "ratios", "seeds", "times", "times_from")},
-            "care": [care.to_dict() for care in self.care],
+            "care": [care.to_dict() for care in self.conclusion.care],
             "results": [
                 {name: row[name] for name in ("optimizer", "phase", "scale", "ratio", "best")}
                 for row in self.status["results"]
@@ -160,7 +134,7 @@ class ComparisonResult(StudyResult):
             "run": len(self.run),
             "failed": self.failed,
             "utilisation": self.utilisation,
-            "warnings": self.analysis["warnings"],
+            "warnings": self.conclusion.analysis["warnings"],
         }
 
 

@@ -109,15 +109,15 @@ def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpa
     Ladders are not mixed: their warmups and batches count different things.
     """
     from tuneopt.search.prediction import star_regime
-    from tuneopt.search.records import replay, stored_evidence, stored_sweep
+    from tuneopt.search.records import replay, stored_task
 
     found: dict[str, list[tuple[LadderSpace, TunedRegime]]] = {}
     for name, plain in ledger.sweeps().items():
         space = plain.get("space")
         if not isinstance(space, dict) or space.get("optimizer") != optimizer or "policy" not in plain:
             continue  # a sampled search has no star and no certificate
-        sweep = stored_sweep(plain, name)
-        state, _ = replay(sweep, ledger, stored_evidence(plain, ledger))
+        task = stored_task(plain, name, ledger)
+        sweep, state = task.sweep, replay(task, ledger)[0].state
         # A complete star is what a prediction needs; further seeds say how finely it is known.
         if (state.finished or state.finishing) and state.searched.certificate.complete:
             regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.searched)

@@ -11,9 +11,11 @@ from tuneopt.api.budgets import budget, over
 from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
-from tuneopt.api.sweeps import PRECISIONS
+from tuneopt.api.sweeps import PRECISIONS, compiles_at
+from tuneopt.search.space import DECAY
 from tuneopt.search.study.budget import Draft, Question, TrialTime
-from tuneopt.spec import InputError, Value, canonical_json, nearest
+from tuneopt.search.sweep import micro_batch
+from tuneopt.spec import CorpusId, Evaluation, InputError, Regime, TrialSpec, Value, canonical_json, nearest
 
 if TYPE_CHECKING:
     from tuneopt.search.space import LadderSpace
@@ -26,7 +28,7 @@ def question_of(
     scale, hours, resolution, ratio = scale_named(about["scale"]), about["hours"], about["resolution"], about["ratio"]
     if (hours is None) == (resolution is None):
         raise InputError("a comparison needs a budget or a resolution: give --hours or --minutes, or --resolution")
-    for name, number in (("--hours", hours), ("--resolution", resolution), ("--ratio", ratio)):
+    for name, number in (("--hours or --minutes", hours), ("--resolution", resolution), ("--ratio", ratio)):
         if number is not None and not 0 < number < float("inf"):
             raise InputError(f"{name} must be a positive number, not {number:g}")
     precision = about["precision"] or scale.precision
@@ -43,7 +45,12 @@ def question_of(
     for word in words:
         declared = space_of(word, spaces.get(word))
         known = declared.on(scale.ladder)
-        mine = {name: value for name, value in overrides.items() if name in {*known.by_name, *dict(known.fixed)}}
+        takes = {*known.by_name, *dict(known.fixed)}
+        if overrides.get("lr_schedule", dict(known.fixed).get("lr_schedule")) == "linear":
+            takes.add(DECAY)
+        elif "lr_schedule" in overrides:
+            takes.discard(DECAY)
+        mine = {name: value for name, value in overrides.items() if name in takes}
         chosen[word] = over(declared.on(scale.ladder, mine), about["coordinates"], passing=True)
         check_outside(chosen[word])
         check_on_model(chosen[word], scale)
@@ -58,6 +65,14 @@ def question_of(
         every = sorted({axis.name for space in chosen.values() for axis in space.axes})
         raise InputError(f"no optimizer here has a coordinate {missing[0]!r}; {nearest(missing[0], every)}")
     ratio, asked = budget(scale, chosen[baseline], ratio, about["tokens"], about["steps"], default=None)
+    if ratio is not None:
+        batch = max(int(space.value(space.start, "train_batch_size")) for space in chosen.values())
+        least = batch * scale.seq_len / Regime(scale, 1, CorpusId(about["corpus"], "", 0)).tokens
+        if ratio < least:
+            raise InputError(
+                f"--ratio {ratio:g} is less than one step of {batch} sequences of {scale.seq_len} tokens at "
+                f"{scale.name}; give {float(f'{1.05 * least:.1g}'):g} or more"
+            )
     return Question(
         spaces=chosen,
         baseline=baseline,
@@ -74,6 +89,23 @@ def question_of(
         parts=parts,
         asked=asked,
     )
+
+
+def starts_of(question: Question) -> dict[str, TrialSpec]:
+    """A trial of each optimizer at its start, by the words of the question; which ratio it has does not matter."""
+    specs = {}
+    for word, space in question.spaces.items():
+        batch = int(space.value(space.start, "train_batch_size"))
+        specs[word] = TrialSpec(
+            optimizer=space.optimizer,
+            hyperparameters=space.start,
+            regime=question.regime(question.ratio or 1.0),
+            precision=question.precision,
+            compile=compiles_at(question.compile, [question.scale]),
+            micro_batch=micro_batch(batch, question.scale),
+            evaluation=Evaluation(),
+        )
+    return specs
 
 
 def question_id(question: Question) -> str:

@@ -36,7 +36,7 @@ class SweepCost:
     tokens_per_second: float | None  # of one slot
     throughput_from: str  # where that figure comes from, in words
     slots: int
-    seconds: float | None  # by the clock, on this machine's cores; None where no throughput is known
+    seconds: float | None  # of the expected trials on ``slots``; None where no throughput is known
     warnings: tuple[str, ...] = ()
     search: SampledSearch | None = None
     power: Power | None = None
@@ -44,6 +44,8 @@ class SweepCost:
     fewest: int = 0
     """Trials in all, as most sweeps need at least; ``most`` at most."""
     most: int = 0
+    ends: tuple[float, float] | None = None
+    """Seconds by the clock: of the fewest trials that lack, if they are fast, and of the most, if they are slow."""
 
     def to_dict(self) -> dict[str, Any]:
         """What ``tune --dry-run --json`` prints."""
@@ -70,6 +72,8 @@ class SweepCost:
             "throughput_from": self.throughput_from,
             "slots": self.slots,
             "seconds": self.seconds,
+            "seconds_low": None if self.ends is None else self.ends[0],
+            "seconds_high": None if self.ends is None else self.ends[1],
             "power": None if self.power is None else self.power.to_dict(),
             "warnings": list(self.warnings),
             **about,

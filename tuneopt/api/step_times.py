@@ -1,98 +1,195 @@
-"""How long trials will take here: from what the ledger has seen, a few steps trained now, or a known machine."""
+"""How long trials take: by what the ledger has seen, a few steps trained now, what the user says, or a known core.
+
+Every cost that is said of a sweep, a study or a comparison rests on this, with how far it may be off. Other scales
+follow by their FLOPs per token, as if training reached the same share of peak along a ladder.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tuneopt.api.devices import known_rate
-from tuneopt.search.study.budget import Question, TrialTime
-from tuneopt.spec import Evaluation, InputError, TrialSpec
+from tuneopt.search.study.budget import TrialTime
+from tuneopt.spec import InputError, Regime, Scale, TrialSpec
 
 if TYPE_CHECKING:
     from tuneopt.data import Corpus
     from tuneopt.ledger import Ledger
+    from tuneopt.search.study.planner import StudyPlan
 
 FORWARD = 1 / 3
 """Share of a training step's FLOPs that a forward pass has: evaluation does no more."""
 
+KNOWN_FLOPS = 3.5e10
+"""Model FLOPs per second of one core of an AMD EPYC at the nano ladder, compiled: 52 thousand tokens a second of AdamW
+at nano-65k (docs/compare.md). What stands in for a machine that nobody has measured."""
 
-GIVEN, RECORDED, MEASURED, KNOWN = (
-    "as given",
-    "trials in the ledger",
-    "a few steps trained now",
-    "a known core, not measured here",
-)
-"""Where step times are from."""
-
-ERRORS = {GIVEN: (0.9, 1.2), RECORDED: (0.95, 1.1), MEASURED: (0.9, 1.2), KNOWN: (0.5, 2.0)}
-"""Factors by which times from there may be off: slots share caches, memory and what else a machine does."""
+TENTH = 10
+"""The part of recorded trials, fastest and slowest, that is left aside: the rest says how far times may be off."""
 
 
-def trial_times(
-    question: Question,
+@dataclass(frozen=True, slots=True)
+class TimeSource:
+    """Where step times are from, in words, and the factors between which what trials take may be off."""
+
+    words: str
+    low: float
+    high: float
+
+
+GIVEN = TimeSource("as given", 0.9, 1.2)
+RECORDED = TimeSource("trials in the ledger", 0.95, 1.1)
+MEASURED = TimeSource("a few steps, measured now", 0.9, 1.2)
+KNOWN = TimeSource("a known core (--measure times yours)", 0.5, 2.0)
+UNKNOWN = TimeSource("unknown here; --measure trains a few steps", 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTimes:
+    """About how long trials take at one scale, by optimizer; empty where nothing is known."""
+
+    by_name: Mapping[str, TrialTime]
+    origin: TimeSource
+
+
+Note = Callable[[str], None]
+"""What is told of work that takes a while before anything runs."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a trial trains: tokens per second at the study's smallest scale, or a share of peak FLOPs.
+
+    Nothing given: from the ledger, or a known core.
+    """
+
+    tokens_per_second: float | None = None
+    mfu: float | None = None  # 0 to 1
+    peak_flops: float | None = None  # FLOPs per second of a slot
+
+    def __post_init__(self) -> None:
+        if (self.mfu is None) != (self.peak_flops is None):
+            raise InputError("--mfu and --peak-flops belong together, such as --mfu 0.4 --peak-flops 312e12")
+        if self.mfu is not None and self.tokens_per_second is not None:
+            raise InputError("give --tokens-per-second, or --mfu with --peak-flops, not both")
+        for name in ("tokens_per_second", "mfu", "peak_flops"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value:g}")
+
+
+def times_of(
+    specs: Mapping[str, TrialSpec],
     ledger: Ledger,
     corpus: Corpus | None = None,
     *,
     measure: bool = False,
     tokens_per_second: float | None = None,
-) -> tuple[dict[str, TrialTime], str]:
-    """About how long trials of each optimizer take, by the words of the question, and where that is from.
+    core: bool = True,
+    note: Note = lambda text: None,
+) -> TrialTimes:
+    """About how long trials like ``specs``, one for each optimizer and all of one scale, take.
 
     ``tokens_per_second`` of a slot is taken as given. Else finished trials of the ledger count as a measurement; where
     an optimizer has none, a few steps are trained now if ``measure`` allows it, on ``corpus``. Otherwise it is taken to
-    be as fast as the others or, on the nano ladder, as a known core. Raises `InputError` where nothing is known.
+    be as fast as the others or, on the nano ladder and where a ``core`` trains it, as a known core. ``note`` is told
+    what takes a while. Raises `InputError` for a speed that is none.
     """
     if tokens_per_second is not None:
         if not 0 < tokens_per_second < float("inf"):
             raise InputError(f"--tokens-per-second must be a positive number, not {tokens_per_second:g}")
-        return {
-            word: TrialTime(evaluation_seconds(_spec(question, word), tokens_per_second), tokens_per_second)
-            for word in question.spaces
-        }, GIVEN
-    specs = {word: _spec(question, word) for word in question.spaces}
-    times = recorded_times(ledger, specs)
-    origin = RECORDED
-    lacking = [word for word in specs if word not in times]
+        return TrialTimes({name: _at(spec, tokens_per_second) for name, spec in specs.items()}, GIVEN)
+    times, origin = recorded_times(ledger, specs)
+    lacking = [name for name in specs if name not in times]
     if lacking and measure and corpus is not None:
         from tuneopt.training.building import WarmModels
         from tuneopt.training.run import trained_throughput
 
+        note(f"timing a few steps of {', '.join(lacking)}; to compile the model takes up to a minute")
         models = WarmModels()  # all optimizers train the same compiled model
-        for word in lacking:
-            spec = replace(specs[word], regime=replace(specs[word].regime, corpus=corpus.id))
-            rate = trained_throughput(spec, corpus, models)
-            times[word] = TrialTime(evaluation_seconds(specs[word], rate), rate)
+        for name in lacking:
+            spec = replace(specs[name], regime=replace(specs[name].regime, corpus=corpus.id))
+            times[name] = _at(specs[name], trained_throughput(spec, corpus, models))
         origin = MEASURED
     elif lacking:
         known = [time.rate for time in times.values()]
-        usual = statistics.fmean(known) if known else known_rate(question.scale, question.vocabulary)
+        one = specs[lacking[0]].regime
+        usual = statistics.fmean(known) if known else known_rate(one.scale, one.corpus.vocab_size) if core else None
         if usual is None:
-            raise InputError(
-                f"nothing is known of how fast {question.scale.name} trains here; give --tokens-per-second of one "
-                "slot, or --measure on a machine like those that will train"
-            )
-        for word in lacking:
-            times[word] = TrialTime(evaluation_seconds(specs[word], usual), usual)
-        origin = RECORDED if known else KNOWN
-    return {word: times[word] for word in specs}, origin
+            return TrialTimes({}, UNKNOWN)
+        times |= {name: _at(specs[name], usual) for name in lacking}
+        words = f"{origin.words}, {', '.join(lacking)} taken to be as fast as the others"
+        origin = replace(KNOWN, words=words) if known else KNOWN
+    return TrialTimes({name: times[name] for name in specs}, origin)
 
 
-def recorded_times(ledger: Ledger, specs: Mapping[str, TrialSpec]) -> dict[str, TrialTime]:
-    """Medians over the ledger's trials of the same optimizer, scale, evaluation and mode; others are absent."""
+def study_times(
+    plan: StudyPlan, ledger: Ledger, speed: Speed, measure: bool = False, note: Note = lambda text: None
+) -> tuple[Callable[[str, Regime], float | None], TimeSource]:
+    """Device seconds of a study's trials by optimizer and regime, None where nothing is known; and where that is from.
+
+    Measured or looked up at the smallest scale, each optimizer by itself.
+    """
+    from tuneopt.data import load_corpus
+
+    first = {
+        name: min(tasks, key=lambda task: task.sweep.regime.scale.parameters) for name, tasks in plan.first.items()
+    }
+    specs = {name: task.sweep.spec(task.sweep.space.start) for name, task in first.items()}
+    smallest = next(iter(specs.values())).regime
+    if speed.mfu is not None and speed.peak_flops is not None:
+        given = speed.mfu * speed.peak_flops / _flops_per_token(smallest)
+        origin = replace(GIVEN, words=f"{speed.mfu:.0%} of {speed.peak_flops:.3g} FLOP/s")
+        times = replace(times_of(specs, ledger, tokens_per_second=given), origin=origin)
+    elif speed.tokens_per_second is not None:
+        origin = replace(GIVEN, words="as given, at the smallest scale")
+        times = replace(times_of(specs, ledger, tokens_per_second=speed.tokens_per_second), origin=origin)
+    else:
+        corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary) if measure else None
+        times = times_of(specs, ledger, corpus, measure=measure, note=note)
+
+    def seconds(optimizer: str, regime: Regime) -> float | None:
+        if not times.by_name:
+            return None
+        time, share = times.by_name[optimizer], _flops_per_token(regime) / _flops_per_token(smallest)
+        return share * (time.fixed * regime.scale.seq_len / smallest.scale.seq_len + regime.tokens / time.rate)
+
+    return seconds, times.origin
+
+
+def recorded_times(ledger: Ledger, specs: Mapping[str, TrialSpec]) -> tuple[dict[str, TrialTime], TimeSource]:
+    """Medians over the ledger's trials of the same optimizer, scale, evaluation and mode; others are absent.
+
+    How far they may be off is how far the fastest and slowest of them lie apart, at least as `RECORDED` says.
+    """
     rates: dict[str, list[float]] = defaultdict(list)
     fixed: dict[str, list[float]] = defaultdict(list)
-    alike = {word: _mode(spec) for word, spec in specs.items()}
+    alike = {name: _mode(spec) for name, spec in specs.items()}
     for record in ledger.records():
         mode = _mode(record.spec)
-        for word, wanted in alike.items():
-            if mode == wanted and record.status == "completed" and record.seconds["train"] > 0:
-                rates[word].append(record.tokens / record.seconds["train"])
-                fixed[word].append(record.seconds["eval"] + record.seconds["checkpoint"])
-    return {word: TrialTime(statistics.median(fixed[word]), statistics.median(rates[word])) for word in rates}
+        for name, asked in alike.items():
+            if mode == asked and record.status == "completed" and record.seconds["train"] > 0:
+                rates[name].append(record.tokens / record.seconds["train"])
+                fixed[name].append(record.seconds["eval"] + record.seconds["checkpoint"])
+    times = {name: TrialTime(statistics.median(fixed[name]), statistics.median(rates[name])) for name in rates}
+    ends = [_ends(rates[name]) for name in rates]
+    slow, fast = min((low for low, _ in ends), default=1.0), max((high for _, high in ends), default=1.0)
+    return times, replace(RECORDED, low=min(RECORDED.low, 1 / fast), high=max(RECORDED.high, 1 / slow))
+
+
+def _ends(rates: Sequence[float]) -> tuple[float, float]:
+    """The slowest and the fastest rate but for a tenth of them at each end, over their median."""
+    ordered, left_out = sorted(rates), len(rates) // TENTH
+    middle = statistics.median(ordered)
+    return ordered[left_out] / middle, ordered[-1 - left_out] / middle
+
+
+def known_rate(scale: Scale, vocabulary: int) -> float | None:
+    """Tokens per second of a core that was measured once; None where no core would be used."""
+    return KNOWN_FLOPS / scale.flops_per_token(vocabulary) if scale.ladder == "nano" else None
 
 
 def evaluation_seconds(spec: TrialSpec, rate: float) -> float:
@@ -102,22 +199,13 @@ def evaluation_seconds(spec: TrialSpec, rate: float) -> float:
     return FORWARD * sequences * spec.regime.scale.seq_len / rate
 
 
-def _spec(question: Question, word: str) -> TrialSpec:
-    """A trial of an optimizer at its start; which ratio it has does not matter here."""
-    from tuneopt.api.sweeps import compiles
-    from tuneopt.search.sweep import micro_batch
+def _at(spec: TrialSpec, rate: float) -> TrialTime:
+    return TrialTime(evaluation_seconds(spec, rate), rate)
 
-    space = question.spaces[word]
-    batch = int(space.value(space.start, "train_batch_size"))
-    return TrialSpec(
-        optimizer=space.optimizer,
-        hyperparameters=space.start,
-        regime=question.regime(question.ratio or 1.0),
-        precision=question.precision,
-        compile=compiles(question.compile),
-        micro_batch=micro_batch(batch, question.scale),
-        evaluation=Evaluation(),
-    )
+
+def _flops_per_token(regime: Regime) -> int:
+    """FLOPs of a token, forward and backward; the vocabulary counts, for the head is a large part of small models."""
+    return regime.scale.flops_per_token(regime.corpus.vocab_size)
 
 
 def _mode(spec: TrialSpec) -> tuple[object, ...]:

@@ -8,22 +8,20 @@ disagree.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.api.devices import Speed, peak_bytes, placements, rate, state_bytes
+from tuneopt.api.claims import Conclusion, comparison_powers, conclusion
+from tuneopt.api.devices import peak_bytes, placements, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, model_of
-from tuneopt.api.study_results import SimulatedStudy, StudyResult
+from tuneopt.api.step_times import Note, Speed, study_times
+from tuneopt.api.study_results import StudyResult
 from tuneopt.api.sweeps import backend_named, compiles_at, with_ledger
-from tuneopt.errors import of_system
-from tuneopt.paths import expanded, read_plain
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue
@@ -34,22 +32,11 @@ if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
     from tuneopt.search.study.planner import StudyPlan
+    from tuneopt.search.study.power import Power
     from tuneopt.search.study.study import Study
 
 MOST_RANKS = 64
 """Ranks of one trial that a plan considers where one device is too small; they are doubled, so six are tried."""
-
-PEAK_FLOPS, MFU = 1e15, 0.4
-"""FLOPs per second of a simulated slot, and the share of them that training reaches; only ratios of times count."""
-
-DIVERGED_SHARE = 0.25
-"""Share of a trial's time after which a divergence is seen: five of twenty curve points."""
-
-LARGEST_STARS = 64 << 20
-"""Bytes of a table of stars; that of the published study has a thousandth of it."""
-
-SEED_NOISE = 0.0012
-"""Nats between seeds at the paper's scales, for simulations."""
 
 
 def load_study(path: str | Path, match_budget: bool = False) -> Study:
@@ -74,19 +61,18 @@ def study_plan(
     device_bytes: int | None = None,
     most_ranks: int = MOST_RANKS,
     measure: bool = False,
+    note: Note = lambda text: None,
 ) -> dict[str, Any]:
     """What the study will cost, phase by phase; ``fits`` and ``why`` say whether it can run.
 
     ``power`` says what winners will tell apart in each regime, with the study's seeds. Nothing is trained, unless
-    ``measure`` asks for a few steps where the ledger knows no speed.
+    ``measure`` asks for a few steps where the ledger knows no speed (``note`` is told).
 
     ``slots`` are the devices, this machine's cores by default; ``device_bytes`` what each has, by default an equal
     share of this machine's memory where the slots are its own. Where a trial needs more, ``scales`` and ``why`` name
     the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
-    from tuneopt.search.records import spread_of
     from tuneopt.search.study.cost import expected, needs, plan_document
-    from tuneopt.search.study.power import study_power
 
     opened, _ = with_ledger(ledger, None)
     plan = planned_study(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
@@ -95,12 +81,12 @@ def study_plan(
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
-    tokens, origin = rate(plan, opened, speed or Speed(), measure)
+    seconds, origin = study_times(plan, opened, speed or Speed(), measure, note)
     folder = Path(opened.uri)  # its nearest parent that exists says how much disk is free
     document = plan_document(
         plan,
         expectations,
-        tokens,
+        seconds,
         needs(
             study,
             ((each.optimizer, each.regime) for each in expectations),
@@ -109,19 +95,30 @@ def study_plan(
             device_bytes=most,
             most_ranks=most_ranks,
         ),
+        off=(origin.low, origin.high),
         slots=count,
         device_bytes=most,
         free_disk=shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
         if opened.is_local
         else None,
     )
-    powers = study_power(plan, spread_of(opened))
     return {
         **document,
-        "throughput_from": origin,
+        "throughput_from": origin.words,
         "in_ledger": len(queue.outcomes),
-        "power": [each.to_dict() for each in powers],
+        "power": [each.to_dict() for each in _powers(plan, opened)],
     }
+
+
+def _powers(plan: StudyPlan, ledger: Ledger) -> tuple[Power, ...]:
+    """What a study will tell apart: in each of its regimes, or for each rival of a comparison."""
+    from tuneopt.search.records import spread_of
+    from tuneopt.search.study.power import study_power
+
+    noise = spread_of(ledger)
+    if plan.study.comparison is not None:
+        return comparison_powers(plan.study, plan.corpus, ledger, noise)
+    return study_power(plan, noise)
 
 
 def study_status(study: Study, ledger: Ledger | Path | str) -> dict[str, Any]:
@@ -133,8 +130,13 @@ def study_status(study: Study, ledger: Ledger | Path | str) -> dict[str, Any]:
     plan = planned_study(study)
     # What runs now is known to the running driver alone; a heartbeat that has stopped is no sign of life.
     moment = read_moment(opened, study_id(plan))
+    queue = study_queue(plan, opened)
+    found = concluded(plan, queue) if queue.outcomes else None
+    powers = _powers(plan, opened)
     return {
-        **status_document(plan, study_queue(plan, opened), moment),
+        **status_document(plan, queue, moment),
+        **({} if found is None else found.to_dict()),
+        "power": [each.to_dict() for each in powers],
         "under_way": moment is not None,
         "slots": moment.slots if moment else None,
     }
@@ -183,7 +185,14 @@ def run_study(
     ):
         result = run(queue, backend_named(backend), options, [heart, *watching])
     _put_accounts(opened, queue, result)
-    return StudyResult(**vars(result), status=status_document(plan, queue))
+    return StudyResult(**vars(result), status=status_document(plan, queue), conclusion=concluded(plan, queue))
+
+
+def concluded(plan: StudyPlan, queue: SchedulerQueue) -> Conclusion | None:
+    """What the trials of a comparison say; None for other studies."""
+    if plan.study.comparison is None:
+        return None
+    return conclusion(plan.study, queue.standings, queue.outcomes, finished=queue.finished)
 
 
 def _put_accounts(ledger: Ledger, queue: SchedulerQueue, result: RunResult) -> None:
@@ -205,80 +214,6 @@ def _put_accounts(ledger: Ledger, queue: SchedulerQueue, result: RunResult) -> N
         ledger.put_run(account)
 
 
-def simulate_study(
-    study: Study,
-    *,
-    slots: int = 64,
-    stars: Path | str | None = None,
-    noise: float = SEED_NOISE,
-    report: Path | str | None = None,
-    command: Sequence[str] = (),
-    baseline: str | None = None,
-) -> SimulatedStudy:
-    """Run a study on surfaces instead of training, on a fake clock.
-
-    ``stars`` is a JSON table of stars that the surfaces are built from; without it, and for what it lacks, they are
-    modelled around the published tuned points. A trial takes its FLOPs at `MFU` of `PEAK_FLOPS`, a diverging one
-    `DIVERGED_SHARE` of that. ``report`` is a file to write a report to, which says that nothing was trained and that
-    ``command``, the words after ``tuneopt``, makes it again. Its speedups are over ``baseline``, AdamW unless said
-    otherwise.
-    """
-    from tuneopt.run.simulated import SimulatedBackend
-    from tuneopt.search.study.planner import StudyPlan
-    from tuneopt.search.study.status import status_document
-    from tuneopt.search.study.surfaces import Surfaces
-
-    # The corpus is not read, so that a simulation needs the study's file alone.
-    surfaces = Surfaces(study, _stars(stars), noise)
-    plan = StudyPlan(study, CorpusId(study.corpus, "", study.vocabulary))
-
-    def whole(spec: TrialSpec) -> float:
-        return spec.regime.flops / (MFU * PEAK_FLOPS)
-
-    def seconds(spec: TrialSpec) -> float:
-        diverges = surfaces.of(spec.optimizer, spec.regime).true_loss(spec.config) is None
-        return (DIVERGED_SHARE if diverges else 1.0) * whole(spec)
-
-    began = time.process_time()
-    queue = study_queue(plan, None, expected=whole)
-    backend = SimulatedBackend(surfaces.evaluate, slots=slots, duration=seconds)
-    result = run(queue, backend, RunOptions())
-    origins: dict[str, dict[str, int]] = {}
-    for optimizer, regime in dict.fromkeys(
-        (standing.task.optimizer, standing.task.sweep.regime) for standing in queue.standings.values()
-    ):
-        counts = origins.setdefault(optimizer, {})
-        origin = surfaces.origin(optimizer, regime)
-        counts[origin] = counts.get(origin, 0) + 1
-    written = "" if report is None else _report_simulated(study, queue, Path(report), command, baseline)
-    return SimulatedStudy(
-        **{**vars(result), "slots": slots, "report": written},
-        status=status_document(plan, queue),
-        seconds=backend.clock.seconds,
-        share=backend.clock.utilisation,
-        cpu_seconds=time.process_time() - began,
-        surfaces=origins,
-    )
-
-
-def _report_simulated(
-    study: Study, queue: SchedulerQueue, path: Path, command: Sequence[str], baseline: str | None
-) -> str:
-    """Write the report of a simulated study, in which every sweep stands by its incumbent; the path as text."""
-    from tuneopt.analysis.comparison import runs_of
-    from tuneopt.analysis.inputs import Inputs
-    from tuneopt.analysis.runs import Role
-    from tuneopt.reporting.write import write_simulated
-
-    runs = runs_of(queue.standings, queue.outcomes)
-    best = {standing.task.sweep.trial_id(standing.state.descent.incumbent) for standing in queue.standings.values()}
-    settings = {run.setting for run in runs if run.trial in best}
-    judged = tuple(replace(run, role=Role.CANDIDATE if run.setting in settings else Role.EXPLORED) for run in runs)
-    notes = ("the study was simulated on surfaces and a fake clock: nothing was trained, and no loss was measured",)
-    write_simulated(Inputs(judged, f"a simulation of the study {study.name}", notes), path, command, baseline)
-    return str(path)
-
-
 def report_baseline(study: Study, wanted: str | None = None) -> str | None:
     """Whom a study's report compares with: ``wanted``, else the baseline that the study brackets or compares with.
 
@@ -292,22 +227,6 @@ def report_baseline(study: Study, wanted: str | None = None) -> str | None:
     if folded(wanted) not in names:
         raise InputError(f"the study runs no {wanted!r} to compare with; {nearest(wanted, list(study.optimizers))}")
     return names[folded(wanted)]
-
-
-def _stars(path: Path | str | None) -> list[Mapping[str, Any]]:
-    if path is None:
-        return []
-    try:
-        rows = json.loads(read_plain(expanded(path), LARGEST_STARS))
-    except InputError:
-        raise
-    except OSError as error:
-        raise of_system(error, path) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no table of stars ({error}); give a JSON list") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path} is no table of stars; give a JSON list of objects")
-    return rows
 
 
 def study_id(plan: StudyPlan) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuneopt.api.claims import Conclusion
 from tuneopt.api.reading import Plotted, Readable
 from tuneopt.run.spine import RunResult
+from tuneopt.search.descent import CERTIFIED
+from tuneopt.search.standing import REPEATED
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -15,20 +18,36 @@ class StudyResult(Readable, Plotted, RunResult):
     """How a run of a study ended, and what it cost; ``status`` is where the study then stands (`study_status`)."""
 
     status: Mapping[str, Any]
+    conclusion: Conclusion | None = None
+    """What it found, if it is a comparison."""
     report: str = ""
 
     @property
     def certified(self) -> bool:
-        """Whether the study is finished and every sweep holds its certificate at the asked resolution."""
-        complete = all(result["certificate"]["state"] == "certified" for result in self.status["results"])
-        return bool(self.status["finished"] and complete)
+        """Whether the study is finished, and every sweep that varies something certified at the asked resolution.
+
+        A comparison has no certificates to give: what counts there is that every rival has a speedup with its interval.
+        """
+        if self.conclusion is not None:
+            return self.conclusion.complete
+        states = {result["certificate"]["state"] for result in self.status["results"]}
+        return bool(self.status["finished"]) and states <= {CERTIFIED, REPEATED}
 
     @property
     def sweeps(self) -> list[str]:
-        """Ids of the sweeps with results, in the order of the status."""
+        """Ids of the sweeps that a report is about, in the order of the status."""
+        if self.conclusion is not None:
+            return list(self.conclusion.sweeps)
         return list(dict.fromkeys(row["sweep"] for row in self.status["results"]))
 
+    @property
+    def baseline(self) -> str | None:
+        """Whom rivals are compared with, where the study says so."""
+        return None if self.conclusion is None else self.conclusion.baseline
+
     def _headline(self) -> str:
+        if self.conclusion is not None and self.status["finished"]:
+            return self.conclusion.statement
         trials = self.status["trials"]
         if self.interrupted:
             return f"study {self.status['study']}: interrupted; call it again, and it goes on"
@@ -58,6 +77,7 @@ class StudyResult(Readable, Plotted, RunResult):
         """What ``study run --json`` prints."""
         return {
             **self.status,
+            **({} if self.conclusion is None else self.conclusion.to_dict()),
             "stopped": self.stopped,
             "run": len(self.run),
             "failed": self.failed,
@@ -81,6 +101,7 @@ class SimulatedStudy(StudyResult):
         """What ``study run --simulate --json`` prints."""
         return {
             **self.status,
+            **({} if self.conclusion is None else self.conclusion.to_dict()),
             "stopped": self.stopped,
             "simulation": {
                 "slots": self.slots,

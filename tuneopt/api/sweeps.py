@@ -23,11 +23,14 @@ from tuneopt.search.plan import OneTrial
 from tuneopt.search.queue import Limits, OneSweep, SchedulerQueue
 from tuneopt.search.records import kept_evidence, recorded, replay
 from tuneopt.search.sampled import SampledSearch
+from tuneopt.search.standing import Task
+from tuneopt.search.study.budget import STARTING_SECONDS
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, OwnModel, Regime, Scale, TrialSpec, Value, nearest
 from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
+    from tuneopt.api.step_times import Note
     from tuneopt.data import Corpus
     from tuneopt.ledger import Ledger, TrialRecord
     from tuneopt.observe.observer import Observer
@@ -341,42 +344,46 @@ def cost(
     *,
     measure: bool = False,
     options: RunOptions | None = None,
+    note: Note = lambda text: None,
 ) -> SweepCost:
     """What a sweep will cost, before it starts: trials, tokens, FLOPs, and the time on this machine.
 
     ``options`` say what a trial takes: a core, or GPUs, once for each of its ranks.
 
     The time rests on trials of the same optimizer and scale in the ledger, or else on a core that was measured once;
-    with ``measure`` on a few steps trained now. ``power`` says what its seeds will tell apart. With ``search`` it is
-    what that sampled search over the sweep's lattice costs at most, with a budget of ``trials``: nothing that the
-    ledger holds makes it cheaper.
+    with ``measure`` on a few steps trained now (``note`` is told). ``power`` says what its seeds will tell apart. With
+    ``search`` it is what that sampled search over the sweep's lattice costs at most, with a budget of ``trials``:
+    nothing that the ledger holds makes it cheaper.
     """
-    from tuneopt.api.devices import KNOWN, UNKNOWN, known_rate, slots_here
+    from tuneopt.api.devices import slots_here
+    from tuneopt.api.step_times import times_of
     from tuneopt.data import describe
-    from tuneopt.search.records import recorded_throughput, spread_of
+    from tuneopt.search.records import spread_of
     from tuneopt.search.study.power import power, slope
 
-    state, outcomes = replay(sweep, ledger, kept_evidence(ledger, sweep.regime.corpus)(sweep))
+    standing, outcomes = replay(Task(sweep, evidence=kept_evidence(ledger, sweep.regime.corpus)(sweep)), ledger)
     start = sweep.spec(sweep.space.start)
     epochs = describe(corpus, sweep.regime.tokens)
-    rate, origin = recorded_throughput(ledger, start), "from trials in the ledger"
-    if rate is None and measure:
-        from tuneopt.training.run import trained_throughput
-
-        rate, origin = trained_throughput(start, corpus), "measured now on a few steps, uncompiled"
-    elif rate is None:
-        on_gpus = options is not None and options.gpus_per_trial > 0
-        rate = None if on_gpus else known_rate(sweep.regime.scale, sweep.regime.corpus.vocab_size)
-        origin = UNKNOWN if rate is None else KNOWN
+    on_gpus = options is not None and options.gpus_per_trial > 0
+    known = times_of({start.optimizer: start}, ledger, corpus, measure=measure, core=not on_gpus, note=note)
+    time = known.by_name.get(start.optimizer)
+    each = None if time is None else time.seconds(sweep.regime.tokens)
     slots, missing = slots_here(options or RunOptions(), sweep.regime.scale.name)
-    left = state.progress.remaining
+    progress = standing.state.progress
+    left = progress.remaining
     first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left
-    fewest, most = len(outcomes) + state.progress.fewest, len(outcomes) + state.progress.most
+    fewest, most = len(outcomes) + progress.fewest, len(outcomes) + progress.most
     if search is not None:
         budget = search.expected if trials is None else trials
         left = expected = budget + sweep.replicates - 1  # the winner's other seeds come on top
         fewest = most = expected
         first_wave = min(budget, slots)
+
+    def clock(count: int, factor: float) -> float:
+        """Seconds by the clock of so many trials of the plan, less those of the ledger."""
+        to_run = count if search else max(0, count - len(outcomes))
+        return 0.0 if each is None or not to_run else STARTING_SECONDS + math.ceil(to_run / slots) * each * factor
+
     return SweepCost(
         sweep=search.id if search else sweep.id,
         optimizer=sweep.space.optimizer,
@@ -386,10 +393,11 @@ def cost(
         expected=expected,
         steps=start.steps,
         epochs=epochs.epochs,
-        tokens_per_second=rate,
-        throughput_from=origin,
+        tokens_per_second=None if time is None else time.rate,
+        throughput_from=known.origin.words,
         slots=slots,
-        seconds=left * sweep.regime.tokens / rate / slots if rate else None,
+        seconds=None if each is None else left * each / slots,
+        ends=None if each is None else (clock(fewest, known.origin.low), clock(most, known.origin.high)),
         warnings=(*filter(None, (epochs.warning, missing)), *(search.marks() if search else ())),
         search=search,
         fewest=fewest,

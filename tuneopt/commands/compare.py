@@ -42,13 +42,19 @@ from tuneopt.commands.options import (
     parse_count,
     parse_model,
     parse_values,
+    power_text,
     show,
+    tuned_text,
 )
 from tuneopt.paths import check_output, expanded, replacing
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
-    from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult, TunedCare
+    from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
+
+
+ENOUGH = 0.85
+"""The part of a budget that a plan uses at least, unless there is nothing left to spend it on."""
 
 
 def compare(
@@ -129,7 +135,7 @@ def compare(
         overrides=parse_values(set_ or [], "--set"), seed=seed,
         precision=precision, compile=compile, slots=slots or max_concurrent, ledger=opened,
         measure=measure or not (dry_run or simulate), keep=not (dry_run or simulate),
-        tokens_per_second=tokens_per_second,
+        tokens_per_second=tokens_per_second, note=watching.say,
     )  # fmt: skip
     for note in api.scale_notes([plan.question.scale], opened):
         watching.say(note)
@@ -150,7 +156,7 @@ def compare(
     )
     with watching.run("comparing", plan.study.name, json_) as observers:
         result = api.run_comparison(plan, opened, options, backend=backend, observers=observers)
-    path = watching.output or Path("reports") / f"{plan.study.name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{plan.page}.html"
     return watching.reported(result, opened, path, json_, _print_result)
 
 
@@ -159,25 +165,37 @@ def _foreword(plan: ComparisonPlan) -> list[str]:
     from tuneopt.console import span
 
     plain = plan.to_dict()
-    low, high = (3600 * hours for hours in plan.ends)
+    what = "budget" if plan.question.resolution is None else "cost"
     lines = [
         f"plan: {', '.join(plain['optimizers'])} at {plain['regime']['scale']}, ratio {plain['regime']['ratio']:g}, "
         f"{plain['baseline']} at ratios {', '.join(f'{ratio:g}' for ratio in plain['ratios'])}"
         + (f" (asked: {plan.question.asked})" if plan.question.asked else "")
         + ("; made by an earlier run" if plan.stored else ""),
-        f"budget: {span(3600 * plan.planned_hours)} by the clock on {plan.slots} slots, expected to end after "
-        f"{span(low)} to {span(high)}; step times from {plan.times_from}",
+        f"{what}: {span(3600 * plan.planned_hours)} by the clock on {plan.slots} slots, {_left(plan)}",
     ]
+    given, used = plan.question.seconds or 0.0, 3600 * plan.planned_hours
+    if used < ENOUGH * given:
+        lines.append(
+            f"note: {span(given)} were given, and {span(used)} are all that this can spend: ratio "
+            f"{plain['regime']['ratio']:g}, {len(next(iter(plain['coordinates'].values())))} coordinates and "
+            f"{plain['seeds']} seeds are the most that is planned; take a larger --scale or a longer --ratio"
+        )
     names = plain["coordinates"]
     lines += [f"tuned: {name}: {', '.join(names[name]) or 'nothing'}" for name in names]
-    for power in plan.powers:
-        faster = "" if power.speedup is None else f", a speedup of {power.speedup:.2f}x"
-        lines.append(
-            f"power: {power.optimizer} and {power.baseline} can be told apart from {power.nats:.3f} nats on{faster} "
-            f"(sigma {power.sigma:.3f} from {power.sigma_from}; {power.seeds} seeds each); half of that takes "
-            f"{power.halving_seeds} seeds each, {power.halving_trials} trials more"
-        )
-    return lines
+    return [*lines, *(f"power: {power_text(power)}" for power in plain["power"])]
+
+
+def _left(plan: ComparisonPlan) -> str:
+    """What is still to run, and how long that will take, with where that is known from."""
+    from tuneopt.display import spans
+
+    if plan.left == 0:
+        return f"and nothing is left to run: all {plan.in_ledger} trials are in the ledger"
+    part = f"{plan.in_ledger} trials have ended, about {plan.left} are left, " if plan.left else ""
+    return (
+        f"{part}expected to end after {spans(*(3600 * hours for hours in plan.ends))}, with step times by "
+        f"{plan.times_from}"
+    )
 
 
 def _print_plan(plan: ComparisonPlan) -> None:
@@ -200,7 +218,11 @@ def _print_result(result: ComparisonResult) -> None:
     """The statement first; then what it rests on."""
     from tuneopt.console import loss, out, pairs, report_lines, say, span, table
 
-    out.print(result.statement, markup=False)
+    if result.simulated:
+        out.print("Simulated on surfaces and a fake clock: nothing was trained, and no optimizer was compared.")
+    out.print(f"{result.statement}.", markup=False)
+    if result.speedups:
+        out.print("Brackets hold 90% intervals over seeds, for the configurations tuned here.", markup=False)
     out.print()
     table(
         ("optimizer", "ratio", "report loss", "seeds"),
@@ -212,22 +234,14 @@ def _print_result(result: ComparisonResult) -> None:
     out.print()
     pairs(
         {
-            **{f"{care.optimizer}": _care(care) for care in result.care},
+            **{f"{care.optimizer}": tuned_text(care.to_dict()) for care in result.conclusion.care},
             "budget": f"{span(3600 * result.spent_hours)} spent, {span(3600 * result.plan.planned_hours)} planned",
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed",
             **report_lines(result.report),
         }
     )
-    for warning in result.analysis["warnings"]:
+    for warning in result.conclusion.analysis["warnings"]:
         say(f"warning: {warning}")
     if result.stopped:
         say(f"stopped at {result.stopped}; the statement rests on what had ended by then")
-
-
-def _care(care: TunedCare) -> str:
-    """What an optimizer was given, and what its tuning can see."""
-    what = f"{care.trials} trials over {', '.join(care.coordinates) or 'nothing'}, its seeds among them"
-    if care.resolution is None:
-        return what
-    return f"{what}; no single change of it is better by more than {care.resolution:.3f} nats, with 95% confidence"

@@ -120,7 +120,7 @@ class Watching:
             self.say(resume_hint(sys.argv, result))
             return INTERRUPTED
         # A record that was damaged while the run went on is set aside: the run's end is no place to stop for it.
-        baseline = getattr(result, "baseline", baseline)  # a comparison alone has one of its own
+        baseline = baseline or getattr(result, "baseline", None)  # a comparison has one of its own
         mending(ledger, lambda: api.report(ledger, path, result.sweeps, baseline=baseline))
         done = replace(result, report=str(path))
         show(done.to_dict(), json_, lambda plain: draw(done))

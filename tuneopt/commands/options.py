@@ -11,7 +11,7 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -201,6 +201,28 @@ def files_named(*words: str | Path | None, ledger: str) -> list[Path]:
             with contextlib.suppress(OSError, InputError):  # no path at all: who reads it says so
                 named += [path for path in [expanded(end)] if path.is_file()]
     return [*named, *Ledger(ledger).own_places]
+
+
+def power_text(power: Mapping[str, Any]) -> str:
+    """What two optimizers, or two configurations of one, will be told apart by, and what half of it would take."""
+    one, other = power["optimizer"], power["baseline"]
+    who = f"two configurations of {one}" if one == other else f"{one} and {other}"
+    faster = "" if power["speedup"] is None else f", a speedup of {power['speedup']:.2f}x"
+    return (
+        f"{who} can be told apart from {power['nats']:.4f} nats on{faster}, with {power['seeds']} seeds each; "
+        f"half of that takes {power['halving_seeds']} seeds each, {power['halving_trials']} trials more "
+        f"(sigma {power['sigma']:.4f} nats, by {power['sigma_from']})"
+    )
+
+
+def tuned_text(care: Mapping[str, Any]) -> str:
+    """What an optimizer was given in a comparison, and what its tuning can see."""
+    names = care["coordinates"]
+    what = f"{care['trials']} trials, seeds among them; tuned: {', '.join(names) or 'nothing'}"
+    if care["resolution"] is None or not names:
+        return what
+    values = "no other value of it" if len(names) == 1 else "no other single value of them"
+    return f"{what} ({values} is better by more than {max(care['resolution'], 0.001):.3f} nats, with 95% confidence)"
 
 
 def parse_value(text: str) -> Value:

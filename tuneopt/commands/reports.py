@@ -88,38 +88,41 @@ def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
     answer = summary["answer"]
     for sentence in (answer["headline"], *answer["sentences"]):
         out.print(sentence, markup=False)
-    table(
-        ("regime", "best group", "speedup", "interval"),
-        [
-            (
-                f"{place['corpus']} {place['scale']}/{place['ratio']:g}x".strip(),
-                ", ".join(place["leaders"]) or f"{place['lowest']} (noise unknown)",
-                place["speedup"],
-                place["interval"],
-            )
-            for place in answer["places"][:MOST]
-        ],
-    )
+    groups = answer["places"][:MOST]
+    if groups:
+        table(
+            ("regime", "best group", "speedup", "interval"),
+            [
+                (
+                    f"{place['corpus']} {place['scale']}/{place['ratio']:g}x".strip(),
+                    ", ".join(place["leaders"]) or f"{place['lowest']} (noise unknown)",
+                    place["speedup"],
+                    place["interval"],
+                )
+                for place in groups
+            ],
+        )
     # The baseline's own speedup is 1 by definition, and says nothing.
     rows = [row for row in summary["speedups"] if row["optimizer"] != summary["baseline"]]
 
     def times(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}x"
 
-    table(
-        ("optimizer", "scale", "ratio", "speedup", "low", "high", "tie group", "remarks"),
-        [
-            (
-                row["optimizer"],
-                row["scale"],
-                f"{row['ratio']:g}",
-                *(times(row[key]) for key in ("speedup", "low", "high")),
-                row["tie_group"],
-                ", ".join(row["flags"]),
-            )
-            for row in rows[:MOST]
-        ],
-    )
+    if rows:
+        table(
+            ("optimizer", "scale", "ratio", "speedup", "low", "high", "tie group", "remarks"),
+            [
+                (
+                    row["optimizer"],
+                    row["scale"],
+                    f"{row['ratio']:g}",
+                    *(times(row[key]) for key in ("speedup", "low", "high")),
+                    row["tie_group"],
+                    ", ".join(row["flags"]),
+                )
+                for row in rows[:MOST]
+            ],
+        )
     if len(rows) > MOST:
         say(f"{len(rows) - MOST} more speedups are in the report")
     for warning in summary["warnings"]:

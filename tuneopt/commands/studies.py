@@ -7,7 +7,7 @@ and scripts never see different numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,13 +25,18 @@ from tuneopt.commands.options import (
     MaxConcurrent,
     Output,
     group,
+    power_text,
     show,
+    tuned_text,
 )
 
 if TYPE_CHECKING:
     from tuneopt.api.study_results import StudyResult
 
 app = group("Studies: sweeps over optimizers and regimes in three phases, over one pool of slots.")
+
+WORDS = {"incomplete": "not yet", "repeated": "none: seeds alone"}
+"""How a cell of a table says that a sweep has no certificate, or varies nothing that could have one."""
 
 File = Annotated[Path, typer.Argument(help="Study file, such as studies/smoke.yaml.")]
 Match = Annotated[
@@ -68,7 +73,7 @@ def study_plan(
     study, opened = api.load_study(file, match_budget), open_ledger(ledger)
     document = api.study_plan(
         study, opened, api.Speed(tokens_per_second, mfu, peak_flops), slots=slots,
-        device_bytes=_bytes(memory), most_ranks=ranks, measure=measure,
+        device_bytes=_bytes(memory), most_ranks=ranks, measure=measure, note=say,
     )  # fmt: skip
     for note in api.scale_notes(study.scales.values(), opened):
         say(note)
@@ -127,7 +132,7 @@ def study_run(
     over = api.report_baseline(study, baseline)
 
     def draw(result: StudyResult) -> None:
-        _print_status(result.to_dict())
+        _print_status({**result.status, **({} if result.conclusion is None else result.conclusion.to_dict())})
         if spent:
             _print_spent(result.status)
         if result.report:
@@ -186,15 +191,16 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
         {
             "in all": f"about {number(whole['trials'])} trials ({plan['in_ledger']} in the ledger), "
             f"{number(whole['tokens'])} tokens, {whole['flops']:.2e} FLOPs, "
-            f"{_hours(whole['device_hours'])} device-hours",
-            "on": f"{plan['slots']} slots; throughput {plan['throughput_from']}",
+            f"{_hour_span(whole)} device-hours",
+            "left": _left(plan["left"], plan["slots"]),
+            "on": f"{plan['slots']} slots; step times by {plan['throughput_from']}",
             "largest trial": f"{size(plan['peak_bytes'])} of memory ({plan['peak_trial']['optimizer']} at "
             f"{plan['peak_trial']['scale']})",
             "memory by scale": ", ".join(map(_scale_memory, plan["scales"]))
             + ("" if plan["device_bytes"] is None else f"; a device has {size(plan['device_bytes'])}"),
             "disk": size(plan["disk_bytes"]),
             "limits": _limits(plan["limits"]),
-            "power": "; ".join(map(_power, plan["power"])),
+            **_powers(plan["power"]),
             "fits": "yes" if plan["fits"] else f"NO: {plan['why']}",
         }
     )
@@ -204,14 +210,20 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
 
 def _certificate(plain: Mapping[str, Any]) -> str:
     """The state of a certificate in a cell, with its resolution where it has one."""
-    seen = "" if plain["resolution"] is None else f" ({plain['resolution']:.4f} nats)"
-    return "not yet" if plain["state"] == "incomplete" else f"{plain['state']}{seen}"
+    from tuneopt.console import bound
+
+    if plain["state"] in WORDS:
+        return WORDS[plain["state"]]
+    return plain["state"] if plain["resolution"] is None else f"{plain['state']} ({bound(plain['resolution'])} nats)"
 
 
 def _print_status(status: Mapping[str, Any]) -> None:
-    """Phases, best configurations so far, what is sensitive, and what is spent and left."""
+    """The statement of a comparison; phases, best configurations so far, what is sensitive, what is spent and left."""
     from tuneopt.console import loss, out, pairs, say, span, table
 
+    if "statement" in status:
+        out.print(_statement(status), markup=False)
+        out.print()
     table(
         ("phase", "sweeps", "certificates", "trials ended", "of about"),
         [
@@ -224,10 +236,11 @@ def _print_status(status: Mapping[str, Any]) -> None:
     results = [result for result in status["results"] if result["best"]["select_loss"] is not None]
     if results:
         table(
-            ("optimizer", "phase", "regime", "select loss", "report loss", "certificate", "distance"),
+            ("optimizer", "phase", "regime", "select loss", "report loss", "seeds", "certificate", "distance"),
             [
+                # Means over the same seeds on both splits.
                 (result["optimizer"], result["phase"], f"{result['scale']}/{result['ratio']:g}x",
-                 loss(result["best"]["select_loss"]), loss(result["best"]["report_loss"]),
+                 loss(result["best"]["select_mean"]), loss(result["best"]["report_loss"]), result["best"]["seeds"],
                  _certificate(result["certificate"]),
                  loss(result["distance"]))
                 for result in results
@@ -242,6 +255,8 @@ def _print_status(status: Mapping[str, Any]) -> None:
     trials, eta = status["trials"], status["eta_seconds"]
     pairs(
         {
+            **{f"{care['optimizer']} was given": tuned_text(care) for care in status.get("care", ())},
+            **_powers(() if status["finished"] else status.get("power", ())),
             "phase": status["phase"],
             "trials": f"{trials['ended']} of about {trials['expected']} ended, {trials['running']} running, "
             f"{trials['reused']} reused, {trials['diverged']} diverged",
@@ -274,13 +289,23 @@ def _print_spent(status: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _power(part: Mapping[str, Any]) -> str:
-    """What two winners of a regime can be told apart by, and what half of it would take."""
-    faster = "" if part["speedup"] is None else f" ({part['speedup']:.2f}x tokens)"
-    return (
-        f"{part['scale']}/{part['ratio']:g}x from {part['nats']:.4f} nats on{faster}, half with "
-        f"{part['halving_seeds']} seeds each"
-    )
+def _powers(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What will be told apart, by regime and pair of optimizers."""
+    places = {f"{part['scale']}/{part['ratio']:g}x" for part in parts}
+    several = len(places) > 1
+    return {
+        f"power {part['scale']}/{part['ratio']:g}x" if several else f"power {part['optimizer']}": power_text(part)
+        for part in parts
+    }
+
+
+def _statement(status: Mapping[str, Any]) -> str:
+    """What a comparison found; while it runs, what it has found so far, if anything."""
+    if status["finished"]:
+        return str(status["statement"])
+    if any(row["low"] is None for row in status["speedups"]) or not status["speedups"]:
+        return "Nothing can be said yet: the rivals and the baseline have not all ended."
+    return f"So far: {status['statement']}"
 
 
 def _running(trial: Mapping[str, Any]) -> str:
@@ -323,6 +348,25 @@ def _simulation(plain: Mapping[str, Any]) -> None:
 def _hours(hours: float | None) -> str:
     # A study of nano trials takes minutes: two digits where one decimal would round to nothing.
     return "unknown" if hours is None else f"{hours:,.1f}" if hours >= 0.1 or hours == 0 else f"{hours:.2g}"
+
+
+def _hour_span(part: Mapping[str, Any]) -> str:
+    """Device-hours between the fastest and the slowest that trials may be."""
+    low, high = (_hours(part[name]) for name in ("device_hours_low", "device_hours_high"))
+    return low if low == high else f"{low} to {high}"
+
+
+def _left(left: Mapping[str, Any], slots: int) -> str:
+    """What is still to run, and about how long that takes."""
+    from tuneopt.display import spans
+
+    if not left["trials"]:
+        return "nothing"
+    text = f"about {left['trials']:,} trials, {_hour_span(left)} device-hours"
+    if left["device_hours"] is None:
+        return text
+    ends = (3600 * left[name] / slots for name in ("device_hours_low", "device_hours_high"))
+    return f"{text}, {spans(*ends)} by the clock with all slots busy"
 
 
 def _limits(limits: Mapping[str, float | None]) -> str:

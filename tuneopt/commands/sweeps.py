@@ -55,6 +55,7 @@ from tuneopt.commands.options import (
     parse_grids,
     parse_model,
     parse_values,
+    power_text,
     show,
 )
 
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from tuneopt.api.results import SweepCost, SweepResult
     from tuneopt.search.descent import Certificate
     from tuneopt.search.state import Best
-    from tuneopt.search.study.power import Power
 
 
 def tune(
@@ -149,15 +149,12 @@ def tune(
     # Coordinate descent is no sampled search: it ends by its certificate, and these by a number of trials.
     sampled = None if search == "coordinate" else api.SampledSearch(sweep, search, scheduler)
     if dry_run:
-        cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure, options=options)
+        cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure, options=options, note=watching.say)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
-    # The report's default name: sweeps of two optimizers or searches must not overwrite each other's page.
-    name = f"{sweep.space.optimizer}-{sweep.regime.scale.name}-{sweep.regime.ratio:g}x"
     title = f"{sweep.space.optimizer} at {sweep.regime.label} on {loaded.id.name}"
     if sweep.regime.asked:
         title += f", {sweep.regime.asked}"
     if sampled is not None:
-        name += f"-{search}" if scheduler == "none" else f"-{search}-{scheduler}"
         title += f" by {search}"
         if trials is None and not json_:  # a number that nobody asked for is said before it is spent
             watching.say(f"{search} gets {sampled.expected} trials: what coordinate descent is expected to need")
@@ -168,7 +165,7 @@ def tune(
                               hours=hours)  # fmt: skip
         else:
             result = api.sample(sampled, opened, options, trials=trials, backend=backend, observers=observers)
-    path = watching.output or Path("reports") / f"{name}.html".replace("/", "-")
+    path = watching.output or Path("reports") / f"{api.page_name(sweep, sampled)}.html"
     return watching.reported(result, opened, path, json_, _print_result)
 
 
@@ -249,11 +246,11 @@ def _print_cost(cost: SweepCost) -> None:
             "expected in all": f"{between(cost.fewest, cost.most)} trials",
             "per trial": f"{number(regime.tokens, 'tokens')}, {number(cost.steps, 'steps')}, "
             f"{regime.flops:.2e} FLOPs, {cost.epochs:.2f} epochs of the corpus",
-            "throughput": f"{number(rate, 'tokens/s')} per slot ({cost.throughput_from})"
+            "throughput": f"{number(rate, 'tokens/s')} per slot, by {cost.throughput_from}"
             if rate
-            else "not measured yet",
+            else cost.throughput_from,
             "expected time": _time_text(cost),
-            **({} if cost.power is None else {"tells apart": _tells_apart(cost.power)}),
+            **({} if cost.power is None else {"power": power_text(cost.power.to_dict())}),
         }
     )
     # Warnings go to stderr, here and below: a table that is piped on stays a table.
@@ -261,24 +258,16 @@ def _print_cost(cost: SweepCost) -> None:
         say(f"warning: {warning}")
 
 
-def _tells_apart(power: Power) -> str:
-    """What two configurations can be told apart by, before anything has run."""
-    faster = "" if power.speedup is None else f", worth a factor of {power.speedup:.2f} in tokens"
-    return (
-        f"configurations {power.nats:.4f} nats apart{faster}, with {power.seeds} seeds each (sigma {power.sigma:.4f} "
-        f"from {power.sigma_from}); half of that with {power.halving_seeds} seeds each"
-    )
-
-
 def _time_text(cost: SweepCost) -> str:
-    """The time of the fewest and of the most trials that a sweep usually takes."""
+    """From the fewest trials that a sweep usually takes to the most, and from the fastest that they may be."""
     from tuneopt.display import spans
 
-    if cost.seconds is None or not cost.tokens_per_second:
+    if cost.ends is None:
         return "unknown"
-    each = cost.regime.tokens / cost.tokens_per_second / cost.slots
-    ends = [max(0, count - cost.in_ledger) * each for count in (cost.fewest, cost.most)]
-    return f"{spans(*ends)} on {cost.slots} slots"
+    if cost.ends[1] == 0:
+        return "none: all trials are in the ledger"
+    more = " (more trials, or slower ones, take longer)" if cost.search is None else ""
+    return f"{spans(*cost.ends)} by the clock on {cost.slots} slots{more}"
 
 
 def _print_result(result: SweepResult) -> None:
@@ -348,12 +337,14 @@ def _asked_about(result: SweepResult) -> str:
 
 def _certificate_text(certificate: Certificate) -> str:
     """The state, what can be seen, and what would mend it where that is too little."""
+    from tuneopt.console import bound
+
     words = {"certified": "certified", "blind": "complete, but blind", "incomplete": "NOT complete"}[certificate.state]
     edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
     tolerance = f"tolerance {certificate.tolerance:.4f} nats"
     if certificate.resolution is None or certificate.confidence is None:
         return f"{words}, {tolerance}{edges}"
-    sees = f"no single change is better by more than {certificate.resolution:.4f} nats, confidence "
+    sees = f"no single change is better by more than {bound(certificate.resolution)} nats, confidence "
     sees += f"{certificate.confidence:.0%}"
     asked = f"; asked: {certificate.asked:g}" if certificate.asked is not None else ""
     count, needed = certificate.seeds_needed, ""

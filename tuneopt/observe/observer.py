@@ -24,6 +24,9 @@ class Observer:
     wants_points = False
     """Whether the whole curve is worth a look into the ledger when a trial ends; else ``points`` may miss the last."""
 
+    def connecting(self) -> None:
+        """Trials are to run, and their backend gets ready, which takes seconds and may be refused."""
+
     def begun(self, state: RunState) -> None:
         """Trials can run from now on: what is refused before leaves nothing behind."""
 
@@ -66,6 +69,11 @@ class EventStream:
     def wants_points(self) -> bool:
         """Whether one of them wants every curve point."""
         return any(observer.wants_points for observer in self.observers)
+
+    def connecting(self) -> None:
+        """Tell that the backend gets ready. Nothing of the run has changed yet, so no observer looks at its state."""
+        for observer in self.observers:
+            observer.connecting()
 
     def tell(self, event: str, *about: Any) -> None:
         """Call the method named ``event`` of every observer, then `Observer.changed`."""

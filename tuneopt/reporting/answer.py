@@ -97,7 +97,23 @@ def answer(document: Mapping[str, Any]) -> Answer:
     optimizers = {name for ranking in rankings for name in ranking["order"]}
     if not rankings and document.get("targets"):
         return Answer(_race_headline(document["targets"]), ())
+    if len(places) == 1 and (one := _one_headline(places[0], document["baseline"])):
+        return Answer(one, places)
     return Answer(_headline(places, len(optimizers), len(rankings)), places)
+
+
+def _one_headline(place: RegimeAnswer, baseline: str) -> str:
+    """The answer where there is one regime: the speedup of who leads, with its interval; empty where there is none."""
+    if not place.speedup or baseline in place.leaders:
+        return ""
+    names, where = [optimizer_name(name) for name in place.names], place_name(place.scale, place.ratio)
+    each = "each " if len(names) > 1 else ""
+    reach = "reaches" if len(names) == 1 else "reach"
+    doubt = "" if place.sure else ", by a law beyond the baseline's runs"
+    return (
+        f"{listed(names)} {each}{reach} {optimizer_name(baseline)}'s loss with {place.speedup} fewer tokens "
+        f"{place.interval} at {where}{doubt}".replace("  ", " ")
+    )
 
 
 def _place(

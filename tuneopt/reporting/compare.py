@@ -100,4 +100,9 @@ def winner_of(study: StudyView | None, comparison: Comparison, regime: RegimeKey
     if study is None or winner is None:
         return None
     views = [view for view in study.views if view.winner and view.winner[0].trial in winner.trials]
-    return min(views, key=lambda view: (view.state.descent.incumbent_loss or 0.0, view.id), default=None)
+    # Of a sweep and one that only gives its winner more seeds, the first has something to say of how it was found.
+    return min(
+        views,
+        key=lambda view: (not view.sweep.space.varied, view.state.descent.incumbent_loss or 0.0, view.id),
+        default=None,
+    )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneopt.analysis.circumstances import circumstances_sentence
+from tuneopt.analysis.comparison import one_place_statement
 from tuneopt.analysis.names import in_words, optimizer_name
 from tuneopt.reporting.answer import Answer, Grid, answer, grid
 from tuneopt.reporting.blocks import Chapter, Figure, figures_of
@@ -88,7 +90,8 @@ def build_page(material: Material, comparison: Comparison) -> Page:
     else:
         title, first_screen = "Optimizer comparison", answer(comparison.document)
         scaled, findings = _sentences(comparison)
-        sentences = (*scaled, *findings)
+        circumstances = circumstances_sentence(analysis.circumstances)
+        sentences = (*scaled, *findings, *([circumstances] if circumstances else []))
         chapters = (
             speedup.chapter(comparison),
             targets.chapter(comparison),
@@ -132,7 +135,8 @@ def _sentences(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]
     if len(races) > MOST_RACES:
         races = [*races[:MOST_RACES], f"{len(races) - MOST_RACES} more stand under {targets.TITLE}."]
     scaled, findings = (*several, *alone), (*(one.sentence for one in analysis.findings), *races)
-    return tuple(map(in_words, scaled)), tuple(map(in_words, findings))
+    first = one_place_statement(comparison.document)
+    return tuple(map(in_words, (first, *scaled) if first else scaled)), tuple(map(in_words, findings))
 
 
 def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[str, SweepVerdict]) -> tuple[str, ...]:

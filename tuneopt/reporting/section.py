@@ -23,6 +23,7 @@ from tuneopt.reporting.provenance import tune_command
 from tuneopt.reporting.study import StudyView, SweepView
 from tuneopt.reporting.text import (
     NONE,
+    bound_text,
     bytes_text,
     change_text,
     changes_text,
@@ -161,7 +162,8 @@ def certificate(view: SweepView) -> NamedValues:
             ("state", certificate_state(view)),
             ("star complete", "yes" if claims.complete else "no"),
             ("resolution", NONE if claims.resolution is None else
-             f"{claims.resolution:.4f} nats with {claims.confidence or 0:.0%} confidence, asked {claims.asked:g}"),
+             f"{bound_text(claims.resolution)} nats with {claims.confidence or 0:.0%} confidence, "
+             f"asked {claims.asked:g}"),
             ("tolerance", f"max({view.sweep.tolerance_floor:g}, t \u221a2 \u03c3) = {state.tolerance:.4f} nats"),
             ("noise between seeds \u03c3", "not measured" if spread is None else
              f"{spread.sigma:.4f} nats, by {plural(spread.replicates, 'replicate')} and a law over model size"),

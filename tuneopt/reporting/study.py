@@ -9,14 +9,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.table import devices
 from tuneopt.reporting.palette import position
-from tuneopt.search.records import replay, stored_evidence, stored_sweep
+from tuneopt.search.records import replay, stored_task
 from tuneopt.search.sampled import marks
 from tuneopt.search.space import Config
 from tuneopt.search.state import SweepState
@@ -49,6 +49,10 @@ class SweepView:
     """What another searcher than coordinate descent left in the ledger: search, scheduler, trials, cut."""
     phase: str = ALONE
     """Its phase in a study."""
+    quota: int | None = None
+    """The trials that it was to take at most, where its study gave it a number: it ends when they are spent."""
+    replicated: bool = False
+    """Whether some configuration of its optimizer in its regime ran with two seeds, in any sweep of the report."""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -186,7 +190,7 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
         with _uncollected():
             reader.cache.update({record.trial: record for record in ledger.records()})
     runs = list(ledger.runs().values())
-    views = [_view(sweep, stored[sweep], reader, runs) for sweep in chosen]
+    views = _with_replicates([_view(sweep, stored[sweep], reader, runs) for sweep in chosen])
     views.sort(key=_order)
     ours = {trial for view in views for trial in view.every}
     # A run of a study leaves one account for what its sweeps share (wall seconds, slots) and one for each sweep. The
@@ -217,10 +221,10 @@ def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -
 
 
 def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
-    sweep = stored_sweep(plain, name)
-    state, _ = replay(sweep, ledger, stored_evidence(plain, ledger))
-    needed = (sweep.trial_id(spec.hyperparameters, spec.seed) for spec in state.needed)
-    read = ((trial, ledger.get(trial)) for trial in needed)
+    task = stored_task(plain, name, ledger)
+    standing, _ = replay(task, ledger)
+    sweep = task.sweep
+    read = ((trial, ledger.get(trial)) for trial in standing.trials)
     records = {trial: record for trial, record in read if record is not None}
     # What its runs trained and the replay does not ask for was launched on a guess (docs/decisions.md, "Looking
     # ahead").
@@ -230,14 +234,27 @@ def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[s
     return SweepView(
         id=name,
         sweep=sweep,
-        state=state,
+        state=standing.state,
         records=records,
         ahead={trial: record for trial, record in ahead if record is not None},
         runs=ours,
         source=str(plain.get("corpus_source", sweep.regime.corpus.name)),
         search={name: plain[name] for name in _SEARCH_FIELDS if name in plain} if "search" in plain else {},
-        phase=str(plain.get("phase", ALONE)),
+        phase=task.phase,
+        quota=task.quota,
     )
+
+
+def _with_replicates(views: Sequence[SweepView]) -> list[SweepView]:
+    """The views, each with whether its noise was measured somewhere: a comparison runs seeds in sweeps of their own."""
+    seeds: dict[tuple[Any, ...], set[int]] = {}
+    for view in views:
+        for record in view.every.values():
+            if record.comparable:
+                spec = record.spec
+                seeds.setdefault((spec.optimizer, spec.regime, spec.hyperparameters), set()).add(spec.seed)
+    measured = {key[:2] for key, ran in seeds.items() if len(ran) > 1}
+    return [replace(view, replicated=(view.optimizer, view.sweep.regime) in measured) for view in views]
 
 
 def names_in(run: object) -> list[str]:

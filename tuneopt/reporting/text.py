@@ -35,6 +35,11 @@ def loss_text(loss: float | None, error: float | None = None) -> str:
     return f"{loss:.4f}" if error is None else f"{loss:.4f}\u00a0\u00b1\u00a0{error:.4f}"
 
 
+def bound_text(nats: float) -> str:
+    """A bound in nats, four decimals: "by more than 0.0000 nats" would promise what no trial has shown."""
+    return f"{max(nats, 0.0001):.4f}"
+
+
 def change_text(difference: float | None) -> str:
     """A difference in nats with its sign; zero carries none."""
     if difference is None:

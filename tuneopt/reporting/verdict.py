@@ -14,17 +14,13 @@ from dataclasses import dataclass
 from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
 from tuneopt.reporting.study import SweepView
-from tuneopt.reporting.text import NONE, duration_text, listed, loss_text, plural
+from tuneopt.reporting.text import NONE, bound_text, duration_text, listed, loss_text, plural
 from tuneopt.search.descent import Certificate
+from tuneopt.search.standing import REPEATED
 
 MANY_DIVERGED = 0.25
 """The share of diverged trials from which on a warning says that the grid reaches too far: a few at its ends are how an
 edge is found, a quarter is budget that bought nothing."""
-
-
-REPEATED = "repeated"
-"""The state of a sweep that varies nothing: a prediction, or what a comparison gives more seeds. It has no star, and a
-certificate over no changes would claim what nobody looked at."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,9 @@ def certificate_sentence(view: SweepView) -> str:
         changes = f"of all {plural(len(descent.star), 'one-coordinate change')} around it"
         if not certificate.complete:
             changes += ", some of them known by the model of all trials alone"
-        claim = f"{changes}, none lowers the select loss by more than {certificate.resolution or 0:.4f} nats, with "
+        claim = (
+            f"{changes}, none lowers the select loss by more than {bound_text(certificate.resolution or 0)} nats, with "
+        )
         claim += f"{certificate.confidence or 0:.0%} confidence"
         held = [axis.name for axis in view.sweep.space.axes if axis.pinned]
         if held:
@@ -165,6 +163,12 @@ def certificate_sentence(view: SweepView) -> str:
             f"{'is' if pending == 1 else 'are'} still to run, and what stands here may change."
         )
     why = []
+    if view.quota is not None and certificate.missing:
+        beyond = plural(certificate.missing, "trial")
+        return (
+            f"There is no certificate: the sweep was to take {plural(view.quota, 'trial')} and took them, and {beyond} "
+            f"of the star {'lies' if certificate.missing == 1 else 'lie'} beyond that."
+        )
     if certificate.missing:
         why.append(f"{plural(certificate.missing, 'trial')} of the star could not be run")
     if edges:
@@ -193,11 +197,13 @@ def _warnings(view: SweepView) -> list[str]:
     state, certificate, records = view.state, view.state.certificate, view.records.values()
     warnings, done = list(view.marks), state.progress.done
     if certificate_state(view) not in ("certified", REPEATED):
-        warnings.append(certificate_sentence(view))
+        # A budget that was spent as planned is no fault: the section of the sweep says what it leaves open.
+        if view.quota is None or not state.finished:
+            warnings.append(certificate_sentence(view))
     elif certificate.edges:
         edges = listed(certificate.edges)
         warnings.append(f"the optimum may lie beyond the grid of {edges}, which may not be extended")
-    if state.spread is not None and not state.spread.replicates:
+    if state.spread is not None and not state.spread.replicates and not view.replicated:
         warnings.append("no configuration has two comparable seeds: the noise is a guess, from a law over model size")
     if state.progress.unproven:
         unproven = plural(state.progress.unproven, "trial")
@@ -250,7 +256,7 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
         else KeyNumber("Gain over the start", "none", "no move beat the noise" if verdict.report else "not measured"),
         KeyNumber("Certificate", verdict.state,
                   f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"),
-        KeyNumber("Resolution", NONE if resolution is None else f"{resolution:.4f}",
+        KeyNumber("Resolution", NONE if resolution is None else bound_text(resolution),
                   "nats; not known yet" if resolution is None else f"nats, asked {certificate.asked:g}"),
         KeyNumber("Tolerance", f"{certificate.tolerance:.4f}",
                   f"nats; noise {'not measured' if spread is None else f'{spread.sigma:.4f}'}"),

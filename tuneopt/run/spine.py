@@ -203,6 +203,7 @@ def run(plan: Plan, backend: Backend, options: RunOptions, observers: Sequence[O
     if plan.idle:
         controller.keep_documents()
         return _result(controller, interrupted)
+    controller.stream.connecting()
     with ExitStack() as stack:
         slots = stack.enter_context(backend.connect(plan, options))
         state.slots = plan.slots = min(slots, options.max_concurrent or slots)

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a sweep knows of noise besides its own runs: ``replicates`` that had ended, and ``peers`` that will run."""
+    """What a sweep knows of noise besides its own runs: ``replicates`` that had ended, and ``peers`` that will run.
+
+    ``optimizers`` are those that are judged by one bar in the sweep's regime, whether or not anything is known of their
+    noise there: without them, who has no replicates would not raise the bar of the others, but these raise its own.
+    """
 
     replicates: tuple[Replicate, ...] = ()
     peers: tuple[TrialSpec, ...] = ()
+    optimizers: tuple[str, ...] = ()
 
     def to_dict(self) -> list[list[Any]]:
         """The replicates as rows for JSON: optimizer, N, ratio, configuration, seed, loss (nats)."""

@@ -228,6 +228,10 @@ class SchedulerQueue(Plan):
                 more: dict[str, Any] = {"evidence": task.evidence.to_dict()}
                 if task.evidence.peers:
                     more["peers"] = [spec.id for spec in task.evidence.peers]
+                if task.evidence.optimizers:
+                    more["optimizers"] = list(task.evidence.optimizers)
+                if task.quota is not None:  # a report must not wait for trials that were never to run
+                    more |= {"quota": task.quota, "counted": sorted(task.counted)}
                 if self.study:
                     more |= {"study": self.study[0], "study_id": self.study[1], "phase": task.phase}
                 yield name, {**task.sweep.to_dict(), **more}

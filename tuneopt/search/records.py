@@ -6,17 +6,16 @@ again); where results are read it is an error, which the reader mends or reports
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.ledger import Ledger, TrialRecord
-from tuneopt.search.evidence import ALONE, Evidence, in_reach, read_replicates
+from tuneopt.search.evidence import Evidence, in_reach, read_replicates
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.sampled import belongs
-from tuneopt.search.state import SweepState
+from tuneopt.search.standing import Standing, Task, stand
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, InputError, TrialSpec, identity
 
@@ -47,18 +46,6 @@ def recorded(ledger: Ledger) -> Callable[[TrialSpec], Ended | None]:
         return None if record is None else ended(record)
 
     return look_up
-
-
-def recorded_throughput(ledger: Ledger, spec: TrialSpec) -> float | None:
-    """Median tokens per second, evaluation included, of the ledger's trials of the same optimizer, scale and mode."""
-    rates = [
-        record.tokens / (record.seconds["train"] + record.seconds["eval"])
-        for record in ledger.records()
-        if (record.spec.optimizer, record.spec.regime.scale, record.spec.compile, record.spec.precision)
-        == (spec.optimizer, spec.regime.scale, spec.compile, spec.precision)
-        and record.seconds["train"] > 0
-    ]
-    return statistics.median(rates) if rates else None
 
 
 def stored_sweep(plain: Mapping[str, Any], name: str) -> Sweep:
@@ -135,20 +122,34 @@ def stored_evidence(plain: Mapping[str, Any], ledger: Ledger) -> Evidence:
     peers = plain.get("peers", ())
     records = [ledger.get(trial) for trial in peers] if isinstance(peers, list) else []
     specs = tuple(record.spec for record in records if record is not None)
-    return Evidence(read_replicates(plain.get("evidence", ())), specs)
+    names = plain.get("optimizers", ())
+    judged = tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+    return Evidence(read_replicates(plain.get("evidence", ())), specs, judged)
 
 
-def replay(sweep: Sweep, ledger: Ledger, evidence: Evidence = ALONE) -> tuple[SweepState, dict[str, Outcome]]:
-    """The sweep's state and outcomes as the ledger alone tells them; each trial is looked up once."""
+def stored_task(plain: Mapping[str, Any], name: str, ledger: Ledger) -> Task:
+    """The task that a ledger's entry describes: the sweep (`stored_sweep`), what it knew of noise, and its quota."""
+    quota, counted = plain.get("quota"), plain.get("counted", ())
+    return Task(
+        stored_sweep(plain, name),
+        str(plain.get("phase", "sweep")),
+        quota if isinstance(quota, int) and not isinstance(quota, bool) else None,
+        frozenset(trial for trial in counted if isinstance(trial, str)) if isinstance(counted, list) else frozenset(),
+        stored_evidence(plain, ledger),
+    )
+
+
+def replay(task: Task, ledger: Ledger) -> tuple[Standing, dict[str, Outcome]]:
+    """How a task stands, and the outcomes of its trials, as the ledger alone tells them; each is looked up once."""
     outcomes: dict[str, Outcome] = {}
     asked: set[str] = set()
     while True:
-        state = sweep.state(outcomes, evidence=evidence)
-        fresh = [spec.id for spec in state.pending if spec.id not in asked]
+        standing = stand(task, outcomes)
+        fresh = [spec.id for spec in standing.pending if spec.id not in asked]
         asked.update(fresh)
         found = {trial: outcome_of(record) for trial in fresh if (record := ledger.get(trial)) is not None}
         if not found:
-            return state, {spec.id: outcomes[spec.id] for spec in state.needed if spec.id in outcomes}
+            return standing, {trial: outcomes[trial] for trial in standing.trials if trial in outcomes}
         outcomes |= found
 
 

@@ -75,6 +75,12 @@ COMPLETE = ("learning_rate", "train_batch_size", "warmup", "min_lr_ratio", "lr_s
 """What every configuration names, as a coordinate or fixed, because every training run needs it."""
 
 
+SCHEDULES = ("cosine", "linear")
+"""The schedules of the training loop (`tuneopt.training.schedule`): every optimizer can run under each of them."""
+
+DECAY = "decay"
+"""The share of the steps over which ``linear`` falls; ``cosine`` has no use for it."""
+
 Config = tuple[tuple[str, Value], ...]
 """A complete configuration: every coordinate and every fixed hyperparameter, as `TrialSpec.freeze` orders them."""
 
@@ -246,16 +252,21 @@ class SearchSpace:
     ) -> LadderSpace:
         """The space on one ladder.
 
-        ``overrides`` pins coordinates, or changes fixed numbers and switches; ``grids`` replaces grids. Values may be
-        text, as a command line gives them. Raises `InputError` for an unknown name, a value of another kind or out of
-        bounds, and a coordinate that is given both.
+        ``overrides`` pins coordinates, or changes fixed numbers and switches, and the schedule, whatever the table
+        declares; ``grids`` replaces grids. Values may be text, as a command line gives them. Raises `InputError` for an
+        unknown name, a value of another kind or out of bounds, and a coordinate that is given both.
         """
         overrides, grids = overrides or {}, grids or {}
         if ladder not in self.fixed:
             raise InputError(f"{self.optimizer} has no search space for {ladder!r}; {nearest(ladder, self.fixed)}")
         axes = {each.name: each.axis(ladder) for each in self.coordinates if ladder in each.grids}
         fixed = dict(self.fixed[ladder])
+        schedule = overrides.get("lr_schedule", fixed.get("lr_schedule"))
+        if schedule == "linear" and DECAY not in axes:
+            fixed |= {DECAY: 1.0} if DECAY in overrides else {}
         known = (*axes, *fixed)
+        if schedule == "cosine" and (DECAY in overrides or DECAY in grids):
+            raise InputError("a cosine has no decay phase; leave out decay, or set lr_schedule=linear")
         for name in (*overrides, *grids):
             if name not in known:
                 raise InputError(f"unknown hyperparameter {name!r} of {self.optimizer}; {nearest(name, known)}")
@@ -271,6 +282,8 @@ class SearchSpace:
                 axes[name] = axes[name].regrid((value,))
             else:
                 fixed[name] = self._read_fixed(name, value, fixed[name])
+        if overrides.get("lr_schedule") == "cosine" and DECAY in axes:
+            axes[DECAY] = axes[DECAY].regrid((axes[DECAY].start,))  # it does nothing now: no trial is spent on it
         return LadderSpace(self.optimizer, ladder, tuple(axes.values()), TrialSpec.freeze(fixed))
 
     def _read_fixed(self, name: str, given: Value, declared: Value) -> Value:
@@ -281,7 +294,13 @@ class SearchSpace:
             value = read_number(name, given, declared)
             if float(value) < 0:
                 raise InputError(f"{name} must not be negative, not {given}; try {name}={declared}")
+            if name in (DECAY, "min_lr_ratio") and float(value) > 1:
+                raise InputError(f"{name} is a fraction and must not be above 1, not {given}; try {name}={declared}")
             return value
+        if name == "lr_schedule":
+            if given not in SCHEDULES:
+                raise InputError(f"lr_schedule cannot be {given!r}; {nearest(str(given), SCHEDULES)}")
+            return given
         if name in self.options:
             if given not in self.options[name]:
                 raise InputError(f"{name} cannot be {given!r}; {nearest(str(given), self.options[name])}")

@@ -12,12 +12,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tuneopt.search.descent import Descent
+from tuneopt.search.descent import CERTIFIED, Descent
 from tuneopt.search.evidence import ALONE, Evidence
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec
+
+REPEATED = "repeated"
+"""What stands in place of a certificate's state where a sweep varies nothing: a prediction, or what a comparison gives
+more seeds. It has no star, and a certificate over no changes would claim what nobody looked at."""
 
 DEPTH = 2
 """Waves to look ahead: a combination, then the star around it."""
@@ -71,7 +75,12 @@ class Standing:
     @property
     def certified(self) -> bool:
         """Whether the sweep holds its certificate, at the resolution that was asked for."""
-        return self.state.certificate.certified
+        return self.claim == CERTIFIED
+
+    @property
+    def claim(self) -> str:
+        """The state of its certificate, or `REPEATED` where nothing is varied."""
+        return self.state.certificate.state if self.task.sweep.space.varied else REPEATED
 
 
 def stand(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str] = frozenset()) -> Standing:

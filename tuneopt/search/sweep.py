@@ -261,11 +261,12 @@ class Sweep:
         def work() -> tuple[Spread, float]:
             model = spread_model(own, others)
             regime = NoiseRegime(float(self.regime.scale.parameters), float(self.regime.ratio))
-            names = {cell.optimizer for cell in model.measured if cell.regime == regime} | {self.space.optimizer}
+            names = {cell.optimizer for cell in model.measured if cell.regime == regime}
+            names |= {self.space.optimizer, *evidence.optimizers}
             bar = model.tolerance(regime, sorted(names), self.tolerance_floor)
             return model.spread(self.space.optimizer, regime), bar
 
-        return self._remember(("noise", tuple(own), others), work)
+        return self._remember(("noise", tuple(own), others, evidence.optimizers), work)
 
     def _finish(
         self,

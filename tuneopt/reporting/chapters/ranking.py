@@ -17,8 +17,9 @@ from tuneopt.reporting.figures.losses import draw_losses, losses_info
 from tuneopt.reporting.figures.speedups import TOGETHER, interval_text
 from tuneopt.reporting.palette import position
 from tuneopt.reporting.study import StudyView, SweepView
-from tuneopt.reporting.text import NONE, change_text, loss_text, plural
-from tuneopt.reporting.verdict import REPEATED, certificate_state
+from tuneopt.reporting.text import NONE, bound_text, change_text, loss_text, plural
+from tuneopt.reporting.verdict import certificate_state
+from tuneopt.search.standing import REPEATED
 
 TITLE = "How sure: rankings and tie groups"
 
@@ -135,4 +136,4 @@ def _certificate(view: SweepView) -> str:
     """The state of a sweep's certificate with its resolution; a green word without it says nothing."""
     resolution = view.state.certificate.resolution
     state = certificate_state(view)
-    return state if resolution is None or state == REPEATED else f"{state} at {resolution:.4f} nats"
+    return state if resolution is None or state == REPEATED else f"{state} at {bound_text(resolution)} nats"

@@ -22,6 +22,7 @@ from tuneopt.constants import DIFFERENCE_95, TOLERANCE
 from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.study.comparison import FEWEST_RATIOS, FURTHER, RATIO_STEP, importance, rounded
+from tuneopt.search.sweep import LARGEST_REPLICATES
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, Scale
 
 RATIOS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
@@ -150,10 +151,12 @@ def draft(question: Question, times: Mapping[str, TrialTime], noise: SpreadModel
         return _filled(part, question, times)
     least = _reserved(_smallest(question), question, times)
     needed = wall_seconds(least, question, times)
+    shorter = "" if question.ratio is None else f" at ratio {question.ratio:g}"
+    minutes, count = math.ceil(needed / 60), len(question.spaces)
     raise InputError(
-        f"{question.seconds or 0:.0f} seconds are too few: the smallest comparison of "
-        f"{len(question.spaces)} optimizers at {question.scale.name} takes about {math.ceil(needed / 60)} minutes on "
-        f"{question.slots} slots; give --minutes {math.ceil(needed / 60)} or more, or a smaller --ratio"
+        f"{(question.seconds or 0) / 60:.3g} minutes are too few: the smallest comparison of {count} optimizers at "
+        f"{question.scale.name}{shorter} takes about {minutes} minutes on {question.slots} slots; give --minutes "
+        f"{minutes} or more" + (", or a smaller --ratio" if shorter else "")
     )
 
 
@@ -285,7 +288,25 @@ def _for_resolution(question: Question, times: Mapping[str, TrialTime], noise: S
         noise.seeds_needed(resolution, base, Cell(question.spaces[name].optimizer, place)) for name in question.rivals
     )
     part = _draft(question, ratio, CARES[USUAL])
-    return _reserved(replace(part, seeds=max(seeds, CARES[0].seeds)), question, times)
+
+    def cost(count: int) -> tuple[Draft, float]:
+        """The plan with so many seeds, and its hours by the clock."""
+        planned = _reserved(replace(part, seeds=max(count, CARES[0].seeds)), question, times)
+        return planned, wall_seconds(planned, question, times) / 3600
+
+    planned, hours = cost(seeds)
+    if seeds > LARGEST_REPLICATES:
+        finest = max(
+            noise.resolution(base, LARGEST_REPLICATES, Cell(question.spaces[name].optimizer, place), LARGEST_REPLICATES)
+            for name in question.rivals
+        )
+        raise InputError(
+            f"{resolution:g} nats take about {seeds:,} seeds of each optimizer at {question.scale.name}, {hours:,.0f} "
+            f"hours by the clock on {question.slots} slots, and a comparison has {LARGEST_REPLICATES:,} seeds at most: "
+            f"ask for {float(f'{1.05 * finest:.1g}'):g} nats or more ({cost(LARGEST_REPLICATES)[1]:,.0f} hours for "
+            f"{finest:.2g}), or compare at a larger --scale, where seeds differ less"
+        )
+    return planned
 
 
 def _steps(question: Question, ratio: float) -> int:

@@ -24,7 +24,7 @@ from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.study.study import ComparisonRules, Study
-from tuneopt.search.sweep import Sweep
+from tuneopt.search.sweep import LARGEST_REPLICATES, Sweep
 from tuneopt.spec import CorpusId, Regime
 
 TUNING, SEEDS, BASELINE = "I", "seeds", "baseline"
@@ -149,7 +149,8 @@ def comparing(
     more = int(left / sum(place.ratio for place in every)) if every else 0
     for place in every if more else ():
         sweep = place.standing.task.sweep
-        again = remember("more", sweep.id, (more,), partial(replace, sweep, replicates=sweep.replicates + more))
+        seeds = min(sweep.replicates + more, LARGEST_REPLICATES)
+        again = remember("more", sweep.id, (seeds,), partial(replace, sweep, replicates=seeds))
         yield Task(again, place.standing.task.phase)
 
 

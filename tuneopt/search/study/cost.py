@@ -70,15 +70,20 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
         key = (standing.task.phase, standing.task.optimizer, standing.task.sweep.regime)
         begun.setdefault(key, []).append(standing)
     counts = []
+    seen: set[str] = set()
     for key, sweeps in begun.items():
-        # A standing counts its running trials among its own: those have not ended.
+        # A standing counts its running trials among its own: those have not ended. And a trial that several sweeps
+        # share, such as a tuning and the further seeds of what it ended on, counts for the first of them.
         waiting = {spec.id for standing in sweeps for spec in standing.pending}
-        done = {trial for standing in sweeps for trial in standing.trials} - waiting
+        done = {trial for standing in sweeps for trial in standing.trials} - waiting - seen
+        seen |= done
         last = sweeps[-1]  # earlier attempts at the regime have ended
         left = _left(last)
         counts.append(Expected(*key, len(done), 0 if last.finished else left))
     if plan.study.comparison is not None:
-        return (*counts, *_coming(plan, counts))
+        # When all has ended, what was planned and not needed does not come any more.
+        over = bool(standings) and all(standing.finished for standing in standings.values())
+        return (*counts, *(() if over else _coming(plan, counts)))
     for name, space in plan.study.spaces.items():
         # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
         finding = plan.finding(name, standings)
@@ -255,17 +260,19 @@ def _enough(
 def plan_document(
     plan: StudyPlan,
     expectations: Sequence[Expected],
-    rate: Callable[[Regime], float | None],
+    seconds: Callable[[str, Regime], float | None],
     scale_needs: Sequence[Need],
     *,
+    off: tuple[float, float] = (1.0, 1.0),
     slots: int,
     device_bytes: int | None,
     free_disk: int | None,
 ) -> dict[str, Any]:
     """What ``study plan --json`` prints: costs by phase and optimizer, the largest trials, and whether all fits.
 
-    ``rate`` gives the tokens per second of a trial's device or devices, None where it is not known. ``scale_needs``
-    holds the need of each scale; ``device_bytes`` and ``free_disk`` are None where they are not known.
+    ``seconds`` gives those of a trial by optimizer and regime, None where nothing is known; ``off`` are the factors
+    between which it may be wrong. ``scale_needs`` holds the need of each scale; ``device_bytes`` and ``free_disk`` are
+    None where they are not known.
     """
     groups: dict[tuple[str, str], list[Expected]] = {}
     for part in expectations:
@@ -277,7 +284,7 @@ def plan_document(
             "trials": sum(part.trials for part in group),
             "tokens": sum(part.regime.tokens * part.trials for part in group),
             "flops": float(sum(part.regime.flops * part.trials for part in group)),
-            "device_hours": _hours(group, rate),
+            "device_hours": _hours(((part, part.trials) for part in group), seconds),
         }
         for (phase, optimizer), group in groups.items()
     ]
@@ -286,7 +293,8 @@ def plan_document(
         for phase in dict.fromkeys(part["name"] for part in parts)
     ]
     # One row for each phase and optimizer, then sums over optimizers, then the whole: a reader goes down that way.
-    whole = _total(parts)
+    whole = _between(_total(parts), off)
+    left = _hours(((part, part.remaining) for part in expectations), seconds)
     largest = max(scale_needs, key=lambda need: need.peak_bytes)
     # Records stay; checkpoints go when their trial ends, so only those of the trials that run at once count.
     at_once = max(max(1, slots // need.devices.ranks) * need.checkpoint_bytes for need in scale_needs)
@@ -319,6 +327,7 @@ def plan_document(
         "phases": phases,
         "optimizers": parts,
         "total": whole,
+        "left": _between({"trials": sum(part.remaining for part in expectations), "device_hours": left}, off),
         "peak_bytes": largest.peak_bytes,
         "peak_trial": {"optimizer": largest.optimizer, "scale": largest.scale.name},
         "scales": [need.to_dict(device_bytes) for need in scale_needs],
@@ -332,15 +341,22 @@ def plan_document(
     }
 
 
-def _hours(group: Sequence[Expected], rate: Callable[[Regime], float | None]) -> float | None:
-    """Device-hours of all trials; None as soon as one regime's speed is not known."""
+def _hours(counts: Iterable[tuple[Expected, int]], seconds: Callable[[str, Regime], float | None]) -> float | None:
+    """Device-hours of so many trials each; None as soon as one regime's speed is not known."""
     hours = 0.0
-    for part in group:
-        speed = rate(part.regime)
-        if speed is None:
+    for part, trials in counts:
+        one = seconds(part.optimizer, part.regime)
+        if one is None:
             return None
-        hours += part.regime.tokens * part.trials / speed / 3600
+        hours += trials * one / 3600
     return hours
+
+
+def _between(sums: Mapping[str, Any], off: tuple[float, float]) -> dict[str, Any]:
+    """Sums with the ends of their device-hours, as wrong as step times may be."""
+    hours = sums["device_hours"]
+    low, high = (None if hours is None else hours * factor for factor in off)
+    return {**sums, "device_hours_low": low, "device_hours_high": high}
 
 
 def _total(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

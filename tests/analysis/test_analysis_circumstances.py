@@ -1,0 +1,45 @@
+"""What else differs between compared optimizers, in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from analysis_samples import result
+
+from tuneopt.analysis.circumstances import WORDS, circumstances, circumstances_sentence
+from tuneopt.optim.factory import LOOP
+
+
+def ran(optimizer: str, ratio: float = 1, **config: object):
+    return replace(result(optimizer, ratio, 3.5), config=tuple(sorted(config.items())))
+
+
+def test_every_hyperparameter_of_the_loop_has_a_word() -> None:
+    assert set(WORDS) == set(LOOP)
+
+
+def test_schedules_that_differ_are_named_with_whose_they_are() -> None:
+    winners = [
+        ran("adamw", lr_schedule="cosine", warmup=0.1, min_lr_ratio=0),
+        ran("muon", lr_schedule="linear", warmup=0, min_lr_ratio=0),
+        ran("soap", lr_schedule="cosine", warmup=0.1, min_lr_ratio=0),
+    ]
+    assert circumstances_sentence(circumstances(winners)) == (
+        "Besides the update rules there differ: learning-rate schedule (cosine for AdamW and SOAP, linear for Muon); "
+        "warmup (0.1 for AdamW and SOAP, 0 for Muon). Final learning rate is the same for all."
+    )
+
+
+def test_what_is_equal_is_said_and_what_is_unknown_is_not() -> None:
+    alike = [ran("adamw", lr_schedule="cosine"), ran("muon", lr_schedule="cosine")]
+    assert circumstances_sentence(circumstances(alike)) == (
+        "Besides the update rules nothing is known to differ: learning-rate schedule is the same for all."
+    )
+    assert circumstances_sentence(circumstances([ran("adamw"), ran("muon")])) == ""
+    assert circumstances([ran("adamw", lr_schedule="cosine")]) == (), "nothing is compared"
+
+
+def test_values_that_differ_between_regimes_alone_are_no_difference() -> None:
+    batches = [ran(name, ratio, train_batch_size=8 * ratio) for name in ("adamw", "muon") for ratio in (1, 2)]
+    (one,) = circumstances(batches)
+    assert not one.differs and dict(one.values)["adamw"] == ("8", "16")
