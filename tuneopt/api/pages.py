@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tuneopt.api.compiling import compiles_at
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.questions import question_id
-from tuneopt.api.sweeps import compiles_at
 from tuneopt.data.sources import EMBEDDED
 from tuneopt.search.space import space_names
 from tuneopt.search.sweep import Sweep

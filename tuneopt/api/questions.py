@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.budgets import budget, over
+from tuneopt.api.compiling import compiles_at
 from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
-from tuneopt.api.sweeps import PRECISIONS, compiles_at
+from tuneopt.api.sweeps import PRECISIONS
 from tuneopt.search.space import DECAY
 from tuneopt.search.study.budget import Draft, Question, TrialTime
 from tuneopt.search.sweep import micro_batch

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.claims import Conclusion, comparison_powers, conclusion
+from tuneopt.api.compiling import compiles_at
 from tuneopt.api.devices import peak_bytes, placements, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, model_of
 from tuneopt.api.step_times import Note, Speed, study_times
 from tuneopt.api.study_results import StudyResult
-from tuneopt.api.sweeps import backend_named, compiles_at, with_ledger
+from tuneopt.api.sweeps import backend_named, with_ledger
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunResult, run
 from tuneopt.search.queue import SchedulerQueue

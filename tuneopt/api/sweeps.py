@@ -7,12 +7,13 @@ of `tuneopt.run.spine.run` with another plan each, and return what `tuneopt.api.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.budgets import budget, over
+from tuneopt.api.compiling import compiles_at
 from tuneopt.api.corpora import regime_on
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
@@ -99,24 +100,6 @@ def single_trial(optimizer: str, *, data_seed: int | None = None, **settings: An
     """
     sweep, loaded = plan(optimizer, **settings)
     return replace(sweep.spec(sweep.space.start), data_seed=data_seed), loaded
-
-
-def compiles(asked: bool | None) -> bool:
-    """Whether trials compile; None asks for it where it is possible. Raises `InputError` where it is not."""
-    from tuneopt.training.kernels import has_compiler
-
-    if asked is False or has_compiler():  # the quick answers, without torch
-        return asked is not False
-    from tuneopt.training.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
-
-    if asked and not can_compile():
-        raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
-    return can_compile()
-
-
-def compiles_at(asked: bool | None, scales: Iterable[Scale]) -> bool:
-    """As `compiles`; a model of a user's own compiles on demand alone, because nobody knows whether it can."""
-    return compiles(False if asked is None and any(isinstance(scale, OwnModel) for scale in scales) else asked)
 
 
 def check_budget(search: str, resolution: float | None, max_trials: int | None, hours: float | None) -> None:
