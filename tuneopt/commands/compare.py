@@ -113,7 +113,7 @@ def compare(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    words = (*optimizers, baseline, *(space or ()), scale, corpus)
+    words = (*optimizers, baseline, *(space or ()), scale, model, corpus)
     watching.writes_to(output, *words, ledger=ledger)
     if save is not None:
         check_output(expanded(save), "the study file", files_named(*words, ledger=ledger))

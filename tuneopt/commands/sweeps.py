@@ -126,7 +126,7 @@ def tune(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    watching.writes_to(output, optimizer, space, scale, corpus, ledger=ledger)
+    watching.writes_to(output, optimizer, space, scale, model, corpus, ledger=ledger)
     api.check_names(search, scheduler, trials)
     api.check_budget(search, resolution, max_trials, hours)
     api.check_backend(backend, address)
