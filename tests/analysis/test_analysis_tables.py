@@ -244,7 +244,7 @@ def test_a_trackers_export_is_read_as_it_comes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert dict(first.config) == {"learning_rate": 0.004, "weight_decay": 0.1} and second.optimizer == "muon"
     assert first.tokens == pytest.approx(2.684e9) and first.regime.label == "130m/1x"
-    assert "1 rows of runs that did not finish" in inputs.notes[0] and "train/loss" in inputs.notes[1]
+    assert "1 row of a run that did not finish is left out" in inputs.notes[0] and "train/loss" in inputs.notes[1]
     nested = {"config": {"optimizer": "AdamW", "lr": 0.004, "model_size": "130M", "ratio": 1, "beta1": 0.9},
               "summary": {"eval/loss": 3.53, "_step": 9}, "name": "a"}  # fmt: skip
     (run,) = from_rows([nested]).runs

@@ -149,8 +149,7 @@ def races(speeds: dict[str, float], ratios: tuple[float, ...], worse: dict[tuple
 def test_over_a_baseline_that_does_not_fall_no_speedup_is_stated(added: float) -> None:
     """One broken or badly tuned run of the baseline: differences in nats stay, and its rise is named."""
     analysis = races({"adamw": 1.0, "muon": 1.3}, (1, 2, 4), {("adamw", 4): added})
-    assert {one.flags for one in analysis.speedups} == {("no law",)}
-    assert all(one.low is None and one.settled_by is None for one in analysis.speedups)
+    assert analysis.speedups == ()
     (stated,) = analysis.statements
     assert "nats under adamw" in stated.sentence
     assert not re.search(r"speedup|at least|extrapolated|would settle", stated.sentence)

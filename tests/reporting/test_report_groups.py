@@ -54,9 +54,7 @@ def test_the_title_names_who_saves_tokens_everywhere_and_nobody_else():
     title = savings_info(rows, ("130m",), "ratio", "adamw", 0.9).title
     assert title == "Muon saves tokens over AdamW at every size and ratio"
     title = savings_info(rows[2:], ("130m",), "ratio", "adamw", 0.9).title
-    assert (
-        title == "1 of 2 speedups over AdamW are above 1 beyond noise; the largest measured is Lion's 1.20 at 130M/1x"
-    )
+    assert title == "1 of 2 speedups over AdamW is above 1 beyond noise; the largest measured is Lion's 1.20 at 130M/1x"
 
 
 def test_a_fall_with_size_is_told_only_where_intervals_part():

@@ -73,10 +73,13 @@ def parse(
     notes = []
     if known.tracker:
         read, left_out = _finished(read)
-        notes += [f"{left_out} rows of runs that did not finish are left out"] if left_out else []
+        if left_out:
+            what = "1 row of a run" if left_out == 1 else f"{left_out} rows of runs"
+            notes.append(f"{what} that did not finish {'is' if left_out == 1 else 'are'} left out")
     if known.aside:
         shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
-        notes.append(f"{len(known.aside)} columns of the export are not read ({shown})")
+        what = "1 column of the export is" if len(known.aside) == 1 else f"{len(known.aside)} columns of the export are"
+        notes.append(f"{what} not read ({shown})")
     comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())

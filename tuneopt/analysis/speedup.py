@@ -185,7 +185,7 @@ def baseline_law(
 
 
 def speedups(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> tuple[Speedup, ...]:
-    """The speedup of every winner at a scale where the baseline has a law, the baseline itself included.
+    """The speedup of every winner at a scale where the baseline's loss falls by a law, the baseline itself included.
 
     The random numbers depend on the seed and a result's own place alone, so its interval does not change when others
     are added. A sigma that was measured with few replicates is itself redrawn (scaled inverse chi-square), which widens
@@ -194,6 +194,8 @@ def speedups(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings
     """
     speeds: list[Speedup] = []
     for known in baseline_laws(winners, noise, how):
+        if known.local is None:
+            continue
         here = [winner for winner in winners if winner.regime[:2] == (known.corpus, known.scale)]
         speeds += over_law(known, here, redrawn_law(known, noise, how), noise, how)
     return tuple(speeds)

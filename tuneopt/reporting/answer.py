@@ -195,7 +195,8 @@ def _headline(places: Sequence[RegimeAnswer], optimizers: int, regimes: int) -> 
     leading group, nobody who is.
     """
     if not places:
-        return f"{plural(optimizers, 'optimizer')} in {plural(regimes, 'regime')}: nothing to compare yet"
+        who = f"{plural(optimizers, 'optimizer')} in {plural(regimes, 'regime')}"
+        return f"{who}: nothing to compare yet" if optimizers < 2 else f"{who}, no two in one: losses are not compared"
     known = [place for place in places if place.leaders]
     counts = _counts(known or places)
     if not known:

@@ -127,7 +127,8 @@ def _unequal(comparison: Comparison) -> tuple[str, ...]:
         gaps.append((most.configurations / max(least.configurations, 1), words))
     unequal = sorted((gap for gap in gaps if gap[0] > 1), key=lambda gap: -gap[0])
     if not unequal:
-        return (f"In every regime that they share, the optimizers had as many configurations ({len(shared)} regimes).",)
+        where = plural(len(shared), "regime")
+        return (f"In every regime that they share, the optimizers had as many configurations ({where}).",)
     named = listed(text for _, text in unequal[:NAMED])
     more = f", and {len(unequal) - NAMED} more" if len(unequal) > NAMED else ""
     return (

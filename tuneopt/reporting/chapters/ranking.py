@@ -61,11 +61,17 @@ def _sentence(comparison: Comparison) -> str:
     alone = sum(len(one.leaders) == 1 for one in known)
     spans = sorted(one.span for one in known if one.span is not None)
     least, most = f"{spans[0]:.4f}", f"{spans[-1]:.4f}"
+    where = f"{plural(len(known), 'regime')} with several optimizers and known noise"
+    if alone == len(known):
+        first = f"Each of {where} has a single best one." if alone > 1 else f"The {where[2:]} has a single best one."
+    elif not alone:
+        first = f"In {'each of ' if len(known) > 1 else ''}{where} several share the lead."
+    else:
+        first = f"Of {where}, {alone} {'has' if alone == 1 else 'have'} a single best one; in the others several share "
+        first += "the lead."
     return (
-        f"Of {plural(len(known), 'regime')} with several optimizers and known noise, {alone} "
-        f"{'has' if alone == 1 else 'have'} a single best one; in the others several share the lead. Between single "
-        f"runs a difference counts from {least if least == most else f'{least} to {most}'} nats on, which allows for "
-        "the number of pairs compared."
+        f"{first} Between single runs a difference counts from {least if least == most else f'{least} to {most}'} nats "
+        "on, which allows for the number of pairs compared."
     )
 
 

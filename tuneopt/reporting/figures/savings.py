@@ -18,7 +18,7 @@ from tuneopt.reporting.drawing import Drawing, Mark, spread
 from tuneopt.reporting.figures.speedups import interval_text, measured
 from tuneopt.reporting.palette import MUTED, hollow, look, position, stands_out
 from tuneopt.reporting.panels import Label, Panel, Panels
-from tuneopt.reporting.text import drawn_of, listed, percent_text
+from tuneopt.reporting.text import drawn_of, listed, percent_text, plural
 
 MOST_PANELS = 8
 """Panels of a figure: two rows on a screen."""
@@ -138,14 +138,19 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
             who = f"{len(always)} of {len(own)} optimizers"
         verb = "saves" if len(always) == 1 else "save"
         guessed = sum(not measured(one) for optimizer in always for one in own[optimizer])
-        doubt = f" ({guessed} of {len(always) * len(regimes)} extrapolated)" if guessed else ""
+        beyond = all(one.extrapolated or measured(one) for optimizer in always for one in own[optimizer])
+        word = "extrapolated" if beyond else f"on a law through two runs of {name}"
+        doubt = f" ({guessed} of {len(always) * len(regimes)} {word})" if guessed else ""
         return f"{who} {verb} tokens over {name} at every size and ratio{doubt}"
     above = sum(one.low is not None and one.low > 1 for one in rivals)
+    if not above:
+        return f"No speedup over {name} is above 1 beyond noise"
     best = max([one for one in rivals if measured(one)] or rivals, key=lambda one: one.speedup)
     kind = "largest measured" if measured(best) else "largest, not measured,"
     where = place_name(best.regime.scale, best.regime.ratio)
+    are = "is" if above == 1 else "are"
     return (
-        f"{above} of {len(rivals)} speedups over {name} are above 1 beyond noise; the {kind} is "
+        f"{above} of {plural(len(rivals), 'speedup')} over {name} {are} above 1 beyond noise; the {kind} is "
         f"{optimizer_name(best.optimizer)}'s {best.speedup:.2f} at {where}"
     )
 
