@@ -40,7 +40,8 @@ def main(folder: str = "lion-example", ratio: float = 0.02) -> dict[str, float]:
         record = to.train(optimizer, "embedded", home / "ledger", space=space, ratio=ratio, compile=False)
         assert record.select_loss is not None, f"{optimizer} diverged; lower its learning rate"
         losses[record.spec.optimizer.partition("@")[0]] = record.select_loss
-        print(f"{record.spec.optimizer}: {record.select_loss:.3f} nats per token; update check passed: {record.proof_passed}")
+        check = "passed" if record.proof_passed else "failed"
+        print(f"{record.spec.optimizer}: {record.select_loss:.3f} nats per token; update check {check}")
 
     print("\nnow tune both alike, and compare:")
     print(f"  tuneopt compare {theirs} --space {theirs}={home / 'lion_space.py'} --minutes 20")

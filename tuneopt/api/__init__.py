@@ -9,6 +9,7 @@ from tuneopt.api.budgets import chosen_coordinates
 from tuneopt.api.comparing import compare, comparison_plan, run_comparison, simulate_comparison
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, inspect_corpus, prepare_corpus, regime_on
+from tuneopt.api.devices import placed, placement_of
 from tuneopt.api.ledgers import clean, export, mend, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.own_models import ModelFacts, chosen_scale, model_facts, own_model
@@ -26,8 +27,6 @@ from tuneopt.api.sweeps import (
     check_backend,
     check_budget,
     cost,
-    placed,
-    placement_of,
     plan,
     sample,
     single_trial,

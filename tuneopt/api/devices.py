@@ -10,12 +10,15 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tuneopt.api.own_models import scale_named
 from tuneopt.run.options import RunOptions, check_batches
+from tuneopt.spec import OwnModel, Scale
 from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
     from tuneopt.search.study.cost import TrialShape
     from tuneopt.search.study.study import Study
+    from tuneopt.search.sweep import Sweep
 
 ADAMW_STATE_BYTES = 8.0
 """State bytes per parameter of an optimizer that says nothing of its own: two moments in fp32, as most rules keep
@@ -83,3 +86,35 @@ def placements(study: Study) -> dict[str, ParallelConfig]:
         for optimizer in study.optimizers:
             check_batches(parallel[scale], scale, batches(study, optimizer))
     return parallel
+
+
+def placement_of(
+    ranks: int, zero: int | None, offload: bool, checkpointing: bool = False, scale: str | Scale = ""
+) -> ParallelConfig | None:
+    """Where a trial runs; None for one plain process. Raises `InputError` for what cannot be.
+
+    Without a stage ``zero``, several ranks share the optimizer state of large scales (stage 1), as `train` does, and of
+    no others: devices are the cluster's, so their memory is not known here. Stage 2 would average gradients in every
+    pass of a step instead of the last.
+    """
+    if zero is None:
+        from tuneopt.training.memory import SHARDED
+
+        shape = scale_named(scale) if scale else None
+        large = shape is not None and not isinstance(shape, OwnModel) and shape.parameters >= SHARDED
+        zero = 1 if offload or (ranks > 1 and large) else 0
+    if ranks == 1 and zero == 0 and not offload and not checkpointing:  # then nothing depends on how batches divide
+        return None
+    return ParallelConfig(ranks, zero, offload, checkpointing)
+
+
+def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, ParallelConfig]:
+    """``placement`` for the trials of a sweep, by their scale; raises `InputError` where a batch does not divide."""
+    if placement is None:
+        return {}
+    placement.check_model(sweep.regime.scale)
+    scale = sweep.regime.scale.name
+    axis = sweep.space.by_name.get("train_batch_size")
+    batches = axis.values if axis else [sweep.space.value(sweep.space.start, "train_batch_size")]
+    check_batches(placement, scale, batches)
+    return {scale: placement}

@@ -18,7 +18,7 @@ from tuneopt.api.corpora import regime_on
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
-from tuneopt.run.options import RunOptions, check_batches
+from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import Backend, RunResult, run
 from tuneopt.search.plan import OneTrial
 from tuneopt.search.queue import Limits, OneSweep, SchedulerQueue
@@ -284,38 +284,6 @@ def train(
     record = opened.get(spec.id)
     assert record is not None, "a trial that ended has its record"
     return record
-
-
-def placement_of(
-    ranks: int, zero: int | None, offload: bool, checkpointing: bool = False, scale: str | Scale = ""
-) -> ParallelConfig | None:
-    """Where a trial runs; None for one plain process. Raises `InputError` for what cannot be.
-
-    Without a stage ``zero``, several ranks share the optimizer state of large scales (stage 1), as `train` does, and of
-    no others: devices are the cluster's, so their memory is not known here. Stage 2 would average gradients in every
-    pass of a step instead of the last.
-    """
-    if zero is None:
-        from tuneopt.training.memory import SHARDED
-
-        shape = scale_named(scale) if scale else None
-        large = shape is not None and not isinstance(shape, OwnModel) and shape.parameters >= SHARDED
-        zero = 1 if offload or (ranks > 1 and large) else 0
-    if ranks == 1 and zero == 0 and not offload and not checkpointing:  # then nothing depends on how batches divide
-        return None
-    return ParallelConfig(ranks, zero, offload, checkpointing)
-
-
-def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, ParallelConfig]:
-    """``placement`` for the trials of a sweep, by their scale; raises `InputError` where a batch does not divide."""
-    if placement is None:
-        return {}
-    placement.check_model(sweep.regime.scale)
-    scale = sweep.regime.scale.name
-    axis = sweep.space.by_name.get("train_batch_size")
-    batches = axis.values if axis else [sweep.space.value(sweep.space.start, "train_batch_size")]
-    check_batches(placement, scale, batches)
-    return {scale: placement}
 
 
 def cost(
