@@ -27,7 +27,7 @@ from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.standing import Task
 from tuneopt.search.study.budget import STARTING_SECONDS
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, InputError, OwnModel, Regime, Scale, TrialSpec, Value, nearest
+from tuneopt.spec import CorpusId, InputError, Regime, Scale, TrialSpec, Value, nearest
 from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
