@@ -98,7 +98,7 @@ class HelpfulCommand(TyperCommand):
         several = len(self.params) > 8  # a short list needs no headings
         for parameter in self.get_params(ctx):
             if parameter.name in UNITS and getattr(parameter, "metavar", "") is None and not _is_switch(parameter):
-                parameter.metavar = UNITS[parameter.name]  # type: ignore[attr-defined]
+                parameter.metavar = UNITS[parameter.name]
             row = parameter.get_help_record(ctx)
             if row is None:
                 continue
