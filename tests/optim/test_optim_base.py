@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tuneopt.optim import SOAP, AdamW, Muon
+from tuneopt.optim import SOAP, AdamW, Muon, create
 from tuneopt.optim.bucket import StackBucket
+from tuneopt.optim.info import names
 from tuneopt.optim.testing import TinyModel, seed_gradients
 from tuneopt.spec import InputError
 
@@ -106,6 +107,46 @@ def test_bad_settings_are_named_in_the_words_of_the_search_space(kind, bad, mess
 def test_a_group_with_bad_settings_is_refused():
     with pytest.raises(InputError, match="weight_decay"):
         AdamW([{"params": TinyModel(), "weight_decay": -1.0}])
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_tensor_that_is_given_twice_is_refused(name):
+    named = list(TinyModel().named_parameters())
+    with pytest.raises(InputError, match=r"q_proj.weight is a tensor that was given before; give tied weights once"):
+        create(name, [*named, ("tied.q_proj.weight", dict(named)["q_proj.weight"])])
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_rate_may_be_a_tensor(name):
+    models = TinyModel(), TinyModel()
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        optimizer = create(name, model)
+        for group in optimizer.param_groups if model is models[1] else ():
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+        for seed in range(2):
+            seed_gradients(model, seed)
+            optimizer.step()
+    for plain, by_tensor in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(plain, by_tensor)
+
+
+@pytest.mark.parametrize("name", names())
+def test_parameters_without_elements_are_left_alone(name):
+    model = TinyModel()
+    empty = [
+        ("layers.9.q_proj.weight", nn.Parameter(torch.empty(0, 8))),
+        ("layers.9.norm.weight", nn.Parameter(torch.empty(0))),
+    ]
+    optimizer = create(name, [*model.named_parameters(), *empty])
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    seed_gradients(model, 0)
+    for _, parameter in empty:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    assert optimizer.predicted_state_bytes() == optimizer.state_bytes() > 0
+    assert all((now != old).any() for now, old in zip(model.parameters(), before, strict=True))
+    optimizer.load_state_dict(optimizer.state_dict())
 
 
 def test_step_numbers_belong_to_parameters():

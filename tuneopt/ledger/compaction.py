@@ -36,6 +36,9 @@ _DERIVED = ("curve", "record")
 _SEAL_KEY, _NO_SEAL = "tuneopt_seal", "sha256:" + "0" * 64
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
 
+_UNREADABLE = (pa.ArrowException, OSError, KeyError, ValueError, RuntimeError)
+"""What pyarrow raises for a file that is no Parquet, or whose names are no UTF-8."""
+
 AGAIN = "make it again with `tuneopt ledger compact`"
 
 
@@ -94,7 +97,7 @@ def load(files: Files, columns: tuple[str, ...] | None = None) -> pa.Table | Non
     flat = [name for name in file.schema_arrow.names if name not in _DERIVED]
     try:
         return file.read(list(columns) if columns is not None else flat)
-    except (pa.ArrowException, OSError, KeyError, RuntimeError):  # sealed by somebody who wrote no table
+    except _UNREADABLE:  # sealed by somebody who wrote no table
         return None
 
 
@@ -110,7 +113,7 @@ def _open(files: Files) -> pq.ParquetFile | None:
             return None
         trials = file.read(["trial"])["trial"]
         return file if len(trials) == len(trials.unique()) else None
-    except (pa.ArrowException, OSError, KeyError, RuntimeError):
+    except _UNREADABLE:
         return None
 
 

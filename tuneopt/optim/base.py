@@ -201,7 +201,7 @@ class Optimizer(torch.optim.Optimizer):
         """Add parameters, routed by name into one group per rule and decay.
 
         A group that names its ``rule`` is taken as it is. Raises `InputError` for unnamed parameters where names are
-        needed, for complex ones, and for settings out of their bounds.
+        needed, for complex ones, for one that is given twice, and for settings out of their bounds.
         """
         given = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}
         named = self._named(param_group["params"], param_group.get("param_names"), explicit="rule" in given)
@@ -251,11 +251,15 @@ class Optimizer(torch.optim.Optimizer):
                 )
             start = len(self._routes)
             entries = [(f"parameter.{start + i}", parameter) for i, parameter in enumerate(entries)]
+        given: set[Tensor] = set()
         for entry in entries:
             if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Tensor)):
                 raise InputError(f"expected (name, tensor) pairs or tensors to optimize, not {entry!r}")
             if entry[1].is_complex():
                 raise InputError(f"{entry[0]} is complex; pass torch.view_as_real of it")
+            if entry[1] in given:  # torch warns, and moves it twice in each step
+                raise InputError(f"{entry[0]} is a tensor that was given before; give tied weights once")
+            given.add(entry[1])
         return entries
 
     def _let_thawed_join(self) -> None:
@@ -364,6 +368,8 @@ class Optimizer(torch.optim.Optimizer):
 
 def state_elements(rule: Rule, parameter: Tensor, group: Settings) -> int:
     """Elements of the state tensors that a rule keeps for a parameter, which may be on the meta device."""
+    if parameter.numel() == 0:  # `build_buckets` leaves it out
+        return 0
     tensors = [parameter]
     if isinstance(rule, MatrixRule):
         tensors = [short_first(matrix) for matrix in logical(parameter, group)]

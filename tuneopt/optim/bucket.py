@@ -220,6 +220,8 @@ def build_buckets(rule: Rule, group: Settings, state: State) -> list[ParameterBu
     stacked = isinstance(rule, MatrixRule)
     elements: dict[Any, int] = {}
     for name, parameter in zip(group["param_names"], group["params"], strict=True):
+        if parameter.numel() == 0:  # as a sharded model holds on some ranks: there is nothing to move
+            continue
         shape = tuple(short_first(logical(parameter, group)[0]).shape) if stacked else ()
         alike = (shape, parameter.device, parameter.dtype)
         part = elements.get(alike, 0) // DEVICE_PORTION if stacked and bounded(parameter) else 0

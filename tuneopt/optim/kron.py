@@ -159,7 +159,7 @@ class KronDiagonalRule(PreconditionedRule, ElementwiseRule):
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
         """The momentum and the diagonals; tensors of one dimension have no right one."""
         rows = shape[0] if shape else 1
-        columns = torch.Size(shape).numel() // rows if len(shape) > 1 else 0
+        columns = torch.Size(shape[1:]).numel() if len(shape) > 1 else 0
         return {"momentum": shape, "left": (rows,), "right": (columns,)}
 
     def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:

@@ -72,7 +72,8 @@ class NAdamWRule(ElementwiseRule):
         makes up for the other bias correction, and its decay for that rate.
         """
         beta1, beta2 = settings["betas"]
-        lr, eps = settings["lr"], settings["eps"]
+        # A rate may be a tensor, as schedulers of compiled steps have it; here it multiplies numbers.
+        lr, eps = float(settings["lr"]), settings["eps"]
         average, fresh = look_ahead_weights(beta1, step, settings["bias_correction"])
         share = average * (1 - beta1**step) or 1.0  # of AdamW's rate; at beta1 = 0 the kernel's m is g, and is all
         correction = (1 - beta2**step) ** 0.5
