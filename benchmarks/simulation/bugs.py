@@ -2,7 +2,7 @@
 
 Each entry of `BUGS` replaces attributes of tuneopt's own modules. ``benchmarks/schedules.py --bugs`` counts the
 schedules until each is found; tests plant some of them. What a single write does to the disk (flush, name, flush) is
-below the store that is simulated here, and has tests of its own (tests/ledger/test_ledger_power.py).
+below the store that is simulated here, and has tests of its own (tests/ledger/test_ledger_files.py).
 """
 
 from __future__ import annotations
@@ -165,7 +165,10 @@ def _mend_takes_what_is_good() -> Changes:
     def always(name: str, data: bytes) -> str:
         return "" if name.startswith("trials/") else "not a record"
 
-    return [(damage, "fault", always), (damage, "set_aside", lambda files, uri, name: real(files, uri, name, always))]
+    def set_aside(files: Any, uri: str, name: str, fault: Any = None) -> str:
+        return real(files, uri, name, always)
+
+    return [(damage, "fault", always), (damage, "set_aside", set_aside)]
 
 
 BUGS: dict[str, Callable[[], Changes]] = {

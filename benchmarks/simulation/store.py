@@ -35,6 +35,8 @@ class Store:
     locks: dict[str, tuple[Process, Signal]] = field(default_factory=dict)
     written: dict[str, list[bytes]] = field(default_factory=dict)
     """What was acknowledged for each name under ``trials``, and neither lost nor damaged by a fault."""
+    lost: set[str] = field(default_factory=set)
+    """Names of which the store acknowledged a write and forgot it."""
 
     def seen(self, name: str, process: Process | None) -> bytes | None:
         """What a process sees under a name now; None for the world itself: the newest."""
@@ -117,6 +119,7 @@ class SimulatedFiles:
         """Put a version; a lost write is acknowledged, and a write can happen whose writer hears of an error."""
         kind, amount = fault
         if kind == "lose":
+            self.store.lost.add(name)
             return
         self.store.put(name, data, self.process, amount if kind == "delay" and self.store.bucket else 0.0)
         if name.startswith("trials/") and data is not None:

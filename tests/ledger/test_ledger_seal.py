@@ -175,6 +175,15 @@ def test_any_lines_come_back_and_what_is_cut_off_in_the_seal_is_seen(text: str, 
         assert unseal_lines("comparisons/a.yaml", data[:-less], "a plan")[1] == "broken"
 
 
+def test_a_plan_that_is_gone_is_missed_until_the_next_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    written(ledger)["comparisons"].unlink()
+    (problem,) = ledger.verify()
+    assert problem.startswith("comparisons/question.yaml: is gone")
+    ledger.put_run({"run": []})
+    assert ledger.verify() == []
+
+
 def test_the_newest_account_is_missed_and_what_names_it_is_mended(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     path, names = written(ledger)["runs"], tmp_path / "last-run.json"

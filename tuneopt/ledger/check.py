@@ -84,9 +84,9 @@ def _lost(files: Files, found: Findings) -> Iterator[str]:
 
 
 def _check_last(files: Files) -> Iterator[str]:
-    """What is wrong with the file that names the newest account, and whether that account is gone."""
+    """What is wrong with the file that names the newest account and the plans, and which of these are gone."""
     try:
-        run = damage.newest_run(files.read(damage.LAST_RUN))
+        run, plans = damage.newest(files.read(damage.LAST_RUN))
     except FileNotFoundError:  # of a release that wrote none, or there was no run yet
         return
     except NoPlainFileError as error:
@@ -96,6 +96,8 @@ def _check_last(files: Files) -> Iterator[str]:
     else:
         if run not in _known(files, "runs"):
             yield f"runs/{run}.json: is gone, and it was the newest account; what it took is in no sum"
+        for plan in sorted(set(plans) - _known(files, damage.PLANS)):
+            yield f"{damage.PLANS}/{plan}.yaml: is gone; whoever asks its question again gets a new plan"
 
 
 def _known(files: Files, folder: str) -> set[str]:

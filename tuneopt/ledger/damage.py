@@ -40,7 +40,7 @@ PREVIOUS = "previous"
 """The entry of a run's account that names the account before it."""
 
 LAST_RUN = "last-run.json"
-"""Names the newest account of a run: of the others the one after it says so."""
+"""Names the newest account of a run (of the others the one after it says so) and the plans that there were then."""
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[str, str]] = set()
@@ -292,21 +292,22 @@ def seal_file(files: Files, name: str) -> bool:
     return True
 
 
-def newest_run(data: bytes) -> str:
-    """The name of the newest account, from the bytes of `LAST_RUN`; raises `InputError` where these are damaged.
+def newest(data: bytes) -> tuple[str, list[str]]:
+    """The newest account and the plans that `LAST_RUN` names; raises `InputError` where it is damaged.
 
     Every release that wrote the file sealed it.
     """
     plain, state = unseal(LAST_RUN, data, "JSON")
-    if state != "sealed" or not isinstance(plain.get("run"), str):
+    run, plans = plain.get("run"), plain.get("plans")
+    if state != "sealed" or not isinstance(run, str) or not isinstance(plans, list):
         raise InputError(BROKEN)
-    return str(plain["run"])
+    return run, list(map(str, plans))
 
 
 def fault_of_last(name: str, data: bytes) -> str:
     """As `fault`, for `LAST_RUN`."""
     try:
-        newest_run(data)
+        newest(data)
     except InputError as error:
         return str(error)
     return ""

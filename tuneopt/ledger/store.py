@@ -6,7 +6,7 @@ Layout under the root:
     trials/<id>.json               one immutable file for each finished trial (`record`), written by its worker
     sweeps/<id>.json               what a sweep asks for and where it stands; its driver replaces it as it goes
     runs/<time>-<word>.json        the account of one command, written once, at its end
-    last-run.json                  which account is the newest
+    last-run.json                  which account is the newest, and which plans there were then
     comparisons/<id>.yaml          the plan of a comparison, written once, by the digits of its question
     studies/<id>.json              how far a study under way is; its driver replaces it every few seconds
     compacted/trials.parquet       derived, for fast reading (`compaction`)
@@ -182,7 +182,8 @@ class Ledger:
         self._put_plain(f"runs/{name}.json", {**plain, damage.PREVIOUS: damage.key(*before) if before else ""}, "run")
         with contextlib.suppress(OSError):  # the account is kept; the next one writes this again
             damage.set_aside(self.files, self.uri, damage.LAST_RUN, damage.fault_of_last)
-            self._put_plain(damage.LAST_RUN, {"run": name}, "run")
+            plans = [damage.key(plan) for plan in damage.document_names(self.files, damage.PLANS)]
+            self._put_plain(damage.LAST_RUN, {"run": name, "plans": plans}, "run")
         return name
 
     def runs(self) -> dict[str, dict[str, Any]]:
