@@ -229,3 +229,26 @@ def test_opening_needs_neither_torch_nor_ray_nor_tokenizers(corpus: Corpus) -> N
     )
     done = subprocess.run([sys.executable, "-c", code, str(corpus.folder)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_text_is_encoded_by_a_tokenizer_of_ones_own_without_a_recipe(tmp_path, monkeypatch):
+    from tuneopt import api
+    from tuneopt.spec import InputError
+
+    monkeypatch.setenv("TUNEOPT_CACHE", str(tmp_path / "cache"))
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(120):
+        (texts / f"{number}.txt").write_text(f"Chapter {number}. " + "The sea was dark and the ship was white. " * 20)
+    trained = load_corpus(str(texts), vocab_size=300)
+    own = tmp_path / "mine.json"
+    own.write_bytes((trained.folder / "tokenizer.json").read_bytes())
+    path = api.encoded_corpus(str(texts), own)
+    corpus = load_corpus(path, vocab_size=1024)
+    assert corpus.id.vocab_size == trained.id.vocab_size and corpus.id.name == trained.id.name
+    assert api.encoded_corpus(str(texts), own) == path and api.encoded_corpus("embedded", None) == "embedded"
+    (texts / "more.txt").write_text("Another chapter.")
+    assert api.encoded_corpus(str(texts), own) != path
+    for asked, tokenizer in (("embedded", own), (path, own), (str(texts), tmp_path / "none.json")):
+        with pytest.raises(InputError, match=r"has its tokenizer|cannot be read"):
+            api.encoded_corpus(asked, tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.own_models import scale_named
 from tuneopt.data import Corpus, describe, load_corpus
+from tuneopt.data.manifest import MANIFEST_FILE
 from tuneopt.paths import expanded
 from tuneopt.spec import CorpusId, InputError, Regime, Scale, ratio_of
 
@@ -155,6 +157,41 @@ def prepare_corpus(
         from tuneopt.cluster.preparation import RayPool
 
         return PreparedCorpus(*prepare_recipe(read, folder, RayPool, progress))
+
+
+def encoded_corpus(corpus: str, tokenizer: str | Path | None) -> str:
+    """The path of a corpus of text, encoded into the cache by a tokenizer of the user's own; without one ``corpus``.
+
+    What `tuneopt data prepare` does with a recipe of one source. Raises `InputError` for what is no text or tokenizer.
+    """
+    if tokenizer is None:
+        return corpus
+    from tuneopt.data.cache import cache_folder
+    from tuneopt.data.sources import EMBEDDED, find_source
+    from tuneopt.outside import digest
+
+    if corpus == EMBEDDED or (expanded(corpus) / MANIFEST_FILE).is_file():
+        raise InputError(f"the corpus {corpus} has its tokenizer; give --tokenizer with a folder or a file of text")
+    source, file = find_source(corpus), expanded(tokenizer).resolve()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"the tokenizer {tokenizer} cannot be read ({error.strerror}); give a tokenizer.json"
+        ) from None
+    # Text or tokenizer changed: another folder, so that nothing in the cache is mistaken for it.
+    name = f"{source.name}-{digest(content)}-{digest(str(source.stamp()).encode())}"
+    recipe = {
+        "name": source.name,
+        "tokenizer": {"file": str(file)},
+        "sources": {"text": {"files": [str(expanded(corpus).resolve())], "weight": 1}},
+    }
+    folder = cache_folder() / "corpora" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    written = folder.with_suffix(".recipe.yaml")
+    written.write_text(json.dumps(recipe, indent=1))  # YAML reads JSON
+    prepare_corpus(written, folder)
+    return str(folder)
 
 
 def inspect_corpus(

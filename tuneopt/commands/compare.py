@@ -34,6 +34,7 @@ from tuneopt.commands.options import (
     Seed,
     Set,
     Steps,
+    TokenizerFile,
     Tokens,
     complete_optimizers,
     files_named,
@@ -70,6 +71,7 @@ def compare(
     model_set: ModelSet = None,
     route: Route = None,
     corpus: CorpusName = "embedded",
+    tokenizer: TokenizerFile = None,
     hours: Annotated[float | None, typer.Option("--hours", help="Budget by the clock.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="The same in minutes.")] = None,
     resolution: Annotated[
@@ -122,6 +124,7 @@ def compare(
             raise InputError("give --hours or --minutes, not both")
         hours = minutes / 60
     opened = open_ledger(ledger)
+    corpus = api.encoded_corpus(corpus, tokenizer)
     api.check_backend(backend, address)
     if backend == "inline":
         slots = 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuneopt.commands.options import CorpusName, Json, Ratio, ScaleName, Tokens, group, parse_count, show
+from tuneopt.commands.options import CorpusName, Json, Ratio, ScaleName, TokenizerFile, Tokens, group, parse_count, show
 
 if TYPE_CHECKING:
     from tuneopt.api.corpora import CorpusAccount, CorpusLook
@@ -49,6 +49,7 @@ def data_prepare(
 def data_inspect(
     path: Annotated[str | None, typer.Argument(help="A prepared corpus, a folder of text, or `embedded`.")] = None,
     corpus: CorpusName = "embedded",
+    tokenizer: TokenizerFile = None,
     scale: ScaleName = "nano-65k",
     ratio: Ratio = None,
     tokens: Tokens = None,
@@ -57,7 +58,12 @@ def data_inspect(
     """Show a corpus: sources, documents, tokens, splits, samples, and the epochs that a budget takes."""
     from tuneopt import api
 
-    look = api.inspect_corpus(corpus if path is None else path, scale, ratio, tokens=parse_count(tokens, "--tokens"))
+    look = api.inspect_corpus(
+        api.encoded_corpus(corpus if path is None else path, tokenizer),
+        scale,
+        ratio,
+        tokens=parse_count(tokens, "--tokens"),
+    )
     return show(look.to_dict(), json_, lambda plain: _print_look(look))
 
 

@@ -48,6 +48,7 @@ from tuneopt.commands.options import (
     Space,
     Start,
     Steps,
+    TokenizerFile,
     Tokens,
     Zero,
     parse_coordinates,
@@ -78,6 +79,7 @@ def tune(
     coordinates: Coordinates = None,
     quick: Quick = False,
     corpus: CorpusName = "embedded",
+    tokenizer: TokenizerFile = None,
     ledger: LedgerUri = "ledger",
     set_: Set = None,
     grid: Grid = None,
@@ -131,6 +133,7 @@ def tune(
     api.check_budget(search, resolution, max_trials, hours)
     api.check_backend(backend, address)
     opened = open_ledger(ledger)  # before any text is tokenized
+    corpus = api.encoded_corpus(corpus, tokenizer)
     shape = parse_model(scale, model, model_set, route)
     placement = api.placement_of(ranks, zero, offload, checkpointing, shape)
     sweep, loaded = api.plan(
@@ -180,6 +183,7 @@ def train(
     tokens: Tokens = None,
     steps: Steps = None,
     corpus: CorpusName = "embedded",
+    tokenizer: TokenizerFile = None,
     ledger: LedgerUri = "ledger",
     set_: Set = None,
     seed: Seed = 0,
@@ -208,6 +212,7 @@ def train(
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     opened = open_ledger(ledger)
+    corpus = api.encoded_corpus(corpus, tokenizer)
     spec, loaded = api.single_trial(
         optimizer, space=space, scale=parse_model(scale, model, model_set, route), ratio=ratio, corpus=corpus,
         tokens=parse_count(tokens, "--tokens"), steps=parse_count(steps, "--steps"),
