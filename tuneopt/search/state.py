@@ -40,8 +40,8 @@ SPANS: Mapping[str, tuple[Span, Span]] = {
 """By policy, the trials of a search in stars and the runs of its finish in trials of the search: most sweeps lie
 between. A declared start is often the best already, hence the low ends. From random starts `joint` took 1.7 to 3.1
 stars in four of five of 84 sweeps, and up to 0.9 times as many runs again, seldom both (``python
-benchmarks/trials_to_come.py --stars stars.json --starts 3``). The high ends of the others follow from the trials of
-docs/search.md. Starts that diverge, and resolutions finer than the default, take more."""
+benchmarks/trials_to_come.py --stars stars.json --starts 3``); `single` took up to 4.9. The high ends of the others
+follow from the trials of docs/search.md. Starts that diverge, and resolutions finer than the default, take more."""
 
 
 @dataclass(frozen=True, slots=True)
