@@ -37,8 +37,8 @@ def planned(rivals, minutes, slots, scale="nano-65k", **about):
 
 def clauses_about(statement: str, rival: str) -> list[str]:
     """What a statement says of a rival against the baseline; a tie of two rivals is said besides."""
-    name = optimizer_name(rival)
-    return [one for one in statement.split("; ") if one.startswith(f"{name} ") and " and " not in one.split(" c")[0]]
+    name, every = optimizer_name(rival), statement.split("; ")
+    return [one for one in every if one.startswith(f"{name} ") and not one.endswith("cannot be told apart")]
 
 
 @QUICK
