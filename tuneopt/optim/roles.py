@@ -63,7 +63,9 @@ def roles_of(
             patterns.append((re.compile(pattern), pattern, *read_role(word)))
         except re.error as error:
             raise InputError(f"{pattern!r} is no pattern of parameter names ({error})") from None
-    modules, roles, used = owners(model), {}, set()
+    modules = owners(model)
+    roles: dict[str, ParameterRole] = {}
+    used: set[str] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
