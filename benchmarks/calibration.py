@@ -219,7 +219,7 @@ def simulated(studies: int, how: IntervalSettings) -> Iterator[Case]:
     ratios, parameters = (1.0, 2.0, 4.0, 8.0), 134_217_728
     for (word, (sigma, runs, freedom)), (name, draw) in product(SETTINGS.items(), {**LAWS, **UNSEEN}.items()):
         rng = np.random.default_rng([17, runs, sum(map(ord, name))])
-        error = math.hypot(sigma / math.sqrt(runs), how.tuning_error)
+        error = math.hypot(sigma / math.sqrt(runs), how.tuning_error(sigma))
         for number in range(studies):
             law, speed = draw(rng), rng.uniform(0.9, 1.5)
             places = [(how.baseline, ratio, ratio) for ratio in ratios]

@@ -154,7 +154,7 @@ def test_the_terminal_says_what_the_first_screen_says(capsys, table, tmp_path):
     assert document["answer"]["headline"] in shown
     assert all(sentence in shown for sentence in document["answer"]["sentences"])
     assert shown.count("130m/4x") >= 1
-    assert "report: r.html" in shown
+    assert "report  r.html" in shown
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
 from tuneopt.analysis.winner import Winner
-from tuneopt.constants import ONE_SIDED_95, TOLERANCE
+from tuneopt.constants import DIFFERENCE_95, ONE_SIDED_95, TOLERANCE
 from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.spec import InputError
 
@@ -56,29 +56,34 @@ class IntervalSettings:
 
     ``level`` is the coverage, ``draws`` the redrawn data sets, ``seed`` that of the random numbers. ``tuning`` (nats)
     is how well configurations are tuned: nine of ten tuned losses lie so close to what their budget allows, on both
-    sides of a comparison. ``drift`` is how far the exponent of the baseline's law drifts; 0 takes one power law for
-    true. Raises `InputError` for a level outside (0, 1), or a tuning or drift that is not 0 or more.
+    sides of a comparison; None stands for what one run tells from another where it ran. ``drift`` is how far the
+    exponent of the baseline's law drifts; 0 takes one power law for true. Raises `InputError` for a level outside
+    (0, 1), or a tuning or drift that is not 0 or more.
     """
 
     baseline: str = BASELINE
     level: float = LEVEL
     draws: int = DRAWS
     seed: int = 0
-    tuning: float = TOLERANCE
+    tuning: float | None = None
     drift: float = DRIFT
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise InputError(f"the level of an interval must lie between 0 and 1, not {self.level!r}; try 0.9")
-        if not (math.isfinite(self.tuning) and self.tuning >= 0):
+        if self.tuning is not None and not (math.isfinite(self.tuning) and self.tuning >= 0):
             raise InputError(f"tuning must be a number of nats, 0 or more, not {self.tuning!r}; the study's is 0.003")
         if not (math.isfinite(self.drift) and self.drift >= 0):
             raise InputError(f"drift must be a number, 0 or more, not {self.drift!r}; try {DRIFT:g}")
 
-    @property
-    def tuning_error(self) -> float:
-        """Standard deviation (nats) of how far a tuned loss lies from the others' quality of tuning."""
-        return self.tuning / ONE_SIDED_95
+    def tuning_error(self, sigma: float) -> float:
+        """Standard deviation (nats) of how far a tuned loss lies from the others' quality of tuning.
+
+        Configurations are chosen by single runs, whose noise is ``sigma`` (nats), so that a choice is no better than
+        what two runs tell apart: the tolerance of a sweep, 0.003 nats at the study's noise of 0.0012.
+        """
+        tuning = max(TOLERANCE, DIFFERENCE_95 * sigma) if self.tuning is None else self.tuning
+        return tuning / ONE_SIDED_95
 
 
 DEFAULTS = IntervalSettings()
@@ -178,8 +183,8 @@ def baseline_law(
     errors = []
     for winner in ordered:
         spread = noise.of(winner.regime, winner.optimizer)
-        seeds = 0.0 if spread is None else spread.sigma / math.sqrt(winner.runs)
-        errors.append(max(math.hypot(seeds, how.tuning_error), LEAST_ERROR))
+        sigma = 0.0 if spread is None else spread.sigma
+        errors.append(max(math.hypot(sigma / math.sqrt(winner.runs), how.tuning_error(sigma)), LEAST_ERROR))
     local = fit_local(budgets, losses, errors, how.drift) if float(law.alpha) > 0 else None
     return BaselineLaw(corpus, scale, law, tuple(ordered), local, tuple(errors))
 
@@ -243,7 +248,7 @@ def _draws_of(
 def _perturbation(spread: Noise, runs: int, rng: np.random.Generator, how: IntervalSettings) -> Array:
     """What seeds and tuning may have added to a mean over ``runs`` seeds, in nats, (draws,)."""
     seeds = redrawn_sigma(spread, how.draws, how.seed) / math.sqrt(runs) * rng.standard_normal(how.draws)
-    return np.asarray(seeds + how.tuning_error * rng.standard_normal(how.draws))
+    return np.asarray(seeds + how.tuning_error(spread.sigma) * rng.standard_normal(how.draws))
 
 
 def _redrawn(winner: Winner, drawn: LocalLaw | None, noise: NoiseModel, how: IntervalSettings) -> Array | None:

@@ -39,7 +39,6 @@ from tuneopt.analysis.statements import Statement, noise_line, statements
 from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
 from tuneopt.analysis.winner import Winner, winners
-from tuneopt.constants import TOLERANCE
 from tuneopt.spec import InputError, nearest
 
 
@@ -113,7 +112,7 @@ def analyse(
     seed: int = 0,
     near: float | None = None,
     targets: Sequence[float] = (),
-    tuning: float = TOLERANCE,
+    tuning: float | None = None,
 ) -> Analysis:
     """Every figure of a source.
 
@@ -121,9 +120,9 @@ def analyse(
     candidates and replicates, and all runs fill stars, transfers, the under-tuned baseline, orders among trials and
     budgets. ``sigma`` (nats) replaces measured noise, ``level`` is the coverage of the intervals, ``draws`` the redrawn
     data sets, ``near`` (nats) what counts as near-optimal, ``targets`` the losses (nats) that optimizers race to, in
-    place of those that a table names. ``tuning`` (nats) is how well configurations were tuned (`IntervalSettings`).
-    Raises `InputError` for a level outside (0, 1), a sigma, threshold or target that is not positive, or a tuning below
-    0.
+    place of those that a table names. ``tuning`` (nats) is how well configurations were tuned, by default as well
+    as one run tells from another (`IntervalSettings`). Raises `InputError` for a level outside (0, 1), a sigma,
+    threshold or target that is not positive, or a tuning below 0.
     """
     how = IntervalSettings(baseline, level, draws, seed, tuning)
     if near is not None and not near > 0:
