@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tuneopt.api import comparison_plan as comparison_plan
     from tuneopt.api import export as export
     from tuneopt.api import load_study as load_study
-    from tuneopt.api import optimizers as optimizers
+    from tuneopt.api import optimizers as optimizers  # type: ignore[no-redef]  # a module of api has the name too
     from tuneopt.api import plan as plan
     from tuneopt.api import plot_curves as plot_curves
     from tuneopt.api import plot_flips as plot_flips

@@ -39,7 +39,8 @@ def eigenbasis(factor: Tensor, eps: float) -> Tensor:
     shifted = shifted + eps * torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     try:
         vectors: Tensor = torch.linalg.eigh(shifted).eigenvectors
-    except torch.linalg.LinAlgError:  # fp32 solvers give up on some factors of low rank, which a first gradient gives
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        # Solvers in fp32 give up on some factors of low rank, which a first gradient gives.
         vectors = torch.linalg.eigh(shifted.double()).eigenvectors.to(factor.dtype)
     return vectors.flip(-1)
 

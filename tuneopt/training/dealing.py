@@ -84,7 +84,7 @@ class Dealt:
             for work, owner, tensors, message in sent:
                 work.wait()
                 if owner != self._ranks.rank and message.data_ptr() != tensors[0].data_ptr():
-                    pieces = message.split([tensor.numel() for tensor in tensors])
+                    pieces = torch.split(message, [tensor.numel() for tensor in tensors])
                     torch._foreach_copy_(
                         tensors, [piece.view_as(own) for piece, own in zip(pieces, tensors, strict=True)]
                     )

@@ -132,7 +132,7 @@ def take_flash_attention_3(device: torch.device) -> bool:
     import torch
     from torch.nn import attention
 
-    known = getattr(attention, "list_flash_attention_impls", list)()
+    known: list[str] = getattr(attention, "list_flash_attention_impls", list)()
     if FLASH_ATTENTION_3 not in known or importlib.util.find_spec("flash_attn_interface") is None:
         return False
     if torch.cuda.get_device_capability(device)[0] != 9:

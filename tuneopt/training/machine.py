@@ -91,7 +91,8 @@ def environment(device_type: str = "cpu") -> dict[str, str]:
 
 def reset_peak_memory() -> None:
     """Start peak memory counting afresh, so that a warm worker reports each trial's own peak."""
-    if torch.cuda.is_initialized():  # to ask a GPU that nothing runs on would take half a GiB of it
+    # To ask a GPU that nothing runs on would take half a GiB of it.
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # "5" resets VmHWM, the peak of resident memory (man 5 proc)

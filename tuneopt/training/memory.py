@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from tuneopt.optim.info import Workspace, entry_of
 from tuneopt.spec import OwnModel, Scale
@@ -123,8 +124,9 @@ def memory(
     if isinstance(scale, OwnModel):
         own = scale.total_parameters(vocab_size)
         # Weights, gradients and state are known; what a pass keeps of a model of a user's own is not.
-        known = {entry.name: 0 for entry in fields(Memory) if entry.type == "int"}
-        return Memory(**{**known, "weights": FP32 * own, "gradients": FP32 * own, "state": int(state_bytes * own)})
+        known: dict[str, Any] = {entry.name: 0 for entry in fields(Memory) if entry.type == "int"}
+        known |= {"weights": FP32 * own, "gradients": FP32 * own, "state": int(state_bytes * own)}
+        return Memory(**known)
     facts = entry_of(optimizer)
     count, half = scale.total_parameters(vocab_size), precision == "bf16"
     tokens = micro_batch * scale.seq_len

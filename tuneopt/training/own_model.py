@@ -285,7 +285,7 @@ def _try(scale: OwnModel) -> None:
         )
     _try_mean(loss, tokens, vocabulary)
     _try_order(model, tokens)
-    one.backward()
+    one.backward()  # type: ignore[no-untyped-call]
     silent = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]
