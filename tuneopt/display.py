@@ -52,8 +52,9 @@ class RunDisplay(Observer):
         if not self.quiet:
             err.print(f"{self.verb} {self.title}", markup=False)
         if self.live:
-            self.live.start()
-        self._drawn = time.perf_counter()
+            self.live.start()  # the first change is drawn at once
+        else:
+            self._drawn = time.perf_counter()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -79,7 +79,7 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
                 sweep, lambda spec, best=best: 3 + 40 * abs(spec.config["learning_rate"] - best)
             ).state
     ledger = SimpleNamespace(sweeps=lambda: sweeps, uri="here")
-    monkeypatch.setattr(records, "replay", lambda sweep, ledger, evidence: (states[sweep.id], {}))
+    monkeypatch.setattr(records, "replay", lambda task, ledger: (SimpleNamespace(state=states[task.sweep.id]), {}))
     found = api.predict("adamw", 131072, 1, ledger).to_dict()
     assert (found["regimes"], found["ladder"]) == (2, "nano")
     rate = found["config"]["learning_rate"]

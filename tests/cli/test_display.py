@@ -59,7 +59,7 @@ def test_the_live_picture_loses_nothing_at_80_columns(monkeypatch) -> None:
         display.changed(a_state())
         display.live.refresh()
     text = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).split())
-    assert "best 3.9186 nats/token, 2 min 05 s gone" in text and " left" in text
+    assert "best 3.9186 (one seed)" in text and "2 min 05 s gone" in text and " left" in text
 
 
 def test_the_line_names_every_count() -> None:

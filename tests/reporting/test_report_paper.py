@@ -46,7 +46,7 @@ def test_pdf_and_png_are_the_same_each_time(tmp_path):
 
 def test_without_matplotlib_pdf_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"need matplotlib; pip install 'tuneopt\[figures\]'"):
+    with pytest.raises(InputError, match=r"need matplotlib; pip install matplotlib"):
         api.report(None, tmp_path / "r.html", published=True, figures=tmp_path / "f", formats=("svg", "pdf"))
     assert list(tmp_path.iterdir()) == []
 

@@ -13,14 +13,15 @@ import tuneopt as to
 from tuneopt.api import SweepResult
 from tuneopt.observe.observer import Observer
 from tuneopt.search.records import replay
+from tuneopt.search.standing import Task
 from tuneopt.spec import InputError
 
 
 @pytest.fixture(scope="module")
 def swept(several):
     sweep = make_sweep("soap", ratio=4)
-    state, outcomes = replay(sweep, several)
-    return SweepResult(outcomes=outcomes, reused=list(outcomes), ledger=several, sweep=sweep, state=state)
+    standing, outcomes = replay(Task(sweep), several)
+    return SweepResult(outcomes=outcomes, reused=list(outcomes), ledger=several, sweep=sweep, state=standing.state)
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,11 @@ def test_a_sweep_in_which_everything_diverged_reports_no_loss(tmp_path):
 
 
 def test_one_seed_says_nothing_about_noise(tmp_path):
-    view = the_view(tmp_path, make_sweep("adamw", replicates=1))
-    verdict = sweep_verdict(view)
+    ledger = Ledger(tmp_path)
+    run_sweep(ledger, make_sweep("adamw", replicates=1), waves=2)  # further seeds come when the search has ended
+    verdict = sweep_verdict(read_study(ledger).views[0])
     assert "one seed only" in verdict.sentences[0]
+    assert "single runs say nothing about the noise" in verdict.sentences[0]
     assert any("the noise is a guess" in warning for warning in verdict.warnings)
 
 
