@@ -15,7 +15,7 @@ from tuneopt.ledger import Ledger
 pytestmark = pytest.mark.timeout(600)
 
 SWEEP = [
-    "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.02", "--no-compile", "--replicates", "2",
+    "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.02", "--no-compile", "--replicates", "2", "--resolution", "0.1",
     "--grid", "learning_rate=0.004,0.016", "--grid", "weight_decay=0,0.1", "--grid", "beta1=0.9",
     "--grid", "beta2=0.95,0.98", "--grid", "epsilon=1e-10", "--grid", "max_grad_norm=1", "--grid", "warmup=0.1",
     "--grid", "train_batch_size=16",
@@ -29,7 +29,7 @@ def command(text: Path, ledger: Path, *more: str) -> list[str]:
 
 def tune(text: Path, ledger: Path, *more: str) -> dict:
     done = subprocess.run(command(text, ledger, *more), capture_output=True, text=True, cwd=ledger.parent, timeout=280)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 
 
