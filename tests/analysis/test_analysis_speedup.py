@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from analysis_samples import BETA, RATIOS, known_noise, published, result, study
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
@@ -30,6 +30,8 @@ def by_name(found: tuple[Speedup, ...], name: str) -> list[Speedup]:
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0.6, 3.0))
 def test_a_true_speedup_is_recovered_at_every_ratio(speed: float) -> None:
+    # On an edge itself rounding decides what is inside.
+    assume(all(abs(ratio * speed / edge - 1) > 1e-4 for ratio in RATIOS for edge in (1 / 1.02, 8 * 1.02)))
     found = by_name(speedups(study({"adamw": 1.0, "muon": speed}), SILENT), "muon")
     assert [item.speedup for item in found] == pytest.approx([speed] * 4, rel=1e-4)
     assert all(item.low is None and item.high is None for item in found)
