@@ -204,7 +204,8 @@ class SchedulerQueue(Plan):
         return PlanProgress(
             waves=max((part.waves for part in parts), default=0),
             done=sum(part.done for part in parts),
-            remaining=sum(part.remaining for part in parts),
+            # A sweep whose quota is spent has ended, whatever its star would still ask for.
+            remaining=sum(standing.state.progress.remaining for standing in standings if not standing.finished),
             diverged=sum(part.diverged for part in parts),
             best_loss=min((part.best_loss for part in parts if part.best_loss is not None), default=None),
             certificates=sum(standing.certified for standing in standings),
