@@ -13,6 +13,7 @@ from typing import Any
 
 from simulation import remembering
 from tuneopt.ledger import Ledger, TrialRecord, damage, lease
+from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.seal import seal
 from tuneopt.run.spine import RunController
 from tuneopt.search import queue, records
@@ -67,7 +68,7 @@ def _damage_counts_as_there() -> Changes:
 def _damage_deleted() -> Changes:
     """A damaged file is deleted where it should be set aside, and without asking again whether it is damaged."""
 
-    def set_aside(files: Any, uri: str, name: str, fault: Any = None) -> str:
+    def set_aside(files: Any, uri: str, name: str, fault: Any = None, instead: bytes | None = None) -> str:
         files.delete(name)
         return f"{name} was damaged"
 
@@ -149,14 +150,27 @@ def _aside_without_a_second_look() -> Changes:
     """What somebody saw damaged a moment ago is moved, whatever stands there by now."""
     real = damage.set_aside
 
-    def set_aside(files: Any, uri: str, name: str, fault: Any = damage.fault) -> str:
+    def set_aside(files: Any, uri: str, name: str, fault: Any = damage.fault, instead: bytes | None = None) -> str:
         try:
             seen = fault(name, files.read(name))
         except FileNotFoundError:
             return ""
-        return real(files, uri, name, lambda *_: seen) if seen else ""
+        return real(files, uri, name, lambda *_: seen, instead) if seen else ""
 
     return [(damage, "set_aside", set_aside)]
+
+
+def _move_reads_again() -> Changes:
+    """In a bucket, what is set aside is what stands there by now."""
+
+    def move(files: Any, name: str, target: str, seen: bytes, instead: bytes | None = None) -> None:
+        try:
+            files.replace(target, files.read(name))
+            files.delete(name)
+        except FileNotFoundError:
+            return
+
+    return [(RemoteFiles, "move", move)]
 
 
 def _mend_takes_what_is_good() -> Changes:
@@ -165,8 +179,8 @@ def _mend_takes_what_is_good() -> Changes:
     def always(name: str, data: bytes) -> str:
         return "" if name.startswith("trials/") else "not a record"
 
-    def set_aside(files: Any, uri: str, name: str, fault: Any = None) -> str:
-        return real(files, uri, name, always)
+    def set_aside(files: Any, uri: str, name: str, fault: Any = None, instead: bytes | None = None) -> str:
+        return real(files, uri, name, always, instead)
 
     return [(damage, "fault", always), (damage, "set_aside", set_aside)]
 
@@ -188,6 +202,7 @@ BUGS: dict[str, Callable[[], Changes]] = {
     "a sweep's own trials as earlier evidence": _own_trials_as_evidence,
     "a sweep without its description": _sweep_never_described,
     "damage set aside without a second look": _aside_without_a_second_look,
+    "a move that reads again": _move_reads_again,
     "a mend that takes what is good": _mend_takes_what_is_good,
 }
 """What each bug does, and how it is planted."""

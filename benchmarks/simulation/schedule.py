@@ -80,6 +80,7 @@ def _broken(scene: Scene) -> Iterator[str]:
             yield f"{name} was written {len(written)} times, or is not what was written first"
         elif not any(data == present.get(name) or data in aside for data in written):
             yield f"{name} was lost"
+    yield from (f"{name} was good, and deleted" for name in store.deleted)
     if _leases_hold(scene.schedule):
         yield from scene.overlaps
     for problem in _mended(scene):

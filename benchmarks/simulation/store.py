@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from simulation.world import DeadError, Process, Signal, World
+from tuneopt.ledger.files import RemoteFiles
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class Store:
     """What was acknowledged for each name under ``trials``, and neither lost nor damaged by a fault."""
     lost: set[str] = field(default_factory=set)
     """Names of which the store acknowledged a write and forgot it."""
+    deleted: list[str] = field(default_factory=list)
+    """Names under which a good record stood when somebody deleted it."""
 
     def seen(self, name: str, process: Process | None) -> bytes | None:
         """What a process sees under a name now; None for the world itself: the newest."""
@@ -127,19 +130,23 @@ class SimulatedFiles:
         if kind == "fail after":
             raise OSError(5, "no answer, though it was done")
 
-    def move(self, name: str, target: str) -> None:
+    def move(self, name: str, target: str, seen: bytes, instead: bytes | None = None) -> None:
         with contextlib.suppress(FileNotFoundError):
-            if self.store.bucket:  # three requests, as `RemoteFiles.move` makes them
-                self.replace(target, self.read(name))
-                self.delete(name)
+            if self.store.bucket:  # request by request, as `RemoteFiles.move` makes them
+                RemoteFiles.move(self, name, target, seen, instead)  # type: ignore[arg-type]
                 return
             self._take_time("write")
             data = self._content(name)
             self._write(target, data, ("", 0.0))
             self._write(name, None, ("", 0.0))
+            if instead is not None:
+                self.create(name, instead)
 
     def delete(self, name: str) -> None:
-        self._write(name, None, self._take_time("write"))
+        fault = self._take_time("write")
+        if self.store.seen(name, None) in self.store.written.get(name, ()):
+            self.store.deleted.append(name)
+        self._write(name, None, fault)
 
     def delete_tree(self, folder: str) -> None:
         for name in list(self.store.versions):

@@ -68,5 +68,9 @@ def test_every_planted_bug_is_found(simulation) -> None:
             assert any(play(drawn(seed))[0] for seed in range(400)), bug
 
 
-RARE = {"a heart that stops at the first error", "damage set aside without a second look"}
+RARE = {
+    "a heart that stops at the first error",
+    "damage set aside without a second look",
+    "a move that reads again",
+}
 """What thousands of schedules find (docs/reliability.md has the counts)."""

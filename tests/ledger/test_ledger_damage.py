@@ -152,3 +152,42 @@ def test_processes_that_find_the_same_damage_leave_one_good_record(tmp_path: Pat
     record = ledger.get(make_spec(1).id)
     assert len(winners) == 1 and record is not None and record.select_loss == winners[0]
     assert len(kept(ledger)) == 1 and ledger.verify() == []
+
+
+class Meddled(RemoteFiles):
+    """A bucket in which somebody else stores a record between two requests of this process."""
+
+    def __init__(self, files: RemoteFiles, name: str, theirs: bytes, moment: int) -> None:
+        super().__init__(files.filesystem, files.prefix)
+        self.name, self.theirs, self.left, self.deleted = name, theirs, moment, list[bytes]()
+
+    def read(self, name: str) -> bytes:
+        data = super().read(name)
+        if name == self.name:
+            self.left -= 1
+            if self.left == 0:
+                super().replace(name, self.theirs)
+        return data
+
+    def delete(self, name: str) -> None:
+        self.deleted.append(super().read(name))
+        super().delete(name)
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+@pytest.mark.parametrize("ledger", ["remote"], indirect=True)
+def test_what_another_worker_stores_meanwhile_in_a_bucket_is_never_set_aside_or_deleted(
+    ledger: Ledger, moment: int
+) -> None:
+    record = make_record(make_spec(1))
+    name = f"trials/{record.trial}.json"
+    good = ledger.files.read(name)
+    damage(ledger, name, good[:-20])
+    ledger.files = files = Meddled(ledger.files, name, good, moment)
+    mine = make_record(make_spec(1), notes=("mine",))
+    stored = ledger.put(mine)
+    (aside,) = kept(ledger)
+    assert files.read(f"damaged/trials/{aside}") == good[:-20], "what was judged is kept, not what came since"
+    assert not files.deleted, "one record replaces another; at no moment is there none"
+    assert ledger.get(record.trial) == (mine if stored else record) and ledger.verify() == []
+    assert stored is (moment == 2), "the other worker was first, or came after the last look"

@@ -233,12 +233,19 @@ def strays(files: Files) -> list[str]:
     return [name if folder == "." else f"{folder}/{name}" for folder in _WRITTEN for name in files.stray(folder)]
 
 
-def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], str] = fault) -> str:
+def set_aside(
+    files: Files,
+    uri: str,
+    name: str,
+    fault: Callable[[str, bytes], str] = fault,
+    instead: bytes | None = None,
+) -> str:
     """Move a damaged file into ``damaged/``; the sentence that says so, or nothing where the file is good by now.
 
     ``fault`` is asked again under the lock, right before the move: of two processes that saw the same damage the
     second one must leave alone what the first has written anew. An object store has no lock; there the window is the
-    time of one request, and what is moved is kept.
+    time of one request. Who has something to put there gives it as ``instead``: in an object store it then replaces the
+    damage, and nothing is deleted.
     """
     with files.alone(FOLDER):
         try:
@@ -246,14 +253,14 @@ def set_aside(files: Files, uri: str, name: str, fault: Callable[[str, bytes], s
         except FileNotFoundError:
             return ""
         except NoPlainFileError as error:  # moved as it is: nothing follows a link or opens a FIFO
-            why, mark = f"it was {error.what}", secrets.token_hex(4)
+            data, why, mark = b"", f"it was {error.what}", secrets.token_hex(4)
         else:
             why, mark = fault(name, data), hashlib.sha256(data).hexdigest()[:8]
         if not why:
             return ""
         # The digest keeps a second, different damage of the same file from replacing the first one.
         kept = f"{FOLDER}/{name}~{mark}"
-        files.move(name, kept)
+        files.move(name, kept, data, instead)
     sentence = f"{name} in {uri} was damaged ({why}); it is kept as {kept}"
     _log.warning("%s", sentence)
     return sentence

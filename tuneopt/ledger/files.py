@@ -84,8 +84,11 @@ class Files(Protocol):
     def replace(self, name: str, data: bytes) -> None:
         """Write or overwrite a file atomically."""
 
-    def move(self, name: str, target: str) -> None:
-        """Give a file another name, over what has it; a file that is not there is no error."""
+    def move(self, name: str, target: str, seen: bytes, instead: bytes | None = None) -> None:
+        """Give a file that holds ``seen`` another name, over what has it; ``instead`` takes its place.
+
+        A file that is not there, or holds something else by now, is no error.
+        """
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""
@@ -172,13 +175,18 @@ class LocalFiles:
             temporary.unlink(missing_ok=True)
         flush(target.parent)
 
-    def move(self, name: str, target: str) -> None:
-        """Rename a file. Its old folder is not flushed: after a power cut the file may have both names, never none."""
+    def move(self, name: str, target: str, seen: bytes, instead: bytes | None = None) -> None:
+        """Rename a file; whoever moves holds the lock, so it is what was ``seen``.
+
+        Its old folder is not flushed: after a power cut the file may have both names, never none.
+        """
         place = self.root / target
         make_folder(place.parent)
         with contextlib.suppress(FileNotFoundError):
             (self.root / name).replace(place)
             flush(place.parent)
+            if instead is not None:
+                self.create(name, instead)
 
     def delete(self, name: str) -> None:
         """Remove a file."""
@@ -321,11 +329,21 @@ class RemoteFiles:
             stream = self.filesystem.open_output_stream(path, compression=None)
         return stream
 
-    def move(self, name: str, target: str) -> None:
-        """Copy an object, then delete it: killed between the two, it has both names."""
+    def move(self, name: str, target: str, seen: bytes, instead: bytes | None = None) -> None:
+        """Put a copy of what was seen, then delete or overwrite the object: killed between the two, it has both names.
+
+        Nothing can be locked here, so another process may have written the object anew since it was read. What is
+        copied is what was seen, never what stands there by now, and it is looked at again before it goes. With
+        ``instead`` one object replaces another in a single request, and at no moment is there none.
+        """
         with contextlib.suppress(FileNotFoundError):
-            self.replace(target, self.read(name))
-            self.delete(name)
+            self.replace(target, seen)
+            if self.read(name) != seen:
+                return
+            if instead is None:
+                self.delete(name)
+            else:
+                self.replace(name, instead)
 
     def delete(self, name: str) -> None:
         """Delete an object."""

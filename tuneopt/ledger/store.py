@@ -36,6 +36,7 @@ from tuneopt.checked import plain_tree
 from tuneopt.ledger import damage, place
 from tuneopt.ledger.check import check
 from tuneopt.ledger.damage import DamagedRecordError
+from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.record import TrialRecord
 from tuneopt.ledger.seal import KEY, has_seal, seal, seal_lines
@@ -137,7 +138,11 @@ class Ledger:
         for _ in range(_ATTEMPTS):
             if self.files.create(name, data):
                 return True
-            if not damage.set_aside(self.files, self.uri, name) and self.files.exists(name):
+            if damage.set_aside(self.files, self.uri, name, instead=data):
+                with contextlib.suppress(FileNotFoundError, NoPlainFileError):
+                    if self.files.read(name) == data:
+                        return True
+            elif self.files.exists(name):
                 return False
         raise InputError(f"cannot store {name} in {self.uri}: something takes its place again and again; look there")
 
@@ -159,8 +164,7 @@ class Ledger:
 
     def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
         """Store what describes a sweep, over an older description of the same id; a damaged one is set aside."""
-        damage.set_aside(self.files, self.uri, f"sweeps/{_safe(sweep)}.json")
-        self._put_plain(f"sweeps/{_safe(sweep)}.json", plain, f"sweep {sweep}")
+        self._put_plain(f"sweeps/{_safe(sweep)}.json", plain, f"sweep {sweep}", damage.fault)
 
     def sweeps(self) -> dict[str, dict[str, Any]]:
         """Every sweep's description by its id."""
@@ -181,9 +185,8 @@ class Ledger:
         before = damage.document_names(self.files, "runs")[-1:]
         self._put_plain(f"runs/{name}.json", {**plain, damage.PREVIOUS: damage.key(*before) if before else ""}, "run")
         with contextlib.suppress(OSError):  # the account is kept; the next one writes this again
-            damage.set_aside(self.files, self.uri, damage.LAST_RUN, damage.fault_of_last)
             plans = [damage.key(plan) for plan in damage.document_names(self.files, damage.PLANS)]
-            self._put_plain(damage.LAST_RUN, {"run": name, "plans": plans}, "run")
+            self._put_plain(damage.LAST_RUN, {"run": name, "plans": plans}, "run", damage.fault_of_last)
         return name
 
     def runs(self) -> dict[str, dict[str, Any]]:
@@ -255,10 +258,15 @@ class Ledger:
                     place.check_marker(data, self.uri)
             self._marked = True
 
-    def _put_plain(self, name: str, plain: Mapping[str, Any], what: str) -> None:
+    def _put_plain(
+        self, name: str, plain: Mapping[str, Any], what: str, fault: Callable[[str, bytes], str] | None = None
+    ) -> None:
+        """Write a document over an older one, of which ``fault`` says what would be damage, to be kept."""
         self.mark()
         own = {word: value for word, value in plain.items() if word != KEY}
         data = seal(name, json.dumps(plain_tree(own, what), sort_keys=True, allow_nan=False))
+        if fault is not None:
+            damage.set_aside(self.files, self.uri, name, fault, instead=data)
         with self.files.alone(damage.FOLDER):  # who mends must not put an older text over this one
             self.files.replace(name, data)
 
