@@ -27,10 +27,10 @@ def by_name(found: tuple[Speedup, ...], name: str) -> list[Speedup]:
     return [item for item in found if item.optimizer == name]
 
 
-def test_a_choice_by_single_runs_is_as_good_as_what_they_tell_apart() -> None:
-    """The study's 0.003 nats at its noise, 2.33 sigma where runs are noisier, and what is declared in its place."""
+def test_a_choice_by_single_runs_is_as_uncertain_as_one_run() -> None:
+    """The study's 0.003 nats at its noise, sigma where runs are noisier, and what is declared in its place."""
     assert IntervalSettings().tuning_error(0.0012) == pytest.approx(0.003 / 1.645)
-    assert IntervalSettings().tuning_error(0.02) == pytest.approx(0.02 * 2**0.5)
+    assert IntervalSettings().tuning_error(0.02) == pytest.approx(0.02)
     assert IntervalSettings(tuning=0.0).tuning_error(0.02) == 0.0
 
 

@@ -18,6 +18,7 @@ from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study import surfaces
 from tuneopt.search.study.budget import CARES, LEAST_STEPS
 from tuneopt.search.study.comparison import BASELINE, FEWEST_RATIOS, SEEDS, TUNING, further_ratio, rules_of
+from tuneopt.search.study.cost import expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.surfaces import Surfaces
@@ -192,3 +193,21 @@ def test_mistakes_in_a_comparison_are_named_with_their_line(change, told):
     with pytest.raises(InputError, match=r"study\.yaml:\d+: ") as refused:
         parse_study(text.replace(*change))
     assert told in str(refused.value)
+
+
+def test_what_is_expected_of_a_comparison_shrinks_to_nothing():
+    """The reserve is spent once: when it has become seeds, nobody is promised its further ratio any more."""
+    plan = planned("soap")
+    worlds = Surfaces(plan.study, noise=SigmaLaw().at(65536))
+    agenda = StudyPlan(plan.study, CorpusId(plan.study.corpus, "", plan.study.vocabulary))
+    queue = SchedulerQueue(agenda, study=("comparison", "id"))
+    run(queue, SimulatedBackend(worlds.evaluate, slots=2, duration=lambda spec: float(spec.steps)), RunOptions())
+    order = list(queue.outcomes.items())
+    ratios = {spec.regime.ratio for standing in queue.standings.values() for spec in standing.state.needed}
+    assert ratios == set(rules_of(plan.study).ratios), "in this world the reserve becomes seeds"
+    for count in range(len(order) * 3 // 4, len(order) + 1):
+        known = {trial: Ended(outcome, 1.0) for trial, outcome in order[:count]}
+        going = SchedulerQueue(agenda, known=lambda spec, known=known: known.get(spec.id), study=("comparison", "id"))
+        left = sum(part.remaining for part in expected(agenda, going.standings))
+        assert left <= len(order) - count + 2, (count, left)
+        assert left or count == len(order)

@@ -33,15 +33,28 @@ def comparison_statement(
     ranking = next((row for row in document["rankings"] if (row["scale"], row["ratio"]) == (scale, ratio)), None)
     base = _name(baseline)
     parts = [_against(_name(name), base, rows.get(name)) for name in rivals]
-    ties = []
+    groups: dict[str, int] = {}
     if ranking is not None and ranking["tie_groups"] is not None:
         groups = dict(zip(ranking["order"], ranking["tie_groups"], strict=True))
-        ties = [
-            f"{_name(one)} and {_name(other)} cannot be told apart"
-            for one, other in combinations(rivals, 2)
-            if one in groups and groups.get(one) == groups.get(other)
-        ]
+    ties = [
+        f"{_name(one)} and {_name(other)} cannot be told apart"
+        for one, other in combinations(rivals, 2)
+        if (one in groups and groups[one] == groups.get(other)) or _overlap(rows.get(one), rows.get(other))
+    ]
     return f"{parts[0]} {where}" + "".join(f"; {part}" for part in (*parts[1:], *ties))
+
+
+def _overlap(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether the interval of one rival holds the figure of the other: then tuning again may change their order.
+
+    Tie groups know the noise of seeds alone, which tells configurations apart; the intervals hold the choice of them.
+    """
+
+    def holds(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
+        low, high, value = outer["low"], outer["high"], inner["speedup"]
+        return low is not None and value is not None and low <= value and (high is None or value <= high)
+
+    return one is not None and other is not None and (holds(one, other) or holds(other, one))
 
 
 def one_place_statement(document: Mapping[str, Any]) -> str:
@@ -77,11 +90,16 @@ def _against(name: str, base: str, row: Mapping[str, Any] | None) -> str:
 
 
 def runs_of(standings: Mapping[str, Standing], outcomes: Mapping[str, Outcome]) -> tuple[TrainingRun, ...]:
-    """The runs of a comparison's sweeps as the analysis takes them: what stands alone with its seeds is a candidate."""
+    """The runs of a comparison's sweeps as the analysis takes them: what stands alone with its seeds is a candidate.
+
+    It is none as long as the seed that it was chosen by is all that has ended: that loss is the lowest of many.
+    """
     runs: dict[str, TrainingRun] = {}
     for standing in standings.values():
-        role = Role.EXPLORED if standing.task.sweep.space.varied else Role.CANDIDATE
-        chosen = set(standing.trials)
+        chosen, sweep = set(standing.trials), standing.task.sweep
+        fresh = any(spec.seed != sweep.seed and spec.id in outcomes for spec in standing.state.needed)
+        confirmed = not sweep.space.varied and (fresh or sweep.replicates == 1)
+        role = Role.CANDIDATE if confirmed else Role.EXPLORED
         for spec in standing.state.needed:
             outcome = outcomes.get(spec.id)
             if outcome is None or spec.id not in chosen or (spec.id in runs and runs[spec.id].role >= role):

@@ -93,7 +93,7 @@ def comparison_plan(
     stored = text is not None
     known = times_of(
         starts_of(question), opened, loaded,
-        measure=measure and not stored, tokens_per_second=tokens_per_second, note=note,
+        measure=measure and not stored, tokens_per_second=tokens_per_second, slots=question.slots, note=note,
     )  # fmt: skip
     times, origin = known.by_name, known.origin
     if not times:

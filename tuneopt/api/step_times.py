@@ -6,9 +6,13 @@ follow by their FLOPs per token, as if training reached the same share of peak a
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +30,14 @@ FORWARD = 1 / 3
 KNOWN_FLOPS = 3.5e10
 """Model FLOPs per second of one core of an AMD EPYC at the nano ladder, compiled: 52 thousand tokens a second of AdamW
 at nano-65k (docs/compare.md). What stands in for a machine that nobody has measured."""
+
+BUSY_CORE = """
+import select, sys, numpy
+square = numpy.ones((256, 256), "float32")
+while not select.select([sys.stdin], [], [], 0)[0]:
+    square @ square
+"""
+"""A program that keeps a core as busy as training does, until its input closes: with whoever started it, too."""
 
 TENTH = 10
 """The part of recorded trials, fastest and slowest, that is left aside: the rest says how far times may be off."""
@@ -89,9 +101,10 @@ def times_of(
     measure: bool = False,
     tokens_per_second: float | None = None,
     core: bool = True,
+    slots: int = 1,
     note: Note = lambda text: None,
 ) -> TrialTimes:
-    """About how long trials like ``specs``, one for each optimizer and all of one scale, take.
+    """About how long trials like ``specs``, one for each optimizer and all of one scale, take with ``slots`` at once.
 
     ``tokens_per_second`` of a slot is taken as given. Else finished trials of the ledger count as a measurement; where
     an optimizer has none, a few steps are trained now if ``measure`` allows it, on ``corpus``. Otherwise it is taken to
@@ -110,9 +123,10 @@ def times_of(
 
         note(f"timing a few steps of {', '.join(lacking)}; to compile the model takes up to a minute")
         models = WarmModels()  # all optimizers train the same compiled model
-        for name in lacking:
-            spec = replace(specs[name], regime=replace(specs[name].regime, corpus=corpus.id))
-            times[name] = _at(specs[name], trained_throughput(spec, corpus, models))
+        with _busy_cores(min(slots, os.cpu_count() or 1) - 1 if core else 0):
+            for name in lacking:
+                spec = replace(specs[name], regime=replace(specs[name].regime, corpus=corpus.id))
+                times[name] = _at(specs[name], trained_throughput(spec, corpus, models))
         origin = MEASURED
     elif lacking:
         known = [time.rate for time in times.values()]
@@ -126,8 +140,34 @@ def times_of(
     return TrialTimes({name: times[name] for name in specs}, origin)
 
 
+@contextmanager
+def _busy_cores(count: int) -> Iterator[None]:
+    """So many busy cores beside this one, as when trials run at once.
+
+    Cores share caches, memory and often their arithmetic: at nano-65k a step alone on a machine of two took 0.77 times
+    as long as beside another trial (two cores of a virtual AMD EPYC, 2026-11-29), and plans were that much too short.
+    """
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, "-c", BUSY_CORE]
+    company = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | one_thread) for _ in range(max(0, count))
+    ]
+    try:
+        yield
+    finally:
+        for process in company:
+            process.kill()
+        for process in company:
+            process.communicate()
+
+
 def study_times(
-    plan: StudyPlan, ledger: Ledger, speed: Speed, measure: bool = False, note: Note = lambda text: None
+    plan: StudyPlan,
+    ledger: Ledger,
+    speed: Speed,
+    measure: bool = False,
+    slots: int = 1,
+    note: Note = lambda text: None,
 ) -> tuple[Callable[[str, Regime], float | None], TimeSource]:
     """Device seconds of a study's trials by optimizer and regime, None where nothing is known; and where that is from.
 
@@ -149,7 +189,7 @@ def study_times(
         times = replace(times_of(specs, ledger, tokens_per_second=speed.tokens_per_second), origin=origin)
     else:
         corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary) if measure else None
-        times = times_of(specs, ledger, corpus, measure=measure, note=note)
+        times = times_of(specs, ledger, corpus, measure=measure, slots=slots, note=note)
 
     def seconds(optimizer: str, regime: Regime) -> float | None:
         if not times.by_name:

@@ -82,7 +82,7 @@ def study_plan(
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     expectations = expected(plan, queue.standings)
-    seconds, origin = study_times(plan, opened, speed or Speed(), measure, note)
+    seconds, origin = study_times(plan, opened, speed or Speed(), measure, count, note)
     folder = Path(opened.uri)  # its nearest parent that exists says how much disk is free
     document = plan_document(
         plan,

@@ -316,10 +316,12 @@ def cost(
     start = sweep.spec(sweep.space.start)
     epochs = describe(corpus, sweep.regime.tokens)
     on_gpus = options is not None and options.gpus_per_trial > 0
-    known = times_of({start.optimizer: start}, ledger, corpus, measure=measure, core=not on_gpus, note=note)
+    slots, missing = slots_here(options or RunOptions(), sweep.regime.scale.name)
+    known = times_of(
+        {start.optimizer: start}, ledger, corpus, measure=measure, core=not on_gpus, slots=slots, note=note
+    )
     time = known.by_name.get(start.optimizer)
     each = None if time is None else time.seconds(sweep.regime.tokens)
-    slots, missing = slots_here(options or RunOptions(), sweep.regime.scale.name)
     progress = standing.state.progress
     left = progress.remaining
     first_wave, expected = len(sweep.state({}).pending), len(outcomes) + left

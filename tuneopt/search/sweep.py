@@ -222,7 +222,9 @@ class Sweep:
         )
         pending = [spec for trial, spec in ordered if trial not in outcomes and trial not in gave_up]
         left = searching(self.policy, searched, self.replicates, len(pending))
-        if finish is not None:
+        if not self.space.varied:  # seeds of one configuration: they are asked for at once, and nothing follows them
+            left = ToCome(len(pending), len(pending), len(pending))
+        elif finish is not None:
             left = finishing(len(pending), finish.needed if pending else 0, self._room(searched) - len(finish.asked))
         elif descended:
             left = ToCome(len(pending), len(pending), len(pending) + self._room(searched))

@@ -18,7 +18,7 @@ from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
 from tuneopt.search.state import TYPICAL_MOVES
 from tuneopt.search.study.brackets import BRACKET
-from tuneopt.search.study.comparison import planned
+from tuneopt.search.study.comparison import TUNING, planned
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import Devices, Study
@@ -83,7 +83,7 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
     if plan.study.comparison is not None:
         # When all has ended, what was planned and not needed does not come any more.
         over = bool(standings) and all(standing.finished for standing in standings.values())
-        return (*counts, *(() if over else _coming(plan, counts)))
+        return (*counts, *(() if over else _coming(plan, counts, begun)))
     for name, space in plan.study.spaces.items():
         # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
         finding = plan.finding(name, standings)
@@ -122,11 +122,21 @@ def _ended(plan: StudyPlan, regime: Regime, begun: Mapping[tuple[str, str, Regim
     )
 
 
-def _coming(plan: StudyPlan, counts: Sequence[Expected]) -> Iterator[Expected]:
+def _coming(
+    plan: StudyPlan, counts: Sequence[Expected], begun: Mapping[tuple[str, str, Regime], Sequence[Standing]]
+) -> Iterator[Expected]:
     """What a comparison has planned beyond the places that it has reached."""
     reached = {(part.phase, part.optimizer, part.regime.ratio) for part in counts}
     scale = plan.regimes("I")[0].scale
-    for phase, optimizer, ratio, trials in planned(plan.study):
+    *places, reserve = planned(plan.study)
+
+    def seeded(phase: str, optimizer: str, ratio: float) -> bool:
+        here = begun.get((phase, optimizer, Regime(scale, ratio, plan.corpus)), ())
+        return any(standing.finished and not standing.task.sweep.space.varied for standing in here)
+
+    # When all that was planned has its seeds, the reserve has become a further ratio, or more seeds: both stand there.
+    settled = all(seeded(*place) for *place, _ in places if place[0] != TUNING)
+    for phase, optimizer, ratio, trials in (*places, *(() if settled else (reserve,))):
         if (phase, optimizer, ratio) not in reached and round(trials):
             yield Expected(phase, optimizer, Regime(scale, ratio, plan.corpus), 0, round(trials))
 
