@@ -14,7 +14,8 @@ Nothing here looks at a clock or remembers anything: tasks follow from the study
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -237,3 +238,23 @@ def planned(study: Study) -> tuple[tuple[str, str, float, float], ...]:
     parts += [(BASELINE, rules.baseline, ratio, rules.rate_trials + seeds) for ratio in rules.ratios[1:]]
     further = rounded(rules.ratios[-1] * FURTHER)
     return (*parts, (BASELINE, rules.baseline, further, rules.reserve / further))
+
+
+def coming(study: Study, standings: Mapping[str, Standing]) -> Iterator[tuple[str, str, float, float]]:
+    """What of that lies beyond the places that were reached; nothing where all that was begun has ended."""
+    begun: dict[tuple[str, str, float], list[Standing]] = defaultdict(list)
+    for standing in standings.values():
+        begun[standing.task.phase, standing.task.optimizer, standing.task.sweep.regime.ratio].append(standing)
+    if begun and all(standing.finished for standing in standings.values()):
+        return
+    *parts, reserve = planned(study)
+    # When all that was planned has its seeds, the reserve has become a further ratio, or more seeds: both stand there.
+    seeded = {
+        place
+        for place, here in begun.items()
+        if any(standing.finished and not standing.task.sweep.space.varied for standing in here)
+    }
+    settled = all((phase, name, ratio) in seeded for phase, name, ratio, _ in parts if phase != TUNING)
+    for phase, name, ratio, trials in (*parts, *(() if settled else (reserve,))):
+        if (phase, name, ratio) not in begun and round(trials):
+            yield phase, name, ratio, trials

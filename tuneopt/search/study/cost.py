@@ -18,7 +18,7 @@ from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
 from tuneopt.search.state import TYPICAL_MOVES
 from tuneopt.search.study.brackets import BRACKET
-from tuneopt.search.study.comparison import TUNING, planned
+from tuneopt.search.study.comparison import coming
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import Devices, Study
@@ -81,9 +81,14 @@ def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expect
         left = _left(last)
         counts.append(Expected(*key, len(done), 0 if last.finished else left))
     if plan.study.comparison is not None:
-        # When all has ended, what was planned and not needed does not come any more.
-        over = bool(standings) and all(standing.finished for standing in standings.values())
-        return (*counts, *(() if over else _coming(plan, counts, begun)))
+        scale = plan.regimes("I")[0].scale
+        return (
+            *counts,
+            *(
+                Expected(phase, optimizer, Regime(scale, ratio, plan.corpus), 0, round(trials))
+                for phase, optimizer, ratio, trials in coming(plan.study, standings)
+            ),
+        )
     for name, space in plan.study.spaces.items():
         # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
         finding = plan.finding(name, standings)
@@ -120,25 +125,6 @@ def _ended(plan: StudyPlan, regime: Regime, begun: Mapping[tuple[str, str, Regim
         for name in plan.study.optimizers
         for place in places
     )
-
-
-def _coming(
-    plan: StudyPlan, counts: Sequence[Expected], begun: Mapping[tuple[str, str, Regime], Sequence[Standing]]
-) -> Iterator[Expected]:
-    """What a comparison has planned beyond the places that it has reached."""
-    reached = {(part.phase, part.optimizer, part.regime.ratio) for part in counts}
-    scale = plan.regimes("I")[0].scale
-    *places, reserve = planned(plan.study)
-
-    def seeded(phase: str, optimizer: str, ratio: float) -> bool:
-        here = begun.get((phase, optimizer, Regime(scale, ratio, plan.corpus)), ())
-        return any(standing.finished and not standing.task.sweep.space.varied for standing in here)
-
-    # When all that was planned has its seeds, the reserve has become a further ratio, or more seeds: both stand there.
-    settled = all(seeded(*place) for *place, _ in places if place[0] != TUNING)
-    for phase, optimizer, ratio, trials in (*places, *(() if settled else (reserve,))):
-        if (phase, optimizer, ratio) not in reached and round(trials):
-            yield Expected(phase, optimizer, Regime(scale, ratio, plan.corpus), 0, round(trials))
 
 
 def _left(standing: Standing) -> int:
