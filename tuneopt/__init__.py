@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tuneopt.api import RunOptions as RunOptions
     from tuneopt.api import compare as compare
     from tuneopt.api import comparison_plan as comparison_plan
+    from tuneopt.api import encoded_corpus as encoded_corpus
     from tuneopt.api import export as export
     from tuneopt.api import load_study as load_study
     from tuneopt.api import optimizers as optimizers  # type: ignore[no-redef]  # a module of api has the name too
@@ -61,8 +62,8 @@ _PACKAGES = ("api", "ledger")
 
 _HOMES = {
     "tuneopt.api": (
-        "RunOptions", "compare", "comparison_plan", "export", "load_study", "optimizers", "plan", "plot_curves",
-        "plot_flips", "plot_speedups", "plot_star", "predict", "report", "sample", "scale_facts",
+        "RunOptions", "compare", "comparison_plan", "encoded_corpus", "export", "load_study", "optimizers", "plan",
+        "plot_curves", "plot_flips", "plot_speedups", "plot_star", "predict", "report", "sample", "scale_facts",
         "simulate_comparison", "simulate_study", "single_trial", "space_of", "study_plan", "study_status", "train",
         "tune",
     ),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.data.splits import BUCKETS, ENOUGH_BYTES, SplitRule, bucket, choose_rule
+from tuneopt.data.splits import BUCKETS, ENOUGH_BYTES, SplitRule, bucket, choose_rule, common_share
 from tuneopt.spec import InputError
 
 
@@ -81,3 +81,25 @@ def test_few_even_documents_are_enough() -> None:
     assert _shares(weights, rule) == (1 << 18, 1 << 18, 3 << 18)
     assert "below 6," in rule.describe()
     assert "below 71," in rule.describe()
+
+
+@given(st.lists(st.integers(1000, 20_000), min_size=1, max_size=400), st.integers(0, 1000))
+@settings(max_examples=60)
+def test_few_documents_get_wider_ranges_and_both_evaluation_splits_hold_text(sizes: list[int], seed: int) -> None:
+    weights = _weights(sizes, seed)
+    total = int(weights.sum())
+    try:
+        width = round(common_share(weights, 0.02, "c") * BUCKETS)
+    except InputError as refused:
+        assert "too few documents" in str(refused) or "too little" in str(refused)
+        return
+    select, report, train = _shares(weights, SplitRule(width, 2 * width))
+    assert min(select, report) >= total / 100 and 2 * width <= BUCKETS // 2
+    assert select + report + train == total
+
+
+def test_the_usual_share_is_taken_where_it_holds_text_and_no_split_is_made_of_one_document() -> None:
+    assert common_share(_weights([6000] * 20_000), 0.02, "c") == 0.02
+    assert common_share(_weights([6000] * 100, seed=3), 0.02, "c") >= 0.02
+    with pytest.raises(InputError, match="too few documents"):
+        common_share(_weights([1 << 20]), 0.02, "c")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.claims import comparison_powers, conclusion
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
+from tuneopt.api.corpora import Texts, corpus_named
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
 from tuneopt.api.pages import comparison_page
@@ -51,7 +52,7 @@ def comparison_plan(
     baseline: str = BASELINE,
     spaces: Mapping[str, str] | None = None,
     scale: str | Scale = "nano-65k",
-    corpus: str = "embedded",
+    corpus: Texts = "embedded",
     hours: float | None = None,
     resolution: float | None = None,
     ratio: float | None = None,
@@ -81,6 +82,7 @@ def comparison_plan(
     takes a while. Raises `InputError` for anything that cannot be run, and for a budget that is too small.
     """
     opened, _ = with_ledger(ledger, None)
+    corpus = corpus_named(corpus)
     question = question_of(
         optimizers, baseline, spaces or {}, overrides or {}, scale=scale, corpus=corpus, hours=hours,
         ratio=ratio, tokens=tokens, steps=steps, coordinates=coordinates, resolution=resolution, seed=seed,

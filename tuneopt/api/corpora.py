@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from tuneopt.api.own_models import scale_named
 from tuneopt.data import Corpus, describe, load_corpus
 from tuneopt.data.manifest import MANIFEST_FILE
+from tuneopt.errors import why
 from tuneopt.paths import expanded
 from tuneopt.spec import CorpusId, InputError, Regime, Scale, ratio_of
 
 if TYPE_CHECKING:
     from tuneopt.data.recipe.run import PreparationProgress
+    from tuneopt.data.sources import Source
 
 VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
 """Entries of the tokenizer trained for a corpus that brings none; 1024 was measured (docs/lab-notebook.md)."""
 
+Texts: TypeAlias = str | Path | Corpus | Iterable[str] | Iterable[Mapping[str, Any]]
+"""What a corpus may be in Python: a name, a path, a prepared corpus, a `datasets.Dataset`, or an iterable of texts."""
+
 SPLITS = ("train", "select", "report")
+
+FEW_BYTES = 1 << 28
+"""Bytes of text files below which documents may be so few that the usual splits have none; counting them takes a
+second."""
 
 SAMPLES = 2
 """Documents of each split that a look into a corpus shows."""
@@ -159,14 +170,39 @@ def prepare_corpus(
         return PreparedCorpus(*prepare_recipe(read, folder, RayPool, progress))
 
 
-def encoded_corpus(corpus: str, tokenizer: str | Path | None) -> str:
+def corpus_named(corpus: Texts) -> str:
+    """The name or path by which the rest of tuneopt, workers included, finds a corpus.
+
+    The texts of a `datasets.Dataset` or another iterable are written into the cache first, into a file that is named by
+    their content: the same texts are the same corpus, and are prepared once. Raises `InputError` for anything else.
+    """
+    from tuneopt.data.cache import CACHE_VARIABLE, cache_folder
+    from tuneopt.data.sources import keep_texts
+
+    if isinstance(corpus, Corpus):
+        return str(corpus.folder)
+    if isinstance(corpus, str | Path):
+        return str(corpus)
+    folder = cache_folder() / "texts"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(keep_texts(corpus, folder))
+    except OSError as error:
+        raise InputError(
+            f"the texts of the corpus cannot be kept: {why(error)}; set {CACHE_VARIABLE} to a folder with space that "
+            "you may write to"
+        ) from error
+
+
+def encoded_corpus(corpus: Texts, tokenizer: str | Path | None) -> str:
     """The path of a corpus of text, encoded into the cache by a tokenizer of the user's own; without one ``corpus``.
 
     What `tuneopt data prepare` does with a recipe of one source. Raises `InputError` for what is no text or tokenizer.
     """
+    corpus = corpus_named(corpus)
     if tokenizer is None:
         return corpus
-    from tuneopt.data.cache import cache_folder
+    from tuneopt.data.cache import cache_folder, write_whole
     from tuneopt.data.sources import EMBEDDED, find_source
     from tuneopt.outside import digest
 
@@ -181,21 +217,38 @@ def encoded_corpus(corpus: str, tokenizer: str | Path | None) -> str:
         ) from None
     # Text or tokenizer changed: another folder, so that nothing in the cache is mistaken for it.
     name = f"{source.name}-{digest(content)}-{digest(str(source.stamp()).encode())}"
-    recipe = {
-        "name": source.name,
-        "tokenizer": {"file": str(file)},
-        "sources": {"text": {"files": [str(expanded(corpus).resolve())], "weight": 1}},
-    }
     folder = cache_folder() / "corpora" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
     written = folder.with_suffix(".recipe.yaml")
-    written.write_text(json.dumps(recipe, indent=1))  # YAML reads JSON
+    if not written.exists():
+        recipe = {
+            "name": source.name,
+            "tokenizer": {"file": str(file)},
+            "sources": {"text": {"files": [str(expanded(corpus).resolve())], "weight": 1}},
+            "evaluation": {"held_out": _held_out(source)},
+        }
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(written, json.dumps(recipe, indent=1))  # YAML reads JSON
     prepare_corpus(written, folder)
     return str(folder)
 
 
+def _held_out(source: Source) -> float:
+    """The share of the documents for each evaluation split of a corpus without a recipe of its own."""
+    from tuneopt.data.recipe.guard import fingerprint
+    from tuneopt.data.recipe.recipe import HELD_OUT
+    from tuneopt.data.sources import FileSource
+    from tuneopt.data.splits import BUCKETS, common_share
+
+    if not isinstance(source, FileSource) or sum(path.stat().st_size for path in source.paths) > FEW_BYTES:
+        return HELD_OUT
+    weights = np.zeros(BUCKETS, np.int64)
+    for text in source.documents():
+        weights[int.from_bytes(fingerprint(text)[:2], "big")] += len(text.encode())
+    return common_share(weights, HELD_OUT, source.name)
+
+
 def inspect_corpus(
-    corpus: str, scale: str | Scale = "nano-65k", ratio: float | None = None, *, tokens: int | None = None
+    corpus: Texts, scale: str | Scale = "nano-65k", ratio: float | None = None, *, tokens: int | None = None
 ) -> CorpusLook:
     """Counts of a corpus, its splits and sources, samples, and the epochs that the budget of a regime takes.
 
@@ -231,9 +284,9 @@ def _samples(corpus: Corpus, name: str) -> list[CorpusSample]:
     ]
 
 
-def regime_on(scale: str | Scale, ratio: float, corpus: str) -> tuple[Regime, Corpus]:
+def regime_on(scale: str | Scale, ratio: float, corpus: Texts) -> tuple[Regime, Corpus]:
     """A regime by its names, with the prepared corpus it runs on; raises `InputError` for what there is not."""
     shape = scale_named(scale)
     Regime(shape, ratio, CorpusId("unread", "", 0))  # a bad ratio is answered before any text is tokenized
-    loaded = load_corpus(corpus, vocab_size=VOCAB_SIZES[shape.ladder])
+    loaded = load_corpus(corpus_named(corpus), vocab_size=VOCAB_SIZES[shape.ladder])
     return Regime(shape, ratio, loaded.id), loaded

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.claims import Conclusion, comparison_powers, conclusion
 from tuneopt.api.compiling import compiles_at
+from tuneopt.api.corpora import Texts, corpus_named
 from tuneopt.api.devices import peak_bytes, placements, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, model_of
@@ -40,8 +41,11 @@ MOST_RANKS = 64
 """Ranks of one trial that a plan considers where one device is too small; they are doubled, so six are tried."""
 
 
-def load_study(path: str | Path, match_budget: bool = False) -> Study:
-    """The study that a YAML file declares; raises `InputError` with file and line of what is wrong."""
+def load_study(path: str | Path, match_budget: bool = False, corpus: Texts | None = None) -> Study:
+    """The study that a YAML file declares; raises `InputError` with file and line of what is wrong.
+
+    ``corpus`` takes the place of the one that the file names.
+    """
     from tuneopt.search.study.file import read_study
 
     # `space_of` also knows files of users and installed packages, `model_of` builds models of their own.
@@ -50,7 +54,8 @@ def load_study(path: str | Path, match_budget: bool = False) -> Study:
         check_outside(space)
         for scale in study.scales.values():
             check_on_model(space, scale)
-    return replace(study, match_budget=True) if match_budget else study
+    study = replace(study, match_budget=True) if match_budget else study
+    return study if corpus is None else replace(study, corpus=corpus_named(corpus))
 
 
 def study_plan(
@@ -152,8 +157,11 @@ def run_study(
     device_bytes: int | None = None,
     observers: Sequence[Observer] = (),
     progress: bool | None = None,
+    corpus: Texts | None = None,
 ) -> StudyResult:
     """Run what is missing of a study (or of the one that a YAML file declares), all its sweeps over one set of slots.
+
+    ``corpus`` takes the place of the one that the study names.
 
     ``progress`` shows how far it is; None shows it in a notebook and on a terminal (`tuneopt.notebook`).
 
@@ -167,6 +175,8 @@ def run_study(
 
     if isinstance(study, str | Path):
         study = load_study(study)
+    if corpus is not None:
+        study = replace(study, corpus=corpus_named(corpus))
     opened, options = with_ledger(ledger, options)
     plan = planned_study(study)
     # Whether it fits is known here alone: on this machine's memory, or by what the user says of the devices.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.budgets import budget, over
 from tuneopt.api.compiling import compiles_at
-from tuneopt.api.corpora import regime_on
+from tuneopt.api.corpora import Texts, corpus_named, regime_on
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
@@ -52,7 +52,7 @@ def plan(
     tokens: int | None = None,
     steps: int | None = None,
     coordinates: Sequence[str] = (),
-    corpus: str = "embedded",
+    corpus: Texts = "embedded",
     overrides: Mapping[str, Value] | None = None,
     grids: Mapping[str, Sequence[Value]] | None = None,
     starts: Mapping[str, Value] | None = None,
@@ -173,8 +173,8 @@ def tune(
 
     opened, options = with_ledger(ledger, options)
     if isinstance(sweep, str):
-        sweep, _ = plan(sweep, **settings)
-        options = replace(options, corpus=settings.get("corpus", options.corpus))
+        options = replace(options, corpus=corpus_named(settings.pop("corpus", options.corpus)))
+        sweep, _ = plan(sweep, corpus=options.corpus, **settings)
     # Ahead: a slot that the last trials of a wave leave idle costs more than a wrong guess now and then.
     evidence = kept_evidence(opened, sweep.regime.corpus)(sweep)
     limits = Limits(max_trials, hours=hours)
@@ -240,7 +240,7 @@ def _account(
 
 def train(
     spec: TrialSpec | str,
-    corpus: Corpus | str = "embedded",
+    corpus: Texts = "embedded",
     ledger: Ledger | Path | str = "ledger",
     *,
     ranks: int = 1,
@@ -264,14 +264,16 @@ def train(
     themselves. None of them changes the trial's id. ``keep_weights`` keeps its final weights for `export_model`. Raises
     `InputError` for what cannot be.
     """
-    from tuneopt.data import load_corpus
+    from tuneopt.data import Corpus, load_corpus
     from tuneopt.run.inline import InlineBackend
     from tuneopt.training.fitting import chosen_stage
 
     if isinstance(spec, str):
-        spec, corpus = single_trial(spec, corpus=str(corpus), **settings)
-    elif isinstance(corpus, str):
-        corpus = load_corpus(corpus, vocab_size=spec.regime.corpus.vocab_size)
+        spec, loaded = single_trial(spec, corpus=corpus, **settings)
+    elif isinstance(corpus, Corpus):
+        loaded = corpus
+    else:
+        loaded = load_corpus(corpus_named(corpus), vocab_size=spec.regime.corpus.vocab_size)
     if zero is None:
         zero = chosen_stage(spec, ranks, offload=offload, checkpointing=checkpointing, sequences=sequences)
     placement = ParallelConfig(ranks, zero, offload, checkpointing, sequences, deterministic)
@@ -279,7 +281,7 @@ def train(
     parallel = {spec.regime.scale.name: placement}
     opened, options = with_ledger(ledger, RunOptions(parallel=parallel, keep_weights=keep_weights))
     # The spine reports an interrupt as a result, for runs of many trials; of one trial there is nothing to report.
-    if run(OneTrial(spec), InlineBackend(corpus, any_device=True), options, observers).interrupted:
+    if run(OneTrial(spec), InlineBackend(loaded, any_device=True), options, observers).interrupted:
         raise KeyboardInterrupt
     record = opened.get(spec.id)
     assert record is not None, "a trial that ended has its record"

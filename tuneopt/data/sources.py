@@ -1,4 +1,4 @@
-"""Where a corpus comes from: the embedded text, or a folder or file of the user's.
+"""Where a corpus comes from: the embedded text, a folder or file of the user's, or texts that Python code holds.
 
 A source knows its name, a stamp that changes when its text may have changed, and how to stream its documents as often
 as they are wanted, always in the same order. The stamp stands in the name of the prepared folder: text that changed is
@@ -8,16 +8,19 @@ prepared anew, beside the older corpus, and nothing is ever compared or overwrit
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import lzma
 import os
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from tuneopt.data.readers import READERS, check_columns, ending, readable, text_documents
+from tuneopt.data.readers import READERS, TEXT_COLUMN, check_columns, document, ending, readable, text_documents
 from tuneopt.errors import why
 from tuneopt.spec import InputError, canonical_json, nearest
 
@@ -153,3 +156,80 @@ def files_below(root: Path) -> Iterator[Path]:
 
 def _refuse(error: OSError) -> NoReturn:
     raise error
+
+
+def keep_texts(texts: Iterable[Any], folder: Path) -> Path:
+    """Write the texts that Python code holds into a file of ``folder`` that is named by their content.
+
+    ``texts`` is a `datasets.Dataset`, or gives each document as a string or as a mapping with a column ``text`` (or one
+    column of strings alone). It is gone through once, so a generator will do. Empty documents and nulls are left out,
+    as they are of files. The same texts in the same order give the same file, which is not written again. Raises
+    `InputError` for anything else, and for what holds no text.
+    """
+    # What iterates, and not over its documents in an order that is always the same.
+    strange = (str, bytes, Mapping, Set, io.IOBase)
+    if isinstance(texts, strange) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
+        mend = ", such as corpus['train']" if isinstance(texts, Mapping) else ""
+        raise InputError(
+            f"a corpus is a name, a path, a datasets.Dataset or an iterable of texts, not {_article(texts)}; give a "
+            f"list, a column or a split of texts{mend}"
+        )
+    content = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".texts-", delete=False) as aside:
+        try:
+            for line in _json_lines(texts):
+                content.update(line)
+                aside.write(line)
+            if not aside.tell():
+                raise InputError("the corpus holds no text; give an iterable of texts that are not empty")
+            aside.close()
+            target = folder / f"texts-{content.hexdigest()[:12]}.jsonl"
+            if not target.exists():  # one that is there stays: what was prepared from it goes by its time
+                Path(aside.name).replace(target)
+        finally:
+            Path(aside.name).unlink(missing_ok=True)
+    return target
+
+
+def _json_lines(texts: Iterable[Any]) -> Iterator[bytes]:
+    """The documents as lines of a ``.jsonl`` file."""
+    features = getattr(texts, "features", None)
+    column = ""
+    if isinstance(features, Mapping):  # a data set: of its columns, which may be images, only the text is decoded
+        kinds = {name: getattr(feature, "dtype", "") for name, feature in features.items()}
+        column = _column([name for name, kind in kinds.items() if "string" in str(kind)], kinds)
+        texts = texts.select_columns(column)  # type: ignore[attr-defined]
+    for number, given in enumerate(texts, 1):
+        text = given
+        if isinstance(given, Mapping):
+            column = column or _column([name for name, value in given.items() if isinstance(value, str)], given)
+            text = given.get(column)
+        if text is None or text != text:  # pandas writes a missing text as NaN
+            continue
+        if not isinstance(text, str):
+            raise InputError(f"document {number} of the corpus is {_article(text)}, not a text; give strings")
+        for whole in document([text]):
+            try:
+                yield json.dumps({TEXT_COLUMN: whole}, ensure_ascii=False).encode() + b"\n"
+            except UnicodeEncodeError:
+                raise InputError(
+                    f"document {number} of the corpus holds half of a surrogate pair, which is no text; write the "
+                    "character itself"
+                ) from None
+
+
+def _column(strings: list[str], there: Iterable[str]) -> str:
+    """The column of the documents: ``text``, or the only one with strings; raises `InputError` where there are more."""
+    if TEXT_COLUMN in there:
+        return TEXT_COLUMN
+    if len(strings) != 1:
+        raise InputError(
+            f"the corpus has no column {TEXT_COLUMN!r} but {', '.join(map(repr, there))}; give one column of strings, "
+            "such as corpus['NAME'] or corpus.select_columns('NAME')"
+        )
+    return strings[0]
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -59,6 +59,25 @@ class SplitRule:
         )
 
 
+def common_share(bytes_per_bucket: NDArray[np.int64], usual: float, name: str) -> float:
+    """The share of the buckets for each evaluation split of a recipe: ``usual``, or more where documents are few.
+
+    ``bytes_per_bucket`` has shape (65536,). The usual range may by chance hold next to no text; where a split has less
+    than half of what `EVALUATION_SHARE` asks, it is the narrowest that gives both what `choose_rule` gives. Raises
+    `InputError`, naming the corpus ``name``, where there is none.
+    """
+    up_to = np.concatenate(([0], np.cumsum(bytes_per_bucket)))  # (65537,), bytes before a bucket
+    widths = np.arange(1, BUCKETS // 4 + 1)
+    # (16384,), bytes of the smaller split at each width
+    smaller = np.minimum(up_to[widths], up_to[2 * widths] - up_to[widths])
+    if 2 * EVALUATION_SHARE * smaller[round(usual * BUCKETS) - 1] >= up_to[-1]:
+        return usual
+    enough = widths[smaller >= _target(int(up_to[-1]), name)]
+    if not enough.size:
+        raise _too_few(name)
+    return float(enough[0] / BUCKETS)
+
+
 def choose_rule(bytes_per_bucket: NDArray[np.int64], name: str) -> SplitRule:
     """The narrowest bucket ranges that give both evaluation splits their share of the bytes.
 
@@ -66,19 +85,28 @@ def choose_rule(bytes_per_bucket: NDArray[np.int64], name: str) -> SplitRule:
     little, or comes in too few documents to leave at least half of it for training.
     """
     total = int(bytes_per_bucket.sum())
-    if total < SMALLEST_BYTES:
-        raise InputError(
-            f"corpus {name!r} holds {total} bytes of text, too little for its train, select and report splits; "
-            f"give at least {SMALLEST_BYTES} bytes"
-        )
-    target = max(-(-total // EVALUATION_SHARE), min(ENOUGH_BYTES, total // LARGEST_SHARE))
+    target = _target(total, name)
     up_to = np.cumsum(bytes_per_bucket)  # (65536,), bytes in a bucket and all before it
     select_end = int(np.searchsorted(up_to, target)) + 1
     taken = int(up_to[select_end - 1])
     report_end = int(np.searchsorted(up_to, taken + target)) + 1
     if report_end > BUCKETS or 2 * int(up_to[report_end - 1]) > total:
-        raise InputError(
-            f"corpus {name!r} has too few documents to split into train, select and report; "
-            "put a line <|endoftext|> between the documents of a text file, or give more files"
-        )
+        raise _too_few(name)
     return SplitRule(select_end, report_end)
+
+
+def _target(total: int, name: str) -> int:
+    """Bytes that an evaluation split of a corpus of ``total`` bytes should hold; raises `InputError` for too few."""
+    if total < SMALLEST_BYTES:
+        raise InputError(
+            f"corpus {name!r} holds {total} bytes of text, too little for its train, select and report splits; "
+            f"give at least {SMALLEST_BYTES} bytes"
+        )
+    return max(-(-total // EVALUATION_SHARE), min(ENOUGH_BYTES, total // LARGEST_SHARE))
+
+
+def _too_few(name: str) -> InputError:
+    return InputError(
+        f"corpus {name!r} has too few documents to split into train, select and report; "
+        "put a line <|endoftext|> between the documents of a text file, or give more files"
+    )
