@@ -18,7 +18,7 @@ import typer
 from tuneopt import __version__
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
-from tuneopt.errors import TRIAL_LOG, InputError, of_missing, of_system, visible
+from tuneopt.errors import TRIAL_LOG, InputError, of_missing, of_system, staying, visible
 from tuneopt.ledger.place import ASKING
 from tuneopt.streams import open_closed, results
 from tuneopt.training.launch import RankFailedError
@@ -92,7 +92,8 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command: every exception that gets here is turned into a sentence here, and nowhere else."""
     try:
-        code: Any = app(standalone_mode=False)
+        with staying():
+            code: Any = app(standalone_mode=False)
         sys.stdout.flush()  # at exit it would fail without a word
     except InputError as error:
         return _refuse(str(error))
@@ -108,7 +109,10 @@ def _run() -> int:
     except RankFailedError as error:
         _refuse(str(error))
         return MISTAKE
-    except BrokenPipeError:  # who read the result has seen enough, such as `head`
+    except BrokenPipeError as error:  # who read the result has seen enough, such as `head`
+        if _log_of_trial(error):
+            _refuse(_failed(error))
+            return MISTAKE
         _forget_stdout()
         return DONE
     except OSError as error:
@@ -120,9 +124,7 @@ def _run() -> int:
         lacking = of_missing(error) if isinstance(error, ModuleNotFoundError) else None
         if lacking is not None:
             return _refuse(str(lacking))
-        notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(TRIAL_LOG)]
-        # What a trial's code raised, an optimizer from outside say, has its traceback in the trial's log.
-        _refuse(f"the trial failed ({_one_line(error)}); {notes[0]}" if notes else _mistake(error))
+        _refuse(_failed(error))
         return MISTAKE
     return code if isinstance(code, int) else DONE
 
@@ -148,6 +150,16 @@ def _refuse(sentence: str) -> int:
 
 def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:300]
+
+
+def _log_of_trial(error: BaseException) -> str:
+    """The place of the log where the traceback is of what a trial's code raised, such as an optimizer from outside."""
+    return next((note for note in getattr(error, "__notes__", ()) if note.startswith(TRIAL_LOG)), "")
+
+
+def _failed(error: BaseException) -> str:
+    note = _log_of_trial(error)
+    return f"the trial failed ({_one_line(error)}); {note}" if note else _mistake(error)
 
 
 def _mistake(error: BaseException) -> str:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import sys
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 LONGEST_SENTENCE = 2000
 """Characters of an error's sentence; a file that is one huge word must not fill a terminal."""
@@ -44,6 +48,29 @@ TRIAL_LOG = "the trial's log: "
 
 class TrialFailedError(RuntimeError):
     """A trial's own code, an optimizer from outside above all, did what ends a program instead of a trial."""
+
+
+@contextlib.contextmanager
+def staying() -> Iterator[None]:
+    """Let ``os._exit`` raise `SystemExit` where code from outside calls it in this thread, while the block runs.
+
+    Otherwise an optimizer could end a command with exit code 0 and without a word. Processes that were forked, other
+    threads and whoever ends processes on purpose (tuneopt, Ray, multiprocessing) end at once as ever; so does what
+    calls the system's function from C.
+    """
+    real, process, thread = os._exit, os.getpid(), threading.get_ident()
+
+    def _exit(status: int) -> NoReturn:
+        caller = str(sys._getframe(1).f_globals.get("__name__", "")).partition(".")[0]
+        if (os.getpid(), threading.get_ident()) != (process, thread) or caller in ("tuneopt", "ray", "multiprocessing"):
+            real(status)
+        raise SystemExit(status)
+
+    os._exit = _exit
+    try:
+        yield
+    finally:
+        os._exit = real
 
 
 class NoRoomError(InputError):

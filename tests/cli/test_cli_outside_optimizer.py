@@ -54,6 +54,8 @@ def train(folder: Path, act: str, command: str = "train", *more: str) -> subproc
     ("act", "words"),
     [
         ("sys.exit(0)", "asked the program to end (SystemExit: 0)"),
+        ("os._exit(0)", "asked the program to end (SystemExit: 0)"),
+        ("raise BrokenPipeError", "BrokenPipeError"),
         ("raise type('Odd', (BaseException,), {})('odd')", "Odd: odd"),
         ("raise LookupError('nothing\\n here')", "LookupError: nothing here"),
     ],

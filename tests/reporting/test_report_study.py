@@ -2,6 +2,8 @@ import pytest
 from report_samples import CORPUS, make_record, make_sweep, run_sweep, smooth_loss
 
 from tuneopt.ledger import Ledger
+from tuneopt.reporting.section import budget
+from tuneopt.reporting.sources import gather
 from tuneopt.reporting.study import read_study
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import kept_evidence, outcome_of, replay, stored_evidence
@@ -56,7 +58,7 @@ def test_a_ledger_without_sweeps_says_how_to_get_one(tmp_path):
         read_study(Ledger(tmp_path))
 
 
-def test_trials_launched_ahead_count_and_foreign_trials_are_only_counted(tmp_path):
+def test_trials_launched_ahead_are_listed_and_count_nowhere_and_foreign_trials_are_only_counted(tmp_path):
     ledger = Ledger(tmp_path)
     sweep = run_sweep(ledger, make_sweep("adamw"))
     ahead = sweep.spec(sweep.space.change(sweep.space.start, "weight_decay", 5))
@@ -71,8 +73,11 @@ def test_trials_launched_ahead_count_and_foreign_trials_are_only_counted(tmp_pat
     assert ahead.id in view.every
     assert ahead.id not in view.records
     assert study.other_trials == 1
-    assert view.device_seconds() == pytest.approx(20.0 * len(view.every))
-    assert view.device_seconds("train") == pytest.approx(17.0 * len(view.every))
+    assert view.device_seconds() == pytest.approx(20.0 * len(view.records))
+    assert view.device_seconds("train") == pytest.approx(17.0 * len(view.records))
+    rows = dict(budget(view).values)
+    assert rows["launched ahead, not needed"].startswith("1, of 20 s of device time")
+    assert ahead.id not in {run.trial for run in gather(ledger).inputs.runs}
 
 
 def test_two_corpora_of_one_name_stay_apart(tmp_path):

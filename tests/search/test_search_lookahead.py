@@ -6,6 +6,8 @@ import pytest
 from search_helpers import bowl, small_sweep
 
 from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Ended
+from tuneopt.search.queue import Limits, OneSweep, SchedulerQueue
 from tuneopt.search.records import outcome_of, replay
 from tuneopt.search.standing import Task, lookahead
 from tuneopt.spec import TrialSpec
@@ -82,6 +84,19 @@ def test_running_ahead_ends_where_waiting_ends(seed: int) -> None:
         outcomes[done.id] = run(done)
     assert state.descent == patient.descent
     assert state.best == patient.best
+
+
+@pytest.mark.parametrize("limits", [Limits(max_trials=40), Limits(max_device_seconds=1e6), Limits(hours=9), Limits()])
+def test_what_is_limited_is_spent_on_no_guess(limits: Limits) -> None:
+    """Which guess comes up follows from which trial ends first: two runs would spend a budget on different trials."""
+    queue = SchedulerQueue(OneSweep(small_sweep()), limits=limits, ahead=True)
+    queue.slots, running = 2, list[TrialSpec]()
+    while not queue.finished:
+        while len(running) < 2 and (spec := queue.next()) is not None:
+            running.append(spec)
+        done = running.pop(0)
+        queue.tell(done, Ended(run(done), 1.0))
+    assert bool(queue.guesses) is (limits.max_trials is None and limits.max_device_seconds is None)
 
 
 def test_a_diverged_start_stops_guessing_but_not_the_sweep() -> None:

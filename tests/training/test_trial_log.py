@@ -157,3 +157,14 @@ def test_a_worker_of_ray_that_was_asked_to_end_does(tmp_path: Path) -> None:
     with pytest.raises(SystemExit), logging_to(TrialLog(Ledger(tmp_path), "t1")):
         program["leave"]()  # type: ignore[operator]
     assert read_log(Ledger(tmp_path), "t1")[0][0]["event"] == "interrupted"
+
+
+def test_code_of_a_trial_cannot_end_the_process_at_once_but_its_own_processes_end_as_ever(tmp_path: Path) -> None:
+    real = os._exit
+    with pytest.raises(TrialFailedError, match="asked the program to end"), logging_to(TrialLog(Ledger(tmp_path), "t")):
+        child = os.fork()
+        if not child:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        os._exit(0)
+    assert os._exit is real

@@ -224,7 +224,7 @@ def readable(files: Files, folder: str, uri: str = "") -> Iterator[tuple[str, st
                 warn_once(uri, name, f"{error}; it was passed over")
 
 
-_WRITTEN = ("trials", "sweeps", "runs", "studies", "leases", "compacted", ".")
+_WRITTEN = ("trials", "sweeps", "runs", PLANS, "studies", "leases", "compacted", FOLDER, ".")
 """Folders that small files are written into, each under a temporary name at first."""
 
 

@@ -255,7 +255,8 @@ class LocalFiles:
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left then goes with the next run (`damage.strays`)
+                temporary.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 error.filename = str(target)  # nobody knows the other name
             raise

@@ -153,6 +153,7 @@ class Ledger:
         """
         from tuneopt.ledger import compaction
 
+        self.tidy()
         return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
 
     def records(self) -> Iterator[TrialRecord]:
@@ -223,6 +224,7 @@ class Ledger:
         """Fold all records into one Parquet file for fast reading; returns how many. Safe while workers run."""
         from tuneopt.ledger import compaction
 
+        self.tidy()
         return compaction.compact(self.files, self.uri)
 
     def export(self, path: str | Path) -> int:
@@ -230,6 +232,12 @@ class Ledger:
         from tuneopt.ledger.table import export
 
         return export(self.table(), Path(path), self.own_places)
+
+    def tidy(self) -> None:
+        """Remove what interrupted writes of dead processes left; what cannot be removed stays."""
+        for name in damage.strays(self.files):
+            with contextlib.suppress(OSError):
+                self.files.delete(name)
 
     def verify(self) -> list[str]:
         """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""

@@ -171,7 +171,7 @@ def _compared(material: Material, comparison: Comparison) -> str:
     names: Sequence[str] = comparison.optimizers
     regimes = [comparison.label(regime) for regime in comparison.rankings]
     if study is not None:
-        trials = len({trial for view in study.views for trial in view.every})
+        trials = len({trial for view in study.views for trial in view.needed})
         parts.append(f"corpus {listed(name for name, _ in study.corpora)}")
         parts.append(f"{plural(len(study.views), 'sweep')}, {plural(trials, 'trial')}")
         names = study.optimizers if len(material.origins) == 1 else names

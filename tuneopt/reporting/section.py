@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tuneopt.analysis.importance import importances as importances_of
 from tuneopt.analysis.names import optimizer_name
+from tuneopt.ledger.table import devices
 from tuneopt.reporting import provenance
 from tuneopt.reporting.blocks import Block, Columns, Command, Figure, Fold, NamedValues, Prose, Table, figures_of
 from tuneopt.reporting.figures.curves import curves_info, draw_curves
@@ -186,7 +187,7 @@ def importances(view: SweepView) -> Table | Prose | None:
     the grid unevenly, so this is a description of the trials at hand and no replacement for the star.
     """
     try:
-        info = importances_of(view.sweep, view.every.values())
+        info = importances_of(view.sweep, view.needed.values())
     except ModuleNotFoundError:
         return Prose(("What the best trials owe their losses to is left out: it takes the package optuna.",))
     if info is None:
@@ -202,14 +203,21 @@ def importances(view: SweepView) -> Table | Prose | None:
     )
 
 
+def _guesses(view: SweepView) -> str:
+    guesses = [record for trial, record in view.every.items() if trial not in view.needed]
+    spent = sum(devices(record) * sum(record.seconds.values()) for record in guesses)
+    return f"{len(guesses)}, of {duration_text(spent)} of device time, in none of these sums" if guesses else "0"
+
+
 def budget(view: SweepView) -> NamedValues:
     """What the sweep cost: tokens, FLOPs, device time (seconds times devices) and the clock.
 
     A sweep of a study shares its clock with the others, and their runs say so by having no wall seconds. A trial that
     an earlier sweep had run is reused: it is in the sums, because the result rests on it, and counted apart. What was
-    launched ahead on a guess and not needed was paid for all the same.
+    launched ahead on a guess and not needed was paid for all the same, and has a line of its own: another run of the
+    same sweep guesses otherwise.
     """
-    records, progress, runs = list(view.every.values()), view.state.progress, view.runs
+    records, progress, runs = list(view.needed.values()), view.state.progress, view.runs
     seconds = {part: view.device_seconds(part) for part in ("train", "eval", "startup", "checkpoint")}
     total = sum(seconds.values())
     wall = sum(float(run.get("wall_seconds") or 0) for run in runs)
@@ -226,7 +234,7 @@ def budget(view: SweepView) -> NamedValues:
                        f"{len(view.state.pending)} to run"),
             ("not run by this sweep", f"{sum(trial not in view.launched for trial in view.records)} reused"
              if runs else NONE),
-            ("launched ahead, not needed", str(len(view.ahead))),
+            ("launched ahead, not needed", _guesses(view)),
             ("training tokens", count_text(sum(record.tokens for record in records))),
             ("training FLOPs", count_text(sum(record.flops for record in records))),
             ("device time", f"{duration_text(total)} ({total / 3600:.3g} device-hours)"),

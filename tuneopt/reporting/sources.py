@@ -94,14 +94,14 @@ def gather(
 
 
 def _of_study(study: StudyView) -> Inputs:
-    """Every trial of the sweeps: incumbents are candidates, starts are replicates, all others were explored.
+    """Every trial that the sweeps needed: incumbents are candidates, starts are replicates, all others were explored.
 
     A start counts for the noise once the incumbent was run with as many seeds. A trial of several sweeps is what it
     is in the one that makes most of it. Where a study ran what its tuning ended on with further seeds, that stands and
     the tuning's own incumbent does not: one lucky run would beat the mean of many.
     """
     # A winner is not looked for among a sweep's trials: the sweep has said which one it is.
-    records = {trial: record for view in study.views for trial, record in view.every.items()}
+    records = {trial: record for view in study.views for trial, record in view.needed.items()}
     roles = dict.fromkeys(records, Role.EXPLORED)
     confirmed = {_place(view) for view in study.views if view.phase != ALONE and not view.sweep.space.varied}
     for view in study.views:

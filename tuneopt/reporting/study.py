@@ -34,7 +34,8 @@ class SweepView:
     """One sweep as the ledger leaves it.
 
     ``records`` holds the finished trials that the sweep needed, in the order it asked for them, ``ahead`` those that
-    its runs launched on a guess and that it did not need in the end: they cost as much. ``runs`` are the accounts of
+    its runs launched on a guess and that it did not need in the end: they cost as much, and are listed, but what was
+    guessed depends on which trial ended first, so they are in no budget and no analysis. ``runs`` are the accounts of
     the invocations that worked on it, oldest first. ``source`` is the name or path its corpus was read by.
     """
 
@@ -83,8 +84,16 @@ class SweepView:
 
     @cached_property
     def every(self) -> Mapping[str, TrialRecord]:
-        """All finished trials that this sweep's budget was spent on or that it reused, by id."""
+        """All finished trials that this sweep ran or reused, by id."""
         return {**self.records, **self.ahead}
+
+    @property
+    def needed(self) -> Mapping[str, TrialRecord]:
+        """The trials that every run of the sweep has, by id: its result rests on these alone.
+
+        Another searcher's trials are all its own; what the replay of its best does not ask for was no guess.
+        """
+        return self.every if self.search else self.records
 
     @cached_property
     def launched(self) -> tuple[str, ...]:
@@ -92,10 +101,10 @@ class SweepView:
         return tuple(dict.fromkeys(name for run in self.runs for name in names_in(run.get("run"))))
 
     def device_seconds(self, *parts: str) -> float:
-        """Device seconds of all trials: in ``parts`` of their time (keys of `TrialRecord.seconds`), or in all of it."""
+        """Device seconds of what is `needed`: in ``parts`` of their time (keys of `TrialRecord.seconds`), or in all."""
         return sum(
             devices(record) * sum(record.seconds[part] for part in parts or record.seconds)
-            for record in self.every.values()
+            for record in self.needed.values()
         )
 
     @property
@@ -249,7 +258,7 @@ def _with_replicates(views: Sequence[SweepView]) -> list[SweepView]:
     """The views, each with whether its noise was measured somewhere: a comparison runs seeds in sweeps of their own."""
     seeds: dict[tuple[Any, ...], set[int]] = {}
     for view in views:
-        for record in view.every.values():
+        for record in view.needed.values():
             if record.comparable:
                 spec = record.spec
                 seeds.setdefault((spec.optimizer, spec.regime, spec.hyperparameters), set()).add(spec.seed)

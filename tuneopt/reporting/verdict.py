@@ -260,5 +260,5 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
                   "nats; not known yet" if resolution is None else f"nats, asked {certificate.asked:g}"),
         KeyNumber("Tolerance", f"{certificate.tolerance:.4f}",
                   f"nats; noise {'not measured' if spread is None else f'{spread.sigma:.4f}'}"),
-        KeyNumber("Trials", f"{len(view.every):,}", f"{duration_text(view.device_seconds())} of device time"),
+        KeyNumber("Trials", f"{len(view.needed):,}", f"{duration_text(view.device_seconds())} of device time"),
     )  # fmt: skip

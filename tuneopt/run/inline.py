@@ -57,8 +57,7 @@ class InlineBackend:
             try:
                 self._train(spec, controller, models)
             except Exception as error:
-                text = f"{type(error).__name__}: {error}".splitlines()
-                controller.failed(spec, text[-1])
+                controller.failed(spec, " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
                 raise
 
     def _train(self, spec: TrialSpec, controller: RunController, models: WarmModels) -> None:

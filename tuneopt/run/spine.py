@@ -211,6 +211,8 @@ def run(plan: Plan, backend: Backend, options: RunOptions, observers: Sequence[O
             stack.enter_context(hold(options.ledger, plan.id, plan.kind))
         # Not before it is sure that trials can run: what is refused leaves no trace.
         controller.keep_documents()
+        if options.ledger:
+            options.ledger.tidy()
         controller.stream.tell("begun", state)
         try:
             backend.drive(controller)

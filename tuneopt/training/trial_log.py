@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TextIO
 
-from tuneopt.errors import TRIAL_LOG, TrialFailedError
+from tuneopt.errors import TRIAL_LOG, TrialFailedError, staying
 from tuneopt.ledger import CurvePoint, TrialRecord
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.spec import TrialSpec
@@ -96,7 +96,8 @@ def logging_to(log: TrialLog) -> Iterator[None]:
     root.addHandler(handler)
     warnings.showwarning = show
     try:
-        yield
+        with staying():
+            yield
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | GeneratorExit) or _from_outside(error):
             log.write("interrupted", "warning", text="the process was asked to end")

@@ -96,7 +96,7 @@ def curves_info(view: SweepView, limit: int) -> CurvesInfo:
     best, start = view.state.descent.incumbent, view.sweep.space.start
     front: list[Curve] = []
     back: list[TrialRecord] = []
-    for record in view.every.values():
+    for record in view.needed.values():
         config, own_seed = record.spec.hyperparameters, record.spec.seed == view.sweep.seed
         if config == best and record.comparable:
             front.append(_curve(record, "best" if own_seed else "seed", "best configuration"))
