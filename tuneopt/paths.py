@@ -135,7 +135,7 @@ def replacing(path: Path, what: str, inputs: Iterable[Path] = (), *, make_folder
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _scratch(path.parent, _HIDDEN) as folder:
+        with scratch_folder(path.parent, _HIDDEN) as folder:
             temporary = folder / path.name
             yield temporary
             temporary.replace(path)
@@ -148,11 +148,11 @@ def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[Path]:
 
     `tempfile.TemporaryDirectory` leaves its folder for ever when its process is killed.
     """
-    return _scratch(Path(tempfile.gettempdir()), f"tuneopt-{purpose}-")
+    return scratch_folder(Path(tempfile.gettempdir()), f"tuneopt-{purpose}-")
 
 
 @contextlib.contextmanager
-def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder of this process alone; those of dead processes of this machine are removed first.
 
     Processes of other machines cannot be asked for. Folders of other users stay: they cannot be removed.

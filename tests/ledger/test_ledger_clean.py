@@ -100,3 +100,19 @@ def test_the_command_names_what_it_does(ledger: Ledger, tmp_path: Path, capsys, 
 def test_checkpoints_of_a_damaged_record_stay_for_the_trial_that_runs_again(ledger: Ledger, tmp_path: Path) -> None:
     ledger.files.replace(f"trials/{make_spec(0).id}.json", b"{")
     assert leftovers(ledger) == [] and len(checkpoints(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("command", ["compact", "mend", "tidy"])
+def test_what_interrupted_writes_left_goes_with_the_next_command_that_writes(tmp_path: Path, command: str) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.put(make_record(make_spec()))
+    folders = ("trials", "sweeps", "runs", "comparisons", "studies", "leases", "compacted", "damaged", ".")
+    dead = [tmp_path / folder / ".a.json~elsewhere~12~ab.tmp" for folder in folders]
+    young = tmp_path / "trials" / ".b.json~elsewhere~12~ab.tmp"
+    for path in (*dead, young):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{")
+    for path in dead:
+        os.utime(path, (time.time() - 7200,) * 2)
+    getattr(ledger, command)()
+    assert not any(path.exists() for path in dead) and young.exists()

@@ -1,5 +1,6 @@
 """Folders of large files beside the records: there whole, or not at all, in a folder and in an object store."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,19 @@ def test_a_list_that_names_other_places_is_refused(tmp_path: Path, word: str) ->
     with pytest.raises(FileNotFoundError, match="no file of that folder"):
         fetch_folder(ledger, "weights/x", tmp_path / "copy")
     assert not list((tmp_path / "copy").iterdir())
+
+
+def test_what_a_killed_writer_leaves_goes_with_the_next_one(ledger: Ledger, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    child = os.fork()
+    if not child:
+        with new_folder(ledger, "weights/x") as folder:
+            (folder / "half").write_text("half")
+            os._exit(9)  # as after SIGKILL
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.rglob("half"))) == 1
+    with new_folder(ledger, "weights/y") as folder:
+        (folder / "whole").write_text("whole")
+    assert not list(tmp_path.rglob("half")) and not list((tmp_path / "tmp").iterdir())
+    assert fetched(ledger, "weights/y", tmp_path / "copy") == {"whole": b"whole"}

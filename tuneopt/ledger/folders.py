@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from tuneopt.ledger.durable import flush
 from tuneopt.ledger.files import LocalFiles, RemoteFiles
 from tuneopt.ledger.store import Ledger
+from tuneopt.paths import scratch_folder, temporary_folder
 
 LIST = "files.txt"
 """What an object store gets last: the names of a folder's files, a line each."""
@@ -35,21 +35,18 @@ def new_folder(ledger: Ledger, name: str) -> Iterator[Path]:
     if isinstance(files, LocalFiles):
         target = files.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}~", dir=target.parent))  # same file system: a rename
-        try:
+        with scratch_folder(target.parent, ".unfinished-") as scratch:  # same file system: a rename
             yield scratch
             for path in (*scratch.iterdir(), scratch):  # contents before names, as in `LocalFiles`
                 flush(path)
             shutil.rmtree(target, ignore_errors=True)
-            scratch.chmod(0o755)  # mkdtemp makes a folder for this user alone
+            scratch.chmod(0o755)  # it was made for this user alone
             scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         return
     assert isinstance(files, RemoteFiles)
-    with tempfile.TemporaryDirectory(prefix="tuneopt-") as made:
-        yield Path(made)
-        paths = sorted(Path(made).iterdir())
+    with temporary_folder("folder") as made:
+        yield made
+        paths = sorted(made.iterdir())
         files.delete(f"{name}/{LIST}")
         for path in paths:
             with path.open("rb") as file, files.writing(f"{name}/{path.name}") as stream:
