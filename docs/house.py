@@ -32,6 +32,7 @@ FLOORS = {
     2: ("observe", "search", "optim", "data", "ledger"),
     1: (
         "outside",
+        "modules",
         "scale_files",
         "declared",
         "spec",

@@ -7,27 +7,33 @@ optimizer (``Lion@0123456789ab``), and so in the ids of its trials; workers get 
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import hashlib
-import importlib.machinery
 import importlib.metadata
-import importlib.util
 import linecache
-import site
 import sys
-import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tuneopt.errors import of_system
+from tuneopt.modules import (
+    LARGEST_SOURCE,
+    contents,
+    imported,
+    in_work,
+    is_beside,
+    is_loose,
+    is_of,
+    loose_modules,
+    module_files,
+    opened,
+    source_file,
+)
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, OwnModel, TrialSpec, nearest
-
-LARGEST_SOURCE = 4 << 20
-"""Bytes of a Python file; one of ten thousand lines has a tenth of it."""
 
 DIGITS = 12
 """Hexadecimal digits of a digest that stand in names."""
@@ -65,16 +71,22 @@ def take_source(path: Path, what: str) -> str:
     """
     text = read_source(path, what)
     mend = "which a trial's id would not cover; write both into one file or install them as a package"
-    neighbours = sorted(name for name in imported(text) if _is_beside(path.parent, name))
+    neighbours = sorted(name for name in imported(text) if is_beside(path.parent, name))
     if neighbours:
         raise InputError(f"{path} imports {' and '.join(neighbours)} beside it, {mend}")
     loose = loose_modules(text)
     if loose:
         places = " and ".join(f"{name} from {place.parent}" for name, place in loose.items())
         raise InputError(f"{path} imports {places}, {mend}")
-    name = digest(text.encode())
+    name = _digest_of(text)
     SOURCES[name] = (text, str(path))
     return name
+
+
+def _digest_of(text: str) -> str:
+    """The digest of a file's text, and of the packages that it imports from where people edit them."""
+    content = text.encode()
+    return digest(content + b"".join(sorted(contents(module_files(name)) for name in in_work(content))))
 
 
 def source_of(name: str) -> str:
@@ -86,8 +98,11 @@ def adopt(name: str, text: str) -> None:
     """Take over the text of ``name`` from another machine; raises `InputError` when it is not what the name says."""
     if not text:
         return
-    if digest(text.encode()) != name.partition("@")[2]:
-        raise InputError(f"the source that came with {name} is another one; start the sweep again from its file")
+    if _digest_of(text) != name.partition("@")[2]:
+        raise InputError(
+            f"the source that came with {name} is another one, or a package that it imports is another one here; start "
+            "the sweep again from its file, with one version everywhere"
+        )
     SOURCES.setdefault(name.partition("@")[2], (text, f"the file of {name}"))
 
 
@@ -114,11 +129,37 @@ def attribute_of(name: str, what: str, kind: str = "class") -> Any:
     if place not in SOURCES:
         raise InputError(f"the source of {name} is not at hand; give the file that it comes from as PATH.py:{word}")
     text, shown = SOURCES[place]
-    module = run_source(text, shown, what)
+    with covered(name):
+        module = run_source(text, shown, what)
     if not hasattr(module, word):
         names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise InputError(f"{shown} has no {kind} {word!r}; {nearest(word, names) if names else 'define one'}")
     return getattr(module, word)
+
+
+@contextlib.contextmanager
+def covered(name: str) -> Iterator[None]:
+    """Refuse what code of ``Name@digest`` reads in the block and its digest does not cover, whatever way it takes.
+
+    That is code which nobody installed (imported by a name that is put together, run from a path, taken from an
+    archive), and files beside its own or in the working folder. Raises `InputError` at the end of the block. On other
+    machines, which have the text alone, nothing is looked at.
+    """
+    shown = Path(SOURCES.get(name.partition("@")[2], ("", ""))[1])
+    if not shown.is_file():
+        yield
+        return
+    with opened() as read:
+        yield
+    loose = sorted({path for path in map(source_file, read) if is_loose(path, shown)})
+    if loose:
+        for key, module in list(sys.modules.items()):  # who asks next must hear it too
+            if key.startswith("_tuneopt_outside_") or any(is_of(module, path) for path in loose):
+                del sys.modules[key]
+        raise InputError(
+            f"{shown} reads {' and '.join(map(str, loose[:3]))}, which a trial's id would not cover; write it into the "
+            "file or install both as a package"
+        )
 
 
 def run_source(text: str, shown: str, what: str) -> ModuleType:
@@ -197,91 +238,4 @@ def package_digest(point: importlib.metadata.EntryPoint) -> str:
     homes = module_files(top)
     if not homes:
         raise InputError(f"{point.name!r} of {origin(point)} cannot be imported: there is no module {top!r}")
-    content = hashlib.sha256(f"{origin(point)}\n".encode())
-    counted: set[Path] = set()
-    waiting = [homes]
-    while waiting:
-        for name, file in waiting.pop(0).items():
-            if file not in counted:
-                counted.add(file)
-                source = read_plain(file, LARGEST_SOURCE)
-                content.update(f"{name}\n".encode())
-                content.update(hashlib.sha256(source).digest())
-                helpers = loose_modules(source)
-                waiting += [module_files(helper) for helper in helpers if helper != top]
-    return content.hexdigest()[:DIGITS]
-
-
-def module_files(name: str) -> dict[str, Path]:
-    """The Python files of a top-level module or package by their names in it, sorted; none where there is no module."""
-    spec = _spec(name)
-    if spec is None:
-        return {}
-    if spec.origin is not None and Path(spec.origin).name != "__init__.py":
-        return {Path(spec.origin).name: Path(spec.origin)}
-    folders = [Path(place) for place in spec.submodule_search_locations or ()]  # several where there is no __init__.py
-    files = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
-    return {file.relative_to(folder).as_posix(): file for folder, file in files if file.is_file()}
-
-
-def loose_modules(source: str | bytes) -> dict[str, Path]:
-    """Top-level modules that a source imports and that nobody installed, with the places where they are.
-
-    They come through ``PYTHONPATH``, the current folder or a path file: an edit of one changes what runs, and neither
-    the file's digest nor a package's version shows it. tuneopt's own checkout is not counted. Imports nothing.
-    """
-    loose: dict[str, Path] = {}
-    for name in sorted(imported(source) - sys.stdlib_module_names - {"tuneopt", "search_spaces"}):
-        spec = _spec(name)
-        places = [] if spec is None else list(spec.submodule_search_locations or ())
-        place = places[0] if places else spec.origin if spec is not None else None
-        if place is not None and Path(place).exists() and not _is_installed(name, Path(place).parent):
-            loose[name] = Path(place)
-    return loose
-
-
-def imported(source: str | bytes) -> set[str]:
-    """Names of the top-level modules that a source imports by statements, or by a call with the name as a text."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return set()  # running it says what is wrong
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(node.module or "")
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                names.add(node.args[0].value)
-    return {name.partition(".")[0] for name in names} - {""}
-
-
-def _is_beside(folder: Path, name: str) -> bool:
-    """Whether a module lies next to a file; a folder of Python files is a package without ``__init__.py`` too."""
-    if name in ("tuneopt", "search_spaces"):  # its own checkout
-        return False
-    return (folder / f"{name}.py").is_file() or any((folder / name).glob("**/*.py"))
-
-
-def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # a module that hides its own, as ``__main__`` does
-        return None
-
-
-def _is_installed(name: str, folder: Path) -> bool:
-    """Whether an installer put a module into ``folder``, or (an editable installation) knows it by name."""
-    places = {*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()}
-    if str(folder) in places or any(folder.glob("*.dist-info")) or any(folder.glob("*.egg-info")):
-        return True
-    return name in _distributed()
-
-
-@cache
-def _distributed() -> Iterable[str]:
-    """Names of all top-level modules that installed packages say they bring; reading that takes tenths of a second."""
-    return frozenset(importlib.metadata.packages_distributions())
+    return digest(f"{origin(point)}\n".encode() + contents(homes, top))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import py_compile
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy
 import pytest
 from outside_samples import PLAIN, SPACE, install, page_files
 
@@ -186,10 +189,88 @@ def test_a_helper_that_nobody_installed_is_refused_wherever_it_comes_from(here, 
         external.resolve("./uses.py:Plain")
 
 
+HIDDEN = {
+    "name put together": "import importlib\nlib = importlib.import_module('sample_' + 'helper')",
+    "another name of import_module": "from importlib import import_module as bring\nlib = bring('sample_helper')",
+    "path": "import runpy\nlib = runpy.run_path('lib/sample_helper.py')",
+    "exec": "exec(open('lib/sample_helper.py').read())",
+    "own path": "import sys\nsys.path.insert(0, 'lib')\n__import__('sample' + '_helper')",
+    "location": "from importlib.util import module_from_spec, spec_from_file_location\n"
+    "spec = spec_from_file_location('x', 'lib/sample_helper.py')\nlib = module_from_spec(spec)\n"
+    "spec.loader.exec_module(lib)",
+    "JSON": "import json\nrate = json.load(open('lib/rates.json'))",
+    "array": "import numpy\nrate = numpy.load('lib/rates.npy')",
+    "text": "from pathlib import Path\nrate = Path('lib/rates.json').read_text()",
+    "constructor": "from torch.optim import SGD\nclass Plain(SGD):\n"
+    "    def __init__(self, params, lr: float = 0.1):\n"
+    "        open('lib/rates.json').close()\n        super().__init__(params, lr=lr)",
+}
+"""Ways to what the digest of a file does not cover, none of which its import statements tell."""
+
+
+@pytest.mark.parametrize("way", HIDDEN)
+def test_what_a_file_brings_in_by_other_ways_is_refused_too(here, monkeypatch, way):
+    (here / "lib").mkdir()
+    (here / "lib" / "sample_helper.py").write_text("rate = 1")
+    (here / "lib" / "rates.json").write_text("1")
+    numpy.save(here / "lib" / "rates.npy", numpy.ones(1))
+    monkeypatch.syspath_prepend(str(here / "lib"))
+    monkeypatch.delitem(sys.modules, "sample_helper", raising=False)
+    code = HIDDEN[way] if "class Plain" in HIDDEN[way] else f"{HIDDEN[way]}\nfrom torch.optim import SGD as Plain\n"
+    (here / "uses.py").write_text(code)
+    name = external.resolve("./uses.py:Plain")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"uses.py reads .*(sample_helper.py|rates).*a trial's id would not cover"):
+            create(name, TinyModel())
+    sys.modules.pop("sample_helper", None)
+
+
+@pytest.mark.parametrize("kind", ["archive", "compiled", "compiled beside"])
+def test_a_helper_that_is_no_text_is_refused_too(here, tmp_path, monkeypatch, kind):
+    (here / "uses.py").write_text("import sample_helper\nfrom torch.optim import SGD as Plain\n")
+    source = tmp_path / "made" / "sample_helper.py"
+    source.parent.mkdir()
+    source.write_text("rate = 1")
+    if kind == "archive":
+        with zipfile.ZipFile(tmp_path / "made" / "helpers.zip", "w") as archive:
+            archive.write(source, source.name)
+        monkeypatch.syspath_prepend(str(tmp_path / "made" / "helpers.zip"))
+    else:
+        folder = here if kind == "compiled beside" else tmp_path / "made" / "bare"
+        folder.mkdir(exist_ok=True)
+        py_compile.compile(str(source), str(folder / "sample_helper.pyc"))
+        monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(InputError, match=r"imports sample_helper .*which a trial's id would not cover"):
+        external.resolve("./uses.py:Plain")
+
+
 def test_what_is_installed_may_be_imported(here, site):
     install(site, "sample_lib", "")
     (here / "uses.py").write_text("import json, numpy, torch, sample_lib\nfrom torch.optim import SGD as Plain\n")
     assert external.resolve("./uses.py:Plain").startswith("Plain@")
+
+
+def test_an_edit_of_a_package_that_is_installed_for_editing_gives_other_trials(here, tmp_path, monkeypatch):
+    """As ``pip install -e`` leaves it: the version stays, and what it imports the same way counts too."""
+    work = tmp_path / "work"
+    for name, code in (("sample_lib", "import sample_base\n"), ("sample_base", "rate = 1\n")):
+        (work / name).mkdir(parents=True)
+        (work / name / "__init__.py").write_text(code)
+        (work / f"{name}.egg-info").mkdir()
+    monkeypatch.syspath_prepend(str(work))
+    (here / "uses.py").write_text("import sample_lib\nfrom torch.optim import SGD as Plain\n")
+    names = [external.resolve("./uses.py:Plain")]
+    for file, text in (("sample_lib", "import sample_base  # edited\n"), ("sample_base", "rate = 2\n")):
+        (work / file / "__init__.py").write_text(text)
+        names.append(external.resolve("./uses.py:Plain"))
+    assert len(set(names)) == 3
+    outside.adopt(names[-1], (here / "uses.py").read_text())
+    with pytest.raises(InputError, match="a package that it imports is another one here"):
+        outside.adopt(names[0], (here / "uses.py").read_text())
+    (work / "sample_base" / "__init__.py").write_text("rate = 1\n")
+    (work / "sample_lib" / "__init__.py").write_text("import sample_base\n")
+    assert external.resolve("./uses.py:Plain") == names[0]
+    create(names[0], TinyModel())
 
 
 def test_a_file_beside_tuneopt_itself_may_import_it(here):

@@ -17,6 +17,7 @@ from tuneopt.optim.base import Optimizer
 from tuneopt.optim.hyperparameters import BETAS, WORDS
 from tuneopt.optim.info import BUILT_IN, OptimizerInfo
 from tuneopt.optim.rule import MatrixRule
+from tuneopt.outside import covered
 from tuneopt.spec import InputError, Value, nearest
 
 LOOP = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
@@ -99,7 +100,8 @@ def create(
         if parameter.default is parameter.empty and missing:
             words = [word for word in known if ARGUMENTS.get(word, word) == argument] or list(BETAS)
             raise InputError(f"{name} needs {' and '.join(words)}, which its class gives no default; give a value")
-    return kind(model_or_named_parameters, **arguments)
+    with covered(name):
+        return kind(model_or_named_parameters, **arguments)
 
 
 def describe(entry: OptimizerInfo) -> OptimizerInfo:

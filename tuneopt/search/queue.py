@@ -344,13 +344,8 @@ class SchedulerQueue(Plan):
         return None
 
     def _guess(self) -> TrialSpec | None:
-        """A trial that will probably be needed, for a slot that would idle.
-
-        None under a limit on trials or device time: which guess comes up follows from which trial ends first, and two
-        runs would spend what they are allowed on different trials.
-        """
-        limited = self.limits.max_trials is not None or self.limits.max_device_seconds is not None
-        if not self.ahead or self.finished or limited:
+        """A trial that will probably be needed, for a slot that would idle; none where guesses would use up a limit."""
+        if not self.ahead or self.finished or (self.limits.max_trials, self.limits.max_device_seconds) != (None, None):
             return None
         while True:
             if self._guesses is None:

@@ -173,7 +173,11 @@ def _called(model: str, arguments: Mapping[str, Value], vocab_size: int, seq_len
     if "seq_len" in accepted:
         given["seq_len"] = seq_len
     try:
-        built = outside.attribute_of(model, "model", "function")(**given)
+        function = outside.attribute_of(model, "model", "function")
+        with outside.covered(model):
+            built = function(**given)
+    except InputError:
+        raise
     except Exception as error:  # a user's code may raise anything
         called = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise InputError(f"{word}({called}) failed: {outside.reason(error)}") from error
