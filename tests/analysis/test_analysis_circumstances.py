@@ -30,6 +30,13 @@ def test_schedules_that_differ_are_named_with_whose_they_are() -> None:
     )
 
 
+def test_where_all_that_is_known_differs_nothing_is_said_to_be_the_same() -> None:
+    found = circumstances([ran("adamw", train_batch_size=256), ran("muon", train_batch_size=512)])
+    assert circumstances_sentence(found) == (
+        "Besides the update rules there differ: batch size (256 for AdamW, 512 for Muon)."
+    )
+
+
 def test_what_is_equal_is_said_and_what_is_unknown_is_not() -> None:
     alike = [ran("adamw", lr_schedule="cosine"), ran("muon", lr_schedule="cosine")]
     assert circumstances_sentence(circumstances(alike)) == (

@@ -1,8 +1,10 @@
 """Somebody's table: how its numbers, names and columns are read, and what is refused because it contradicts itself."""
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,8 @@ from tuneopt.analysis.cells import decimal_comma, number
 from tuneopt.analysis.inputs import from_rows, load, read_runs
 from tuneopt.analysis.ranking import regime_flips
 from tuneopt.analysis.regimes import near, short
+from tuneopt.analysis.results import read_results
+from tuneopt.analysis.rows import parse
 from tuneopt.analysis.study import analyse, baseline_of
 from tuneopt.spec import InputError
 
@@ -291,3 +295,58 @@ def test_the_baseline_is_found_by_any_spelling() -> None:
     assert baseline_of(inputs, "adamc(tuned)") == "AdamC (tuned)"
     with pytest.raises(InputError, match="no run of the baseline 'adanc'"):
         baseline_of(inputs, "adanc")
+
+
+ROWS = [
+    {"optimizer": name, "scale": "nano-65k", "ratio": ratio, "seed": seed, "loss": 3.6 - 0.1 * ratio}
+    for name in ("adamw", "muon") for ratio in (1, 2) for seed in range(2)
+]  # fmt: skip
+
+
+def changed(**cells: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+    """The rows with cells worked out anew; None leaves a cell out."""
+    made = ({**row, **{name: work(row) for name, work in cells.items()}} for row in ROWS)
+    return [{name: cell for name, cell in row.items() if cell is not None} for row in made]
+
+
+CONTRARY = {
+    "parameters against the scale": (changed(parameters=lambda row: 1e9), "65,536 parameters without embeddings, but"),
+    "some rows without a seed": (
+        changed(seed=lambda row: None if row["optimizer"] == "muon" else row["seed"]), "other rows do: give every row"),
+    "points of a curve": (
+        [{**row, "step": step} for row in ROWS for step in (100, 200)], "at 100 and 200 steps: of each run keep"),
+    "a scale that nobody knows": (changed(scale=lambda row: "tiny-1"), "not known here; add a column parameters, or name"),
+    "another column": (changed(train_loss=lambda row: 3.0), r"train_tokens'\? Otherwise drop it \(--columns drop=t"),
+}  # fmt: skip
+"""Tables out of which one meaning would be taken silently."""
+
+
+@pytest.mark.parametrize("case", CONTRARY)
+def test_what_contradicts_itself_is_refused_with_the_cure(case: str) -> None:
+    rows, words = CONTRARY[case]
+    with pytest.raises(InputError, match=words):
+        parse(rows)
+
+
+def test_names_of_scales_are_read_without_case_and_separators() -> None:
+    runs = parse(changed(scale=lambda row: "Nano_65K" if row["optimizer"] == "muon" else row["scale"])).runs
+    assert {run.regime.scale for run in runs} == {"nano-65k"}
+
+
+def test_budgets_that_may_be_meant_as_one_are_named() -> None:
+    rows = [{**row, "ratio": row["ratio"] * (1 + 0.01 * place)} for place, row in enumerate(ROWS)]
+    assert any("1x and 1.01x" in note and "may be meant as one" in note for note in parse(rows).notes)
+    assert not parse(ROWS).notes
+
+
+def test_what_is_no_table_says_what_it_is_and_one_object_a_line_is_read(tmp_path: Path) -> None:
+    for name, data, words in (
+        ("a.csv", b"\x1f\x8b\x08", "a compressed file"), ("b.csv", b"PK\x03\x04", "a workbook"),
+        ("c.csv", b"PAR1", "Parquet"), ("d.csv", b"# mine\noptimizer,loss\n", "begins with a comment, '# mine'"),
+        ("e.json", b'{"loss": [1, 2]}', "orient='records'"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=words):
+            read_results(tmp_path / name)
+    (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, ROWS)))
+    assert read_results(tmp_path / "lines.json") == ROWS

@@ -60,7 +60,7 @@ def circumstances_sentence(found: Sequence[Circumstance]) -> str:
         return ""
     same = [WORDS[one.name] for one in found if not one.differs]
     other = [_difference(one) for one in found if one.differs]
-    alike = f"{_listed(same)} {'is' if len(same) == 1 else 'are'} the same for all"
+    alike = f"{_listed(same)} {'is' if len(same) == 1 else 'are'} the same for all" if same else ""
     if not other:
         return f"Besides the update rules nothing is known to differ: {alike}."
     return f"Besides the update rules there differ: {'; '.join(other)}." + (f" {_capital(alike)}." if same else "")

@@ -241,9 +241,11 @@ def _unknown(names: Sequence[str], columns: Mapping[str, int]) -> InputError:
         return InputError(f"row {columns[name]} of the results has a column without a name; name it, or drop it")
     # Where no known name is close ("did you mean"), a list of fifty would not help, and one letter is close to all.
     hint = nearest(name.strip().lower(), [word for word in _WORDS if len(word) > 2])
-    hint = (
-        hint if hint.startswith("did") else "name a hyperparameter hp_<name>, map it (--columns loss=...), or drop it"
-    )
+    drop = f"drop it (--columns drop={name})"
+    if not hint.startswith("did"):
+        hint = f"name a hyperparameter hp_<name>, map it (--columns loss=...), or {drop}"
+    else:
+        hint += f" Otherwise {drop}"
     return InputError(f"row {columns[name]} of the results has an unknown column {name!r}; {hint}")
 
 

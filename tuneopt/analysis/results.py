@@ -40,6 +40,12 @@ DELIMITERS = (",", ";", "\t", "|")
 """What may part the cells of a CSV; the header says which one does."""
 
 
+NO_TEXT = {b"\x1f\x8b": "a compressed file", b"PK\x03\x04": "a workbook or archive", b"PAR1": "Parquet"}
+"""How files begin that are called ``.csv`` by mistake."""
+
+AS_CSV = "unpack or save it as CSV, or give it its own ending"
+
+
 class FileRows(NamedTuple):
     """The rows of a file, and whether semicolons part its cells, as they do where the comma is the decimal mark."""
 
@@ -93,11 +99,17 @@ def _csv(path: Path) -> FileRows:
     import pyarrow.csv as arrow_csv
 
     data = read_plain(path, LARGEST_FILE[path.suffix.lower()])
+    for begin, what in NO_TEXT.items():
+        if data.startswith(begin):
+            raise InputError(f"the results file {str(path)!r} is no text but {what}; {AS_CSV}")
     start = data[: 1 << 20]
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     header = re.split(r"[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=1)[0]
     counts = _outside_quotes(header)
     parted = max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals, which is the comma
+    if header.startswith("#"):
+        begins = f"begins with a comment, {header[:40]!r}"
+        raise InputError(f"the results file {str(path)!r} {begins}; let it begin with the names of the columns")
     names = next(csv.reader([header], delimiter=parted), [])
     _refuse_twice(names)
     exported = set(names) >= EXPORTED
@@ -129,13 +141,29 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         case ".parquet":
             rows = _parquet_rows(path)
         case ".jsonl":
-            lines = _text(path).splitlines()
-            rows = [_json(line) for line in lines if line.strip()]
+            rows = _lines(_text(path))
         case _:
-            rows = _json(_text(path))
+            rows = _objects(_text(path))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"the results file {str(path)!r} must hold a list of objects, one per finished run")
+        raise InputError(
+            f"the results file {str(path)!r} must hold a list of objects, one per finished run, as pandas writes it "
+            "with orient='records'"
+        )
     return rows
+
+
+def _lines(text: str) -> list[Any]:
+    return [_json(line) for line in text.splitlines() if line.strip()]
+
+
+def _objects(text: str) -> Any:
+    """What a JSON file holds; one object a line is read as that, whatever the file is called."""
+    try:
+        return _json(text)
+    except json.JSONDecodeError as error:
+        if not error.msg.startswith("Extra data"):
+            raise
+        return _lines(text)
 
 
 def _text(path: Path) -> str:

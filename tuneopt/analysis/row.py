@@ -14,6 +14,7 @@ from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells
+from tuneopt.analysis.columns import folded
 from tuneopt.analysis.regimes import CONTRADICTION, ONE_RATIO
 from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import axes
@@ -27,6 +28,9 @@ LARGEST_CURVE = 10_000
 
 ALWAYS_NUMBERS = ("learning_rate", "train_batch_size", "warmup")
 """Hyperparameters that are numbers for every optimizer, also one without a declared space: figures sort by them."""
+
+_SCALES = {folded(name): scale for name, scale in SCALES.items()}
+"""The built-in scales, by their names without case and separators."""
 
 UNSEEDED = -1
 """The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
@@ -117,9 +121,18 @@ class Row:
         """The scale's name and its non-embedding parameters; each is looked up by the other where it is missing."""
         parameters, word = self.positive("parameters"), self.word("scale")
         if word:
-            known = SCALES.get(word.lower())
+            known = _SCALES.get(folded(word))
             if known is not None and parameters is None:
                 return known.name, known.parameters
+            if (
+                known
+                and parameters
+                and max(parameters / known.parameters, known.parameters / parameters) > CONTRADICTION
+            ):
+                raise self.error(
+                    f" is at scale {known.name} of {known.parameters:,} parameters without embeddings, but says "
+                    f"{parameters:,.0f} parameters; correct one, or give the scale another name"
+                )
             if parameters is None:
                 parameters = _size_of(word)
             return (known.name if known else word), None if parameters is None else int(parameters)
@@ -160,6 +173,11 @@ class Row:
         if ratio is None and tokens is not None and parameters is not None:
             ratio = tokens / (TOKENS_PER_PARAMETER * parameters)
         if tokens is None or ratio is None:
+            if parameters is None and (tokens or ratio):
+                raise self.error(
+                    f" ({optimizer}) does not say its token budget: the size of scale {checked.shown(scale)} is not known "
+                    f"here; add a column parameters, or name a built-in scale ({nearest(scale, SCALES)})"
+                )
             raise self.error(
                 f" ({optimizer}) does not say its token budget; add a positive ratio for a known scale or with "
                 "parameters, tokens with parameters, or steps with batch_tokens"

@@ -8,14 +8,15 @@ budgets are one) is decided once, from all of its rows.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from tuneopt.analysis import cells
 from tuneopt.analysis.columns import NUMBERS, belongs_to_run, headings
-from tuneopt.analysis.regimes import settled
+from tuneopt.analysis.regimes import ONE_RATIO, settled
 from tuneopt.analysis.row import UNSEEDED, Row
 from tuneopt.analysis.runs import RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
@@ -88,6 +89,7 @@ def parse(
     runs = [row.run(spelled) for row in typed]
     _refuse_doubles(runs, [row.number for row in typed])
     runs = settled(runs, [row.stated_ratio() for row in typed])
+    notes += _near_regimes(runs)
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
         notes.append(
@@ -144,16 +146,36 @@ def _number_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None:
     """Raise `InputError` for two rows of one setting and seed, of which one would silently be lost, and equal names."""
-    seen: dict[tuple[Any, ...], int] = {}  # setting and seed -> row
+    seen: dict[tuple[Any, ...], tuple[int, float | None]] = {}  # setting and seed -> row, steps
     trials: dict[str, int] = {}  # trial -> row
+    seeded = any(run.seed != UNSEEDED for run in runs)
     for number, run in zip(numbers, runs, strict=True):
-        if run.seed != UNSEEDED and seen.setdefault((run.setting, run.seed), number) != number:
+        first, steps = seen.setdefault((run.setting, run.seed), (number, run.steps))
+        if first != number and seeded:
+            cure = "tell them apart by hp_ columns, or drop the column seed to compare the best of them"
+            if steps != run.steps:
+                cure = f"they are at {steps or 0:g} and {run.steps or 0:g} steps: of each run keep the last row"
+            elif run.seed == UNSEEDED:  # the best of these would be compared with the mean of the others
+                cure = "they have none, and other rows do: give every row its seed, or drop the column"
             raise InputError(
-                f"rows {seen[run.setting, run.seed]} and {number} of the results are the same optimizer, regime and "
-                f"seed; tell them apart by hp_ columns, or drop the column seed to compare the best of them"
+                f"rows {first} and {number} of the results are the same optimizer, regime and seed; {cure}"
             )
         if trials.setdefault(run.trial, number) != number:
             raise InputError(f"rows {trials[run.trial]} and {number} of the results are both called {run.trial!r}")
+
+
+def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on each scale with budgets so near that they may be meant as one: losses are compared within each."""
+    ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
+    for run in runs:
+        ratios[run.regime[:2]].add(run.regime.ratio)
+    for (_, scale), here in ratios.items():
+        pairs = [(low, high) for low, high in pairwise(sorted(here)) if high <= low * (1 + ONE_RATIO)]
+        if pairs:
+            shown = ", ".join(f"{low:g}x and {high:g}x" for low, high in pairs[:3]) + (", ..." if pairs[3:] else "")
+            yield (
+                f"budgets at {scale} that may be meant as one are compared apart ({shown}); give each its planned ratio"
+            )
 
 
 def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
