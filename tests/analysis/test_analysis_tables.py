@@ -315,7 +315,7 @@ CONTRARY = {
         changed(seed=lambda row: None if row["optimizer"] == "muon" else row["seed"]), "other rows do: give every row"),
     "points of a curve": (
         [{**row, "step": step} for row in ROWS for step in (100, 200)], "at 100 and 200 steps: of each run keep"),
-    "a scale that nobody knows": (changed(scale=lambda row: "tiny-1"), "not known here; add a column parameters, or name"),
+    "a scale that nobody knows": (changed(scale=lambda row: "tiny-1"), "not known here; add a column parameters"),
     "another column": (changed(train_loss=lambda row: 3.0), r"train_tokens'\? Otherwise drop it \(--columns drop=t"),
 }  # fmt: skip
 """Tables out of which one meaning would be taken silently."""

@@ -175,8 +175,8 @@ class Row:
         if tokens is None or ratio is None:
             if parameters is None and (tokens or ratio):
                 raise self.error(
-                    f" ({optimizer}) does not say its token budget: the size of scale {checked.shown(scale)} is not known "
-                    f"here; add a column parameters, or name a built-in scale ({nearest(scale, SCALES)})"
+                    f" ({optimizer}) does not say its token budget: the size of scale {checked.shown(scale)} is not "
+                    f"known here; add a column parameters, or name a built-in scale ({nearest(scale, SCALES)})"
                 )
             raise self.error(
                 f" ({optimizer}) does not say its token budget; add a positive ratio for a known scale or with "
