@@ -63,6 +63,8 @@ def test_help_fits_80_columns(path, monkeypatch, capsys):
         tuneopt.cli.main()
     shown = capsys.readouterr().out
     assert not end.value.code and max(map(len, shown.splitlines())) <= 80
+    assert not re.search(r"<[a-z]", shown), "a value is named by what it is, not by its type in Python"
+    assert ("Example" in shown) == (path in EXAMPLES)
 
 
 def test_options_stand_in_groups_with_their_units(monkeypatch, capsys):

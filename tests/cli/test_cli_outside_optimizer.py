@@ -70,6 +70,29 @@ def test_one_that_exits_or_raises_ends_its_trial_in_one_sentence(tmp_path: Path,
     assert not list((tmp_path / "ledger").glob("trials/*.json"))
 
 
+@pytest.mark.parametrize(
+    ("act", "words", "more"),
+    [
+        # Moves by a distance that the schedule does not govern, at learning rate 0 too.
+        (
+            "[p.data.add_(0.01) for p in self.param_groups[0]['params']]",
+            "update check FAILED: ",
+            ("--set", "warmup=0.5"),
+        ),
+        ("[p.data.fill_(float('nan')) for p in self.param_groups[0]['params']]", "it diverged", ()),
+    ],
+    ids=["proof failed", "diverged"],
+)
+def test_a_trial_that_cannot_be_compared_ends_with_code_3(tmp_path: Path, act: str, words: str, more) -> None:
+    done = train(tmp_path, act, "train", *more)
+    assert done.returncode == 3, done.stderr
+    trial = json.loads(done.stdout)["trial"]
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"trial {trial} cannot be compared: ") and words in last, last
+    again = train(tmp_path, act, "train", *more)
+    assert again.returncode == 3, "as the recorded trial is no answer either"
+
+
 def test_one_that_prints_leaves_the_document_alone(tmp_path: Path) -> None:
     done = train(tmp_path, "print('a step'); os.write(1, b'raw'); ctypes.CDLL(None).puts(b'from C')")
     assert done.returncode == 0, done.stderr

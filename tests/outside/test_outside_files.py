@@ -136,7 +136,6 @@ REFUSED = {
     "no python": ("./notes.txt:Plain", "ends in .py"),
     "no such class": ("./mine.py:Plan", "did you mean 'Plain'"),
     "no optimizer": ("./mine.py:NotOne", "is no torch optimizer"),
-    "a function": ("./mine.py:function", "is no torch optimizer"),
     "broken": ("./broken.py:Plain", "cannot be run: ZeroDivisionError"),
     "syntax": ("./syntax.py:Plain", "cannot be run: SyntaxError"),
     "exits": ("./exits.py:Plain", "cannot be run: SystemExit"),

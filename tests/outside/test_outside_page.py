@@ -13,7 +13,7 @@ import torch
 from outside_samples import PAGE, SPACE, page_files
 
 import tuneopt.data as tuneopt_data
-from tuneopt import outside
+from tuneopt import api, outside
 from tuneopt.ledger import Ledger
 from tuneopt.optim import UpdateCheck, external
 from tuneopt.optim.factory import implementation
@@ -117,6 +117,62 @@ def tuneopt(folder: Path, *arguments: str) -> dict:
 
 
 FILES = ["--optimizer", "./my_optimizer.py:Mine", "--space", "./my_space.py"]
+
+
+MADE = ["--optimizer", "./torch_muon.py:torch_muon", "--space", "./torch_muon_space.py"]
+
+TIED = """
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self, vocab_size, seq_len=32):
+        super().__init__()
+        self.words, self.mix, self.out = nn.Embedding(vocab_size, 32), nn.Linear(32, 32), nn.Linear(32, vocab_size)
+        self.out.weight = self.words.weight
+
+    def forward(self, tokens):
+        return self.out(self.words(tokens) + self.mix(self.words(tokens)).relu())
+"""
+
+
+def test_the_function_on_the_page_gives_muon_the_matrices_alone(folder):
+    (folder / "tied.py").write_text(TIED)
+    optimizer, space = (str(folder / word.removeprefix("./")) for word in MADE[1::2])
+    facts = api.model_facts(f"{folder / 'tied.py'}:Tied", optimizer, space)
+    assert {row.parameter: (row.role, row.rule) for row in facts.routing} == {
+        "words.weight": ("embedding", "AdamW"),  # and so the tied head
+        "mix.weight": ("matrix", "Muon"),
+        "mix.bias": ("vector", "AdamW"),
+        "out.bias": ("head", "AdamW"),
+    }
+    sweep, _ = api.plan(optimizer, space=space)
+    spec = sweep.spec(sweep.space.start)
+    assert spec.optimizer == external.resolve(optimizer) and spec.optimizer.startswith("torch_muon@")
+    source = (folder / "torch_muon.py").read_text()
+    (folder / "torch_muon.py").write_text(source.replace("0.15", "0.2"))
+    assert api.plan(optimizer, space=space)[0].spec(sweep.space.start).id != spec.id, "the file is part of the id"
+    (folder / "torch_muon.py").write_text(source)
+
+
+class TestTorchMuonSpace(SearchSpaceConformance):
+    @pytest.fixture(autouse=True)
+    def under_test(self, folder):
+        self.space = str(folder / "torch_muon_space.py")
+        self.optimizer = f"{folder / 'torch_muon.py'}:torch_muon"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [[], ["--model", "tied.py:Tied"]], ids=["decoder", "own model"])
+def test_what_the_function_makes_trains_and_is_proven(folder, text, model):
+    (folder / "tied.py").write_text(TIED)
+    budget = ["--steps", "40"] if model else ["--ratio", "0.02"]
+    record = tuneopt(
+        folder, "train", *MADE, *budget, *model, "--no-compile", "--corpus", str(text), "--ledger", "made",
+        "--set", "train_batch_size=16",
+    )  # fmt: skip
+    assert record["proof"]["passed"] and record["select_loss"] < record["initial_loss"] - 0.3
+    assert {check["name"].partition(".")[0] for check in record["proof"]["checks"]} == {"Muon", "AdamW"}
+    assert {route["rule"] for route in record["routing"]} == {"Muon", "AdamW"}
 
 
 @pytest.mark.slow

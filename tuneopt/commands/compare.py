@@ -14,7 +14,7 @@ import typer
 from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
 from tuneopt.commands.options import (
     DONE,
-    NO_CERTIFICATE,
+    UNANSWERED,
     Address,
     Backend,
     Compile,
@@ -60,7 +60,12 @@ ENOUGH = 0.85
 
 def compare(
     optimizers: Annotated[
-        list[str], typer.Argument(autocompletion=complete_optimizers, help="Optimizers to compare, or PATH.py:Class.")
+        list[str],
+        typer.Argument(
+            metavar="OPTIMIZER",
+            autocompletion=complete_optimizers,
+            help="Optimizers to compare, as `tuneopt optimizers` lists them, or PATH.py:NAME.",
+        ),
     ],
     baseline: Annotated[str, typer.Option("--baseline", help="Whom they are compared with.")] = "adamw",
     space: Annotated[
@@ -72,8 +77,10 @@ def compare(
     route: Route = None,
     corpus: CorpusName = "embedded",
     tokenizer: TokenizerFile = None,
-    hours: Annotated[float | None, typer.Option("--hours", help="Budget by the clock.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="The same in minutes.")] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="Budget by the clock; this, --minutes or --resolution.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="The budget in minutes.")] = None,
     resolution: Annotated[
         float | None, typer.Option("--resolution", help="Nats to be told apart: says what that takes.")
     ] = None,
@@ -90,7 +97,9 @@ def compare(
     seed: Seed = 0,
     backend: Backend = "ray",
     address: Address = None,
-    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Trials at once; default: cores here.")] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Trials at once, in the plan; default: cores here.")
+    ] = None,
     max_concurrent: MaxConcurrent = None,
     gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
     keep_weights: KeepWeights = False,
@@ -150,7 +159,7 @@ def compare(
     if simulate:
         simulated = api.simulate_comparison(plan)
         show(simulated.to_dict(), json_, lambda plain: _print_result(simulated))
-        return DONE if simulated.certified else NO_CERTIFICATE
+        return DONE if simulated.certified else UNANSWERED
     for line in _foreword(plan):
         if not json_:
             watching.say(line)

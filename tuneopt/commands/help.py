@@ -50,8 +50,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "dry_run", "measure", "simulate", "stars", "noise", "tokens_per_second", "mfu", "peak_flops", "save",
     ),
     "Results": (
-        "ledger", "output", "keep_weights", "figures", "formats", "latex", "spent", "json_", "log_level", "log_format",
-        "tensorboard", "wandb", "mlflow",
+        "ledger", "timeout", "output", "keep_weights", "figures", "formats", "latex", "spent", "json_", "log_level",
+        "log_format", "tensorboard", "wandb", "mlflow",
     ),
 }  # fmt: skip
 """Groups of options, by the names of their parameters."""
@@ -69,7 +69,8 @@ UNITS = {
     "sequences": "COUNT", "ratio": "RATIO", "scale": "SCALE", "corpus": "CORPUS", "ledger": "URI", "output": "FILE",
     "optimizer": "NAME", "baseline": "NAME", "space": "SPACE", "backend": "NAME", "address": "HOST:PORT",
     "precision": "NAME", "policy": "NAME", "search": "NAME", "scheduler": "NAME", "results": "FILE", "save": "FILE",
-    "stars": "FILE", "formats": "LIST", "log_level": "LEVEL", "log_format": "FORM",
+    "stars": "FILE", "formats": "LIST", "log_level": "LEVEL", "log_format": "FORM", "timeout": "SECONDS",
+    "to": "FORMAT", "older_than": "DAYS", "out": "FOLDER", "workers": "COUNT",
 }  # fmt: skip
 """What stands for an option's value in the help, where the option does not say it itself."""
 
@@ -103,7 +104,7 @@ class HelpfulCommand(TyperCommand):
             if row is None:
                 continue
             if parameter.param_type_name == "argument":
-                rows.setdefault("Arguments", []).append(row)
+                rows.setdefault("Arguments", []).append((row[0].partition(" <")[0], row[1]))  # without Python's type
             else:
                 rows.setdefault(_group_of(parameter.name or "") if several else "Options", []).append(row)
         for title in ("Arguments", "Options", *GROUPS, REST):
@@ -142,7 +143,11 @@ class OrderedGroup(TyperGroup):
 
 
 def _write_examples(ctx: Any, formatter: Any) -> None:
-    lines = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
+    words: list[str] = []
+    while ctx.parent is not None:  # the program's own name may be `tuneopt` or `python -m tuneopt`
+        words.insert(0, ctx.info_name or "")
+        ctx = ctx.parent
+    lines = EXAMPLES.get(" ".join(words), ())
     if lines:
         with formatter.section("Example" if len(lines) == 1 else "Examples"):
             for line in lines:

@@ -188,6 +188,13 @@ def _unproven(proof: Mapping[str, Any]) -> str:
     return f"FAILED: {proof['reason']}" if proof.get("reason") else "FAILED"
 
 
+def unfit(plain: Mapping[str, Any]) -> str:
+    """Why a trial, as `tuneopt.ledger.browse.document` describes it, may not be compared with others."""
+    if plain["status"] != "completed":
+        return "it diverged, so it has no loss; try a lower learning rate"
+    return f"its update check {_unproven(plain['proof'])}" if plain["proof"] else "it has no update check"
+
+
 def print_record(plain: Mapping[str, Any]) -> None:
     """Show one trial whole, as `tuneopt.ledger.browse.document` describes it; also the end of ``tuneopt train``.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from tuneopt.commands.options import DONE, INTERRUPTED, NO_CERTIFICATE, files_named, show
+from tuneopt.commands.options import DONE, INTERRUPTED, UNANSWERED, files_named, show
 from tuneopt.paths import check_output, expanded
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Watching:
         mending(ledger, lambda: api.report(ledger, path, result.sweeps, baseline=baseline))
         done = replace(result, report=str(path))
         show(done.to_dict(), json_, lambda plain: draw(done))
-        return DONE if result.certified else NO_CERTIFICATE
+        return DONE if result.certified else UNANSWERED
 
     def say(self, text: str) -> None:
         """A note to people, or a log record where people do not read along."""

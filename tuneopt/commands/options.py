@@ -22,8 +22,9 @@ from tuneopt.commands.help import HelpfulCommand, OrderedGroup
 from tuneopt.spec import InputError, Scale, Value
 from tuneopt.streams import own_stdout, results
 
-DONE, BAD_INPUT, NO_CERTIFICATE, INTERRUPTED = 0, 2, 3, 130
-"""Exit codes: 2 is what typer itself gives for a wrong option, 130 what shells give for Ctrl-C (128 + SIGINT). 1 is
+DONE, BAD_INPUT, UNANSWERED, INTERRUPTED = 0, 2, 3, 130
+"""Exit codes: 2 is what typer itself gives for a wrong option, 130 what shells give for Ctrl-C (128 + SIGINT). 3 is for
+what ran to its end without what was asked: a certificate, a speedup for every rival, a trial that can be compared. 1 is
 left for what should not happen: a traceback, or a rank that failed."""
 
 
@@ -44,7 +45,7 @@ Optimizer = Annotated[
     str,
     typer.Option(
         "--optimizer", "-O", autocompletion=complete_optimizers,
-        help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:Class.",
+        help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:NAME.",
     ),
 ]  # fmt: skip
 Space = Annotated[
@@ -57,24 +58,22 @@ ScaleName = Annotated[
     ),
 ]
 ModelFile = Annotated[
-    str | None, typer.Option("--model", help="A model of your own: PATH.py:build, in the place of --scale.")
+    str | None, typer.Option("--model", metavar="PATH.py:NAME", help="A model of your own, in the place of --scale.")
 ]
 ModelSet = Annotated[
-    list[str] | None, typer.Option("--model-set", metavar="NAME=VALUE", help="An argument of it; repeatable.")
+    list[str] | None, typer.Option("--model-set", metavar="NAME=VALUE", help="An argument of --model; repeatable.")
 ]
 Route = Annotated[
     list[str] | None,
-    typer.Option("--route", metavar="PATTERN=ROLE", help="What its parameters of such names are; repeatable."),
+    typer.Option("--route", metavar="PATTERN=ROLE", help="What parameters of such names are; repeatable."),
 ]
 Ratio = Annotated[
     float | None, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter); default: 1.")
 ]
 Tokens = Annotated[
-    str | None, typer.Option("--tokens", metavar="COUNT", help="The budget in tokens, such as 50M, for --ratio.")
+    str | None, typer.Option("--tokens", metavar="COUNT", help="The budget in tokens, such as 50M, instead of --ratio.")
 ]
-Steps = Annotated[
-    str | None, typer.Option("--steps", metavar="COUNT", help="The budget in steps of the start's batch, for --ratio.")
-]
+Steps = Annotated[str | None, typer.Option("--steps", metavar="COUNT", help="The same in steps of the start's batch.")]
 Coordinates = Annotated[
     str | None, typer.Option("--coordinates", metavar="A,B", help="Tune these alone, and hold the rest at the start.")
 ]

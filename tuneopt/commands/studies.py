@@ -16,7 +16,7 @@ import typer
 from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
 from tuneopt.commands.options import (
     DONE,
-    NO_CERTIFICATE,
+    UNANSWERED,
     Address,
     Backend,
     Json,
@@ -148,7 +148,7 @@ def study_run(
             study, slots=slots, stars=stars, noise=noise, report=watching.output, command=words, baseline=over
         )
         show(simulated.to_dict(), json_, lambda plain: draw(simulated))
-        return DONE if simulated.certified else NO_CERTIFICATE
+        return DONE if simulated.certified else UNANSWERED
     opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
     api.check_backend(backend, address)
     for note in api.scale_notes(study.scales.values(), opened):

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneopt.commands.ledgers import print_record
+from tuneopt.commands.ledgers import print_record, unfit
 from tuneopt.commands.observing import LogFormat, LogLevel, MLflow, TensorBoard, WandB, Watching
 from tuneopt.commands.options import (
+    DONE,
     INTERRUPTED,
+    UNANSWERED,
     Address,
     Backend,
     Checkpointing,
@@ -88,8 +90,10 @@ def tune(
     search: Annotated[
         str, typer.Option("--search", help="coordinate; or tpe, random, gp: no certificate.")
     ] = "coordinate",
-    scheduler: Annotated[str, typer.Option("--scheduler", help="none; asha ranks on intermediate loss.")] = "none",
-    trials: Annotated[int | None, typer.Option("--trials", min=1, help="For searches without a certificate.")] = None,
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", help="none; or asha: cuts trials by losses on the way.")
+    ] = "none",
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Trials of --search tpe, random or gp.")] = None,
     replicates: Annotated[int, typer.Option("--replicates", min=1, help="Seeds of the start and the winner.")] = 3,
     resolution: Annotated[
         float | None,
@@ -233,7 +237,12 @@ def train(
         except KeyboardInterrupt:
             watching.say("interrupted; run the same command again to go on from the last checkpoint")
             return INTERRUPTED
-    return show(document(opened, record), json_, print_record)
+    show(document(opened, record), json_, print_record)
+    if not record.comparable:
+        # As a sweep without a certificate does: scripts are not to take such a trial for an answer.
+        watching.say(f"trial {record.spec.id} cannot be compared: {unfit(document(opened, record))}")
+        return UNANSWERED
+    return DONE
 
 
 def _print_cost(cost: SweepCost) -> None:

@@ -1,7 +1,9 @@
-"""Runs a plain `torch.optim.Optimizer` subclass that knows nothing of tuneopt.
+"""Runs a plain `torch.optim.Optimizer` subclass, or what a function makes of such, that knows nothing of tuneopt.
 
-All parameters go into one param group, weight decay acts on whatever the class lets it act on, and the proof is the
-generic one: parameters move and stay finite. Which rule moved them, only a class with a `reference` can show.
+All parameters of a class go into one param group, weight decay acts on whatever the class lets it act on, and the proof
+is the generic one: parameters move and stay finite. Which rule moved them, only a class with a `reference` can show. A
+function puts parameters into groups as it likes, of one optimizer or of several: `torch.optim.Muon` for matrices, say,
+and `torch.optim.AdamW` for the rest.
 """
 
 from __future__ import annotations
@@ -12,15 +14,20 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
 from tuneopt.optim.base import Frozen, Kind, Optimizer, Parameters, as_groups
 from tuneopt.optim.bucket import ParameterBucket
 from tuneopt.optim.hyperparameters import COMMON, Settings
-from tuneopt.optim.routing import RouteRule
+from tuneopt.optim.roles import ROLES
+from tuneopt.optim.routing import DEFAULT_RULES, Route, RouteRule, route
 from tuneopt.optim.rule import Rule, Shape
 from tuneopt.spec import InputError
 
 CLIP = "max_grad_norm"
+
+ROLE_OF = {**dict.fromkeys(("bias", "norm"), "vector"), **{reason: role for role, reason in ROLES.items()}}
+"""The role of a parameter, by the reason for which the routing rules send it where they do."""
 
 
 class UndeclaredRule(Rule):
@@ -41,7 +48,7 @@ class Adapted(Optimizer):
     has none of its own. Groups and state are the inner optimizer's.
     """
 
-    kind: ClassVar[type[torch.optim.Optimizer]]
+    kind: ClassVar[Callable[..., Any]]
 
     def __init__(self, params: Parameters, **settings: Any) -> None:
         groups = as_groups(params)
@@ -93,9 +100,13 @@ class Adapted(Optimizer):
                 loss = closure()
         self._let_thawed_join()
         if self._limit > 0:
-            torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], self._limit)
-        self.inner.step()
+            members = [parameter for group in self.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(members, self._limit)
+        self._advance()
         return loss
+
+    def _advance(self) -> None:
+        self.inner.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The inner optimizer's."""
@@ -110,14 +121,138 @@ class Adapted(Optimizer):
         return {**super().__getstate__(), "inner": self.inner, "_limit": self._limit}
 
 
-@cache
-def adapted(kind: Callable[..., Any]) -> type[Adapted]:
-    """The class that runs ``kind`` under tuneopt's interface.
+class Made(Adapted):
+    """What a function of a user's own made of a model's parameters, under the interface of tuneopt's optimizers.
 
-    Raises `InputError` where a step needs a closure, and for a schedule-free one, which would be judged by the wrong
-    weights.
+    The function's first argument is the model where it is called ``model``, else a list of the trained parameters as
+    (name, tensor) pairs. One called ``roles`` gets what each of them is, by name: matrix, embedding, head, vector or
+    tensor. The others are hyperparameters. It returns an optimizer, or a list of optimizers that step together, with
+    every trained parameter in one of their groups. Raises `InputError` for anything else.
     """
-    assert isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+
+    def __init__(self, params: Parameters, *, rules: Sequence[RouteRule] | None = None, **settings: Any) -> None:
+        own, name = inspect.signature(self.kind).parameters, self.kind.__name__
+        groups = as_groups(params)
+        if len(groups) != 1 or (takes_model(self.kind) and not isinstance(params, nn.Module)):
+            raise InputError(f"{name} makes the param groups by itself; pass it the model")
+        self._begin(params, DEFAULT_RULES if rules is None else rules)
+        named = self._named(groups[0]["params"], None, explicit=True)
+        table = route(named, self._route_rules, modules=self._modules)
+        self._limit = 0.0
+        if CLIP not in own:
+            self._limit = settings.pop(CLIP, 0.0)
+            COMMON[CLIP].checked(CLIP, self._limit)
+        trained = [(word, parameter) for word, parameter in named if parameter.requires_grad]
+        given = {**settings, "roles": _roles(table)} if "roles" in own else settings
+        self.inners = _optimizers(name, self.kind(params if takes_model(self.kind) else trained, **given))
+        self._place(dict(trained), table)
+        defaults = {word: each.default for word, each in own.items() if each.default is not each.empty}
+        # One group, so that torch sets up what every optimizer has; `_share` puts the function's groups in its place.
+        torch.optim.Optimizer.__init__(self, [parameter for _, parameter in trained], {**defaults, **settings})
+        self._share()
+
+    def _place(self, trained: dict[str, Tensor], table: Sequence[Route]) -> None:
+        """Name the members of all groups, and note which optimizer took which; checks that each took its own."""
+        name, words = self.kind.__name__, {parameter: word for word, parameter in trained.items()}
+        taken: dict[str, tuple[str, bool]] = {}
+        for optimizer in self.inners:
+            for group in optimizer.param_groups:
+                if "lr" not in group:
+                    raise InputError(f"{type(optimizer).__name__} of {name} has no learning rate 'lr' in a param group")
+                if any(parameter not in words for parameter in group["params"]):
+                    raise InputError(f"{name} took a tensor that is no trained parameter; take those that it is given")
+                group.setdefault("rule", type(optimizer).__name__)
+                group.setdefault(CLIP, self._limit)
+                group["param_names"] = [words[parameter] for parameter in group["params"]]
+                twice = taken.keys() & set(group["param_names"])
+                if twice:
+                    raise InputError(f"{name} puts {min(twice)} into two param groups; put every parameter into one")
+                decays = float(group.get("weight_decay", 0) or 0) > 0
+                taken |= dict.fromkeys(group["param_names"], (group["rule"], decays))
+        left = [word for word in trained if word not in taken]
+        if left:
+            raise InputError(f"{name} leaves out {left[0]} ({len(left)} in all); put every parameter into a group")
+        self.rules = tuple(map(UndeclaredRule, dict.fromkeys(rule for rule, _ in taken.values())))  # type: ignore[misc]
+        self._routes = [
+            Route(entry.parameter, entry.shape, *taken[entry.parameter], f"a group of {name}")
+            if entry.parameter in taken
+            else entry
+            for entry in table
+        ]
+
+    @property
+    def state(self) -> dict[Tensor, Any]:  # type: ignore[override]
+        """The state of all optimizers, each of which keeps its own."""
+        return {parameter: entry for optimizer in self.inners for parameter, entry in optimizer.state.items()}
+
+    @state.setter
+    def state(self, _: Any) -> None:
+        """What torch sets up for an optimizer without others inside."""
+
+    def _share(self) -> None:
+        self.param_groups = [group for optimizer in self.inners for group in optimizer.param_groups]
+
+    def _advance(self) -> None:
+        for optimizer in self.inners:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As that of one torch optimizer that has all groups."""
+        whole: dict[str, Any] = {"state": {}, "param_groups": []}
+        for optimizer in self.inners:
+            part, first = optimizer.state_dict(), sum(len(group["params"]) for group in whole["param_groups"])
+            whole["state"] |= {first + number: entry for number, entry in part["state"].items()}
+            whole["param_groups"] += [
+                {**group, "params": [first + number for number in group["params"]]} for group in part["param_groups"]
+            ]
+        return whole
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Each optimizer's part into it, as it loads it."""
+        groups, state = list(state_dict["param_groups"]), state_dict["state"]
+        for optimizer in self.inners:
+            own, groups = groups[: len(optimizer.param_groups)], groups[len(optimizer.param_groups) :]
+            members = {number for group in own for number in group["params"]}
+            kept = {number: entry for number, entry in state.items() if number in members}
+            optimizer.load_state_dict({"state": kept, "param_groups": own})
+        self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**Optimizer.__getstate__(self), "inners": self.inners, "_limit": self._limit, "rules": self.rules}
+
+
+def _roles(table: Sequence[Route]) -> dict[str, str]:
+    """What each trained parameter is, by the reason for its route."""
+    return {
+        entry.parameter: "vector" if min(entry.shape, default=0) < 2 else ROLE_OF.get(entry.reason, entry.reason)
+        for entry in table
+        if entry.rule != "frozen"
+    }
+
+
+def _optimizers(name: str, made: Any) -> list[torch.optim.Optimizer]:
+    """What a function returned, as a list of optimizers that can be used here."""
+    optimizers = list(made) if isinstance(made, list | tuple) else [made]
+    strange = [type(each).__name__ for each in optimizers if not isinstance(each, torch.optim.Optimizer)]
+    if strange or not optimizers:
+        got = f"a list with {strange[0]}" if strange and isinstance(made, list | tuple) else "".join(strange[:1])
+        got = got or "an empty list"
+        raise InputError(f"{name} returned {got}; return a torch optimizer, or a list of them")
+    for each in optimizers:
+        check_fits(type(each))
+    return optimizers
+
+
+def takes_model(function: Callable[..., Any]) -> bool:
+    """Whether the first argument of a user's function is the model, and not its named parameters."""
+    return next(iter(inspect.signature(function).parameters), "") == "model"
+
+
+def check_fits(kind: type[torch.optim.Optimizer]) -> None:
+    """Raise `InputError` for a class whose step needs a closure, and for a schedule-free one.
+
+    The latter would be judged by the wrong weights.
+    """
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise InputError(f"{kind.__name__}.step needs a closure, and training evaluates each batch once; use another")
@@ -126,16 +261,32 @@ def adapted(kind: Callable[..., Any]) -> type[Adapted]:
             f"{kind.__name__} is schedule-free: it keeps other weights for train() than for eval(), which nobody "
             "switches here, and takes the place of a learning rate's schedule; use another, such as its plain form"
         )
+
+
+@cache
+def adapted(kind: Callable[..., Any]) -> type[Adapted]:
+    """The class that runs ``kind``, a class or a function that makes optimizers, under tuneopt's interface.
+
+    Raises `InputError` where a step needs a closure, for a schedule-free class, and for a function without arguments.
+    """
     own = inspect.signature(kind)
-    parameters: Sequence[inspect.Parameter] = [
-        each for each in own.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-    ]
+    base: type[Adapted] = Adapted
+    parameters = [each for each in own.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+        check_fits(kind)
+    else:
+        base = Made
+        if not parameters:
+            raise InputError(f"{kind.__name__} takes no argument; its first one is the model or named_parameters")
+        parameters = [each for each in parameters if each.name != "roles"]
+        # What routing rules say of a model of a user's own becomes ``roles``.
+        parameters.append(inspect.Parameter("rules", inspect.Parameter.KEYWORD_ONLY, default=None))
     if CLIP not in own.parameters:
-        parameters = [*parameters, inspect.Parameter(CLIP, inspect.Parameter.KEYWORD_ONLY, default=0.0)]
+        parameters.append(inspect.Parameter(CLIP, inspect.Parameter.KEYWORD_ONLY, default=0.0))
     members = {
-        "kind": kind,
+        "kind": kind if isinstance(kind, type) else staticmethod(kind),
         "rules": (UndeclaredRule(kind.__name__),),
         "__signature__": inspect.Signature(parameters),
         "__doc__": kind.__doc__,
     }
-    return type(kind.__name__, (Adapted,), members)
+    return type(kind.__name__, (base,), members)

@@ -1,4 +1,4 @@
-"""Optimizers from outside tuneopt: a class in a user's file, or an entry point of an installed package.
+"""Optimizers from outside tuneopt: a class or function in a user's file, or an entry point of an installed package.
 
 Trials name them ``Name@digest``. For a file the digest is the SHA-256 of its content, for a package that of its version
 and sources, so that a trial's id names what ran: an edited file gives new trials, and old ones are not taken for them.
@@ -25,7 +25,7 @@ def resolve(word: str) -> str:
     if "/" in word or ".py" in word:
         path, colon, name = word.rpartition(":")
         if not colon or not name.isidentifier():
-            raise InputError(f"{word!r} names no class; write the file and the class as PATH.py:Class")
+            raise InputError(f"{word!r} names no class; write the file and the class (or function) as PATH.py:Class")
         return _read(expanded(path), name)
     name, at, _ = word.partition("@")
     if at:
@@ -68,7 +68,7 @@ def account(name: str) -> dict[str, str]:
 
 def _read(path: Path, name: str) -> str:
     if name in {entry.name for entry in BUILT_IN}:
-        raise InputError(f"the class {name!r} of {path} has the name of a built-in optimizer; rename it")
+        raise InputError(f"{name!r} of {path} has the name of a built-in optimizer; rename it")
     return f"{name}@{outside.take_source(path, 'optimizer')}"
 
 

@@ -45,10 +45,16 @@ def implementation(name: str) -> type[Optimizer]:
 
 
 def from_outside(name: str, kind: Any) -> type[Optimizer]:
-    """A class that an outside file or package calls ``name``, adapted where it is a plain torch optimizer."""
+    """What an outside file or package calls ``name``, adapted where it is no class of tuneopt's own.
+
+    That is a plain torch optimizer class, or a function that makes one or several (`tuneopt.optim.adapter.Made`).
+    """
+    if inspect.isfunction(kind):
+        return adapted(kind)
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
         raise InputError(
-            f"{name} is no torch optimizer; derive it from tuneopt.optim.Optimizer or torch.optim.Optimizer"
+            f"{name} is no torch optimizer; derive it from tuneopt.optim.Optimizer or torch.optim.Optimizer, or write "
+            "a function that returns one"
         )
     if not issubclass(kind, Optimizer):
         return adapted(cast(Callable[..., Any], kind))
