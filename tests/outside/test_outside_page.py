@@ -143,7 +143,7 @@ def test_the_function_on_the_page_gives_muon_the_matrices_alone(folder):
         "words.weight": ("embedding", "AdamW"),  # and so the tied head
         "mix.weight": ("matrix", "Muon"),
         "mix.bias": ("vector", "AdamW"),
-        "out.bias": ("head", "AdamW"),
+        "out.bias": ("vector", "AdamW"),
     }
     sweep, _ = api.plan(optimizer, space=space)
     spec = sweep.spec(sweep.space.start)

@@ -24,7 +24,7 @@ from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.study.comparison import FEWEST_RATIOS, FURTHER, RATIO_STEP, importance, rounded
 from tuneopt.search.sweep import LARGEST_REPLICATES
-from tuneopt.spec import SCALES, CorpusId, InputError, Regime, Scale
+from tuneopt.spec import SCALES, CorpusId, InputError, Regime, Scale, ratio_of
 
 RATIOS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
 """Ratios at which rivals may meet; 1 is what most people ask about, and longer ones cost what they promise."""
@@ -160,12 +160,14 @@ def draft(question: Question, times: Mapping[str, TrialTime], noise: SpreadModel
         return _filled(part, question, times)
     least = _reserved(_smallest(question), question, times)
     needed = wall_seconds(least, question, times)
-    shorter = "" if question.ratio is None else f" at ratio {question.ratio:g}"
+    place = "" if question.ratio is None else f" at ratio {question.ratio:g}"
     minutes, count = math.ceil(needed / 60), len(question.spaces)
+    tokens = _longest(question, times)
+    shorter = f"ask for shorter runs (--tokens {tokens} fits) or take" if tokens else "or take"
     raise InputError(
         f"{(question.seconds or 0) / 60:.3g} minutes are too few: the smallest comparison of {count} optimizers at "
-        f"{question.scale.name}{shorter} takes about {minutes} minutes on {question.slots} slots; give --minutes "
-        f"{minutes} or more" + (", or a smaller --ratio" if shorter else "")
+        f"{question.scale.name}{place} takes about {minutes} minutes on {question.slots} slots; give --minutes "
+        f"{minutes} or more, {shorter} a smaller scale"
     )
 
 
@@ -268,6 +270,19 @@ def _draft(question: Question, ratio: float, care: Care) -> Draft:
 def _smallest(question: Question) -> Draft:
     ratio = question.ratio or min(ratio for ratio in RATIOS if _steps(question, ratio) >= 1)
     return _draft(question, ratio, CARES[0])
+
+
+def _longest(question: Question, times: Mapping[str, TrialTime]) -> int | None:
+    """The tokens, in round numbers, of the longest runs that the budget pays for with the least care; None for none."""
+    tokens = question.regime(question.ratio or RATIOS[0]).tokens
+    while True:
+        tokens = int(float(f"{0.9 * tokens:.1e}"))  # two digits are said
+        ratio = ratio_of(question.scale, max(1, tokens))
+        if _steps(question, ratio) < 1:
+            return None
+        part = _reserved(_draft(question, ratio, CARES[0]), question, times)
+        if wall_seconds(part, question, times) <= (question.seconds or 0):
+            return tokens
 
 
 def _reserved(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> Draft:
