@@ -247,7 +247,9 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     wanted = parser.parse_args(words)
     gpu = wanted.device == "cuda"
     wanted.scales = wanted.scales or ",".join(PAPER if gpu else NANO)
-    wanted.optimizers = wanted.optimizers or (",".join(entry.name for entry in BUILT_IN) if gpu else "adamw")
+    wanted.optimizers = wanted.optimizers or (
+        ",".join(entry.name for entry in BUILT_IN if not entry.preset) if gpu else "adamw"
+    )
     wanted.modes = wanted.modes or ("compile" if gpu else "eager,compile")
     wanted.precision = wanted.precision or ("bf16" if gpu else "fp32")
     wanted.vocabulary = wanted.vocabulary or (128_256 if gpu else 1024)

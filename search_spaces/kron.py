@@ -109,4 +109,5 @@ SPACE = space.SearchSpace(
     grid_source="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the "
     "smaller budget; start from a few short trials at nano-65k, ratio 0.2, not from a sweep of its own",
     published=PUBLISHED,
+    switches=space.APPLY_SWITCHES + space.FALLBACK_SWITCHES,
 )

@@ -11,22 +11,24 @@ coordinates stand in `tuneopt.search.coordinate`.
 
 from tuneopt.search import space
 
+TO_ADAM = space.Coordinate(
+    name="muon_to_adam_lr",
+    kind="scale-free",
+    unit="1",
+    meaning="learning rate of the AdamW group over that of the matrices",
+    grids={"paper": (0.1, 0.2, 0.3), "nano": (0.2, 0.3, 0.5)},
+    starts={"paper": 0.2, "nano": 0.3},
+    low=1e-3,
+    high=100.0,
+)
+
 COORDINATES = (
     space.learning_rate(
         {"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
         {"paper": 0.016, "nano": 0.016},
         "peak of the schedule, for matrices",
     ),
-    space.Coordinate(
-        name="muon_to_adam_lr",
-        kind="scale-free",
-        unit="1",
-        meaning="learning rate of the AdamW group over that of the matrices",
-        grids={"paper": (0.1, 0.2, 0.3), "nano": (0.2, 0.3, 0.5)},
-        starts={"paper": 0.2, "nano": 0.3},
-        low=1e-3,
-        high=100.0,
-    ),
+    TO_ADAM,
     space.momentum("decay of the summed gradient that is orthogonalized"),
     space.Coordinate(
         name="decay",
@@ -90,4 +92,5 @@ SPACE = space.SearchSpace(
     "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
     options={"ns_coefficients": ("quintic", "polar_express"), "ns_precision": ("fp32", "tf32", "bf16")},
+    switches=space.ORTHOGONAL_SWITCHES,
 )

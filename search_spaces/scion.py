@@ -84,4 +84,5 @@ SPACE = space.SearchSpace(
     "smaller budget; start after Muon's, not from a sweep of its own",
     published=PUBLISHED,
     options={"ns_coefficients": ("quintic", "polar_express"), "ns_precision": ("fp32", "tf32", "bf16")},
+    switches=space.ORTHOGONAL_SWITCHES,
 )

@@ -80,4 +80,5 @@ SPACE = space.SearchSpace(
     grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches and blocks for smaller "
     "models; start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
+    switches=(space.DECAY_FOLLOWS_LR, *space.FALLBACK_SWITCHES),
 )

@@ -54,7 +54,9 @@ def follow(
             name: {
                 **common,
                 "learning_rate": rate,
+                "schedule": rate / LR,
                 "weight_decay": common["weight_decay"] if decays(name) else 0.0,
+                "decays": decays(name),
                 "name": name,
                 "piece": 0,
             }

@@ -16,7 +16,7 @@ def estimate(model, step, scale=0.05):
 
 def claimed(kind):
     """The built-in optimizer that a class is, or is derived from to break it."""
-    homes = {entry.implementation: entry.name for entry in BUILT_IN}
+    homes = {entry.implementation: entry.reference or entry.name for entry in BUILT_IN}
     return next((homes[key] for c in kind.__mro__ if (key := f"{c.__module__}:{c.__name__}") in homes), "")
 
 

@@ -10,7 +10,21 @@ from typing import Any
 
 import torch
 
-from tuneopt.optim import adam_mini, adamw, cautious, kron, lion, mars, muon, nadamw, scion, soap, sophia
+from tuneopt.optim import (
+    adam_mini,
+    adamw,
+    bucket,
+    cautious,
+    kron,
+    lion,
+    mars,
+    muon,
+    nadamw,
+    scion,
+    soap,
+    sophia,
+    switches,
+)
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.routing import DEFAULT_RULES, MAIN, RouteRule
 from tuneopt.training import building, loop
@@ -230,6 +244,58 @@ def kron_not_preconditioned(monkeypatch: Any) -> None:
     monkeypatch.setattr(kron, "kron_update", wrong)
 
 
+def unswitched(targets: Any, direction: Any, state: Any, settings: Any, step: int) -> None:
+    """Matrices move as if no switch were on."""
+    switches.apply(targets, list(direction.unbind(0)), settings)
+
+
+def hyperball(project: bool = True, measured: bool = True, size: float = 1.0, decay: float = 0.0) -> Patch:
+    """The rule with one part left out or changed."""
+
+    def wrong(targets: Any, direction: Any, radius: Any, lr: float, step: int) -> None:
+        for target, update, own in zip(targets, direction, radius, strict=True):
+            if step == 1:
+                own.copy_(size * target.norm())
+            length = lr * own / update.norm() if measured else lr
+            target.sub_(length * update + lr * decay * target)
+            if project:
+                target.mul_(own / target.norm())
+
+    return instead(switches, "on_hyperball", wrong)
+
+
+def rows(
+    beta: Callable[[float], float] = lambda b: b, side: int = 2, restored: bool = True, squared: bool = True
+) -> Patch:
+    """The second moment of rows with one part left out or changed."""
+
+    def wrong(update: Any, moment: Any, given: float) -> Any:
+        b, size = beta(given), update.norm(dim=(1, 2), keepdim=True)
+        seen = (update.square() if squared else update.abs()).mean(dim=side, keepdim=True)
+        seen = seen if side == 2 else seen.mean(dim=2, keepdim=True)
+        moment.mul_(b).add_((1 - b) * seen)
+        even = update / (moment.sqrt() if squared else moment)
+        return even / even.norm(dim=(1, 2), keepdim=True) * size if restored else even
+
+    return instead(muon, "normalized_rows", wrong)
+
+
+def matched(factor: Callable[[float, float], float]) -> Patch:
+    """Moonlight's shape factor from (out, in)."""
+
+    def constants(self: Any, shapes: Any, like: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"match_rms": torch.tensor([[[factor(out, fan)]] for out, fan in shapes], dtype=like.dtype)}
+
+    return instead(muon.MuonRule, "constants", constants)
+
+
+def decaying(share: Callable[[float], float]) -> Patch:
+    """Decay times another function of the rate's share of its peak."""
+    return instead(
+        switches, "decay_of_step", lambda group: group["weight_decay"] * share(group["lr"] / group["peak_lr"])
+    )
+
+
 def sophia_unclipped(gradients: Any, m: Any, h: Any, *, step: int, beta1: float, gamma: float, eps: float) -> Any:
     for gradient, moment in zip(gradients, m, strict=True):
         moment.lerp_(gradient, 1 - beta1)
@@ -413,6 +479,55 @@ MISTAKES: dict[str, list[tuple[Any, ...]]] = {
         ("no decay", NO_DECAY),
         ("embedding decays", EMBEDDING_DECAYS),
     ],
+}
+
+OF_MUON = [
+    ("no orthogonalization", instead(muon, "newton_schulz", normalised)),
+    ("momentum not Nesterov", instead(muon, "muon_update", without_nesterov)),
+    ("no decay", NO_DECAY),
+    ("rate of the adam part ignored", created(muon_to_adam_lr=lambda given: 3.0)),
+    ("no clip of the adam part", NO_CLIP, CLIPS),
+]
+OF_ADAMW = [
+    ("bias correction off by one", altered(adamw, "root_second_moment", **LATE)),
+    ("betas swapped in create", created(**SWAPPED)),
+    ("no decay", NO_DECAY),
+    ("no clip", NO_CLIP, CLIPS),
+    ("two percent more rate", multiplied("learning_rate", 1.02)),
+]
+OF_HYPERBALL = [
+    ("switch ignored", instead(bucket, "apply_switched", unswitched)),
+    ("not projected", hyperball(project=False)),
+    ("update as long as it is", hyperball(measured=False)),
+    ("half the radius", hyperball(size=0.5)),
+]
+FOLLOWS = {"warmup": 5, "weight_decay": 5.0}
+OF_DECAY = [
+    ("decay as it was", decaying(lambda share: 1.0), FOLLOWS),
+    ("decay with the square of the rate", decaying(lambda share: share**2), FOLLOWS),
+    ("decay against the rate", decaying(lambda share: 1 - share), FOLLOWS),
+    ("ascends by decay", decaying(lambda share: -share), FOLLOWS),
+]
+MISTAKES |= {
+    "muonh": [*OF_HYPERBALL, *OF_MUON],
+    "normuon": [
+        ("rows left alone", instead(muon, "normalized_rows", lambda update, moment, beta: update)),
+        ("norm not restored", rows(restored=False)),
+        ("one number for all rows", rows(side=1)),
+        ("no memory of rows", rows(beta=lambda b: 0.0)),
+        ("decay of rows complemented", rows(beta=lambda b: 1 - b)),
+        ("mean of absolute values", rows(squared=False)),
+        *OF_MUON,
+    ],
+    "muonc": [*OF_DECAY, *OF_MUON],
+    "moonlight": [
+        ("spectral", matched(lambda out, fan: max(1.0, out / fan) ** 0.5)),
+        ("by the short side", matched(lambda out, fan: 0.2 * min(out, fan) ** 0.5)),
+        ("a quarter for a fifth", matched(lambda out, fan: 0.25 * max(out, fan) ** 0.5)),
+        *OF_MUON,
+    ],
+    "adamh": [*OF_HYPERBALL, *OF_ADAMW],
+    "adamc": [*OF_DECAY, *OF_ADAMW],
 }
 
 BROKEN = [Broken(optimizer, *mistake) for optimizer, mistakes in MISTAKES.items() for mistake in mistakes]

@@ -29,7 +29,7 @@ from tuneopt.training.evaluate import HeldOut
 from tuneopt.training.launch import RankFailedError, launch
 from tuneopt.training.ranks import Ranks, joined
 from tuneopt.training.zero.engine import Apply
-from tuneopt.training.zero.owned import Owned
+from tuneopt.training.zero.owned import Owned, decay_of_holders
 from tuneopt.training.zero.owners import assign, cut, loads, needs_all
 from tuneopt.training.zero.shards import Exchange
 from tuneopt.training.zero.update_check import ShardedUpdateCheck
@@ -63,12 +63,16 @@ def built(name: str, make_spec):
     return model, create(name, model, **facts, **own)
 
 
-def updated(owned: Owned, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def updated(
+    owned: Owned, gradients: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """The update of every tensor, bucket by bucket."""
     found = {}
     for bucket in owned.buckets:
         for name, place in bucket.gradients.items():
             place.copy_(gradients[name].reshape(-1))
+        for name, place in bucket.weights.items():
+            place.copy_(weights[name].detach().reshape(-1))
         owned.compute_updates(bucket)
         found.update({name: view.view(bucket.parameters[name].shape).clone() for name, view in bucket.updates.items()})
     return found
@@ -98,12 +102,14 @@ def test_update_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ra
         for rates in (optimizer, stepping, apply):
             for group in rates.param_groups:
                 group["lr"] = 0.01 * step  # the first step of a warmup has rate zero
+        for flat, group in zip(apply.param_groups, optimizer.param_groups, strict=True):
+            flat["weight_decay"] = decay_of_holders(group)
         for parameter_name, parameter in twin.named_parameters():
             parameter.grad = gradients[parameter_name].clone()
         stepping.step()
         if len(owned.limits) == 1:
             owned.clip(None if len(buckets) == 1 else by_limit(optimizer, gradients))
-        updates = updated(owned, gradients)
+        updates = updated(owned, gradients, dict(model.named_parameters()))
         for parameter_name, parameter in model.named_parameters():
             parameter.grad = updates[parameter_name]
         apply.step()
@@ -117,7 +123,7 @@ def test_state_travels_by_name(make_spec, alone: Ranks) -> None:
     model, optimizer = built("soap", make_spec)
     names = list(dict(model.named_parameters()))
     owned = Owned(optimizer, [names], alone, CPU)
-    updated(owned, {name: torch.randn(p.shape) for name, p in model.named_parameters()})
+    updated(owned, {name: torch.randn(p.shape) for name, p in model.named_parameters()}, {})
     state = owned.state(owned.buckets[0])
     again = Owned(optimizer, [names[3:5], names[5:7]], alone, CPU)  # fewer tensors than were saved, in other buckets
     again.load(state)

@@ -1,6 +1,7 @@
 """One configuration of every optimizer for the tests of ZeRO."""
 
 ONE_BETA = {"beta2": None, "epsilon": None}
+MUON = {"momentum": 0.95, "muon_epsilon": 1e-5, "muon_to_adam_lr": 0.3, "lr_schedule": "linear", "decay": 0.8}
 
 OPTIMIZERS = {
     "adamw": {},
@@ -10,7 +11,7 @@ OPTIMIZERS = {
     "lion": {"epsilon": None, "learning_rate": 0.001},
     "adam_mini": {},
     "sophia": {"gamma": 0.0125, "hessian_interval": 4, "learning_rate": 0.002},
-    "muon": {"momentum": 0.95, "muon_epsilon": 1e-5, "muon_to_adam_lr": 0.3, "lr_schedule": "linear", "decay": 0.8},
+    "muon": MUON,
     "scion": {"momentum": 0.95, "scion_epsilon": 1e-5, "scion_to_signum_lr": 0.3, **ONE_BETA},
     "kron": {"preconditioner_lr": 0.2, "update_prob_flat_start": 20, "normalize_grads": True, **ONE_BETA},
     # Blocks no larger than the rank of a gradient. In larger ones Adam normalizes the rounding error of directions in
@@ -21,4 +22,10 @@ OPTIMIZERS = {
         "block_size": 16,
         "partition_grads_into_blocks": True,
     },
+    "muonh": {**MUON, "hyperball": True},
+    "normuon": {**MUON, "row_normalize": 0.95},
+    "muonc": {**MUON, "decay_follows_lr": True, "weight_decay": 0.5},
+    "moonlight": {**MUON, "scale": "match_rms", "muon_to_adam_lr": 1.0},
+    "adamh": {"hyperball": True},
+    "adamc": {"decay_follows_lr": True, "weight_decay": 0.5},
 }

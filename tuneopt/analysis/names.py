@@ -20,10 +20,16 @@ _OPTIMIZERS = {
     "scion": "Scion",
     "kron": "Kron",
     "soap": "SOAP",
+    "muonh": "MuonH",
+    "normuon": "NorMuon",
+    "muonc": "MuonC",
+    "moonlight": "Moonlight",
+    "adamh": "AdamH",
+    "adamc": "AdamC",
 }
 """As the papers of the built-in optimizers write them."""
 
-MATRIX = frozenset({"muon", "scion", "kron", "soap"})
+MATRIX = frozenset({"muon", "scion", "kron", "soap", "muonh", "normuon", "muonc", "moonlight"})
 """Built-in optimizers that precondition a gradient as a matrix; the others scale each entry of it by itself (Wen et
 al., arXiv 2509.02046, section 3)."""
 

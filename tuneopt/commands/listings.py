@@ -17,7 +17,7 @@ scales = group("Look at model scales, built in or of your own.")
 
 
 def optimizers(json_: Json = False) -> int:
-    """List the optimizers, also of installed packages: family, fallback rule, source, state bytes per parameter."""
+    """List the optimizers, also of installed packages: family, switches, fallback rule, source, state bytes."""
     from tuneopt import api
 
     return show(api.optimizers(), json_, _print_optimizers)
@@ -61,7 +61,7 @@ def doctor(
 
 
 def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
-    from tuneopt.console import table
+    from tuneopt.console import out, pairs, table
 
     rows = []
     for entry in entries:
@@ -69,8 +69,15 @@ def _print_optimizers(entries: Sequence[Mapping[str, Any]]) -> None:
         size = entry["state_bytes_per_parameter"]
         state = "not declared" if size is None else f"{size:.4g}"
         family = entry["family"] or "not declared"
-        rows.append((entry["name"], entry["origin"], family, entry["fallback"], state, entry["source"]))
-    table(("optimizer", "origin", "family", "fallback", "state bytes/parameter", "source"), rows)
+        on = ", ".join(f"{word}={value}" for word, value in entry["preset"].items())
+        rows.append((entry["name"], entry["origin"], family, on, entry["fallback"], state, entry["source"]))
+    table(("optimizer", "origin", "family", "switches on", "fallback", "state bytes/parameter", "source"), rows)
+    takers: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        if entry["switches"]:
+            takers.setdefault(tuple(entry["switches"]), []).append(entry["name"])
+    out.print()
+    pairs({", ".join(names): f"--set {', '.join(words)}" for words, names in takers.items()})
 
 
 def _print_scale(plain: Mapping[str, Any]) -> None:

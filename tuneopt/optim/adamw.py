@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Settings, settings_of
+from tuneopt.optim.hyperparameters import FallbackDecay, FallbackRate, Matrices, Settings, Switch, settings_of
 from tuneopt.optim.routing import RouteRule
-from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Tensors
+from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, MatrixRule, Tensors
 
 
 def adamw_update(
@@ -74,6 +74,16 @@ def root_second_moment(
     return list(root), correction
 
 
+def adamw_direction(gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
+    """The bias-corrected ratio of moments, without the fused kernel: for apply steps that run elsewhere."""
+    beta1, beta2 = settings["betas"]
+    torch._foreach_lerp_(state["exp_avg"], gradients, 1 - beta1)
+    root, correction = root_second_moment(state["exp_avg_sq"], gradients, beta2=beta2, eps=settings["eps"], step=step)
+    ratio = torch._foreach_mul(state["exp_avg"], correction / (1 - beta1**step))
+    torch._foreach_div_(ratio, root)
+    return list(ratio)
+
+
 class AdamWRule(ElementwiseRule):
     """AdamW as main rule or as fallback of the matrix family."""
 
@@ -81,15 +91,8 @@ class AdamWRule(ElementwiseRule):
     state: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
 
     def direction(self, gradients: Tensors, state: ListState, settings: Settings, step: int) -> Tensors:
-        """The bias-corrected ratio of moments, without the fused kernel: for apply steps that run elsewhere."""
-        beta1, beta2 = settings["betas"]
-        torch._foreach_lerp_(state["exp_avg"], gradients, 1 - beta1)
-        root, correction = root_second_moment(
-            state["exp_avg_sq"], gradients, beta2=beta2, eps=settings["eps"], step=step
-        )
-        ratio = torch._foreach_mul(state["exp_avg"], correction / (1 - beta1**step))
-        torch._foreach_div_(ratio, root)
-        return list(ratio)
+        """See `adamw_direction`."""
+        return adamw_direction(gradients, state, settings, step)
 
     def advance(
         self, parameters: Tensors, gradients: Tensors, state: ListState, settings: Settings, step: int, divisor: Divisor
@@ -111,6 +114,18 @@ class AdamWRule(ElementwiseRule):
         )
 
 
+class AdamWMatrixRule(MatrixRule):
+    """AdamW over stacks of whole matrices, for the switches of `tuneopt.optim.switches`."""
+
+    name = "adamw_matrix"
+    state: ClassVar[tuple[str, ...]] = AdamWRule.state
+
+    def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
+        """As `AdamWRule.direction`: entries do not see each other."""
+        (update,) = adamw_direction([gradients], {key: [state[key]] for key in self.state}, settings, step)
+        return update
+
+
 class AdamW(Optimizer):
     """AdamW with decoupled weight decay on matrices and the head, and one global-norm clip over all parameters.
 
@@ -129,6 +144,34 @@ class AdamW(Optimizer):
         weight_decay: float = 0.1,
         *,
         max_grad_norm: float = 1.0,
+        rules: Sequence[RouteRule] | None = None,
+    ) -> None:
+        super().__init__(params, settings_of(locals()), rules)
+
+
+class MatrixAdamW(Optimizer):
+    """AdamW whose hidden matrices are stepped as a whole, so that they take the switches of matrix rules.
+
+    Without a switch it is AdamW but for the fused kernel's rounding. `adamh` and `adamc` are made of it.
+    """
+
+    rules = (AdamWMatrixRule(), AdamWRule())
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        *,
+        max_grad_norm: float = 1.0,
+        hyperball: Switch = False,
+        cautious_decay: Switch = False,
+        decay_follows_lr: Switch = False,
+        matrices: Matrices = "hidden",
+        fallback_weight_decay: FallbackDecay = None,
+        fallback_learning_rate: FallbackRate = None,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         super().__init__(params, settings_of(locals()), rules)

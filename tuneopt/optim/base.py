@@ -15,10 +15,11 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, logical, norm_divisors, short_first
-from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, ScalesRate, Settings, checked, declared
-from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, owners, route
+from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, logical, norm_divisors
+from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Replaces, ScalesRate, Settings, checked, declared
+from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, owners, route, with_tables
 from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
+from tuneopt.optim.switches import laid_out, state_shapes
 from tuneopt.spec import InputError, Value, nearest
 
 Parameters: TypeAlias = (
@@ -83,7 +84,8 @@ class Optimizer(torch.optim.Optimizer):
         cls.declared = {**cls.declared, **marks}
 
     def __init__(self, params: Parameters, settings: Settings, rules: Sequence[RouteRule] | None = None) -> None:
-        self._begin(params, self.routing_rules if rules is None else rules)
+        rules = self.routing_rules if rules is None else rules
+        self._begin(params, with_tables(rules) if settings.get("matrices") == "all" else rules)
         super().__init__(as_groups(params), checked(settings, self.bounds))
         if not any(group["params"] for group in self.param_groups):
             raise InputError("the optimizer got no parameter that requires a gradient")
@@ -189,12 +191,15 @@ class Optimizer(torch.optim.Optimizer):
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
         """The settings of a group under ``rule``, from those given for the optimizer or for a mixed group."""
         own = dict(settings)
+        roles = {MAIN: self.rules[0].name, FALLBACK: self.rules[-1].name}
         for name, marks in self.declared.items():
             for mark in marks:
-                if isinstance(mark, Only) and mark.rule != rule:
+                if isinstance(mark, Only) and roles.get(mark.rule, mark.rule) != rule:
                     own[name] = type(settings[name])(0)
                 elif isinstance(mark, ScalesRate) and mark.rule == rule:
                     own["lr"] = settings["lr"] * settings[name]
+                elif isinstance(mark, Replaces) and roles[mark.rule] == rule and settings[name] is not None:
+                    own[mark.setting] = settings[name]
         return own
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -234,6 +239,8 @@ class Optimizer(torch.optim.Optimizer):
         else:
             settings = {**self.rule_settings(kind.rule, {**self.defaults, **given}), "rule": kind.rule}
         settings["weight_decay"] = settings["weight_decay"] if kind.decay else 0.0
+        if settings.get("decay_follows_lr"):
+            settings["peak_lr"] = settings["lr"]
         layout = {"pieces": kind.pieces, "transposed": kind.transposed}
         super().add_param_group({"params": members, **checked(settings, self.bounds), **layout})
         self._names.update({parameter: name for name, parameter in members})
@@ -372,8 +379,8 @@ def state_elements(rule: Rule, parameter: Tensor, group: Settings) -> int:
         return 0
     tensors = [parameter]
     if isinstance(rule, MatrixRule):
-        tensors = [short_first(matrix) for matrix in logical(parameter, group)]
-    shapes = [shape for tensor in tensors for shape in rule.state_shapes(tuple(tensor.shape), group).values()]
+        tensors = [laid_out(matrix, group) for matrix in logical(parameter, group)]
+    shapes = [shape for tensor in tensors for shape in state_shapes(rule, tuple(tensor.shape), group).values()]
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 

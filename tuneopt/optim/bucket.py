@@ -19,7 +19,8 @@ from torch import Tensor
 from tuneopt.optim.hyperparameters import Settings
 from tuneopt.optim.portions import DEVICE_PORTION
 from tuneopt.optim.probes import gaussian
-from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape, apply, state_dtype
+from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape, state_dtype
+from tuneopt.optim.switches import apply_switched, laid_out, state_shapes
 from tuneopt.spec import InputError
 
 State = MutableMapping[Any, dict[str, Any]]
@@ -153,14 +154,14 @@ class ListBucket(ParameterBucket):
 
 
 class StackBucket(ParameterBucket):
-    """Logical matrices of one shape (short side first) under a matrix rule, stacked as (n, a, b)."""
+    """Logical matrices of one shape under a matrix rule, stacked as (n, a, b): `laid_out`, short side first."""
 
     rule: MatrixRule
 
     def __init__(self, rule: Rule, group: Settings, members: list[tuple[str, Tensor]], state: State) -> None:
         super().__init__(rule, group, members, state)
         first, count, self.pieces = self.parameters[0], len(self.parameters), int(group["pieces"])
-        shapes = rule.state_shapes(tuple(short_first(logical(first, group)[0]).shape), group)
+        shapes = state_shapes(rule, tuple(laid_out(logical(first, group)[0], group).shape), group)
         self.stacks: dict[str, Tensor] = {
             key: torch.zeros((count, self.pieces, *shape), dtype=self.dtype, device=first.device)
             for key, shape in shapes.items()
@@ -190,7 +191,7 @@ class StackBucket(ParameterBucket):
 
     def _stacked(self, gradients: list[Tensor]) -> Tensor:
         """Gradients as one stack (n, a, b) of logical matrices, short side first, in memory of its own."""
-        return torch.stack([short_first(m) for g in gradients for m in logical(g, self.group)]).to(self.dtype)
+        return torch.stack([laid_out(m, self.group) for g in gradients for m in logical(g, self.group)]).to(self.dtype)
 
     def _move(self, batch: Batch, divisor: Tensor | None) -> None:
         rows = batch.rows
@@ -207,11 +208,11 @@ class StackBucket(ParameterBucket):
             for matrix, which in zip(state["probe"], names, strict=True):
                 matrix.copy_(gaussian(matrix, *words, *which))
         direction = self.rule.direction(gradients, state, self.group, batch.step)
+        targets = [laid_out(m, self.group) for parameter in batch.parameters for m in logical(parameter, self.group)]
+        apply_switched(targets, direction, state, self.group, batch.step)
         if rows is not None:  # an index made copies, which go back to their rows
             for key, stack in self.stacks.items():
                 stack[rows] = state[key].view(len(rows), *stack.shape[1:])
-        targets = [short_first(matrix) for parameter in batch.parameters for matrix in logical(parameter, self.group)]
-        apply(targets, list(direction.unbind(0)), self.group)
 
 
 def build_buckets(rule: Rule, group: Settings, state: State) -> list[ParameterBucket]:
@@ -222,7 +223,7 @@ def build_buckets(rule: Rule, group: Settings, state: State) -> list[ParameterBu
     for name, parameter in zip(group["param_names"], group["params"], strict=True):
         if parameter.numel() == 0:  # as a sharded model holds on some ranks: there is nothing to move
             continue
-        shape = tuple(short_first(logical(parameter, group)[0]).shape) if stacked else ()
+        shape = tuple(laid_out(logical(parameter, group)[0], group).shape) if stacked else ()
         alike = (shape, parameter.device, parameter.dtype)
         part = elements.get(alike, 0) // DEVICE_PORTION if stacked and bounded(parameter) else 0
         elements[alike] = elements.get(alike, 0) + parameter.numel()
@@ -244,11 +245,6 @@ def logical(tensor: Tensor, settings: Settings) -> list[Tensor]:
     """The logical matrices of a parameter-shaped tensor, as (out, in) views: pieces of a fused weight, or it alone."""
     matrix = tensor.mT if settings["transposed"] else tensor
     return [matrix] if settings["pieces"] == 1 else list(matrix.chunk(settings["pieces"]))
-
-
-def short_first(matrix: Tensor) -> Tensor:
-    """The matrix or its transpose, whichever has its short side first."""
-    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
 
 
 def norm_divisors(batches: list[Batch]) -> list[Tensor | None]:

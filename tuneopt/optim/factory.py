@@ -15,7 +15,7 @@ from tuneopt.optim import external
 from tuneopt.optim.adapter import Adapted, adapted
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.hyperparameters import BETAS, WORDS
-from tuneopt.optim.info import BUILT_IN, OptimizerInfo
+from tuneopt.optim.info import BUILT_IN, OptimizerInfo, entry_of
 from tuneopt.optim.rule import MatrixRule
 from tuneopt.outside import covered
 from tuneopt.spec import InputError, Value, nearest
@@ -85,6 +85,11 @@ def create(
     """
     kind = implementation(name)
     known, accepted = hyperparameter_names(kind), inspect.signature(kind).parameters
+    preset = entry_of(name).preset
+    for word in preset:
+        if hyperparameters.get(word, preset[word]) == accepted[word].default:
+            raise InputError(f"{name} is named after its switch {word}, which is on; leave it out")
+    hyperparameters = {**preset, **hyperparameters}
     arguments: dict[str, Any] = {}
     for word, value in hyperparameters.items():
         if word in kind.fixed:

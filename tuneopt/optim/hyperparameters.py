@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
+from tuneopt.optim.routing import FALLBACK, MAIN
 from tuneopt.spec import InputError, nearest
 
 Settings = dict[str, Any]
@@ -33,9 +34,13 @@ class Bounds:
     high: float = math.inf
     above: bool = False
     whole: bool = False
+    optional: bool = False
+    """Whether None, which leaves the setting out, is allowed too."""
 
     def checked(self, name: str, value: Any) -> Any:
         """``value``, as an int where it must be ``whole``; raises `InputError` unless it is a finite number inside."""
+        if value is None and self.optional:
+            return None
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         inside = number and self.low <= value < self.high and not (self.above and value == self.low)
         if not inside or (self.whole and value != int(value)):
@@ -50,18 +55,18 @@ class Bounds:
 class OneOf:
     """The words that a setting may be."""
 
-    choices: Collection[str]
+    choices: Collection[Any]
 
     def checked(self, name: str, value: Any) -> Any:
         """``value`` itself; raises `InputError`, with the nearest known word, for another one."""
         if value not in self.choices:
-            raise InputError(f"unknown {name} {value!r}; {nearest(str(value), self.choices)}")
+            raise InputError(f"unknown {name} {value!r}; {nearest(str(value), [str(one) for one in self.choices])}")
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """The setting holds in groups of this update rule; in all others it is 0."""
+    """The setting holds in groups of this update rule, by its name or as ``main``; in all others it is 0."""
 
     rule: str
 
@@ -73,12 +78,28 @@ class ScalesRate:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class Replaces:
+    """Where it is not None, the setting takes the place of another one in groups of this update rule."""
+
+    setting: str
+    rule: str
+
+
 DecayRate: TypeAlias = Annotated[float, Bounds(high=1.0)]
 """The weight that an exponential average gives to its past."""
 Positive: TypeAlias = Annotated[float, Bounds(above=True)]
 NotNegative: TypeAlias = Annotated[float, Bounds()]
 Count: TypeAlias = Annotated[int, Bounds(low=1, whole=True)]
 Index: TypeAlias = Annotated[int, Bounds(whole=True)]
+
+# Switches: what any matrix rule can take, off by default (docs/optimizers.md, "Switches"). They act on groups of the
+# main rule, and on no other.
+Switch: TypeAlias = Annotated[bool, OneOf((False, True)), Only(MAIN)]
+Matrices: TypeAlias = Annotated[str, OneOf(("hidden", "all"))]
+"""Which parameters the main rule takes: hidden matrices, or embedding and head too."""
+FallbackDecay: TypeAlias = Annotated[float | None, Bounds(optional=True), Replaces("weight_decay", FALLBACK)]
+FallbackRate: TypeAlias = Annotated[float | None, Bounds(optional=True), Replaces("lr", FALLBACK)]
 
 COMMON: Mapping[str, Bounds] = {
     "lr": Bounds(),

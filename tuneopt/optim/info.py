@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tuneopt import outside
+from tuneopt.spec import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,22 @@ class OptimizerInfo:
     """Whether a step must see the gradients of all tensors at once, because it clips something made of them."""
     curvature: bool = False
     """Whether training owes it Hessian-vector products."""
+    preset: Mapping[str, Value] = field(default_factory=dict)
+    """Of an optimizer that is another one with switches on: the switches, by which it is named."""
+    switches: tuple[str, ...] = ()
+    """Hyperparameters that are off by default, and absent from a trial while they are (docs/optimizers.md)."""
+    reference: str = ""
+    """The module of `tuneopt.optim.reference` that has its rules, where it is not called as the optimizer is."""
+    needs_weights: bool = False
+    """Whether its update of a matrix depends on the weights, which then travel to the owner rank under ZeRO."""
 
 
-MEMORY_FACTS = ("workspace", "needs_all_gradients", "curvature")
-"""Fields that the memory model of training reads, and that listings leave out."""
+MEMORY_FACTS = ("workspace", "needs_all_gradients", "curvature", "needs_weights", "reference")
+"""Fields that training reads, and that listings leave out."""
+
+FALLBACK_SWITCHES = ("matrices", "fallback_weight_decay", "fallback_learning_rate")
+APPLY_SWITCHES = ("hyperball", "cautious_decay", "decay_follows_lr", *FALLBACK_SWITCHES)
+ORTHOGONAL_SWITCHES = ("scale", "row_normalize", *APPLY_SWITCHES)
 
 GROUP = "tuneopt.optimizers"
 """The entry points by which an installed package offers optimizers: name -> class."""
@@ -130,6 +144,7 @@ BUILT_IN = (
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.muon:Muon",
         workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
+        switches=ORTHOGONAL_SWITCHES,
     ),
     OptimizerInfo(
         name="scion",
@@ -139,6 +154,7 @@ BUILT_IN = (
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.scion:Scion",
         workspace=Workspace(portion=2, stack=1, slice=2, gram=2, host=3.0),
+        switches=ORTHOGONAL_SWITCHES,
     ),
     OptimizerInfo(
         name="kron",
@@ -148,6 +164,7 @@ BUILT_IN = (
         state_bytes_per_parameter=12.0,  # one momentum, and per square block two factors of its size
         implementation="tuneopt.optim.kron:Kron",
         workspace=Workspace(stack=2, slice=9, whole=5, host=5.5),
+        switches=APPLY_SWITCHES,
     ),
     OptimizerInfo(
         name="soap",
@@ -157,6 +174,80 @@ BUILT_IN = (
         state_bytes_per_parameter=24.0,  # two moments, and per square block two factors and two bases of its size
         implementation="tuneopt.optim.soap:SOAP",
         workspace=Workspace(stack=2, slice=11, host=3.0),
+        switches=("decay_follows_lr", *FALLBACK_SWITCHES),
+    ),
+    OptimizerInfo(
+        name="muonh",
+        family="matrix",
+        fallback="adamw at muon_to_adam_lr times the learning rate",
+        source="Wen et al., arXiv 2606.16899 (hyperball)",
+        state_bytes_per_parameter=4.0,  # one momentum; a radius for each matrix is nothing beside it
+        implementation="tuneopt.optim.muon:Muon",
+        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
+        preset={"hyperball": True},
+        switches=ORTHOGONAL_SWITCHES,
+        reference="muon",
+        needs_weights=True,
+    ),
+    OptimizerInfo(
+        name="normuon",
+        family="matrix",
+        fallback="adamw at muon_to_adam_lr times the learning rate",
+        source="Li et al., arXiv 2510.05491",
+        state_bytes_per_parameter=4.0 + 4.0 * 13_312 / 2**24,  # one momentum, and one number per row
+        implementation="tuneopt.optim.muon:Muon",
+        workspace=Workspace(stack=2, slice=3, gram=2, host=4.0),
+        preset={"row_normalize": 0.95},
+        switches=ORTHOGONAL_SWITCHES,
+        reference="muon",
+    ),
+    OptimizerInfo(
+        name="muonc",
+        family="matrix",
+        fallback="adamw at muon_to_adam_lr times the learning rate",
+        source="Defazio, arXiv 2506.02285 (corrected decay), on Muon",
+        state_bytes_per_parameter=4.0,  # one momentum
+        implementation="tuneopt.optim.muon:Muon",
+        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
+        preset={"decay_follows_lr": True},
+        switches=ORTHOGONAL_SWITCHES,
+        reference="muon",
+    ),
+    OptimizerInfo(
+        name="moonlight",
+        family="matrix",
+        fallback="adamw at muon_to_adam_lr times the learning rate",
+        source="Liu et al., arXiv 2502.16982",
+        state_bytes_per_parameter=4.0,  # one momentum
+        implementation="tuneopt.optim.muon:Muon",
+        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
+        preset={"scale": "match_rms"},
+        switches=ORTHOGONAL_SWITCHES,
+        reference="muon",
+    ),
+    OptimizerInfo(
+        name="adamh",
+        family="matrix",
+        fallback="adamw at the same learning rate",
+        source="Wen et al., arXiv 2606.16899 (hyperball)",
+        state_bytes_per_parameter=8.0,  # two moments; a radius for each matrix is nothing beside them
+        implementation="tuneopt.optim.adamw:MatrixAdamW",
+        workspace=Workspace(stack=3, host=3.0),
+        preset={"hyperball": True},
+        switches=APPLY_SWITCHES,
+        needs_weights=True,
+    ),
+    OptimizerInfo(
+        name="adamc",
+        family="matrix",
+        fallback="adamw at the same learning rate",
+        source="Defazio, arXiv 2506.02285",
+        state_bytes_per_parameter=8.0,  # two moments
+        implementation="tuneopt.optim.adamw:MatrixAdamW",
+        workspace=Workspace(stack=3, host=3.0),
+        preset={"decay_follows_lr": True},
+        switches=APPLY_SWITCHES,
+        reference="adamh",
     ),
 )
 

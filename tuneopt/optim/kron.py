@@ -18,7 +18,18 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Count, DecayRate, Index, Positive, Settings, settings_of
+from tuneopt.optim.hyperparameters import (
+    Count,
+    DecayRate,
+    FallbackDecay,
+    FallbackRate,
+    Index,
+    Matrices,
+    Positive,
+    Settings,
+    Switch,
+    settings_of,
+)
 from tuneopt.optim.portions import slices
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, clip_rms, fit_diagonal, fit_number, fit_triangular, normalized
 from tuneopt.optim.routing import RouteRule
@@ -221,6 +232,12 @@ class Kron(Optimizer):
         normalize_grads: bool = True,
         max_grad_norm: float = 1.0,
         probe_seed: Index = 0,
+        hyperball: Switch = False,
+        cautious_decay: Switch = False,
+        decay_follows_lr: Switch = False,
+        matrices: Matrices = "hidden",
+        fallback_weight_decay: FallbackDecay = None,
+        fallback_learning_rate: FallbackRate = None,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         normalize_grads = bool(normalize_grads)
@@ -228,4 +245,5 @@ class Kron(Optimizer):
 
     def rule_settings(self, rule: str, settings: Settings) -> Settings:
         """Normalised gradients are not clipped."""
-        return {**settings, "max_grad_norm": 0.0} if settings["normalize_grads"] else settings
+        own = super().rule_settings(rule, settings)
+        return {**own, "max_grad_norm": 0.0} if settings["normalize_grads"] else own

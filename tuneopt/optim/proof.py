@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.hyperparameters import WORDS
-from tuneopt.optim.info import BUILT_IN
+from tuneopt.optim.info import BUILT_IN, entry_of
 from tuneopt.optim.reference import Reference, references, whole
 from tuneopt.optim.roles import ParameterRole, model_roles
 from tuneopt.optim.watching import Check, Follower, Mover, Watch, declared_routes, default_routes, generic_claims
@@ -98,7 +98,7 @@ class UpdateCheck:
         if model is None or not name:
             self._routes = declared_routes(optimizer)
         else:
-            self._routes = default_routes(model, name, roles)
+            self._routes = default_routes(model, name, roles, self._h.get("matrices", "hidden"))
         self._late = any(optimizer.state.values())
         self._followers = list(self._chosen({entry.parameter: entry.shape for entry in optimizer.routing}))
         self._steps = 0
@@ -217,11 +217,11 @@ class UpdateCheck:
             multiple = self._rate(self._steps)
         else:
             multiple = self._optimizer.param_groups[0]["lr"] / self._peak if self._peak else 0.0
-        return {**self._h, "learning_rate": self._h["learning_rate"] * multiple}
+        return {**self._h, "learning_rate": self._h["learning_rate"] * multiple, "schedule": multiple}
 
     def _for(self, watch: Watch) -> dict[str, Any]:
         decay = self._step_h.get("weight_decay", 0.0) if watch.decays else 0.0
-        return {**self._step_h, "weight_decay": decay, "clip": self._clip}
+        return {**self._step_h, "weight_decay": decay, "decays": watch.decays, "clip": self._clip}
 
     def _divisor(self) -> float:
         """max(1, norm / max_grad_norm), with the joint norm of everything that the references clip, in float64."""
@@ -349,7 +349,12 @@ def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) ->
     declared = {each.name: each.default for each in parameters if each.default not in (each.empty, None)}
     return {
         "name": spec.optimizer if spec.optimizer in {entry.name for entry in BUILT_IN} else "",
-        "hyperparameters": {**in_words(declared), "heads": scale.groups, **spec.config},
+        "hyperparameters": {
+            **in_words(declared),
+            "heads": scale.groups,
+            **entry_of(spec.optimizer).preset,
+            **spec.config,
+        },
         "model": model,
         "roles": model_roles(model, scale) if isinstance(scale, OwnModel) else None,
         "rate": lambda step: scheduled(step, spec.steps, spec.config),
@@ -385,7 +390,7 @@ def _references(optimizer: Optimizer, name: str) -> dict[str, Reference]:
     """By rule, the main one first: a built-in optimizer's, or what a class from outside gives as ``reference``."""
     kind = type(optimizer)
     if not name and kind.__module__.startswith("tuneopt.optim."):
-        homes = {entry.implementation: entry.name for entry in BUILT_IN}
+        homes = {entry.implementation: entry.reference or entry.name for entry in BUILT_IN}
         name = homes.get(f"{kind.__module__}:{kind.__name__}", "")
     if name:
         return references(name)

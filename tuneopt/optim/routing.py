@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -72,6 +72,9 @@ DEFAULT_RULES: tuple[RouteRule, ...] = (
 )
 """Names of Llama, GPT-2, GPT-NeoX and kin. Own rules go in front: ``rules=(RouteRule(...), *DEFAULT_RULES)``."""
 
+TABLES = ("output head", "head", "embedding")
+"""Reasons of what follows the vocabulary; ``head`` is the word of `tuneopt.optim.roles`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -89,6 +92,16 @@ class Route:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**asdict(self), "shape": list(self.shape)}
+
+
+def with_tables(rules: Iterable[RouteRule]) -> tuple[RouteRule, ...]:
+    """The same rules, but embedding and output head go to the main rule where they are matrices."""
+    own: list[RouteRule] = []
+    for rule in rules:
+        if rule.rule == FALLBACK and rule.reason in TABLES:
+            own.append(replace(rule, rule=MAIN, min_ndim=2, max_ndim=2))
+        own.append(rule)
+    return tuple(own)
 
 
 def unwrapped(name: str) -> str:

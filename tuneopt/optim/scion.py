@@ -18,14 +18,18 @@ from tuneopt.optim.hyperparameters import (
     Bounds,
     Count,
     DecayRate,
+    FallbackDecay,
+    FallbackRate,
+    Matrices,
     OneOf,
     Only,
     Positive,
     ScalesRate,
     Settings,
+    Switch,
     settings_of,
 )
-from tuneopt.optim.muon import MuonRule
+from tuneopt.optim.muon import MuonRule, RowDecay, ShapeScale
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, ListState, Tensors
@@ -34,7 +38,7 @@ from tuneopt.optim.rule import ElementwiseRule, ListState, Tensors
 def scion_update(
     gradients: Tensor,  # G, (n, a, b)
     momentum_buffer: Tensor,  # M, (n, a, b), updated in place
-    scale: Tensor,  # sqrt(max(1, out / in)) of each matrix, (n, 1, 1)
+    scale: Tensor,  # sqrt(max(1, out / in)) of each matrix, or another (`tuneopt.optim.muon`), (n, 1, 1)
     *,
     momentum: float,
     eps: float,
@@ -83,7 +87,8 @@ class Scion(Optimizer):
 
     ``beta1`` belongs to the sign part, which alone is clipped, to the joint norm ``max_grad_norm`` (0 = off), before
     its average. Decay is decoupled, with each part's own rate. ``ns_precision`` is ``fp32``, ``tf32`` or ``bf16``,
-    ``ns_coefficients`` is ``quintic`` (the study's) or ``polar_express``.
+    ``ns_coefficients`` is ``quintic`` (the study's) or ``polar_express``. What follows them are switches, off by
+    default (docs/optimizers.md).
     """
 
     rules = (ScionRule(), SignumRule())
@@ -102,6 +107,14 @@ class Scion(Optimizer):
         ns_steps: Count = 5,
         ns_precision: Annotated[str, OneOf(PRECISIONS)] = "fp32",
         ns_coefficients: Annotated[str, OneOf(COEFFICIENTS)] = "quintic",
+        scale: ShapeScale = "spectral",
+        row_normalize: RowDecay = 0.0,
+        hyperball: Switch = False,
+        cautious_decay: Switch = False,
+        decay_follows_lr: Switch = False,
+        matrices: Matrices = "hidden",
+        fallback_weight_decay: FallbackDecay = None,
+        fallback_learning_rate: FallbackRate = None,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         super().__init__(params, settings_of(locals()), rules)

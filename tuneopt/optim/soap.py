@@ -20,7 +20,17 @@ from torch import Tensor
 
 from tuneopt.optim.adamw import AdamWRule
 from tuneopt.optim.base import Optimizer, Parameters
-from tuneopt.optim.hyperparameters import Count, DecayRate, OneOf, Settings, settings_of
+from tuneopt.optim.hyperparameters import (
+    Count,
+    DecayRate,
+    FallbackDecay,
+    FallbackRate,
+    Matrices,
+    OneOf,
+    Settings,
+    Switch,
+    settings_of,
+)
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
@@ -189,6 +199,10 @@ class SOAP(Optimizer):
         block_size: Count = 256,
         max_grad_norm: float = 1.0,
         bias_correction: Annotated[str, OneOf(("steps", "updates"))] = "steps",
+        decay_follows_lr: Switch = False,
+        matrices: Matrices = "hidden",
+        fallback_weight_decay: FallbackDecay = None,
+        fallback_learning_rate: FallbackRate = None,
         rules: Sequence[RouteRule] | None = None,
     ) -> None:
         super().__init__(params, settings_of(locals()), rules)

@@ -200,12 +200,15 @@ def kind_of(name: str, shape: Sequence[int], module: str = "") -> str:
 
 
 def default_routes(
-    model: nn.Module, optimizer: str, roles: Mapping[str, ParameterRole] | None = None
+    model: nn.Module,
+    optimizer: str,
+    roles: Mapping[str, ParameterRole] | None = None,
+    matrices: str = "hidden",
 ) -> dict[str, Watch]:
     """Where a built-in optimizer's parameters belong: matrices, the head and the rest, by names and shapes alone.
 
     Decay acts on matrices and the head, not on vectors and embeddings. ``roles`` says what the parameters of a model of
-    a user's own are, whose names tell nothing.
+    a user's own are, whose names tell nothing; ``matrices`` is the switch of that name.
     """
     routes: dict[str, Watch] = {}
     known: set[int] = set()
@@ -217,21 +220,24 @@ def default_routes(
                 known.add(id(parameter))
                 shape = getattr(parameter, "ds_shape", parameter.shape)  # stage 3 of ZeRO empties its parameters
                 if roles is not None:
-                    routes[name] = _watch_of(name, shape, type(module).__name__, optimizer, roles[name])
+                    routes[name] = _watch_of(name, shape, type(module).__name__, optimizer, roles[name], matrices)
                     continue
                 kind = kind_of(name, shape, type(module).__name__)
-                routes[name] = Watch(name, rule_of(optimizer, name, kind), kind, kind not in ("vector", "embedding"))
+                rule, decays = rule_of(optimizer, name, kind, matrices), kind not in ("vector", "embedding")
+                routes[name] = Watch(name, rule, kind, decays)
     return routes
 
 
-def _watch_of(name: str, shape: Sequence[int], module: str, optimizer: str, role: ParameterRole) -> Watch:
+def _watch_of(
+    name: str, shape: Sequence[int], module: str, optimizer: str, role: ParameterRole, matrices: str
+) -> Watch:
     """The watch of a parameter whose role is known; transformers' Conv1D stores matrices transposed."""
     transposed = module == "Conv1D" and len(shape) == 2
     rows, columns = (shape[::-1] if transposed else shape) if len(shape) == 2 else (0, 0)
     size = "square" if rows == columns else "tall" if rows > columns else "wide"
     kind = size if role.kind == "matrix" else role.kind
     decays = role.kind not in ("vector", "embedding")
-    return Watch(name, rule_of(optimizer, name, kind), kind, decays, role.pieces, transposed)
+    return Watch(name, rule_of(optimizer, name, kind, matrices), kind, decays, role.pieces, transposed)
 
 
 def declared_routes(optimizer: Optimizer) -> dict[str, Watch]:

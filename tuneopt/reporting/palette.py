@@ -96,7 +96,7 @@ def looks(names: Sequence[str], baseline: str) -> dict[str, MarkStyle]:
     coloured = rivals
     if len(rivals) > MOST_COLOURS:
         known = [name for name in rivals if name in MATRIX]
-        unknown = [name for name in rivals if name not in LOOKS]
+        unknown = [name for name in rivals if name not in {*LOOKS, *known}]
         coloured = (known + unknown)[:MOST_COLOURS] or rivals[:MOST_COLOURS]
     free = [own for name, own in LOOKS.items() if name not in {*coloured, "adamw"}]
     given = {baseline: LOOKS["adamw"]}

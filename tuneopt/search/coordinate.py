@@ -10,10 +10,11 @@ are never tuned to, such as a learning rate of 100, and a user's typing error fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tuneopt.search.axis import EXTENSIONS, Axis
+from tuneopt.search.axis import EXTENSIONS, Axis, read_number, read_switch
 from tuneopt.spec import InputError, Value, nearest
 
 STUDY = "Wen, Hall, Ma, Liang, arXiv 2509.02046"
@@ -87,6 +88,70 @@ class Coordinate:
             off=self.off,
             whole=all(isinstance(value, int) and not isinstance(value, bool) for value in grid),
         )
+
+
+def changed(coordinates: Iterable[Coordinate], *others: Coordinate) -> tuple[Coordinate, ...]:
+    """The coordinates, in their order, with ``others`` in the place of those of the same name."""
+    by_name = {other.name: other for other in others}
+    return tuple(by_name.get(each.name, each) for each in coordinates)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A hyperparameter that a configuration names only where it is on, so that trials without it keep their ids.
+
+    ``off`` is its value where it is not named; None where nothing stands for that. ``words`` are what a word may be.
+    """
+
+    name: str
+    off: Value | None
+    meaning: str
+    words: tuple[str, ...] = ()
+    below: float = math.inf
+
+    def read(self, given: Value) -> Value:
+        """What a user gave, as text or as it is; raises `InputError` for another kind of value."""
+        if isinstance(self.off, bool):
+            return read_switch(self.name, given)
+        if self.words:
+            if given not in self.words:
+                raise InputError(f"{self.name} cannot be {given!r}; {nearest(str(given), self.words)}")
+            return given
+        value = read_number(self.name, given, 0.1)
+        if not 0 <= float(value) < self.below:
+            most = f" and below {self.below:g}" if math.isfinite(self.below) else ""
+            raise InputError(f"{self.name} must be at least 0{most}, not {given}; try {self.name}=0.1")
+        return value
+
+
+DECAY_FOLLOWS_LR = Switch(
+    "decay_follows_lr", False, "the decay of matrices is multiplied by the rate's share of its peak"
+)
+
+APPLY_SWITCHES = (
+    Switch("hyperball", False, "matrices keep the norm that they began with, and updates are measured by it"),
+    Switch("cautious_decay", False, "matrices decay only where update and weight agree in sign"),
+    DECAY_FOLLOWS_LR,
+)
+"""What any rule for whole matrices can take (docs/optimizers.md, "Switches")."""
+
+FALLBACK_SWITCHES = (
+    Switch("matrices", "hidden", "what the matrix rule takes: hidden matrices, or embedding and head too",
+           ("hidden", "all")),
+    Switch("fallback_weight_decay", None, "weight decay of the fallback rule, in place of the common one"),
+    Switch("fallback_learning_rate", None, "peak learning rate of the fallback rule, in place of a share of the other"),
+)  # fmt: skip
+"""What any optimizer of a matrix rule and a fallback can take."""
+
+ORTHOGONAL_SWITCHES = (
+    Switch("scale", "spectral", "what an orthogonal update is multiplied with: sqrt(max(1, out/in)), or 0.2 "
+           "sqrt(max(out, in))", ("spectral", "match_rms")),
+    Switch("row_normalize", 0, "decay of a second moment for each row, which evens the rows of an update; 0 is off",
+           below=1.0),
+    *APPLY_SWITCHES,
+    *FALLBACK_SWITCHES,
+)  # fmt: skip
+"""What Muon and Scion can take."""
 
 
 def learning_rate(grids: Grids, starts: Values, meaning: str = "peak of the schedule") -> Coordinate:

@@ -19,15 +19,21 @@ from tuneopt import outside
 from tuneopt.paths import expanded
 from tuneopt.search.axis import Axis, is_number, read_number, read_switch
 from tuneopt.search.coordinate import (
+    APPLY_SWITCHES,
+    DECAY_FOLLOWS_LR,
     EPSILON_HIGH,
+    FALLBACK_SWITCHES,
+    ORTHOGONAL_SWITCHES,
     STUDY,
     STUDY_TABLES,
     Coordinate,
+    Switch,
     Values,
     average,
     beta1,
     beta2,
     block_size,
+    changed,
     epsilon,
     frobenius_epsilon,
     learning_rate,
@@ -40,21 +46,27 @@ from tuneopt.search.coordinate import (
 from tuneopt.spec import InputError, TrialSpec, Value, canonical, nearest
 
 __all__ = [
+    "APPLY_SWITCHES",
     "COMPLETE",
+    "DECAY_FOLLOWS_LR",
     "EPSILON_HIGH",
+    "FALLBACK_SWITCHES",
     "GROUP",
+    "ORTHOGONAL_SWITCHES",
     "STUDY",
     "STUDY_TABLES",
     "Config",
     "Coordinate",
     "LadderSpace",
     "SearchSpace",
+    "Switch",
     "TunedPoint",
     "Values",
     "average",
     "beta1",
     "beta2",
     "block_size",
+    "changed",
     "epsilon",
     "frobenius_epsilon",
     "learning_rate",
@@ -224,6 +236,8 @@ class SearchSpace:
     published: tuple[TunedPoint, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Fixed words -> the words that they may be pinned to, their own included."""
+    switches: tuple[Switch, ...] = ()
+    """What else an override may turn on; configurations do not name what is off."""
     found: InitVar[str] = ""
 
     def __post_init__(self, found: str) -> None:
@@ -264,7 +278,8 @@ class SearchSpace:
         schedule = overrides.get("lr_schedule", fixed.get("lr_schedule"))
         if schedule == "linear" and DECAY not in axes:
             fixed |= {DECAY: 1.0} if DECAY in overrides else {}
-        known = (*axes, *fixed)
+        switches = {switch.name: switch for switch in self.switches if switch.name not in (*axes, *fixed)}
+        known = (*axes, *fixed, *switches)
         if schedule == "cosine" and (DECAY in overrides or DECAY in grids):
             raise InputError("a cosine has no decay phase; leave out decay, or set lr_schedule=linear")
         for name in (*overrides, *grids):
@@ -280,6 +295,8 @@ class SearchSpace:
         for name, value in overrides.items():
             if name in axes:
                 axes[name] = axes[name].regrid((value,))
+            elif name in switches:
+                fixed |= {name: on} if (on := switches[name].read(value)) != switches[name].off else {}
             else:
                 fixed[name] = self._read_fixed(name, value, fixed[name])
         if overrides.get("lr_schedule") == "cosine" and DECAY in axes:
@@ -288,6 +305,9 @@ class SearchSpace:
 
     def _read_fixed(self, name: str, given: Value, declared: Value) -> Value:
         """A fixed hyperparameter that a user gave: numbers and switches may change, words only among the options."""
+        for switch in self.switches:
+            if switch.name == name and switch.read(given) == switch.off:
+                raise InputError(f"{self.optimizer} is named after its switch {name}; leave it on")
         if isinstance(declared, bool):
             return read_switch(name, given)
         if is_number(declared):
@@ -333,6 +353,7 @@ class SearchSpace:
             ],
             "fixed": {ladder: dict(fixed) for ladder, fixed in self.fixed.items()},
             **({"options": {name: list(words) for name, words in self.options.items()}} if self.options else {}),
+            **({"switches": {each.name: each.meaning for each in self.switches}} if self.switches else {}),
             "published": [
                 {"scale": each.scale, "ratio": each.ratio, "loss": each.loss, "config": dict(each.config)}
                 for each in self.published

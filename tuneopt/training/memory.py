@@ -148,8 +148,9 @@ def memory(
         gradients=FP32 * gradients,
         master=FP32 * master,
         state=state,
-        # Gradients and updates of an owner's bucket, and the bucket that stage 3 gathers weights into.
-        buffers=FP32 * ((2 * bucket if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)),
+        # Gradients and updates of an owner's bucket, its weights where those count, and the bucket that stage 3 gathers
+        # weights into.
+        buffers=FP32 * (((2 + facts.needs_weights) * bucket if zero else 0) + (min(BUCKET, count) if zero == 3 else 0)),
         fetched=FP32 * min(count, max(LIVE, largest)) if zero == 3 else 0,
         # A GPU's allocator gives the room of the logits to the backward pass. The C library of a CPU may not.
         activations=kept + (working if on_cpu else max(0, working - (logits - lasting))),
@@ -158,7 +159,12 @@ def memory(
         workspace=FP32 * _workspace(scale, vocab_size, facts.workspace, owned, bucket, bool(zero), on_cpu or offload),
         # Transfers of one bucket, each as it leaves and as it arrives, and of the next if there is one: updates of a
         # bucket leave while the gradients of the next but one arrive.
-        exchange=FP32 * (2 * (bucket + min(bucket, owned - bucket)) if zero else dealt * ranks * min(BUCKET, share)),
+        exchange=FP32
+        * (
+            2 * ((1 + facts.needs_weights) * bucket + min(bucket, owned - bucket))
+            if zero
+            else dealt * ranks * min(BUCKET, share)
+        ),
         applied=FP32 * share if zero in (1, 2) else 0,
         curvature=_curvature(scale, vocab_size, micro_batch, zero, head_chunk) if facts.curvature else 0,
         host=FP32 * (master + share + 2 * bucket) + state if offload else 0,

@@ -5,9 +5,9 @@ none of its settings. The tests run them for whole trainings, and the update che
 runs them along with the first steps. One file holds one optimizer, and its ``RULES`` name the rules of its parameters.
 
 Hyperparameters ``h`` carry the words of the search spaces (``learning_rate``, ``beta1``, ``epsilon``, ...) and:
-``learning_rate`` is the rate of this step, ``weight_decay`` is 0 for a parameter that does not decay, ``name`` is the
-parameter's name, ``piece`` the number of the logical matrix in a fused weight, and ``clip`` what the joint norm clip
-divided the gradient by.
+``learning_rate`` is the rate of this step and ``schedule`` its share of the peak, ``weight_decay`` is 0 for a parameter
+that does not decay, ``decays`` says whether it does, ``name`` is the parameter's name, ``piece`` the number of the
+logical matrix in a fused weight, and ``clip`` what the joint norm clip divided the gradient by.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from tuneopt.optim.info import entry_of
 
 Hyperparameters: TypeAlias = Mapping[str, Any]
 State: TypeAlias = dict[str, Any]
@@ -82,16 +84,21 @@ class Reference:
 
 def references(optimizer: str) -> dict[str, Reference]:
     """The rules of a built-in optimizer by name, the main one first, the one of embeddings, head and vectors last."""
-    rules: dict[str, Reference] = importlib.import_module(f"{__name__}.{optimizer}").RULES
+    rules: dict[str, Reference] = _module(optimizer).RULES
     return rules
 
 
-def rule_of(optimizer: str, name: str, kind: str) -> str:
+def rule_of(optimizer: str, name: str, kind: str, matrices: str = "hidden") -> str:
     """The rule of a parameter of this name and kind (see `tuneopt.optim.proof.kind_of`): matrices have the main one."""
-    own = getattr(importlib.import_module(f"{__name__}.{optimizer}"), "rule_of", None)
+    own = getattr(_module(optimizer), "rule_of", None)
     if own is not None:
         return str(own(name, kind))
-    return list(references(optimizer))[0 if kind in ("square", "tall", "wide") else -1]
+    main = ("square", "tall", "wide", *(("embedding", "head") if matrices == "all" else ()))
+    return list(references(optimizer))[0 if kind in main else -1]
+
+
+def _module(optimizer: str) -> Any:
+    return importlib.import_module(f"{__name__}.{entry_of(optimizer).reference or optimizer}")
 
 
 def zeros(shape: Shape) -> Tensor:

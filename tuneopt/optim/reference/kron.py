@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, zeros
 from tuneopt.optim.reference.soap import blocks
+from tuneopt.optim.reference.switches import fallback, moved
 
 Factors = list[Tensor]
 """One factor for each side of a block: an upper triangular matrix, or a vector that stands for a diagonal one."""
@@ -54,8 +55,13 @@ def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) ->
         direction[place] = applied([side.square() if side.ndim == 1 else side.mT @ side for side in q], m_hat[place])
     rms = direction.square().mean().sqrt()
     direction = direction / max(1.0, float(rms) / 1.1)
-    after = p - h["learning_rate"] * (direction + h["weight_decay"] * p)
-    return after, {**state, "momentum": m, "factors": factors, "since": since, "fits": fits}
+    after, more = moved(p, direction, state, step, h if factors[0][0].ndim == 2 else without_switches(h))
+    return after, {**state, "momentum": m, "factors": factors, "since": since, "fits": fits, **more}
+
+
+def without_switches(h: Hyperparameters) -> Hyperparameters:
+    """What the fallback rule has: its own rate and decay, and no switch."""
+    return {**fallback(h), "hyperball": False, "cautious_decay": False, "decay_follows_lr": False}
 
 
 def chance(step: int, h: Hyperparameters) -> float:

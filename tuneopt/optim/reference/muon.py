@@ -12,6 +12,7 @@ import math
 from torch import Tensor
 
 from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, entries, zeros
+from tuneopt.optim.reference.switches import fallback, moved, rows_normalized
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Jordan et al. 2024: the same polynomial at every step."""
@@ -53,8 +54,10 @@ def orthogonalized(matrix: Tensor, eps: float, h: Hyperparameters) -> Tensor:
     return x
 
 
-def scale(shape: Shape) -> float:
-    """sqrt(max(1, out / in)) of a matrix (out, in)."""
+def scale(shape: Shape, h: Hyperparameters) -> float:
+    """sqrt(max(1, out / in)) of a matrix (out, in), or 0.2 sqrt(max(out, in))."""
+    if h.get("scale") == "match_rms":
+        return 0.2 * math.sqrt(max(shape))
     return math.sqrt(max(1.0, shape[0] / shape[1]))
 
 
@@ -75,13 +78,15 @@ def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) ->
     """M <- mu M + G;  p <- p - lr (scale NS(mu M + G) + wd p)."""
     momentum = h["momentum"] * state["momentum"] + g
     nesterov = h["momentum"] * momentum + g
-    direction = scale(p.shape) * orthogonalized(nesterov, h["muon_epsilon"], h)
-    return p - h["learning_rate"] * (direction + h["weight_decay"] * p), {"momentum": momentum}
+    direction = scale(p.shape, h) * orthogonalized(nesterov, h["muon_epsilon"], h)
+    direction, rows = rows_normalized(direction, state, h)
+    after, more = moved(p, direction, state, step, h)
+    return after, {"momentum": momentum, **rows, **more}
 
 
 def update_rest(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
     """AdamW at ``muon_to_adam_lr`` times the rate, decay included."""
-    return adamw.update(p, g, state, step, {**h, "learning_rate": h["muon_to_adam_lr"] * h["learning_rate"]})
+    return adamw.update(p, g, state, step, fallback(h, h["muon_to_adam_lr"]))
 
 
 RULES = {

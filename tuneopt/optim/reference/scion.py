@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, but_flipped_signs, entries, zeros
 from tuneopt.optim.reference.muon import bound, orthogonalized, scale
+from tuneopt.optim.reference.switches import fallback, moved, rows_normalized
 
 
 def init(shape: Shape, h: Hyperparameters) -> State:
@@ -17,15 +18,17 @@ def init(shape: Shape, h: Hyperparameters) -> State:
 def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
     """M <- mu M + (1 - mu) G;  p <- p - lr (scale NS(M) + wd p)."""
     momentum = h["momentum"] * state["momentum"] + (1 - h["momentum"]) * g
-    direction = scale(p.shape) * orthogonalized(momentum, h["scion_epsilon"], h)
-    return p - h["learning_rate"] * (direction + h["weight_decay"] * p), {"momentum": momentum}
+    direction = scale(p.shape, h) * orthogonalized(momentum, h["scion_epsilon"], h)
+    direction, rows = rows_normalized(direction, state, h)
+    after, more = moved(p, direction, state, step, h)
+    return after, {"momentum": momentum, **rows, **more}
 
 
 def update_rest(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
     """m <- beta1 m + (1 - beta1) g;  p <- p - lr' (sign(m) + wd p), with lr' = ``scion_to_signum_lr`` lr."""
     momentum = h["beta1"] * state["momentum"] + (1 - h["beta1"]) * g
-    rate = h["scion_to_signum_lr"] * h["learning_rate"]
-    return p - rate * (momentum.sign() + h["weight_decay"] * p), {"momentum": momentum}
+    own = fallback(h, h["scion_to_signum_lr"])
+    return p - own["learning_rate"] * (momentum.sign() + own["weight_decay"] * p), {"momentum": momentum}
 
 
 RULES = {

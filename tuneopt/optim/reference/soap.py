@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, zeros
+from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, entries, zeros
+from tuneopt.optim.reference.switches import fallback, moved
 
 APART = 3e-3
 """Least distance of an eigenvalue to its neighbours and to 0, over the largest one: a direction then turns by about
@@ -57,8 +58,13 @@ def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) ->
         )
         left.append(own)
         right.append(other)
-    after = p - h["learning_rate"] * (direction + h["weight_decay"] * p)
+    after, _ = moved(p, direction, state, step, h)
     return after, {"m": m, "v": v, "left": left, "right": right}
+
+
+def update_rest(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
+    """AdamW."""
+    return adamw.update(p, g, state, step, fallback(h))
 
 
 def step_of_block(
@@ -139,5 +145,5 @@ def steps(h: Hyperparameters) -> int:
 
 RULES = {
     "soap": Reference(init, update, lambda h: 1e-3, part=corner, determined=determined, steps=steps),
-    **adamw.RULES,
+    "adamw": Reference(adamw.init, update_rest, part=entries),
 }

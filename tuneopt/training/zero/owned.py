@@ -3,6 +3,8 @@
 A step is *update* then *apply*. The owner of a tensor lets its optimizer step from zero without weight decay,
 which leaves -lr u, the rate times the direction, by the very kernels of an unsharded step. The update travels
 to whoever holds the weights, in the place of the gradient, and they apply p <- p - lr wd p - lr u, elementwise.
+Where an update depends on the weights (hyperball, cautious decay) these come to the owner before, and what leaves is
+the whole difference, decay included.
 
 Tensors step bucket by bucket (`tuneopt.training.zero.owners`). All share one buffer for gradients and one for updates.
 """
@@ -20,30 +22,49 @@ from torch import Tensor, nn
 from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.bucket import Batch, total_norm
+from tuneopt.optim.switches import decay_of_step, needs_weights
 from tuneopt.training.checkpoint import by_position
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.zero.owners import shapes
+from tuneopt.training.zero.shards import Piece
 
 
 class OwnerBucket:
     """Tensors of one owner that step together, with an optimizer of their own that keeps their state."""
 
-    def __init__(self, whole: Optimizer, sizes: Mapping[str, torch.Size], flat: Tensor, gradients: Tensor) -> None:
+    def __init__(
+        self,
+        whole: Optimizer,
+        sizes: Mapping[str, torch.Size],
+        flat: Tensor,
+        gradients: Tensor,
+        weights: Tensor | None = None,
+    ) -> None:
         self.flat = flat[: sum(size.numel() for size in sizes.values())]
         self.updates: dict[str, Tensor] = {}
         """Updates after `Owned.compute_updates`, flat, by name; a view of what all buckets share."""
         self.gradients: dict[str, Tensor] = {}
         """Where whole averaged gradients are to be put before, likewise."""
+        self.weights: dict[str, Tensor] = {}
+        """Where the weights are to be put before, of those tensors whose update depends on them; likewise."""
         self.parameters: dict[str, nn.Parameter] = {}
+        own = {name for group in whole.param_groups if needs_weights(group) for name in group["param_names"]}
         position = 0
         for name, size in sizes.items():
             end = position + size.numel()
             self.updates[name], self.gradients[name] = flat[position:end], gradients[position:end]
             self.parameters[name] = nn.Parameter(self.updates[name].view(size))
+            if weights is not None and name in own:
+                self.weights[name] = weights[position:end]
             position = end
         self.optimizer = part(whole, self.parameters)
         for group in self.optimizer.param_groups:
-            group["weight_decay"] = 0.0
+            group["weight_decay"] = group["weight_decay"] if needs_weights(group) else 0.0
+
+    def take_weights(self, piece: Piece, values: Tensor) -> None:
+        """Put a piece of the weights that arrived where it is needed; others are passed over."""
+        if piece.name in self.weights:
+            piece.within(self.weights.__getitem__).copy_(values)
 
     def show_gradients(self, shown: bool) -> None:
         """Let the parameters have their gradients, or take them away."""
@@ -71,7 +92,9 @@ class Owned:
         self.updates = torch.zeros(largest, device=device)
         """What all buckets share, and others may use between steps; `gradients` as well."""
         self.gradients = torch.zeros(largest, device=device)
-        self.buckets = [OwnerBucket(whole, bucket, self.updates, self.gradients) for bucket in sizes]
+        self.needs_weights = any(needs_weights(group) for group in whole.param_groups)
+        weights = torch.zeros(largest, device=device) if self.needs_weights else None
+        self.buckets = [OwnerBucket(whole, bucket, self.updates, self.gradients, weights) for bucket in sizes]
         self.limits = sorted({float(group["max_grad_norm"]) for group in whole.param_groups} - {0.0})
         """The norms that gradients are clipped to."""
         self._divisors: dict[float, Tensor] | None = None
@@ -85,17 +108,21 @@ class Owned:
 
     @torch.no_grad()
     def compute_updates(self, bucket: OwnerBucket) -> None:
-        """Leave the update of every tensor of ``bucket`` in its ``updates``, from the gradients put there before.
+        """Leave the update of every tensor of ``bucket`` in its ``updates``, from gradients and weights put before.
 
         Unless `clip` has been told this step's norms, all ranks must call this together: clipping then takes the norm
         over the buckets of all of them.
         """
         bucket.flat.zero_()
+        for name, weight in bucket.weights.items():
+            bucket.updates[name].copy_(weight)
         bucket.show_gradients(True)
         for group, rates in zip(bucket.optimizer.param_groups, self._whole.param_groups, strict=True):
             group["lr"] = rates["lr"]
         bucket.optimizer.step()
         bucket.show_gradients(False)
+        for name, weight in bucket.weights.items():
+            bucket.updates[name].sub_(weight)
 
     def clip(self, shards: Mapping[float, list[Tensor]] | None) -> None:
         """Take the joint norms of this step's gradients from their shards, by limit; None to measure them in the step.
@@ -133,6 +160,11 @@ class Owned:
                 squares[position] = total_norm(parts[limit]).square()
         norms = self._ranks.sum(squares).sqrt().to(self.updates.device)
         return {limit: (norm / limit).clamp(min=1.0) for limit, norm in zip(self.limits, norms, strict=True)}
+
+
+def decay_of_holders(group: Mapping[str, Any]) -> float:
+    """The weight decay that those who hold the weights apply in this step; 0 where the owner has done so."""
+    return 0.0 if needs_weights(group) else decay_of_step(group)
 
 
 def part(whole: Optimizer, parameters: Mapping[str, nn.Parameter]) -> Optimizer:

@@ -34,7 +34,7 @@ from tuneopt.training.zero.engine import (
     scatter,
     shard,
 )
-from tuneopt.training.zero.owned import Owned
+from tuneopt.training.zero.owned import Owned, decay_of_holders
 from tuneopt.training.zero.owners import assign, cut, loads, needs_all
 from tuneopt.training.zero.shards import Exchange, Shards
 from tuneopt.training.zero.update_check import ShardedUpdateCheck
@@ -152,6 +152,8 @@ class Zero:
             arriving.fill(bucket.gradients.__getitem__)
             if number + 1 < len(buckets):
                 arriving = exchange.to_owners(number + 1, shards.gradient)  # travels while this one is computed
+            if self.owned.needs_weights:
+                exchange.to_owners(number, shards.master).hand_out(bucket.take_weights)
             self.owned.compute_updates(bucket)
             total += bucket.flat.sum()
             if leaving:
@@ -161,7 +163,7 @@ class Zero:
         leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
         # `Apply` has no schedule of its own: it decays by the rates of this step.
         for flat, group in zip(self.apply.param_groups, self.optimizer.param_groups, strict=True):
-            flat["lr"], flat["weight_decay"] = group["lr"], group["weight_decay"]
+            flat["lr"], flat["weight_decay"] = group["lr"], decay_of_holders(group)
         self.engine.step()
         # DeepSpeed drops a step that is not finite, or whose norm is not, in silence; so the loss must show it.
         missing = self.ranks.sum(total.to(self.built.device)) * 0.0
