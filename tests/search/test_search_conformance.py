@@ -119,8 +119,8 @@ FROZEN = {
     "sophia": ("2310c56724b0664d", "8a07b11b3e025d15", "ae8a787783efda24"),
 }
 """By name: the digest of what the space describes, and the ids of its starts at 130m and nano-65k, ratio 1, as they
-were when every module still spelled out each coordinate (kron, muon, scion and soap: when their switches were named; muon's and scion's
-products on the paper ladder were fp32 then, which `FP32` names)."""
+were when every module still spelled out each coordinate (kron, muon, scion and soap: when their switches were
+named; muon's and scion's products on the paper ladder were fp32 then, which `FP32` names)."""
 
 FP32 = {("muon", "paper"): {"ns_precision": "fp32"}, ("scion", "paper"): {"ns_precision": "fp32"}}
 """What makes today's trials those of the first release."""

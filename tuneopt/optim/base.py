@@ -84,15 +84,14 @@ class Optimizer(torch.optim.Optimizer):
         cls.declared = {**cls.declared, **marks}
 
     def __init__(self, params: Parameters, settings: Settings, rules: Sequence[RouteRule] | None = None) -> None:
-        rules = self.routing_rules if rules is None else rules
-        self._begin(params, with_tables(rules) if settings.get("matrices") == "all" else rules)
+        self._begin(params, self.routing_rules if rules is None else rules, settings.get("matrices") == "all")
         super().__init__(as_groups(params), checked(settings, self.bounds))
         if not any(group["params"] for group in self.param_groups):
             raise InputError("the optimizer got no parameter that requires a gradient")
 
-    def _begin(self, params: Parameters, rules: Sequence[RouteRule]) -> None:
+    def _begin(self, params: Parameters, rules: Sequence[RouteRule], tables: bool = False) -> None:
         """What is there before any group."""
-        self._route_rules = tuple(rules)
+        self._route_rules = with_tables(rules) if tables else tuple(rules)
         self._routes: list[Route] = []
         self._modules = owners(params) if isinstance(params, nn.Module) else {}
         self._names: dict[Tensor, str] = {}
