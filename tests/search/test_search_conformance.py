@@ -17,7 +17,8 @@ from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 LADDERS = (("paper", "130m"), ("nano", "nano-65k"))
 STUDY = ("adam_mini", "adamw", "cautious", "kron", "lion", "mars", "muon", "nadamw", "scion", "soap", "sophia")
 SWITCHED = ("adamc", "adamh", "moonlight", "muonc", "muonh", "normuon")
-ALL = tuple(sorted(STUDY + SWITCHED))
+FURTHER = ("ademamix", "adopt")
+ALL = tuple(sorted(STUDY + SWITCHED + FURTHER))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -13,6 +13,8 @@ import torch
 from tuneopt.optim import (
     adam_mini,
     adamw,
+    ademamix,
+    adopt,
     bucket,
     cautious,
     kron,
@@ -289,6 +291,22 @@ def matched(factor: Callable[[float, float], float]) -> Patch:
     return instead(muon.MuonRule, "constants", constants)
 
 
+def adopt_by_parts(late: bool = True, clipped: bool = True, grows: bool = True) -> Any:
+    """ADOPT's update with one part left out."""
+
+    def wrong(g: Any, m: Any, v: Any, *, step: int, beta1: float, beta2: float, eps: float) -> Any:
+        limit = (step - 1 if grows else 1) ** 0.25 if clipped else float("inf")
+        for gradient, moment, square in zip(g, m, v, strict=True):
+            before = square.clone()
+            square.copy_(beta2 * square + (1 - beta2) * gradient.square() if step > 1 else gradient.square())
+            if step > 1:
+                root = (before if late else square).sqrt().clamp(min=eps)
+                moment.lerp_((gradient / root).clamp(-limit, limit), 1 - beta1)
+        return [moment.clone() for moment in m]
+
+    return wrong
+
+
 def decaying(share: Callable[[float], float]) -> Patch:
     """Decay times another function of the rate's share of its peak."""
     return instead(
@@ -528,6 +546,27 @@ MISTAKES |= {
     ],
     "adamh": [*OF_HYPERBALL, *OF_ADAMW],
     "adamc": [*OF_DECAY, *OF_ADAMW],
+    "ademamix": [
+        ("slow average left out", altered(ademamix, "ademamix_update", slow_weight=lambda given: 0.0)),
+        ("slow average turned round", altered(ademamix, "ademamix_update", slow_weight=lambda h: -h["slow_weight"])),
+        ("no warmup of the weight", altered(ademamix, "ademamix_update", slow_weight=lambda given: 4.0)),
+        ("no warmup of the decay", altered(ademamix, "ademamix_update", slow_decay=lambda given: 0.99)),
+        ("warmup as for half of the steps", created(steps=lambda given: given["steps"] // 2)),
+        ("bias correction off by one", altered(ademamix, "ademamix_update", **LATE)),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("no clip", NO_CLIP, CLIPS),
+    ],
+    "adopt": [
+        ("second moment of this step", instead(adopt, "adopt_update", adopt_by_parts(late=False))),
+        ("no clip of the entries", instead(adopt, "adopt_update", adopt_by_parts(clipped=False))),
+        ("clip that does not grow", instead(adopt, "adopt_update", adopt_by_parts(grows=False))),
+        ("moves in the first step", altered(adopt, "adopt_update", **LATE)),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("ascends", returning(adopt, "adopt_update", lambda u: [-x for x in u])),
+        ("no decay", NO_DECAY),
+        ("no clip", NO_CLIP, CLIPS),
+    ],
 }
 
 BROKEN = [Broken(optimizer, *mistake) for optimizer, mistakes in MISTAKES.items() for mistake in mistakes]

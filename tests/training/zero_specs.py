@@ -28,4 +28,6 @@ OPTIMIZERS = {
     "moonlight": {**MUON, "scale": "match_rms", "muon_to_adam_lr": 1.0},
     "adamh": {"hyperball": True},
     "adamc": {"decay_follows_lr": True, "weight_decay": 0.5},
+    "ademamix": {"beta3": 0.99, "alpha": 4, "slow_warmup": 1.0},
+    "adopt": {"epsilon": 1e-6},
 }

@@ -26,6 +26,8 @@ _OPTIMIZERS = {
     "moonlight": "Moonlight",
     "adamh": "AdamH",
     "adamc": "AdamC",
+    "ademamix": "AdEMAMix",
+    "adopt": "ADOPT",
 }
 """As the papers of the built-in optimizers write them."""
 

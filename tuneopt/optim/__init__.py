@@ -21,6 +21,8 @@ from tuneopt.optim.info import info as info
 if TYPE_CHECKING:
     from tuneopt.optim.adam_mini import AdamMini as AdamMini
     from tuneopt.optim.adamw import AdamW as AdamW
+    from tuneopt.optim.ademamix import AdEMAMix as AdEMAMix
+    from tuneopt.optim.adopt import ADOPT as ADOPT
     from tuneopt.optim.base import Optimizer as Optimizer
     from tuneopt.optim.base import Parameters as Parameters
     from tuneopt.optim.cautious import Cautious as Cautious
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
 
 _PARTS = {
     "adam_mini": ("AdamMini",),
+    "ademamix": ("AdEMAMix",),
+    "adopt": ("ADOPT",),
     "adamw": ("AdamW",),
     "base": ("Optimizer", "Parameters"),
     "cautious": ("Cautious",),

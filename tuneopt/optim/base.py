@@ -70,10 +70,10 @@ class Optimizer(torch.optim.Optimizer):
     fixed: ClassVar[Mapping[str, Value]] = {}
     """Hyperparameters of published configurations that have one value here."""
     model_facts: ClassVar[tuple[str, ...]] = ()
-    """Arguments that describe the model and are no hyperparameters, in the words of `tuneopt.spec.Scale.facts`.
-
-    Whoever knows the model should pass them, as the training loop does.
-    """
+    """Arguments that describe the model and are no hyperparameters, in the words of `tuneopt.spec.Scale.facts`; whoever
+    knows the model should pass them, as the training loop does."""
+    run_facts: ClassVar[tuple[str, ...]] = ()
+    """Likewise of the run: ``steps``, how many there will be."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

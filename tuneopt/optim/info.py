@@ -137,6 +137,24 @@ BUILT_IN = (
         workspace=Workspace(portion=2),
     ),
     OptimizerInfo(
+        name="ademamix",
+        family="scalar",
+        fallback=None,
+        source="Pagliardini et al., arXiv 2409.03137",
+        state_bytes_per_parameter=12.0,  # two first moments and a second one
+        implementation="tuneopt.optim.ademamix:AdEMAMix",
+        workspace=Workspace(portion=3),
+    ),
+    OptimizerInfo(
+        name="adopt",
+        family="scalar",
+        fallback=None,
+        source="Taniguchi et al., arXiv 2411.02853",
+        state_bytes_per_parameter=8.0,  # two moments
+        implementation="tuneopt.optim.adopt:ADOPT",
+        workspace=Workspace(portion=3),
+    ),
+    OptimizerInfo(
         name="muon",
         family="matrix",
         fallback="adamw at muon_to_adam_lr times the learning rate",

@@ -352,6 +352,7 @@ def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) ->
         "hyperparameters": {
             **in_words(declared),
             "heads": scale.groups,
+            "steps": spec.steps,
             **entry_of(spec.optimizer).preset,
             **spec.config,
         },

@@ -228,7 +228,7 @@ def build_optimizer(spec: TrialSpec, model: nn.Module) -> Optimizer:
     """
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
     scale, kind = spec.regime.scale, implementation(spec.optimizer)
-    more: dict[str, Any] = scale.facts(kind.model_facts)
+    more: dict[str, Any] = {**scale.facts(kind.model_facts), **{name: getattr(spec, name) for name in kind.run_facts}}
     if isinstance(scale, OwnModel) and "rules" in inspect.signature(kind).parameters:
         more["rules"] = role_rules(kind.routing_rules, model_roles(model, scale))
     return create(spec.optimizer, model, **{**more, **own})

@@ -1,0 +1,86 @@
+"""AdEMAMix and ADOPT: parity with their float64 references and with installed peers, conformance, the common suite."""
+
+import importlib
+import itertools
+
+import pytest
+import torch
+from parity import LR, RATES, WD, as_parameters, error, follow, train
+from suites import ElementwiseSuite
+
+from tuneopt.optim import ADOPT, AdEMAMix
+from tuneopt.optim.ademamix import slow_weights
+from tuneopt.optim.testing import OptimizerConformance
+
+SLOW = {"beta3": 0.99, "alpha": 5.0, "slow_warmup": 1.0, "steps": 40}
+
+
+class TestAdEMAMix(OptimizerConformance):
+    def make(self, params, **overrides):
+        return AdEMAMix(params, steps=20, **overrides)
+
+
+class TestADOPT(OptimizerConformance):
+    def make(self, params, **overrides):
+        return ADOPT(params, **overrides)
+
+
+class TestAdEMAMixSuite(ElementwiseSuite):
+    kind, name, settings = AdEMAMix, "ademamix", SLOW
+
+
+class TestADOPTSuite(ElementwiseSuite):
+    kind, name = ADOPT, "adopt"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_ademamix_equals_its_reference(dtype, tolerance, limit):
+    for slow in (SLOW, {**SLOW, "steps": 10}, {**SLOW, "steps": 0}):
+        parameters = as_parameters(dtype)
+        ours = train(parameters, AdEMAMix(parameters, LR, (0.8, 0.95), 1e-8, WD, max_grad_norm=limit, **slow))
+        theirs = follow("ademamix", beta1=0.8, beta2=0.95, epsilon=1e-8, max_grad_norm=limit, **slow)
+        assert error(ours, theirs) <= tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_adopt_equals_its_reference(dtype, tolerance, limit):
+    parameters = as_parameters(dtype)
+    ours = train(parameters, ADOPT(parameters, LR, (0.8, 0.95), 1e-6, WD, max_grad_norm=limit))
+    assert error(ours, follow("adopt", beta1=0.8, beta2=0.95, epsilon=1e-6, max_grad_norm=limit)) <= tolerance
+
+
+def test_weight_and_decay_of_the_slow_average_rise_to_what_they_end_at():
+    found = [slow_weights(step, 100, beta1=0.9, beta3=0.999, alpha=8.0) for step in range(1, 120)]
+    assert all(a <= b for one, two in itertools.pairwise(found) for a, b in zip(one, two, strict=True))
+    assert found[49][0] == 4.0 and found[99:] == [(8.0, 0.999)] * 20
+    assert 0.9 < found[0][1] < 0.93
+
+
+def peer(name):
+    if importlib.util.find_spec("pytorch_optimizer") is None:
+        pytest.skip("pytorch_optimizer is not installed: pip install '.[peers]'")
+    return getattr(importlib.import_module("pytorch_optimizer"), name)
+
+
+def beside(parameters, optimizer):
+    for group in optimizer.param_groups:
+        group["initial_lr"] = LR
+    return train(parameters, optimizer)
+
+
+def test_adopt_is_that_of_pytorch_optimizer():
+    """Theirs skips the first step altogether, decay included; so without decay."""
+    ours, theirs = as_parameters(), as_parameters()
+    mine = train(ours, ADOPT(ours, LR, (0.8, 0.95), 1e-6, 0.0, max_grad_norm=0.0))
+    other = peer("ADOPT")(list(theirs.values()), lr=LR, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.0)
+    assert error(mine, beside(theirs, other)) <= 1e-5
+
+
+def test_ademamix_is_that_of_pytorch_optimizer():
+    ours, theirs = as_parameters(), as_parameters()
+    mine = train(ours, AdEMAMix(ours, LR, (0.8, 0.95), 1e-8, 0.0, max_grad_norm=0.0, beta3=0.99, alpha=5.0, steps=0))
+    other = peer("AdEMAMix")(list(theirs.values()), lr=LR, betas=(0.8, 0.95, 0.99), alpha=5.0, weight_decay=0.0)
+    assert error(mine, beside(theirs, other)) <= 1e-5
+    assert len(RATES) == 24
