@@ -1,6 +1,6 @@
 """Search spaces, one declarative module per optimizer, each with its table bound to ``SPACE``.
 
-They import `tuneopt.search.space` and each other, so reading one costs no heavy import. What a coordinate means, its
+They import `tuneopt.search.space` and nothing else, so reading one costs no heavy import. What a coordinate means, its
 unit and its bounds stand in `tuneopt.search.coordinate` where optimizers share it, and in the module where they do not.
 A module reads from top to bottom: ``COORDINATES`` are what a sweep varies; ``FIXED`` is what the study set once and did
 not tune, a part of every trial all the same (``--set`` changes it); ``PUBLISHED`` holds its tuned optima in twelve

@@ -4,11 +4,10 @@ With `decay_follows_lr` the decay of matrices is multiplied by the rate's share 
 normalization follows, decays as under AdamW. Starts are AdamW's. Everything else is AdamW's (`search_spaces.adamw`).
 """
 
-from search_spaces import adamw
 from tuneopt.search import space
 
 COORDINATES = space.changed(
-    adamw.COORDINATES,
+    space.load_space("adamw").coordinates,
     space.weight_decay(
         {"paper": (0, 0.1, 0.2, 0.4), "nano": (0, 0.1, 0.2)},
         {"paper": 0.2, "nano": 0.1},

@@ -5,11 +5,10 @@ head and vectors have AdamW at the same rate, and weight decay acts on the head 
 Everything else is AdamW's (`search_spaces.adamw`).
 """
 
-from search_spaces import adamw
 from tuneopt.search import space
 
 COORDINATES = space.changed(
-    adamw.COORDINATES,
+    space.load_space("adamw").coordinates,
     space.learning_rate(
         {"paper": (0.004, 0.008, 0.016, 0.032), "nano": (0.01, 0.02, 0.04)},
         {"paper": 0.016, "nano": 0.02},

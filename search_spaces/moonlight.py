@@ -5,20 +5,19 @@ AdamW's values serve. Grids and starts of the rate are AdamW's (`search_spaces.a
 (`search_spaces.muon`), with its schedule and its nano batch.
 """
 
-from dataclasses import replace
-
-from search_spaces import muon
 from tuneopt.search import space
 
-COORDINATES = space.changed(
-    muon.COORDINATES,
+SPACE = space.load_space("muon").switched(
+    "moonlight",
+    {"scale": "match_rms"},
     space.learning_rate(
         {"paper": (0.004, 0.008, 0.016, 0.032), "nano": (0.004, 0.008, 0.016)},
         {"paper": 0.008, "nano": 0.008},
         "peak of the schedule, for matrices and, times muon_to_adam_lr, for the rest",
     ),
-    replace(
-        muon.TO_ADAM,
+    space.rate_share(
+        "muon_to_adam_lr",
+        "learning rate of the AdamW group over that of the matrices",
         grids={"paper": (0.5, 1.0, 2.0), "nano": (0.5, 1.0, 2.0)},
         starts={"paper": 1.0, "nano": 1.0},
     ),
@@ -28,14 +27,6 @@ COORDINATES = space.changed(
         {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
         {"paper": 0.95, "nano": 0.95},
     ),
-)
-
-SPACE = replace(
-    muon.SPACE,
-    optimizer="moonlight",
-    coordinates=COORDINATES,
-    fixed={ladder: {**fixed, "scale": "match_rms"} for ladder, fixed in muon.SPACE.fixed.items()},
     source="paper ladder: one rate for both parts after Liu et al., arXiv 2502.16982; grids AdamW's",
     grid_source="nano ladder, provisional: after AdamW's, not from a sweep of its own",
-    published=(),
 )

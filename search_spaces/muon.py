@@ -11,24 +11,18 @@ coordinates stand in `tuneopt.search.coordinate`.
 
 from tuneopt.search import space
 
-TO_ADAM = space.Coordinate(
-    name="muon_to_adam_lr",
-    kind="scale-free",
-    unit="1",
-    meaning="learning rate of the AdamW group over that of the matrices",
-    grids={"paper": (0.1, 0.2, 0.3), "nano": (0.2, 0.3, 0.5)},
-    starts={"paper": 0.2, "nano": 0.3},
-    low=1e-3,
-    high=100.0,
-)
-
 COORDINATES = (
     space.learning_rate(
         {"paper": (0.008, 0.016, 0.032, 0.064, 0.128), "nano": (0.008, 0.016, 0.032)},
         {"paper": 0.016, "nano": 0.016},
         "peak of the schedule, for matrices",
     ),
-    TO_ADAM,
+    space.rate_share(
+        "muon_to_adam_lr",
+        "learning rate of the AdamW group over that of the matrices",
+        {"paper": (0.1, 0.2, 0.3), "nano": (0.2, 0.3, 0.5)},
+        {"paper": 0.2, "nano": 0.3},
+    ),
     space.momentum("decay of the summed gradient that is orthogonalized"),
     space.Coordinate(
         name="decay",

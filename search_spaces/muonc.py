@@ -5,25 +5,15 @@ decays than under Muon at the same weight decay. Starts are Muon's, with a grid 
 Everything else is Muon's (`search_spaces.muon`), with its schedule and its nano batch.
 """
 
-from dataclasses import replace
-
-from search_spaces import muon
 from tuneopt.search import space
 
-COORDINATES = space.changed(
-    muon.COORDINATES,
+SPACE = space.load_space("muon").switched(
+    "muonc",
+    {"decay_follows_lr": True},
     space.weight_decay(
         {"paper": (0, 0.1, 0.2, 0.4), "nano": (0, 0.1, 0.2)},
         {"paper": 0.2, "nano": 0.1},
     ),
-)
-
-SPACE = replace(
-    muon.SPACE,
-    optimizer="muonc",
-    coordinates=COORDINATES,
-    fixed={ladder: {**fixed, "decay_follows_lr": True} for ladder, fixed in muon.SPACE.fixed.items()},
     source="paper ladder: as Muon's, with more decay; no published table",
     grid_source="nano ladder, provisional: after Muon's, not from a sweep of its own",
-    published=(),
 )

@@ -6,20 +6,19 @@ and an AdamW part at 1 / 4.33 of the rate are published; the grids around them a
 (`search_spaces.muon`), with its schedule and its nano batch.
 """
 
-from dataclasses import replace
-
-from search_spaces import muon
 from tuneopt.search import space
 
-COORDINATES = space.changed(
-    muon.COORDINATES,
+SPACE = space.load_space("muon").switched(
+    "muonh",
+    {"hyperball": True},
     space.learning_rate(
         {"paper": (0.0075, 0.01, 0.015, 0.02, 0.03), "nano": (0.02, 0.04, 0.08)},
         {"paper": 0.02, "nano": 0.04},
         "peak of the schedule, for matrices, as a share of their norm",
     ),
-    replace(
-        muon.TO_ADAM,
+    space.rate_share(
+        "muon_to_adam_lr",
+        "learning rate of the AdamW group over that of the matrices",
         grids={"paper": (0.1, 0.23, 0.3), "nano": (0.1, 0.2, 0.3)},
         starts={"paper": 0.23, "nano": 0.2},
     ),
@@ -29,14 +28,6 @@ COORDINATES = space.changed(
         {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
         {"paper": 0.95, "nano": 0.95},
     ),
-)
-
-SPACE = replace(
-    muon.SPACE,
-    optimizer="muonh",
-    coordinates=COORDINATES,
-    fixed={ladder: {**fixed, "hyperball": True} for ladder, fixed in muon.SPACE.fixed.items()},
     source="paper ladder: Wen et al., arXiv 2606.16899; grids ours",
     grid_source="nano ladder, provisional: by a few trials at nano-65k, ratio 1 (docs/lab-notebook.md)",
-    published=(),
 )

@@ -5,20 +5,11 @@ rate 0.02 to 0.035, momentum and second moment 0.95 are published; the grids aro
 Muon's (`search_spaces.muon`), with its schedule and its nano batch.
 """
 
-from dataclasses import replace
-
-from search_spaces import muon
 from tuneopt.search import space
 
-ROWS = space.average(
-    "row_normalize",
-    "decay of the average squared row of an update",
-    {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
-    {"paper": 0.95, "nano": 0.95},
-)
-
-COORDINATES = space.changed(
-    (*muon.COORDINATES[:-1], ROWS, muon.COORDINATES[-1]),
+SPACE = space.load_space("muon").switched(
+    "normuon",
+    {},
     space.learning_rate(
         {"paper": (0.01, 0.02, 0.035, 0.05), "nano": (0.008, 0.016, 0.032)},
         {"paper": 0.02, "nano": 0.016},
@@ -30,13 +21,12 @@ COORDINATES = space.changed(
         {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
         {"paper": 0.95, "nano": 0.95},
     ),
-)
-
-SPACE = replace(
-    muon.SPACE,
-    optimizer="normuon",
-    coordinates=COORDINATES,
+    space.average(
+        "row_normalize",
+        "decay of the average squared row of an update",
+        {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
+        {"paper": 0.95, "nano": 0.95},
+    ),
     source="paper ladder: Li et al., arXiv 2510.05491; grids ours",
     grid_source="nano ladder, provisional: after Muon's, not from a sweep of its own",
-    published=(),
 )

@@ -16,15 +16,11 @@ COORDINATES = (
         {"paper": 0.016, "nano": 0.016},
         "peak of the schedule, for matrices",
     ),
-    space.Coordinate(
-        name="scion_to_signum_lr",
-        kind="scale-free",
-        unit="1",
-        meaning="learning rate of the sign group over that of the matrices",
-        grids={"paper": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "nano": (0.2, 0.3, 0.5)},
-        starts={"paper": 0.2, "nano": 0.3},
-        low=0.001,
-        high=100.0,
+    space.rate_share(
+        "scion_to_signum_lr",
+        "learning rate of the sign group over that of the matrices",
+        {"paper": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "nano": (0.2, 0.3, 0.5)},
+        {"paper": 0.2, "nano": 0.3},
     ),
     space.momentum("decay of the average gradient that is orthogonalized"),
     space.Coordinate(

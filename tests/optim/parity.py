@@ -31,7 +31,7 @@ def follow(
     name_of_optimizer,
     *,
     start=None,
-    steps=None,
+    stream=None,
     rates=RATES,
     decays=problem.decays,
     diagonal=None,
@@ -43,13 +43,13 @@ def follow(
     ``hyperparameters`` are in the words of the search spaces. ``diagonal(t)`` gives the estimate of the Hessian's
     diagonal after step t; ``trace(t, states)`` sees the states of all parameters after each step.
     """
-    start, steps = start or problem.start(), steps or problem.gradients()
+    start, stream = start or problem.start(), stream or problem.gradients()
     x = {name: torch.tensor(value) for name, value in start.items()}
     every = references(name_of_optimizer)
     rules = {name: every[rule_of(name_of_optimizer, name, kind_of(name, v.shape))] for name, v in x.items()}
     common = {"weight_decay": WD, "max_grad_norm": 0.0, **hyperparameters}
     state = {}
-    for t, (gradients, rate) in enumerate(zip(steps, rates, strict=True), start=1):
+    for t, (gradients, rate) in enumerate(zip(stream, rates, strict=True), start=1):
         h = {
             name: {
                 **common,

@@ -103,7 +103,7 @@ def test_balancing_every_hundredth_fit_keeps_the_twin():
     theirs = follow(
         "kron",
         start=start,
-        steps=steps,
+        stream=steps,
         rates=[LR] * 104,
         decays=lambda name: False,
         trace=lambda step, states: fits.append(states["q_proj.weight"]["fits"]),

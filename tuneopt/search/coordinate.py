@@ -90,10 +90,26 @@ class Coordinate:
         )
 
 
+@dataclass(frozen=True)
+class TunedPoint:
+    """A published optimum: the complete configuration and its loss in nats per token."""
+
+    scale: str
+    ratio: float
+    loss: float
+    config: Values
+
+
+def tuned(base: Values, rows: Iterable[tuple[str, float, float, Values]]) -> tuple[TunedPoint, ...]:
+    """Tuned points from rows of (scale, ratio, loss, what differs from ``base``)."""
+    return tuple(TunedPoint(scale, ratio, loss, {**base, **changed}) for scale, ratio, loss, changed in rows)
+
+
 def changed(coordinates: Iterable[Coordinate], *others: Coordinate) -> tuple[Coordinate, ...]:
-    """The coordinates, in their order, with ``others`` in the place of those of the same name."""
+    """The coordinates, in their order, with ``others`` in the place of those of the same name, or at the end."""
     by_name = {other.name: other for other in others}
-    return tuple(by_name.get(each.name, each) for each in coordinates)
+    kept = tuple(by_name.pop(each.name, each) for each in coordinates)
+    return (*kept, *by_name.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +220,11 @@ def momentum(meaning: str) -> Coordinate:
     """The decay of the momentum that is orthogonalized (Muon, Scion)."""
     grids: Grids = {"paper": (0.8, 0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)}
     return average("momentum", meaning, grids, {"paper": 0.98, "nano": 0.95})
+
+
+def rate_share(name: str, meaning: str, grids: Grids, starts: Values) -> Coordinate:
+    """The learning rate of a fallback rule over that of the matrices."""
+    return Coordinate(name, "scale-free", "1", meaning, grids, starts, low=1e-3, high=100.0)
 
 
 EPSILON_HIGH: Mapping[str, float] = {"paper": 1e-5, "nano": 1e-8}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ from tuneopt.search.coordinate import (
     STUDY_TABLES,
     Coordinate,
     Switch,
+    TunedPoint,
     Values,
     average,
     beta1,
@@ -39,7 +40,9 @@ from tuneopt.search.coordinate import (
     learning_rate,
     max_grad_norm,
     momentum,
+    rate_share,
     train_batch_size,
+    tuned,
     warmup,
     weight_decay,
 )
@@ -73,6 +76,7 @@ __all__ = [
     "load_space",
     "max_grad_norm",
     "momentum",
+    "rate_share",
     "space_names",
     "train_batch_size",
     "tuned",
@@ -205,21 +209,6 @@ class LadderSpace:
 
 
 @dataclass(frozen=True)
-class TunedPoint:
-    """A published optimum: the complete configuration and its loss in nats per token."""
-
-    scale: str
-    ratio: float
-    loss: float
-    config: Values
-
-
-def tuned(base: Values, rows: Iterable[tuple[str, float, float, Values]]) -> tuple[TunedPoint, ...]:
-    """Tuned points from rows of (scale, ratio, loss, what differs from ``base``)."""
-    return tuple(TunedPoint(scale, ratio, loss, {**base, **changed}) for scale, ratio, loss, changed in rows)
-
-
-@dataclass(frozen=True)
 class SearchSpace:
     """The declared search space of one optimizer on every ladder.
 
@@ -302,6 +291,12 @@ class SearchSpace:
         if overrides.get("lr_schedule") == "cosine" and DECAY in axes:
             axes[DECAY] = axes[DECAY].regrid((axes[DECAY].start,))  # it does nothing now: no trial is spent on it
         return LadderSpace(self.optimizer, ladder, tuple(axes.values()), TrialSpec.freeze(fixed))
+
+    def switched(self, optimizer: str, on: Values, *others: Coordinate, source: str, grid_source: str) -> SearchSpace:
+        """The space of an optimizer that is this one with switches ``on``, with ``others`` among its coordinates."""
+        changes = {"coordinates": changed(self.coordinates, *others), "published": ()}
+        changes["fixed"] = {ladder: {**fixed, **on} for ladder, fixed in self.fixed.items()}
+        return replace(self, optimizer=optimizer, source=source, grid_source=grid_source, **changes)
 
     def _read_fixed(self, name: str, given: Value, declared: Value) -> Value:
         """A fixed hyperparameter that a user gave: numbers and switches may change, words only among the options."""
