@@ -347,15 +347,10 @@ def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) ->
     scale = spec.regime.scale
     parameters = inspect.signature(kind).parameters.values()
     declared = {each.name: each.default for each in parameters if each.default not in (each.empty, None)}
+    facts = {"heads": scale.groups, "steps": spec.steps}
     return {
         "name": spec.optimizer if spec.optimizer in {entry.name for entry in BUILT_IN} else "",
-        "hyperparameters": {
-            **in_words(declared),
-            "heads": scale.groups,
-            "steps": spec.steps,
-            **entry_of(spec.optimizer).preset,
-            **spec.config,
-        },
+        "hyperparameters": {**in_words(declared), **facts, **entry_of(spec.optimizer).preset, **spec.config},
         "model": model,
         "roles": model_roles(model, scale) if isinstance(scale, OwnModel) else None,
         "rate": lambda step: scheduled(step, spec.steps, spec.config),
