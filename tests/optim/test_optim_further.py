@@ -26,7 +26,7 @@ class TestADOPT(OptimizerConformance):
 
 
 class TestAdEMAMixSuite(ElementwiseSuite):
-    kind, name, settings = AdEMAMix, "ademamix", SLOW
+    kind, name, settings = AdEMAMix, "ademamix", {"beta3": 0.99, "alpha": 5.0}
 
 
 class TestADOPTSuite(ElementwiseSuite):
