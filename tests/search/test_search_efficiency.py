@@ -167,3 +167,30 @@ def test_the_rows_of_whole_sweeps_are_what_their_benchmark_prints(whole, capsys)
     assert whole.main(["--stars", str(STARS), "--replicates", "3", *told.split()]) == 0
     printed = [f"| `{told}` {line}" for line in capsys.readouterr().out.splitlines()[2:]]
     assert len(printed) == 2 and set(printed) <= set(DOCS.read_text().splitlines())
+
+
+def test_tuning_and_seeds_share_a_fixed_number_of_runs(bench):
+    split = loaded("tuning_or_seeds")
+    chosen = bench.ground(bench.magnified(STAR, 5), "additive", 0)
+    space = split.start_beside(chosen, random.Random(0), 2)
+    assert {axis.name for axis in space.varied} == {"learning_rate", "weight_decay"}
+    best = dict(split.lowest(space, chosen))
+    assert (best["learning_rate"], best["weight_decay"]) == (0.008, 0.1)
+    exact = split.tune(space, chosen, 9, 12, 0.0, "seed")
+    assert exact.regret == pytest.approx(0, abs=1e-12) and exact.error == pytest.approx(0, abs=1e-12)
+    noisy = split.tune(space, chosen, 4, 12, 0.025, "seed")
+    assert noisy.regret >= 0 and 12 - 4 < noisy.seeds <= 12
+    assert noisy.error != noisy.regret
+
+
+def test_a_longer_tuning_ends_lower(bench):
+    split = loaded("tuning_or_seeds")
+    chosen = bench.ground(bench.magnified(STAR, 5), "additive", 0)
+    means = []
+    for tuning in (3, 12):
+        found = [
+            split.tune(split.start_beside(chosen, random.Random(number), 4), chosen, tuning, 16, 0.025, str(number))
+            for number in range(12)
+        ]
+        means.append(sum(one.regret for one in found) / len(found))
+    assert means[1] < 0.6 * means[0]

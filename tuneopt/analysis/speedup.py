@@ -56,7 +56,7 @@ class IntervalSettings:
 
     ``level`` is the coverage, ``draws`` the redrawn data sets, ``seed`` that of the random numbers. ``tuning`` (nats)
     is how well configurations are tuned: nine of ten tuned losses lie so close to what their budget allows, on both
-    sides of a comparison; None stands for what one run tells from another where it ran. ``drift`` is how far the
+    sides of a comparison; None takes a choice to be as uncertain as one run. ``drift`` is how far the
     exponent of the baseline's law drifts; 0 takes one power law for true. Raises `InputError` for a level outside
     (0, 1), or a tuning or drift that is not 0 or more.
     """

@@ -120,8 +120,8 @@ def analyse(
     candidates and replicates, and all runs fill stars, transfers, the under-tuned baseline, orders among trials and
     budgets. ``sigma`` (nats) replaces measured noise, ``level`` is the coverage of the intervals, ``draws`` the redrawn
     data sets, ``near`` (nats) what counts as near-optimal, ``targets`` the losses (nats) that optimizers race to, in
-    place of those that a table names. ``tuning`` (nats) is how well configurations were tuned, by default as well
-    as one run tells from another (`IntervalSettings`). Raises `InputError` for a level outside (0, 1), a sigma,
+    place of those that a table names. ``tuning`` (nats) is how well configurations were tuned, by default as
+    uncertain as one run (`IntervalSettings`). Raises `InputError` for a level outside (0, 1), a sigma,
     threshold or target that is not positive, or a tuning below 0.
     """
     how = IntervalSettings(baseline, level, draws, seed, tuning)
