@@ -69,10 +69,13 @@ class RunDisplay(Observer):
     def begun(self, state: RunState) -> None:
         """Say what is to come, before anything runs; how long it takes is known from the first trials on."""
         progress = state.progress
-        if not self.quiet and progress.fewest is not None and progress.most:
-            known = f", {progress.done} of them in the ledger" if progress.done else ""
-            whole = between(progress.done + progress.fewest, progress.done + progress.most)
-            err.print(f"{whole} trials in all, usually{known}", markup=False)
+        if self.quiet or progress.fewest is None or not progress.most:
+            return
+        known = f", {progress.done} of them in the ledger" if progress.done else ""
+        whole = between(progress.done + progress.fewest, progress.done + progress.most)
+        if (ahead := _ahead(state)) is not None:  # the sweeps of a study that have begun are the fewest of them
+            whole = f"about {progress.done + ahead.remaining}"
+        err.print(f"{whole} trials in all, usually{known}", markup=False)
 
     def changed(self, state: RunState) -> None:
         """Draw the moment; on a terminal at most twice a second, elsewhere when another trial is done."""

@@ -14,6 +14,7 @@ from tuneopt.observe.state import RunState
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended, PlanProgress
 from tuneopt.search.queue import SchedulerQueue
+from tuneopt.search.study.cost import expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.surfaces import Surfaces
@@ -85,12 +86,16 @@ def test_the_line_of_a_study_counts_its_phases() -> None:
     )
 
 
-def test_the_line_of_a_study_says_what_was_reached_and_when_it_ends() -> None:
+def test_the_line_of_a_study_says_what_was_reached_and_when_it_ends(capsys: pytest.CaptureFixture) -> None:
     surfaces = Surfaces(STUDY, noise=0.02)
     queue = SchedulerQueue(StudyPlan(STUDY, CorpusId("embedded", "", 1024)), study=("small", "id"))
     now = [0.0]
     state = RunState(queue, clock=lambda: now[0])
     state.slots = queue.slots = 2
+    with RunDisplay("running", "small") as display:
+        display.begun(state)
+    coming = sum(part.remaining for part in expected(queue.agenda, {}))
+    assert f"\nabout {coming} trials in all" in capsys.readouterr().err, "all phases, not the sweeps that have begun"
     for count in range(6):
         spec = queue.next()
         assert spec is not None

@@ -91,6 +91,14 @@ def test_only_what_no_value_serves_everywhere_is_sensitive_and_swept_on(whole):
             assert varied == (["learning_rate"] if standing.task.optimizer == "adamw" else [])
 
 
+def test_one_bar_is_asked_of_every_optimizer_in_every_phase(whole):
+    made, pool = whole
+    names = tuple(made.study.optimizers)
+    tasks = [standing.task for standing in pool.standings.values()]
+    assert len(names) > 1 and {task.phase for task in tasks} >= {"I", "II", "III"}
+    assert {task.evidence.optimizers for task in tasks} == {names}
+
+
 def test_the_prediction_runs_and_its_distance_from_a_star_is_known(whole):
     made, pool = whole
     third = {each.optimizer: each for each in results(made, pool.standings) if each.phase == "III"}

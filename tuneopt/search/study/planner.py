@@ -107,9 +107,9 @@ class StudyPlan:
             )
             own = {sweep.trial_id(sweep.space.start, seed) for seed in sweep.seeds}
             peers = tuple(spec for spec in starts if spec.id not in own)
-            # Where all of them begin together, one bar holds for all. Later regimes are reached one by one.
-            together = self.study.comparison is not None or task.phase == "I"
-            judged = self.study.optimizers if together and len(self.study.optimizers) > 1 else ()
+            # One bar for all: the largest of theirs. Where not all begin together, it differs by what each one's own
+            # seeds have shown in that regime alone.
+            judged = self.study.optimizers if len(self.study.optimizers) > 1 else ()
             return replace(task, evidence=Evidence(self.evidence(sweep).replicates, peers, judged))
 
         return self.remember("knowing", task.id, (task,), work)
