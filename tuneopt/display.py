@@ -71,10 +71,12 @@ class RunDisplay(Observer):
         progress = state.progress
         if self.quiet or progress.fewest is None or not progress.most:
             return
-        known = f", {progress.done} of them in the ledger" if progress.done else ""
-        whole = between(progress.done + progress.fewest, progress.done + progress.most)
-        if (ahead := _ahead(state)) is not None:  # the sweeps of a study that have begun are the fewest of them
-            whole = f"about {progress.done + ahead.remaining}"
+        done = progress.done
+        whole = between(done + progress.fewest, done + progress.most)
+        if (ahead := _ahead(state)) is not None:  # its sweeps share trials, and those that have begun are not all
+            done = len(state.plan.outcomes)
+            whole = f"about {done + ahead.remaining}"
+        known = f", {done} of them in the ledger" if done else ""
         err.print(f"{whole} trials in all, usually{known}", markup=False)
 
     def changed(self, state: RunState) -> None:

@@ -108,6 +108,9 @@ def test_the_line_of_a_study_says_what_was_reached_and_when_it_ends(capsys: pyte
         line = status_line(state)
         assert f"{count + 1} trials done" in line and "trials and" in line and " left" in line
     assert "adamw 4." in line and "soap 4." in line, "the lowest losses where they meet"
+    with RunDisplay("running", "small") as display:
+        display.begun(state)
+    assert "trials in all, usually, 6 of them in the ledger" in capsys.readouterr().err, "each counts once"
 
 
 def test_time_left_follows_from_what_trials_took() -> None:
