@@ -20,7 +20,7 @@ from tuneopt.commands import compare, corpora, ledgers, listings, models, predic
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
 from tuneopt.errors import TRIAL_LOG, InputError, of_missing, of_system, staying, visible
 from tuneopt.ledger.place import ASKING
-from tuneopt.streams import open_closed, results
+from tuneopt.streams import open_closed, results, take_for_good
 from tuneopt.training.launch import RankFailedError
 
 app = CommandApp(
@@ -75,6 +75,7 @@ def main() -> None:
     Ctrl-C.
     """
     open_closed()
+    take_for_good()
     for name in ("SIGTERM", "SIGHUP"):
         # Who ignores SIGHUP on purpose (nohup) goes on when the terminal closes.
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
@@ -121,6 +122,9 @@ def _run() -> int:
     except SystemExit as error:  # commands return their exit codes: it is a file of the user's that ends the program
         return _refuse(f"a file that was named asked the program to end (SystemExit: {error}); take that out of it")
     except BaseException as error:  # a panic of a library in Rust is no Exception
+        if isinstance(error, MemoryError) and not _log_of_trial(error):
+            return _refuse("there is not enough memory for this; end other programs, raise the limit (`ulimit -v`), or "
+                           "ask for less at once, and run the same command again")  # fmt: skip
         lacking = of_missing(error) if isinstance(error, ModuleNotFoundError) else None
         if lacking is not None:
             return _refuse(str(lacking))

@@ -16,10 +16,22 @@ from typing import IO
 _results: IO[str] | None = None
 """The stream of results while `own_stdout` holds it."""
 
+_for_good = False
+"""Whether stdout stays taken when `own_stdout` ends."""
+
 
 def results() -> IO[str]:
     """The stream that results go to: stdout as this process found it."""
     return _results or sys.stdout
+
+
+def take_for_good() -> None:
+    """Let stdout stay with `own_stdout` until the process ends, which has nothing to print after its one result.
+
+    Threads and exit handlers of a user's file run on, and what C code wrote is only flushed at the exit.
+    """
+    global _for_good
+    _for_good = True
 
 
 def open_closed() -> None:
@@ -72,6 +84,9 @@ def own_stdout() -> Iterator[None]:
         if moved >= 0:
             with contextlib.suppress(OSError):  # what could not be written was said above
                 _results.close()
-            os.dup2(moved, 1)
+            if not _for_good:
+                os.dup2(moved, 1)
             os.close(moved)
-        sys.stdout, _results = before, None
+        if moved < 0 or not _for_good:
+            sys.stdout = before
+        _results = None

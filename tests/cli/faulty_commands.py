@@ -26,7 +26,7 @@ TRAINED = "-O adamw --scale 1x16,seq=32 --corpus text.txt --ratio 1 --set train_
 COMMANDS = {
     "space": "space ./space.py --json",
     "scale": "scale show scale.yaml --json",
-    "predict": "predict -O adamw --params 1e6 --ratio 1 --space ./space.py --json",
+    "predict": "predict -O soap --params 1e6 --ratio 1 --ledger L --json",
     "report of a CSV": "report --results t.csv -o out/r.html --json",
     "report of JSON": "report --results t.json -o out/r.html --figures out/figures --json",
     "report of a ledger": "report --ledger L -o out/r.html --json",
@@ -65,6 +65,10 @@ LEFT_ON_PURPOSE = (
     ".building",
 )
 """Parts of names of files that may stay: logs say what happened, and the next command removes or uses the others."""
+
+UNDELETED = ".tmp"
+"""What may stay besides where every call fails from one on, that which deletes too: the next run removes it, once the
+process that wrote it is dead."""
 
 SPACE = """
 from tuneopt.search.space import SearchSpace, learning_rate, train_batch_size, warmup, weight_decay
@@ -178,9 +182,8 @@ def main() -> None:
                     world.fail(kind, 1, 600, 0, (number, last))
                     code, out, err = call(words)
                     world.mend()
-                    left = sorted(
-                        path for path in files() - before - whole if not any(part in path for part in LEFT_ON_PURPOSE)
-                    )
+                    may = LEFT_ON_PURPOSE if last == number + 1 else (*LEFT_ON_PURPOSE, UNDELETED)
+                    left = sorted(path for path in files() - before - whole if not any(part in path for part in may))
                     again = call(words)
                     same = name in CHANGING or again[1] == usual[1]
                     rows.append(

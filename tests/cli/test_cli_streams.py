@@ -11,12 +11,15 @@ import pytest
 TUNEOPT = [sys.executable, "-m", "tuneopt"]
 
 NOISY = """
-import ctypes, os, sys
+import atexit, ctypes, os, sys, threading, time
 print("printed by Python")
 os.write(1, b"written to the descriptor\\n")
 ctypes.CDLL(None).puts(b"printed by C")
 ctypes.CDLL(None).fflush(None)
+ctypes.CDLL(None).puts(b"flushed by C at the exit")
 os.system("echo printed by a child")
+atexit.register(print, "printed at the exit")
+threading.Thread(target=lambda: [time.sleep(1), print("printed by a thread")]).start()
 """
 
 SPACE = """
@@ -51,7 +54,10 @@ def test_whatever_a_file_of_the_user_prints_the_document_is_alone_on_stdout(spac
     done = run("space", "./space.py", "--json", cwd=space)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["optimizer"] == "adamw"
-    for words in ("printed by Python", "written to the descriptor", "printed by C", "printed by a child"):
+    for words in (
+        "printed by Python", "written to the descriptor", "printed by C", "flushed by C", "printed by a child",
+        "printed at the exit", "printed by a thread",
+    ):  # fmt: skip
         assert words in done.stderr
 
 
@@ -114,6 +120,7 @@ def test_a_mistake_of_ours_is_one_sentence_and_its_traceback_is_kept(tmp_path: P
 
 
 @pytest.mark.parametrize(("raised", "code", "said"), [("SystemExit(0)", 2, "asked the program to end"),
+                                                      ("MemoryError", 2, "not enough memory"),
                                                       ("Panic('at line 7')", 1, "Panic: at line 7")])  # fmt: skip
 def test_what_is_no_exception_ends_a_command_with_a_sentence_too(
     tmp_path: Path, raised: str, code: int, said: str

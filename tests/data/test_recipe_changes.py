@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from tuneopt.data.recipe import rounds as claim_module
 from tuneopt.data.recipe import run as run_module
 from tuneopt.data.recipe.file import read_recipe
 from tuneopt.data.recipe.recipe import Recipe
-from tuneopt.data.recipe.rounds import Rounds
+from tuneopt.data.recipe.rounds import Rounds, claim
 from tuneopt.data.recipe.run import local_pool, prepare_recipe
+from tuneopt.data.recipe.units import is_whole
 from tuneopt.data.recipe.workers import Here
 from tuneopt.data.tokenizer import train_tokenizer
 from tuneopt.spec import InputError
@@ -190,3 +192,13 @@ def test_every_source_is_opened_before_anything_is_encoded(world: Path, source: 
 
     with pytest.raises(InputError, match=r"bad\.jsonl:1: 'text' holds a number, not a string"):
         prepare_recipe(recipe_of(world, *changes), world / "out", never)  # type: ignore[arg-type]
+
+
+def test_a_fifo_among_the_unfinished_is_not_waited_for(tmp_path: Path) -> None:
+    work = tmp_path / ".preparing"
+    work.mkdir()
+    for name in ("identity", "unit-0123456789abcdef.rows"):
+        os.mkfifo(work / name)
+    assert not is_whole(work / "unit-0123456789abcdef.rows")
+    claim(work, "mine", tmp_path)
+    assert (work / "identity").read_text() == "mine"

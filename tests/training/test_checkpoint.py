@@ -1,12 +1,13 @@
 """Checkpoints: atomic, two kept, damaged ones passed over, no code run from a file."""
 
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
-from tuneopt.training.checkpoint import CheckpointStore
+from tuneopt.training.checkpoint import CheckpointStore, part_name
 
 CPU = torch.device("cpu")
 
@@ -30,6 +31,23 @@ def test_a_truncated_checkpoint_gives_way_to_its_predecessor(tmp_path: Path, kee
     newest.write_bytes(newest.read_bytes()[:keep])
     step, state = store.load_newest(CPU)
     assert step == 1 and len(state["value"]) == 100
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "part"])
+def test_what_is_no_file_in_the_place_of_a_checkpoint_is_passed_over(tmp_path: Path, kind: str) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        store.save(step, {"step": step})
+    path = store._path(2)
+    path.unlink()
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    else:  # of a checkpoint of several ranks
+        path.with_suffix("").mkdir()
+        os.mkfifo(path.with_suffix("") / part_name(0))
+    assert store.load_newest(CPU) == (1, {"step": 1})
 
 
 def test_nothing_to_load(tmp_path: Path) -> None:

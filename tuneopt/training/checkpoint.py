@@ -91,7 +91,7 @@ class CheckpointStore:
         for step in reversed(self.steps()):
             try:
                 if self._path(step).exists():
-                    return step, torch.load(self._path(step), map_location=device, weights_only=True)
+                    return step, _load(self._path(step), map_location=device)
                 return step, self._joined(step)
             except OSError as error:
                 if not lasting(error):
@@ -104,9 +104,9 @@ class CheckpointStore:
         """The parts of a checkpoint that several ranks wrote, as one; tensors stay on disk until they are read."""
         folder = self._path(step).with_suffix("")
         # Mapped, not read: each rank touches what it owns and no more.
-        first = torch.load(folder / part_name(0), map_location="cpu", weights_only=True, mmap=True)
+        first = _load(folder / part_name(0), map_location="cpu", mmap=True)
         for rank in range(1, first["parts"]):
-            part = torch.load(folder / part_name(rank), map_location="cpu", weights_only=True, mmap=True)
+            part = _load(folder / part_name(rank), map_location="cpu", mmap=True)
             first["model"] |= part["model"]
             first["state"] |= part["state"]
         state: dict[str, Any] = first
@@ -148,6 +148,14 @@ class _Noting:
 
     def flush(self) -> None:
         self.file.flush()
+
+
+def _load(path: Path, **how: Any) -> dict[str, Any]:
+    """What a file of a checkpoint holds; ValueError for what is no plain file: a FIFO would be waited for."""
+    if not path.is_file():
+        raise ValueError(f"{path} is no plain file")
+    loaded: dict[str, Any] = torch.load(path, weights_only=True, **how)
+    return loaded
 
 
 def _write(path: Path, state: dict[str, Any]) -> int:

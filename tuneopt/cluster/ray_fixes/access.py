@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def guard_token() -> None:
 
 def _make(path: Path) -> None:
     """Put a new token under its name all at once: another process may read it at any moment."""
+    for left in path.parent.glob(".auth_token-*"):  # of one that was killed here
+        if left.stat().st_mtime < time.time() - 60:
+            left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")  # mode 0600
     try:
         with os.fdopen(handle, "w") as file:

@@ -87,7 +87,7 @@ def claim(work: Path, key: str, folder: Path) -> None:
     With a finished shard it raises `InputError`: hours of work are not thrown away for a changed line.
     """
     path = work / "identity"
-    if path.exists() and path.read_text(encoding="utf-8") == key:
+    if path.is_file() and path.read_text(encoding="utf-8") == key:
         return
     if any(work.glob("round-*.json")):
         raise InputError(
@@ -152,6 +152,8 @@ class Rounds:
     def _finished(self) -> Iterator[Round]:
         """Entries in order, up to the first that is missing or whose files are not what it says."""
         for number in range(10**9):
+            if not self._entry(number).is_file():  # a FIFO would be waited for
+                break
             try:
                 entry = Round.from_dict(json.loads(self._entry(number).read_text(encoding="utf-8")))
             except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -161,7 +163,7 @@ class Rounds:
             if any(file_sha256(path) != sha256 for path, sha256 in expected.items()):
                 break
             yield entry
-        while self._entry(number).exists():  # what follows a damaged round is done again
+        while os.path.lexists(self._entry(number)):  # what follows a damaged round is done again
             self._entry(number).unlink()
             number += 1
 

@@ -129,7 +129,7 @@ class _Preparation:
         A branch of the hub may have moved on since, and what was begun must be finished with the same text.
         """
         path = self.work / "revisions.json"
-        if not path.exists():
+        if not path.is_file():
             fixed = [hub.pinned(source).hub for source in (*recipe.sources, *recipe.evaluation)]
             write_whole(path, json.dumps([data_set.revision if data_set else None for data_set in fixed]))
         revisions = json.loads(path.read_text(encoding="utf-8"))

@@ -282,7 +282,7 @@ def write_rows(folder: Path, stem: str, batches: Iterable[pa.RecordBatch], kind:
 
 def is_whole(path: Path) -> bool:
     """Whether a file of rows is what its name says. Rows are not flushed: a power cut may leave a name without them."""
-    return path.stem.rpartition("-")[2] == _checksum(path)
+    return path.is_file() and path.stem.rpartition("-")[2] == _checksum(path)
 
 
 def _checksum(path: Path) -> str:

@@ -42,7 +42,7 @@ def identity(recipe: TokenizerRecipe) -> list[str]:
 def find_tokenizer(recipe: Recipe, work: Path, held_out: int) -> tuple[str, Tokenizer, int]:
     """Text of its file, the tokenizer, and the bytes it was trained on; kept in ``work`` for the next attempt."""
     kept, count = work / TOKENIZER_FILE, work / "training_bytes"
-    if not kept.exists():
+    if not (kept.is_file() and count.is_file()):  # another kind, a FIFO say, would be waited for
         asked = recipe.tokenizer
         sizes: list[int] = []
         if asked.file is not None:
