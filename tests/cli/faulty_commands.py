@@ -89,7 +89,7 @@ tokenizer: {train: 300}
 tokens: 10000
 sources:
   own: {files: text.txt, weight: 1}
-evaluation: {tokens: 2000, held_out: 0.05}
+evaluation: {held_out: 0.05}
 """
 
 

@@ -76,6 +76,7 @@ def judge(row: dict[str, Any]) -> str:
 
 
 def check(rows: list[dict[str, Any]]) -> None:
+    assert all(row["usual"] == 0 for row in rows), "undisturbed every command does its work"
     wrong = [f"{row['command']}, {row['kind']}, call {row['call']}: {judge(row)}: {row['err'][-300:]}"
              for row in rows if judge(row)]  # fmt: skip
     assert not wrong, "\n".join([f"{len(wrong)} of {len(rows)}", *wrong[:20]])
