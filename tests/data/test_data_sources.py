@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -140,3 +141,31 @@ def test_a_single_file_may_be_a_link_to_a_blob_without_an_ending(tmp_path: Path)
     (tmp_path / "data.jsonl").symlink_to("0123456789abcdef")
     source = find_source(str(tmp_path / "data.jsonl"))
     assert list(source.documents()) == ["a"] and source.name == "data"
+
+
+def test_files_under_endings_that_nobody_reads_are_said_to_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "b.md", "sub/c.md", "sub/d", ".hidden.md"):
+        (tmp_path / name).write_text("text")
+    source = find_source(str(tmp_path))
+    assert isinstance(source, FileSource)
+    assert source.left_out() == (
+        f"files in {tmp_path} are left out (2 of .md, 1 of no ending): only .txt, .jsonl, .parquet are read"
+    )
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.txt.gz").write_text("text")
+    assert FileSource(tmp_path / "only", ()).left_out() == ""
+
+
+def test_what_a_killed_process_left_of_kept_texts_goes_with_the_next(tmp_path: Path) -> None:
+    def dies() -> Iterator[str]:
+        yield "half"
+        os._exit(9)  # as after SIGKILL
+
+    child = os.fork()
+    if not child:
+        sources.keep_texts(dies(), tmp_path)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    kept = sources.keep_texts(["whole"], tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]

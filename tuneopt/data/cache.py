@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from tuneopt.errors import naming
 from tuneopt.spec import InputError
 
 CACHE_VARIABLE = "TUNEOPT_CACHE"
@@ -61,7 +62,8 @@ def only_process(target: Path) -> Iterator[bool]:
 def write_whole(path: Path, text: str) -> None:
     """Write a small file: a reader, or who comes after a kill, sees the old content or the new one, never a part."""
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
+    with naming(path):
+        aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 

@@ -17,7 +17,7 @@ from tuneopt.data.batches import Windows
 from tuneopt.data.cache import CACHE_VARIABLE, cache_folder, discard, only_process, publish, remove_leftovers
 from tuneopt.data.manifest import MANIFEST_FILE, SCHEMA, TOKENIZER_FILE, DamagedCorpusError, Manifest, file_sha256
 from tuneopt.data.shards import Documents, map_shard
-from tuneopt.data.sources import EMBEDDED, Source, find_source
+from tuneopt.data.sources import EMBEDDED, FileSource, Source, find_source
 from tuneopt.data.splits import SPLITS
 from tuneopt.errors import why
 from tuneopt.spec import CorpusId, InputError, canonical_json, nearest
@@ -206,6 +206,8 @@ def _build(source: Source, vocab_size: int, folder: Path, locked: bool) -> Corpu
         if folder.exists():
             _log.warning("preparing the corpus in %s again, because it is damaged: %s", folder, damage.why)
         discard(folder)
+    if isinstance(source, FileSource) and (left_out := source.left_out()):
+        _log.warning("%s", left_out)
     publish(folder, lambda temporary: prepare(source, vocab_size, temporary))
     return Corpus(folder)
 

@@ -13,7 +13,7 @@ import json
 import lzma
 import os
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from tuneopt.data.readers import READERS, TEXT_COLUMN, check_columns, document, ending, readable, text_documents
 from tuneopt.errors import why
+from tuneopt.paths import scratch_folder
 from tuneopt.spec import InputError, canonical_json, nearest
 
 EMBEDDED = "embedded"
@@ -84,6 +85,19 @@ class FileSource:
         for path in self.paths:
             with readable(path):
                 yield from READERS[ending(path)](path)
+
+    def left_out(self) -> str:
+        """What else is in the folder, in a sentence: text under an ending that no reader knows would go unnoticed.
+
+        Hidden files are nobody's text.
+        """
+        others: Counter[str] = Counter()
+        for _, folders, names in os.walk(self.root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            paths = (Path(name) for name in names if not name.startswith("."))
+            others.update(path.suffix or "no ending" for path in paths if not ending(path))
+        kinds = ", ".join(f"{count} of {kind}" for kind, count in others.most_common(6))
+        return f"files in {self.root} are left out ({kinds}): only {_ENDINGS} are read" if others else ""
 
 
 Source = EmbeddedSource | FileSource
@@ -175,19 +189,17 @@ def keep_texts(texts: Iterable[Any], folder: Path) -> Path:
             f"list, a column or a split of texts{mend}"
         )
     content = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".texts-", delete=False) as aside:
-        try:
+    with scratch_folder(folder, ".texts-") as scratch:
+        made = scratch / "texts.jsonl"
+        with made.open("wb") as aside:
             for line in _json_lines(texts):
                 content.update(line)
                 aside.write(line)
-            if not aside.tell():
-                raise InputError("the corpus holds no text; give an iterable of texts that are not empty")
-            aside.close()
-            target = folder / f"texts-{content.hexdigest()[:12]}.jsonl"
-            if not target.exists():  # one that is there stays: what was prepared from it goes by its time
-                Path(aside.name).replace(target)
-        finally:
-            Path(aside.name).unlink(missing_ok=True)
+        if not made.stat().st_size:
+            raise InputError("the corpus holds no text; give an iterable of texts that are not empty")
+        target = folder / f"texts-{content.hexdigest()[:12]}.jsonl"
+        if not target.exists():  # one that is there stays: what was prepared from it goes by its time
+            made.replace(target)
     return target
 
 
