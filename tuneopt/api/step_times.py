@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tuneopt.search.study.budget import TrialTime
@@ -34,6 +35,7 @@ at nano-65k (docs/compare.md). What stands in for a machine that nobody has meas
 BUSY_CORE = """
 import select, sys, numpy
 square = numpy.ones((256, 256), "float32")
+print("busy", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
     square @ square
 """
@@ -123,10 +125,10 @@ def times_of(
 
         note(f"timing a few steps of {', '.join(lacking)}; to compile the model takes up to a minute")
         models = WarmModels()  # all optimizers train the same compiled model
-        with _busy_cores(min(slots, os.cpu_count() or 1) - 1 if core else 0):
-            for name in lacking:
-                spec = replace(specs[name], regime=replace(specs[name].regime, corpus=corpus.id))
-                times[name] = _at(specs[name], trained_throughput(spec, corpus, models))
+        beside = partial(_busy_cores, min(slots, os.cpu_count() or 1) - 1 if core else 0)
+        for name in lacking:
+            spec = replace(specs[name], regime=replace(specs[name].regime, corpus=corpus.id))
+            times[name] = _at(specs[name], trained_throughput(spec, corpus, models, beside))
         origin = MEASURED
     elif lacking:
         known = [time.rate for time in times.values()]
@@ -149,10 +151,12 @@ def _busy_cores(count: int) -> Iterator[None]:
     """
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-c", BUSY_CORE]
-    company = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | one_thread) for _ in range(max(0, count))
-    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    company = [subprocess.Popen(command, env=os.environ | one_thread, **pipes) for _ in range(max(0, count))]
     try:
+        for process in company:
+            assert process.stdout is not None, "it is a pipe"
+            process.stdout.readline()  # until it is busy, or has failed: then its core is free
         yield
     finally:
         for process in company:

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -308,18 +309,25 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(storages.values())
 
 
-def trained_throughput(spec: TrialSpec, corpus: Corpus, models: WarmModels | None = None) -> float:
+def trained_throughput(
+    spec: TrialSpec,
+    corpus: Corpus,
+    models: WarmModels | None = None,
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> float:
     """Tokens per second of a few optimizer steps on this machine, without evaluation.
 
     With ``models`` the model compiles where ``spec`` says so, which takes half a minute once; without, it does not.
+    ``beside`` surrounds the steps that are timed, such as with what else a machine will do then.
     """
     training = Training(spec if models else replace(spec, compile=False), corpus, None, models)
     training.train_step()  # the first one makes state and warms caches
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < TIMED_SECONDS and training.step < training.steps:
-        training.train_step()
-        steps += 1
-    return steps * spec.batch * spec.regime.scale.seq_len / (time.perf_counter() - began)
+    with beside():
+        began, steps = time.perf_counter(), 0
+        while time.perf_counter() - began < TIMED_SECONDS and training.step < training.steps:
+            training.train_step()
+            steps += 1
+        return steps * spec.batch * spec.regime.scale.seq_len / (time.perf_counter() - began)
 
 
 def _now() -> str:
