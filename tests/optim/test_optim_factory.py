@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
 from tuneopt.optim import AdamW, Bounds, Optimizer, RouteRule, create, info
 from tuneopt.optim.factory import hyperparameter_names, implementation
+from tuneopt.optim.info import entry_of
+from tuneopt.optim.reference import references
 from tuneopt.optim.rule import MatrixRule
+from tuneopt.optim.switches import laid_out, needs_weights
 from tuneopt.optim.testing import TinyModel
 from tuneopt.spec import SCALES, InputError
 from tuneopt.training.model import Decoder
@@ -109,7 +113,10 @@ def test_unknown_attribute_of_the_package():
 @pytest.mark.parametrize("entry", info(), ids=lambda entry: entry.name)
 def test_info_agrees_with_the_class(entry):
     kind = implementation(entry.name)
-    assert kind.rules[0].name == entry.name
+    assert kind.rules[0].name == next(iter(references(entry.name)))
+    assert kind.rules[0].name == entry.name or entry.preset
+    assert set(entry.preset) <= set(entry.switches)
+    assert entry.needs_weights == any(needs_weights(group) for group in create(entry.name, TinyModel()).param_groups)
     assert entry.family in ("scalar", "matrix")
     assert (entry.fallback is None) == (len(kind.rules) == 1)
     # What the memory model of training takes from the table, without torch, follows from the class.
@@ -129,7 +136,7 @@ def test_each_argument_of_a_class_is_a_setting_of_its_groups_under_its_own_name(
     for group in optimizer.param_groups:
         assert set(arguments) <= set(group)
     for key, default in arguments.items():
-        assert optimizer.defaults[key] == default or key == "heads", key
+        assert optimizer.defaults[key] == entry_of(name).preset.get(key, default) or key == "heads", key
     assert set(kind.bounds) <= set(arguments)
     assert set(kind.declared) <= set(arguments)
 
@@ -163,7 +170,7 @@ def test_state_bytes_per_parameter_are_those_of_a_llama_matrix(entry):
     group = optimizer.param_groups[0] | {"pieces": 1}
     shapes = [(1024, 1024)] * 4 + [(4096, 1024)] * 2 + [(1024, 4096)]
     if isinstance(optimizer.main, MatrixRule):
-        shapes = [(min(shape), max(shape)) for shape in shapes]
+        shapes = [tuple(laid_out(torch.empty(shape, device="meta"), group).shape) for shape in shapes]
     numbers = 0
     for rows, columns in shapes:
         state = optimizer.main.state_shapes((rows, columns), group)
