@@ -39,6 +39,7 @@ def adopt_update(
     root = torch._foreach_sqrt(exp_avg_sq)
     torch._foreach_clamp_min_(root, eps)
     normed = torch._foreach_div(gradients, root)
+    del root  # else it lives until the update is copied
     limit = (step - 1) ** 0.25
     torch._foreach_clamp_min_(normed, -limit)
     torch._foreach_clamp_max_(normed, limit)

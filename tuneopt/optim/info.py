@@ -214,7 +214,7 @@ BUILT_IN = (
         source="Li et al., arXiv 2510.05491",
         state_bytes_per_parameter=4.0 + 4.0 * 13_312 / 2**24,  # one momentum, and one number per row
         implementation="tuneopt.optim.muon:Muon",
-        workspace=Workspace(stack=2, slice=3, gram=2, host=4.0),
+        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
         preset={"row_normalize": 0.95},
         switches=ORTHOGONAL_SWITCHES,
         reference="muon",

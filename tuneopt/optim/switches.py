@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.hyperparameters import Settings
+from tuneopt.optim.portions import slices
 from tuneopt.optim.rule import MatrixRule, Rule, Shape, apply
 
 ROW_EPSILON = 1e-10
@@ -91,7 +92,9 @@ def norms(stack: Tensor) -> Tensor:
 
     In float64: what it is off by moves all of a matrix one way, at each step of a hyperball.
     """
-    return torch.linalg.vector_norm(stack, dim=(1, 2), keepdim=True, dtype=torch.float64).clamp_(min=TINY)
+    parts = (stack[some] for some in slices(stack))  # it makes a copy in float64
+    found = [torch.linalg.vector_norm(part, dim=(1, 2), keepdim=True, dtype=torch.float64) for part in parts]
+    return torch.cat(found).clamp_(min=TINY)
 
 
 def normalized_rows(
@@ -101,6 +104,7 @@ def normalized_rows(
 ) -> Tensor:
     """Each row over the root of its second moment, and then the whole brought back to the norm that it had."""
     before = norms(update)
-    second_moment.lerp_(update.square().mean(dim=2, keepdim=True), 1 - beta)
+    squares = [update[some].square().mean(dim=2, keepdim=True) for some in slices(update)]
+    second_moment.lerp_(torch.cat(squares), 1 - beta)
     update.div_(second_moment.sqrt().add_(ROW_EPSILON))
     return update.mul_((before / norms(update)).to(update.dtype))
