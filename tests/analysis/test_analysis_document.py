@@ -181,7 +181,7 @@ def test_one_regime_ranks_and_says_why_there_is_no_speedup(tmp_path: Path) -> No
     assert document["speedups"] == [] and document["rankings"][0]["order"] == ["soap", "adamw"]
     assert document["rankings"][0]["tie_groups"] is None
     text = " | ".join(document["warnings"])
-    assert "one ratio only" in text and "no seed replicates and no given sigma" in text
+    assert "one ratio only" in text and "no seed replicates, and no sigma is given" in text
     assert "no result" in " | ".join(summary(ledger.table(), baseline="lion")["warnings"])
     empty = summary(Ledger(tmp_path / "empty").table(), curves=Ledger(tmp_path / "empty").curves())
     assert all(not part for key, part in empty.items() if key not in ("baseline", "level", "source", "declared"))

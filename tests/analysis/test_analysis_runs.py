@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tuneopt.analysis import measure, read_results, read_runs, winners
+from tuneopt.analysis.inputs import from_rows
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.spec import SCALES, InputError
 
@@ -71,6 +72,41 @@ def test_bad_rows_are_named(change: dict[str, object], word: str) -> None:
         read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1, "los": 3}])
     with pytest.raises(InputError, match="no column loss"):
         read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1}])
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"optimizer": "a", "tokens": 5e9}, r"no columns parameters or scale and loss \(found 'optimizer', 'tokens'\)"),
+        ({"loss": 3.1}, "no columns optimizer, parameters or scale and tokens or ratio .*--columns optimizer=algo"),
+        ({"optimizer": "a", "scale": "gpt2-small", "steps": 9, "loss": 3}, "no columns parameters and batch_tokens "),
+        ({"optimizer": "a", "scale": "mine", "ratio": 1, "loss": 3}, "not known here; add a column parameters"),
+        ({"optimizer": "a", "scale": "130m", "steps": 9, "loss": 3}, "no column batch_tokens .*batch_tokens=524288"),
+        ({"optimizer": "a", "target_steps": 9, "target": 0.1}, "no column workload"),
+        (
+            {"optimizer": "a", "accuracy": 0.6},
+            r"'accuracy'; .*needed still: parameters or scale, tokens or ratio, loss",
+        ),
+    ],
+)
+def test_all_columns_that_a_table_lacks_are_named_at_once(row: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_runs([row, row])
+
+
+def test_a_loss_that_is_not_in_nats_is_named() -> None:
+    row = {"optimizer": "a", "scale": "130m", "ratio": 1, "bpb": 0.98}
+    with pytest.raises(InputError, match="'bpb' is not: bits per byte times ln 2"):
+        read_runs([row])
+    (note,) = from_rows([row], columns={"loss": "bpb"}).notes
+    assert "column bpb, which by its name is not in nats" in note
+    assert not from_rows([{"optimizer": "a", "scale": "130m", "ratio": 1, "val/loss": 3.2}]).notes
+
+
+def test_an_export_of_runs_that_never_finished_says_so() -> None:
+    row = {"config.optimizer": "a", "config.scale": "130m", "config.ratio": 1, "eval/loss": 3.2, "State": "crashed"}
+    with pytest.raises(InputError, match="none of the 2 runs of the export finished"):
+        read_runs([row, row])
 
 
 def test_the_same_run_twice_is_refused_only_when_seeds_are_named() -> None:

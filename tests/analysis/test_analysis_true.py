@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from analysis_samples import public_table
 
+from tuneopt.analysis.comparison import one_place_statement
+from tuneopt.analysis.document import document
 from tuneopt.analysis.inputs import from_rows, load
 from tuneopt.analysis.study import Analysis, analyse
 
@@ -158,6 +160,111 @@ def test_over_a_baseline_that_does_not_fall_no_speedup_is_stated(added: float) -
     assert any(named in one and "no speedups at scale mine" in one for one in analysis.warnings)
     assert not any("lower bound" in one or "extrapolate" in one for one in analysis.warnings)
     assert any("a broken run" in one for one in analysis.warnings) == (added > 1)
+
+
+def test_over_a_baseline_with_a_broken_first_run_no_speedup_is_stated() -> None:
+    """Its loss still falls, but a law through 7 nats at 1x says that a rival with lower losses is slower."""
+    analysis = races({"adamw": 1.0, "muon": 1.3}, (1, 2, 4, 8), {("adamw", 1): 3.6, ("muon", 2): 5.8})
+    assert analysis.speedups == ()
+    (stated,) = analysis.statements
+    assert "nats under adamw" in stated.sentence and "speedup" not in stated.sentence
+    assert any("no speedups at scale mine" in one and "reaches at mine/1x" in one for one in analysis.warnings)
+
+
+def test_a_frontier_leaves_a_broken_run_out() -> None:
+    rows = [
+        {"optimizer": name, "scale": f"s{size:g}", "parameters": size, "ratio": 1,
+         "loss": 2 + (size * speed / 1e8) ** -0.3 + (4 if (name, size) == ("adamw", 1e8) else 0)}
+        for name, speed in (("adamw", 1.0), ("muon", 1.3)) for size in (1e8, 2e8, 4e8, 8e8)
+    ]  # fmt: skip
+    (front,) = analyse(from_rows(rows), draws=50, sigma=0.001).frontiers
+    assert [one.regime.scale for one in front.law.winners] == ["s2e+08", "s4e+08", "s8e+08"]
+
+
+def test_replicates_that_all_end_alike_are_replicates() -> None:
+    """Losses with two digits, copies of one run, or a seed that changes nothing: told apart from a single seed."""
+    for scale, told in (("mine", "and no sigma is given"), ("130m", "assume sigma = 0.0012")):
+        rows = [
+            {"optimizer": name, "scale": scale, "parameters": 1e8, "ratio": ratio, "seed": seed,
+             "loss": round(law(ratio * speed), 2)}
+            for name, speed in (("adamw", 1.0), ("muon", 1.3)) for ratio in (1, 2, 4) for seed in range(3)
+        ]  # fmt: skip
+        for kept, lead in ((rows, "all seeds of a configuration end at exactly the same loss"),
+                           ([row for row in rows if row["seed"] == 0], "no seed replicates")):  # fmt: skip
+            (noise,) = [one for one in analyse(from_rows(kept), draws=50).warnings if told in one]
+            assert noise.startswith(lead)
+
+
+def test_where_noise_is_unknown_no_sentence_goes_on_about_speedups_that_it_has_not_named() -> None:
+    rows = [{"optimizer": name, "scale": "mine", "parameters": 1e8, "ratio": ratio, "loss": law(ratio * speed)}
+            for name, speed in (("adamw", 1.0), ("muon", 1.3)) for ratio in (1, 2, 4)]  # fmt: skip
+    (stated,) = analyse(from_rows(rows), draws=50).statements
+    assert stated.sentence.endswith("so no best optimizer can be named.")
+
+
+def test_optimizers_that_met_in_few_budgets_are_told_of_races() -> None:
+    rows = [{"optimizer": f"own{place}", "scale": "mine", "parameters": 1e8, "ratio": 1 + 0.2 * (place // 2),
+             "loss": law(1 + place)} for place in range(8)]  # fmt: skip
+    (told,) = [one for one in analyse(from_rows(rows), draws=50).warnings if "--target" in one]
+    assert told.startswith("the 8 optimizers at scale mine were trained with 4 budgets, at most 2 of them")
+    assert not [one for one in analyse(from_rows(rows), draws=50, targets=[3.2]).warnings if "--target" in one]
+    assert not [
+        one for one in races({"adamw": 1.0, "muon": 1.3, "lion": 0.9}, (1, 2), {}).warnings if "--target" in one
+    ]
+
+
+def test_rounded_values_of_a_grid_are_the_values_themselves() -> None:
+    """Of one grid of rates some regimes print three digits: no rate was left out there."""
+    rates = (0.001953, 0.003906, 0.007812)
+    rows = [
+        {"optimizer": "own", "scale": "mine", "parameters": 1e8, "ratio": ratio, "hp_beta1": beta,
+         "loss": law(ratio) + 0.05 * abs(place - 1) + 0.1 * (beta < 0.98),
+         "hp_learning_rate": float(f"{rate:.3g}") if ratio == 2 else rate}
+        for ratio in (1, 2) for place, rate in enumerate(rates) for beta in (0.95, 0.995, 0.9949)
+    ]  # fmt: skip
+    analysis = analyse(from_rows(rows), draws=50)
+    (rate,) = [one for one in analysis.coordinates if one.coordinate == "learning_rate"]
+    assert (rate.scales, rate.tried, {value for _, value in rate.tuned}) == (False, 3, {0.003906})
+    assert {dict(run.config)["beta1"] for run in analysis.inputs.runs} == {0.95, 0.995, 0.9949}
+
+
+def test_seeds_of_one_configuration_are_no_trials_of_a_tuning() -> None:
+    curve = [[place / 10, 4 - place / 10] for place in range(1, 11)]
+    rows = [{"optimizer": "muon", "scale": "130m", "ratio": 1, "seed": seed, "loss": 3 + 0.001 * seed, "curve": curve}
+            for seed in range(6)]  # fmt: skip
+    assert not analyse(from_rows(rows), draws=50).orders
+    rows = [row | {"hp_learning_rate": 0.001 * (1 + row["seed"])} for row in rows]
+    (order,) = analyse(from_rows(rows), draws=50).orders
+    assert (order.among, order.curves) == ("muon", 6)
+
+
+def test_studies_that_overlap_do_not_tell_optimizers_apart() -> None:
+    def ties(**seconds: tuple[float | None, ...]) -> dict[str, tuple[str, ...]]:
+        rows = [{"optimizer": name, "workload": "wmt", "study": study, "target": 30, "target_seconds": time}
+                for name, times in seconds.items() for study, time in enumerate(times)]  # fmt: skip
+        return {row.optimizer: row.ties for row in analyse(from_rows(rows), draws=50).targets}
+
+    assert ties(a=(1, 2, 3), b=(4, 5, 6)) == {"a": (), "b": ()}
+    assert ties(a=(1, 2, 3), b=(3, 5, 6)) == {"a": ("b",), "b": ("a",)}
+    assert ties(a=(1, 2, None), b=(3, 4, 5)) == {"a": ("b",), "b": ("a",)}
+    assert ties(a=(1, 2), b=(4, 5)) == {"a": ("b",), "b": ("a",)}  # two studies each say too little
+    assert ties(a=(1, 2, 3), b=(None, None, 9)) == {"a": (), "b": ()}
+
+
+def test_a_trend_among_equals_is_that_of_the_lowest_losses() -> None:
+    rows = [{"optimizer": name, "scale": scale, "ratio": ratio, "loss": floor + 0.5 * (speed * ratio) ** -0.4}
+            for name, speed in (("adamw", 1.0), ("alpha", 1.3), ("zeta", 1.301))
+            for scale, floor in (("130m", 3.0), ("300m", 2.8)) for ratio in (1, 2, 4)]  # fmt: skip
+    (trend,) = [one for one in analyse(from_rows(rows), draws=50, sigma=0.001).findings if one.kind == "trend"]
+    assert trend.optimizers == ("zeta",)
+
+
+def test_one_place_without_a_law_compares_losses_only() -> None:
+    rows = [{"optimizer": name, "scale": "130m", "ratio": 1, "seed": seed, "loss": law(speed) + 0.001 * seed}
+            for name, speed in (("adamw", 1.0), ("muon", 1.3), ("lion", 0.9)) for seed in range(3)]  # fmt: skip
+    document_ = document(analyse(from_rows(rows), draws=50))
+    assert one_place_statement(document_) == ""
+    assert "nats under adamw" in document_["statements"][0]["sentence"]
 
 
 @pytest.mark.parametrize(("count", "slower"), [(16, 0), (48, 0), (16, 3)])

@@ -11,7 +11,7 @@ hundred columns that nobody chose, so there what is unknown is left aside, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,12 @@ NUMBERS = frozenset({
 
 CONSTANTS = frozenset({"scale", "corpus"}) | NUMBERS
 """Columns that ``--columns`` may give one value for all rows."""
+
+NOT_NATS = frozenset({
+    "bpb", "bitsperbyte", "bitspertoken", "bitsperchar", "bpc", "bpt", "perplexity", "ppl", "evalbpb", "valbpb",
+    "valperplexity", "evalperplexity", "testbpb", "valbitsperbyte", "evalbitsperbyte",
+})  # fmt: skip
+"""Names, folded, of what is computed from a loss and is not one in nats per token."""
 
 ASIDE = (
     "report_bits_per_byte",
@@ -108,8 +114,16 @@ class Headings:
     @property
     def is_race(self) -> bool:
         """Whether rows say when they reached a target and not how long they were to run, as AlgoPerf's logs do."""
-        known = set(self.meanings.values()) | set(self.constants)
-        return bool(known & {"target_steps", "target_seconds"}) and not known & {"tokens", "ratio", "parameters"}
+        return _is_race({*self.meanings.values(), *self.constants})
+
+    @property
+    def loss_column(self) -> str:
+        """The column that the loss is read from, empty where there is none."""
+        return next((name for name, meaning in self.meanings.items() if meaning == "loss"), "")
+
+    def lacking(self, sized: bool) -> list[str]:
+        """What every table needs and this one has no column for; ``sized`` says whether its scales' sizes are known."""
+        return _lacking({*self.meanings.values(), *self.constants}, sized)
 
     def cells(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The cells of a row by meaning, with the constants; unread ones are left out."""
@@ -142,7 +156,7 @@ def headings(rows: Sequence[Mapping[str, Any]], wanted_as: Mapping[str, str] | N
         else:
             meant[name] = meaning
     if unknown and not (tracker or drop_rest):
-        raise _unknown(unknown, columns)
+        raise _unknown(unknown, columns, _lacking({*meant.values(), *constants}))
     meant |= dict.fromkeys(unknown, "")
     _one_each(meant, columns)
     return Headings(meant, constants, tuple(unknown), tracker)
@@ -227,14 +241,60 @@ def _counts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     return any(numbers == [str(start + place) for place in range(len(rows))] for start in (0, 1))
 
 
-def _unknown(names: Sequence[str], columns: Mapping[str, int]) -> InputError:
-    """The error for columns that are not known, with the cure that fits."""
+def _is_race(known: Collection[str]) -> bool:
+    """Whether columns of these meanings say when a target was reached, and not how long runs were to be."""
+    return not {"target_steps", "target_seconds"}.isdisjoint(known) and {"tokens", "ratio", "parameters"}.isdisjoint(
+        known
+    )
+
+
+def _lacking(known: Collection[str], sized: bool = True) -> list[str]:
+    """What of an optimizer, a size, a budget and a loss none of the ``known`` meanings gives, in words."""
+    words = [] if "optimizer" in known else ["optimizer"]
+    if _is_race(known):
+        return [*words, *([] if "scale" in known else ["workload"])]
+    if {"scale", "parameters"}.isdisjoint(known):
+        words.append("parameters or scale")
+    elif not sized and "parameters" not in known and not {"tokens", "ratio"} <= set(known):
+        words.append("parameters")
+    if {"tokens", "ratio", "tokens_per_parameter"}.isdisjoint(known):
+        if "steps" not in known:
+            words.append("tokens or ratio")
+        elif {"batch_tokens", "hp_train_batch_size"}.isdisjoint(known):
+            words.append("batch_tokens")
+    return words if "loss" in known else [*words, "loss"]
+
+
+def missing(words: Sequence[str], columns: Iterable[str]) -> InputError:
+    """The error for a table without the columns that ``words`` name, all at once."""
+    found = [checked.shown(name) for name in columns]
+    listed = ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
+    several = f"columns {', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else f"column {words[0]}"
+    known = words[0].split()[0]
+    example = {"loss": "loss=val/loss", "optimizer": "optimizer=algo", "batch_tokens": "batch_tokens=524288",
+               "parameters": "parameters=124M", "tokens": "tokens=2.5B"}.get(known, f"{known}=COLUMN")  # fmt: skip
+    return InputError(
+        f"row 1 of the results has no {several} (found {listed or 'no column'}); add them, name the column that says "
+        f"so, or give one value for all rows, such as --columns {example}"
+    )
+
+
+def _unknown(names: Sequence[str], columns: Mapping[str, int], lacking: Sequence[str]) -> InputError:
+    """The error for columns that are not known, with the cure that fits, and with what else a table needs."""
+    still = f" (needed still: {', '.join(lacking)})" if lacking else ""
+    bits = [name for name in names if folded(name) in NOT_NATS] if "loss" in lacking else []
+    if bits:
+        still += (
+            f"; a loss is in nats per token, which {checked.shown(bits[0])} is not: bits per byte times ln 2 times the "
+            "bytes of a token, or the logarithm of a perplexity"
+        )
     if len(names) > 1:
         listed = ", ".join(checked.shown(name) for name in names[:20])
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
         return InputError(
             f"row {columns[names[0]]} of the results has unknown columns {listed}{more}; map those that are results, "
             "such as --columns loss=val/loss, name a hyperparameter hp_<name>, and drop the rest, or --columns drop=*"
+            f"{still}"
         )
     (name,) = names
     if not name.strip():
@@ -246,7 +306,7 @@ def _unknown(names: Sequence[str], columns: Mapping[str, int]) -> InputError:
         hint = f"name a hyperparameter hp_<name>, map it (--columns loss=...), or {drop}"
     else:
         hint += f" Otherwise {drop}"
-    return InputError(f"row {columns[name]} of the results has an unknown column {name!r}; {hint}")
+    return InputError(f"row {columns[name]} of the results has an unknown column {name!r}; {hint}{still}")
 
 
 def _one_each(meant: dict[str, str], columns: Mapping[str, int]) -> None:

@@ -9,13 +9,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from tuneopt.analysis.fairness import BROKEN
+from tuneopt.analysis.frontier import Frontier
 from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup
 from tuneopt.analysis.statements import SHOWN
-from tuneopt.analysis.winner import Winner
+from tuneopt.analysis.winner import Winner, far_above
 
 MISFIT = 2.0
 """Factor of widened intervals from which a baseline's own losses are called inconsistent: chance alone brings four
@@ -30,14 +30,20 @@ def warnings(
     speeds: Sequence[Speedup],
     baseline: str = BASELINE,
     joint: Sequence[JointFit] = (),
+    frontiers: Sequence[Frontier] = (),
+    raced: bool = False,
 ) -> list[str]:
-    """The doubts about an analysis: what was left out, laws, noise, speedups, and the joint fit's misfit."""
+    """The doubts about an analysis: what was left out, laws, noise, speedups, and the joint fit's misfit.
+
+    ``raced`` says whether optimizers are also compared by what a target loss takes.
+    """
     return [
         *_left_out(runs, winners),
         *_far_above(winners),
-        *_baseline_gaps(winners, laws, baseline),
+        *_baseline_gaps(winners, laws, baseline, frontiers),
+        *([] if raced else _scattered(winners, laws)),
         *_law_doubts(laws, noise, baseline),
-        *_noise_doubts(winners, noise),
+        *_noise_doubts(runs, winners, noise),
         *_speedup_doubts(speeds, baseline),
         *_joint_doubts(joint),
     ]
@@ -67,19 +73,33 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
 
 def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
     """Results a nat or more above the best of their regime: what trained at all ends nearer."""
-    lowest: dict[RegimeKey, float] = {}
+    for (regime, optimizer), above in far_above(winners).items():
+        yield (
+            f"{optimizer} at {regime.label} ends {above:.3g} nats above the best there: a broken run, or a loss of "
+            "another kind, and what rests on it is wrong"
+        )
+
+
+def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw]) -> Iterable[str]:
+    """Scales without a law whose optimizers were trained with budgets of their own, so that few meet in any regime."""
+    fitted = {(law.corpus, law.scale) for law in laws if law.local is not None}
+    budgets: dict[tuple[str, str], Counter[RegimeKey]] = defaultdict(Counter)
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
     for winner in winners:
-        lowest[winner.regime] = min(winner.loss, lowest.get(winner.regime, winner.loss))
-    for winner in winners:
-        above = winner.loss - lowest[winner.regime]
-        if above >= BROKEN:
+        budgets[winner.regime[:2]][winner.regime] += 1
+        names[winner.regime[:2]].add(winner.optimizer)
+    for place, regimes in budgets.items():
+        most, of = max(regimes.values()), len(names[place])
+        if place not in fitted and of > 2 and 2 * most < of:
             yield (
-                f"{winner.optimizer} at {winner.regime.label} ends {above:.3g} nats above the best there: a broken "
-                "run, or a loss of another kind, and what rests on it is wrong"
+                f"the {of} optimizers at scale {place[1]} were trained with {len(regimes)} budgets, at most {most} of "
+                "them with the same one, and losses are compared there only: --target NATS compares what a loss takes"
             )
 
 
-def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str) -> Iterable[str]:
+def _baseline_gaps(
+    winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str, frontiers: Sequence[Frontier]
+) -> Iterable[str]:
     """Scales without speedups, and why; a baseline that nobody ran is named with who was run."""
     names = sorted({winner.optimizer for winner in winners})
     if winners and baseline not in names:
@@ -94,7 +114,11 @@ def _baseline_gaps(winners: Sequence[Winner], laws: Sequence[BaselineLaw], basel
             reasons["no result" if ratios == 0 else "one ratio only"].append(scale)
     for has, scales in reasons.items():
         where = f"scale {scales[0]}" if len(scales) == 1 else f"scales {', '.join(scales)}"
-        yield f"no speedups at {where}: {baseline} has {has} there, and a loss law needs two (better three)"
+        instead = ""
+        if all(any(one.regime.scale == scale for front in frontiers for one in front.speedups) for scale in scales):
+            instead = "; over its sizes there are speedups in compute"
+        need = f"a loss law needs two (better three){instead}"
+        yield f"no speedups at {where}: {baseline} has {has} there, and {need}"
 
 
 def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
@@ -102,7 +126,13 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -
     for known in laws:
         if len(known.winners) == 2:
             yield f"{baseline} has two ratios at scale {known.scale}: the bend of its law is a usual one, not measured"
-        if known.local is None:
+        if known.broken and float(known.law.alpha) > 0:
+            places = ", ".join(regime.label for regime in known.broken)
+            yield (
+                f"no speedups at scale {known.scale}: a law through what {baseline} reaches at {places}, a nat or more "
+                "above the best there, would be one of no optimizer"
+            )
+        elif known.local is None:
             rise, lower, upper = max(
                 ((after.loss - before.loss, before, after) for before, after in pairwise(known.winners)),
                 key=lambda step: step[0],
@@ -121,16 +151,28 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -
             )
 
 
-def _noise_doubts(winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
-    """Regimes where nothing is known of the noise, and where it is assumed."""
-    regimes = list(dict.fromkeys(winner.regime for winner in winners))
-    silent = [regime.label for regime in regimes if noise.of(regime) is None]
-    if silent:
-        where = ", ".join(silent) if len(silent) <= SHOWN else f"{len(silent)} regimes"
-        yield f"no seed replicates and no given sigma, hence no intervals and tie groups, at {where}"
-    assumed = {spread.sigma for regime in regimes if (spread := noise.of(regime)) and spread.source == "assumed"}
-    for sigma in sorted(assumed):
-        yield f"no seed replicates: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
+def _noise_doubts(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
+    """Regimes where nothing is known of the noise, and where it is assumed; replicates that all end alike show none.
+
+    Equal losses are rounded ones, copies of one run, or seeds that changed nothing.
+    """
+    seeds: dict[object, set[int]] = defaultdict(set)
+    for run in runs:
+        if run.status == "completed":
+            seeds[run.setting].add(run.seed)
+    repeated = {run.regime.corpus for run in runs if len(seeds[run.setting]) > 1}
+    groups: dict[tuple[bool, float | None], list[RegimeKey]] = defaultdict(list)
+    for regime in dict.fromkeys(winner.regime for winner in winners):
+        spread = noise.of(regime)
+        if spread is None or spread.source == "assumed":
+            groups[regime.corpus in repeated, None if spread is None else spread.sigma].append(regime)
+    for (equal, sigma), regimes in groups.items():
+        why = "all seeds of a configuration end at exactly the same loss" if equal else "no seed replicates"
+        if sigma is None:
+            where = ", ".join(one.label for one in regimes) if len(regimes) <= SHOWN else f"{len(regimes)} regimes"
+            yield f"{why}, and no sigma is given, hence no intervals and tie groups, at {where}"
+        else:
+            yield f"{why}: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
 
 
 def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:

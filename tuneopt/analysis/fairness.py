@@ -23,17 +23,13 @@ from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import searched
 from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, over_law, redrawn_law
-from tuneopt.analysis.winner import Winner, by_regime
+from tuneopt.analysis.winner import BROKEN, Winner, by_regime
 from tuneopt.spec import TrialSpec, Value
 
 GPT3_RATE = 6e-4
 """The peak learning rate that many comparisons took over (Brown et al., arXiv 2005.14165, its 125M model)."""
 
 RATE = "learning_rate"
-
-BROKEN = 1.0
-"""Nats above the tuned loss from which on a run is broken: learning rates of published sweeps that trained at all cost
-up to half of it."""
 
 NEVER_BROKEN = 0.1
 """Nats above the tuned loss up to which no run is called broken, however narrow the rest lie."""

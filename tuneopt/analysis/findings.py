@@ -116,7 +116,9 @@ def _trends(
     scales = sorted(sizes, key=lambda scale: (sizes[scale], scale))
     if not leading or len(scales) < 2:
         return
-    optimizer = min(leading, key=lambda name: (-leading[name], name))
+    # Of equals the one with the lowest losses: the first by alphabet would be a choice that no loss has made.
+    places = {name: sum(one.order.index(name) for one in beaten if name in one.order) for name in leading}
+    optimizer = min(leading, key=lambda name: (-leading[name], places[name], name))
     wanted = [winner for winner in winners if winner.optimizer in (how.baseline, optimizer)]
     speeds = speedups(wanted, noise, replace(how, draws=min(how.draws, DRAWS), drift=0.0, tuning=0.0))
     by_place = {(one.regime.scale, one.regime.ratio): one for one in speeds if one.optimizer == optimizer}

@@ -26,7 +26,7 @@ from tuneopt.analysis.speedup import (
     over_law,
     redrawn_law,
 )
-from tuneopt.analysis.winner import Winner
+from tuneopt.analysis.winner import Winner, far_above
 
 FEWEST_SCALES = 3
 """Sizes of the baseline that a frontier needs: a straight line through two has no error that shows."""
@@ -54,13 +54,18 @@ def frontiers(
     A line is left out where the baseline has a law over tokens at every scale of it: that says more.
     """
     counted = _flops(winners, runs)
+    far = far_above(winners)
     ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
     for winner in winners:
         if winner.optimizer == how.baseline:
             ratios[winner.regime[:2]].add(winner.regime.ratio)
     made = []
     for corpus in dict.fromkeys(winner.regime.corpus for winner in winners):
-        here = [winner for winner in winners if winner.regime.corpus == corpus and winner.parameters]
+        here = [
+            winner
+            for winner in winners
+            if winner.regime.corpus == corpus and winner.parameters and (winner.regime, winner.optimizer) not in far
+        ]
         regimes = {winner.regime for winner in here if winner.optimizer == how.baseline}
         for line in near(((regime, regime.ratio) for regime in regimes), ONE_LINE, lambda regime: regime.scale):
             places = {regime for regime, _ in line}

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from tuneopt.analysis.noise import FAMILY_RATE
-from tuneopt.analysis.runs import Array, RegimeKey, TrainingRun
+from tuneopt.analysis.runs import COMPLEMENTS, Array, RegimeKey, TrainingRun
 from tuneopt.analysis.sensitivity import Star
 from tuneopt.analysis.spaces import axes
 from tuneopt.analysis.speedup import LEVEL
@@ -33,10 +33,6 @@ from tuneopt.constants import NEAR_OPTIMAL, TOKENS_PER_PARAMETER
 from tuneopt.search.axis import Axis, is_number
 from tuneopt.search.prediction import FEWEST, UNIT, TunedRegime, predict
 from tuneopt.spec import SCALES, Value
-
-COMPLEMENTS = ("beta1", "beta2", "momentum", "shampoo_beta")
-"""Coordinates whose law is that of 1 - value, where no declared space says so, and whose grid is read so: averaging
-rates."""
 
 OWN = "own"
 """Stands for the ladder of scales that are not built in."""

@@ -117,16 +117,15 @@ def regime_flips(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Flip, ..
     """Flips across the ratios of each scale, and across the scales (smallest first) at about equal ratios."""
     every = list(winners)
     about = {
-        regime: (corpus, number)
-        for corpus, regimes in _corpora(every).items()
-        for number, line in enumerate(near(((one, one.ratio) for one in regimes), ONE_LINE, lambda one: one.scale))
+        regime: number
+        for number, line in enumerate(same_ratios(winner.regime for winner in every))
         for regime, _ in line
     }
     flips: list[Flip] = []
     for kind in ("ratio", "scale"):
         lines: dict[tuple[object, ...], list[Winner]] = defaultdict(list)
         for winner in every:
-            lines[winner.regime[:2] if kind == "ratio" else about[winner.regime]].append(winner)
+            lines[winner.regime[:2] if kind == "ratio" else (about[winner.regime],)].append(winner)
         for members in lines.values():
             if kind == "scale" and any(winner.parameters is None for winner in members):
                 continue  # scales of unknown size have no order
@@ -134,12 +133,12 @@ def regime_flips(winners: Iterable[Winner], noise: NoiseModel) -> tuple[Flip, ..
     return tuple(flips)
 
 
-def _corpora(winners: Iterable[Winner]) -> dict[str, list[RegimeKey]]:
-    """The regimes of each corpus, in the order in which they come."""
-    corpora: dict[str, list[RegimeKey]] = {}
-    for regime in by_regime(winners):
-        corpora.setdefault(regime.corpus, []).append(regime)
-    return corpora
+def same_ratios(regimes: Iterable[RegimeKey]) -> list[list[tuple[RegimeKey, float]]]:
+    """Lines of regimes of one corpus and about one ratio, each of another scale, with their ratios, lowest first."""
+    corpora: dict[str, dict[RegimeKey, float]] = {}
+    for regime in regimes:
+        corpora.setdefault(regime.corpus, {})[regime] = regime.ratio
+    return [line for own in corpora.values() for line in near(own.items(), ONE_LINE, lambda one: one.scale)]
 
 
 def _along(kind: str, members: Sequence[Winner], noise: NoiseModel) -> list[Flip]:

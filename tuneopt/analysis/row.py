@@ -142,6 +142,12 @@ class Row:
         match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
         return (match[0] if match else f"{parameters / 1e6:.4g}m"), int(parameters)
 
+    @property
+    def is_sized(self) -> bool:
+        """Whether the scale's name says how large the model is."""
+        word = self.word("scale")
+        return word.lower() in SCALES or _size_of(word) is not None
+
     def stated_ratio(self) -> float | None:
         """The ratio that the row itself gives, None where it follows from tokens."""
         ratio, per_parameter = self.positive("ratio"), self.positive("tokens_per_parameter")

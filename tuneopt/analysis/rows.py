@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 from tuneopt.analysis import cells
-from tuneopt.analysis.columns import NUMBERS, belongs_to_run, headings
+from tuneopt.analysis.columns import NOT_NATS, NUMBERS, belongs_to_run, headings, missing
 from tuneopt.analysis.regimes import ONE_RATIO, settled
 from tuneopt.analysis.row import UNSEEDED, Row
-from tuneopt.analysis.runs import RegimeKey, TrainingRun, corpus_names, own_order
+from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
 from tuneopt.ledger.record import SECONDS
 from tuneopt.search.space import space_names
-from tuneopt.spec import InputError
+from tuneopt.spec import InputError, Value
 
 LARGEST_ROWS = 1_000_000
 """Rows that a table may have: as Python values each takes about a kilobyte."""
@@ -32,6 +33,9 @@ EXPORTED = {"trial", "comparable", "budget_tokens"}
 
 UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued")
 """Words by which a tracker says that a run has not come to its end; such rows are left out."""
+
+FEWEST_DIGITS = 3
+"""Digits of a value that may be another one rounded: two neighbours of a grid share fewer."""
 
 MANY_TIMES = 16.0
 """Ratios from here on, without tokens to check them by, may be tokens per parameter; a note says how they were read."""
@@ -77,16 +81,26 @@ def parse(
         if left_out:
             what = "1 row of a run" if left_out == 1 else f"{left_out} rows of runs"
             notes.append(f"{what} that did not finish {'is' if left_out == 1 else 'are'} left out")
+        if not read:
+            raise InputError(f"none of the {left_out} runs of the export finished, so there is no final loss to read")
     if known.aside:
         shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
         what = "1 column of the export is" if len(known.aside) == 1 else f"{len(known.aside)} columns of the export are"
         notes.append(f"{what} not read ({shown})")
     comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
+    lacking = known.lacking(sized="scale" not in known.meanings.values() or typed[0].is_sized)
+    if lacking and lacking != ["parameters"]:  # what a row says of its own scale is a better cure
+        raise missing(lacking, known.meanings)
+    if cells.folded(known.loss_column) in NOT_NATS:
+        notes.append(
+            f"the loss is read from the column {known.loss_column}, which by its name is not in nats per token: then "
+            "nothing that is said in nats is in nats, and assumed noise and tolerances are of another size"
+        )
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
     if known.is_race:
         return ParsedTable((), tuple(notes), tuple(row.target_trial(spelled) for row in typed))
-    runs = [row.run(spelled) for row in typed]
+    runs = _one_rounding([row.run(spelled) for row in typed])
     _refuse_doubles(runs, [row.number for row in typed])
     runs = settled(runs, [row.stated_ratio() for row in typed])
     notes += _near_regimes(runs)
@@ -176,6 +190,33 @@ def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
             yield (
                 f"budgets at {scale} that may be meant as one are compared apart ({shown}); give each its planned ratio"
             )
+
+
+def _one_rounding(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The runs with one spelling for a hyperparameter that some rows round: 0.003906 is what others call 0.00391.
+
+    Taken for two values, each would seem to have been left out where only the other was run. A value is a rounded one
+    where it has three significant digits or more, and one with more digits rounds to it. Rates whose distance from 1
+    counts are left alone.
+    """
+    values: dict[str, set[float]] = defaultdict(set)
+    for run in runs:
+        for name, value in run.config:
+            if isinstance(value, float) and name not in COMPLEMENTS:
+                values[name].add(value)
+    exact: dict[tuple[str, Value], float] = {}
+    for name, known in values.items():
+        digits = {value: len(f"{Decimal(repr(value)).normalize():e}".partition("e")[0].strip("-").replace(".", ""))
+                  for value in known}  # fmt: skip
+        rounded = {(count, float(f"{value:.{count - 1}e}")): value for value in sorted(known, key=digits.__getitem__)
+                   for count in range(FEWEST_DIGITS, digits[value])}  # fmt: skip
+        exact |= {(name, value): rounded[digits[value], value] for value in known if (digits[value], value) in rounded}
+    if not exact:
+        return list(runs)
+    return [
+        replace(run, config=tuple((name, exact.get((name, value), value)) for name, value in run.config))
+        for run in runs
+    ]
 
 
 def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:

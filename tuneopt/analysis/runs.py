@@ -27,6 +27,10 @@ Array = npt.NDArray[np.float64]
 Config = tuple[tuple[str, Value], ...]
 """Hyperparameters by name, sorted, as `TrialSpec.freeze` gives them."""
 
+COMPLEMENTS = ("beta1", "beta2", "momentum", "shampoo_beta")
+"""Coordinates whose law is that of 1 - value, where no declared space says so, and whose grid is read so: averaging
+rates."""
+
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Parts of training at which learning curves are compared. Fractions, because steps differ with the batch size."""
 

@@ -16,7 +16,7 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +27,7 @@ from tuneopt.analysis.local_law import DRIFT, LocalLaw, draw_local, fit_local
 from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
-from tuneopt.analysis.winner import Winner
+from tuneopt.analysis.winner import Winner, far_above
 from tuneopt.constants import ONE_SIDED_95, TOLERANCE
 from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.spec import InputError
@@ -139,7 +139,8 @@ class BaselineLaw:
 
     ``local`` is what speedups are read from; None where the loss does not fall with the budget. ``law`` is the one
     power law over all budgets, the published study's. ``errors`` are the standard deviations (nats) of the losses that
-    ``local`` was fitted to.
+    ``local`` was fitted to. ``broken`` are regimes where the baseline ends far above the best
+    (`tuneopt.analysis.winner.far_above`): then ``local`` is None, for a law through such a run is one of no optimizer.
     """
 
     corpus: str
@@ -148,6 +149,7 @@ class BaselineLaw:
     winners: tuple[Winner, ...]
     local: LocalLaw | None
     errors: tuple[float, ...]
+    broken: tuple[RegimeKey, ...] = ()
 
     def loss(self, budgets: npt.ArrayLike) -> Array:
         """What the baseline reaches with ``budgets`` (tokens), in nats."""
@@ -162,15 +164,19 @@ def baseline_laws(
     winners: Iterable[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS
 ) -> tuple[BaselineLaw, ...]:
     """The law of each (corpus, scale) where the baseline has at least two ratios; means over more seeds weigh more."""
+    winners = list(winners)
+    far = far_above(winners)
     groups: dict[tuple[str, str], list[Winner]] = defaultdict(list)
     for winner in winners:
         if winner.optimizer == how.baseline:
             groups[winner.regime.corpus, winner.regime.scale].append(winner)
-    return tuple(
-        baseline_law(corpus, scale, members, noise, how)
-        for (corpus, scale), members in groups.items()
-        if len(members) > 1
-    )
+    laws = []
+    for (corpus, scale), members in groups.items():
+        if len(members) > 1:
+            known = baseline_law(corpus, scale, members, noise, how)
+            broken = tuple(one.regime for one in known.winners if (one.regime, one.optimizer) in far)
+            laws.append(replace(known, local=None, broken=broken) if broken else known)
+    return tuple(laws)
 
 
 def baseline_law(

@@ -109,7 +109,8 @@ def statements(
             for one in speeds
         )
         sentence = _sentence(ranking, gains, baseline, base is not None, level, others)
-        if any(gain.extrapolated and gain.speedup is not None for gain in gains) and baseline not in ranking.leaders:
+        told = bool(ranking.leaders) and baseline not in ranking.leaders  # then the sentence has speedups
+        if told and any(gain.extrapolated and gain.speedup is not None for gain in gains):
             sentence += _beyond(ranking.regime, gains, ratio, bracketed, baseline)
         every.append(Statement(ranking.regime, ranking.leaders, len(ranking.order), gains, sentence, ratio, bracketed))
     return tuple(every)

@@ -143,6 +143,8 @@ def analyse(
     stated = statements(best, ranked, speeds, noise, how)
     around = stars(best, runs, noise, near)
     spent = costs(best, runs, speeds, baseline)
+    fronts = frontiers(best, runs, noise, how)
+    raced = to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets)
     return Analysis(
         inputs=inputs,
         baseline=baseline,
@@ -168,7 +170,10 @@ def analyse(
         hyper_laws=hyper_laws(best, around, level, runs),
         costs=spent,
         pareto=pareto(best, spent),
-        frontiers=frontiers(best, runs, noise, how),
-        targets=to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets),
-        warnings=(*warnings(judged, best, noise, laws, speeds, baseline, joint), *uneven_clocks(best, runs)),
+        frontiers=fronts,
+        targets=raced,
+        warnings=(
+            *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, bool(raced)),
+            *uneven_clocks(best, runs),
+        ),
     )

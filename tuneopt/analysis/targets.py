@@ -35,6 +35,9 @@ CREDIT = 0.0045
 TRACK_STEPS = 3300
 """Steps of a run of the track: by them the credit is one in proportion to the length, 0.15 nats for each e-fold."""
 
+ORDERS = 20
+"""Orders in which the studies of two optimizers can come: of so many, two have all studies of one first (10%)."""
+
 APART = 0.1
 """Log ratio of two lengths from which on they show a slope: closer ones show the noise of their means."""
 
@@ -231,30 +234,47 @@ def _from_trials(trials: Iterable[TargetTrial]) -> list[ToTarget]:
         groups[trial.corpus, trial.task, trial.ruleset][trial.optimizer][trial.study].append(trial)
     rows: list[ToTarget] = []
     for (corpus, task, ruleset), optimizers in groups.items():
-        own = []
+        own: list[tuple[ToTarget, list[float]]] = []  # each with the times of its studies
         for name, studies in optimizers.items():
             best = [min(members, key=lambda one: _or_endless(one.seconds or one.steps)) for members in studies.values()]
             steps = sorted(_or_endless(one.steps) for one in best)
             seconds = sorted(_or_endless(one.seconds) for one in best)
-            own.append(
-                ToTarget(
-                    optimizer=name,
-                    corpus=corpus,
-                    scale=task,
-                    target=best[0].target,
-                    steps=_finite(_middle(steps)),
-                    low=_finite(steps[0]),
-                    high=_finite(steps[-1]),
-                    tokens=None,
-                    seconds=_finite(_middle(seconds)),
-                    loss=None,
-                    runs=len(best),
-                    accepted=_finite(_middle(seconds)) is not None or _finite(_middle(steps)) is not None,
-                    ruleset=ruleset,
-                )
+            times = sorted(_or_endless(one.seconds or one.steps) for one in best)
+            row = ToTarget(
+                optimizer=name,
+                corpus=corpus,
+                scale=task,
+                target=best[0].target,
+                steps=_finite(_middle(steps)),
+                low=_finite(steps[0]),
+                high=_finite(steps[-1]),
+                tokens=None,
+                seconds=_finite(_middle(seconds)),
+                loss=None,
+                runs=len(best),
+                accepted=_finite(_middle(seconds)) is not None or _finite(_middle(steps)) is not None,
+                ruleset=ruleset,
             )
-        rows += sorted(own, key=lambda one: (_or_endless(one.seconds or one.steps), one.optimizer))
+            own.append((row, times))
+        told = [replace(row, ties=_overlapping(row, times, own)) for row, times in own]
+        rows += sorted(told, key=lambda one: (_or_endless(one.seconds or one.steps), one.optimizer))
     return rows
+
+
+def _overlapping(
+    row: ToTarget, times: Sequence[float], others: Sequence[tuple[ToTarget, Sequence[float]]]
+) -> tuple[str, ...]:
+    """Whom the studies do not tell from ``row``: neither's slowest study is faster than the other's fastest.
+
+    Of two equal optimizers with three studies each that tells one from the other with a chance of 10%; fewer studies
+    tell nobody apart.
+    """
+
+    def apart(own: Sequence[float]) -> bool:
+        return math.comb(len(times) + len(own), len(own)) >= ORDERS and (times[-1] < own[0] or own[-1] < times[0])
+
+    near_by = [other.optimizer for other, own in others if other is not row and other.accepted and not apart(own)]
+    return tuple(near_by) if row.accepted else ()
 
 
 def _middle(values: Sequence[float]) -> float:

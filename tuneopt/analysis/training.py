@@ -126,7 +126,9 @@ def _tunings(runs: Sequence[TrainingRun]) -> dict[tuple[RegimeKey, str], list[Tr
         counts = Counter(run.seed for run in members)
         usual = min(counts, key=lambda seed: (-counts[seed], seed))
         chosen = [run for run in members if run.seed == usual or counts[usual] == 1]
-        same = sorted(chosen, key=lambda run: (run.losses[0], run.trial))
+        # Seeds of one configuration are no trials of a tuning: nobody chooses among them.
+        settings = {run.setting: run for run in sorted(chosen, key=lambda run: run.seed, reverse=True)}
+        same = sorted(settings.values(), key=lambda run: (run.losses[0], run.trial))
         if len(same) >= FEWEST_TRIALS:
             tunings[key] = same[:MOST_TRIALS]
     return tunings

@@ -20,6 +20,10 @@ from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Config, RegimeKey, Role, TrainingRun
 from tuneopt.constants import TOLERANCE
 
+BROKEN = 1.0
+"""Nats above a tuned loss from which on a run is broken: learning rates of published sweeps that trained at all cost
+up to half of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Winner:
@@ -38,6 +42,15 @@ class Winner:
     runs: int
     config: Config
     trials: tuple[str, ...]
+
+
+def far_above(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
+    """Results `BROKEN` nats or more above the best of their regime, by regime and optimizer, and how far."""
+    found = {}
+    for regime, members in by_regime(winners).items():
+        lowest = min(winner.loss for winner in members)
+        found |= {(regime, one.optimizer): one.loss - lowest for one in members if one.loss - lowest >= BROKEN}
+    return found
 
 
 def winners(runs: Iterable[TrainingRun], noise: NoiseModel) -> tuple[Winner, ...]:

@@ -131,10 +131,13 @@ def _sentences(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]
     alone = [] if several else [one.sentence for one in analysis.statements[:1]]
     if alone and len(comparison.optimizers) == 1 < len(comparison.rankings):
         alone = [f"Only {comparison.optimizers[0]} has results, so there is nothing to compare."]
+        alone += sensitivity.token_sentences(analysis.hyper_laws)
     races = targets.sentences(comparison)
     if len(races) > MOST_RACES:
         races = [*races[:MOST_RACES], f"{len(races) - MOST_RACES} more stand under {targets.TITLE}."]
-    scaled, findings = (*several, *alone), (*(one.sentence for one in analysis.findings), *races)
+    # Where no scale has speedups in tokens, those in compute are the answer.
+    compute = () if analysis.laws else speedup.frontier_sentences(comparison)
+    scaled, findings = (*several, *alone), (*compute, *(one.sentence for one in analysis.findings), *races)
     first = one_place_statement(comparison.document)
     return tuple(map(in_words, (first, *scaled) if first else scaled)), tuple(map(in_words, findings))
 

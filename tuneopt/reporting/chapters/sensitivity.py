@@ -46,7 +46,7 @@ def chapter(comparison: Comparison) -> Chapter:
         lead += _scaling_sentences(several)
     if laws is not None:
         lead.append(_law_sentence(laws.laws))
-    lead += _token_sentences(analysis.hyper_laws)
+    lead += token_sentences(analysis.hyper_laws)
     if several:
         blocks += _tables(several, comparison)
     return Chapter("sensitivity", TITLE, tuple(lead), tuple(blocks))
@@ -68,7 +68,7 @@ def _law_sentence(laws: Sequence[HyperLaw]) -> str:
     )
 
 
-def _token_sentences(laws: Sequence[HyperLaw]) -> list[str]:
+def token_sentences(laws: Sequence[HyperLaw]) -> list[str]:
     """The laws of scales that are not built in, in the form in which papers publish them."""
     sentences = []
     for law in laws:

@@ -44,7 +44,7 @@ def chapter(comparison: Comparison) -> Chapter:
     over_sizes = _frontiers(comparison)
     if not rivals and over_sizes:
         drawn = Figure.all("speedup-by-size", _over_sizes(comparison), draw_savings)
-        return Chapter("speedup", TITLE, _frontier_sentences(comparison), (*drawn, *over_sizes))
+        return Chapter("speedup", TITLE, frontier_sentences(comparison), (*drawn, *over_sizes))
     if not rivals:
         name = optimizer_name(analysis.baseline)
         need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
@@ -58,7 +58,7 @@ def chapter(comparison: Comparison) -> Chapter:
     # At one ratio of one scale rows are all that can be drawn.
     blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
     blocks += [table.folded() for table in over_sizes]
-    return Chapter("speedup", TITLE, _frontier_sentences(comparison), tuple(blocks))
+    return Chapter("speedup", TITLE, frontier_sentences(comparison), tuple(blocks))
 
 
 def _over_sizes(comparison: Comparison) -> list[SavingsInfo]:
@@ -114,7 +114,7 @@ def _frontiers(comparison: Comparison) -> list[Table]:
     return tables
 
 
-def _frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
+def frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
     """For each frontier the optimizer that saves most, from its smallest to its largest size."""
     sentences = []
     for front in comparison.analysis.frontiers:

@@ -84,7 +84,10 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
         more = f"; {optimizer_name(baseline)} in {_amount(base)}, {ratio:.2f} times as many"
     never = len(rows) - len(there)
     missed = f" {plural(never, 'optimizer')} did not reach it." if never else ""
-    return f"At {place} {aim} is reached first by {words}{more}.{missed}"
+    close = [row for row in ahead[1:] if first.loss is None and row.optimizer in first.ties]
+    unsure = f" Their studies do not tell {optimizer_name(first.optimizer)} from {names}." if (
+        names := listed(optimizer_name(row.optimizer) for row in close)) else ""  # fmt: skip
+    return f"At {place} {aim} is reached first by {words}{more}.{unsure}{missed}"
 
 
 def _table(rows: Sequence[ToTarget]) -> Table:
@@ -109,6 +112,7 @@ def _table(rows: Sequence[ToTarget]) -> Table:
         "A length is accepted at n runs where (target - mean) sqrt(n) is at least 0.004 nats; two optimizers are told "
         "apart where their means, with 0.0045 nats for each 100 steps fewer, differ by as much over sqrt(1/n + 1/m)."
         if first.loss is not None
-        else "A study is its fastest trial, an optimizer the median of its studies."
+        else "A study is its fastest trial, an optimizer the median of its studies. Two optimizers are told apart "
+        "where every study of one is faster than every study of the other, and there are three studies of each."
     )
     return Table(f"To {aim} at {race}", heads, cells, frozenset({1, 2, 3, 4, 5, 6}), note)

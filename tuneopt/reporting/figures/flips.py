@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.names import optimizer_name, place_name, ratio_name, scale_name
-from tuneopt.analysis.ranking import Flip, Ranking
+from tuneopt.analysis.ranking import Flip, Ranking, same_ratios
 from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.drawing import Drawing, Mark, spread
 from tuneopt.reporting.palette import BAND, look, stands_out
@@ -100,11 +100,10 @@ def flips_info(
     Lines with a flip beyond noise come before others where there is no room for all.
     """
     several = len({ranking.regime.corpus for ranking in rankings}) > 1
+    rankings = [ranking for ranking in rankings if len(ranking.order) > 1]
     groups: dict[tuple[str, float], list[Ranking]] = {}
-    for ranking in rankings:
-        if len(ranking.order) > 1:
-            corpus, scale, ratio = ranking.regime
-            groups.setdefault((corpus, float(scales.index(scale)) if by == "ratio" else ratio), []).append(ranking)
+    for ranking, line in zip(rankings, _lines(rankings, scales, by), strict=True):
+        groups.setdefault((ranking.regime.corpus, line), []).append(ranking)
     kind = "ratio" if by == "ratio" else "scale"
     lines = []
     for (corpus, _), own in sorted(groups.items()):
@@ -113,7 +112,7 @@ def flips_info(
             continue  # no two optimizers meet twice: there is no order that could change
         own.sort(key=lambda one: (scales.index(one.regime.scale), one.regime.ratio))
         first = own[0].regime
-        title = scale_name(first.scale) if by == "ratio" else ratio_name(first.ratio)
+        title = scale_name(first.scale) if by == "ratio" else _about([one.regime.ratio for one in own])
         here = {one.regime for one in own}
         changed = tuple(flip for flip in flips if flip.kind == kind and {flip.regime, flip.earlier} <= here)
         shown = [own[at] for at in spread(len(own), MOST_PLACES)]
@@ -127,6 +126,20 @@ def flips_info(
     rest = [at for at in range(len(lines)) if at not in sure]
     kept = sorted((sure + rest)[:MOST_PANELS])
     return FlipsInfo(by, tuple(lines[at] for at in kept), len(lines), baseline)
+
+
+def _lines(rankings: Sequence[Ranking], scales: Sequence[str], by: str) -> list[float]:
+    """What each ranking's line is called by: its scale's number, or the lowest of the ratios that are about its own."""
+    if by == "ratio":
+        return [float(scales.index(ranking.regime.scale)) for ranking in rankings]
+    lowest = {regime: line[0][1] for line in same_ratios(ranking.regime for ranking in rankings) for regime, _ in line}
+    return [lowest[ranking.regime] for ranking in rankings]
+
+
+def _about(ratios: Sequence[float]) -> str:
+    """The ratio of a line over sizes, or the span of those that are about the same."""
+    low, high = min(ratios), max(ratios)
+    return ratio_name(low) if low == high else f"{ratio_name(low)} to {ratio_name(high)}"
 
 
 def draw_flips(info: FlipsInfo) -> Panels:
