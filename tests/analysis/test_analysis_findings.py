@@ -2,7 +2,7 @@
 
 import pytest
 from analysis_samples import public_table
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.analysis.costs import paces
@@ -115,6 +115,7 @@ def test_a_study_is_its_fastest_trial_and_an_optimizer_the_median_of_studies() -
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(min_value=1, max_value=1000), min_size=2, max_size=6))
 def test_scores_lie_between_0_and_1_and_the_fastest_everywhere_has_1(times: list[float]) -> None:
     rows = to_target((), [trial(f"o{place}", "0", time) for place, time in enumerate(times)], NoiseModel({}))

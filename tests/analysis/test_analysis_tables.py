@@ -78,6 +78,8 @@ def test_a_table_with_decimal_commas_and_units(tmp_path: Path) -> None:
 def test_a_size_in_the_name_of_a_scale_is_read_where_nothing_else_gives_it() -> None:
     (run,) = read_runs([{"optimizer": "a", "scale": "1.3B", "tokens": "26B", "loss": 3}])
     assert (run.regime.scale, run.parameters, run.regime.ratio) == ("1.3B", 1_300_000_000, 1.0)
+    (run,) = read_runs([{"optimizer": "a", "scale": "1,3B", "tokens": "26B", "loss": "3,01"}])
+    assert (run.regime.scale, run.parameters) == ("1,3B", 1_300_000_000)
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])

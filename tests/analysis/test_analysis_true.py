@@ -1,5 +1,6 @@
 """Statements that must be true on anybody's table: each test is a small table of a kind about which one was false."""
 
+import math
 import re
 from pathlib import Path
 
@@ -171,6 +172,36 @@ def test_over_a_baseline_with_a_broken_first_run_no_speedup_is_stated() -> None:
     assert any("no speedups at scale mine" in one and "reaches at mine/1x" in one for one in analysis.warnings)
 
 
+def test_a_broken_run_changes_no_order() -> None:
+    losses = {("adamw", 1): 3.6, ("muon", 2): 5.8}
+    analysis = races({"adamw": 1.0, "muon": 1.3, "lion": 0.9}, (1, 2, 4, 8), losses)
+    assert not analysis.flips and not any("joint fit" in one for one in analysis.warnings)
+    assert races({"adamw": 1.0, "muon": 1.3, "lion": 0.9}, (1, 2, 4, 8), {("muon", 2): 0.1}).flips
+
+
+def test_one_loss_of_another_kind_makes_nobody_else_a_broken_run() -> None:
+    """A rival in bits is two nats below everybody: it is named, and the others are compared as before."""
+    speeds, ratios = {"adamw": 1.0, "muon": 1.3, "bits": 1.0}, (1, 2, 4)
+    analysis = races(speeds, ratios, {("bits", ratio): -2.4 for ratio in ratios})
+    muon = [one for one in analysis.speedups if one.optimizer == "muon"]
+    assert [one.speedup for one in muon] == pytest.approx([1.3] * 3, rel=0.03) and analysis.joint
+
+
+def test_a_baseline_on_an_edge_of_what_was_tried_is_named_first() -> None:
+    """Two learning rates of AdamW, the larger always better, beside five of its rival."""
+
+    def told(rates: tuple[float, ...]) -> list[str]:
+        rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "hp_learning_rate": rate,
+                 "loss": law(ratio * speed) + 0.02 * abs(math.log2(rate / 0.004))}
+                for name, speed, own in (("adamw", 1.0, rates), ("muon", 1.3, (0.001, 0.002, 0.004, 0.008, 0.016)))
+                for ratio in (1, 2, 4) for rate in own]  # fmt: skip
+        return [one for one in analyse(from_rows(rows), draws=50).warnings if "on an edge" in one]
+
+    (edge,) = told((0.001, 0.002))
+    assert edge.startswith("the best learning_rate of adamw is on an edge of what was tried in 3 of 3 regimes")
+    assert not told((0.002, 0.004, 0.008)) and not told((0.004,))
+
+
 def test_a_frontier_leaves_a_broken_run_out() -> None:
     rows = [
         {"optimizer": name, "scale": f"s{size:g}", "parameters": size, "ratio": 1,
@@ -181,7 +212,7 @@ def test_a_frontier_leaves_a_broken_run_out() -> None:
     assert [one.regime.scale for one in front.law.winners] == ["s2e+08", "s4e+08", "s8e+08"]
 
 
-def test_replicates_that_all_end_alike_are_replicates() -> None:
+def test_replicates_that_all_end_alike_are_replicates_and_show_no_noise() -> None:
     """Losses with two digits, copies of one run, or a seed that changes nothing: told apart from a single seed."""
     for scale, told in (("mine", "and no sigma is given"), ("130m", "assume sigma = 0.0012")):
         rows = [

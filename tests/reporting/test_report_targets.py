@@ -35,6 +35,32 @@ def test_who_ran_alone_is_not_called_the_first(races):
     assert "At task1 (self) Lion, the only optimizer there, reaches 0.6 in 90 s." in alone
 
 
+def page_of(folder, rows, *targets):
+    path = folder / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    material = gather(None, results=path)
+    return build_page(material, compare(material, targets=targets))
+
+
+def test_equals_are_not_called_the_first(tmp_path):
+    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "seed": seed, "loss": loss / ratio**0.1}
+            for name, loss in (("adamw", 3.3), ("soap", 3.2)) for ratio in (1, 2) for seed in range(2)]  # fmt: skip
+    (told,) = [one for one in page_of(tmp_path, rows, 3.4).sentences if "3.4 nats" in one]
+    assert told == "At 130M SOAP and AdamW each reach 3.4 nats in 2.68 G tokens."
+
+
+def test_a_race_that_was_asked_for_is_the_answer_where_no_speedup_is(tmp_path):
+    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "seed": seed, "loss": 3.27}
+            for name, ratio in (("adamw", 2), ("soap", 1), ("muon", 1.01), ("lion", 1.5))
+            for seed in range(4)]  # fmt: skip
+    assert page_of(tmp_path, rows).answer.headline.startswith("4 optimizers in 4 regimes, no two in one")
+    headline = page_of(tmp_path, rows, 3.28).answer.headline
+    assert headline == "SOAP is first to 3.28 nats at 130M, not told from Muon"
+
+
 def test_the_first_screen_counts_what_it_leaves_out_and_names_who_raced(races):
     chapter = next(one for one in races.chapters if one.anchor == "targets")
     left = len(chapter.lead) - MOST_RACES

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from tuneopt.analysis.coordinates import Edge
 from tuneopt.analysis.frontier import Frontier
 from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
@@ -31,6 +32,7 @@ def warnings(
     baseline: str = BASELINE,
     joint: Sequence[JointFit] = (),
     frontiers: Sequence[Frontier] = (),
+    edges: Sequence[Edge] = (),
     raced: bool = False,
 ) -> list[str]:
     """The doubts about an analysis: what was left out, laws, noise, speedups, and the joint fit's misfit.
@@ -42,6 +44,7 @@ def warnings(
         *_far_above(winners),
         *_baseline_gaps(winners, laws, baseline, frontiers),
         *([] if raced else _scattered(winners, laws)),
+        *_baseline_edges(edges, winners, baseline),
         *_law_doubts(laws, noise, baseline),
         *_noise_doubts(runs, winners, noise),
         *_speedup_doubts(speeds, baseline),
@@ -75,8 +78,8 @@ def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
     """Results a nat or more above the best of their regime: what trained at all ends nearer."""
     for (regime, optimizer), above in far_above(winners).items():
         yield (
-            f"{optimizer} at {regime.label} ends {above:.3g} nats above the best there: a broken run, or a loss of "
-            "another kind, and what rests on it is wrong"
+            f"{optimizer} at {regime.label} ends {above:.3g} nats above the best there: a broken run, a loss of "
+            "another kind, or an optimizer that hardly trains, and what rests on it says little"
         )
 
 
@@ -119,6 +122,18 @@ def _baseline_gaps(
             instead = "; over its sizes there are speedups in compute"
         need = f"a loss law needs two (better three){instead}"
         yield f"no speedups at {where}: {baseline} has {has} there, and {need}"
+
+
+def _baseline_edges(edges: Sequence[Edge], winners: Sequence[Winner], baseline: str) -> Iterable[str]:
+    """A baseline whose best value has nothing run beyond it; where nothing else was run at all, nobody can tell."""
+    own = [edge for edge in edges if edge.optimizer == baseline and edge.tried > 1]
+    if own and any(winner.optimizer != baseline for winner in winners):
+        names = ", ".join(sorted({edge.coordinate for edge in own}))
+        count, of = len({edge.regime for edge in own}), sum(winner.optimizer == baseline for winner in winners)
+        yield (
+            f"the best {names} of {baseline} is on an edge of what was tried in {count} of {of} regimes: its loss may "
+            "be lower there, and what others gain over it less"
+        )
 
 
 def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:

@@ -26,7 +26,7 @@ from tuneopt.analysis.speedup import (
     over_law,
     redrawn_law,
 )
-from tuneopt.analysis.winner import Winner, far_above
+from tuneopt.analysis.winner import Winner, broken
 
 FEWEST_SCALES = 3
 """Sizes of the baseline that a frontier needs: a straight line through two has no error that shows."""
@@ -54,7 +54,7 @@ def frontiers(
     A line is left out where the baseline has a law over tokens at every scale of it: that says more.
     """
     counted = _flops(winners, runs)
-    far = far_above(winners)
+    far = broken(winners)
     ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
     for winner in winners:
         if winner.optimizer == how.baseline:

@@ -270,7 +270,7 @@ class _Slope:
     error: float | None = None
 
     @staticmethod
-    def of(value: float, error: float | None, freedom: int, level: float) -> _Slope:
+    def of(value: float, error: float | None, freedom: float, level: float) -> _Slope:
         """A slope whose standard error has ``freedom`` degrees of freedom; without any it has no interval."""
         if error is None or freedom < 1:
             return _Slope(value)
@@ -373,12 +373,27 @@ def _by_tokens(
         return TokenLaw(coefficient, size.value, size.low, size.high, c.value, c.low, c.high)
     tokens = places[:, 0] + math.log(UNIT) + places[:, 1] + math.log(TOKENS_PER_PARAMETER)
     slope, start = np.polyfit(tokens, logs, 1)
-    # The error by leaving out one scale at a time (jackknife): scales are the independent parts.
-    parts = [np.array([name != scale for name in names]) for scale in dict.fromkeys(names)]
-    again = [np.polyfit(tokens[part], logs[part], 1)[0] for part in parts if np.ptp(tokens[part]) > 1e-9]
-    count = len(again)
-    error = (
-        math.sqrt((count - 1) / count * float(np.sum((np.array(again) - np.mean(again)) ** 2))) if count > 1 else None
-    )
-    only = _Slope.of(float(slope), error, count - 1, level)
+    only = _Slope.of(float(slope), *_jackknife(tokens, logs, names), level)
     return TokenLaw(float(math.exp(start)), None, None, None, float(slope), only.low, only.high)
+
+
+def _jackknife(tokens: Array, logs: Array, names: Sequence[str]) -> tuple[float | None, float]:
+    """The standard error of a slope by leaving out one scale at a time, and its degrees of freedom.
+
+    Scales are the independent parts. Those whose budgets span more decide more of the slope, so the error has fewer
+    degrees of freedom than there are scales less one: Satterthwaite's, as for a regression over few clusters (Bell and
+    McCaffrey, Survey Methodology 28, 2002).
+    """
+    slopes = []  # (regimes,) each: what every log adds to the slope without one scale
+    for scale in dict.fromkeys(names):
+        part = np.array([name != scale for name in names])
+        if part.any() and np.ptp(tokens[part]) > 1e-9:
+            centred = np.where(part, tokens - tokens[part].mean(), 0.0)
+            slopes.append(centred / float(centred @ centred))
+    count = len(slopes)
+    if count < 2:
+        return None, 0.0
+    apart = np.array(slopes) - np.mean(slopes, axis=0)
+    form = (count - 1) / count * apart.T @ apart  # (regimes, regimes): the variance is a form of the logs
+    freedom = float(np.trace(form)) ** 2 / float(np.sum(form**2))
+    return math.sqrt(max(float(logs @ form @ logs), 0.0)), max(freedom, 1.0)

@@ -7,6 +7,7 @@ thing reads the same wherever it stands.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _OPTIMIZERS = {
     "adamw": "AdamW",
@@ -71,6 +72,12 @@ def count_name(count: float) -> str:
 def ratio_name(ratio: float) -> str:
     """Tokens over the Chinchilla optimum: ``8x``, ``0.05x``."""
     return f"{ratio:g}x"
+
+
+def ratio_span(ratios: Sequence[float]) -> str:
+    """The ratio of a line over sizes, or the span of those that are about the same, such as ``0.84x to 1x``."""
+    low, high = min(ratios), max(ratios)
+    return ratio_name(low) if low == high else f"{ratio_name(low)} to {ratio_name(high)}"
 
 
 def place_name(scale: str, ratio: float, corpus: str = "") -> str:

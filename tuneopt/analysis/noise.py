@@ -35,6 +35,10 @@ ENOUGH = 4
 """Degrees of freedom from which an estimate is used without borrowing. With 4 the 90% interval of sigma still spans a
 factor of 3.6; with 2 it spans 7.6, and Student's t makes of it a threshold that tells nothing apart."""
 
+ALIKE = 1e-6
+"""Nats within which losses of two seeds are equal: they differ by the last digit that was printed, or by rounding of
+their mean, and show no noise."""
+
 PAPER_LADDER_SIGMA = 0.0012
 """Assumed where nothing was measured, at the paper ladder's scales only: 1.645 * sqrt(2) times it is just under the
 study's tolerance of 0.003 (arXiv 2509.02046). Public logs at 124M parameters give 0.0011 to 0.0012."""
@@ -218,7 +222,7 @@ def _spreads(runs: Iterable[TrainingRun]) -> SpreadModel | None:
         for run in runs
         if run.parameters
     )
-    return model if any(variance > 0 for variance, _ in model.measured.values()) else None
+    return model if any(variance > ALIKE**2 for variance, _ in model.measured.values()) else None
 
 
 def _posterior(model: SpreadModel, optimizer: str, regime: RegimeKey, parameters: int) -> Noise:
@@ -243,7 +247,7 @@ def _borrowed(
         near = [groups for other, groups in settings.items() if other[:width] == regime[:width]]
         losses = ([run.losses[1] for run in seeds.values()] for groups in near for seeds in groups.values())
         spread, freedom = pooled(losses)
-        if freedom and spread > 0:
+        if freedom and spread > ALIKE:
             widest = Noise(spread, freedom, "measured", pool)
             if freedom >= ENOUGH:
                 return widest

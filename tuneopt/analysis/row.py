@@ -134,7 +134,7 @@ class Row:
                     f"{parameters:,.0f} parameters; correct one, or give the scale another name"
                 )
             if parameters is None:
-                parameters = _size_of(word)
+                parameters = _size_of(word, self.comma)
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
             raise self.error(" says no model size; add a column scale or parameters")
@@ -146,7 +146,7 @@ class Row:
     def is_sized(self) -> bool:
         """Whether the scale's name says how large the model is."""
         word = self.word("scale")
-        return word.lower() in SCALES or _size_of(word) is not None
+        return word.lower() in SCALES or _size_of(word, self.comma) is not None
 
     def stated_ratio(self) -> float | None:
         """The ratio that the row itself gives, None where it follows from tokens."""
@@ -326,9 +326,9 @@ class Row:
             raise self.error(f": {error}") from None
 
 
-def _size_of(scale: str) -> float | None:
+def _size_of(scale: str, comma: bool | None) -> float | None:
     """The parameters that a scale's own name gives, such as ``1.3B``; None for a name that is no size."""
     try:
-        return cells.number(scale, units=True) if scale[-1:].lower() in ("m", "b") else None
+        return cells.number(scale, comma, units=True) if scale[-1:].lower() in ("m", "b") else None
     except ValueError:
         return None

@@ -27,7 +27,7 @@ from tuneopt.analysis.local_law import DRIFT, LocalLaw, draw_local, fit_local
 from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
-from tuneopt.analysis.winner import Winner, far_above
+from tuneopt.analysis.winner import Winner, broken
 from tuneopt.constants import ONE_SIDED_95, TOLERANCE
 from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.spec import InputError
@@ -140,7 +140,7 @@ class BaselineLaw:
     ``local`` is what speedups are read from; None where the loss does not fall with the budget. ``law`` is the one
     power law over all budgets, the published study's. ``errors`` are the standard deviations (nats) of the losses that
     ``local`` was fitted to. ``broken`` are regimes where the baseline ends far above the best
-    (`tuneopt.analysis.winner.far_above`): then ``local`` is None, for a law through such a run is one of no optimizer.
+    (`tuneopt.analysis.winner.broken`): then ``local`` is None, for a law through such a run is one of no optimizer.
     """
 
     corpus: str
@@ -165,7 +165,7 @@ def baseline_laws(
 ) -> tuple[BaselineLaw, ...]:
     """The law of each (corpus, scale) where the baseline has at least two ratios; means over more seeds weigh more."""
     winners = list(winners)
-    far = far_above(winners)
+    far = broken(winners)
     groups: dict[tuple[str, str], list[Winner]] = defaultdict(list)
     for winner in winners:
         if winner.optimizer == how.baseline:
@@ -174,8 +174,8 @@ def baseline_laws(
     for (corpus, scale), members in groups.items():
         if len(members) > 1:
             known = baseline_law(corpus, scale, members, noise, how)
-            broken = tuple(one.regime for one in known.winners if (one.regime, one.optimizer) in far)
-            laws.append(replace(known, local=None, broken=broken) if broken else known)
+            steps = tuple(one.regime for one in known.winners if (one.regime, one.optimizer) in far)
+            laws.append(replace(known, local=None, broken=steps) if steps else known)
     return tuple(laws)
 
 

@@ -38,7 +38,7 @@ from tuneopt.analysis.speedup import (
 from tuneopt.analysis.statements import Statement, noise_line, statements
 from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
-from tuneopt.analysis.winner import Winner, winners
+from tuneopt.analysis.winner import Winner, broken, winners
 from tuneopt.spec import InputError, nearest
 
 
@@ -139,11 +139,14 @@ def analyse(
     ranked = rankings(best, noise)
     laws = baseline_laws(best, noise, how)
     speeds = speedups(best, noise, how)
-    joint = joint_fits(best, noise, how)
+    far = broken(best)  # broken runs: they change no order, and no law goes through them
+    sound = [one for one in best if (one.regime, one.optimizer) not in far]
+    joint = joint_fits(sound, noise, how)
     stated = statements(best, ranked, speeds, noise, how)
     around = stars(best, runs, noise, near)
     spent = costs(best, runs, speeds, baseline)
     fronts = frontiers(best, runs, noise, how)
+    ends = edges(best, runs)
     raced = to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets)
     return Analysis(
         inputs=inputs,
@@ -159,12 +162,12 @@ def analyse(
         noise_line=noise_line(best, stated, noise),
         circumstances=circumstances(best),
         findings=findings(best, ranked, noise, how),
-        flips=(*regime_flips(best, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
+        flips=(*regime_flips(sound, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
         orders=orders(best, ranked, runs, curves, noise) if curves else (),
         transfer=transfers(best, runs, laws),
         undertuned=undertuned(best, runs, laws, noise, how),
         budgets=budgets(runs, by_regime=True),
-        edges=edges(best, runs),
+        edges=ends,
         stars=around,
         coordinates=coordinate_scaling(best, around),
         hyper_laws=hyper_laws(best, around, level, runs),
@@ -173,7 +176,7 @@ def analyse(
         frontiers=fronts,
         targets=raced,
         warnings=(
-            *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, bool(raced)),
+            *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, ends, bool(raced)),
             *uneven_clocks(best, runs),
         ),
     )

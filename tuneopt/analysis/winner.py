@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tuneopt.analysis.noise import NoiseModel
@@ -51,6 +52,22 @@ def far_above(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
         lowest = min(winner.loss for winner in members)
         found |= {(regime, one.optimizer): one.loss - lowest for one in members if one.loss - lowest >= BROKEN}
     return found
+
+
+def broken(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
+    """Results far above the best of their regime that also lie as far from what the same optimizer reaches next to it.
+
+    One rival whose loss is of another kind makes everybody seem far above; nobody's own line has a step then.
+    """
+    results = list(winners)
+    far = far_above(results)
+    lines: dict[tuple[str, str], list[Winner]] = defaultdict(list)
+    for one in sorted(results, key=lambda winner: winner.tokens) if far else ():
+        lines[one.regime.corpus, one.optimizer].append(one)
+    steps = [pair for line in lines.values() for pair in pairwise(line) if abs(pair[0].loss - pair[1].loss) >= BROKEN]
+    return frozenset(
+        (one.regime, one.optimizer) for pair in steps for one in pair if (one.regime, one.optimizer) in far
+    )
 
 
 def winners(runs: Iterable[TrainingRun], noise: NoiseModel) -> tuple[Winner, ...]:

@@ -95,8 +95,8 @@ def answer(document: Mapping[str, Any]) -> Answer:
     speedups = {(row["corpus"], row["scale"], row["ratio"], row["optimizer"]): row for row in document["speedups"]}
     places = tuple(_place(one, speedups, document["baseline"]) for one in rankings if len(one["order"]) > 1)
     optimizers = {name for ranking in rankings for name in ranking["order"]}
-    if not rankings and document.get("targets"):
-        return Answer(_race_headline(document["targets"]), ())
+    if document.get("targets") and (not rankings or not document["speedups"]):
+        return Answer(_race_headline(document["targets"]), places)
     if len(places) == 1 and (one := _one_headline(places[0], document["baseline"])):
         return Answer(one, places)
     return Answer(_headline(places, len(optimizers), len(rankings)), places)
@@ -160,12 +160,25 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     for rows in contested:
         if rows[0]["accepted"]:
             first[rows[0]["optimizer"]] = first.get(rows[0]["optimizer"], 0) + 1
+    if len(contested) == 1 and first:
+        return _one_race(contested[0])
     counts = sorted(first.items(), key=lambda item: (-item[1], position(item[0])))
     reached = sum(first.values())
     if not reached:
         return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
     never = f", and in {len(contested) - reached} nobody reaches it" if len(contested) > reached else ""
     return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{never}"
+
+
+def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Who is first in the one race that was run, and who cannot be told from it."""
+    first = rows[0]
+    aim = "the target" if first["target"] is None else f"{first['target']:g}" + (" nats" if first["loss"] else "")
+    ties = first["ties"]
+    few = len(ties) <= NAMED
+    others = listed(map(optimizer_name, ties)) if few else plural(len(ties), "optimizer")
+    doubt = f", not told from {others}" if ties else ""
+    return f"{optimizer_name(first['optimizer'])} is first to {aim} at {scale_name(first['scale'])}{doubt}"
 
 
 def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "optimizers") -> list[str]:

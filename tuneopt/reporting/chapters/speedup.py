@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuneopt.analysis.names import in_words, optimizer_name, scale_name
+from tuneopt.analysis.names import in_words, optimizer_name, ratio_span, scale_name
 from tuneopt.analysis.speedup import Speedup
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Fold, Prose, Table, figures_of
 from tuneopt.reporting.compare import Comparison
@@ -33,6 +33,9 @@ TITLE = "Speedup"
 
 DETAILS = "Behind the speedups"
 
+MOST_ROWS = 8
+"""Speedups over a frontier that the page lists; the figure shows all, and more are folded."""
+
 MOST_RESIDUALS = 4
 """Corpora whose joint fit gets a figure of residuals."""
 
@@ -44,7 +47,8 @@ def chapter(comparison: Comparison) -> Chapter:
     over_sizes = _frontiers(comparison)
     if not rivals and over_sizes:
         drawn = Figure.all("speedup-by-size", _over_sizes(comparison), draw_savings)
-        return Chapter("speedup", TITLE, frontier_sentences(comparison), (*drawn, *over_sizes))
+        lead = frontier_sentences(comparison) if analysis.laws else ()  # without laws they stand on the first screen
+        return Chapter("speedup", TITLE, lead, (*drawn, *(table.folded(MOST_ROWS) for table in over_sizes)))
     if not rivals:
         name = optimizer_name(analysis.baseline)
         need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
@@ -69,7 +73,9 @@ def _over_sizes(comparison: Comparison) -> list[SavingsInfo]:
         line = [replace(one, regime=one.regime._replace(ratio=ratio)) for one in frontier.speedups]
         told = f"Speedup in compute over {optimizer_name(analysis.baseline)}'s frontier of sizes"
         info = savings_info(line, comparison.scales, "size", analysis.baseline, analysis.level, told)
-        infos += [] if info is None else [replace(info, what="compute")]
+        title = ratio_span([one.regime.ratio for one in frontier.speedups])
+        panels = () if info is None else tuple((title, own) for _, own in info.panels)
+        infos += [] if info is None else [replace(info, what="compute", panels=panels)]
     return infos
 
 
@@ -127,8 +133,8 @@ def frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
         best = max(totals, key=lambda name: (sum(totals[name]) / len(totals[name]), name))
         own = [one for one in rivals if one.optimizer == best]
         words = ", ".join(
-            f"{interval_text(one.speedup, one.low, one.high, '*' if 'extrapolated' in one.flags else '')} at "
-            f"{scale_name(one.regime.scale)}"
+            f"{interval_text(one.speedup, one.low, one.high)} at {scale_name(one.regime.scale)}"
+            f"{' (extrapolated)' if 'extrapolated' in one.flags else ''}"
             for one in own
         )
         base = optimizer_name(comparison.analysis.baseline)

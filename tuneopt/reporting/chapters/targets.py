@@ -73,6 +73,13 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
         return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}."
     if not there:
         return f"No optimizer reaches {aim} at {place}."
+    equals = [row for row in there if _size(row) == _size(first)]
+    if len(equals) > 1:
+        names = listed(optimizer_name(row.optimizer) for row in equals)
+        who = names if len(equals) <= NAMED else plural(len(equals), "optimizer")
+        later = len(there) - len(equals)
+        after = f", and {plural(later, 'optimizer')} in more" if later else ""
+        return f"At {place} {who} each reach {aim} in {_amount(first)}{after}.{_missed(rows, there)}"
     ahead = there[:NAMED]
     words = listed(f"{optimizer_name(row.optimizer)} in {_amount(row)}" for row in ahead)
     if len(there) == 1:
@@ -82,12 +89,18 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
     if base is not None and base not in ahead and size:
         ratio = (_size(base) or 0.0) / size
         more = f"; {optimizer_name(baseline)} in {_amount(base)}, {ratio:.2f} times as many"
+    unsure = ""
+    if first.ties:
+        few = len(first.ties) <= NAMED
+        others = listed(map(optimizer_name, first.ties)) if few else plural(len(first.ties), "optimizer")
+        unsure = f" {optimizer_name(first.optimizer)} cannot be told from {others} there."
+    return f"At {place} {aim} is reached first by {words}{more}.{unsure}{_missed(rows, there)}"
+
+
+def _missed(rows: Sequence[ToTarget], there: Sequence[ToTarget]) -> str:
+    """How many did not reach the target, as a further sentence; empty where all did."""
     never = len(rows) - len(there)
-    missed = f" {plural(never, 'optimizer')} did not reach it." if never else ""
-    close = [row for row in ahead[1:] if first.loss is None and row.optimizer in first.ties]
-    unsure = f" Their studies do not tell {optimizer_name(first.optimizer)} from {names}." if (
-        names := listed(optimizer_name(row.optimizer) for row in close)) else ""  # fmt: skip
-    return f"At {place} {aim} is reached first by {words}{more}.{unsure}{missed}"
+    return f" {plural(never, 'optimizer')} did not reach it." if never else ""
 
 
 def _table(rows: Sequence[ToTarget]) -> Table:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneopt.analysis.names import optimizer_name, place_name, ratio_name, scale_name
+from tuneopt.analysis.names import optimizer_name, place_name, ratio_name, ratio_span, scale_name
 from tuneopt.analysis.ranking import Flip, Ranking, same_ratios
 from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.drawing import Drawing, Mark, spread
@@ -112,7 +112,7 @@ def flips_info(
             continue  # no two optimizers meet twice: there is no order that could change
         own.sort(key=lambda one: (scales.index(one.regime.scale), one.regime.ratio))
         first = own[0].regime
-        title = scale_name(first.scale) if by == "ratio" else _about([one.regime.ratio for one in own])
+        title = scale_name(first.scale) if by == "ratio" else ratio_span([one.regime.ratio for one in own])
         here = {one.regime for one in own}
         changed = tuple(flip for flip in flips if flip.kind == kind and {flip.regime, flip.earlier} <= here)
         shown = [own[at] for at in spread(len(own), MOST_PLACES)]
@@ -134,12 +134,6 @@ def _lines(rankings: Sequence[Ranking], scales: Sequence[str], by: str) -> list[
         return [float(scales.index(ranking.regime.scale)) for ranking in rankings]
     lowest = {regime: line[0][1] for line in same_ratios(ranking.regime for ranking in rankings) for regime, _ in line}
     return [lowest[ranking.regime] for ranking in rankings]
-
-
-def _about(ratios: Sequence[float]) -> str:
-    """The ratio of a line over sizes, or the span of those that are about the same."""
-    low, high = min(ratios), max(ratios)
-    return ratio_name(low) if low == high else f"{ratio_name(low)} to {ratio_name(high)}"
 
 
 def draw_flips(info: FlipsInfo) -> Panels:
