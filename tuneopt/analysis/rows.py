@@ -89,7 +89,7 @@ def parse(
         notes.append(f"{what} not read ({shown})")
     comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
-    lacking = known.lacking(sized="scale" not in known.meanings.values() or typed[0].is_sized)
+    lacking = known.lacking("scale" not in known.meanings.values() or typed[0].is_sized) if typed else []
     if lacking and lacking != ["parameters"]:  # what a row says of its own scale is a better cure
         raise missing(lacking, known.meanings)
     if cells.folded(known.loss_column) in NOT_NATS:
