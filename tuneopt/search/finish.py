@@ -91,6 +91,7 @@ class Finishing:
     feasible: Callable[[Config], bool]
     missing: Container[Config]
     remember: Remember = forgetful
+    _latest: tuple[tuple[object, ...], Belief] | None = None
 
     def run(self, incumbent: Config) -> Finish:
         """Replay from ``incumbent``, where the search ended, up to the first wave that is not settled, or the end."""
@@ -162,16 +163,21 @@ class Finishing:
         )
 
     def _belief(self, incumbent: Config) -> Belief:
-        return Belief(
-            self.space,
-            self.runs,
-            incumbent,
-            self.spread(self.runs),
-            seed=self.seeds[0],
-            feasible=self.feasible,
-            missing=self.missing,
-            combine=MOVE * self.resolution,
-        )
+        """What all runs say of ``incumbent``; the latest is kept, for the end of a finish asks the same again."""
+        key = self._key(incumbent)
+        if self._latest is None or self._latest[0] != key:
+            known = Belief(
+                self.space,
+                self.runs,
+                incumbent,
+                self.spread(self.runs),
+                seed=self.seeds[0],
+                feasible=self.feasible,
+                missing=self.missing,
+                combine=MOVE * self.resolution,
+            )
+            self._latest = (key, known)
+        return self._latest[1]
 
     def _leader(self, belief: Belief, left: Container[Config]) -> Config | None:
         """The configuration that is expected to gain most, where that is enough to move."""
