@@ -118,8 +118,8 @@ def _worst(comparison: Comparison) -> str:
         words += f". The learning rate of GPT-3, 6e-4, with everything else tuned, manufactures {span}"
     if beyond:
         words += (
-            f". {plural(len(beyond), 'run')} did worse than the tuned {baseline} at its smallest budget, and "
-            "what they would have manufactured was not measured"
+            f". {plural(len(beyond), 'run')} did worse than the tuned {baseline} at its smallest budget, and what "
+            f"{'it' if len(beyond) == 1 else 'they'} would have manufactured was not measured"
         )
     return f"{words}."
 
