@@ -262,16 +262,13 @@ class Posterior:
         errors = parts[3] * np.sqrt((noise[which, None] * trials.sigma) ** 2 / trials.seeds + trials.far)
         across = root @ (root.T @ x.T), plain @ (plain.T @ x.T)  # (effects - 1, trials) each
 
-        def corrected(prior: Floats, level: Floats, scale: Floats, miss: Floats) -> Floats:
-            # Row by row the models take turns (`which`), so those of one model are one product.
-            told = np.empty_like(miss)  # (rows, trials)
-            for model in range(min(self.models, len(miss))):
-                told[model :: self.models] = miss[model :: self.models] @ weights[model]
+        def corrected(prior: Floats, level: Floats, scale: Floats, miss: Floats, weights: Floats) -> Floats:
+            told = (miss[:, None, :] @ weights)[:, 0]  # (rows, trials)
             effects = prior + scale**2 * (told @ across[0].T) + told @ across[1].T
             return np.concatenate([effects, level + LEVEL**2 * told.sum(axis=1, keepdims=True)], axis=1)
 
-        draws = corrected(drawn, level, scale[which], y - drawn @ x.T - level - errors)
-        means = corrected(scale * mean, np.zeros((self.models, 1)), scale, y - drift)
+        draws = corrected(drawn, level, scale[which], y - drawn @ x.T - level - errors, weights[which])
+        means = corrected(scale * mean, np.zeros((self.models, 1)), scale, y - drift, weights)
         return np.round(means.mean(axis=0), DIGITS), np.round(draws, DIGITS)
 
 
