@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.reporting.answer import MOST_COLUMNS, RegimeAnswer, answer, grid
@@ -54,6 +54,7 @@ def test_the_headline_names_groups_and_never_a_winner_that_is_none(rankings, hea
 NAMES = ["adamw", "muon", "soap", "kron"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.permutations(NAMES), st.integers(1, 4)), min_size=1, max_size=6))
 def test_a_lone_name_in_the_headline_leads_alone_everywhere_or_the_headline_says_with_whom_it_ties(drawn):
     rankings = [

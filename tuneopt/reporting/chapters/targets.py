@@ -12,10 +12,13 @@ from tuneopt.reporting.text import NONE, count_text, duration_text, listed, plur
 
 TITLE = "Steps to a target"
 
+LAST_NUMBER = 6
+"""The last column of a race's table that holds numbers."""
+
 NAMED = 3
 """Optimizers that a sentence names."""
 
-MOST_TIES = 6
+MOST_TIES = 2
 """Ties that a cell names."""
 
 
@@ -109,7 +112,7 @@ def _table(rows: Sequence[ToTarget]) -> Table:
     cells = tuple(
         (optimizer_name(row.optimizer),
          NONE if row.steps is None else f"{row.steps:,.0f}",
-         NONE if row.low is None or row.high is None else f"{row.low:,.0f} to {row.high:,.0f}",
+         _span(row),
          count_text(row.tokens), duration_text(row.seconds),
          NONE if row.loss is None else f"{row.loss:.4f}", str(row.runs),
          "yes" if row.accepted else "not reached" if _size(row) is None else "no",
@@ -128,4 +131,17 @@ def _table(rows: Sequence[ToTarget]) -> Table:
         else "A study is its fastest trial, an optimizer the median of its studies. Two optimizers are told apart "
         "where every study of one is faster than every study of the other, and there are three studies of each."
     )
-    return Table(f"To {aim} at {race}", heads, cells, frozenset({1, 2, 3, 4, 5, 6}), note)
+    # What no row of a race has, its table has no column for.
+    kept = [at for at in range(len(heads)) if at == 0 or any(row[at] != NONE for row in cells)]
+    numeric = frozenset(place for place, at in enumerate(kept) if 1 <= at <= LAST_NUMBER)
+    shown = tuple(tuple(row[at] for at in kept) for row in cells)
+    return Table(f"To {aim} at {race}", tuple(heads[at] for at in kept), shown, numeric, note)
+
+
+def _span(row: ToTarget) -> str:
+    """The bounds of what would do: of steps, or of tokens where steps are not known."""
+    if row.low is None or row.high is None:
+        return NONE
+    if row.steps is None and row.loss is not None:
+        return f"{count_text(row.low)} to {count_text(row.high)}"
+    return f"{row.low:,.0f} to {row.high:,.0f}"
