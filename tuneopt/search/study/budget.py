@@ -47,8 +47,8 @@ LIMIT = 1.25
 
 ENOUGH = 5.0
 """Trials of a tuning for each coordinate, beyond which more of them are worth less than seeds. With six coordinates, 28
-of 32 runs in the tuning end a third to a half closer to the lowest loss than 19 of 32; with three, ten are enough
-(docs/compare.md). What a tuning does not use becomes seeds anyway."""
+of 32 runs in the tuning end a third to three fifths closer to the lowest loss than 19 of 32; with three, ten are nearly
+enough (docs/compare.md). What a tuning does not use becomes seeds anyway."""
 
 PER_SEED = 2
 """Trials that every tuning gets with each further seed until then."""
