@@ -44,7 +44,7 @@ def main(folder: str = "lion-example", ratio: float = 0.02) -> dict[str, float]:
         print(f"{record.spec.optimizer}: {record.select_loss:.3f} nats per token; update check {check}")
 
     print("\nnow tune both alike, and compare:")
-    print(f"  tuneopt compare {theirs} --space {theirs}={home / 'lion_space.py'} --minutes 12")
+    print(f"  tuneopt compare {theirs} --space {theirs}={home / 'lion_space.py'} --minutes 8")
     return losses
 
 

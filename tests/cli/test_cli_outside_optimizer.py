@@ -37,12 +37,14 @@ SPACE = SearchSpace(
 """
 
 
-def train(folder: Path, act: str, command: str = "train", *more: str) -> subprocess.CompletedProcess[str]:
+def train(
+    folder: Path, act: str, command: str = "train", *more: str, warmup: float = 0
+) -> subprocess.CompletedProcess[str]:
     (folder / "hostile.py").write_text(CODE.format(act=act))
     (folder / "space.py").write_text(SPACE)
     words = [
         command, "-O", "./hostile.py:Hostile", "--space", "./space.py", "--ratio", "0.01", "--no-compile",
-        "--set", "warmup=0", "--json", *more,
+        "--set", f"warmup={warmup:g}", "--json", *more,
     ]  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "tuneopt", *words], cwd=folder, capture_output=True, text=True, timeout=300,
@@ -71,7 +73,7 @@ def test_one_that_exits_or_raises_ends_its_trial_in_one_sentence(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("act", "words", "more"),
+    ("act", "words", "warmup"),
     [
         # Moves by a distance that the schedule does not govern, at learning rate 0 too.
         (
@@ -79,17 +81,17 @@ def test_one_that_exits_or_raises_ends_its_trial_in_one_sentence(tmp_path: Path,
             "update check FAILED: ",
             ("--set", "warmup=0.5"),
         ),
-        ("[p.data.fill_(float('nan')) for p in self.param_groups[0]['params']]", "it diverged", ()),
+        ("[p.data.fill_(float('nan')) for p in self.param_groups[0]['params']]", "it diverged", 0.0),
     ],
     ids=["proof failed", "diverged"],
 )
-def test_a_trial_that_cannot_be_compared_ends_with_code_3(tmp_path: Path, act: str, words: str, more) -> None:
-    done = train(tmp_path, act, "train", *more)
+def test_a_trial_that_cannot_be_compared_ends_with_code_3(tmp_path: Path, act: str, words: str, warmup: float) -> None:
+    done = train(tmp_path, act, warmup=warmup)
     assert done.returncode == 3, done.stderr
     trial = json.loads(done.stdout)["trial"]
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"trial {trial} cannot be compared: ") and words in last, last
-    again = train(tmp_path, act, "train", *more)
+    again = train(tmp_path, act, warmup=warmup)
     assert again.returncode == 3, "as the recorded trial is no answer either"
 
 

@@ -20,7 +20,7 @@ from tuneopt.analysis.cells import folded
 from tuneopt.errors import InputError, nearest
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "optimizer": ("optimiser", "method", "algorithm", "name"),
+    "optimizer": ("optimiser", "opt", "method", "algorithm", "name"),
     "scale": ("model", "model_size", "size", "workload"),
     "parameters": ("params", "n", "n_params", "num_params", "non_embedding_parameters"),
     "ratio": ("chinchilla", "chinchilla_ratio", "data_ratio"),
@@ -180,7 +180,9 @@ def _mapped(columns: Mapping[str, int], wanted_as: Mapping[str, str]) -> tuple[d
             elif known in CONSTANTS and (known not in NUMBERS or re.fullmatch(r"[\d.][\d.,eE+-]*\s?[a-zA-Z]?", part)):
                 constants[known] = part
             else:
-                raise InputError(f"--columns names {part!r}, which the results do not have; {nearest(part, columns)}")
+                several = re.search(r",\s*[a-z_]+=", part)
+                mend = "give --columns once for each name" if several else nearest(part, columns)
+                raise InputError(f"--columns names {part!r}, which the results do not have; {mend}")
     return meant, constants, drop_rest
 
 

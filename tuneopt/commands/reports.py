@@ -30,7 +30,9 @@ Example = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", metavar="NAME=COLUMN", help="Which column of the table is what: loss=val/loss; drop=*."),
+    typer.Option(
+        "--columns", metavar="NAME=COLUMN", help="Which column of the table is what: loss=val/loss, drop=*; repeatable."
+    ),
 ]
 Baseline = Annotated[str | None, typer.Option("--baseline", help="Whom speedups are over; default: adamw.")]
 Targets = Annotated[

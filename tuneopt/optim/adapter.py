@@ -110,7 +110,8 @@ class Adapted(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The inner optimizer's."""
-        return self.inner.state_dict()
+        plain: dict[str, Any] = self.inner.state_dict()
+        return plain
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Into the inner optimizer, as it loads it."""
@@ -180,8 +181,8 @@ class Made(Adapted):
             for entry in table
         ]
 
-    @property
-    def state(self) -> dict[Tensor, Any]:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def state(self) -> dict[Tensor, Any]:
         """The state of all optimizers, each of which keeps its own."""
         return {parameter: entry for optimizer in self.inners for parameter, entry in optimizer.state.items()}
 
