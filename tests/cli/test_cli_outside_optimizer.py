@@ -76,11 +76,7 @@ def test_one_that_exits_or_raises_ends_its_trial_in_one_sentence(tmp_path: Path,
     ("act", "words", "warmup"),
     [
         # Moves by a distance that the schedule does not govern, at learning rate 0 too.
-        (
-            "[p.data.add_(0.01) for p in self.param_groups[0]['params']]",
-            "update check FAILED: ",
-            ("--set", "warmup=0.5"),
-        ),
+        ("[p.data.add_(0.01) for p in self.param_groups[0]['params']]", "update check FAILED: ", 0.5),
         ("[p.data.fill_(float('nan')) for p in self.param_groups[0]['params']]", "it diverged", 0.0),
     ],
     ids=["proof failed", "diverged"],

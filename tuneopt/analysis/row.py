@@ -14,7 +14,7 @@ from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells
-from tuneopt.analysis.columns import folded
+from tuneopt.analysis.cells import folded
 from tuneopt.analysis.regimes import CONTRADICTION, ONE_RATIO
 from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import axes

@@ -35,11 +35,15 @@ from tuneopt.spec import CorpusId, InputError, Scale, Value
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.observe.observer import Observer
+    from tuneopt.search.noise import SpreadModel
     from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.study.study import Study
 
 BASELINE = "adamw"
 """Whom rivals are compared with, unless said otherwise."""
+
+HOPELESS = 4.0
+"""Times the speed of a known core, which other cores differ from by a factor of two, that none will have."""
 
 CLOCKS = 2
 """Simulated runs of a plan from which the range of its end is taken; what trials take varies far more than their
@@ -93,6 +97,8 @@ def comparison_plan(
     noise = spread_of(opened)
     text = opened.plan(name)
     stored = text is not None
+    if measure and not stored and tokens_per_second is None:
+        _refuse_hopeless(question, opened, noise)
     known = times_of(
         starts_of(question), opened, loaded,
         measure=measure and not stored, tokens_per_second=tokens_per_second, slots=question.slots, note=note,
@@ -126,6 +132,20 @@ def comparison_plan(
         page=comparison_page(question, loaded.id),
         powers=comparison_powers(study, loaded.id, opened, noise),
     )
+
+
+def _refuse_hopeless(question: Question, ledger: Ledger, noise: SpreadModel) -> None:
+    """Raise `InputError` for a budget that no core here can meet, before minutes go into timing steps."""
+    import torch
+
+    rough = times_of(starts_of(question), ledger).by_name  # what the ledger or a known core says
+    if question.seconds is None or not rough or torch.cuda.is_available():
+        return
+    fastest = {name: TrialTime(time.fixed / HOPELESS, HOPELESS * time.rate) for name, time in rough.items()}
+    try:
+        draft(question, fastest, noise)
+    except InputError:
+        draft(question, rough, noise)
 
 
 def compare(
