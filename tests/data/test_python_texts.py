@@ -113,7 +113,8 @@ def test_a_sweep_and_a_comparison_take_them(prose, tmp_path):
     assert len(result.run) == 2 and not result.failed
     answer = to.comparison_plan(["muon"], corpus=list(prose), scale="nano-65k", hours=1, tokens_per_second=50_000,
                                 slots=2, ledger=tmp_path / "ledger")  # fmt: skip
-    assert answer.question.corpus == corpus_named(prose)
+    assert answer.question.corpus == corpus_named(prose) and answer.question.vocabulary == 1024
+    assert "vocabulary: 1024" in answer.text
 
 
 def test_a_study_takes_them_in_the_place_of_its_own(prose, tmp_path):
@@ -122,8 +123,10 @@ def test_a_study_takes_them_in_the_place_of_its_own(prose, tmp_path):
     assert to.study_status(study, tmp_path / "ledger")["trials"] is not None
 
 
-def test_a_tokenizer_of_ones_own_encodes_them(prose, corpus):
+def test_a_tokenizer_of_ones_own_encodes_them(prose, corpus, tmp_path):
     tokenizer = corpus.folder / "tokenizer.json"
     path = api.encoded_corpus(list(prose), tokenizer)
     assert load_corpus(path, vocab_size=1024).id.vocab_size == corpus.id.vocab_size
     assert api.encoded_corpus(iter(prose), tokenizer) == path
+    plan = to.comparison_plan(["muon"], corpus=path, hours=1, tokens_per_second=50_000, slots=2, ledger=tmp_path)
+    assert plan.question.vocabulary == corpus.id.vocab_size, "steps are counted with the head as it is"

@@ -148,6 +148,14 @@ def test_what_is_too_small_is_refused_with_what_would_do():
         comparison_plan(["soap"], hours=0.6 * MINUTE, slots=2, ledger="nowhere", scale="1.2b", tokens_per_second=1.0)
 
 
+def test_a_hopeless_budget_is_refused_before_steps_are_timed(tmp_path):
+    told = []
+    with pytest.raises(InputError, match="too few"):
+        comparison_plan(["muon"], hours=15 * MINUTE, scale="6x384,seq=256", ledger=str(tmp_path), slots=2, measure=True,
+                        note=told.append)  # fmt: skip
+    assert told == []
+
+
 def test_a_resolution_is_planned_backwards():
     hours = []
     for resolution in (0.06, 0.03, 0.015):

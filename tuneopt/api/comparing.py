@@ -93,6 +93,7 @@ def comparison_plan(
         precision=precision, compile=compile, slots=slots,
     )  # fmt: skip
     loaded = load_corpus(corpus, vocab_size=question.vocabulary)  # a text that is not there is answered first
+    question = replace(question, vocabulary=loaded.id.vocab_size)  # a tokenizer of one's own has as many as it has
     name = question_id(question)
     noise = spread_of(opened)
     text = opened.plan(name)
