@@ -64,7 +64,7 @@ class RunDisplay(Observer):
     def connecting(self) -> None:
         """Say that it takes a while: a command that is silent for a minute looks dead."""
         if not self.quiet:
-            err.print("starting; the first trials compile their model, which takes up to a minute", markup=False)
+            err.print("starting; where the first trials compile their model, that takes up to a minute", markup=False)
 
     def begun(self, state: RunState) -> None:
         """Say what is to come, before anything runs; how long it takes is known from the first trials on."""

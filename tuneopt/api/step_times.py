@@ -123,7 +123,8 @@ def times_of(
         from tuneopt.training.building import WarmModels
         from tuneopt.training.run import trained_throughput
 
-        note(f"timing a few steps of {', '.join(lacking)}; to compile the model takes up to a minute")
+        compiles = any(specs[name].compile for name in lacking)
+        note(f"timing a few steps of {', '.join(lacking)}" + "; to compile the model takes up to a minute" * compiles)
         models = WarmModels()  # all optimizers train the same compiled model
         beside = partial(_busy_cores, min(slots, os.cpu_count() or 1) - 1 if core else 0)
         for name in lacking:
