@@ -189,7 +189,7 @@ def source_file(path: Path) -> Path:
 def is_loose(path: Path, source: Path) -> bool:
     """Whether a file that code of ``source`` opened counts for what it does, and for no digest or version."""
     ours = Path(__file__).parent
-    if any(path.is_relative_to(place) for place in (*_INSTALLED, ours, ours.parent / "search_spaces")):
+    if any(path.is_relative_to(place) for place in (*map(Path, _INSTALLED), ours, ours.parent / "search_spaces")):
         return False
     if path.resolve() == source.resolve() or not path.is_file():
         return False

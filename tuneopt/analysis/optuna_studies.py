@@ -175,13 +175,14 @@ def export_studies(ledger: Ledger, path: Path) -> Exported:
     _check_place(path, ledger.own_places)
     with quiet():
         if path.exists():
-            return _fill(path, ledger, stored, sweeps, records)
+            return _fill(path, path, ledger, stored, sweeps, records)
         with replacing(path, "the studies") as temporary:
-            return _fill(temporary, ledger, stored, sweeps, records)
+            return _fill(temporary, path, ledger, stored, sweeps, records)
 
 
 def _fill(
     path: Path,
+    shown: Path,
     ledger: Ledger,
     stored: Mapping[str, Mapping[str, Any]],
     sweeps: Mapping[str, Sweep],
@@ -192,7 +193,7 @@ def _fill(
 
     # A trial may belong to two sweeps of one regime, and is then in both studies: ``inside`` counts it once.
     added, placed, inside = 0, 0, set()
-    storage = _open(path)
+    storage = _open(path, shown)
     try:
         for name, sweep in sweeps.items():
             study = _study(storage, name, stored[name], sweep)
@@ -205,10 +206,7 @@ def _fill(
             added, placed = added + len(fresh), placed + len(ours)
             inside |= {record.trial for record in ours}
     except (StorageInternalError, SQLAlchemyError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise InputError(
-            f"cannot write the studies to {path} ({reason}); look after its disk, or name another file"
-        ) from None
+        raise _unwritten(shown, error) from None
     finally:  # the file is closed, also after a fault
         storage.remove_session()
         storage.engine.dispose()
@@ -261,19 +259,29 @@ def _check_place(path: Path, inputs: Sequence[Path]) -> None:
     _log.warning("%s was cut off, and is made again; what was there is kept as %s", path, kept)
 
 
-def _open(path: Path) -> RDBStorage:
-    """The storage in a SQLite file; raises `InputError` where Optuna cannot open or make it."""
+def _unwritten(path: Path, error: BaseException) -> InputError:
+    """The sentence for an error of SQLite, which SQLAlchemy and Optuna wrap with their statements."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    reason = " ".join(str(getattr(cause, "orig", None) or cause).split())[:160]
+    reason = "no space is left there" if "full" in reason else reason
+    return InputError(f"cannot write the studies to {path} ({reason}); look after its disk, or name another file")
+
+
+def _open(path: Path, shown: Path) -> RDBStorage:
+    """The storage in a SQLite file, ``shown`` in sentences; raises `InputError` where Optuna cannot open or make it."""
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     # Built, not formatted: a path may hold a question mark or a percent sign.
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     try:
         return RDBStorage(url)
+    except OperationalError as error:
+        raise _unwritten(shown, error) from None
     except (SQLAlchemyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]  # SQLAlchemy's own runs over several lines
-        raise InputError(f"cannot export to {path}: Optuna cannot open it ({reason}); name another file") from None
+        raise InputError(f"cannot export to {shown}: Optuna cannot open it ({reason}); name another file") from None
 
 
 def _tables(path: Path) -> set[str]:
