@@ -17,7 +17,7 @@ OUT = ("report of a CSV", "report of JSON", "report of a ledger", "ledger export
 
 SLOW = ("data prepare", "train", "tune")
 
-PLACES = [(name, "out") for name in OUT] + [("ledger compact", "L")]
+PLACES = [(name, "out") for name in OUT] + [("ledger compact", "L"), ("data inspect", "cache")]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     for name, variable in (("cache", "TUNEOPT_CACHE"), ("home", "HOME")):
-        monkeypatch.setenv(variable, str(tmp_path / name))
+        monkeypatch.setenv(variable, str(tmp_path / "here" / name))
     return tmp_path / "here"
 
 

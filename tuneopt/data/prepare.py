@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tuneopt.data.cache import write_whole
 from tuneopt.data.manifest import TOKENIZER_FILE, Manifest, SplitEntry, TokenizerEntry, file_sha256
 from tuneopt.data.shards import ShardWriter
 from tuneopt.data.sources import Source
@@ -52,7 +53,8 @@ def prepare(source: Source, vocab_size: int, folder: Path, training_bytes: int =
     train = np.where(np.arange(BUCKETS) >= rule.report_end, weights, 0)  # (65536,)
     chosen = (train > 0) & (np.cumsum(train) - train < training_bytes)
     tokenizer = train_tokenizer((text for text in source.documents() if chosen[bucket(text)]), vocab_size)
-    tokenizer.save(str(folder / TOKENIZER_FILE))
+    # Not by `save`, whose errors, of a full disk say, are bare exceptions of Rust.
+    write_whole(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     splits = _encode_splits(source, tokenizer, rule, folder, vocab_size)
     if sum(entry.bytes for entry in splits.values()) != int(weights.sum()):
         raise InputError(f"corpus {source.name!r} changed while it was prepared; run the command again")
