@@ -121,7 +121,7 @@ def draw_budgets(info: BudgetsInfo) -> Drawing:
         whole = sum(row.device_seconds for row in info.rows if row.optimizer == optimizer)
         share = cell.device_seconds / whole if whole else 0.0
         hover = (
-            f"{optimizer}, {purpose}: {plural(cell.trials, 'trial')}, {cell.diverged} diverged, "
+            f"{optimizer_name(optimizer)}, {purpose}: {plural(cell.trials, 'trial')}, {cell.diverged} diverged, "
             f"{duration_text(cell.device_seconds)} of devices ({share:.0%} of its own), {count_text(cell.flops)} FLOPs"
         )
         return share, f"{cell.trials:,}", hover
@@ -130,7 +130,7 @@ def draw_budgets(info: BudgetsInfo) -> Drawing:
     totals = [sum(row.trials for row in info.rows if row.optimizer == name) for name in names]
     drawing = Drawing(ROW * len(purposes) + 120, "optimizer, and trials in all", "spent on")
     drawing.grid(
-        [f"{shortened(name)} {total:,}" for name, total in zip(names, totals, strict=True)],
+        [f"{shortened(optimizer_name(name))} {total:,}" for name, total in zip(names, totals, strict=True)],
         [shortened(purpose) for purpose in purposes],
         [[shown(name, purpose) for name in names] for purpose in purposes],
         SHADES,
