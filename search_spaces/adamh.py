@@ -1,7 +1,7 @@
 """The search space of AdamH (Wen et al., arXiv 2606.16899): AdamW with one switch on for its hidden matrices.
 
 With `hyperball` a matrix keeps the norm that it began with, so `learning_rate` is the angle of its step; embedding,
-head and vectors have AdamW at the same rate, and weight decay acts on the head alone. Starts were found by trying.
+head and vectors have AdamW at the same rate, and weight decay acts on the head alone. Starts are guesses.
 Everything else is AdamW's (`search_spaces.adamw`).
 """
 
@@ -23,6 +23,6 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source="no published table for this form; grids ours around AdamW's",
-    grid_source="nano ladder, provisional: by a few trials at nano-65k, ratio 1 (docs/lab-notebook.md)",
+    grid_source="nano ladder, provisional: rate guessed from the size of AdamW's updates, not from a sweep",
     switches=space.APPLY_SWITCHES + space.FALLBACK_SWITCHES,
 )

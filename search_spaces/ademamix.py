@@ -55,5 +55,5 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source="paper ladder: betas and alpha of Pagliardini et al., arXiv 2409.03137; grids ours",
-    grid_source="nano ladder, provisional: by a few trials at nano-65k, ratio 1 (docs/lab-notebook.md)",
+    grid_source="nano ladder, provisional: AdamW's rate, and a slow average short enough for the run; not from a sweep",
 )

@@ -30,5 +30,5 @@ SPACE = space.SearchSpace(
     coordinates=COORDINATES,
     fixed={"paper": FIXED, "nano": FIXED},
     source="paper ladder: betas and epsilon of Taniguchi et al., arXiv 2411.02853; grids ours",
-    grid_source="nano ladder, provisional: by a few trials at nano-65k, ratio 1 (docs/lab-notebook.md)",
+    grid_source="nano ladder, provisional: AdamW's rate, and a shorter second moment; not from a sweep",
 )

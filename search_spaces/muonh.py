@@ -29,5 +29,5 @@ SPACE = space.load_space("muon").switched(
         {"paper": 0.95, "nano": 0.95},
     ),
     source="paper ladder: Wen et al., arXiv 2606.16899; grids ours",
-    grid_source="nano ladder, provisional: by a few trials at nano-65k, ratio 1 (docs/lab-notebook.md)",
+    grid_source="nano ladder, provisional: rate guessed from the size of Muon's updates, not from a sweep",
 )
