@@ -24,6 +24,8 @@ class Workspace:
     gram: float = 0.0
     whole: float = 0.0
     host: float = 0.0
+    upright: bool = False
+    """Whether tall and wide matrices are stacks of their own, because rows count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ BUILT_IN = (
         source="Li et al., arXiv 2510.05491",
         state_bytes_per_parameter=4.0 + 4.0 * 13_312 / 2**24,  # one momentum, and one number per row
         implementation="tuneopt.optim.muon:Muon",
-        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
+        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0, upright=True),
         preset={"row_normalize": 0.95},
         switches=ORTHOGONAL_SWITCHES,
         reference="muon",

@@ -220,8 +220,8 @@ def _workspace(
 ) -> int:
     """Elements that an update computes with; tensors step all together, or, ``sharded``, bucket by bucket."""
     d, heads, keys = scale.d_model, scale.attention_width, scale.groups * scale.head_width
-    shapes = [(heads, d)] * 2 + [(keys, d)] * 2 + [(scale.d_ff, d)] * scale.mlp_matrices
-    equal = Counter((min(shape), max(shape)) for shape in shapes)
+    shapes = [(heads, d)] * 2 + [(keys, d)] * 2 + [(scale.d_ff, d)] * (scale.mlp_matrices - 1) + [(d, scale.d_ff)]
+    equal = Counter((min(shape), max(shape), copies.upright and shape[0] > shape[1]) for shape in shapes)
     table = vocab_size * d
     peaks = [copies.whole * table]
     if on_cpu:  # slices of a few MiB: what counts is the largest stack, which is that of the feed-forward layers
@@ -230,7 +230,7 @@ def _workspace(
     # Lists are those of the parameters that decay, all but embedding and vectors; matrix rules leave them the head.
     lists = table if copies.stack else scale.total_parameters(vocab_size) - table
     peaks.append(copies.portion * min(STACK, lists, most))
-    for (short, long), count in equal.items():
+    for (short, long, _), count in equal.items():
         size = short * long
         stack = max(1, min(count * scale.layers, -(-STACK // size), most // size))
         part = min(stack, max(1, SLICE // size))
