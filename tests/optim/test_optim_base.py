@@ -143,7 +143,8 @@ def test_parameters_without_elements_are_left_alone(name):
     seed_gradients(model, 0)
     for _, parameter in empty:
         parameter.grad = torch.empty_like(parameter)
-    optimizer.step()
+    for _ in range(2):  # ADOPT's first step moves nothing that does not decay
+        optimizer.step()
     assert optimizer.predicted_state_bytes() == optimizer.state_bytes() > 0
     assert all((now != old).any() for now, old in zip(model.parameters(), before, strict=True))
     optimizer.load_state_dict(optimizer.state_dict())
