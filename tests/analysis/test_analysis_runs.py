@@ -70,10 +70,10 @@ def test_bad_rows_are_named(change: dict[str, object], word: str) -> None:
         read_runs([ROW, {**ROW, **change}])
     with pytest.raises(InputError, match="unknown column 'los'; did you mean 'loss'"):
         read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1, "los": 3}])
-    with pytest.raises(InputError, match=r"names no optimizer, ratio, loss .*--columns ratio=COLUMN --columns loss="):
-        read_runs([{"config.rule": "a", "scale": "130m"}], {"drop": "config.rule"})
+    with pytest.raises(InputError, match=r"no columns optimizer, tokens or ratio and loss .*--columns optimizer="):
+        from_rows([{"config.rule": "a", "scale": "130m"}], columns={"drop": "config.rule"})
     with pytest.raises(InputError, match="give --columns once for each name"):
-        read_runs([ROW], {"loss": "val/loss,optimizer=rule"})
+        from_rows([ROW], columns={"loss": "val/loss,optimizer=rule"})
     with pytest.raises(InputError, match="no column loss"):
         read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1}])
 

@@ -45,15 +45,6 @@ STATES: Mapping[str, str] = {
 """Words of the column status, the trackers' own among them."""
 
 
-NEEDED: Mapping[str, frozenset[str]] = {
-    "optimizer": frozenset({"optimizer"}),
-    "scale": frozenset({"scale", "parameters"}),
-    "ratio": frozenset({"ratio", "tokens", "tokens_per_parameter", "steps"}),
-    "loss": frozenset({"loss", "target_steps", "target_seconds"}),
-}
-"""What a table cannot do without, and the columns that say it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """Its number (from 1), the columns as they were spelled, and the cells by meaning.
@@ -71,12 +62,7 @@ class Row:
         optimizer = self.cells.get("optimizer")
         if not isinstance(optimizer, str) or not optimizer.strip():
             listed = ", ".join(self.columns[:12]) or "no column"  # of a wide table the first ones: one line of error
-            if "optimizer" in self.cells:
-                raise self.error(f" names no optimizer (found {listed}); add it to its column")
-            # Somebody's names: all that is needed and was not recognized, with how to say it.
-            lacking = [needed for needed, ways in NEEDED.items() if not ways & set(self.cells)]
-            mapped = " ".join(f"--columns {needed}=COLUMN" for needed in lacking)
-            raise self.error(f" names no {', '.join(lacking)} (found {listed}); say which column it is: {mapped}")
+            raise self.error(f" names no optimizer (found {listed}); add it to its column")
         return self.word("optimizer")
 
     def run(self, spelled: Mapping[str, str]) -> TrainingRun:
