@@ -47,7 +47,7 @@ class Winner:
 
 def far_above(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
     """Results `BROKEN` nats or more above the best of their regime, by regime and optimizer, and how far."""
-    found = {}
+    found: dict[tuple[RegimeKey, str], float] = {}
     for regime, members in by_regime(winners).items():
         lowest = min(winner.loss for winner in members)
         found |= {(regime, one.optimizer): one.loss - lowest for one in members if one.loss - lowest >= BROKEN}
