@@ -294,15 +294,9 @@ class SearchSpace:
 
     def switched(self, optimizer: str, on: Values, *others: Coordinate, source: str, grid_source: str) -> SearchSpace:
         """The space of an optimizer that is this one with switches ``on``, with ``others`` among its coordinates."""
-        return replace(
-            self,
-            optimizer=optimizer,
-            coordinates=changed(self.coordinates, *others),
-            fixed={ladder: {**fixed, **on} for ladder, fixed in self.fixed.items()},
-            source=source,
-            grid_source=grid_source,
-            published=(),
-        )
+        fixed = {ladder: {**own, **on} for ladder, own in self.fixed.items()}
+        space = replace(self, coordinates=changed(self.coordinates, *others), fixed=fixed, published=())
+        return replace(space, optimizer=optimizer, source=source, grid_source=grid_source)
 
     def _read_fixed(self, name: str, given: Value, declared: Value) -> Value:
         """A fixed hyperparameter that a user gave: numbers and switches may change, words only among the options."""
