@@ -258,6 +258,13 @@ def test_a_trackers_export_is_read_as_it_comes(tmp_path: Path) -> None:
     assert dict(run.config)["beta1"] == 0.9
 
 
+def test_a_list_of_columns_in_one_word_is_told_from_a_name_and_opt_is_the_optimizer() -> None:
+    with pytest.raises(InputError, match="give --columns once for each name"):
+        from_rows([{"optimizer": "a", "x": 1}], columns={"loss": "x,scale=y"})
+    (run,) = from_rows([{"config.opt": "adamw", "config.model": "130m", "config.ratio": 1, "val/loss": 3.5}]).runs
+    assert (run.optimizer, run.report_loss) == ("adamw", 3.5)
+
+
 def test_all_unknown_columns_are_named_at_once_and_columns_maps_them() -> None:
     row = {"optimizer": "adamw", "arch": "130m", "ratio": 1, "valid_nll": 3.5, "lucky": 1, "val_loss": 9.0}
     with pytest.raises(InputError, match=r"unknown columns 'arch', 'valid_nll', 'lucky'; .*--columns loss=val/loss"):
