@@ -52,6 +52,10 @@ def test_a_reader_sees_what_an_untuned_baseline_would_make_up(page):
     assert worst > 1.3  # as much as the whole speedup of Muon
 
 
+def test_nothing_of_it_waits_for_trials(page):
+    assert page["sweeps"] and not [text for text in page["warnings"] if "not finished" in text]
+
+
 def test_the_page_names_the_command_that_makes_it_again(page):
     assert page["command"] == "tuneopt report --example"
 
