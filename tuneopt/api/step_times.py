@@ -152,8 +152,10 @@ def _busy_cores(count: int) -> Iterator[None]:
     """
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-c", BUSY_CORE]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    company = [subprocess.Popen(command, env=os.environ | one_thread, **pipes) for _ in range(max(0, count))]
+    company = [
+        subprocess.Popen(command, env=os.environ | one_thread, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(max(0, count))
+    ]
     try:
         for process in company:
             assert process.stdout is not None, "it is a pipe"
