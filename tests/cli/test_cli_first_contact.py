@@ -99,7 +99,7 @@ def test_examples_of_the_help_are_understood(command):
         ("tuneopt co", {"compare"}),
         ("tuneopt compare s", {"scion", "soap", "sophia"}),
         ("tuneopt tune --scale nano-6", {"nano-65k"}),
-        ("tuneopt tune --optimizer mu", {"muon"}),
+        ("tuneopt tune --optimizer mu", {"muon", "muonc", "muonh"}),
     ],
 )
 def test_a_shell_completes_commands_and_names(typed, offered, tmp_path):

@@ -80,7 +80,7 @@ def test_installed_optimizers_are_listed_and_their_spaces_shown(site, monkeypatc
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows][-1] == "good" and rows[-1]["origin"] == "package sample_good 1.0"
     assert run(monkeypatch, "optimizers") == 0
-    line = capsys.readouterr().out.splitlines()[-1].split()
+    (line,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("good")]
     assert line[:4] == ["good", "package", "sample_good", "1.0"] and line.count("declared") == 2
     assert run(monkeypatch, "space", "good", "--json") == 0
     assert json.loads(capsys.readouterr().out)["optimizer"] == "good"

@@ -19,7 +19,7 @@ from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
 from tuneopt.api.pages import comparison_page
 from tuneopt.api.questions import plan_text, question_id, question_of, starts_of
-from tuneopt.api.step_times import Note, TimeSource, times_of
+from tuneopt.api.step_times import KNOWN_FLOPS, Note, TimeSource, times_of
 from tuneopt.api.studies import planned_study, run_study, study_id, study_queue
 from tuneopt.api.sweeps import with_ledger
 from tuneopt.data import load_corpus
@@ -139,9 +139,11 @@ def _refuse_hopeless(question: Question, ledger: Ledger, noise: SpreadModel) -> 
     """Raise `InputError` for a budget that no core here can meet, before minutes go into timing steps."""
     import torch
 
-    rough = times_of(starts_of(question), ledger).by_name  # what the ledger or a known core says
-    if question.seconds is None or not rough or torch.cuda.is_available():
+    if question.seconds is None or torch.cuda.is_available():
         return
+    core = KNOWN_FLOPS / question.scale.flops_per_token(question.vocabulary)
+    starts = starts_of(question)
+    rough = times_of(starts, ledger).by_name or times_of(starts, ledger, tokens_per_second=core).by_name
     fastest = {name: TrialTime(time.fixed / HOPELESS, HOPELESS * time.rate) for name, time in rough.items()}
     try:
         draft(question, fastest, noise)
