@@ -104,7 +104,10 @@ def test_kill_nine_of_the_driver_changes_nothing(undisturbed, text_folder: Path,
     assert resumed["trials"]["run"] == len(after) - len(finished)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "sent",
+    [signal.SIGTERM, *(pytest.param(sent, marks=pytest.mark.slow) for sent in (signal.SIGINT, signal.SIGHUP))],
+)
 def test_interrupt_leaves_a_hint_and_exit_code_130(text_folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
     ledger = tmp_path / "ledger"
     process = subprocess.Popen(
