@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tuneopt import outside
 from tuneopt.spec import Value
@@ -74,7 +75,7 @@ ORTHOGONAL_SWITCHES = ("scale", "row_normalize", *APPLY_SWITCHES)
 GROUP = "tuneopt.optimizers"
 """The entry points by which an installed package offers optimizers: name -> class."""
 
-BUILT_IN = (
+BUILT_IN: tuple[OptimizerInfo, ...] = (
     OptimizerInfo(
         name="adamw",
         family="scalar",
@@ -196,78 +197,48 @@ BUILT_IN = (
         workspace=Workspace(stack=2, slice=11, host=3.0),
         switches=("decay_follows_lr", *FALLBACK_SWITCHES),
     ),
-    OptimizerInfo(
-        name="muonh",
-        family="matrix",
-        fallback="adamw at muon_to_adam_lr times the learning rate",
-        source="Wen et al., arXiv 2606.16899 (hyperball)",
-        state_bytes_per_parameter=4.0,  # one momentum; a radius for each matrix is nothing beside it
-        implementation="tuneopt.optim.muon:Muon",
-        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
-        preset={"hyperball": True},
-        switches=ORTHOGONAL_SWITCHES,
-        reference="muon",
-        needs_weights=True,
-    ),
-    OptimizerInfo(
-        name="normuon",
-        family="matrix",
-        fallback="adamw at muon_to_adam_lr times the learning rate",
-        source="Li et al., arXiv 2510.05491",
+)
+
+
+def _preset(base: str, name: str, source: str, switches: Mapping[str, Value], **others: Any) -> OptimizerInfo:
+    """The entry of an optimizer that is ``base`` with ``switches`` on; ``others`` are what they change of its facts."""
+    (entry,) = [entry for entry in BUILT_IN if entry.name == base]
+    return replace(entry, name=name, source=source, preset=switches, reference=base, **others)
+
+
+_ADAMH = OptimizerInfo(
+    name="adamh",
+    family="matrix",
+    fallback="adamw at the same learning rate",
+    source="Wen et al., arXiv 2606.16899 (hyperball)",
+    state_bytes_per_parameter=8.0,  # two moments; a radius for each matrix is nothing beside them
+    implementation="tuneopt.optim.adamw:MatrixAdamW",
+    workspace=Workspace(stack=3, host=3.0),
+    preset={"hyperball": True},
+    switches=APPLY_SWITCHES,
+    needs_weights=True,
+)
+
+BUILT_IN += (
+    _preset("muon", "muonh", "Wen et al., arXiv 2606.16899 (hyperball)", {"hyperball": True}, needs_weights=True),
+    _preset(
+        "muon",
+        "normuon",
+        "Li et al., arXiv 2510.05491",
+        {"row_normalize": 0.95},
         state_bytes_per_parameter=4.0 + 4.0 * 13_312 / 2**24,  # one momentum, and one number per row
-        implementation="tuneopt.optim.muon:Muon",
         workspace=Workspace(stack=1, slice=3, gram=2, host=3.0, upright=True),
-        preset={"row_normalize": 0.95},
-        switches=ORTHOGONAL_SWITCHES,
-        reference="muon",
     ),
-    OptimizerInfo(
-        name="muonc",
-        family="matrix",
-        fallback="adamw at muon_to_adam_lr times the learning rate",
-        source="Defazio, arXiv 2506.02285 (corrected decay), on Muon",
-        state_bytes_per_parameter=4.0,  # one momentum
-        implementation="tuneopt.optim.muon:Muon",
-        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
-        preset={"decay_follows_lr": True},
-        switches=ORTHOGONAL_SWITCHES,
-        reference="muon",
-    ),
-    OptimizerInfo(
-        name="moonlight",
-        family="matrix",
-        fallback="adamw at muon_to_adam_lr times the learning rate",
-        source="Liu et al., arXiv 2502.16982",
-        state_bytes_per_parameter=4.0,  # one momentum
-        implementation="tuneopt.optim.muon:Muon",
-        workspace=Workspace(stack=1, slice=3, gram=2, host=3.0),
-        preset={"scale": "match_rms"},
-        switches=ORTHOGONAL_SWITCHES,
-        reference="muon",
-    ),
-    OptimizerInfo(
-        name="adamh",
-        family="matrix",
-        fallback="adamw at the same learning rate",
-        source="Wen et al., arXiv 2606.16899 (hyperball)",
-        state_bytes_per_parameter=8.0,  # two moments; a radius for each matrix is nothing beside them
-        implementation="tuneopt.optim.adamw:MatrixAdamW",
-        workspace=Workspace(stack=3, host=3.0),
-        preset={"hyperball": True},
-        switches=APPLY_SWITCHES,
-        needs_weights=True,
-    ),
-    OptimizerInfo(
+    _preset("muon", "muonc", "Defazio, arXiv 2506.02285 (corrected decay), on Muon", {"decay_follows_lr": True}),
+    _preset("muon", "moonlight", "Liu et al., arXiv 2502.16982", {"scale": "match_rms"}),
+    _ADAMH,
+    replace(
+        _ADAMH,
         name="adamc",
-        family="matrix",
-        fallback="adamw at the same learning rate",
         source="Defazio, arXiv 2506.02285",
-        state_bytes_per_parameter=8.0,  # two moments
-        implementation="tuneopt.optim.adamw:MatrixAdamW",
-        workspace=Workspace(stack=3, host=3.0),
         preset={"decay_follows_lr": True},
-        switches=APPLY_SWITCHES,
         reference="adamh",
+        needs_weights=False,
     ),
 )
 
