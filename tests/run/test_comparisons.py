@@ -4,25 +4,40 @@ what they state is so."""
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from comparison_worlds import MINUTE, planned, trials_at_home, true_speedup
 
 from tuneopt.api.comparing import _simulated, comparison_plan, simulate_comparison
+from tuneopt.api.questions import plan_text
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend
 from tuneopt.run.spine import run
-from tuneopt.search.noise import SigmaLaw
+from tuneopt.search.noise import SigmaLaw, SpreadModel
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study import surfaces
-from tuneopt.search.study.budget import CARES, LEAST_STEPS
+from tuneopt.search.study.budget import (
+    CARES,
+    LEAST_STEPS,
+    STARTING_SECONDS,
+    TrialTime,
+    device_seconds,
+    draft,
+    study_document,
+)
 from tuneopt.search.study.comparison import BASELINE, FEWEST_RATIOS, SEEDS, TUNING, further_ratio, rules_of
 from tuneopt.search.study.cost import expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.surfaces import Surfaces
 from tuneopt.spec import CorpusId, InputError
+
+
+def as_priced(plan):
+    """How long a trial takes if the plan's step times are right."""
+    return lambda spec: plan.times[spec.optimizer].seconds(spec.regime.tokens)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +80,14 @@ def test_a_comparison_that_was_killed_ends_as_it_would_have():
 
     def drive(known: dict[str, Ended]) -> SchedulerQueue:
         going = queue(known)
-        run(going, SimulatedBackend(worlds.evaluate, slots=2, duration=lambda spec: float(spec.steps)), RunOptions())
+        run(going, SimulatedBackend(worlds.evaluate, slots=2, duration=as_priced(plan)), RunOptions())
         return going
 
     whole = drive({})
     ended = list(whole.outcomes.items())
     assert len(ended) > 30
     for count in (0, 1, 7, 14, 15, 28, len(ended) - 1, len(ended)):
-        again = drive({trial: Ended(outcome, 1.0) for trial, outcome in ended[:count]})
+        again = drive({trial: Ended(outcome, whole.seconds[trial]) for trial, outcome in ended[:count]})
         assert again.outcomes == whole.outcomes
         assert set(again.standings) == set(whole.standings)
         assert len(again.reused) == count
@@ -214,13 +229,56 @@ def test_what_is_expected_of_a_comparison_shrinks_to_nothing():
     worlds = Surfaces(plan.study, noise=SigmaLaw().at(65536))
     agenda = StudyPlan(plan.study, CorpusId(plan.study.corpus, "", plan.study.vocabulary))
     queue = SchedulerQueue(agenda, study=("comparison", "id"))
-    run(queue, SimulatedBackend(worlds.evaluate, slots=2, duration=lambda spec: float(spec.steps)), RunOptions())
+    run(queue, SimulatedBackend(worlds.evaluate, slots=2, duration=as_priced(plan)), RunOptions())
     order = list(queue.outcomes.items())
     ratios = {spec.regime.ratio for standing in queue.standings.values() for spec in standing.state.needed}
     assert ratios == set(rules_of(plan.study).ratios), "in this world the reserve becomes seeds"
     for count in range(len(order) * 3 // 4, len(order) + 1):
-        known = {trial: Ended(outcome, 1.0) for trial, outcome in order[:count]}
+        known = {trial: Ended(outcome, queue.seconds[trial]) for trial, outcome in order[:count]}
         going = SchedulerQueue(agenda, known=lambda spec, known=known: known.get(spec.id), study=("comparison", "id"))
         left = sum(part.remaining for part in expected(agenda, going.standings))
         assert left <= len(order) - count + 2, (count, left)
         assert left or count == len(order)
+
+
+@pytest.mark.parametrize("pace", [0.75, 0.85, 1.0, 1.15, 1.3])
+@pytest.mark.parametrize("rivals, minutes", [(("soap",), 8), (("soap", "muon"), 20)])
+def test_a_machine_that_is_faster_or_slower_than_its_steps_were_takes_as_long(rivals, minutes, pace):
+    """What trials take besides their price comes out of the seeds that the reserve would buy, or goes into them."""
+    plan = planned(*rivals, minutes=minutes)
+    slower = {name: TrialTime(pace * time.fixed, time.rate / pace) for name, time in plan.times.items()}
+    queue, seconds, _ = _simulated(plan.study, plan.question, slower, None)
+    assert seconds + STARTING_SECONDS == pytest.approx(60 * minutes, rel=0.15)
+    counts = trials_at_home(plan, queue)
+    assert len(set(counts.values())) == 1, counts
+    known = {trial: Ended(outcome, queue.seconds[trial]) for trial, outcome in queue.outcomes.items()}
+    again = SchedulerQueue(queue.agenda, known=lambda spec: known.get(spec.id), study=("comparison", "id"))
+    assert again.finished and set(again.outcomes) == set(queue.outcomes), "what trials took is all that decides"
+
+
+@pytest.mark.parametrize("rates", [{"adamw": 6e4, "soap": 1.5e4}, {"adamw": 1.5e4, "soap": 6e4}])
+def test_what_the_reserve_becomes_costs_no_more_than_it_held(rates):
+    """Where a trial's fixed seconds weigh much, and a rival's tokens take longer or shorter than the baseline's."""
+    question = planned("soap").question
+    times = {name: TrialTime(12.0, rate) for name, rate in rates.items()}
+    part = draft(question, times, SpreadModel({}))
+    study = parse_study(plan_text(study_document(question, part, times, SpreadModel({})), part, times, "given"))
+    for seed in range(5):
+        queue, _, _ = _simulated(dataclasses.replace(study, seed=seed), question, times, None)
+        specs = {spec.id: spec for standing in queue.standings.values() for spec in standing.state.needed}
+        spent = sum(times[specs[trial].optimizer].seconds(specs[trial].regime.tokens) for trial in queue.outcomes)
+        assert spent <= 1.02 * device_seconds(part, question, times)
+        rules = rules_of(study)
+        assert len(queue.outcomes) > 2 * (rules.trials + rules.seeds - 1) + 2 * (rules.rate_trials + rules.seeds - 1)
+
+
+def test_prices_belong_to_optimizers_that_are_compared():
+    text = planned("soap").text
+    assert {"adamw", "soap"} == set(rules_of(parse_study(text)).prices)
+    with pytest.raises(InputError, match="priced optimizer 'lion' is not compared"):
+        parse_study(text.replace("    soap: [", "    lion: ["))
+    with pytest.raises(InputError, match="two numbers of seconds"):
+        parse_study(re.sub(r"    soap: \[.*\]", "    soap: [3]", text))
+    without = re.sub(r"  prices:\n(    .*\n)+", "", text)
+    assert "prices" not in parse_study(without).text, "comparisons from before there were any keep their ids"
+    assert rules_of(parse_study(without)).price("soap", 0.5) == 0.5

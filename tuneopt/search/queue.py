@@ -300,7 +300,9 @@ class SchedulerQueue(Plan):
     def _renew(self, name: str, entry: _Entry) -> None:
         """Take the outcomes into a task's standing; what it asks for newly is looked up, or queued."""
         while True:
-            entry.standing = stand(entry.standing.task, self.outcomes, self.gave_up)
+            standing = stand(entry.standing.task, self.outcomes, self.gave_up)
+            took = {trial: self.seconds[trial] for trial in standing.trials if trial in self.seconds}
+            entry.standing = replace(standing, seconds=took)
             entry.fresh, self._reserves = True, None
             fresh = [spec for spec in entry.standing.pending if spec.id not in entry.waits]
             known = [self._look_up(spec) for spec in fresh]

@@ -9,7 +9,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tuneopt.search.descent import CERTIFIED, Descent
@@ -60,7 +60,8 @@ class Task:
 class Standing:
     """A task at one moment.
 
-    ``pending`` holds what it waits for, in launch order; ``trials`` the ids of all that it has needed so far.
+    ``pending`` holds what it waits for, in launch order; ``trials`` the ids of all that it has needed so far, and
+    ``seconds`` the device seconds of those that ended, where they are known.
     ``descended``: the search has ended and only further seeds can be pending. ``finished``: nothing is left to run,
     with or without a certificate, or the quota is spent.
     """
@@ -71,6 +72,7 @@ class Standing:
     trials: tuple[str, ...]
     descended: bool
     finished: bool
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def certified(self) -> bool:

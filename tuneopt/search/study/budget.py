@@ -132,7 +132,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A plan as figures: the rivals' ratio, the care, and what is kept for further ratios (trials of ratio 1)."""
+    """A plan as figures: the rivals' ratio, the care, and what is kept for further ratios (device seconds)."""
 
     ratio: float
     coordinates: int
@@ -178,7 +178,7 @@ def device_seconds(part: Draft, question: Question, times: Mapping[str, TrialTim
     seconds = sum(each * time.seconds(question.regime(part.ratio).tokens) for time in times.values())
     again = RATE_TRIALS + part.seeds - 1
     seconds += sum(again * base.seconds(question.regime(ratio).tokens) for ratio in part.ratios[1:])
-    return seconds + part.reserve / part.further * base.seconds(question.regime(part.further).tokens)
+    return seconds + part.reserve
 
 
 def wall_seconds(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> float:
@@ -227,7 +227,11 @@ def study_document(
             "trials": part.trials,
             "rate_trials": RATE_TRIALS,
             "seeds": part.seeds,
-            "reserve": round(part.reserve, 2),
+            "reserve": round(part.reserve, 1),
+            "prices": {
+                word: [float(f"{seconds:.3g}") for seconds in (time.fixed, question.regime(1.0).tokens / time.rate)]
+                for word, time in times.items()
+            },
             "margin": float(f"{max(bars):.3g}"),
             "hours": hours,
         },
@@ -287,7 +291,8 @@ def _longest(question: Question, times: Mapping[str, TrialTime]) -> int | None:
 
 def _reserved(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> Draft:
     """The draft with the money for one further ratio of the baseline."""
-    return replace(part, reserve=part.further * (RATE_TRIALS + part.seeds - 1))
+    one = times[question.baseline].seconds(question.regime(part.further).tokens)
+    return replace(part, reserve=(RATE_TRIALS + part.seeds - 1) * one)
 
 
 def _filled(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> Draft:
@@ -300,8 +305,7 @@ def _filled(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> 
             break
         part = more
     left = (question.seconds - STARTING_SECONDS) * question.slots * BUSY - device_seconds(part, question, times)
-    one = times[question.baseline].seconds(question.regime(part.further).tokens) / part.further
-    return part if part.seeds == MOST_SEEDS else replace(part, reserve=part.reserve + max(0.0, left / one))
+    return part if part.seeds == MOST_SEEDS else replace(part, reserve=part.reserve + max(0.0, left))
 
 
 def _for_resolution(question: Question, times: Mapping[str, TrialTime], noise: SpreadModel, resolution: float) -> Draft:

@@ -8,6 +8,10 @@
 4. When all rivals have ended, `further_ratio` says whether the line must be longer for their losses to lie inside it.
 5. What is left of the reserve buys more seeds for all that the speedups rest on.
 
+Where the study says what trials were expected to take (`ComparisonRules.prices`), the reserve also pays for what they
+took beyond that, and has what they saved: a budget is meant by the clock, and a machine is faster in one hour than in
+another. What trials took stands in their records, so that a comparison that goes on after a kill decides as before.
+
 Nothing here looks at a clock or remembers anything: tasks follow from the study and from how its tasks stand.
 """
 
@@ -80,10 +84,11 @@ def further_ratio(line: Mapping[float, float], losses: Sequence[float], margin: 
 
 @dataclass(frozen=True)
 class Place:
-    """What a comparison rests on in one place: an optimizer at a ratio, as its seeds stand."""
+    """What a comparison rests on in one place: an optimizer at a ratio, as its tuning ended and its seeds stand."""
 
     optimizer: str
     ratio: float
+    tuning: Standing
     standing: Standing
 
     @property
@@ -126,7 +131,7 @@ def comparing(
     if waiting:
         return
     rivals = [place for place in places if place.optimizer != rules.baseline]
-    left = rules.reserve
+    left, pace = _left(rules, [*rivals, *line])
     losses = [place.loss for place in rivals if place.loss is not None]
     for _ in range(MOST_FURTHER):
         known = {place.ratio: place.loss for place in line if place.loss is not None}
@@ -137,22 +142,44 @@ def comparing(
             break
         # Half of the way where all of it is too dear: it may be enough, and it shows how the losses go on.
         half = rounded(math.sqrt(asked * (max(known) if asked > max(known) else min(known))))
-        steps = [each for each in (asked, half) if each * (rules.rate_trials + rules.seeds - 1) <= left]
-        if not steps:
+        trials = rules.rate_trials + rules.seeds - 1
+        ratio = next(
+            (each for each in (asked, half) if trials * pace * rules.price(rules.baseline, each) <= left), None
+        )
+        if ratio is None:
             break
-        ratio = steps[0]
-        left -= ratio * (rules.rate_trials + rules.seeds - 1)
         place = yield from _at(study, winner, Regime(scale, ratio, corpus), compile, standings, remember)
         if place is None:
             return
         line.append(place)
+        left, pace = _left(rules, [*rivals, *line])
     every = [*rivals, *(place for place in line if place.loss is not None)]
-    more = int(left / sum(place.ratio for place in every)) if every else 0
-    for place in every if more else ():
+    round_of_seeds = pace * sum(rules.price(place.optimizer, place.ratio) for place in every)
+    more = int(left / round_of_seeds) if every else 0
+    for place in every if more > 0 else ():
         sweep = place.standing.task.sweep
         seeds = min(sweep.replicates + more, LARGEST_REPLICATES)
         again = remember("more", sweep.id, (seeds,), partial(replace, sweep, replicates=seeds))
         yield Task(again, place.standing.task.phase)
+
+
+def _left(rules: ComparisonRules, places: Sequence[Place]) -> tuple[float, float]:
+    """What is left of the reserve when ``places`` have ended, and how many times its price a trial took.
+
+    The reserve was kept besides the trials of the planned ratios: what runs at others is paid from it.
+    """
+    priced, took, further = 0.0, 0.0, 0.0
+    for place in places:
+        price = rules.price(place.optimizer, place.ratio)
+        seconds = {**place.tuning.seconds, **place.standing.seconds}
+        trials = {*place.tuning.trials, *place.standing.trials}
+        if place.ratio not in rules.ratios:
+            further += len(trials) * price
+        if rules.prices:
+            priced += len(seconds) * price
+            took += sum(seconds.values())
+    pace = took / priced if priced and took else 1.0
+    return rules.reserve - further - (took - priced), pace
 
 
 def _tuning(study: Study, space: LadderSpace, regime: Regime, compile: bool, remember: Remember) -> Task:
@@ -187,7 +214,7 @@ def _at(
     if ended is None or not ended.finished:
         return None
     if ended.state.descent.incumbent_loss is None:
-        return Place(rules.baseline, regime.ratio, ended)  # everything diverged there: no loss, and no seeds
+        return Place(rules.baseline, regime.ratio, ended, ended)  # everything diverged there: no loss, and no seeds
     spare = rules.rate_trials - len(ended.trials)
     return (yield from _seeds(study, ended, rules.seeds + spare, BASELINE, standings, remember))
 
@@ -211,7 +238,7 @@ def _seeds(
     standing = standings.get(task.id)
     if standing is None or not standing.finished:
         return None
-    return Place(tuned.task.optimizer, sweep.regime.ratio, standing)
+    return Place(tuned.task.optimizer, sweep.regime.ratio, tuned, standing)
 
 
 def after(study: Study, standing: Standing, seconds: Callable[[float], float]) -> float:
@@ -237,7 +264,7 @@ def planned(study: Study) -> tuple[tuple[str, str, float, float], ...]:
     parts += [(SEEDS, name, home, seeds) for name in study.optimizers]
     parts += [(BASELINE, rules.baseline, ratio, rules.rate_trials + seeds) for ratio in rules.ratios[1:]]
     further = rounded(rules.ratios[-1] * FURTHER)
-    return (*parts, (BASELINE, rules.baseline, further, rules.reserve / further))
+    return (*parts, (BASELINE, rules.baseline, further, rules.reserve / rules.price(rules.baseline, further)))
 
 
 def coming(study: Study, standings: Mapping[str, Standing]) -> Iterator[tuple[str, str, float, float]]:

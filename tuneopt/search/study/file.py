@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,26 +138,27 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
         },
     )
     if study.comparison is not None:
-        rules = study.comparison
-        study = replace(study, comparison=replace(rules, baseline=_own_name(study, rules.baseline, keys, "comparison")))
+        rules, own = study.comparison, partial(_own_name, study, keys, "comparison")
+        prices = {own(name, what="priced optimizer"): price for name, price in rules.prices.items()}
+        study = replace(study, comparison=replace(rules, baseline=own(rules.baseline), prices=prices))
     if study.bracket is not None:
         if study.comparison is not None:
             keys["bracket"].fail("a comparison brackets its baseline anyway; drop the key")
-        study = replace(study, bracket=_own_name(study, study.bracket, keys, "bracket"))
+        study = replace(study, bracket=_own_name(study, keys, "bracket", study.bracket))
     _check(study, keys, root)
     return study
 
 
-def _own_name(study: Study, baseline: str, keys: Mapping[str, Node], key: str) -> str:
-    """A baseline by the name that its search space gives it; a file may have called it by its path in ``key``."""
+def _own_name(study: Study, keys: Mapping[str, Node], key: str, called: str, what: str = "baseline") -> str:
+    """An optimizer by the name that its search space gives it; a file may have ``called`` it by its path in ``key``."""
     listed = keys["optimizers"].plain
     words = (
         list(listed) if isinstance(listed, dict) else [str(entry.plain) for entry in sequence(keys["optimizers"], "")]
     )
     names = dict(zip(words, study.spaces, strict=True))
-    if baseline not in names:
-        keys[key].fail(f"the baseline {baseline!r} is not compared; {nearest(baseline, names)}")
-    return str(names[baseline])
+    if called not in names:
+        keys[key].fail(f"the {what} {called!r} is not compared; {nearest(called, names)}")
+    return str(names[called])
 
 
 def _scale(node: Node, model_of: ModelOf, line: int | None = None, name: str | None = None) -> Scale:

@@ -44,8 +44,19 @@ def comparison_rules(node: Node, keys: Mapping[str, Node], places: Sequence[Scal
     for key in ("reserve", "margin", "hours"):
         if key in parts:
             numbers[key] = number(parts[key], key)
-    return ComparisonRules(
-        baseline=baseline.plain,
-        ratios=ratios,
-        **numbers,
-    )
+    if "prices" in parts:
+        numbers["prices"] = _prices(parts["prices"])
+    return ComparisonRules(baseline=baseline.plain, ratios=ratios, **numbers)
+
+
+def _prices(node: Node) -> dict[str, tuple[float, float]]:
+    """Device seconds of a trial by optimizer, as the file calls them: whatever its length, and at ratio 1."""
+    if not isinstance(node.plain, dict):
+        node.fail("prices say by optimizer what its trials take, such as prices: {adamw: [2.5, 20]}")
+    prices = {}
+    for name, entry in node.items():
+        pair = list(sequence(entry, f"the price of {name}"))
+        if len(pair) != 2:
+            entry.fail(f"the price of {name} is two numbers of seconds: of any trial, and what ratio 1 takes besides")
+        prices[name] = (number(pair[0], "seconds of any trial"), number(pair[1], "seconds at ratio 1", above=True))
+    return prices

@@ -48,8 +48,9 @@ class ComparisonRules:
     Every optimizer gets ``trials`` to be tuned at the first of ``ratios``, and then ``seeds`` of what that ended on.
     The ``baseline`` runs at all ``ratios``, the first one included; at each further one ``rate_trials`` tune its
     learning rate again. Where a rival's loss comes within ``margin`` nats of the end of the baseline's losses, another
-    ratio is added there, as long as ``reserve`` pays for it (in trials of ratio 1); what is left buys more seeds.
-    ``hours`` by the clock is what it was planned to take; nothing rests on it.
+    ratio is added there, as long as ``reserve`` pays for it; what is left buys more seeds. ``prices`` are device seconds
+    of a trial by optimizer, those of any length and those at ratio 1 besides. The reserve is in device seconds then, and
+    else in trials of ratio 1. ``hours`` by the clock is what it was planned to take; nothing rests on it.
     """
 
     baseline: str
@@ -60,6 +61,12 @@ class ComparisonRules:
     reserve: float = 0.0
     margin: float = 0.0
     hours: float = 0.0
+    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def price(self, optimizer: str, ratio: float) -> float:
+        """What a trial takes of the reserve."""
+        fixed, each = self.prices.get(optimizer, (0.0, 1.0))
+        return fixed + each * ratio
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,9 @@ class Study:
 
 
 def _rules(rules: ComparisonRules) -> dict[str, Any]:
-    return {**asdict(rules), "ratios": list(rules.ratios)}
+    plain = {**asdict(rules), "ratios": list(rules.ratios)}
+    # Left out where there are none, so that comparisons from before there were any keep their ids.
+    return plain if rules.prices else {name: value for name, value in plain.items() if name != "prices"}
 
 
 def closeness(one: Regime, other: Regime) -> float:
