@@ -142,13 +142,11 @@ def comparing(
             break
         # Half of the way where all of it is too dear: it may be enough, and it shows how the losses go on.
         half = rounded(math.sqrt(asked * (max(known) if asked > max(known) else min(known))))
-        trials = rules.rate_trials + rules.seeds - 1
-        ratio = next(
-            (each for each in (asked, half) if trials * pace * rules.price(rules.baseline, each) <= left), None
-        )
-        if ratio is None:
+        one = pace * (rules.rate_trials + rules.seeds - 1)
+        paid = [each for each in (asked, half) if one * rules.price(rules.baseline, each) <= left]
+        if not paid:
             break
-        place = yield from _at(study, winner, Regime(scale, ratio, corpus), compile, standings, remember)
+        place = yield from _at(study, winner, Regime(scale, paid[0], corpus), compile, standings, remember)
         if place is None:
             return
         line.append(place)

@@ -48,9 +48,9 @@ class ComparisonRules:
     Every optimizer gets ``trials`` to be tuned at the first of ``ratios``, and then ``seeds`` of what that ended on.
     The ``baseline`` runs at all ``ratios``, the first one included; at each further one ``rate_trials`` tune its
     learning rate again. Where a rival's loss comes within ``margin`` nats of the end of the baseline's losses, another
-    ratio is added there, as long as ``reserve`` pays for it; what is left buys more seeds. ``prices`` are device seconds
-    of a trial by optimizer, those of any length and those at ratio 1 besides. The reserve is in device seconds then, and
-    else in trials of ratio 1. ``hours`` by the clock is what it was planned to take; nothing rests on it.
+    ratio is added there, as long as ``reserve`` pays for it; what is left buys more seeds. ``prices`` are device
+    seconds of a trial by optimizer, those of any length and those at ratio 1 besides. The reserve is in device seconds
+    then, and else in trials of ratio 1. ``hours`` by the clock is what it was planned to take; nothing rests on it.
     """
 
     baseline: str
