@@ -11,10 +11,11 @@ from comparison_worlds import MINUTE, planned, trials_at_home, true_speedup
 
 from tuneopt.api.comparing import _simulated, comparison_plan, simulate_comparison
 from tuneopt.api.questions import plan_text
+from tuneopt.constants import DIFFERENCE_95
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend
 from tuneopt.run.spine import run
-from tuneopt.search.noise import SigmaLaw, SpreadModel
+from tuneopt.search.noise import SigmaLaw, SpreadModel, tuning_error
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study import surfaces
@@ -180,6 +181,15 @@ def test_a_resolution_is_planned_backwards():
     assert hours == sorted(hours) and hours[-1] > 2 * hours[0]
     half = comparison_plan(["soap"], resolution=0.06, slots=2, ledger="nowhere").powers[0]
     assert half.halving_seeds == 4 * half.seeds
+
+
+def test_what_a_plan_tells_apart_counts_the_choice_of_configurations():
+    """As the intervals of its report will: no number of seeds comes below what tuning leaves open."""
+    floor = DIFFERENCE_95 * tuning_error(SigmaLaw().at(65536))
+    for resolution in (0.03, 0.015):
+        power = comparison_plan(["soap"], resolution=resolution, slots=2, ledger="nowhere").powers[0]
+        assert floor < power.tuned_nats == pytest.approx((power.nats**2 + floor**2) ** 0.5)
+        assert power.tuned_speedup > power.speedup
 
 
 def test_a_plan_is_kept_and_found_again_by_the_same_question(tmp_path):

@@ -160,7 +160,7 @@ def test_chunks_follow_from_shapes_and_stay_within_bounds(tokens: int, vocab: in
 
 def test_a_sequence_of_the_paper_is_cut_in_four():
     assert chunk_tokens(4096, 128_256) == 1024
-    assert chunk_tokens(16 * 4096, 128_256) == 2048
+    assert chunk_tokens(16 * 4096, 128_256) == 4096
     assert chunk_tokens(2048, 1024) is None
 
 

@@ -28,8 +28,9 @@ from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
 from tuneopt.analysis.winner import Winner, broken
-from tuneopt.constants import ONE_SIDED_95, TOLERANCE
+from tuneopt.constants import ONE_SIDED_95
 from tuneopt.search.bracketing import bracketing_ratios
+from tuneopt.search.noise import tuning_error
 from tuneopt.spec import InputError
 
 BASELINE = "adamw"
@@ -77,13 +78,8 @@ class IntervalSettings:
             raise InputError(f"drift must be a number, 0 or more, not {self.drift!r}; try {DRIFT:g}")
 
     def tuning_error(self, sigma: float) -> float:
-        """Standard deviation (nats) of how far a tuned loss lies from the others' quality of tuning.
-
-        Configurations are chosen by runs whose noise is ``sigma`` (nats), most of them single, so that a choice is
-        taken to be as uncertain as one run. Simulated tunings scatter by 0.3 to 0.7 sigma (docs/compare.md). At the
-        study's noise of 0.0012 its tolerance of 0.003 nats says more.
-        """
-        return max(TOLERANCE / ONE_SIDED_95, sigma) if self.tuning is None else self.tuning / ONE_SIDED_95
+        """Standard deviation (nats) of what the choice of a configuration leaves open, at seeds' noise ``sigma``."""
+        return tuning_error(sigma) if self.tuning is None else self.tuning / ONE_SIDED_95
 
 
 DEFAULTS = IntervalSettings()

@@ -210,10 +210,11 @@ def power_text(power: Mapping[str, Any]) -> str:
     """What two optimizers, or two configurations of one, will be told apart by, and what half of it would take."""
     one, other = power["optimizer"], power["baseline"]
     who = f"two configurations of {one}" if one == other else f"{one} and {other}"
-    faster = "" if power["speedup"] is None else f", a speedup of {power['speedup']:.2f}x"
+    faster = "" if power["tuned_speedup"] is None else f", a speedup of {power['tuned_speedup']:.2f}x"
+    part = "" if one == other else f"their seeds alone leave {power['nats']:.4f} nats; "
     return (
-        f"{who} can be told apart from {power['nats']:.4f} nats on{faster}, with {power['seeds']} seeds each; "
-        f"half of that takes {power['halving_seeds']} seeds each, {power['halving_trials']} trials more "
+        f"{who} can be told apart from {power['tuned_nats']:.4f} nats on{faster}, with {power['seeds']} seeds each; "
+        f"{part}half of that takes {power['halving_seeds']} seeds each, {power['halving_trials']} trials more "
         f"(sigma {power['sigma']:.4f} nats, by {power['sigma_from']})"
     )
 

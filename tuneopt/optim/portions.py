@@ -20,11 +20,13 @@ cache (measured with four tensors for each parameter)."""
 STACK_PORTION = 524_288
 """Elements of a portion of a stack, 2 MiB in fp32; a larger matrix is taken alone."""
 
-DEVICE_PORTION = 2**27
-"""Elements of a portion of lists, and of a bucket's stack, on other devices: 512 MiB in fp32. Without bounds SOAP's
-update of a 1.2b model computes with 38 GiB beside its state (counted on a pretended device, docs/benchmarks.md)."""
+DEVICE_PORTION = 9 * 2**24
+"""Elements of a portion of lists, and of a bucket's stack, on other devices: 576 MiB in fp32. Without bounds SOAP's
+update of a 1.2b model computes with 38 GiB beside its state (counted on a pretended device, docs/benchmarks.md). It
+holds 64 of that model's attention matrices or 16 of its MLP's, so that no stack is nearly empty: with 2^27 SOAP's
+refresh took 46 calls of QR, and now takes 32."""
 
-DEVICE_SLICE = 2**26
+DEVICE_SLICE = DEVICE_PORTION // 2
 """Elements of a slice of a stack on other devices; matrix rules keep up to eight tensors of that size."""
 
 

@@ -31,13 +31,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import digamma, fdtr, fdtrc, polygamma, stdtr
 
+from tuneopt.constants import CONFIDENCE, ONE_SIDED_95, TOLERANCE
 from tuneopt.search.variances import LossDifference, bartlett, satterthwaite, student, trigamma_inverse
 from tuneopt.spec import InputError
 
 Matrix = npt.NDArray[np.float64]
-
-CONFIDENCE = 0.95
-"""One-sided confidence of a tolerance or a resolution, as in the study's 1.645 sqrt(2) sigma."""
 
 LEVEL = 2.0
 """Variance of how far all of a corpus' log sigma^2 lie off the law together: the law is taken to be right within a
@@ -178,6 +176,16 @@ class Pairing:
     p: float
     seeds: int
     helps: bool
+
+
+def tuning_error(sigma: float) -> float:
+    """Standard deviation (nats) of how far a tuned loss lies from the others' quality of tuning.
+
+    Configurations are chosen by runs whose noise is ``sigma`` (nats), most of them single, so that a choice is taken to
+    be as uncertain as one run. Simulated tunings scatter by 0.3 to 0.7 sigma (docs/compare.md). At the study's noise of
+    0.0012 its tolerance of 0.003 nats says more.
+    """
+    return max(TOLERANCE / ONE_SIDED_95, sigma)
 
 
 class SpreadModel:

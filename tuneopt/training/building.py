@@ -212,12 +212,8 @@ def initialize(model: nn.Module, spec: TrialSpec) -> None:
 
 def blank(spec: TrialSpec, device: torch.device, *, checkpointing: bool = False) -> BuiltModel:
     """A model for ``spec`` whose weights have shapes but no storage, for callers that give it their own."""
-    scale = spec.regime.scale
-    with torch.device("meta"):
-        model = Decoder(scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
-    rows, width = model.cos.shape
-    cos, sin = rotary_table(rows, width, scale.rope_base)
-    model.cos, model.sin = cos.to(device), sin.to(device)
+    model = _undrawn(spec, checkpointing)
+    _with_tables(model, device)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
 
 
@@ -242,8 +238,25 @@ def _build(spec: TrialSpec, device: torch.device, checkpointing: bool) -> BuiltM
     if isinstance(scale, OwnModel):
         model = own_model.build(scale, vocab_size, spec.seed).train().to(device)
     else:
-        model = Decoder(scale, vocab_size, checkpointing=checkpointing).to(device)
+        # Not as torch's layers fill them: `initialize` draws all weights, and at 1.2b each time takes half a minute.
+        model = _undrawn(spec, checkpointing).to_empty(device=device)
+        if scale.tied:  # each name got a tensor of its own
+            model.lm_head.weight = model.embed_tokens.weight
+        _with_tables(model, device)
     return BuiltModel(model, _loss_function(model, spec, device), device, spec.micro_batch, spec.compile)
+
+
+def _undrawn(spec: TrialSpec, checkpointing: bool) -> Decoder:
+    """The decoder of ``spec``, its weights without storage."""
+    with torch.device("meta"):
+        return Decoder(spec.regime.scale, spec.regime.corpus.vocab_size, checkpointing=checkpointing)
+
+
+def _with_tables(model: Decoder, device: torch.device) -> None:
+    """Give a decoder that was made without storage its rotary tables, which no seed draws."""
+    rows, width = model.cos.shape
+    cos, sin = rotary_table(rows, width, model.scale.rope_base)
+    model.cos, model.sin = cos.to(device), sin.to(device)
 
 
 def _loss_function(model: nn.Module, spec: TrialSpec, device: torch.device) -> LossFunction:

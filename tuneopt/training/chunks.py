@@ -12,8 +12,9 @@ CHUNKED_VOCABULARY = 2**14
 LEAST_CHUNKS = 4
 """Chunks of a pass at least: with fewer, logits would still be the largest tensor of a step."""
 
-CHUNK_ELEMENTS = 2**28
-"""Logits of one chunk at most: 512 MiB in bf16; larger chunks would save passes over the head's gradient."""
+CHUNK_ELEMENTS = 2**29
+"""Logits of one chunk at most: 1 GiB in bf16. Each chunk reads and writes the head's gradient in fp32 once, so that
+twice as large a chunk halves that. From here on it is a fifth of the head's bytes, and memory would be dearer."""
 
 ATTENTION_ROWS = 256
 """Queries of a block where attention is differentiated twice. Sequences of one block, as on the nano ladder, take

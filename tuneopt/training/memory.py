@@ -25,7 +25,7 @@ LIVE = 2**27
 OWNER_BUCKET = 2**24
 """Elements of an owner's tensors that step together under ZeRO, 64 MiB in fp32; a larger tensor is alone."""
 
-STACK, SLICE = 2**27, 2**26
+STACK, SLICE = 9 * 2**24, 9 * 2**23
 """Elements of a portion or stack, and of a slice, on a device (`tuneopt.optim.portions`, whose test compares)."""
 
 SHARDED = 10**9

@@ -1,8 +1,10 @@
 """What a plan will be able to tell apart, before anything runs: in nats, and as a speedup.
 
 Two optimizers are compared by the means of their winners' seeds. The noise model says which difference of such means is
-found with 95% confidence; the slope of the baseline's loss over log tokens turns nats into a factor of tokens. Both are
-what is known beforehand: replicates of the ledger and a law for the noise, measured or published losses for the slope.
+found with 95% confidence. Which configurations were chosen is uncertain too, and no seeds mend that: it counts besides,
+as it does in the intervals of a report. The slope of the baseline's loss over log tokens turns nats into a factor of
+tokens. All are what is known beforehand: replicates of the ledger and a law for the noise, measured or published losses
+for the slope.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneopt.constants import CONFIDENCE, NANO_LOSS
-from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
+from tuneopt.constants import CONFIDENCE, NANO_LOSS, ONE_SIDED_95
+from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel, tuning_error
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import PHASES
 from tuneopt.search.study.surfaces import published_points
@@ -39,9 +41,12 @@ class Slope:
 class Power:
     """What a comparison of two winners in a regime will tell apart.
 
-    A difference of ``nats`` is found with ``confidence`` as often as not (power one half). ``speedup`` is the factor of
-    tokens that it stands for, None where no slope is known. With ``halving_seeds`` seeds instead of ``seeds`` both
-    halve; that takes ``halving_trials`` trials more. ``sigma`` (nats, of one run) is the larger of the two optimizers'.
+    A difference of ``nats`` between the two configurations is found with ``confidence`` as often as not (power one
+    half), one of ``tuned_nats`` between the optimizers: another tuning would have ended on others. Where two
+    configurations of one optimizer are compared, both are the same. ``speedup`` and ``tuned_speedup`` are the factors
+    of tokens that they stand for, None where no slope is known. With ``halving_seeds`` seeds instead of ``seeds`` the
+    nats halve, not the tuned ones; that takes ``halving_trials`` trials more. ``sigma`` (nats, of one run) is the
+    larger of the two optimizers'.
     """
 
     optimizer: str
@@ -57,6 +62,8 @@ class Power:
     confidence: float
     halving_seeds: int
     halving_trials: int
+    tuned_nats: float
+    tuned_speedup: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -102,6 +109,8 @@ def power(
     spreads = [noise.spread(*cell) for cell in (one, other)]
     widest = max(spreads, key=lambda spread: spread.sigma)
     nats = noise.resolution(one, seeds, other, seeds)
+    chosen = [0.0, 0.0] if one == other else [tuning_error(spread.sigma) for spread in spreads]
+    tuned = math.hypot(nats, *(ONE_SIDED_95 * error for error in chosen))
     return Power(
         optimizer=optimizer,
         baseline=baseline,
@@ -118,6 +127,8 @@ def power(
         confidence=CONFIDENCE,
         halving_seeds=HALVING * seeds,
         halving_trials=(HALVING - 1) * seeds * cells,
+        tuned_nats=tuned,
+        tuned_speedup=None if steep is None else math.exp(tuned / steep.nats),
     )
 
 

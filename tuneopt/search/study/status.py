@@ -29,6 +29,11 @@ ORDER = (*PHASES, SEEDS, BASELINE, BRACKET, MATCH)
 """All phases, in the order in which they end."""
 
 
+USUAL_SECONDS = 120.0
+"""A run's rate is told as if its slots had been busy for so long before it began. Its first minute goes into starting
+and compiling: by that alone, one that went on after a kill and had seven minutes left was told of an hour."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunUnderWay:
     """A run of a study in progress: its slots, and the fraction done of each running trial.
@@ -44,10 +49,11 @@ class RunUnderWay:
 
     @property
     def rate(self) -> float:
-        """Device seconds of trials that end in a second; the slots, until as many trials as slots can have ended."""
+        """Device seconds of trials in a second by the clock: the slots at first, more and more what the run shows."""
         if not self.slots:
             return 0.0
-        return min(float(self.slots), self.device_seconds / self.seconds) if self.device_seconds else float(self.slots)
+        busy = self.device_seconds + self.slots * USUAL_SECONDS
+        return min(float(self.slots), busy / (self.seconds + USUAL_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
