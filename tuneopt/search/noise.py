@@ -179,13 +179,8 @@ class Pairing:
 
 
 def tuning_error(sigma: float) -> float:
-    """Standard deviation (nats) of how far a tuned loss lies from the others' quality of tuning.
-
-    Configurations are chosen by runs whose noise is ``sigma`` (nats), most of them single, so that a choice is taken to
-    be as uncertain as one run. Simulated tunings scatter by 0.3 to 0.7 sigma (docs/compare.md). At the study's noise of
-    0.0012 its tolerance of 0.003 nats says more.
-    """
-    return max(TOLERANCE / ONE_SIDED_95, sigma)
+    """Standard deviation (nats) of what choosing by single runs of noise ``sigma`` leaves open (docs/compare.md)."""
+    return max(TOLERANCE / ONE_SIDED_95, sigma)  # at the study's noise of 0.0012 its tolerance says more
 
 
 class SpreadModel:
