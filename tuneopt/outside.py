@@ -78,8 +78,13 @@ def take_source(path: Path, what: str) -> str:
     if loose:
         places = " and ".join(f"{name} from {place.parent}" for name, place in loose.items())
         raise InputError(f"{path} imports {places}, {mend}")
+    return take_text(text, str(path))
+
+
+def take_text(text: str, shown: str) -> str:
+    """The digest of a text that is run as a file, and kept for `source_of`; ``shown`` is its name for people."""
     name = _digest_of(text)
-    SOURCES[name] = (text, str(path))
+    SOURCES[name] = (text, shown)
     return name
 
 

@@ -24,12 +24,14 @@ def optimizers(json_: Json = False) -> int:
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="Optimizer, or the path of a search-space file.")], json_: Json = False
+    name: Annotated[str, typer.Argument(help="Optimizer, LIBRARY:NAME, or the path of a search-space file.")], json_: Json = False
 ) -> int:
     """Print a search space: grids and starts of both ladders, and the published tuned points."""
+    from tuneopt.api.optimizers import space_of
+    from tuneopt.optim.external import of_library
     from tuneopt.search import load_space
 
-    return show(load_space(name).describe(), json_, _print_space)
+    return show((space_of(name) if of_library(name) else load_space(name)).describe(), json_, _print_space)
 
 
 @scales.command("show")

@@ -45,7 +45,7 @@ Optimizer = Annotated[
     str,
     typer.Option(
         "--optimizer", "-O", autocompletion=complete_optimizers,
-        help="Optimizer, as `tuneopt optimizers` lists them, or PATH.py:NAME.",
+        help="Optimizer, as `tuneopt optimizers` lists them, PATH.py:NAME, or LIBRARY:NAME such as torch:NAdam.",
     ),
 ]  # fmt: skip
 Space = Annotated[

@@ -1,12 +1,15 @@
-"""Optimizers from outside tuneopt: a class or function in a user's file, or an entry point of an installed package.
+"""Optimizers from outside tuneopt: of a user's file, of any installed library, or an entry point of a package.
 
 Trials name them ``Name@digest``. For a file the digest is the SHA-256 of its content, for a package that of its version
 and sources, so that a trial's id names what ran: an edited file gives new trials, and old ones are not taken for them.
+A class of a library (``torch:NAdam``) is the file that imports it from the version that is installed and from no other.
 The text of a file travels with the trial to whoever runs it; nothing is pickled. This module imports no torch.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,13 +18,35 @@ from tuneopt.optim.info import BUILT_IN, GROUP, names
 from tuneopt.paths import expanded
 from tuneopt.spec import InputError, nearest
 
+HOMES = {"torch": "torch.optim"}
+"""Where a library keeps its optimizers, if not at its top."""
+
+LIBRARY_TEXT = '''"""{name} of {distribution} {version}."""
+
+from importlib.metadata import version
+
+if version("{distribution}") != "{version}":
+    raise ImportError("the trial names {distribution} {version}, here is " + version("{distribution}"))
+
+from {home} import {name}  # noqa: E402, F401
+'''
+"""The file that stands for a class of a library; its digest covers the version."""
+
+
+def of_library(word: str) -> bool:
+    """Whether ``word`` names a class of an installed library, as ``torch:NAdam`` does."""
+    return ":" in word and "/" not in word and ".py" not in word
+
 
 def resolve(word: str) -> str:
     """The name under which trials run what a user calls ``word``; no code is run.
 
-    ``word`` is a name that `info` lists, or ``PATH.py:Class``. Raises `InputError` for a name that nobody or more than
-    one has, a missing file, and a file that imports a neighbour, which its digest would not cover.
+    ``word`` is a name that `info` lists, ``PATH.py:Class``, or ``LIBRARY:Class``. Raises `InputError` for a name that
+    nobody or more than one has, a missing file or library, and a file that imports a neighbour, which its digest would
+    not cover.
     """
+    if of_library(word):
+        return _library(word)
     if "/" in word or ".py" in word:
         path, colon, name = word.rpartition(":")
         if not colon or not name.isidentifier():
@@ -64,6 +89,24 @@ def account(name: str) -> dict[str, str]:
     """What the ledger keeps of a class from a file, so that its trials can be read and repeated; else nothing."""
     text = outside.source_of(name)
     return {"optimizer_source": text} if text else {}
+
+
+def _library(word: str) -> str:
+    library, _, name = word.partition(":")
+    if not (name.isidentifier() and all(part.isidentifier() for part in library.split("."))):
+        raise InputError(f"{word!r} names no class; write the library and the class as torch:NAdam")
+    if name in {entry.name for entry in BUILT_IN}:
+        raise InputError(f"{name!r} of {library} has the name of a built-in optimizer; import it in a file of yours")
+    top = library.partition(".")[0]
+    if importlib.util.find_spec(top) is None:
+        raise InputError(f"{word} needs the library {top!r}, which is not installed here; pip install it")
+    distributions = importlib.metadata.packages_distributions().get(top, [])
+    if not distributions:
+        raise InputError(f"{top!r} belongs to no installed package; name its file, as PATH.py:{name}")
+    version = importlib.metadata.version(distributions[0])
+    home = HOMES.get(library, library)
+    text = LIBRARY_TEXT.format(name=name, distribution=distributions[0], version=version, home=home)
+    return f"{name}@{outside.take_text(text, word)}"
 
 
 def _read(path: Path, name: str) -> str:

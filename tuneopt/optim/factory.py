@@ -104,7 +104,8 @@ def create(
     if "betas" in accepted:  # one of the two alone leaves the other at its default
         defaults = accepted["betas"].default
         defaults = (None, None) if defaults is inspect.Parameter.empty else defaults
-        arguments["betas"] = tuple(hyperparameters.get(word, defaults[i]) for i, word in enumerate(BETAS))
+        betas = (hyperparameters.get(word, defaults[i]) for i, word in enumerate(BETAS))
+        arguments["betas"] = (*betas, *defaults[len(BETAS) :])  # some classes have three
     for argument, parameter in list(accepted.items())[1:]:
         value = arguments.get(argument)
         missing = value is None or (isinstance(value, tuple) and None in value)
