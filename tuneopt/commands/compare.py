@@ -64,7 +64,7 @@ def compare(
         typer.Argument(
             metavar="OPTIMIZER",
             autocompletion=complete_optimizers,
-            help="Optimizers to compare, as `tuneopt optimizers` lists them, PATH.py:NAME, or LIBRARY:NAME (torch:NAdam).",
+            help="Optimizers, as `tuneopt optimizers` lists them, PATH.py:NAME, or LIBRARY:NAME (torch:NAdam).",
         ),
     ],
     baseline: Annotated[str, typer.Option("--baseline", help="Whom they are compared with.")] = "adamw",

@@ -24,7 +24,8 @@ def optimizers(json_: Json = False) -> int:
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="Optimizer, LIBRARY:NAME, or the path of a search-space file.")], json_: Json = False
+    name: Annotated[str, typer.Argument(help="Optimizer, LIBRARY:NAME, or the path of a search-space file.")],
+    json_: Json = False,
 ) -> int:
     """Print a search space: grids and starts of both ladders, and the published tuned points."""
     from tuneopt.api.optimizers import space_of
