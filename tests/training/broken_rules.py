@@ -4,6 +4,7 @@ A breakage patches the optimizer's modules as a mistake in them would have chang
 `BROKEN` lists them all; ``changes`` are hyperparameters of the trial under which the mistake matters.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from tuneopt.optim import (
     adopt,
     bucket,
     cautious,
+    dion,
     kron,
     lion,
     mars,
@@ -328,6 +330,28 @@ def hessian_replaced(hessian: Any, estimates: Any, *, beta2: float) -> None:
     torch._foreach_copy_(hessian, estimates)
 
 
+def dion_by_parts(
+    power: float = 1.0, largest: bool = True, side: int = 2, feedback: str = "chosen", gathers: bool = True
+) -> Any:
+    """Dion's update with one part left out or changed."""
+
+    def wrong(g: Any, m: Any, scale: Any, *, fraction: float, momentum: float, **given: Any) -> Any:
+        m.add_(g) if gathers else m.copy_(g)
+        count = math.ceil(fraction * g.shape[1])
+        size = m.abs().pow(power).sum(dim=side) if side == 2 else m.abs().sum(dim=1)[:, : g.shape[1]]
+        index = size.topk(count, dim=1, largest=largest).indices.unsqueeze(2).expand(-1, -1, g.shape[2])
+        chosen = m.gather(1, index)
+        if feedback == "chosen":
+            m.scatter_(1, index, momentum * chosen)
+        elif feedback == "all":
+            m.mul_(momentum)
+        words = {"eps": given["eps"], "steps": given["steps"]}
+        orthogonal = muon.newton_schulz(chosen, **words, precision=given["precision"]) * scale
+        return torch.zeros_like(g).scatter_(1, index, orthogonal)
+
+    return instead(dion, "dion_update", wrong)
+
+
 def multiplied(word: str, factor: float) -> Patch:
     return created(**{word: lambda given: factor * given[word]})
 
@@ -556,6 +580,27 @@ MISTAKES |= {
         ("betas swapped in create", created(**SWAPPED)),
         ("no decay", NO_DECAY),
         ("no clip", NO_CLIP, CLIPS),
+    ],
+    "dion": [
+        ("the smallest rows", dion_by_parts(largest=False)),
+        ("rows by the largest entries", dion_by_parts(power=8.0)),
+        ("the momentum never decays", dion_by_parts(feedback="none")),
+        ("all of the momentum decays", dion_by_parts(feedback="all")),
+        ("nothing is gathered", dion_by_parts(gathers=False)),
+        ("half the rows", created(fraction=lambda given: given["fraction"] / 2)),
+        ("no orthogonalization", instead(dion, "newton_schulz", normalised)),
+        (
+            "no shape factor",
+            instead(
+                dion.DionRule,
+                "constants",
+                lambda self, shapes, like: {"scale": torch.ones((len(shapes), 1, 1), dtype=like.dtype)},
+            ),
+        ),
+        ("rate of the adam part ignored", created(dion_to_adam_lr=lambda given: 3.0)),
+        ("ascends", returning(dion, "dion_update", lambda u: -u)),
+        ("no decay", NO_DECAY),
+        ("no clip of the adam part", NO_CLIP, CLIPS),
     ],
     "adopt": [
         ("second moment of this step", instead(adopt, "adopt_update", adopt_by_parts(late=False))),

@@ -21,6 +21,7 @@ _OPTIMIZERS = {
     "scion": "Scion",
     "kron": "Kron",
     "soap": "SOAP",
+    "dion": "Dion",
     "muonh": "MuonH",
     "normuon": "NorMuon",
     "muonc": "MuonC",
@@ -32,7 +33,7 @@ _OPTIMIZERS = {
 }
 """As the papers of the built-in optimizers write them."""
 
-MATRIX = frozenset({"muon", "scion", "kron", "soap", "muonh", "normuon", "muonc", "moonlight"})
+MATRIX = frozenset({"muon", "scion", "kron", "soap", "dion", "muonh", "normuon", "muonc", "moonlight"})
 """Built-in optimizers that precondition a gradient as a matrix; the others scale each entry of it by itself (Wen et
 al., arXiv 2509.02046, section 3)."""
 

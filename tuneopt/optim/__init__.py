@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tuneopt.optim.base import Optimizer as Optimizer
     from tuneopt.optim.base import Parameters as Parameters
     from tuneopt.optim.cautious import Cautious as Cautious
+    from tuneopt.optim.dion import Dion as Dion
     from tuneopt.optim.factory import create as create
     from tuneopt.optim.factory import describe as describe
     from tuneopt.optim.hyperparameters import Bounds as Bounds
@@ -67,6 +68,7 @@ _PARTS = {
     "adamw": ("AdamW",),
     "base": ("Optimizer", "Parameters"),
     "cautious": ("Cautious",),
+    "dion": ("Dion",),
     "factory": ("create", "describe"),
     "hyperparameters": ("Bounds", "Count", "DecayRate", "Index", "NotNegative", "OneOf", "Only", "Positive",
                         "ScalesRate", "Settings", "settings_of"),

@@ -168,6 +168,16 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         switches=ORTHOGONAL_SWITCHES,
     ),
     OptimizerInfo(
+        name="dion",
+        family="matrix",
+        fallback="adamw at dion_to_adam_lr times the learning rate",
+        source="Ahn et al., arXiv 2512.16928 (Dion2)",
+        state_bytes_per_parameter=4.0,  # one momentum
+        implementation="tuneopt.optim.dion:Dion",
+        workspace=Workspace(stack=1, slice=1.5, host=3.0),  # a quarter of the rows, by default
+        switches=("scale", *APPLY_SWITCHES),
+    ),
+    OptimizerInfo(
         name="scion",
         family="matrix",
         fallback="sign of the averaged gradient at scion_to_signum_lr times the learning rate",

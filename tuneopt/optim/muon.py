@@ -73,6 +73,16 @@ class MuonRule(MatrixRule):
         rows: dict[str, Shape] = {"row_second_moment": (shape[0], 1)} if settings.get("row_normalize") else {}
         return {**super().state_shapes(shape, settings), **rows}
 
+    def arguments(self, settings: Settings) -> dict[str, Any]:
+        """The words of the update function."""
+        return {
+            "momentum": settings["momentum"],
+            "eps": settings[self.epsilon],
+            "steps": settings["ns_steps"],
+            "precision": settings["ns_precision"],
+            "coefficients": settings["ns_coefficients"],
+        }
+
     def update(self, *tensors: Tensor, **settings: Any) -> Tensor:
         """`muon_update`, looked up when it is called, so that tests may put a wrong one in its place."""
         return muon_update(*tensors, **settings)
@@ -93,11 +103,7 @@ class MuonRule(MatrixRule):
                 gradients[some],
                 state["momentum_buffer"][some],
                 scale[some],
-                momentum=settings["momentum"],
-                eps=settings[self.epsilon],
-                steps=settings["ns_steps"],
-                precision=settings["ns_precision"],
-                coefficients=settings["ns_coefficients"],
+                **self.arguments(settings),
             )
         if settings.get("row_normalize"):
             return normalized_rows(gradients, state["row_second_moment"], settings["row_normalize"])
