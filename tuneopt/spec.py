@@ -15,8 +15,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tuneopt import checked
@@ -50,7 +50,7 @@ class CorpusId:
         checked.whole("a corpus's vocab_size", self.vocab_size, most=2**31)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Regime:
     """What optimizers are compared in: a scale, a data-to-model ratio and a corpus."""
 
@@ -81,16 +81,19 @@ class Regime:
         more = {"asked": self.asked or None, "bytes_per_token": self.bytes_per_token}
         return {**plain, **{name: value for name, value in more.items() if value is not None}}
 
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Regime:
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> Regime:
         """Rebuild a regime; raises `KeyError` or `TypeError` for anything that is not one."""
-        return cls(
-            scale_of(plain["scale"]),
-            plain["ratio"],
-            CorpusId(**plain["corpus"]),
-            plain.get("asked", ""),
-            plain.get("bytes_per_token"),
-        )
+        return _read_regime(json.dumps(plain))
+
+    @cached_property
+    def canonical_text(self) -> str:
+        """The canonical JSON that ids hash; a corpus counts by content alone."""
+        plain = self.to_dict()
+        del plain["corpus"]["name"]
+        for name in ("asked", "bytes_per_token"):  # for people alone
+            plain.pop(name, None)
+        return canonical_json(plain)
 
     @property
     def tokens(self) -> int:
@@ -222,7 +225,16 @@ class TrialSpec:
     @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
-        return identity(self.to_dict())
+        plain = {**flat(self), "hyperparameters": self.config, "evaluation": flat(self.evaluation)}
+        # The regime's text is that of all its trials, and is made once. In the alphabet it and two counts come last.
+        own = {name: value for name, value in plain.items() if name < "regime" and value is not None}
+        last = f'"regime":{self.regime.canonical_text},"seed":{self.seed:d},"semantics":{self.semantics:d}'
+        return _digits(f"{canonical_json(own)[:-1]},{last}}}")
+
+    @cached_property
+    def replicate_id(self) -> str:
+        """The id of the same run with seed 0: trials that differ in their seed alone have it in common."""
+        return self.id if self.seed == 0 else replace(self, seed=0).id
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse. ``data_seed`` is in it only where it is not ``seed``."""
@@ -244,7 +256,7 @@ class TrialSpec:
                 evaluation=Evaluation(**rest.pop("evaluation")),
                 **rest,
             )
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(f"not a trial specification: {error}") from None
 
 
@@ -257,7 +269,24 @@ def identity(plain: Mapping[str, Any]) -> str:
     regime["corpus"] = {key: value for key, value in regime["corpus"].items() if key != "name"}
     for name in ("asked", "bytes_per_token"):  # for people alone
         regime.pop(name, None)
-    return hashlib.sha256(canonical_json({**plain, "regime": regime}).encode()).hexdigest()[:16]
+    return _digits(canonical_json({**plain, "regime": regime}))
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1024)
+def _read_regime(text: str) -> Regime:
+    """The regime in a JSON text. A ledger repeats a few of them in all of its records."""
+    plain = json.loads(text)
+    return Regime(
+        scale_of(plain["scale"]),
+        plain["ratio"],
+        CorpusId(**plain["corpus"]),
+        plain.get("asked", ""),
+        plain.get("bytes_per_token"),
+    )
 
 
 def canonical(value: Value) -> Value:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneopt import checked
@@ -48,7 +48,7 @@ def replicate(spec: TrialSpec, loss: float) -> Replicate:
     from tuneopt.search.noise import Cell, NoiseRegime, Replicate  # numpy: a listing of spaces does without
 
     cell = Cell(spec.optimizer, NoiseRegime(float(spec.regime.scale.parameters), float(spec.regime.ratio)))
-    return Replicate(cell, replace(spec, seed=0).id, spec.seed, loss)
+    return Replicate(cell, spec.replicate_id, spec.seed, loss)
 
 
 def replicates_of(specs: Iterable[TrialSpec], outcomes: Mapping[str, Outcome]) -> list[Replicate]:

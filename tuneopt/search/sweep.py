@@ -374,5 +374,5 @@ class Sweep:
                 evaluation=Evaluation(**fields.pop("evaluation")),
                 **fields,
             )
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(f"not a sweep: {error}") from None
