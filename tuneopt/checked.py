@@ -128,6 +128,7 @@ def parse_object(data: str | bytes, what: str) -> dict[str, Any]:
 
 
 _LOOSE_QUOTE = re.compile(rb'"\s')
+_NESTED = frozenset({dict, list})
 
 
 def _keys_once(data: str | bytes, tree: Any) -> bool:
@@ -140,14 +141,14 @@ def _keys_once(data: str | bytes, tree: Any) -> bool:
     raw = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     if b"\\" in raw or _LOOSE_QUOTE.search(raw):
         return False
-    count, left = 0, [tree]
+    count, left = 0, [[tree]]
     while left:
-        one = left.pop()
+        one: Any = left.pop()
         if type(one) is dict:
             count += len(one)
-            left += [value for value in one.values() if type(value) is dict or type(value) is list]
-        elif type(one) is list:
-            left += [value for value in one if type(value) is dict or type(value) is list]
+            one = one.values()
+        if not _NESTED.isdisjoint(map(type, one)):
+            left += [value for value in one if type(value) in _NESTED]
     return count == raw.count(b'":')
 
 
@@ -183,12 +184,12 @@ def plain_tree(tree: Any, where: str, depth: int = 0) -> Any:
     kind = type(tree)  # a record holds hundreds of values, nearly all of these kinds
     if kind is str:
         return whole_text(tree)
-    if kind is bool or tree is None:
+    if kind is bool or tree is None or (kind is int and -LARGEST_NUMBER <= tree <= LARGEST_NUMBER):
         return tree
     if depth <= DEEPEST:  # beyond it only what is nested further is refused
         if kind is dict:
             return {
-                whole_text(name if type(name) is str else str(name)): (
+                name if type(name) is str and name.isascii() else whole_text(str(name)): (
                     value  # as plain_tree would give it, without a call
                     if (type(value) is str and value.isascii()) or type(value) is bool
                     else plain_tree(value, where, depth + 1)

@@ -61,8 +61,15 @@ class Content:
 
     value: Any
     state: SealedState
-    contradiction: str = ""
-    """What cannot be true of a record that fits its seal: its worker wrote it so, and would write it so again."""
+    contradiction_in: Callable[[Any], str] = lambda value: ""
+
+    @property
+    def contradiction(self) -> str:
+        """What cannot be true of a record that fits its seal: its worker wrote it so, and would write it so again.
+
+        Worked out when it is asked for. Whoever only reads such a record takes it as it was written.
+        """
+        return self.contradiction_in(self.value)
 
 
 def ending(folder: str) -> str:
@@ -137,7 +144,7 @@ def _read_record(uri: str, name: str, data: bytes) -> Content:
     try:
         plain, state = unseal(name, data, "a trial record")
         record = TrialRecord.from_dict(plain)
-        why = BROKEN if state == "broken" else in_record(record)
+        why = _wrong(state, in_record, record)
     except NewerSchemaError as error:
         if not _flipped_version(name, data):
             # Nothing is moved on a suspicion: another release may seal in another way.
@@ -152,11 +159,18 @@ def _read_record(uri: str, name: str, data: bytes) -> Content:
         if record.trial != trial:
             why = f"holds the record of trial {record.trial}"
             raise DamagedRecordError(f"the file {name} in {uri} is misplaced: it {why}; move it away", why)
-        if not why or state == "sealed":
-            return Content(record, state, why)
+        if not why:
+            return Content(record, state, in_record)
     raise DamagedRecordError(
         f"the record {name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`) and train it again", why
     )
+
+
+def _wrong(state: SealedState, contradiction: Callable[[Any], str], value: Any) -> str:
+    """What is wrong with a document that could be read; empty when nothing is. A seal outweighs a contradiction."""
+    if state == "unsealed":
+        return contradiction(value)
+    return BROKEN if state == "broken" else ""
 
 
 def _flipped_version(name: str, data: bytes) -> bool:
@@ -172,12 +186,12 @@ def _flipped_version(name: str, data: bytes) -> bool:
 def _read_plain(uri: str, name: str, data: bytes, contradiction: Callable[[Mapping[str, Any]], str]) -> Content:
     try:
         plain, state = unseal(name, data, "JSON")
-        why = BROKEN if state == "broken" else contradiction(plain)
+        why = _wrong(state, contradiction, plain)
     except InputError as error:
         why = str(error)
     else:
-        if not why or state == "sealed":
-            return Content(plain, state, why)
+        if not why:
+            return Content(plain, state, contradiction)
     raise DamagedRecordError(f"{name} in {uri} is damaged ({why}); move it away (`tuneopt ledger mend`)", why)
 
 

@@ -36,6 +36,11 @@ LARGEST = sys.float_info.max
 """The largest float: comparing with it also refuses infinities and whole numbers beyond every float."""
 
 
+def _usual_loss(loss: Any) -> bool:
+    """Whether a loss is a finite float, or None: what `number` takes, but for the rarer kinds."""
+    return loss is None or (type(loss) is float and -LARGEST <= loss <= LARGEST)
+
+
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
     """One measurement during training; a loss is None where it was not measured or not finite (nats per token)."""
@@ -50,6 +55,19 @@ class CurvePoint:
     """Seconds since the trial began, earlier parts of a resumed trial included."""
 
     def __post_init__(self) -> None:
+        rate, seconds = self.learning_rate, self.seconds
+        if (  # the usual kinds, of which the checks below say the same: every record has twenty points
+            type(self.step) is type(self.tokens) is int
+            and type(rate) is type(seconds) is float
+            and 0 <= self.step <= checked.LARGEST_COUNT
+            and 0 <= self.tokens <= checked.LARGEST_COUNT
+            and 0 <= rate <= LARGEST
+            and 0 <= seconds <= LARGEST
+            and _usual_loss(self.train_loss)
+            and _usual_loss(self.select_loss)
+            and _usual_loss(self.report_loss)
+        ):
+            return
         checked.whole("a curve point's step", self.step)
         checked.whole("a curve point's tokens", self.tokens)
         number("a curve point's learning_rate", self.learning_rate)
