@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from report_samples import CORPUS, make_record, make_sweep, run_sweep, smooth_loss
 
@@ -5,9 +7,10 @@ from tuneopt.ledger import Ledger
 from tuneopt.reporting.section import budget
 from tuneopt.reporting.sources import gather
 from tuneopt.reporting.study import read_study
+from tuneopt.search.evidence import Evidence
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.records import kept_evidence, outcome_of, replay, stored_evidence
-from tuneopt.search.standing import Task
+from tuneopt.search.standing import Standing, Task, stand
 from tuneopt.spec import CorpusId, InputError
 
 
@@ -117,3 +120,41 @@ def run_into(path, sweep, evidence):
             ledger.put(make_record(spec, smooth_loss(spec)))
             outcomes[spec.id] = outcome_of(ledger.get(spec.id))
     return ledger
+
+
+@pytest.mark.parametrize("quota", [None, 23])
+@pytest.mark.parametrize("policy", ["joint", "model", "single"])
+def test_records_seen_at_once_tell_what_they_tell_wave_by_wave(policy, quota):
+    """Also where the ledger holds a part of the sweep, and changes around it that the sweep never asked for."""
+
+    def task() -> Task:  # made anew: nothing may be remembered from the other replay
+        peer = make_sweep("muon")
+        evidence = Evidence(peers=tuple(peer.spec(peer.space.start, seed) for seed in peer.seeds))
+        return Task(make_sweep("adamw", policy=policy), quota=quota, evidence=evidence)
+
+    sweep, records = task().sweep, {}
+    standing, _ = wave_by_wave(task(), lambda spec: records.setdefault(spec.id, make_record(spec, smooth_loss(spec))))
+    assert standing.finished
+    around = [sweep.spec(config) for centre in (sweep.space.start, standing.state.descent.incumbent)
+              for _, _, config in sweep.space.star(centre) if sweep.feasible(config)]  # fmt: skip
+    foreign = {spec.id: make_record(spec, smooth_loss(spec)) for spec in around if spec.id not in records}
+    assert foreign or policy != "model"
+    seen = set()
+    for count in range(0, len(records) + 1, 5):
+        for more in ({}, foreign):
+            held = dict(list(records.items())[:count]) | more
+            found = replay(task(), SimpleNamespace(get=held.get))
+            assert found == wave_by_wave(task(), lambda spec, held=held: held.get(spec.id))
+            seen.add((found[0].finished, found[0].state.searched.waves))
+    assert len(seen) > 1
+
+
+def wave_by_wave(task: Task, find) -> tuple[Standing, dict]:
+    """How a task stands when it sees no trials but those that it has asked for, as its own run does."""
+    outcomes = {}
+    while True:
+        standing = stand(task, outcomes)
+        found = {spec.id: outcome_of(record) for spec in standing.pending if (record := find(spec)) is not None}
+        if not found:
+            return standing, {trial: outcomes[trial] for trial in standing.trials if trial in outcomes}
+        outcomes |= found

@@ -6,7 +6,7 @@ again); where results are read it is an error, which the reader mends or reports
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -139,18 +139,49 @@ def stored_task(plain: Mapping[str, Any], name: str, ledger: Ledger) -> Task:
     )
 
 
+class _Recorded(Mapping[str, Outcome]):
+    """The outcomes of a ledger's trials by id; a record is read when its trial is first asked for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._read: dict[str, Outcome | None] = {}  # None: there is no such record
+
+    def get(self, trial: str, default: Any = None) -> Any:
+        if trial not in self._read:
+            record = self._ledger.get(trial)
+            self._read[trial] = None if record is None else outcome_of(record)
+        outcome = self._read[trial]
+        return default if outcome is None else outcome
+
+    def __contains__(self, trial: object) -> bool:
+        return isinstance(trial, str) and self.get(trial) is not None
+
+    def __getitem__(self, trial: str) -> Outcome:
+        outcome: Outcome | None = self.get(trial)
+        if outcome is None:
+            raise KeyError(trial)
+        return outcome
+
+    def __iter__(self) -> Iterator[str]:
+        return (trial for trial, outcome in self._read.items() if outcome is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def replay(task: Task, ledger: Ledger) -> tuple[Standing, dict[str, Outcome]]:
-    """How a task stands, and the outcomes of its trials, as the ledger alone tells them; each is looked up once."""
-    outcomes: dict[str, Outcome] = {}
-    asked: set[str] = set()
-    while True:
-        standing = stand(task, outcomes)
-        fresh = [spec.id for spec in standing.pending if spec.id not in asked]
-        asked.update(fresh)
-        found = {trial: outcome_of(record) for trial in fresh if (record := ledger.get(trial)) is not None}
-        if not found:
-            return standing, {trial: outcomes[trial] for trial in standing.trials if trial in outcomes}
-        outcomes |= found
+    """How a task stands, and the outcomes of its trials, as the ledger alone tells them; each is looked up once.
+
+    A run of the sweep learns of trials wave by wave. Here all of them are known at once, which comes to the same: a
+    wave is decided on what was asked for until then.
+    """
+    recorded = _Recorded(ledger)
+    standing = stand(task, recorded)
+    asked = {*standing.trials, *(spec.id for spec in task.evidence.peers)}
+    if not asked.issuperset(recorded):
+        # A star may hold what other sweeps ran and this one did not ask for. A run of it alone would not know of that.
+        standing = stand(task, {trial: outcome for trial, outcome in recorded.items() if trial in asked})
+    return standing, {trial: recorded[trial] for trial in standing.trials if trial in recorded}
 
 
 def spread_of(ledger: Ledger) -> SpreadModel:
