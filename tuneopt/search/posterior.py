@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,16 +224,9 @@ class Posterior:
         for number, axis in enumerate(self.axes):
             u, cost, apart = self._steps[number], self.costs[number], self._apart[number]
             part = slice(int(self._first[number]), int(self._first[number + 1]))
-            walk = (np.outer(u, u) > 0) * np.minimum(np.abs(u)[:, None], np.abs(u)[None, :])
-            block = SLOPE**2 * np.outer(u, u) + CURVATURE**2 * np.outer(u**2, u**2) + ROUGHNESS**2 * walk
-            own = np.diag((np.arange(len(u)) != self.middle[number]).astype(float))
-            block += JUMP**2 * own
-            # Words each have their own; off has one against all the others, which share it where off is the centre.
-            block += APART**2 * (np.outer(apart, apart) if axis.numeric else np.diag(apart))
             mean[part] = cost * (u**2 + apart)
-            tiny = 1e-9 * np.eye(len(u))  # the centre's row is zero
-            root[part, part] = cost * np.linalg.cholesky(block + tiny)
-            plain[part, part] = larger * np.linalg.cholesky(DRIFT**2 * walk + WHITE**2 * own + DRIFT**2 * tiny)
+            scaled, free = _roots(tuple(u.tolist()), tuple(apart.tolist()), int(self.middle[number]), axis.numeric)
+            root[part, part], plain[part, part] = cost * scaled, larger * free
         for number, (one, other) in enumerate(self._pairs):
             at = int(self._first[-1]) + number
             root[at, at] = PAIR * math.sqrt(self.costs[one] * self.costs[other])
@@ -248,9 +242,12 @@ class Posterior:
         owner = np.repeat(np.arange(len(self.axes)), np.diff(self._first))
         owners = np.concatenate([np.stack([owner, owner], axis=1), self._pairs])
         trials = _Trials(x, y, mean, root, plain, owners, noise_of(tolerance), self.seeds, apart)
-        order = random.Random(repr((self.space.start, self.centre, len(y))))
-        scales, noise = trials.models(order, self.models)  # (models, coordinates) and (models,)
-        normal = np.random.default_rng(order.randrange(2**32)).standard_normal((self.size, 2 * len(mean) + 1 + len(y)))
+        chances, normal = _chances(
+            repr((self.space.start, self.centre, len(y))),
+            (len(self.axes) + 1, self.models),
+            (self.size, 2 * len(mean) + 1 + len(y)),
+        )
+        scales, noise = trials.models(chances)  # (models, coordinates) and (models,)
         which = np.arange(self.size) % self.models
         parts = np.split(normal, np.cumsum([len(mean), len(mean), 1]), axis=1)
         # A draw from the prior, corrected by how far it is from the trials, is a draw from the posterior.
@@ -262,14 +259,44 @@ class Posterior:
         errors = parts[3] * np.sqrt((noise[which, None] * trials.sigma) ** 2 / trials.seeds + trials.far)
         across = root @ (root.T @ x.T), plain @ (plain.T @ x.T)  # (effects - 1, trials) each
 
-        def corrected(prior: Floats, level: Floats, scale: Floats, miss: Floats, weights: Floats) -> Floats:
-            told = (miss[:, None, :] @ weights)[:, 0]  # (rows, trials)
+        def corrected(prior: Floats, level: Floats, scale: Floats, miss: Floats) -> Floats:
+            # A product for each row: of all rows of a model at once it would have other last digits.
+            told = (miss.reshape(-1, self.models, 1, len(y)) @ weights).reshape(miss.shape)  # (rows, trials)
             effects = prior + scale**2 * (told @ across[0].T) + told @ across[1].T
             return np.concatenate([effects, level + LEVEL**2 * told.sum(axis=1, keepdims=True)], axis=1)
 
-        draws = corrected(drawn, level, scale[which], y - drawn @ x.T - level - errors, weights[which])
-        means = corrected(scale * mean, np.zeros((self.models, 1)), scale, y - drift, weights)
+        draws = corrected(drawn, level, scale[which], y - drawn @ x.T - level - errors)
+        means = corrected(scale * mean, np.zeros((self.models, 1)), scale, y - drift)
         return np.round(means.mean(axis=0), DIGITS), np.round(draws, DIGITS)
+
+
+@lru_cache(maxsize=256)
+def _roots(steps: tuple[float, ...], apart: tuple[float, ...], middle: int, numeric: bool) -> tuple[Floats, Floats]:
+    """Roots of the prior covariance of one coordinate's effects: in costs of a step, and in nats whatever they cost."""
+    u, alone = np.array(steps), np.array(apart)
+    walk = (np.outer(u, u) > 0) * np.minimum(np.abs(u)[:, None], np.abs(u)[None, :])
+    block = SLOPE**2 * np.outer(u, u) + CURVATURE**2 * np.outer(u**2, u**2) + ROUGHNESS**2 * walk
+    own = np.diag((np.arange(len(u)) != middle).astype(float))
+    block += JUMP**2 * own
+    # Words each have their own; off has one against all the others, which share it where off is the centre.
+    block += APART**2 * (np.outer(alone, alone) if numeric else np.diag(alone))
+    tiny = 1e-9 * np.eye(len(u))  # the centre's row is zero
+    return np.linalg.cholesky(block + tiny), np.linalg.cholesky(DRIFT**2 * walk + WHITE**2 * own + DRIFT**2 * tiny)
+
+
+@lru_cache(maxsize=32)
+def _chances(seed: str, spread: tuple[int, int], normal: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Numbers evenly spread from 0 to 1 in each row of a shape, in any order; and normal ones of another shape.
+
+    All follow from ``seed``. Sweeps that start at one configuration have their first ones in common.
+    """
+    order, (rows, count) = random.Random(seed), spread
+    even = np.empty(spread)
+    for row in range(rows):
+        marks = [(order.random() + place) / count for place in range(count)]
+        order.shuffle(marks)
+        even[row] = marks
+    return even, np.random.default_rng(order.randrange(2**32)).standard_normal(normal)
 
 
 class _Trials:
@@ -300,25 +327,33 @@ class _Trials:
         self.drift = np.stack([x[:, mine] @ mean[mine] for mine in self._of(owners, single, count)])
         self.spread = np.stack([half[:, mine] @ half[:, mine].T for mine in self._of(owners, single, count)])
         self.couples, self.crossed = owners[~single], half[:, ~single]  # (pairs, 2), (trials, pairs)
+        self.shared = [self._shared(number) for number in range(count)]
         self.fixed = (x @ plain) @ (x @ plain).T + LEVEL**2 + np.diag(self.far)
 
     @staticmethod
     def _of(owners: Places, single: NDArray[np.bool_], count: int) -> list[NDArray[np.bool_]]:
         return [single & (owners[:, 0] == number) for number in range(count)]
 
+    def _shared(self, number: int) -> tuple[Places, Floats]:
+        """The partners of one coordinate in its pairs, and (trials, pairs) what the trials hold of these."""
+        mine = (self.couples == number).any(axis=1)
+        partner = np.where(self.couples[mine, 0] == number, self.couples[mine, 1], self.couples[mine, 0])
+        return partner, self.crossed[:, mine]
+
     def cover(self, scales: Floats, noise: Floats) -> tuple[Floats, Floats]:
         """(models, trials, trials) covariances and (models, trials) means of the losses."""
         pairs = scales[:, self.couples[:, 0]] * scales[:, self.couples[:, 1]]
-        spread = self.fixed + np.tensordot(scales**2, self.spread, axes=1)
+        spread = self.fixed + (scales**2 @ self.spread.reshape(len(self.spread), -1)).reshape(-1, *self.fixed.shape)
         spread += (self.crossed * pairs[:, None, :]) @ self.crossed.T
         own = np.arange(len(self.y))
         spread[:, own, own] += (noise[:, None] * self.sigma) ** 2 / self.seeds
         return spread, scales @ self.drift
 
-    def models(self, order: random.Random, count: int) -> tuple[Floats, Floats]:
-        """Scales (``count``, coordinates) and noise (``count``,) drawn about those that explain the trials best.
+    def models(self, chances: Floats) -> tuple[Floats, Floats]:
+        """Scales (models, coordinates) and noise (models,) drawn about those that explain the trials best.
 
-        Every coordinate's scale is drawn on its own, from its probabilities with the others at their best.
+        ``chances`` (coordinates + 1, models) lie between 0 and 1. Every coordinate's scale is drawn on its own, from
+        its probabilities with the others at their best.
         """
         choices, noises = np.array(SCALES), np.array(NOISE_FACTORS)
         noise, before = 1.0, -0.5 * ((np.log(choices) - SCALE_MEAN) / SCALE_SPREAD) ** 2
@@ -341,20 +376,16 @@ class _Trials:
             if was == (*scales, noise):
                 break
         columns = []
-        for mine, values in zip(odds, [choices] * len(scales) + [noises], strict=True):
+        for mine, values, chance in zip(odds, [choices] * len(scales) + [noises], chances, strict=True):
             shares = np.cumsum(np.exp(mine - mine.max()))
-            marks = [(order.random() + place) / count * shares[-1] for place in range(count)]
-            order.shuffle(marks)
-            columns.append(values[np.minimum(np.searchsorted(shares, marks), len(values) - 1)])
+            columns.append(values[np.minimum(np.searchsorted(shares, chance * shares[-1]), len(values) - 1)])
         return np.stack(columns[:-1], axis=1), columns[-1]
 
     def _along(self, number: int, scales: Floats, choices: Floats, noise: float) -> Floats:
         """(choices,): the log evidence with the scale of one coordinate at each choice, the others as they are."""
         (spread,), (drift,) = self.cover(scales[None], np.array([noise]))
-        mine = (self.couples == number).any(axis=1)
-        partner = np.where(self.couples[mine, 0] == number, self.couples[mine, 1], self.couples[mine, 0])
-        pairs = (self.crossed[:, mine] * scales[partner]) @ self.crossed[:, mine].T
-        now = scales[number]
+        partner, crossed = self.shared[number]
+        pairs, now = (crossed * scales[partner]) @ crossed.T, scales[number]
         spreads = (
             spread + (choices**2 - now**2)[:, None, None] * self.spread[number] + (choices - now)[:, None, None] * pairs
         )
