@@ -122,8 +122,8 @@ def test_any_name_is_text_in_a_picture(name):
 
 
 def test_labels_keep_their_bold_parts_and_their_lines():
-    assert runs("<b>start</b>  3.2") == [(("start", True), ("  3.2", False))]
-    assert runs("one<br>&lt;b&gt;two") == [(("one", False),), (("<b>two", False),)]
+    assert runs("<b>start</b>  3.2") == ((("start", True), ("  3.2", False)),)
+    assert runs("one<br>&lt;b&gt;two") == ((("one", False),), (("<b>two", False),))
 
 
 def test_an_unknown_kind_of_trace_is_an_error():

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 _FORMAT = re.compile(r"(\+?)(?:\.(\d+))?(~?)([fgsd%]?)")
@@ -46,7 +47,15 @@ class PixelAxis:
 
     def inner(self, value: float) -> float:
         """The pixel of a value in the axis' own terms, powers of ten on a logarithmic one."""
-        return self.start + (value - self.low) / ((self.high - self.low) or 1.0) * (self.end - self.start)
+        return self.start + (value - self.low) / self._span * self._pixels
+
+    @cached_property
+    def _span(self) -> float:
+        return (self.high - self.low) or 1.0
+
+    @cached_property
+    def _pixels(self) -> float:
+        return self.end - self.start
 
 
 def axis(plain: Mapping[str, Any], values: Iterable[float], pixels: float, up: bool = False) -> PixelAxis:
@@ -114,6 +123,7 @@ def _powers(low: float, high: float, most: int) -> list[float]:
     return places[:: -(-len(places) // most)]
 
 
+@lru_cache(maxsize=8192)
 def number_text(value: float, form: str) -> str:
     """A number in a format of d3; without one in the fewest digits."""
     match = _FORMAT.fullmatch(form)

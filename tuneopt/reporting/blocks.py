@@ -103,10 +103,10 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def _cell(cell: Cell) -> Cell:
+    if isinstance(cell, float):  # first: most cells are numbers
+        return float(f"{cell:.7g}")  # a loss is known to five digits; more would suggest otherwise and double the page
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    if isinstance(cell, float):
-        return float(f"{cell:.7g}")  # a loss is known to five digits; more would suggest otherwise and double the page
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 

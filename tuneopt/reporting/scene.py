@@ -10,6 +10,7 @@ import html
 import itertools
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 Point = tuple[float, float]
 
@@ -107,8 +108,12 @@ class Scene:
     parts: list[Stroke | Sign | Words | Box] = field(default_factory=list)
 
 
-def runs(markup: str) -> list[tuple[tuple[str, bool], ...]]:
-    """The lines of a plotly label as (text, bold) runs: of its tags the drawers use ``<b>`` and ``<br>``."""
+@lru_cache(maxsize=4096)
+def runs(markup: str) -> tuple[tuple[tuple[str, bool], ...], ...]:
+    """The lines of a plotly label as (text, bold) runs: of its tags the drawers use ``<b>`` and ``<br>``.
+
+    A page repeats most of its labels: in each figure, and in its pictures for a screen and a phone.
+    """
     lines: list[list[tuple[str, bool]]] = [[]]
     bold = False
     for piece in _TAG.split(markup):
@@ -118,9 +123,10 @@ def runs(markup: str) -> list[tuple[tuple[str, bool], ...]]:
             bold = piece == "<b>"
         elif piece:
             lines[-1].append((html.unescape(piece), bold))
-    return [tuple(line) for line in lines]
+    return tuple(tuple(line) for line in lines)
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """About how many pixels a text takes in the fonts of a page, rather too many than too few."""
     units = sum(0.38 if letter in _NARROW else 0.92 if letter in _BROAD else 0.72 if letter.isupper() else 0.62
@@ -130,6 +136,8 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 def clipped(points: list[Point], left: float, top: float, right: float, bottom: float) -> list[list[Point]]:
     """The pieces of a line that lie inside a rectangle (Liang and Barsky, segment by segment)."""
+    if all(left <= x <= right and top <= y <= bottom for x, y in points):
+        return [list(points)] if len(points) > 1 else []
     pieces: list[list[Point]] = []
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         enter, leave, across, up = 0.0, 1.0, x1 - x0, y1 - y0

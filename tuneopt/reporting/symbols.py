@@ -59,6 +59,7 @@ def outline(symbol: str) -> tuple[Points, ...]:
     return () if base == "circle" else _SHAPES[base]
 
 
+@cache
 def bare(symbol: str) -> str:
     """The shape without its modifiers: ``circle`` of ``circle-open-dot``."""
     return symbol.replace("-open", "").replace("-dot", "")
