@@ -74,7 +74,6 @@ MODELS, DRAWS = 64, 256
 DIGITS = 7
 """Decimal digits that effects keep, so that the last bits of a linear algebra library choose nothing."""
 
-
 CAUTION = 0.25
 """The share of a claim's chance of error that the draws may spend. With all of it 5% of the claims on published stars
 were false at 95% confidence, up to 12% for one optimizer; with this up to 4%."""
@@ -242,11 +241,8 @@ class Posterior:
         owner = np.repeat(np.arange(len(self.axes)), np.diff(self._first))
         owners = np.concatenate([np.stack([owner, owner], axis=1), self._pairs])
         trials = _Trials(x, y, mean, root, plain, owners, noise_of(tolerance), self.seeds, apart)
-        chances, normal = _chances(
-            repr((self.space.start, self.centre, len(y))),
-            (len(self.axes) + 1, self.models),
-            (self.size, 2 * len(mean) + 1 + len(y)),
-        )
+        seed, width = repr((self.space.start, self.centre, len(y))), 2 * len(mean) + 1 + len(y)
+        chances, normal = _chances(seed, (len(self.axes) + 1, self.models), (self.size, width))
         scales, noise = trials.models(chances)  # (models, coordinates) and (models,)
         which = np.arange(self.size) % self.models
         parts = np.split(normal, np.cumsum([len(mean), len(mean), 1]), axis=1)
@@ -275,9 +271,8 @@ def _roots(steps: tuple[float, ...], apart: tuple[float, ...], middle: int, nume
     """Roots of the prior covariance of one coordinate's effects: in costs of a step, and in nats whatever they cost."""
     u, alone = np.array(steps), np.array(apart)
     walk = (np.outer(u, u) > 0) * np.minimum(np.abs(u)[:, None], np.abs(u)[None, :])
-    block = SLOPE**2 * np.outer(u, u) + CURVATURE**2 * np.outer(u**2, u**2) + ROUGHNESS**2 * walk
     own = np.diag((np.arange(len(u)) != middle).astype(float))
-    block += JUMP**2 * own
+    block = SLOPE**2 * np.outer(u, u) + CURVATURE**2 * np.outer(u**2, u**2) + ROUGHNESS**2 * walk + JUMP**2 * own
     # Words each have their own; off has one against all the others, which share it where off is the centre.
     block += APART**2 * (np.outer(alone, alone) if numeric else np.diag(alone))
     tiny = 1e-9 * np.eye(len(u))  # the centre's row is zero
@@ -290,13 +285,14 @@ def _chances(seed: str, spread: tuple[int, int], normal: tuple[int, int]) -> tup
 
     All follow from ``seed``. Sweeps that start at one configuration have their first ones in common.
     """
-    order, (rows, count) = random.Random(seed), spread
-    even = np.empty(spread)
-    for row in range(rows):
-        marks = [(order.random() + place) / count for place in range(count)]
+    order, even = random.Random(seed), np.empty(spread)
+    for row in even:
+        marks = [(order.random() + place) / len(row) for place in range(len(row))]
         order.shuffle(marks)
-        even[row] = marks
-    return even, np.random.default_rng(order.randrange(2**32)).standard_normal(normal)
+        row[:] = marks
+    draws = np.random.default_rng(order.randrange(2**32)).standard_normal(normal)
+    even.flags.writeable = draws.flags.writeable = False  # others get the same ones
+    return even, draws
 
 
 class _Trials:
