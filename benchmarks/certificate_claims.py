@@ -36,7 +36,7 @@ from tuneopt.search.belief import resolution
 from tuneopt.search.descent import POLICIES
 from tuneopt.search.space import Config
 from tuneopt.search.state import SweepState
-from tuneopt.search.surrogate import DIVERGED
+from tuneopt.search.study.surfaces import DIVERGED
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, Regime, TrialSpec
 

@@ -4,8 +4,8 @@
         [--noise 0.0012] [--uneven] [--magnify 1] [-o FILE.md]
 
 Every optimizer of the file is searched on the surfaces of its complete stars (see `complete`), as an additive surface
-and with pairwise interactions (`tuneopt.search.surrogate`). The surface is known on the table's values alone, so the
-grids end there for every searcher. Starts are drawn evenly over the values whose runs converged, and dealt over the
+and with pairwise interactions (`PairwiseSurrogate`). The surface is known on the table's values alone, so the grids end
+there for every searcher. Starts are drawn evenly over the values whose runs converged, and dealt over the
 stars of the optimizer; with --any-start over all values, diverging ones too. A trial's noise has the given standard
 deviation; with --uneven that differs between configurations, from half of it to twice. The tolerance is what a sweep
 that knows the noise would set. --magnify multiplies all effects, as at smaller scales. TPE and random search get as
@@ -30,6 +30,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend
 from tuneopt.run.spine import run
 from tuneopt.scale_files import find_scale
+from tuneopt.search.axis import is_number
 from tuneopt.search.descent import POLICIES, descend
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import Config, LadderSpace, load_space
-from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate, PairwiseSurrogate
+from tuneopt.search.study.surfaces import DIVERGED, AdditiveSurrogate
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, Regime, Value, canonical
 
@@ -52,8 +54,66 @@ TPE_WAVES = 5
 ROOMY = Regime(find_scale("130m"), 100, CorpusId("surface", "", 128256))
 """Long enough for every batch and warmup of a grid: a surface is known on the table's values, whatever the regime."""
 
+COUPLING = 0.75
+"""How strongly a pairwise surface couples its coordinates, from 0 (additive) to below 1 (a valley without a bottom)."""
+
 SEARCHERS = (*POLICIES, "tpe", "random")
 SURFACES = ("additive", "pairwise")
+
+
+@dataclass(frozen=True)
+class PairwiseSurrogate:
+    """An additive surface whose coordinates interact in pairs, its lowest point and the slices through it unchanged.
+
+    With x the signed root of each coordinate's excess over its best value (negative below it, positive above), the
+    loss is the lowest loss + x'Mx: M has ones on its diagonal and random off-diagonal entries whose absolute sum in a
+    row is at most ``coupling`` < 1. M is positive definite, so the lowest point stays, known exactly, while away from
+    it the best value of one coordinate moves with the others: a rotated valley.
+    """
+
+    additive: AdditiveSurrogate
+    seed: int = 0
+    coupling: float = COUPLING
+
+    @cached_property
+    def _pairs(self) -> tuple[tuple[str, str, float], ...]:
+        """The off-diagonal entries of M, one for each pair of coordinates."""
+        order = random.Random(self.seed)
+        names = sorted(self.additive.effects)
+        draws = {(one, other): order.uniform(-1, 1) for place, one in enumerate(names) for other in names[:place]}
+        row = max((sum(abs(draw) for pair, draw in draws.items() if name in pair) for name in names), default=1.0)
+        scale = self.coupling / row if row else 0.0
+        return tuple((*pair, scale * draw) for pair, draw in draws.items())
+
+    @cached_property
+    def _roots(self) -> Mapping[str, Mapping[Value, float | None]]:
+        """By coordinate, the signed root of each value's excess over the best one; words count as above it."""
+        found = {}
+        for name, effect in self.additive.effects.items():
+            known = {value: each for value, each in effect.items() if each is not None}
+            best = min(known, key=lambda value: known[value])
+            roots: dict[Value, float | None] = {}
+            for value, each in effect.items():
+                below = is_number(value) and is_number(best) and float(value) < float(best)
+                roots[value] = None if each is None else (-1 if below else 1) * math.sqrt(each - known[best])
+            found[name] = roots
+        return found
+
+    def regret(self, config: Mapping[str, Value]) -> float | None:
+        """How far ``config`` lies above the lowest point of the surface, in nats; None where it diverges."""
+        roots = {name: root.get(config[name]) for name, root in self._roots.items()}
+        known = {name: root for name, root in roots.items() if root is not None}
+        if len(known) < len(roots):
+            return None
+        squares = sum(root * root for root in known.values())
+        return squares + 2 * sum(weight * known[one] * known[other] for one, other, weight in self._pairs)
+
+    def true_loss(self, config: Mapping[str, Value]) -> float | None:
+        """The loss without noise, None where the configuration diverges."""
+        regret = self.regret(config)
+        return None if regret is None else self.additive.lowest + regret
+
+
 Surface = AdditiveSurrogate | PairwiseSurrogate
 
 

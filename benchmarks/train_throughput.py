@@ -40,7 +40,7 @@ from tuneopt.spec import SCALES, Regime, Scale, TrialSpec
 from tuneopt.training.building import WarmModels
 from tuneopt.training.config import ParallelConfig
 from tuneopt.training.launch import is_rank, leave
-from tuneopt.training.machine import Peak, device_name, measured_peak, mfu, peak_memory, peak_of, reset_peak_memory
+from tuneopt.training.machine import Peak, device_name, mfu, peak_memory, peak_of, reset_peak_memory
 from tuneopt.training.ranks import Ranks, rank_of_environment
 
 TINY = Scale("tiny", "nano", layers=2, d_model=32, d_ff=128, heads=1, seq_len=64)
@@ -51,6 +51,26 @@ STUDY_TOKENS = 524_288
 """Tokens of an optimizer step in the study, at which the optimizer's share is stated."""
 PACKAGES = ("torch", "transformers", "numpy", "pyarrow", "tuneopt")
 PARTS = ("forward", "backward", "optimizer", "data", "communication")
+
+
+def measured_peak(device: torch.device, precision: str, size: int = 2048, seconds: float = 2.0) -> Peak:
+    """FLOP/s of ``size`` x ``size`` products here: what the libraries reach, a stand-in where no peak is known.
+
+    The best of as many as fit into ``seconds``: other programs can only make a product slower.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    # Products of equal numbers draw less power, and a GPU then clocks higher than in training.
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    torch.mm(left, right)  # the first one chooses kernels and takes memory
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        torch.mm(left, right)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    # A product of n x n matrices takes n^3 multiplications and as many additions.
+    return Peak(2 * size**3 / best, f"measured here: products of {size} x {size} matrices")
 
 
 def compare(

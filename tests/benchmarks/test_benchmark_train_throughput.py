@@ -128,3 +128,8 @@ def test_ranks_share_the_work_and_show_what_communication_adds(tmp_path: Path) -
     row = json.loads(out.with_suffix(".json").read_text())["rows"][0]
     assert row["breakdown"]["communication"] >= 0 and row["micro_batch"] == 1
     assert list(row["tokens_per_second"]) == ["tuneopt, eager"]
+
+
+def test_a_measured_peak_is_that_of_products(bench) -> None:
+    peak = bench.measured_peak(bench.torch.device("cpu"), "fp32", size=256, seconds=0.1)
+    assert 1e8 < peak.flops < 1e14 and "256 x 256" in peak.source

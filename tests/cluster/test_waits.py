@@ -18,8 +18,7 @@ from tuneopt.cluster.holders import holders, usage, within
 from tuneopt.ledger import CurvePoint, Ledger
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.observe.state import RunState, Worker
-from tuneopt.observe.waiting import Cluster
-from tuneopt.observe.waits import Waits
+from tuneopt.observe.waiting import Cluster, Waits
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 
 SPECS = [
@@ -216,7 +215,7 @@ DRIVER = """
 import json, logging, sys
 from tuneopt import api
 from tuneopt.cluster import backend
-from tuneopt.observe.waits import Times
+from tuneopt.observe.waiting import Times
 
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 backend.TIMES = Times(first=1.0, every=2.0, beat=0.2)

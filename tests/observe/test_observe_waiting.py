@@ -14,8 +14,7 @@ from observe_samples import make_points, make_spec
 from tuneopt.ledger import Ledger
 from tuneopt.observe.narrator import Narrator
 from tuneopt.observe.state import RunState, Worker
-from tuneopt.observe.waiting import Cluster, Facts, Running, Wait, why_waiting
-from tuneopt.observe.waits import Times, WaitTimer
+from tuneopt.observe.waiting import Cluster, Facts, Running, Times, Wait, WaitTimer, why_waiting
 from tuneopt.search.plan import OneTrial
 
 NOW = time.mktime((2026, 11, 22, 18, 30, 0, 0, 0, -1))

@@ -6,8 +6,7 @@ import pytest
 
 import tuneopt as to
 from tuneopt.ledger import Ledger
-from tuneopt.ledger.packed import pack, unpack
-from tuneopt.reporting.example import FILE, example_ledger
+from tuneopt.reporting.example import FILE, example_ledger, pack, unpack
 from tuneopt.spec import InputError
 
 

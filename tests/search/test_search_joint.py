@@ -10,21 +10,9 @@ from search_helpers import at, axis, run, space
 
 from tuneopt.search.descent import descend
 from tuneopt.search.joint import Effects
-from tuneopt.search.surrogate import AdditiveSurrogate, PairwiseSurrogate
 
 NAMES = ("beta1", "beta2", "epsilon", "learning_rate", "momentum", "weight_decay")
 GRID = (1.0, 2.0, 4.0, 8.0)
-STAR = {
-    "incumbent": {"learning_rate": 4, "weight_decay": 2},
-    "incumbent_loss": 3.0,
-    "changes": [
-        ["learning_rate", 2, 3.05],
-        ["learning_rate", 8, 3.2],
-        ["learning_rate", 16, None],
-        ["weight_decay", 1, 3.02],
-        ["weight_decay", 4, 3.01],
-    ],
-}
 
 
 def cube(start=8.0, names=NAMES):
@@ -133,17 +121,3 @@ def test_a_lucky_trial_is_not_believed_and_a_missed_one_is():
     model = Effects(plane, losses | {lucky: losses[lucky] - 0.002}, [lucky], 0.003)
     assert model.believed(lucky, losses[lucky] - 0.002) == pytest.approx(losses[lucky], abs=5e-4)
     assert model.believed(lucky, losses[lucky] + 1.0) == losses[lucky] + 1.0
-
-
-def test_a_pairwise_surface_keeps_its_lowest_point_and_the_slices_through_it():
-    plain = AdditiveSurrogate.from_star(STAR)
-    coupled = PairwiseSurrogate(plain, seed=3)
-    best = {"learning_rate": 4, "weight_decay": 2}
-    assert coupled.regret(best) == 0 and coupled.true_loss(best) == plain.lowest == 3.0
-    for name, value, loss in STAR["changes"]:
-        changed = coupled.true_loss({**best, name: value})
-        assert changed == (None if loss is None else pytest.approx(loss))
-    both = {"learning_rate": 8, "weight_decay": 1}
-    assert coupled.true_loss(both) != pytest.approx(plain.true_loss(both), abs=1e-6)
-    for rate, decay in itertools.product((2, 4, 8), (1, 2, 4)):
-        assert coupled.regret({"learning_rate": rate, "weight_decay": decay}) >= 0

@@ -11,7 +11,7 @@ from search_helpers import bowl, published, rough, small_sweep
 from tuneopt.run.simulated import simulate
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.space import load_space
-from tuneopt.search.surrogate import AdditiveSurrogate
+from tuneopt.search.study.surfaces import AdditiveSurrogate
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 

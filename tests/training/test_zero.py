@@ -32,7 +32,7 @@ from tuneopt.training.zero.engine import Apply
 from tuneopt.training.zero.owned import Owned, decay_of_holders
 from tuneopt.training.zero.owners import assign, cut, loads, needs_all
 from tuneopt.training.zero.shards import Exchange
-from tuneopt.training.zero.update_check import ShardedUpdateCheck
+from tuneopt.training.zero.strategy import ShardedUpdateCheck
 
 CPU = torch.device("cpu")
 ROUTED = nn.ModuleDict(

@@ -1,18 +1,20 @@
-"""What a study's trials need of devices, and where they are placed.
+"""What a study's trials need of devices, where they are placed, and whether they compile their model.
 
 A plan must be quick and run anywhere, a laptop without the study's GPUs among them. So memory comes from a model of
-training over shapes (`tuneopt.training.memory`).
+training over shapes (`tuneopt.training.memory`). Whether a trial compiles is part of what it is, so that it is
+decided before any runs.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 from tuneopt.api.own_models import scale_named
 from tuneopt.run.options import RunOptions, check_batches
-from tuneopt.spec import OwnModel, Scale
+from tuneopt.spec import InputError, OwnModel, Scale
 from tuneopt.training.config import ParallelConfig
 
 if TYPE_CHECKING:
@@ -118,3 +120,21 @@ def placed(sweep: Sweep, placement: ParallelConfig | None) -> dict[str, Parallel
     batches = axis.values if axis else [sweep.space.value(sweep.space.start, "train_batch_size")]
     check_batches(placement, scale, batches)
     return {scale: placement}
+
+
+def compiles(asked: bool | None) -> bool:
+    """Whether trials compile; None asks for it where it is possible. Raises `InputError` where it is not."""
+    from tuneopt.training.kernels import has_compiler
+
+    if asked is False or has_compiler():  # the quick answers, without torch
+        return asked is not False
+    from tuneopt.training.building import can_compile  # a GPU needs no C++ compiler; asking for one takes torch
+
+    if asked and not can_compile():
+        raise InputError("--compile needs a C++ compiler; install g++ or leave it out")
+    return can_compile()
+
+
+def compiles_at(asked: bool | None, scales: Iterable[Scale]) -> bool:
+    """As `compiles`; a model of a user's own compiles on demand alone, because nobody knows whether it can."""
+    return compiles(False if asked is None and any(isinstance(scale, OwnModel) for scale in scales) else asked)

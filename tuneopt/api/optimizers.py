@@ -17,6 +17,7 @@ from tuneopt.optim import external
 from tuneopt.optim.info import MEMORY_FACTS, info
 from tuneopt.outside import installed
 from tuneopt.scale_files import find_scale
+from tuneopt.search.axis import is_number
 from tuneopt.search.space import (
     GROUP,
     SearchSpace,
@@ -100,15 +101,15 @@ def signature_space(word: str, name: str, kind: Any) -> SearchSpace:
     def around(default: float, *usual: float) -> tuple[dict[str, Any], dict[str, Any]]:
         return both(tuple(sorted({*usual, default}))), both(default)
 
-    rate = float(own["lr"]) if _number(own["lr"]) else 1e-3
+    rate = float(own["lr"]) if is_number(own["lr"]) else 1e-3
     rate = rate if rate >= RATE_OF_ITS_OWN else RATE_FACTOR * rate
     coordinates = [learning_rate(both((rate / 2, rate, 2 * rate)), both(rate))]
-    if _number(own.get("weight_decay")):
+    if is_number(own.get("weight_decay")):
         coordinates.append(weight_decay(*around(float(own["weight_decay"]), 0, 0.01, 0.1)))
     betas = own.get("betas")
-    if isinstance(betas, tuple) and len(betas) >= 2 and all(map(_number, betas)):
+    if isinstance(betas, tuple) and len(betas) >= 2 and all(map(is_number, betas)):
         coordinates += [beta1(*around(float(betas[0]), 0.8, 0.9, 0.95)), beta2(*around(float(betas[1]), 0.95, 0.98))]
-    elif _number(own.get("momentum")):
+    elif is_number(own.get("momentum")):
         coordinates.append(
             average("momentum", "decay of the momentum", *around(float(own["momentum"]) or 0.9, 0.9, 0.95))
         )
@@ -120,11 +121,6 @@ def signature_space(word: str, name: str, kind: Any) -> SearchSpace:
         source=f"the defaults of {word}",
         grid_source="around the defaults of its signature; nobody has tuned them here",
     )
-
-
-def _number(value: object) -> bool:
-    """Whether a default is a plain number; switches and missing ones are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_outside(space: LadderSpace) -> None:

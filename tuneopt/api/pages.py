@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tuneopt.api.compiling import compiles_at
+from tuneopt.api.devices import compiles_at
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.questions import question_id
 from tuneopt.data.sources import EMBEDDED

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.claims import Conclusion, comparison_powers, conclusion
-from tuneopt.api.compiling import compiles_at
 from tuneopt.api.corpora import Texts, corpus_named
-from tuneopt.api.devices import peak_bytes, placements, state_bytes
+from tuneopt.api.devices import compiles_at, peak_bytes, placements, state_bytes
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, model_of
 from tuneopt.api.step_times import Note, Speed, study_times

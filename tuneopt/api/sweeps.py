@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.budgets import budget, over
-from tuneopt.api.compiling import compiles_at
 from tuneopt.api.corpora import Texts, corpus_named, regime_on
+from tuneopt.api.devices import compiles_at
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuneopt.cluster.session import connect, worker_environment
-from tuneopt.observe.waits import Times, Waits, WaitTimer
+from tuneopt.observe.waiting import Times, Waits, WaitTimer
 from tuneopt.paths import temporary_folder
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController

@@ -15,7 +15,6 @@ import functools
 import os
 import platform
 import subprocess
-import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -138,26 +137,6 @@ def peak_of(name: str, precision: str) -> Peak | None:
         if name == device.name or name.startswith((f"{device.name} ", f"{device.name}-")):
             return Peak(TERA * (device.bf16 if precision == "bf16" else device.fp32), device.sheet)
     return None
-
-
-def measured_peak(device: torch.device, precision: str, size: int = 2048, seconds: float = 2.0) -> Peak:
-    """FLOP/s of ``size`` x ``size`` products here: what the libraries reach, a stand-in where no peak is known.
-
-    The best of as many as fit into ``seconds``: other programs can only make a product slower.
-    """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    # Products of equal numbers draw less power, and a GPU then clocks higher than in training.
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    torch.mm(left, right)  # the first one chooses kernels and takes memory
-    best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        torch.mm(left, right)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    # A product of n x n matrices takes n^3 multiplications and as many additions.
-    return Peak(2 * size**3 / best, f"measured here: products of {size} x {size} matrices")
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, peak: Peak | None, devices: int = 1) -> float | None:

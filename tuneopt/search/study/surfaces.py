@@ -6,13 +6,17 @@ grid steps from the tuned one costs k squared times the usual cost of one step, 
 point takes its values from the nearest one that has one, and its loss from a power law in parameters and ratio through
 the optimizer's tuned losses. An optimizer without tuned points on a ladder has its search space's start for an optimum;
 on the nano ladder its loss is AdamW's there (`NANO_LOSS`), with as many tokens more as its published speedup says.
-Such surfaces show how a study behaves; they are no evidence about optimizers.
+Such surfaces show how a study behaves; they are no evidence about optimizers. A star says what each single change costs
+and nothing of how changes combine: here nothing but the sum (`AdditiveSurrogate`).
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,13 +24,61 @@ import numpy as np
 from tuneopt.constants import NANO_LOSS, OTHER_STEP_COST, STEP_COSTS
 from tuneopt.search.space import LadderSpace, TunedPoint, load_space
 from tuneopt.search.study.study import Study, closeness
-from tuneopt.search.surrogate import DIVERGED, AdditiveSurrogate
 from tuneopt.spec import SCALES, CorpusId, InputError, Regime, TrialSpec, Value, canonical
+
+DIVERGED = 6.0
+"""Nats per token from which a tabled run counts as diverged; a converged one is far below on any corpus here."""
 
 NO_LOSS = 3.5
 """Nats per token of a start, where no tuned point says better."""
 
 _CORPUS = CorpusId("any", "", 0)
+
+
+@dataclass(frozen=True)
+class AdditiveSurrogate:
+    """Loss of a configuration = base + the sum of what each coordinate's value alone changes, in nats per token.
+
+    ``effects`` holds that change by coordinate and value, None where the value diverges. A value that the table lacks
+    diverges too: nothing is known of it. ``noise`` is the standard deviation over seeds; it is a function of the trial,
+    so that a rerun of the same trial repeats its loss.
+    """
+
+    base: float
+    effects: Mapping[str, Mapping[Value, float | None]]
+    noise: float = 0.0
+
+    @classmethod
+    def from_star(cls, star: Mapping[str, Any], noise: float = 0.0) -> AdditiveSurrogate:
+        """The surface around a star of ``incumbent``, ``incumbent_loss`` and ``changes`` (name, value, loss)."""
+        base = float(star["incumbent_loss"])
+        effects: dict[str, dict[Value, float | None]] = {}
+        for name, value, loss in star["changes"]:
+            effect = effects.setdefault(name, {canonical(star["incumbent"][name]): 0.0})
+            effect.setdefault(canonical(value), None if loss is None or loss > DIVERGED else loss - base)
+        return cls(base, effects, noise)
+
+    @cached_property
+    def lowest(self) -> float:
+        """The loss of the lowest point, without noise."""
+        gains = [min(each for each in effect.values() if each is not None) for effect in self.effects.values()]
+        return self.base + sum(gains)
+
+    def true_loss(self, config: Mapping[str, Value]) -> float | None:
+        """The loss without noise, None where the configuration diverges."""
+        changes = [effect.get(config[name]) for name, effect in self.effects.items()]
+        known = [change for change in changes if change is not None]
+        return self.base + sum(known) if len(known) == len(changes) else None
+
+    def loss(self, spec: TrialSpec) -> float | None:
+        """The loss that a trial ends with, its seed's noise included; None where it diverges."""
+        true = self.true_loss(spec.config)
+        return None if true is None else true + self.noise * random.Random(spec.id).gauss(0.0, 1.0)
+
+    def regret(self, config: Mapping[str, Value]) -> float | None:
+        """How far ``config`` lies above the lowest point of the surface, in nats; None where it diverges."""
+        true = self.true_loss(config)
+        return None if true is None else true - self.lowest
 
 
 class Surfaces:
