@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneopt import cli
+from tuneopt import api, cli
 from tuneopt.ledger import open_ledger
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
@@ -115,6 +115,20 @@ def test_a_cost_is_arithmetic_until_measuring_is_asked_for(words, optimizers, tm
     assert len(timed) == optimizers and "measured now" in json.loads(capsys.readouterr().out)["throughput_from"]
 
 
+@pytest.mark.parametrize(("gpus", "where"), [(0.0, "cpu"), (1.0, "cuda")])
+def test_steps_are_timed_where_trials_will_train(gpus, where, tmp_path, monkeypatch):
+    """A trial that asks for no GPU sees none, so a GPU's step times would plan a run that its cores cannot keep."""
+    timed = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr(
+        "tuneopt.training.run.trained_throughput", lambda spec, corpus, models, beside: timed.append(models) or 1e5
+    )
+    plan = api.comparison_plan(["soap"], hours=8, gpus_per_trial=gpus, ledger=tmp_path / "none", measure=True)
+    assert {models.device.type for models in timed} == {where}
+    assert plan.slots == (1 if gpus else os.cpu_count())
+
+
 def test_a_cost_is_a_range_and_wider_where_nobody_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tuneopt.training.run.trained_throughput", lambda *some, **more: 50_000.0)
     widths = []
@@ -127,6 +141,16 @@ def test_a_cost_is_a_range_and_wider_where_nobody_measured(tmp_path, monkeypatch
     assert run(monkeypatch, "study", "plan", STUDIES / "nano.yaml", "--ledger", tmp_path / "none", "--json") == 0
     whole = json.loads(capsys.readouterr().out)["total"]
     assert whole["device_hours_low"] < whole["device_hours"] < whole["device_hours_high"]
+
+
+def test_a_comparison_on_gpus_is_planned_by_the_trials_that_they_hold(tmp_path, monkeypatch, capsys):
+    """One GPU beside many cores trains one trial at a time, whatever the cores could hold."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    words = ("compare", "soap", "--hours", "8", "--tokens-per-second", "50000", "--dry-run", "--json")
+    for gpus, slots in ((1, 1), (0.5, 2), (0, 16)):
+        run(monkeypatch, *words, "--gpus-per-trial", gpus, "--ledger", tmp_path / "none")
+        assert json.loads(capsys.readouterr().out)["budget"]["slots"] == slots
 
 
 def test_it_comes_first_among_the_commands(monkeypatch, capsys):

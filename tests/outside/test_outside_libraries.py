@@ -9,7 +9,7 @@ import inspect
 import pytest
 import torch
 
-from tuneopt import outside
+from tuneopt import cli, outside
 from tuneopt.api.optimizers import space_of
 from tuneopt.optim import external
 from tuneopt.optim.factory import create
@@ -72,6 +72,16 @@ def test_a_space_follows_from_the_signature():
     assert {"train_batch_size", "warmup"} <= set(space.by_name)
     assert dict(space_of("torch:SGD").on("nano").start)["momentum"] == 0.9
     assert "beta1" not in space_of("torch:SGD").on("nano").by_name
+
+
+def test_a_space_from_a_signature_promises_no_more_than_the_class_keeps(monkeypatch, capsys):
+    """torch's NAdam couples its decay, and in one param group norms and embeddings decay as well."""
+    monkeypatch.setattr("sys.argv", ["tuneopt", "space", "torch:NAdam"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    shown = capsys.readouterr().out
+    assert "decoupled" not in shown and "are not spared" in shown
+    assert "published" not in shown  # nobody tuned it, so there is no table of tuned points
 
 
 @pytest.mark.parametrize("word", LIBRARIES)

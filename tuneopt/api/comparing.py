@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tuneopt.api.claims import comparison_powers, conclusion
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.corpora import Texts, corpus_named
+from tuneopt.api.devices import slots_here
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
 from tuneopt.api.pages import comparison_page
@@ -68,6 +69,7 @@ def comparison_plan(
     precision: str | None = None,
     compile: bool | None = None,
     slots: int | None = None,
+    gpus_per_trial: float = 0.0,
     ledger: Ledger | Path | str = "ledger",
     measure: bool = False,
     tokens_per_second: float | None = None,
@@ -77,16 +79,18 @@ def comparison_plan(
     """Plan a comparison of ``optimizers`` with a ``baseline``; nothing is trained but, with ``measure``, a few steps.
 
     Optimizers are names or ``PATH.py:Class``; ``spaces`` names the search space of those that bring none.
-    The budget is ``hours`` by the clock on ``slots`` slots (this machine's cores by default), or what the
-    ``resolution`` in nats takes. ``ratio`` is where the rivals meet, chosen by the budget unless given, as such or as
-    ``tokens`` or ``steps`` (of the baseline's start). ``coordinates`` are those that may be tuned, all unless named;
-    of these the budget decides how many. ``overrides``
+    The budget is ``hours`` by the clock on ``slots`` slots (this machine's cores by default, or with ``gpus_per_trial``
+    what its GPUs hold), or what the ``resolution`` in nats takes. ``ratio`` is where the rivals meet, chosen by the
+    budget unless given, as such or as ``tokens`` or ``steps`` (of the baseline's start). ``coordinates`` are those that
+    may be tuned, all unless named; of these the budget decides how many. ``overrides``
     pins hyperparameters of all optimizers that have them. Step times come from the ledger or the few steps, unless
     ``tokens_per_second`` of one slot gives them. ``keep`` stores the plan beside the ledger, and ``note`` is told what
     takes a while. Raises `InputError` for anything that cannot be run, and for a budget that is too small.
     """
     opened, _ = with_ledger(ledger, None)
     corpus = corpus_named(corpus)
+    if gpus_per_trial and slots is None:
+        slots, _ = slots_here(RunOptions(gpus_per_trial=gpus_per_trial), str(scale))
     question = question_of(
         optimizers, baseline, spaces or {}, overrides or {}, scale=scale, corpus=corpus, hours=hours,
         ratio=ratio, tokens=tokens, steps=steps, coordinates=coordinates, resolution=resolution, seed=seed,
@@ -102,7 +106,8 @@ def comparison_plan(
         _refuse_hopeless(question, opened, noise)
     known = times_of(
         starts_of(question), opened, loaded,
-        measure=measure and not stored, tokens_per_second=tokens_per_second, slots=question.slots, note=note,
+        measure=measure and not stored, tokens_per_second=tokens_per_second,
+        core=not gpus_per_trial, slots=question.slots, note=note,
     )  # fmt: skip
     times, origin = known.by_name, known.origin
     if not times:
@@ -169,6 +174,8 @@ def compare(
 
     if backend == "inline":
         question.setdefault("slots", 1)
+    if options is not None:
+        question.setdefault("gpus_per_trial", options.gpus_per_trial)
     plan = comparison_plan(optimizers, ledger=ledger, measure=True, keep=True, **question)
     with shown("comparing", plan.study.name, progress, observers) as watching:
         return run_comparison(plan, ledger, options, backend=backend, observers=watching)

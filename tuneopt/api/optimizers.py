@@ -105,7 +105,8 @@ def signature_space(word: str, name: str, kind: Any) -> SearchSpace:
     rate = rate if rate >= RATE_OF_ITS_OWN else RATE_FACTOR * rate
     coordinates = [learning_rate(both((rate / 2, rate, 2 * rate)), both(rate))]
     if is_number(own.get("weight_decay")):
-        coordinates.append(weight_decay(*around(float(own["weight_decay"]), 0, 0.01, 0.1)))
+        decay = weight_decay(*around(float(own["weight_decay"]), 0, 0.01, 0.1))
+        coordinates.append(replace(decay, meaning="as the class applies it; norms and embeddings are not spared"))
     betas = own.get("betas")
     if isinstance(betas, tuple) and len(betas) >= 2 and all(map(is_number, betas)):
         coordinates += [beta1(*around(float(betas[0]), 0.8, 0.9, 0.95)), beta2(*around(float(betas[1]), 0.95, 0.98))]

@@ -120,12 +120,15 @@ def times_of(
     times, origin = recorded_times(ledger, specs)
     lacking = [name for name in specs if name not in times]
     if lacking and measure and corpus is not None:
+        import torch
+
         from tuneopt.training.building import WarmModels
         from tuneopt.training.run import trained_throughput
 
         compiles = any(specs[name].compile for name in lacking)
         note(f"timing a few steps of {', '.join(lacking)}" + "; to compile the model takes up to a minute" * compiles)
-        models = WarmModels()  # all optimizers train the same compiled model
+        # All optimizers train the same compiled model, and where trials will: without a GPU of their own they see none.
+        models = WarmModels(torch.device("cpu") if core else None)
         beside = partial(_busy_cores, min(slots, os.cpu_count() or 1) - 1 if core else 0)
         for name in lacking:
             spec = replace(specs[name], regime=replace(specs[name].regime, corpus=corpus.id))
@@ -196,7 +199,8 @@ def study_times(
         times = replace(times_of(specs, ledger, tokens_per_second=speed.tokens_per_second), origin=origin)
     else:
         corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary) if measure else None
-        times = times_of(specs, ledger, corpus, measure=measure, slots=slots, note=note)
+        core = smallest.scale.ladder == "nano"  # a plan is not told where it will run; that ladder is one for cores
+        times = times_of(specs, ledger, corpus, measure=measure, core=core, slots=slots, note=note)
 
     def seconds(optimizer: str, regime: Regime) -> float | None:
         if not times.by_name:

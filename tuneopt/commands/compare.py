@@ -82,7 +82,7 @@ def compare(
     ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="The budget in minutes.")] = None,
     resolution: Annotated[
-        float | None, typer.Option("--resolution", help="Nats to be told apart: says what that takes.")
+        float | None, typer.Option("--resolution", help="Nats to be told apart: plans what that takes.")
     ] = None,
     ratio: Annotated[
         float | None, typer.Option("--ratio", help="Where the rivals meet; default: what the budget allows.")
@@ -98,7 +98,8 @@ def compare(
     backend: Backend = "ray",
     address: Address = None,
     slots: Annotated[
-        int | None, typer.Option("--slots", min=1, help="Trials at once, in the plan; default: cores here.")
+        int | None,
+        typer.Option("--slots", min=1, help="Trials at once, in the plan; default: what cores or GPUs here hold."),
     ] = None,
     max_concurrent: MaxConcurrent = None,
     gpus_per_trial: Annotated[float, typer.Option("--gpus-per-trial", min=0, help="May be a fraction.")] = 0.0,
@@ -145,7 +146,8 @@ def compare(
         hours=hours, resolution=resolution, ratio=ratio, tokens=parse_count(tokens, "--tokens"),
         steps=parse_count(steps, "--steps"), coordinates=parse_coordinates(coordinates, quick),
         overrides=parse_values(set_ or [], "--set"), seed=seed,
-        precision=precision, compile=compile, slots=slots or max_concurrent, ledger=opened,
+        precision=precision, compile=compile, slots=slots or max_concurrent, gpus_per_trial=gpus_per_trial,
+        ledger=opened,
         measure=measure or not (dry_run or simulate), keep=not (dry_run or simulate),
         tokens_per_second=tokens_per_second, note=watching.say,
     )  # fmt: skip

@@ -125,14 +125,15 @@ def _print_space(plain: Mapping[str, Any]) -> None:
         out.print(f"fixed: {constants or 'nothing'}", markup=False)
         out.print()
     points = plain["published"]
-    table(
-        ("published tuned points", *(f"{point['scale']}/{point['ratio']:g}x" for point in points)),
-        [
-            ("loss, nats/token", *(loss(point["loss"]) for point in points)),
-            *((one["name"], *(point["config"].get(one["name"], "-") for point in points)) for one in coordinates),
-        ],
-    )
-    out.print()
+    if points:
+        table(
+            ("published tuned points", *(f"{point['scale']}/{point['ratio']:g}x" for point in points)),
+            [
+                ("loss, nats/token", *(loss(point["loss"]) for point in points)),
+                *((one["name"], *(point["config"].get(one["name"], "-") for point in points)) for one in coordinates),
+            ],
+        )
+        out.print()
     pairs({one["name"]: one["meaning"] for one in coordinates})
     out.print()
     pairs({"source": plain["source"], "nano ladder": plain["found"]})
