@@ -272,6 +272,7 @@ class _Slope:
     @staticmethod
     def of(value: float, error: float | None, freedom: float, level: float) -> _Slope:
         """A slope whose standard error has ``freedom`` degrees of freedom; without any it has no interval."""
+        value = round(value, 12) + 0.0  # where nothing moves, 0 on every machine and not 1e-18 of either sign
         if error is None or freedom < 1:
             return _Slope(value)
         half = float(stdtrit(freedom, (1 + level) / 2)) * error
