@@ -116,6 +116,13 @@ def why(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
+def in_words(error: BaseException) -> str:
+    """An exception in one line, without a full stop: those of the system by place and reason, others as Python does."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename}: {why(error)}" if error.filename is not None else why(error)
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".:")
+
+
 def of_system(error: OSError, where: str | Path = "") -> InputError:
     """The sentence for an OSError: where, why, and what helps; ``where`` is said when the error does not know it."""
     if error.filename is None and where:

@@ -72,7 +72,7 @@ def disturbed(here: Path, name: str, place: str, kind: str) -> None:
         assert reason in last and str(place) in last and ".tuneopt-" not in last, last
         subprocess.run(mend, check=True)
         code, _, err = call(words)
-        assert code == 0, err
+        assert code == (3 if name == "tune" else 0), err  # two trials certify nothing
 
 
 @pytest.mark.parametrize("kind", ["read-only", "full"])

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tuneopt.errors import in_words, why
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.store import Ledger
 
@@ -79,7 +80,10 @@ class TrialLog:
             if not self._complained:
                 self._complained = True
                 _log.warning(
-                    "cannot write the log %s: %s", self.where, error, extra={"trial": self.trial, "log_failed": True}
+                    "cannot write the log %s: %s",
+                    self.where,
+                    why(error) if isinstance(error, OSError) else in_words(error),
+                    extra={"trial": self.trial, "log_failed": True},
                 )
 
     def _upload(self, line: bytes, urgent: bool, last: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tuneopt.errors import in_words
 from tuneopt.observe.state import TrialEnd
 from tuneopt.run.marked import marked
 from tuneopt.run.options import RunOptions
@@ -57,7 +58,7 @@ class InlineBackend:
             try:
                 self._train(spec, controller, models)
             except Exception as error:
-                controller.failed(spec, " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
+                controller.failed(spec, in_words(error))
                 raise
 
     def _train(self, spec: TrialSpec, controller: RunController, models: WarmModels) -> None:
