@@ -87,14 +87,14 @@ def test_the_document_of_a_ledger(ledger: Ledger) -> None:
     assert document["flips"] == []
     text = " | ".join(document["warnings"])
     assert "proof of the optimizer is missing or failed: muon 1 trials" in text
-    assert "lion has no comparable run at embedded nano-65k/1x" in text
+    assert "lion has no comparable run at nano-65k/1x" in text
 
 
 def test_everything_is_in_the_document(ledger: Ledger) -> None:
     document = summary(ledger.table(), curves=ledger.curves())
     (statement,) = document["statements"]
     assert (statement["scale"], statement["ratio"], statement["leaders"]) == ("nano-65k", 4.0, ["muon"])
-    assert statement["sentence"].startswith("At embedded nano-65k/4x muon is the best of 2 optimizers")
+    assert statement["sentence"].startswith("At nano-65k/4x muon is the best of 2 optimizers")
     assert statement["gains"][0]["speedup"] == pytest.approx(1.3, rel=1e-3)
     (joint,) = document["joint"]
     assert {each["optimizer"]: each["factor"] for each in joint["factors"]} == {

@@ -1,6 +1,7 @@
 """The first screen's sentences, and costs."""
 
 import dataclasses
+import re
 
 import pytest
 from analysis_samples import known_noise, result, study
@@ -70,8 +71,7 @@ def test_a_line_says_what_half_and_twice_the_noise_would_change() -> None:
     )
     calm = study({"adamw": 1.0, "muon": 2.0})
     assert noise_line(calm, state(calm), known_noise(0.0012, calm)) == (
-        "If sigma (0.0012 nats) were half as large, no best group named here would change. "
-        "If it were twice as large, no best group named here would change."
+        "No best group named here would change if sigma (0.0012 nats) were half or twice as large."
     )
     assert noise_line(calm, state(calm, SILENT), SILENT) == ""
 
@@ -177,3 +177,10 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
             each.seconds < point.seconds and each.loss <= point.loss for each in rivals
         )
         assert point.front != beaten
+
+
+def test_a_gain_in_nats_has_the_digits_of_its_error() -> None:
+    results = study({"adamw": 1.0, "muon": 2.0})
+    known = {sigma: state(results, known_noise(sigma, results))[0].sentence for sigma in (0.0012, 0.012)}
+    under = {sigma: re.search(r"([\d.]+) nats under", words)[1] for sigma, words in known.items()}  # type: ignore[index]
+    assert [len(number.partition(".")[2]) for number in under.values()] == [4, 3]

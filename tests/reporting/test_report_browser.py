@@ -278,3 +278,27 @@ def test_an_image_of_a_figure_comes_as_svg_that_stands_alone(visit):
         page.click("#speedup-by-ratio button[data-image]")
     text = started.value.path().read_text()
     assert text.startswith("<svg") and 'xmlns="http://www.w3.org/2000/svg"' in text and "#1b1f24" in text
+
+
+def test_a_table_of_long_names_fits_a_wide_screen_and_scrolls_within_a_phone_s(chromium, tmp_path):
+    names = {"muon": "contra_muon_with_a_split_cooldown_and_more", "soap": "aurora_projected_pruned_extended"}
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps(table_rows(names)))
+    write_report(None, tmp_path / "report.html", results=rows, targets=[3.3])
+    wider = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+    for width in (1440, 390):
+        page = chromium.new_page(viewport={"width": width, "height": 900})
+        page.goto((tmp_path / "report.html").as_uri())
+        page.wait_for_selector(READY, state="attached", timeout=120_000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert width < 1000 or page.evaluate(wider) == 0
+        page.close()
+
+
+def test_the_two_main_figures_of_the_published_study_end_on_the_second_screen(chromium, reports):
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(reports["published"][0].as_uri())
+    page.wait_for_selector(READY, state="attached", timeout=120_000)
+    ends = [page.locator(f"#{key} .plot").bounding_box() for key in ("speedup-by-ratio", "flips-by-ratio")]
+    assert all(box["y"] + box["height"] < 1800 for box in ends)
+    page.close()

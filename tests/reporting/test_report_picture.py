@@ -15,7 +15,7 @@ from tuneopt.reporting.drawing import Drawing, Mark
 from tuneopt.reporting.palette import _MORE, LOOKS, hollow
 from tuneopt.reporting.panels import NARROW, WIDE
 from tuneopt.reporting.picture import picture
-from tuneopt.reporting.scene import Box, Sign, Stroke, Words, clipped, runs
+from tuneopt.reporting.scene import Box, Scene, Sign, Stroke, Words, clipped, runs
 from tuneopt.reporting.svg import svg
 from tuneopt.reporting.symbols import bare, outline
 from tuneopt.reporting.text import plain
@@ -139,3 +139,10 @@ def test_ticks_are_never_rounded_to_unequal_distances():
     assert "3.2725" in [text for _, text in own.ticks]
     plain = axis({"range": [3.0, 4.0], "tickformat": ".3~f", "nticks": 5}, [], 300, up=True)
     assert [text for _, text in plain.ticks] == ["3", "3.2", "3.4", "3.6", "3.8", "4"]
+
+
+def test_the_last_bits_of_a_place_do_not_show():
+    """Machines sum in different orders: a place at a half of a tenth must not be rounded by the last bit."""
+    places = [111.85 + error for error in (-3e-14, 0.0, 3e-14)]
+    scenes = [Scene(200, 200, [Words(10, place - 0.35 * 11, (("SOAP", False),), 11)]) for place in places]
+    assert len({svg(scene, "wide") for scene in scenes}) == 1

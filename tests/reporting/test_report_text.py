@@ -21,9 +21,12 @@ def test_values_read_as_they_are_typed(value, shown):
     assert text.value_text(value) == shown
 
 
-def test_losses_carry_four_decimals_and_their_error_on_one_line():
+def test_losses_carry_the_digits_of_their_error_on_one_line():
     assert text.loss_text(3.44981) == "3.4498"
     assert text.loss_text(3.44981, 0.00049) == "3.4498\u00a0\u00b1\u00a00.0005"
+    assert text.loss_text(4.47771, 0.0171) == "4.478\u00a0\u00b1\u00a00.017"
+    assert text.loss_text(4.47771, 0.0) == "4.4777\u00a0\u00b1\u00a00.0000"
+    assert text.change_text(0.31832, 0.024) == "+0.318"
     assert text.loss_text(None) == text.NONE
 
 

@@ -6,6 +6,7 @@ thing reads the same wherever it stands.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -60,6 +61,16 @@ def optimizer_name(name: str) -> str:
 def scale_name(scale: str) -> str:
     """A scale as the field writes it: ``130M``, ``1.2B``."""
     return scale.upper() if _SIZE.fullmatch(scale) else scale
+
+
+def decimals(error: float | None) -> int:
+    """Decimals of a loss or a difference (nats) whose error is ``error``: two digits of the error, four at most.
+
+    Without an error there are four: a tenth of the smallest difference that counts at the scales of the paper.
+    """
+    if error is None or not 0 < error < math.inf:
+        return 4
+    return min(max(1 - math.floor(math.log10(error)), 2), 4)
 
 
 def count_name(count: float) -> str:

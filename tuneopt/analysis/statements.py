@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuneopt.analysis.names import decimals
 from tuneopt.analysis.noise import NoiseModel, difference_noise
 from tuneopt.analysis.ranking import Ranking, rankings
 from tuneopt.analysis.runs import RegimeKey
@@ -144,13 +145,16 @@ def noise_line(winners: Sequence[Winner], stated: Sequence[Statement], noise: No
     spreads = [spread.sigma for one in known if (spread := noise.of(one.regime))]
     least, most = f"{min(spreads):.2g}", f"{max(spreads):.2g}"
     sigma = least if least == most else f"{least} to {most}"
-    parts = []
+    parts, calm = [], True
     for word, factor in ((f"sigma ({sigma} nats) were half", 0.5), ("it were twice", 2.0)):
         groups = {ranking.regime: ranking.leaders for ranking in rankings(here, noise.scaled(factor))}
         changed = [one for one in known if set(groups[one.regime]) != set(one.leaders)]
         listed = "; ".join(f"at {one.regime.label} {_change(one.leaders, groups[one.regime])}" for one in changed)
         what = f"the best group would change {listed}" if changed else "no best group named here would change"
         parts.append(f"If {word} as large, {what}.")
+        calm = calm and not changed
+    if calm:
+        return f"No best group named here would change if sigma ({sigma} nats) were half or twice as large."
     return " ".join(parts)
 
 
@@ -215,10 +219,13 @@ def _sentence(
     shown = list(gains) if len(gains) <= NAMED else [gains[0], gains[-1]]
     word = "" if len(gains) <= NAMED else "from the first to the last, "
     nats = [gain.nats for gain in gains]
-    gaps = [f"{gap:.4f}" for gap in (min(nats), max(nats))]
+    places = min(map(_decimals, gains))
+    gaps = [f"{gap:.{places}f}" for gap in (min(nats), max(nats))]
     under = gaps[0] if gaps[0] == gaps[1] else f"{gaps[0]} to {gaps[1]}"
     if any(gain.speedup is None for gain in gains):
-        spans = ", ".join(f"{gain.optimizer} {_bounds(gain.nats, gain.nats_low, gain.nats_high, 4)}" for gain in shown)
+        spans = ", ".join(
+            f"{gain.optimizer} {_bounds(gain.nats, gain.nats_low, gain.nats_high, _decimals(gain))}" for gain in shown
+        )
         return f"{first}; nats under {baseline}, with {level:.0%} intervals: {word}{spans}."
     return f"{first}, {under} nats under {baseline}; speedup over it, with {level:.0%} intervals: {_speeds(gains)}."
 
@@ -232,6 +239,11 @@ def _speeds(gains: Sequence[Gain]) -> str:
         f"{' (extrapolated)' if gain.extrapolated else ''}"
         for gain in shown
     )
+
+
+def _decimals(gain: Gain) -> int:
+    """The decimals of a gain in nats: those of half its interval."""
+    return decimals(None if gain.nats_high is None else gain.nats_high - gain.nats)
 
 
 def _group(leaders: Sequence[str], count: int) -> str:

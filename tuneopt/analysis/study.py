@@ -7,8 +7,8 @@ figure, compute it in `analyse` and give it a field of `Analysis`; `tuneopt.anal
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from tuneopt.analysis.cells import folded
 from tuneopt.analysis.circumstances import Circumstance, circumstances
@@ -23,7 +23,7 @@ from tuneopt.analysis.inputs import Inputs
 from tuneopt.analysis.joint import JointFit, joint_fits
 from tuneopt.analysis.noise import NoiseModel, measure
 from tuneopt.analysis.ranking import Flip, Ranking, rankings, regime_flips
-from tuneopt.analysis.runs import Curves, Role
+from tuneopt.analysis.runs import Curves, RegimeKey, Role
 from tuneopt.analysis.sensitivity import Star, stars
 from tuneopt.analysis.speedup import (
     BASELINE,
@@ -88,6 +88,17 @@ class Analysis:
     warnings: tuple[str, ...]
 
 
+def _short(sentence: str, regimes: Collection[RegimeKey]) -> str:
+    """A sentence in which regimes go by scale and ratio alone where all are of one corpus: its name tells nothing."""
+    corpora = {regime.corpus for regime in regimes}
+    if len(corpora) != 1 or corpora == {""}:
+        return sentence
+    (corpus,) = corpora
+    for scale in {regime.scale for regime in regimes}:
+        sentence = sentence.replace(f"{corpus} {scale}/", f"{scale}/")
+    return sentence
+
+
 def baseline_of(inputs: Inputs, wanted: str | None) -> str:
     """The baseline as its runs spell it, `BASELINE` where none is wanted; case and separators do not matter.
 
@@ -147,6 +158,7 @@ def analyse(
     spent = costs(best, runs, speeds, baseline)
     fronts = frontiers(best, runs, noise, how)
     ends = edges(best, runs)
+    places = {run.regime for run in runs}
     raced = to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets)
     return Analysis(
         inputs=inputs,
@@ -158,8 +170,8 @@ def analyse(
         speedups=speeds,
         joint=joint,
         rankings=ranked,
-        statements=stated,
-        noise_line=noise_line(best, stated, noise),
+        statements=tuple(replace(one, sentence=_short(one.sentence, places)) for one in stated),
+        noise_line=_short(noise_line(best, stated, noise), places),
         circumstances=circumstances(best),
         findings=findings(best, ranked, noise, how),
         flips=(*regime_flips(sound, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
@@ -175,8 +187,11 @@ def analyse(
         pareto=pareto(best, spent),
         frontiers=fronts,
         targets=raced,
-        warnings=(
-            *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, ends, bool(raced)),
-            *uneven_clocks(best, runs),
+        warnings=tuple(
+            _short(warning, places)
+            for warning in (
+                *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, ends, bool(raced)),
+                *uneven_clocks(best, runs),
+            )
         ),
     )

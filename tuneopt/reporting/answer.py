@@ -166,8 +166,10 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     reached = sum(first.values())
     if not reached:
         return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
+    close = sum(bool(rows[0]["ties"]) for rows in contested if rows[0]["accepted"])
+    doubt = f" ({close} of these {reached} not told apart from the next)" if close else ""
     never = f", and in {len(contested) - reached} nobody reaches it" if len(contested) > reached else ""
-    return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{never}"
+    return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{doubt}{never}"
 
 
 def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:

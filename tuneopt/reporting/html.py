@@ -67,7 +67,7 @@ def rows(table: Table) -> Markup:
     columns = list(zip(heads, table.columns, strict=True))
     lines = (
         "".join(
-            [f"{head}{escape(shown(cell, column))}</td>" for cell, (head, column) in zip(row, columns, strict=False)]
+            [f"{head}{breakable(shown(cell, column))}</td>" for cell, (head, column) in zip(row, columns, strict=False)]
         )
         for row in table.rows
     )

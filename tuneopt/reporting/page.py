@@ -29,9 +29,6 @@ NAMED = 4
 GUIDE = 400
 """Pixels of the figure that explains the word speedup, at the side of the first screen's sentences."""
 
-MOST_RACES = 10
-"""Races to a target that the first screen has a sentence for."""
-
 MOST_NAMES = 12
 """Optimizers that the line under the headline names, and half as many regimes; of more it gives the number."""
 
@@ -133,8 +130,8 @@ def _sentences(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]
         alone = [f"Only {comparison.optimizers[0]} has results, so there is nothing to compare."]
         alone += sensitivity.token_sentences(analysis.hyper_laws)
     races = targets.sentences(comparison)
-    if len(races) > MOST_RACES:
-        races = [*races[:MOST_RACES], f"{len(races) - MOST_RACES} more stand under {targets.TITLE}."]
+    if len(races) > targets.MOST_RACES:
+        races = [*races[: targets.MOST_RACES], f"{len(races) - targets.MOST_RACES} more stand under {targets.TITLE}."]
     # Where no scale has speedups in tokens, those in compute are the answer.
     compute = () if analysis.laws else speedup.frontier_sentences(comparison)
     scaled, findings = (*several, *alone), (*compute, *(one.sentence for one in analysis.findings), *races)

@@ -35,6 +35,13 @@ _WORDS = re.compile(
     r"(?<![\w-])(" + "|".join(sorted(map(re.escape, TERMS), key=len, reverse=True)) + r")(s|es)?(?![\w-])",
     re.IGNORECASE,
 )
+_POWER = re.compile(
+    r"\b(?P<base>[A-Z])\^(?P<power>-?\d+(?:\.\d+)?)|\b(?P<factor>\d\.?\d*)e(?P<tens>-?0?[1-9]\d*)(?= [A-Z]\^)"
+)
+"""``N^-0.86``, and the factor in front of it: the form of a law in a text that has no raised letters."""
+
+_COMMAND = re.compile(r"`(tuneopt [^`]+)`")
+
 _BY_WORD = {word.lower(): meaning for word, meaning in TERMS.items()}
 
 
@@ -50,4 +57,12 @@ def terms(text: str) -> Markup:
         return f'<dfn tabindex="0" data-g="{escape(_BY_WORD[word])}">{match[0]}</dfn>'
 
     # Escaped first: what is put around a word is then the only markup. No entity holds a word of the glossary.
-    return Markup(_WORDS.sub(mark, escape(text)))
+    marked = _WORDS.sub(mark, escape(text))
+    return Markup(_COMMAND.sub(r"<code>\1</code>", _POWER.sub(_power, marked)))
+
+
+def _power(match: re.Match[str]) -> str:
+    """A power as it is set in print; of a number such as 4.2e-05 the ten is written out."""
+    base, exponent = match["base"] or "10", (match["power"] or f"{int(match['tens'])}").replace("-", "\u2212")
+    factor = "" if match["factor"] is None else f"{match['factor']} \u00d7 "
+    return f"{factor}{base}<sup>{exponent}</sup>"

@@ -1,8 +1,8 @@
 """Numbers as people read them: losses with their error, values as they were typed, large counts, durations.
 
 All figures, tables and sentences take their texts from here, so that a number reads the same wherever it stands. Losses
-have four decimals, a tenth of the smallest difference that counts at the scales of the paper. A number is tied to its
-error by spaces that do not break.
+have the digits that their error leaves them, four decimals at most. A number is tied to its error by spaces that do not
+break.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from tuneopt.analysis.names import optimizer_name, scale_name
+from tuneopt.analysis.names import decimals, optimizer_name, scale_name
 from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.spec import Value
 
@@ -29,10 +29,11 @@ def value_text(value: Value) -> str:
 
 
 def loss_text(loss: float | None, error: float | None = None) -> str:
-    """A loss in nats with four decimals, and its standard error where there is one."""
+    """A loss in nats, and its standard error where there is one, with as many decimals as two digits of it need."""
     if loss is None:
         return NONE
-    return f"{loss:.4f}" if error is None else f"{loss:.4f}\u00a0\u00b1\u00a0{error:.4f}"
+    places = decimals(error)
+    return f"{loss:.{places}f}" if error is None else f"{loss:.{places}f}\u00a0\u00b1\u00a0{error:.{places}f}"
 
 
 def bound_text(nats: float) -> str:
@@ -40,11 +41,11 @@ def bound_text(nats: float) -> str:
     return f"{max(nats, 0.0001):.4f}"
 
 
-def change_text(difference: float | None) -> str:
-    """A difference in nats with its sign; zero carries none."""
+def change_text(difference: float | None, error: float | None = None) -> str:
+    """A difference in nats with its sign, in the digits that its ``error`` leaves it; zero carries no sign."""
     if difference is None:
         return NONE
-    digits = f"{abs(difference):.4f}"
+    digits = f"{abs(difference):.{decimals(error)}f}"
     if float(digits) == 0:
         return digits
     return f"{'+' if difference > 0 else MINUS}{digits}"

@@ -51,9 +51,17 @@ def _sentence(comparison: Comparison) -> str:
     faster = [seconds for _, tokens, seconds in both if tokens > 1]
     best, in_tokens, in_seconds = max(both, key=lambda known: known[2])
     ends = best.speedup_seconds_high
+    still = sum(seconds > 1 for seconds in faster)
+    first = (
+        f"Of {len(faster):,} speedups above 1 in tokens, {still} {'remains' if still == 1 else 'remain'} above 1 in "
+        "seconds."
+        if len(faster) > 1
+        else f"The one speedup above 1 in tokens {'remains' if still else 'is not'} above 1 in seconds."
+        if faster
+        else "No speedup is above 1 in tokens."
+    )
     return (
-        f"Of {plural(len(faster), 'speedup')} above 1 in tokens, {sum(seconds > 1 for seconds in faster)} remain above "
-        f"1 in seconds. The largest in seconds is {interval_text(in_seconds, best.speedup_seconds_low, ends)}, of "
+        f"{first} The largest in seconds is {interval_text(in_seconds, best.speedup_seconds_low, ends)}, of "
         f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)} ({in_tokens:.2f} in tokens). Seconds go "
         "by the median speed of an optimizer's trials on the hardware in the provenance below."
     )
@@ -123,17 +131,24 @@ def _unequal(comparison: Comparison) -> tuple[str, ...]:
     for own in shared:
         least, most = (pick(own, key=lambda one: (one.configurations, one.optimizer)) for pick in (min, max))
         where = f"{least.scale}/{least.ratio:g}x" + (f" on {least.corpus}" if comparison.several_corpora else "")
-        words = f"{where} ({least.configurations:,} of {least.optimizer}, {most.configurations:,} of {most.optimizer})"
+        words = (
+            f"{where} ({plural(least.configurations, 'configuration')} of {least.optimizer}, "
+            f"{most.configurations:,} of {most.optimizer})"
+        )
         gaps.append((most.configurations / max(least.configurations, 1), words))
     unequal = sorted((gap for gap in gaps if gap[0] > 1), key=lambda gap: -gap[0])
     if not unequal:
-        where = plural(len(shared), "regime")
-        return (f"In every regime that they share, the optimizers had as many configurations ({where}).",)
+        where = "the one regime" if len(shared) == 1 else f"all {len(shared)} regimes"
+        return (f"The optimizers had equally many configurations in {where} that they share.",)
     named = listed(text for _, text in unequal[:NAMED])
     more = f", and {len(unequal) - NAMED} more" if len(unequal) > NAMED else ""
+    first = (
+        f"Budgets are unequal in the one regime with several optimizers: {named}."
+        if len(shared) == 1
+        else f"Budgets are unequal in {len(unequal)} of {len(shared)} regimes with several optimizers: {named}{more}."
+    )
     return (
-        f"Budgets are unequal in {len(unequal)} of {plural(len(shared), 'regime')} with several optimizers: "
-        f"{named}{more}. An optimizer with more configurations had more chances; `tuneopt study run --match-budget` "
+        f"{first} An optimizer with more configurations had more chances; `tuneopt study run --match-budget` "
         "gives all as many.",
     )
 

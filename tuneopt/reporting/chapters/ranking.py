@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tuneopt.analysis.names import optimizer_name
+from tuneopt.analysis.names import decimals, optimizer_name
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.reporting.compare import Comparison, winner_of
 from tuneopt.reporting.drawing import spread
@@ -60,12 +60,16 @@ def _sentence(comparison: Comparison) -> str:
         return "The noise between seeds is not known in any regime, so losses are in order but nothing is ranked."
     alone = sum(len(one.leaders) == 1 for one in known)
     spans = sorted(one.span for one in known if one.span is not None)
-    least, most = f"{spans[0]:.4f}", f"{spans[-1]:.4f}"
+    least, most = (f"{span:.{decimals(span)}f}" for span in (spans[0], spans[-1]))
     where = f"{plural(len(known), 'regime')} with several optimizers and known noise"
     if alone == len(known):
         first = f"Each of {where} has a single best one." if alone > 1 else f"The {where[2:]} has a single best one."
     elif not alone:
-        first = f"In {'each of ' if len(known) > 1 else ''}{where} several share the lead."
+        first = (
+            f"In each of {where} several share the lead."
+            if len(known) > 1
+            else "Several share the lead in the one regime with several optimizers and known noise."
+        )
     else:
         first = f"Of {where}, {alone} {'has' if alone == 1 else 'have'} a single best one; in the others several share "
         first += "the lead."
@@ -121,7 +125,7 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
                 comparison.label(ranking.regime),
                 optimizer,
                 loss_text(loss, error),
-                change_text(loss - ranking.losses[0]),
+                change_text(loss - ranking.losses[0], error),
                 NONE if group is None else str(group),
                 NONE if speed is None
                 else "baseline" if optimizer == baseline

@@ -61,9 +61,10 @@ def _law_sentence(laws: Sequence[HyperLaw]) -> str:
     scales = max(law.scales for law in laws)
     by_size = sum(apart(law.b_low, law.b_high) for law in laws)
     by_ratio = sum(apart(law.c_low, law.c_high) for law in laws)
+    count = "the one law" if len(laws) == 1 else f"{len(laws)} laws"
     return (
-        f"The interval of the exponent leaves out 0 in {by_size} of {plural(len(laws), 'fitted law')} for model size, "
-        f"and in {by_ratio} for the ratio. "
+        f"Of {count} fitted to tuned values, {by_size or 'none'} {'shows' if by_size < 2 else 'show'} that model size "
+        f"matters, and {by_ratio or 'none'} that the ratio does: the interval of the exponent leaves out 0. "
         f"{'The scale counts' if scales == 1 else f'The {scales} scales count'} as independent."
     )
 

@@ -27,7 +27,7 @@ from tuneopt.reporting.figures.speedups import (
     rivals_of,
     speedups_infos,
 )
-from tuneopt.reporting.text import NONE, loss_text, percent_text, plural
+from tuneopt.reporting.text import NONE, loss_text, percent_text
 
 TITLE = "Speedup"
 
@@ -46,9 +46,9 @@ def chapter(comparison: Comparison) -> Chapter:
     rivals = _rivals(comparison)
     over_sizes = _frontiers(comparison)
     if not rivals and over_sizes:
-        drawn = Figure.all("speedup-by-size", _over_sizes(comparison), draw_savings)
+        over = Figure.all("speedup-by-size", _over_sizes(comparison), draw_savings)
         lead = frontier_sentences(comparison) if analysis.laws else ()  # without laws they stand on the first screen
-        return Chapter("speedup", TITLE, lead, (*drawn, *(table.folded(MOST_ROWS) for table in over_sizes)))
+        return Chapter("speedup", TITLE, lead, (*over, *(table.folded(MOST_ROWS) for table in over_sizes)))
     if not rivals:
         name = optimizer_name(analysis.baseline)
         need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
@@ -58,7 +58,9 @@ def chapter(comparison: Comparison) -> Chapter:
         trends = [one.sentence for one in analysis.findings if one.kind == "trend"] if by == "size" else []
         told = in_words(trends[0]).removesuffix(".") if trends else ""
         info = savings_info(rivals, comparison.scales, by, analysis.baseline, analysis.level, told)
-        blocks += Figure.all(f"speedup-by-{by}", [info], draw_savings)
+        drawn = Figure.all(f"speedup-by-{by}", [info], draw_savings)
+        # The same speedups a second time would keep the flips off the second screen: their finding is the fold's name.
+        blocks += [Fold(figure.title, (figure,)) for figure in drawn] if blocks else drawn
     # At one ratio of one scale rows are all that can be drawn.
     blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
     blocks += [table.folded() for table in over_sizes]
@@ -89,7 +91,7 @@ def details(comparison: Comparison) -> Chapter:
     rows = [figure for figure in Figure.all("speedups", speedups_infos(comparison), draw_speedups)
             if figure.key not in drawn]  # fmt: skip
     blocks: list[Block] = [
-        Fold(f"All {plural(len(rivals), 'speedup')} with their intervals", (*rows, _table(comparison, rivals))),
+        Fold(_all(len(rivals)), (*rows, _table(comparison, rivals))),
         *(Fold(figure.title, (figure,)) for figure in Figure.all("laws", [laws], draw_laws)),
     ]
     joint = _joint(comparison, rivals)
@@ -98,6 +100,11 @@ def details(comparison: Comparison) -> Chapter:
         blocks.append(Fold("A second opinion on the speedups: one factor per optimizer from a joint fit",
                            (*words, *joint)))  # fmt: skip
     return Chapter("details", DETAILS, (_sentence(comparison, rivals),), tuple(blocks))
+
+
+def _all(count: int) -> str:
+    """The name of the fold that holds every speedup."""
+    return "The speedup with its interval" if count == 1 else f"All {count:,} speedups with their intervals"
 
 
 def _frontiers(comparison: Comparison) -> list[Table]:
@@ -151,7 +158,10 @@ def _rivals(comparison: Comparison) -> list[Speedup]:
 
 
 def _sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
-    """How many speedups are above 1 and below 1 beyond noise, and the largest that was measured, with its interval."""
+    """How many speedups are above 1 and below 1 beyond noise, and the largest that was measured, with its interval.
+
+    A lone speedup is the largest one.
+    """
     name, level = optimizer_name(comparison.analysis.baseline), percent_text(comparison.analysis.level)
     above = sum(one.low is not None and one.low > 1 for one in rivals)
     below = sum(one.high is not None and one.high < 1 for one in rivals)
@@ -164,10 +174,15 @@ def _sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
             f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)}."
         )
     rest = len(rivals) - len(known)
-    guessed = f" {rest} of them rest on less than measurements on both sides." if rest else ""
+    if len(rivals) == 1:
+        side = "above 1" if above else "below 1" if below else "on both sides of 1"
+        return f"The {level} interval of the one speedup over {name} lies {side}.{largest}"
+    beyond = all(one.extrapolated or measured(one) for one in rivals)
+    rests = f"outside the budgets of {name}" if beyond else f"outside {name}'s runs or rest on two of them alone"
+    guessed = f" {rest} of them {'lies' if rest == 1 else 'lie'} {rests}." if rest else ""
     return (
-        f"Of {plural(len(rivals), 'speedup')} over {name}, {above} are above 1 and {below} below it with the whole "
-        f"{level} interval.{guessed}{largest}"
+        f"Of {len(rivals):,} speedups over {name}, {above} have a {level} interval above 1, and {below} one below it."
+        f"{guessed}{largest}"
     )
 
 

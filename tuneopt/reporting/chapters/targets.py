@@ -12,8 +12,8 @@ from tuneopt.reporting.text import NONE, count_text, duration_text, listed, plur
 
 TITLE = "Steps to a target"
 
-LAST_NUMBER = 6
-"""The last column of a race's table that holds numbers."""
+MOST_RACES = 10
+"""Races that the first screen has a sentence for; those of more stand in the chapter."""
 
 NAMED = 3
 """Optimizers that a sentence names."""
@@ -23,12 +23,19 @@ MOST_TIES = 2
 
 
 def chapter(comparison: Comparison) -> Chapter:
-    """A table for each race, with the fewest steps, tokens or seconds first."""
+    """A table for each race to a loss, and one for all tasks of a log; the fewest steps, tokens or seconds come first.
+
+    What the first screen says is not said again.
+    """
     rows = comparison.analysis.targets
     if not rows:
         return Chapter("targets", TITLE, ())
-    blocks: list[Block] = [_table(own) for own in races(rows)]
-    return Chapter("targets", TITLE, tuple(sentences(comparison)), tuple(blocks))
+    several = len({row.corpus for row in rows}) > 1
+    blocks: list[Block] = [_table(own, several) for own in races(rows) if own[0].loss is not None]
+    logs = [row for row in rows if row.loss is None]
+    for ruleset in dict.fromkeys(row.ruleset for row in logs):
+        blocks.append(_tasks([row for row in logs if row.ruleset == ruleset], several).folded())
+    return Chapter("targets", TITLE, tuple(sentences(comparison)[MOST_RACES:]), tuple(blocks))
 
 
 def races(rows: Sequence[ToTarget]) -> list[list[ToTarget]]:
@@ -49,7 +56,9 @@ def sentences(comparison: Comparison) -> list[str]:
             ranked = sorted(table.items(), key=lambda pair: (-pair[1], pair[0]))
             words = ", ".join(f"{optimizer_name(name)} {score:.3f}" for name, score in ranked)
             told.append(f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.")
-    return told + [_sentence(own, comparison.analysis.baseline) for own in races(rows)]
+    # Races with somebody to race against come first.
+    ordered = sorted(races(rows), key=lambda own: len(own) == 1)
+    return told + [_sentence(own, comparison.analysis.baseline) for own in ordered]
 
 
 def _size(row: ToTarget) -> float | None:
@@ -97,7 +106,7 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
         few = len(first.ties) <= NAMED
         others = listed(map(optimizer_name, first.ties)) if few else plural(len(first.ties), "optimizer")
         unsure = f" {optimizer_name(first.optimizer)} cannot be told from {others} there."
-    return f"At {place} {aim} is reached first by {words}{more}.{unsure}{_missed(rows, there)}"
+    return f"At {place}, {aim} is reached first by {words}{more}.{unsure}{_missed(rows, there)}"
 
 
 def _missed(rows: Sequence[ToTarget], there: Sequence[ToTarget]) -> str:
@@ -106,36 +115,66 @@ def _missed(rows: Sequence[ToTarget], there: Sequence[ToTarget]) -> str:
     return f" {plural(never, 'optimizer')} did not reach it." if never else ""
 
 
-def _table(rows: Sequence[ToTarget]) -> Table:
-    """One race: what was needed, the interval, and whom the rule does not tell apart."""
+def _table(rows: Sequence[ToTarget], several: bool) -> Table:
+    """One race to a loss: what was needed, the interval, and whom the rule does not tell apart.
+
+    ``several`` says whether there are races on other corpora as well.
+    """
     first = rows[0]
-    cells = tuple(
-        (optimizer_name(row.optimizer),
-         NONE if row.steps is None else f"{row.steps:,.0f}",
-         _span(row),
-         count_text(row.tokens), duration_text(row.seconds),
-         NONE if row.loss is None else f"{row.loss:.4f}", str(row.runs),
-         "yes" if row.accepted else "not reached" if _size(row) is None else "no",
-         listed([*map(optimizer_name, row.ties[:MOST_TIES]),
-                 *([f"{len(row.ties) - MOST_TIES} more"] if len(row.ties) > MOST_TIES else [])]) or NONE)
-        for row in rows
-    )  # fmt: skip
-    heads = ("optimizer", "steps", "bounds", "tokens", "seconds", "mean loss (nats)", "runs", "accepted",
-             "not told from")  # fmt: skip
-    aim = "a target" if first.target is None else f"{first.target:.6g}"
-    race = f"{first.corpus} {scale_name(first.scale)} {first.ruleset}".strip()
+    cells = [(optimizer_name(row.optimizer), *_needed(row), f"{row.loss:.4f}", *_told(row)) for row in rows]
+    aim = "a target" if first.target is None else f"{first.target:.6g} nats"
+    heads = ("optimizer", *_NEEDED, "mean loss (nats)", *_TOLD)
     note = (
         "A length is accepted at n runs where (target - mean) sqrt(n) is at least 0.004 nats; two optimizers are told "
         "apart where their means, with 0.0045 nats for each 100 steps fewer, differ by as much over sqrt(1/n + 1/m)."
-        if first.loss is not None
-        else "A study is its fastest trial, an optimizer the median of its studies. Two optimizers are told apart "
-        "where every study of one is faster than every study of the other, and there are three studies of each."
     )
-    # What no row of a race has, its table has no column for.
-    kept = [at for at in range(len(heads)) if at == 0 or any(row[at] != NONE for row in cells)]
-    numeric = frozenset(place for place, at in enumerate(kept) if 1 <= at <= LAST_NUMBER)
+    return _filled(f"To {aim} at {_place(first, several)}", heads, cells, note)
+
+
+def _tasks(rows: Sequence[ToTarget], several: bool) -> Table:
+    """A log of races by one set of rules: a row for each task and optimizer."""
+    cells = [
+        (_place(row, several), NONE if row.target is None else f"{row.target:.6g}", optimizer_name(row.optimizer),
+         *_needed(row), *_told(row))
+        for own in races(rows) for row in own
+    ]  # fmt: skip
+    note = (
+        "A study is its fastest trial, an optimizer the median of its studies. Two optimizers are told apart where "
+        "every study of one is faster than every study of the other, and there are three studies of each."
+    )
+    rules = f" ({rows[0].ruleset})" if rows[0].ruleset else ""
+    return _filled(f"To the target of each task{rules}", ("task", "target", "optimizer", *_NEEDED, *_TOLD), cells, note)
+
+
+_NEEDED = ("steps", "bounds", "tokens", "time")
+
+_TOLD = ("runs", "accepted", "not told from")
+
+
+def _place(row: ToTarget, several: bool) -> str:
+    return f"{row.corpus if several else ''} {scale_name(row.scale)}".strip()
+
+
+def _needed(row: ToTarget) -> tuple[str, ...]:
+    """What the target took."""
+    steps = NONE if row.steps is None else f"{row.steps:,.0f}"
+    return steps, _span(row), count_text(row.tokens), duration_text(row.seconds)
+
+
+def _told(row: ToTarget) -> tuple[str, ...]:
+    """How many runs say so, whether they are enough, and whom the rule does not tell apart."""
+    more = [f"{len(row.ties) - MOST_TIES} more"] if len(row.ties) > MOST_TIES else []
+    enough = "yes" if row.accepted else "not reached" if _size(row) is None else "no"
+    return str(row.runs), enough, listed([*map(optimizer_name, row.ties[:MOST_TIES]), *more]) or NONE
+
+
+def _filled(title: str, heads: Sequence[str], cells: Sequence[tuple[str, ...]], note: str) -> Table:
+    """A table of the columns that any row fills."""
+    kept = [at for at, _ in enumerate(heads) if any(row[at] != NONE for row in cells)]
+    numeric = frozenset(place for place, at in enumerate(kept)
+                        if heads[at] in (*_NEEDED, "target", "mean loss (nats)", "runs"))  # fmt: skip
     shown = tuple(tuple(row[at] for at in kept) for row in cells)
-    return Table(f"To {aim} at {race}", tuple(heads[at] for at in kept), shown, numeric, note)
+    return Table(title, tuple(heads[at] for at in kept), shown, numeric, note)
 
 
 def _span(row: ToTarget) -> str:

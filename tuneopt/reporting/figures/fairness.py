@@ -115,7 +115,10 @@ def draw_undertuned(info: UndertunedInfo) -> Drawing:
                 symbol = "triangle-right" if value > right else "star" if one.gpt3 else "circle"
             end = right if value is None else min(value, right)
             drawing.marks([Mark(end, place, words, symbol, 11)], colour, cliponaxis=False)
-    drawing.scale(0.95, 1.01 * right, ".2~f")
+    # An interval that is cut must not look as if it ended there: the scale holds those of marks within a half of 1.
+    ends = [one.low for _, own in info.lanes for one in own if one.manufactured is not None and one.low is not None]
+    left = max(min([0.95, *(end - 0.02 for end in ends)]), 0.5)
+    drawing.scale(left, 1.01 * right, ".2~f")
     return drawing
 
 

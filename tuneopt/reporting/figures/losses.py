@@ -11,7 +11,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from tuneopt.analysis.names import optimizer_name
+from tuneopt.analysis.names import decimals, optimizer_name
 from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.drawing import Drawing, Mark, fitting, height, lay_out
@@ -98,8 +98,8 @@ def draw_losses(info: LossesInfo) -> Drawing:
     lanes = [(lane.label, [optimizer_name(point.optimizer) for point in lane.points]) for lane in info.lanes]
     drawing = Drawing(height(lanes), "report loss above the lowest (nats/token)")
     drawing.rule(0)
-    texts = [[loss_text(point.loss) + (f" \u00b7 {point.group}" if point.group else "") for point in lane.points]
-             for lane in info.lanes]  # fmt: skip
+    texts = [[f"{point.loss:.{decimals(point.error)}f}" + (f" \u00b7 {point.group}" if point.group else "")
+              for point in lane.points] for lane in info.lanes]  # fmt: skip
     placed = lay_out(drawing, lanes, texts, "loss \u00b7 tie group")
     rows: dict[str, list[tuple[float, int, LossPoint]]] = {}
     for lane, places in zip(info.lanes, placed, strict=True):
@@ -121,7 +121,8 @@ def draw_losses(info: LossesInfo) -> Drawing:
         error = {"type": "data", "array": errors, "thickness": 2, "width": 5, "color": colour}
         drawing.marks(marks, colour, cliponaxis=False, error_x=error)
     widest = max([1e-3, *(x + (point.error or 0.0) for own in rows.values() for x, _, point in own)])
-    drawing.scale(-0.1 * widest, 1.06 * widest, "+.4~g")
+    least = min(x - (point.error or 0.0) for own in rows.values() for x, _, point in own)
+    drawing.scale(min(-0.1 * widest, 1.06 * least), 1.06 * widest, "+.4~g")
     return drawing
 
 
