@@ -14,7 +14,7 @@ from tuneopt.training.dealing import Dealt, is_dealt
 from tuneopt.training.loop import Training
 from tuneopt.training.ranks import Ranks
 
-MATRIX = ("muon", "scion", "kron", "soap", "muonh", "normuon", "muonc", "moonlight", "adamh", "adamc")
+MATRIX = ("muon", "scion", "kron", "soap", "muonh", "normuon", "muonc", "moonlight", "adamh", "adamc", "dion")
 
 
 def test_matrix_rules_are_dealt_out_and_others_are_not() -> None:
