@@ -19,6 +19,7 @@ from tuneopt.spec import (
     TrialSpec,
     canonical,
     canonical_json,
+    identity,
     nearest,
 )
 
@@ -194,6 +195,8 @@ def test_specifications_survive_json(config: dict) -> None:
     original = spec(hyperparameters=TrialSpec.freeze(config))
     again = TrialSpec.from_dict(json.loads(json.dumps(original.to_dict())))
     assert again == original and again.id == original.id
+    assert original.id == identity(original.to_dict()), "put together from parts, it hashes the same text"
+    assert replace(original, data_seed=3).id == identity(replace(original, data_seed=3).to_dict())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, [1]])

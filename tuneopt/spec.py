@@ -89,11 +89,7 @@ class Regime:
     @cached_property
     def canonical_text(self) -> str:
         """The canonical JSON that ids hash; a corpus counts by content alone."""
-        plain = self.to_dict()
-        del plain["corpus"]["name"]
-        for name in ("asked", "bytes_per_token"):  # for people alone
-            plain.pop(name, None)
-        return canonical_json(plain)
+        return canonical_json(_content(self.to_dict()))
 
     @property
     def tokens(self) -> int:
@@ -225,11 +221,11 @@ class TrialSpec:
     @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
-        plain = {**flat(self), "hyperparameters": self.config, "evaluation": flat(self.evaluation)}
-        # The regime's text is that of all its trials, and is made once. In the alphabet it and two counts come last.
-        own = {name: value for name, value in plain.items() if name < "regime" and value is not None}
-        last = f'"regime":{self.regime.canonical_text},"seed":{self.seed:d},"semantics":{self.semantics:d}'
-        return _digits(f"{canonical_json(own)[:-1]},{last}}}")
+        # `identity` of `to_dict`, put together in the alphabet: the regime's text is that of all its trials, made once.
+        plain = self._plain()
+        before, after = ({n: v for n, v in plain.items() if part(n)} for part in ("regime".__gt__, "regime".__lt__))
+        regime = f'"regime":{self.regime.canonical_text}'
+        return _digits(f"{canonical_json(before)[:-1]},{regime},{canonical_json(after)[1:]}")
 
     @cached_property
     def replicate_id(self) -> str:
@@ -238,9 +234,11 @@ class TrialSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is its inverse. ``data_seed`` is in it only where it is not ``seed``."""
-        plain = flat(self)
-        plain["regime"], plain["hyperparameters"] = self.regime.to_dict(), self.config
-        plain["evaluation"] = flat(self.evaluation)
+        return {**self._plain(), "regime": self.regime.to_dict()}
+
+    def _plain(self) -> dict[str, Any]:
+        """As `to_dict`, with the regime as it is."""
+        plain = {**flat(self), "hyperparameters": self.config, "evaluation": flat(self.evaluation)}
         if self.data_seed is None:  # the id hashes this: trials from before the field existed keep theirs
             del plain["data_seed"]
         return plain
@@ -265,11 +263,13 @@ def identity(plain: Mapping[str, Any]) -> str:
 
     64 bits: among a million trials two share an id with a probability of 3e-8.
     """
-    regime = dict(plain["regime"])
-    regime["corpus"] = {key: value for key, value in regime["corpus"].items() if key != "name"}
-    for name in ("asked", "bytes_per_token"):  # for people alone
-        regime.pop(name, None)
-    return _digits(canonical_json({**plain, "regime": regime}))
+    return _digits(canonical_json({**plain, "regime": _content(plain["regime"])}))
+
+
+def _content(regime: Mapping[str, Any]) -> dict[str, Any]:
+    """What ids hash of a regime's plain data: not its corpus's name, nor what is for people alone."""
+    corpus = {key: value for key, value in regime["corpus"].items() if key != "name"}
+    return {**{key: regime[key] for key in regime if key not in ("asked", "bytes_per_token")}, "corpus": corpus}
 
 
 def _digits(text: str) -> str:

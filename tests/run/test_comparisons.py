@@ -287,6 +287,8 @@ def test_prices_belong_to_optimizers_that_are_compared():
     assert {"adamw", "soap"} == set(rules_of(parse_study(text)).prices)
     with pytest.raises(InputError, match="priced optimizer 'lion' is not compared"):
         parse_study(text.replace("    soap: [", "    lion: ["))
+    with pytest.raises(InputError, match="prices lack soap"):  # its seconds would be counted as trials
+        parse_study(re.sub(r"    soap: \[.*\]\n", "", text))
     with pytest.raises(InputError, match="two numbers of seconds"):
         parse_study(re.sub(r"    soap: \[.*\]", "    soap: [3]", text))
     without = re.sub(r"  prices:\n(    .*\n)+", "", text)

@@ -330,15 +330,13 @@ def hessian_replaced(hessian: Any, estimates: Any, *, beta2: float) -> None:
     torch._foreach_copy_(hessian, estimates)
 
 
-def dion_by_parts(
-    power: float = 1.0, largest: bool = True, side: int = 2, feedback: str = "chosen", gathers: bool = True
-) -> Any:
+def dion_by_parts(power: float = 1.0, largest: bool = True, feedback: str = "chosen", gathers: bool = True) -> Any:
     """Dion's update with one part left out or changed."""
 
     def wrong(g: Any, m: Any, scale: Any, *, fraction: float, momentum: float, **given: Any) -> Any:
         m.add_(g) if gathers else m.copy_(g)
         count = math.ceil(fraction * g.shape[1])
-        size = m.abs().pow(power).sum(dim=side) if side == 2 else m.abs().sum(dim=1)[:, : g.shape[1]]
+        size = m.abs().pow(power).sum(dim=2)
         index = size.topk(count, dim=1, largest=largest).indices.unsqueeze(2).expand(-1, -1, g.shape[2])
         chosen = m.gather(1, index)
         if feedback == "chosen":

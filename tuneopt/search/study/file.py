@@ -140,6 +140,8 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
     if study.comparison is not None:
         rules, own = study.comparison, partial(_own_name, study, keys, "comparison")
         prices = {own(name, what="priced optimizer"): price for name, price in rules.prices.items()}
+        if prices and (unpriced := [name for name in study.spaces if name not in prices]):
+            keys["comparison"].fail(f"prices lack {' and '.join(unpriced)}: give those of all optimizers, or of none")
         study = replace(study, comparison=replace(rules, baseline=own(rules.baseline), prices=prices))
     if study.bracket is not None:
         if study.comparison is not None:
