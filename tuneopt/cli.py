@@ -18,7 +18,7 @@ import typer
 from tuneopt import __version__
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
-from tuneopt.errors import TRIAL_LOG, InputError, of_missing, of_system, staying, visible
+from tuneopt.errors import TRIAL_LOG, InputError, in_words, of_missing, of_system, staying, visible
 from tuneopt.ledger.place import ASKING
 from tuneopt.streams import open_closed, results, take_for_good
 from tuneopt.training.launch import RankFailedError
@@ -152,10 +152,6 @@ def _refuse(sentence: str) -> int:
     return BAD_INPUT
 
 
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:300]
-
-
 def _log_of_trial(error: BaseException) -> str:
     """The place of the log where the traceback is of what a trial's code raised, such as an optimizer from outside."""
     return next((note for note in getattr(error, "__notes__", ()) if note.startswith(TRIAL_LOG)), "")
@@ -163,12 +159,12 @@ def _log_of_trial(error: BaseException) -> str:
 
 def _failed(error: BaseException) -> str:
     note = _log_of_trial(error)
-    return f"the trial failed ({_one_line(error)}); {note}" if note else _mistake(error)
+    return f"the trial failed ({in_words(error)[:300]}); {note}" if note else _mistake(error)
 
 
 def _mistake(error: BaseException) -> str:
     """The sentence for an exception that nobody expected; its traceback goes into a file, which developers need."""
-    what = _one_line(error)
+    what = in_words(error)[:300]
     try:
         handle, name = tempfile.mkstemp(prefix="tuneopt-traceback-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -193,6 +193,8 @@ def is_loose(path: Path, source: Path) -> bool:
         return False
     if path.resolve() == source.resolve() or not path.is_file():
         return False
+    if path.parent.suffix in (".egg-info", ".dist-info"):  # libraries list what is installed, a working folder's too
+        return False
     if path.suffix in _CODE:
         tops = {name.partition(".")[0] for name, module in list(sys.modules.items()) if is_of(module, path)}
         return not any(_is_installed(top, place.parent) for top in tops if (place := _place(top)))

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tuneopt.errors import of_system
+from tuneopt.errors import in_words, of_system
 from tuneopt.modules import (
     LARGEST_SOURCE,
     contents,
@@ -61,7 +61,7 @@ def read_source(path: Path, what: str) -> str:
     except OSError as error:
         raise InputError(f"the {what} {of_system(error, path)}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"the {what} {path} cannot be read: {reason(error)}") from None
+        raise InputError(f"the {what} {path} cannot be read: {in_words(error)}") from None
 
 
 def take_source(path: Path, what: str) -> str:
@@ -187,13 +187,8 @@ def run_source(text: str, shown: str, what: str) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, InputError) or not isinstance(error, Exception | SystemExit):
             raise
-        raise InputError(f"the {what} {shown} cannot be run: {reason(error)}") from error
+        raise InputError(f"the {what} {shown} cannot be run: {in_words(error)}") from error
     return module
-
-
-def reason(error: BaseException) -> str:
-    """An exception as one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
 
 
 @cache
@@ -228,7 +223,7 @@ def load(point: importlib.metadata.EntryPoint, what: str) -> Any:
         return point.load()
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"the {what} {point.name!r} of {origin(point)} cannot be imported: {reason(error)}; mend or remove it"
+            f"the {what} {point.name!r} of {origin(point)} cannot be imported: {in_words(error)}; mend or remove it"
         ) from error
 
 

@@ -249,6 +249,19 @@ def test_what_is_installed_may_be_imported(here, site):
     assert external.resolve("./uses.py:Plain").startswith("Plain@")
 
 
+def test_a_list_of_what_is_installed_may_be_read_in_the_working_folder_too(here, monkeypatch):
+    """A project that was installed for editing leaves such a list there, and transformers reads all of them."""
+    (here / "sample.egg-info").mkdir()
+    (here / "sample.egg-info" / "PKG-INFO").write_text("Name: sample\nVersion: 1\n")
+    (here / "sample.egg-info" / "entry_points.txt").write_text("[console_scripts]\nsample = sample:main\n")
+    monkeypatch.syspath_prepend(str(here))
+    listing = (
+        "from importlib.metadata import entry_points\nassert 'sample' in entry_points(group='console_scripts').names"
+    )
+    (here / "uses.py").write_text(f"{listing}\nfrom torch.optim import SGD as Plain\n")
+    assert create(external.resolve("./uses.py:Plain"), TinyModel())
+
+
 def test_an_edit_of_a_package_that_is_installed_for_editing_gives_other_trials(here, tmp_path, monkeypatch):
     """As ``pip install -e`` leaves it: the version stays, and what it imports the same way counts too."""
     work = tmp_path / "work"

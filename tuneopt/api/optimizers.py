@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt import outside
+from tuneopt.errors import in_words
 from tuneopt.optim import external
 from tuneopt.optim.info import MEMORY_FACTS, info
 from tuneopt.outside import installed
@@ -144,5 +145,4 @@ def check_outside(space: LadderSpace) -> None:
         raise
     except Exception as error:  # a user's code may raise anything
         plain = space.optimizer.partition("@")[0]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())  # one line
-        raise InputError(f"{plain} cannot be built from the start of its search space: {reason}") from error
+        raise InputError(f"{plain} cannot be built from the start of its search space: {in_words(error)}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.errors import in_words
 from tuneopt.scale_files import ModelFile, find_scale
 from tuneopt.spec import InputError, OwnModel, Scale, Value
 
@@ -91,8 +92,7 @@ def routes(space: LadderSpace, scale: OwnModel) -> Sequence[Any]:
     except InputError:
         raise
     except Exception as error:  # a user's code may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{space.optimizer} cannot be built over {word}: {reason}") from error
+        raise InputError(f"{space.optimizer} cannot be built over {word}: {in_words(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

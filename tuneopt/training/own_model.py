@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from tuneopt import outside
 from tuneopt.architecture import scale_of
+from tuneopt.errors import in_words
 from tuneopt.optim.roles import model_roles, roles_of
 from tuneopt.paths import expanded
 from tuneopt.scale_files import SEQUENCE, ModelFile, nearest_ladder
@@ -180,7 +181,7 @@ def _called(model: str, arguments: Mapping[str, Value], vocab_size: int, seq_len
         raise
     except Exception as error:  # a user's code may raise anything
         called = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise InputError(f"{word}({called}) failed: {outside.reason(error)}") from error
+        raise InputError(f"{word}({called}) failed: {in_words(error)}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{word} returned {type(built).__name__} and must return a torch.nn.Module")
     return built
@@ -275,7 +276,7 @@ def _try(scale: OwnModel) -> None:
         raise
     except Exception as error:
         shape = f"({tokens.shape[0]}, {tokens.shape[1] - 1})"
-        raise InputError(f"the model fails on tokens of shape {shape}: {outside.reason(error)}") from error
+        raise InputError(f"the model fails on tokens of shape {shape}: {in_words(error)}") from error
     if not math.isfinite(one.item()):
         raise InputError("the untrained model's loss is not finite; initialize it with smaller weights")
     if one.item() != again.item():

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TextIO
 
-from tuneopt.errors import TRIAL_LOG, TrialFailedError, staying
+from tuneopt.errors import TRIAL_LOG, TrialFailedError, in_words, staying
 from tuneopt.ledger import CurvePoint, TrialRecord
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.spec import TrialSpec
@@ -106,8 +106,7 @@ def logging_to(log: TrialLog) -> Iterator[None]:
         if isinstance(error, Exception):
             raise
         # The others pass by whoever looks after trials, and end a worker of Ray without a word.
-        what = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise TrialFailedError(f"the trial's code asked the program to end ({what})") from error
+        raise TrialFailedError(f"the trial's code asked the program to end ({in_words(error)})") from error
     finally:
         root.removeHandler(handler)
         if warnings.showwarning is show:  # somebody else's hook stays

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tuneopt.errors import in_words
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.state import TrialEnd
 from tuneopt.observe.trackers.libraries import MLflow, TensorBoard, TrackerLibrary, WandB
@@ -71,7 +72,7 @@ class Writer:
             self.failures += 1
             if not self.complained:
                 self.complained = True
-                self.complain(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+                self.complain(in_words(error)[:500])
 
 
 def serve(lines: Iterable[str], answer: Callable[[str], object]) -> None:
