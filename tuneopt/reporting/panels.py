@@ -2,7 +2,7 @@
 
 Panels share both axes, so that the eye may travel between them; where a page is narrow they stand under each other.
 Lines are named at their ends instead of in a legend: a reader's eye need not leave the line. Names that would lie over
-each other move apart.
+each other move apart, and a thin line leads from each that moved to the end that it names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ FONT_SIZE = 12
 _TOP, _BOTTOM, _LEFT, _GAP, _BELOW = 26, 46, 56, 14, 40
 """Pixels: the title of a panel, the horizontal axis with its title, the vertical axis with its title, room between two
 panels of a row, and room for the axis under a row that is not the last."""
+
+
+_INDENT, _LED = 9, 26
+"""Pixels from the end of a line to its name, and where thin lines lead to names."""
+
+_MOVED = 7
+"""Pixels by which a name may stand beside the end of its line and still be seen to belong to it: half a name."""
 
 
 class Label(NamedTuple):
@@ -88,8 +95,12 @@ class Panels:
 
     def plain(self, width: int = WIDE) -> dict[str, Any]:
         """Data and layout as plotly.js takes them, laid out for a figure of ``width`` pixels."""
-        right = 10 + max((_wide(one) for panel in self.panels for one in panel.labels if not one.left), default=0)
-        left = 8 + max((_wide(one) for panel in self.panels for one in panel.labels if one.left), default=0)
+        indents = [self._indent(left) for left in (False, True)]
+        right, left = (
+            extra
+            + max((_wide(one, indent) for panel in self.panels for one in panel.labels if one.left == side), default=0)
+            for side, extra, indent in ((False, 10, indents[False]), (True, 8, indents[True]))
+        )
         fit = int((width - _LEFT) // (left + right + 130))
         columns = max(1, min(len(self.panels), self.most, fit))
         rows = -(-len(self.panels) // columns)
@@ -123,7 +134,7 @@ class Panels:
             data += [{**trace, "xaxis": f"x{key}", "yaxis": f"y{key}"} for trace in panel.drawing.traces]
             layout["shapes"] += [_moved(shape, key) for shape in panel.drawing.shapes]
             layout["annotations"] += [{"xref": f"x{key}", "yref": f"y{key}", **note} for note in panel.drawing.notes]
-            layout["annotations"] += self._named(panel, key)
+            layout["annotations"] += self._named(panel, key, indents)
             layout["annotations"].append({
                 "text": f"<b>{plain(panel.title)}</b>", "showarrow": False, "xref": f"x{key} domain",
                 "yref": f"y{key} domain", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 4,
@@ -138,20 +149,33 @@ class Panels:
         ]  # fmt: skip
         return {"data": data, "layout": layout}
 
-    def _named(self, panel: Panel, key: str) -> list[dict[str, Any]]:
-        """The names at the ends of a panel's lines, moved apart where they would overlap."""
+    def _placed(self, panel: Panel, left: bool) -> list[tuple[Label, float]]:
+        """The names of one side of a panel from below, each with the pixels by which it stands above its line's end."""
         low, high = sorted(self.up)
         pixel = (high - low) / self.tall
+        own = sorted((one for one in panel.labels if one.left == left), key=lambda one: one.y)
+        places = spread_out([one.y for one in own], 13 * pixel, low + 4 * pixel, high - 4 * pixel)
+        return [(one, (place - one.y) / pixel) for one, place in zip(own, places, strict=True)]
+
+    def _indent(self, left: bool) -> int:
+        """Pixels between the ends of lines and their names on one side: the same in all panels."""
+        moved = any(abs(lift) > _MOVED for panel in self.panels for _, lift in self._placed(panel, left))
+        return _LED if moved else _INDENT
+
+    def _named(self, panel: Panel, key: str, indents: Sequence[int]) -> list[dict[str, Any]]:
+        """The names at the ends of a panel's lines, moved apart where they would overlap."""
         notes = []
         for left in (False, True):
-            own = sorted((one for one in panel.labels if one.left == left), key=lambda one: one.y)
-            places = spread_out([one.y for one in own], 13 * pixel, low + 4 * pixel, high - 4 * pixel)
-            for one, place in zip(own, places, strict=True):
-                words = plain(shortened(one.text))
+            for one, lift in self._placed(panel, left):
+                words, away = plain(shortened(one.text)), -indents[left] if left else indents[left]
+                place: dict[str, Any] = {"showarrow": False, "xshift": away, "yshift": lift}
+                if indents[left] == _LED:
+                    place = {"showarrow": True, "ax": away, "ay": -lift, "standoff": 6,
+                             "arrowhead": 0, "arrowwidth": 0.7, "arrowcolor": one.colour}  # fmt: skip
                 notes.append({
-                    "text": f"<b>{words}</b>" if one.bold else words, "showarrow": False, "xref": f"x{key}",
-                    "yref": f"y{key}", "x": one.x, "y": place, "xanchor": "right" if left else "left",
-                    "xshift": -9 if left else 9, "font": {"size": 11, "color": one.colour}, "name": one.series,
+                    "text": f"<b>{words}</b>" if one.bold else words, "xref": f"x{key}", "yref": f"y{key}", "x": one.x,
+                    "y": one.y, "xanchor": "right" if left else "left", "font": {"size": 11, "color": one.colour},
+                    "name": one.series, **place,
                 })  # fmt: skip
         return notes
 
@@ -162,9 +186,9 @@ class Panels:
         return Figure(copy.deepcopy(self.plain()))
 
 
-def _wide(label: Label) -> float:
+def _wide(label: Label, indent: int) -> float:
     """Pixels that a name at the end of a line takes, its distance to the line included."""
-    return LETTER * len(shortened(label.text)) + 10
+    return LETTER * len(shortened(label.text)) + indent + 1
 
 
 def _moved(shape: dict[str, Any], key: str) -> dict[str, Any]:

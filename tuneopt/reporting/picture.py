@@ -8,6 +8,7 @@ this reads what the drawers speak; a trace of a kind that is not known here is a
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -199,7 +200,10 @@ def _dash(dash: str) -> str:
 
 
 def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot], layout: Mapping[str, Any]) -> None:
-    """A text at a place of its plot, of the whole plot area (``paper``) or of one panel (``domain``)."""
+    """A text at a place of its plot, of the whole plot area (``paper``) or of one panel (``domain``).
+
+    With ``showarrow`` a thin line leads from the place to the text, which stands ``ax``, ``ay`` pixels beside it.
+    """
     xref, yref = note.get("xref", "x"), note.get("yref", "y")
     plot = plots[_key(xref if xref != "paper" else yref if yref != "paper" else "x")]
     area = _area(plots)
@@ -216,6 +220,13 @@ def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot], layo
     lines = runs(note["text"])
     lift = {"bottom": -0.62 * size, "top": 0.62 * size}.get(note.get("yanchor", ""), 0.0)
     colour = note.get("font", {}).get("color", "")
+    if note.get("showarrow"):
+        away = note["ax"], note["ay"]
+        start = note["standoff"] / math.hypot(*away)
+        gap = math.copysign(3, away[0])  # between the line and the first letter
+        ends = (x + start * away[0], y + start * away[1]), (x + away[0] - gap, y + away[1])
+        scene.parts.append(Stroke(ends, note["arrowcolor"], note["arrowwidth"], series=note.get("name", "")))
+        x, y = x + away[0], y + away[1]
     for number, words in enumerate(lines):
         at = y + lift + (number - (len(lines) - 1) / 2) * 1.25 * size
         part = Words(x, at, words, size, anchor, colour, float(note.get("textangle", 0)), note.get("name", ""))
