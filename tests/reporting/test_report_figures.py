@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneopt.analysis.targets import ToTarget
 from tuneopt.reporting.blocks import Figure, csv_text
 from tuneopt.reporting.compare import compare
 from tuneopt.reporting.drawing import MOST_ROWS, fitting, spread
@@ -35,6 +36,7 @@ from tuneopt.reporting.figures.losses import (
     losses_info,
     seeds_info,
 )
+from tuneopt.reporting.figures.races import draw_races, races_info
 from tuneopt.reporting.figures.savings import draw_savings, savings_info
 from tuneopt.reporting.figures.sensitivity import draw_regrets, draw_sensitivity, regrets_info, sensitivity_info
 from tuneopt.reporting.figures.speedups import (
@@ -67,7 +69,11 @@ UNITS = (
 )
 NAMES = ("star", "path", "curves", "sensitivity", "seeds", "losses", "speedups", "by-ratio", "by-size", "flips",
          "guide", "distances", "laws", "joint", "residuals", "training", "transfer", "undertuned", "regrets",
-         "exponents", "pareto", "budgets")  # fmt: skip
+         "exponents", "pareto", "budgets", "races")  # fmt: skip
+
+
+RACE = [ToTarget(name, "text", "130m", 3.2, steps, 0.9 * steps, steps, None, None, 3.19, 4, True)
+        for name, steps in (("soap", 900.0), ("adamw", 1200.0))]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,7 @@ def drawn(view, study, comparison, foreign, published):
         "exponents": (exponents_info(published.analysis.hyper_laws, 0.9), draw_exponents),
         "pareto": (pareto_info(analysis.pareto), draw_pareto),
         "budgets": (budgets_info(study.views), draw_budgets),
+        "races": (races_info(RACE), draw_races),
     }
     return {name: (info, draw(info)) for name, (info, draw) in pairs.items()}
 

@@ -4,8 +4,11 @@ import csv
 
 import pytest
 
+from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.targets import TargetTrial, to_target
 from tuneopt.reporting.chapters.targets import MOST_RACES
 from tuneopt.reporting.compare import compare
+from tuneopt.reporting.figures.races import FARTHEST, draw_races, races_info
 from tuneopt.reporting.page import build_page
 from tuneopt.reporting.sources import gather
 
@@ -47,6 +50,36 @@ def page_of(folder, rows, *targets):
     return build_page(material, compare(material, targets=targets))
 
 
+def test_a_race_is_drawn_over_what_the_first_one_needs():
+    """Who never arrived has no row, who ran alone no race; bounds are those of what the race is ranked by."""
+    found = raced({"soap": (40, 50, 60), "adamw": (100, 90, 120), "lion": (None, None, 300)})
+    info = races_info([*found, *raced({"muon": (10, 10, 10)}, "alone")])
+    (lane,) = info.lanes
+    assert (lane.label, lane.never) == ("task to 0.6", 1)
+    first, second = lane.points
+    assert (first.optimizer, first.times, first.low, first.high) == ("soap", 1.0, 0.8, 1.2)
+    assert (second.optimizer, second.times, second.low, second.high) == ("adamw", 2.0, 1.8, 2.4)
+    assert (first.needed, second.needed, second.equal) == ("50 s", "100 s", False)
+    assert "1 optimizer that did not reach it: no row" in info.reading
+    drawn = draw_races(info).plain()
+    assert [trace["x"] for trace in drawn["data"] if trace["mode"] == "markers" and trace["x"] != [None]] == [[1], [2]]
+
+
+def raced(times, task="task"):
+    """What each optimizer needs, from the seconds of its studies."""
+    trials = [TargetTrial(name, "text", task, "", str(study), 0.6, None, seconds)
+              for name, own in times.items() for study, seconds in enumerate(own)]  # fmt: skip
+    return to_target([], trials, NoiseModel({}))
+
+
+def test_a_race_of_optimizers_that_stand_far_behind_stays_readable():
+    info = races_info(raced({"soap": (10,) * 3, "adamw": (15,) * 3, "lion": (900,) * 3}))
+    drawn = draw_races(info).plain()
+    assert 10 ** drawn["layout"]["xaxis"]["range"][1] == pytest.approx(FARTHEST)
+    last = [trace for trace in drawn["data"] if trace["mode"] == "markers" and trace["x"] != [None]][-1]
+    assert last["x"] == [FARTHEST] and "90.00 times the first: 15 min" in last["text"][0]
+
+
 def test_equals_are_not_called_the_first(tmp_path):
     rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "seed": seed, "loss": loss / ratio**0.1}
             for name, loss in (("adamw", 3.3), ("soap", 3.2)) for ratio in (1, 2) for seed in range(2)]  # fmt: skip
@@ -72,7 +105,7 @@ def test_the_first_screen_counts_what_it_leaves_out_and_names_who_raced(races):
 
 
 def test_the_tasks_of_a_log_stand_in_one_table_for_each_set_of_rules(races):
-    external, own = next(one for one in races.chapters if one.anchor == "targets").blocks
+    _, external, own = next(one for one in races.chapters if one.anchor == "targets").blocks
     assert external.title == "To the target of each task (external)" and own.title.startswith("To the target")
     assert external.columns[:3] == ("task", "target", "optimizer") and "time" in external.columns
     assert [row[:3] for row in external.rows[:2]] == [("task0", "0.6", "SOAP"), ("task0", "0.6", "AdamW")]

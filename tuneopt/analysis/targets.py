@@ -66,8 +66,9 @@ class ToTarget:
     ``steps``, ``tokens`` and ``seconds`` are those of the shortest length whose mean loss is at the target, None where
     no run reached it or the table does not count them. ``low`` and ``high`` bound the steps (tokens where steps are not
     known) that would do: for lengths they reach to where the mean would lie on the target, moved by its noise, and for
-    logs to the fastest and slowest study. ``loss`` is the mean there over ``runs``, ``accepted`` says whether the rule
-    accepts it, and ``ties`` names the optimizers that the rule does not tell from this one.
+    logs to the fastest and slowest study, whose seconds are ``quickest`` and ``slowest``. ``loss`` is the mean there
+    over ``runs``, ``accepted`` says whether the rule accepts it, and ``ties`` names the optimizers that the rule does
+    not tell from this one.
     """
 
     optimizer: str
@@ -84,6 +85,18 @@ class ToTarget:
     accepted: bool
     ties: tuple[str, ...] = ()
     ruleset: str = ""
+    quickest: float | None = None
+    slowest: float | None = None
+
+    @property
+    def size(self) -> float | None:
+        """What a race is ranked by: seconds in a log of races, else steps, else tokens; None where never reached."""
+        return (self.seconds if self.loss is None else None) or self.steps or self.tokens or self.seconds
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The bounds of `size`, in its unit."""
+        return (self.quickest, self.slowest) if self.loss is None and self.seconds else (self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +267,8 @@ def _from_trials(trials: Iterable[TargetTrial]) -> list[ToTarget]:
                 runs=len(best),
                 accepted=_finite(_middle(seconds)) is not None or _finite(_middle(steps)) is not None,
                 ruleset=ruleset,
+                quickest=_finite(seconds[0]),
+                slowest=_finite(seconds[-1]),
             )
             own.append((row, times))
         told = [replace(row, ties=_overlapping(row, times, own)) for row, times in own]
@@ -288,6 +303,14 @@ def _or_endless(value: float | None) -> float:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def races(rows: Iterable[ToTarget]) -> list[list[ToTarget]]:
+    """The rows of each race: one corpus, scale, ruleset and target."""
+    groups: dict[tuple[object, ...], list[ToTarget]] = defaultdict(list)
+    for row in rows:
+        groups[row.corpus, row.ruleset, row.scale, row.target].append(row)
+    return list(groups.values())
 
 
 def scores(rows: Sequence[ToTarget], most: float = 4.0) -> Mapping[str, float]:

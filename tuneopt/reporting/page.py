@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tuneopt.analysis.circumstances import circumstances_sentence
 from tuneopt.analysis.comparison import one_place_statement
 from tuneopt.analysis.names import in_words, optimizer_name
+from tuneopt.analysis.targets import races
 from tuneopt.reporting.answer import Answer, Grid, answer, grid
 from tuneopt.reporting.blocks import Chapter, Figure, figures_of
 from tuneopt.reporting.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup, targets
@@ -176,7 +177,7 @@ def _compared(material: Material, comparison: Comparison) -> str:
         parts.append(f"{plural(len(study.views), 'sweep')}, {plural(trials, 'trial')}")
         names = study.optimizers if len(material.origins) == 1 else names
         regimes = regimes or list(study.regimes)
-    tasks = targets.races(comparison.analysis.targets) if not regimes else []
+    tasks = races(comparison.analysis.targets) if not regimes else []
     names = names or sorted({row.optimizer for own in tasks for row in own}, key=position)
     parts.append(listed(map(optimizer_name, names)) if len(names) <= MOST_NAMES else plural(len(names), "optimizer"))
     parts.append(listed(regimes) if len(regimes) <= MOST_NAMES // 2 else plural(len(regimes), "regime"))

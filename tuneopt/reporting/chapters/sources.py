@@ -39,6 +39,7 @@ FUNCTIONS = {
     "regrets": "sensitivities",
     "exponents": "hyper_scaling",
     "pareto": "pareto_points",
+    "races": "targets.to_target",
 }
 """The function of the analysis, or of another package, that gives a figure's numbers, by its key without its number."""
 

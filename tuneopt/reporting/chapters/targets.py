@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuneopt.analysis.names import optimizer_name, scale_name
-from tuneopt.analysis.targets import ToTarget, scores
-from tuneopt.reporting.blocks import Block, Chapter, Table
+from tuneopt.analysis.targets import ToTarget, races, scores
+from tuneopt.reporting.blocks import Block, Chapter, Figure, Table
 from tuneopt.reporting.compare import Comparison
+from tuneopt.reporting.figures.races import draw_races, needed_text, races_info
 from tuneopt.reporting.text import NONE, count_text, duration_text, listed, plural
 
 TITLE = "Steps to a target"
@@ -23,7 +24,7 @@ MOST_TIES = 2
 
 
 def chapter(comparison: Comparison) -> Chapter:
-    """A table for each race to a loss, and one for all tasks of a log; the fewest steps, tokens or seconds come first.
+    """The races drawn, a table for each to a loss, and one for all tasks of a log; who needs least comes first.
 
     What the first screen says is not said again.
     """
@@ -31,19 +32,12 @@ def chapter(comparison: Comparison) -> Chapter:
     if not rows:
         return Chapter("targets", TITLE, ())
     several = len({row.corpus for row in rows}) > 1
-    blocks: list[Block] = [_table(own, several) for own in races(rows) if own[0].loss is not None]
+    blocks: list[Block] = [*Figure.all("races", [races_info(rows)], draw_races)]
+    blocks += [_table(own, several) for own in races(rows) if own[0].loss is not None]
     logs = [row for row in rows if row.loss is None]
     for ruleset in dict.fromkeys(row.ruleset for row in logs):
         blocks.append(_tasks([row for row in logs if row.ruleset == ruleset], several).folded())
     return Chapter("targets", TITLE, tuple(sentences(comparison)[MOST_RACES:]), tuple(blocks))
-
-
-def races(rows: Sequence[ToTarget]) -> list[list[ToTarget]]:
-    """The rows of each race: one corpus, scale, ruleset and target."""
-    groups: dict[tuple[object, ...], list[ToTarget]] = {}
-    for row in rows:
-        groups.setdefault((row.corpus, row.ruleset, row.scale, row.target), []).append(row)
-    return list(groups.values())
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -61,46 +55,32 @@ def sentences(comparison: Comparison) -> list[str]:
     return told + [_sentence(own, comparison.analysis.baseline) for own in ordered]
 
 
-def _size(row: ToTarget) -> float | None:
-    """What a race is ranked by: seconds in a log of races, else steps, else tokens."""
-    return (row.seconds if row.loss is None else None) or row.steps or row.tokens or row.seconds
-
-
-def _amount(row: ToTarget) -> str:
-    """The size in words."""
-    if row.loss is None and row.seconds is not None:
-        return duration_text(row.seconds)
-    if row.steps is not None:
-        return f"{row.steps:,.0f} steps"
-    return f"{count_text(row.tokens)} tokens" if row.tokens is not None else duration_text(row.seconds)
-
-
 def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
     first = rows[0]
     aim = "the target" if first.target is None else f"{first.target:.6g}" + (" nats" if first.loss is not None else "")
     place = f"{scale_name(first.scale)}{f' ({first.ruleset})' if first.ruleset else ''}"
-    there = [row for row in rows if _size(row) is not None]
+    there = [row for row in rows if row.size is not None]
     if len(rows) == 1:
-        end = f"reaches {aim} in {_amount(first)}" if there else f"does not reach {aim}"
+        end = f"reaches {aim} in {needed_text(first)}" if there else f"does not reach {aim}"
         return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}."
     if not there:
         return f"No optimizer reaches {aim} at {place}."
-    equals = [row for row in there if _size(row) == _size(first)]
+    equals = [row for row in there if row.size == first.size]
     if len(equals) > 1:
         names = listed(optimizer_name(row.optimizer) for row in equals)
         who = names if len(equals) <= NAMED else plural(len(equals), "optimizer")
         later = len(there) - len(equals)
         after = f", and {plural(later, 'optimizer')} in more" if later else ""
-        return f"At {place} {who} each reach {aim} in {_amount(first)}{after}.{_missed(rows, there)}"
+        return f"At {place} {who} each reach {aim} in {needed_text(first)}{after}.{_missed(rows, there)}"
     ahead = there[:NAMED]
-    words = listed(f"{optimizer_name(row.optimizer)} in {_amount(row)}" for row in ahead)
+    words = listed(f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in ahead)
     if len(there) == 1:
-        return f"At {place} {optimizer_name(first.optimizer)} alone reaches {aim}, in {_amount(first)}."
+        return f"At {place} {optimizer_name(first.optimizer)} alone reaches {aim}, in {needed_text(first)}."
     base = next((row for row in there if row.optimizer == baseline), None)
-    more, size = "", _size(first)
+    more, size = "", first.size
     if base is not None and base not in ahead and size:
-        ratio = (_size(base) or 0.0) / size
-        more = f"; {optimizer_name(baseline)} in {_amount(base)}, {ratio:.2f} times as many"
+        ratio = (base.size or 0.0) / size
+        more = f"; {optimizer_name(baseline)} in {needed_text(base)}, {ratio:.2f} times as many"
     unsure = ""
     if first.ties:
         few = len(first.ties) <= NAMED
@@ -164,7 +144,7 @@ def _needed(row: ToTarget) -> tuple[str, ...]:
 def _told(row: ToTarget) -> tuple[str, ...]:
     """How many runs say so, whether they are enough, and whom the rule does not tell apart."""
     more = [f"{len(row.ties) - MOST_TIES} more"] if len(row.ties) > MOST_TIES else []
-    enough = "yes" if row.accepted else "not reached" if _size(row) is None else "no"
+    enough = "yes" if row.accepted else "not reached" if row.size is None else "no"
     return str(row.runs), enough, listed([*map(optimizer_name, row.ties[:MOST_TIES]), *more]) or NONE
 
 
