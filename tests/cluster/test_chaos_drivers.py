@@ -85,3 +85,26 @@ def test_a_driver_whose_raylet_dies_ends_with_one_sentence(text_folder: Path, tm
     out, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     assert json.loads(out)["certificate"]["complete"]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0])
+def test_a_driver_whose_ray_dies_while_it_starts_ends_with_one_sentence(
+    text_folder: Path, tmp_path: Path, delay: float
+) -> None:
+    """Ray's core asks a dead control service for a minute and then ends the process with a message of its own."""
+    driver = start(text_folder, tmp_path / "ledger")
+    family = psutil.Process(driver.pid)
+
+    def services() -> list[psutil.Process]:
+        return [each for each in family.children(recursive=True) if each.name() == "gcs_server"]
+
+    wait_until(lambda: driver.poll() is not None or services())
+    time.sleep(delay)
+    born = family.children(recursive=True)
+    services()[0].kill()
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and out == ""
+    said = err.splitlines()[-1]
+    assert said.startswith("tuneopt: ") and "Ray" in said and "run the same command again" in said
+    _, alive = psutil.wait_procs(born, timeout=60)
+    assert not alive, "Ray's processes outlive a start that failed"

@@ -105,3 +105,37 @@ def test_nothing_is_left_of_a_watch_that_saw_nothing(monkeypatch: pytest.MonkeyP
         pass
     watch._thread.join(5)
     assert not watch._thread.is_alive() and signal.getsignal(lost.WAKE) == before
+
+
+STARTS = """
+import shutil, subprocess, sys, time
+from tuneopt.cluster.ray_fixes import lost
+kind, patience, seconds = sys.argv[1:]
+lost.LOOK_SECONDS, lost.START_SECONDS, lost.END_SECONDS = 0.02, float(patience), 0.5
+child = subprocess.Popen([shutil.copy(shutil.which("true"), f"./{kind}")])  # it ends, and nobody asks how
+with lost.watching(local=True) as watch:
+    try:
+        time.sleep(float(seconds))
+    except KeyboardInterrupt:
+        print("woken", flush=True)
+        time.sleep(60)  # as Ray's core may, whatever Python wants
+    print("lost", repr(watch.lost))
+"""
+
+
+def starts(folder, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", STARTS, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=folder)
+
+
+@pytest.mark.parametrize("kind", ["gcs_server", "raylet"])
+def test_a_process_of_ray_that_dies_before_ray_has_a_node_is_seen(tmp_path, kind: str) -> None:
+    done = starts(tmp_path, kind, "0.1", "60")
+    assert (done.returncode, done.stdout) == (2, "woken\n")
+    said = f"tuneopt: Ray's {kind} on this machine ended while Ray started; run the same command again: "
+    assert done.stderr == said + "it goes on from what is recorded\n"
+
+
+def test_ray_may_say_itself_why_it_does_not_start(tmp_path) -> None:
+    done = starts(tmp_path, "gcs_server", "30", "1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "lost ''\n", "")

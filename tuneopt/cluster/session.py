@@ -101,32 +101,10 @@ def connect(
     folder = None if address else clearing.enter_context(scratch())
     if not address:
         guard_token()
-    # `core_said` gives what Ray's core printed: only there stands that a cluster wants a secret. A local Ray listens on
-    # the loopback address alone while it starts.
-    with core_messages() if address else loopback() as core_said, own_signals():
-        try:
-            if address == "auto":
-                address = _running_here()
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,  # a cluster's dashboard is its own
-                configure_logging=False,  # the driver's own logging stays as it is
-                log_to_driver=False,  # workers write into their trials' logs
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": worker_environment(gpus_per_trial)},
-                _temp_dir=str(folder) if folder else None,
-            )
-        except BaseException as error:
-            # Ray's words for what is wrong with a machine or an address are of many types, the plain one among them.
-            reason = _refused(address, error, core_said()) if address else _not_started(error, folder)
-            with suppress(Exception):
-                ray.shutdown()
-            clearing.close()
-            if not isinstance(error, Exception) or isinstance(error, InputError):  # Ctrl-C
-                raise
-            raise InputError(reason) from None
     with clearing, watching(local=not address) as watch:
         try:
+            _start(address, folder, worker_environment(gpus_per_trial))
+            watch.started = True
             # A cluster that grows with its work has less now than it can have; one that is there has what it has.
             machines = (_machines(), _machines_to_come())
             wanted = {"CPU": cpus_per_trial, "GPU": gpus_per_trial}
@@ -149,6 +127,39 @@ def connect(
             raise InputError(watch.lost)
 
 
+_INFO = re.compile(r"\[[\d :,.-]+I ")
+"""How Ray's core begins a line that reports no fault, such as ``[2026-11-29 10:43:58,202 I 8787 8818]``."""
+
+
+def _start(address: str | None, folder: Path | None, environment: Mapping[str, str]) -> None:
+    """Start Ray in ``folder``, or connect to ``address``; raises `InputError` where that fails."""
+    import ray
+
+    # Signals stay ours: Ctrl-C means the same while Ray starts. `core_said` gives what Ray's core printed: only there
+    # stands that a cluster wants a secret. A local Ray listens on the loopback address alone while it starts.
+    with core_messages() if address else loopback() as core_said, own_signals():
+        try:
+            if address == "auto":
+                address = _running_here()
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,  # a cluster's dashboard is its own
+                configure_logging=False,  # the driver's own logging stays as it is
+                log_to_driver=False,  # workers write into their trials' logs
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": dict(environment)},
+                _temp_dir=str(folder) if folder else None,
+            )
+        except BaseException as error:
+            # Ray's words for what is wrong with a machine or an address are of many types, the plain one among them.
+            reason = _refused(address, error, core_said()) if address else _not_started(error, folder)
+            with suppress(Exception):
+                ray.shutdown()
+            if not isinstance(error, Exception) or isinstance(error, InputError):  # Ctrl-C
+                raise
+            raise InputError(reason) from None
+
+
 def _not_started(error: BaseException, folder: Path | None) -> str:
     """Why Ray did not start on this machine, and what may help.
 
@@ -158,7 +169,7 @@ def _not_started(error: BaseException, folder: Path | None) -> str:
     if isinstance(error, OSError) and error.filename:
         reason = f"{error.filename}: {why(error)}"
     for log in sorted(folder.glob("session_*/logs/*.err")) if folder else ():
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = [line for line in log.read_text(errors="replace").strip().splitlines() if not _INFO.match(line)]
         reason = f"{log.stem}: {lines[-1].strip()}" if lines else reason
     text = f"{reason} {error}"
     if "AF_UNIX" in text or "socket" in text.lower():

@@ -1,7 +1,8 @@
 """Notices when Ray itself dies under a driver, which would otherwise wait for its trials for ever.
 
-Ray's core asks a dead raylet for workers again and again (ray-project/ray, issue 20239), and Tune waits on it. A thread
-of this process looks instead: at the processes that this driver started, or at its node of a cluster.
+Ray's core asks a dead raylet for workers again and again (ray-project/ray, issue 20239), and Tune waits on it. A
+control service that dies while Ray starts is asked for a minute, and then the core ends the driver with a message of
+its own. A thread of this process looks instead: at the processes that this driver started, or at its node of a cluster.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,6 +22,8 @@ LOOK_SECONDS = 2.0
 """Between two looks at own processes; a poll of a child costs nothing."""
 LOOK_AT_CLUSTER_SECONDS = 10.0
 """Between two looks at a cluster's list of nodes, which is a remote call."""
+START_SECONDS = 10.0
+"""How long Ray may take to notice by itself that a process of its own died while it starts: it knows why."""
 END_SECONDS = 15.0
 """How long the driver may take to end after Ray died; its C++ core can wait for answers that will not come."""
 
@@ -29,10 +34,13 @@ WAKE = signal.SIGUSR1
 
 
 class LostRayWatch:
-    """Looks after the Ray that this driver is connected to; ``lost`` says what became of it, if anything did."""
+    """Looks after the Ray that this driver is connected to; ``lost`` says what became of it, if anything did.
+
+    ``started`` is set by who starts Ray, when it has.
+    """
 
     def __init__(self, local: bool, wake: bool) -> None:
-        self.local, self.wake = local, wake
+        self.local, self.wake, self.started = local, wake, False
         self.lost = ""
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -50,10 +58,14 @@ class LostRayWatch:
         self._done.set()
 
     def _look(self) -> None:
+        since = 0.0  # when a process was first seen dead
         while not self._done.wait(LOOK_SECONDS if self.local else LOOK_AT_CLUSTER_SECONDS):
-            dead = _dead_processes() if self.local else _dead_node()
+            # Before it is connected Ray must not be asked for its nodes: it would start one.
+            dead = _dead_processes() if self.local else _dead_node() if self.started else ""
             with self._lock:  # `rest` may be called between the look and here; then the end was on purpose
-                if not dead or self._done.is_set():
+                since = (since or time.monotonic()) if dead else 0.0
+                early = not self.started and time.monotonic() - since < START_SECONDS
+                if not dead or early or self._done.is_set():
                     continue
                 self.lost = f"{dead}; run the same command again: it goes on from what is recorded"
             if self.wake:
@@ -89,11 +101,24 @@ def _dead_processes() -> str:
     from ray._private import worker
 
     node: Any = worker._global_node
-    for kind in ("raylet", "gcs_server") if node is not None else ():
+    if node is None:
+        return _dead_children()
+    for kind in ("raylet", "gcs_server"):
         for started in node.all_processes.get(kind, ()):
             code = started.process.poll()
             if code is not None:
                 return f"Ray's {kind} on this machine ended (exit code {code})"
+    return ""
+
+
+def _dead_children() -> str:
+    """Which process of Ray ended before Ray has a node: a child that nobody has asked about yet (state Z, proc(5))."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            before, _, after = place.read_text().rpartition(")")
+            name, (state, parent) = before.partition("(")[2], after.split()[:2]
+            if state == "Z" and int(parent) == os.getpid() and name in ("raylet", "gcs_server"):
+                return f"Ray's {name} on this machine ended while Ray started"
     return ""
 
 
