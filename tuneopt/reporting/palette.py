@@ -8,10 +8,12 @@ differ as well, so that no distinction rests on colour alone.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tuneopt.analysis.names import MATRIX
 
@@ -124,3 +126,14 @@ def position(optimizer: str) -> tuple[int, str]:
     """A sort key: the known optimizers in their families' order, then others by name."""
     names = list(LOOKS)
     return (names.index(optimizer) if optimizer in names else len(names), optimizer)
+
+
+def shade(scale: Sequence[Sequence[Any]], share: float) -> str:
+    """A colour between two of a scale of (share, rgba)."""
+    (low, first), (high, second) = next(
+        ((one, other) for one, other in itertools.pairwise(scale) if share <= other[0]), (scale[-2], scale[-1])
+    )
+    mix = (share - low) / ((high - low) or 1.0)
+    ends = [[float(part) for part in re.findall(r"[\d.]+", colour)] for colour in (first, second)]
+    red, green, blue, alpha = (one + mix * (other - one) for one, other in zip(*ends, strict=True))
+    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{alpha:.2f})"

@@ -7,14 +7,13 @@ this reads what the drawers speak; a trace of a kind that is not known here is a
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tuneopt.reporting.axes import PixelAxis, axis, number_text, thinned
-from tuneopt.reporting.palette import RULE
+from tuneopt.reporting.palette import RULE, shade
 from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words, clipped, runs, text_width
 from tuneopt.reporting.symbols import LINES, bare
 
@@ -392,17 +391,6 @@ def _cells(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:
         for x, value in enumerate(row):
             ends = sorted((plot.x.at(x - 0.5), plot.x.at(x + 0.5)))
             sides = sorted((plot.y.at(y - 0.5), plot.y.at(y + 0.5)))
-            colour = "none" if value is None else _shade(trace["colorscale"], value / most)
+            colour = "none" if value is None else shade(trace["colorscale"], value / most)
             scene.parts.append(Box(ends[0] + 1, sides[0] + 1, ends[1] - ends[0] - 2, sides[1] - sides[0] - 2, colour,
                                    trace["customdata"][y][x]))  # fmt: skip
-
-
-def _shade(scale: Sequence[Sequence[Any]], share: float) -> str:
-    """A colour between two of a scale of (share, rgba)."""
-    (low, first), (high, second) = next(
-        ((one, other) for one, other in itertools.pairwise(scale) if share <= other[0]), (scale[-2], scale[-1])
-    )
-    mix = (share - low) / ((high - low) or 1.0)
-    ends = [[float(part) for part in re.findall(r"[\d.]+", colour)] for colour in (first, second)]
-    red, green, blue, alpha = (one + mix * (other - one) for one, other in zip(*ends, strict=True))
-    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{alpha:.2f})"
