@@ -26,6 +26,8 @@ _HIDDEN = ".tuneopt-"
 """What names of unfinished outputs begin with; host and process follow, by which the next command knows what is left
 of a killed one."""
 
+CACHE_VARIABLE = "TUNEOPT_CACHE"
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -33,6 +35,14 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """Where what can be made again is kept: the argument, else ``TUNEOPT_CACHE``, else ``~/.cache/tuneopt``."""
+    try:
+        return Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tuneopt").expanduser().absolute()
+    except RuntimeError:
+        raise InputError(f"no home folder for the cache; set {CACHE_VARIABLE} to a folder") from None
 
 
 def expanded(path: str | Path, what: str = "the path") -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuneopt.data import cache as module
-from tuneopt.data.cache import cache_folder, discard, only_process, publish, remove_leftovers
+from tuneopt.data.cache import discard, only_process, publish, remove_leftovers
+from tuneopt.paths import cache_folder
 from tuneopt.spec import InputError
 
 

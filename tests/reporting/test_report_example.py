@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tuneopt as to
-from tuneopt.ledger import Ledger
-from tuneopt.reporting.example import FILE, example_ledger, pack, unpack
+from tuneopt.reporting.example import FILE, example_ledger
 from tuneopt.spec import InputError
 
 
@@ -57,25 +56,6 @@ def test_nothing_of_it_waits_for_trials(page):
 
 def test_the_page_names_the_command_that_makes_it_again(page):
     assert page["command"] == "tuneopt report --example"
-
-
-def test_a_packed_ledger_comes_out_as_it_went_in(tmp_path):
-    ledger = example_ledger()
-    count = pack(ledger, tmp_path / "packed.parquet")
-    again = unpack(tmp_path / "packed.parquet", tmp_path / "again")
-    assert count == len(ledger.ids()) + len(ledger.sweeps()) + len(ledger.runs()) + 1
-    assert list(again.records()) == list(ledger.records()) and again.sweeps() == ledger.sweeps()
-
-
-def test_a_packed_ledger_that_was_changed_is_refused(tmp_path):
-    import pyarrow.parquet as pq
-
-    pack(example_ledger(), tmp_path / "packed.parquet")
-    table = pq.read_table(tmp_path / "packed.parquet")
-    pq.write_table(table.slice(1), tmp_path / "cut.parquet")
-    with pytest.raises(InputError, match="is damaged"):
-        unpack(tmp_path / "cut.parquet", tmp_path / "out")
-    assert not Ledger(tmp_path / "out").ids()
 
 
 def test_the_example_is_a_ledger_of_its_own(several):

@@ -10,7 +10,7 @@ from tuneopt.api.comparing import compare, comparison_plan, run_comparison, simu
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, encoded_corpus, inspect_corpus, prepare_corpus, regime_on
 from tuneopt.api.devices import placed, placement_of
-from tuneopt.api.ledgers import clean, export, mend, verify
+from tuneopt.api.ledgers import clean, compact, export, mend, pack, unpack, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.own_models import ModelFacts, chosen_scale, model_facts, own_model
 from tuneopt.api.pages import page_name
@@ -60,6 +60,7 @@ __all__ = [
     "chosen_coordinates",
     "chosen_scale",
     "clean",
+    "compact",
     "compare",
     "comparison_plan",
     "cost",
@@ -72,6 +73,7 @@ __all__ = [
     "model_facts",
     "optimizers",
     "own_model",
+    "pack",
     "page_name",
     "placed",
     "placement_of",
@@ -98,5 +100,6 @@ __all__ = [
     "study_status",
     "train",
     "tune",
+    "unpack",
     "verify",
 ]

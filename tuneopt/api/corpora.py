@@ -176,8 +176,8 @@ def corpus_named(corpus: Texts) -> str:
     The texts of a `datasets.Dataset` or another iterable are written into the cache first, into a file that is named by
     their content: the same texts are the same corpus, and are prepared once. Raises `InputError` for anything else.
     """
-    from tuneopt.data.cache import CACHE_VARIABLE, cache_folder
     from tuneopt.data.sources import keep_texts
+    from tuneopt.paths import CACHE_VARIABLE, cache_folder
 
     if isinstance(corpus, Corpus):
         return str(corpus.folder)
@@ -202,9 +202,10 @@ def encoded_corpus(corpus: Texts, tokenizer: str | Path | None) -> str:
     corpus = corpus_named(corpus)
     if tokenizer is None:
         return corpus
-    from tuneopt.data.cache import cache_folder, write_whole
+    from tuneopt.data.cache import write_whole
     from tuneopt.data.sources import EMBEDDED, find_source
     from tuneopt.outside import digest
+    from tuneopt.paths import cache_folder
 
     if corpus == EMBEDDED or (expanded(corpus) / MANIFEST_FILE).is_file():
         raise InputError(f"the corpus {corpus} has its tokenizer; give --tokenizer with a folder or a file of text")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneopt.paths import expanded
+from tuneopt.paths import cache_folder, expanded, replacing
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def mend(ledger: Ledger | str) -> list[str]:
     """
     from tuneopt.ledger.damage import set_aside
 
-    opened = _opened(ledger)
+    opened = _opened(ledger, to_change=True)
     done = opened.mend()
     for name, fault in _sweep_faults(opened).items():
         done.append(set_aside(opened.files, opened.uri, name, partial(_always, fault)))
@@ -102,10 +102,50 @@ def _sweep_faults(ledger: Ledger) -> dict[str, str]:
     return {name: fault for name, fault in faults.items() if fault}
 
 
-def _opened(ledger: Ledger | str) -> Ledger:
-    from tuneopt.ledger import open_ledger
+def _opened(ledger: Ledger | str, *, to_change: bool = False) -> Ledger:
+    from tuneopt.ledger import Ledger, open_ledger, place
 
+    if to_change and isinstance(ledger, str):
+        place.refuse_packed(Ledger(ledger).files)
     return open_ledger(ledger, must_exist=True) if isinstance(ledger, str) else ledger
+
+
+def compact(ledger: Ledger | str) -> int:
+    """Write all records into one Parquet file beside them, for fast reading; returns how many there are."""
+    return _opened(ledger, to_change=True).compact()
+
+
+def pack(ledger: Ledger | str, path: Path | str) -> int:
+    """Write a ledger into one Parquet file, from which it is read as from its folder; returns the number of documents.
+
+    Logs, checkpoints and weights stay behind. Raises `InputError` where there is no ledger, for damaged documents, and
+    for a file that cannot be written.
+    """
+    from tuneopt.ledger import packed
+
+    opened, target = _opened(ledger), expanded(path)
+    if target.suffix != ".parquet":
+        raise InputError(f"a packed ledger is a .parquet file, not {target.name!r}; name it {target.stem}.parquet")
+    problems = verify(opened).problems
+    if problems:
+        raise InputError(f"{len(problems)} documents are damaged, the first: {problems[0]}; run `tuneopt ledger mend`")
+    data, count = packed.pack(opened.files)
+    with replacing(target, "the packed ledger", make_folder=True) as place:
+        place.write_bytes(data)
+    return count
+
+
+def unpack(path: Path | str, folder: Path | str) -> int:
+    """Unfold a packed ledger into a folder that holds no other ledger; returns the number of documents."""
+    from tuneopt.ledger import Ledger, packed, place
+
+    source, target = place.packed_file(Ledger(path).files), Ledger(expanded(folder))
+    if source is None:
+        raise InputError(f"there is no packed ledger at {path}; `tuneopt ledger pack` makes one of a ledger")
+    if target.files.exists(place.MARKER):
+        raise InputError(f"{folder} holds a ledger already; give another folder")
+    place.inspect(target.uri, target.files, must_exist=False)
+    return packed.unpack(source, expanded(folder))
 
 
 def export(ledger: Ledger | str, path: Path | str) -> TableExport:
@@ -135,10 +175,9 @@ def clean(ledger: Ledger | str, *, dry_run: bool = False, days: float | None = N
     ``days`` also takes the checkpoints of unfinished trials that have been untouched for so long. With ``dry_run``
     nothing is removed. Raises `InputError` where there is no ledger.
     """
-    from tuneopt.data.cache import cache_folder
     from tuneopt.ledger.clean import CHECKPOINTS, clean_cache, leftovers, remove
 
-    opened = _opened(ledger)
+    opened = _opened(ledger, to_change=True)
     unneeded = leftovers(opened, None if days is None else days * 86400)
     if not dry_run:
         remove(opened, unneeded)

@@ -112,9 +112,9 @@ def _train_again(
     record: TrialRecord, ledger: Ledger, corpus: str | None, on_point: Callable[[CurvePoint], Any]
 ) -> TrialRecord:
     """Train the trial in this process, in a ledger of its own; the weights go into ``ledger``, whose record stays."""
-    from tuneopt.data.cache import cache_folder
     from tuneopt.ledger import Ledger
     from tuneopt.ledger.folders import fetch_folder, new_folder
+    from tuneopt.paths import cache_folder
     from tuneopt.training.run import run_trial
     from tuneopt.training.weights import kept_weights
 

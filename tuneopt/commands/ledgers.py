@@ -21,13 +21,22 @@ if TYPE_CHECKING:
 
 app = group("Look into recorded trials.")
 
+Place = Annotated[str | None, typer.Argument(metavar="[LEDGER]", help="The ledger; the same as --ledger.")]
+
+
+def _at(place: str | None, ledger: str) -> str:
+    """The ledger that was named in one of two ways."""
+    if place is not None and ledger not in (place, "ledger"):
+        raise InputError(f"two ledgers were given, {place} and {ledger}; name one")
+    return place or ledger
+
 
 @app.command("ls")
-def ledger_ls(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
+def ledger_ls(place: Place = None, ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """List the recorded trials."""
     from tuneopt.ledger import open_ledger, short_rows
 
-    return show(short_rows(open_ledger(ledger, must_exist=True)), json_, _print_trials)
+    return show(short_rows(open_ledger(_at(place, ledger), must_exist=True)), json_, _print_trials)
 
 
 @app.command("show")
@@ -81,11 +90,11 @@ def ledger_export(
 
 
 @app.command("verify")
-def ledger_verify(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
+def ledger_verify(place: Place = None, ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """Check every record of a ledger; exit code 2 when something is damaged."""
     from tuneopt import api, console
 
-    found = api.verify(ledger)
+    found = api.verify(_at(place, ledger))
     if found.unsealed:
         advice = "nothing shows whether they were changed since; `tuneopt ledger mend` seals them"
         console.say(f"{len(found.unsealed)} files of an earlier release are unsealed: {advice}")
@@ -94,28 +103,30 @@ def ledger_verify(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
 
 
 @app.command("mend")
-def ledger_mend(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
+def ledger_mend(place: Place = None, ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """Set damaged files aside, into damaged/, and seal what an earlier release wrote.
 
     The trials of damaged records run again when they are next asked for.
     """
     from tuneopt import api, console
 
-    return show(api.mend(ledger), json_, lambda found: console.say("\n".join(found) or "nothing is damaged"))
+    return show(
+        api.mend(_at(place, ledger)), json_, lambda found: console.say("\n".join(found) or "nothing is damaged")
+    )
 
 
 @app.command("compact")
-def ledger_compact(ledger: LedgerUri = "ledger", json_: Json = False) -> int:
+def ledger_compact(place: Place = None, ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """Write all records into one Parquet file beside them, from which large ledgers are read quickly."""
-    from tuneopt import console
-    from tuneopt.ledger import open_ledger
+    from tuneopt import api, console
 
-    count = open_ledger(ledger, must_exist=True).compact()
+    count = api.compact(_at(place, ledger))
     return show({"trials": count}, json_, lambda plain: console.say(f"{count} trials in compacted/trials.parquet"))
 
 
 @app.command("clean")
 def ledger_clean(
+    place: Place = None,
     ledger: LedgerUri = "ledger",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
     older_than: Annotated[
@@ -127,8 +138,36 @@ def ledger_clean(
     """Remove what no run needs: checkpoints of recorded trials, and leftovers of killed processes."""
     from tuneopt import api
 
-    done = api.clean(ledger, dry_run=dry_run, days=older_than)
+    done = api.clean(_at(place, ledger), dry_run=dry_run, days=older_than)
     return show(done.to_dict(), json_, lambda plain: _print_cleaning(done))
+
+
+@app.command("pack")
+def ledger_pack(
+    path: Annotated[Path, typer.Argument(help="File to write, such as reports/my-study/ledger.parquet.")],
+    ledger: LedgerUri = "ledger",
+    json_: Json = False,
+) -> int:
+    """Write a ledger into one file, from which reports are made as from its folder: to publish, archive or send it."""
+    from tuneopt import api, console
+
+    count = api.pack(ledger, path)
+    told = f"{count} documents in {path}; `tuneopt report --ledger {path}` reads it"
+    return show({"path": str(path), "documents": count}, json_, lambda plain: console.say(told))
+
+
+@app.command("unpack")
+def ledger_unpack(
+    path: Annotated[Path, typer.Argument(help="A packed ledger, or the folder with its ledger.parquet.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make; runs can go on in it.")],
+    json_: Json = False,
+) -> int:
+    """Unfold a packed ledger into a folder that can grow."""
+    from tuneopt import api, console
+
+    count = api.unpack(path, folder)
+    told = {"ledger": str(folder), "documents": count}
+    return show(told, json_, lambda plain: console.say(f"{count} documents in {folder}"))
 
 
 def _print_export(done: TableExport) -> None:

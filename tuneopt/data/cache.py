@@ -18,9 +18,6 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from tuneopt.errors import naming
-from tuneopt.spec import InputError
-
-CACHE_VARIABLE = "TUNEOPT_CACHE"
 
 FIRST_SECONDS = 30.0
 """How long a process waits before it says for whom."""
@@ -31,14 +28,6 @@ EVERY_SECONDS = 300.0
 _LOCKS = Path("/proc/locks")
 
 _log = logging.getLogger(__name__)
-
-
-def cache_folder(cache_dir: Path | None = None) -> Path:
-    """The cache: the argument, else the folder in ``TUNEOPT_CACHE``, else ``~/.cache/tuneopt``."""
-    try:
-        return Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tuneopt").expanduser().absolute()
-    except RuntimeError:
-        raise InputError(f"no home folder for the corpus cache; set {CACHE_VARIABLE} to a folder") from None
 
 
 @contextlib.contextmanager

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneopt.data.batches import Windows
-from tuneopt.data.cache import CACHE_VARIABLE, cache_folder, discard, only_process, publish, remove_leftovers
+from tuneopt.data.cache import discard, only_process, publish, remove_leftovers
 from tuneopt.data.manifest import MANIFEST_FILE, SCHEMA, TOKENIZER_FILE, DamagedCorpusError, Manifest, file_sha256
 from tuneopt.data.shards import Documents, map_shard
 from tuneopt.data.sources import EMBEDDED, FileSource, Source, find_source
 from tuneopt.data.splits import SPLITS
 from tuneopt.errors import why
+from tuneopt.paths import CACHE_VARIABLE, cache_folder
 from tuneopt.spec import CorpusId, InputError, canonical_json, nearest
 
 if TYPE_CHECKING:

@@ -26,6 +26,9 @@ SCHEMES = ("file", "s3", "gs")
 """Addresses that are tested; pyarrow knows more."""
 
 MARKER = "ledger.json"
+PACKED = "ledger.parquet"
+"""A packed ledger's file in a folder without a marker (`tuneopt.ledger.packed`)."""
+
 MARKER_SCHEMA = 1
 """Version of the layout. A ledger of a later one is neither read nor written."""
 
@@ -109,6 +112,29 @@ def check_marker(data: bytes, uri: str) -> None:
     except InputError as error:
         raise InputError(f"{uri}/{MARKER} is damaged ({error}); restore it or give another ledger") from None
     raise InputError(f"{uri}/{MARKER} belongs to another program; give another folder")
+
+
+def refuse_packed(files: Files) -> None:
+    """Raises `InputError` for a packed ledger, where something is to be written."""
+    packed = packed_file(files)
+    if packed is not None:
+        raise InputError(
+            f"{packed} is a packed ledger, which is only read; `tuneopt ledger unpack {packed} FOLDER` makes one that "
+            "records"
+        )
+
+
+def packed_file(files: Files) -> Path | None:
+    """The packed ledger at an address: the file itself, or the one in a folder that holds no other ledger."""
+    if not isinstance(files, LocalFiles):
+        return None
+    try:
+        if files.root.suffix == ".parquet" and files.root.is_file():
+            return files.root
+        inside = files.root / PACKED
+        return inside if inside.is_file() and not (files.root / MARKER).exists() else None
+    except OSError:  # `inspect` says what is wrong with the address
+        return None
 
 
 def inspect(uri: str, files: Files, must_exist: bool) -> None:

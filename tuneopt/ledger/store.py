@@ -286,10 +286,17 @@ class Ledger:
 def open_ledger(uri: str | Path, must_exist: bool = False) -> Ledger:
     """A ledger at a folder, ``file://``, ``s3://`` or ``gs://`` address.
 
-    Nothing is written before the first record is put. Raises `InputError` for a file, a folder that cannot be read,
-    a marker that is damaged or newer than this release, and with ``must_exist`` for a place that holds no ledger.
+    Nothing is written before the first record is put. With ``must_exist`` a packed ledger counts as well: what is given
+    then is its copy in the cache, to read. Raises `InputError` for a file, a folder that cannot be read, a marker that
+    is damaged or newer than this release, and with ``must_exist`` for a place that holds no ledger.
     """
     ledger = Ledger(uri)
+    if not must_exist:
+        place.refuse_packed(ledger.files)
+    elif (packed := place.packed_file(ledger.files)) is not None:
+        from tuneopt.ledger.packed import unfolded
+
+        return Ledger(unfolded(packed))
     place.inspect(ledger.uri, ledger.files, must_exist)
     return ledger
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from tuneopt.data import Corpus, open_corpus
-from tuneopt.data.cache import cache_folder
 from tuneopt.ledger import CurvePoint, Ledger, TrialRecord, open_ledger
 from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.logs import SilentLog, TrialLog
 from tuneopt.outside import adopt_all, sources_of
+from tuneopt.paths import cache_folder
 from tuneopt.spec import InputError, TrialSpec
 from tuneopt.training.building import WarmModels
 from tuneopt.training.checkpoint import CheckpointStore
