@@ -201,7 +201,7 @@ SIGKILL, and SIGTERM in the second before the program has begun."""
 
 def _bad(end: dict[str, Any]) -> bool:
     """Whether the command ended otherwise than it should: with a traceback, as a mistake, or without how to go on."""
-    wordless = end["code"] in (2, 130) and not end["said"].startswith("tuneopt: ")
+    wordless = end["code"] == 2 and not end["said"].startswith("tuneopt: ")
     unclear = end["code"] == 130 and "Go on with: " not in end["said"]
     return end["traceback"] or end["code"] not in ANSWERS or wordless or unclear
 
