@@ -46,6 +46,12 @@ PUBLISHED = space.tuned(
     ),
 )  # fmt: skip
 
+# Scale, ratio and loss of the runs that the study made at hyperparameters predicted from the points above.
+FURTHER = space.further(
+    ("130m", 16, 3.2072), ("300m", 16, 3.0006),
+    ("1.2b", 1, 2.9043), ("1.2b", 2, 2.8360), ("1.2b", 4, 2.7871), ("1.2b", 8, 2.7523),
+)  # fmt: skip
+
 SPACE = space.SearchSpace(
     optimizer="adamw",
     coordinates=COORDINATES,
@@ -54,4 +60,5 @@ SPACE = space.SearchSpace(
     grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from a sweep at nano-65k, ratio 1, that began at batch 16 and learning rate 0.016 (docs/lab-notebook.md)",
     published=PUBLISHED,
+    further=FURTHER,
 )

@@ -77,6 +77,12 @@ PUBLISHED = space.tuned(
     ),
 )  # fmt: skip
 
+# Scale, ratio and loss of the runs that the study made at hyperparameters predicted from the points above.
+FURTHER = space.further(
+    ("130m", 16, 3.1925), ("300m", 16, 2.9909),
+    ("1.2b", 1, 2.8863), ("1.2b", 2, 2.8271), ("1.2b", 4, 2.7800), ("1.2b", 8, 2.7484),
+)  # fmt: skip
+
 SPACE = space.SearchSpace(
     optimizer="muon",
     coordinates=COORDINATES,
@@ -85,6 +91,7 @@ SPACE = space.SearchSpace(
     grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches for the smaller budget; "
     "start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
+    further=FURTHER,
     options={"ns_coefficients": ("quintic", "polar_express"), "ns_precision": ("fp32", "tf32", "bf16")},
     switches=space.ORTHOGONAL_SWITCHES,
 )

@@ -44,6 +44,12 @@ PUBLISHED = space.tuned(
     ),
 )  # fmt: skip
 
+# Scale, ratio and loss of the runs that the study made at hyperparameters predicted from the points above.
+FURTHER = space.further(
+    ("130m", 16, 3.2004), ("300m", 16, 2.9981),
+    ("1.2b", 1, 2.9022), ("1.2b", 2, 2.8330), ("1.2b", 4, 2.7847), ("1.2b", 8, 2.7485),
+)  # fmt: skip
+
 SPACE = space.SearchSpace(
     optimizer="nadamw",
     coordinates=COORDINATES,
@@ -52,4 +58,5 @@ SPACE = space.SearchSpace(
     grid_source="nano ladder, provisional: grid cut from the paper's around its tuned points, with batches for the "
     "smaller budget; start after AdamW's, not from trials of its own",
     published=PUBLISHED,
+    further=FURTHER,
 )

@@ -72,6 +72,12 @@ PUBLISHED = space.tuned(
     ),
 )  # fmt: skip
 
+# Scale, ratio and loss of the runs that the study made at hyperparameters predicted from the points above.
+FURTHER = space.further(
+    ("130m", 16, 3.1912), ("300m", 16, 2.9897),
+    ("1.2b", 1, 2.8978), ("1.2b", 2, 2.8293), ("1.2b", 4, 2.7825), ("1.2b", 8, 2.7485),
+)  # fmt: skip
+
 SPACE = space.SearchSpace(
     optimizer="soap",
     coordinates=COORDINATES,
@@ -80,5 +86,6 @@ SPACE = space.SearchSpace(
     grid_source="nano ladder: grid cut from the paper's around its tuned points, with batches and blocks for smaller "
     "models; start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
+    further=FURTHER,
     switches=(space.DECAY_FOLLOWS_LR, *space.FALLBACK_SWITCHES),
 )

@@ -29,6 +29,18 @@ def test_the_two_findings_of_the_published_study(study: Analysis) -> None:
     assert missing[0].scales == ("1.2b",) and "no result at 1.2B" in missing[0].sentence
 
 
+def test_the_findings_go_on_where_only_some_optimizers_ran() -> None:
+    """At 1.2b and 16x there are two of the four matrix optimizers: first places are counted where all four ran."""
+    findings = analyse(published(further=True), draws=300).findings
+    (family,) = [one for one in findings if one.kind == "family"]
+    assert (family.count, family.of) == (12, 12)
+    assert "take the first four places in all twelve regimes that had all of them, in four of them" in family.sentence
+    trends = {one.scales: (one.count, one.of) for one in findings if one.kind == "trend"}
+    assert trends == {("130m", "1.2b"): (4, 4), ("520m", "1.2b"): (4, 4)}
+    (missing,) = [one for one in findings if one.kind == "missing"]
+    assert missing.sentence.endswith("Adam-mini, Cautious, Kron, Lion, MARS and Scion in twelve; Sophia in six.")
+
+
 def test_a_family_that_does_not_lead_is_not_said_to() -> None:
     losses = {"muon": 3.30, "soap": 3.31, "adamw": 3.32, "lion": 3.33}
     rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": loss - 0.01 * ratio}

@@ -128,7 +128,7 @@ def test_the_answer_is_plain_json(published):
     found = answer(published.document)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["headline"] == found.headline
-    assert len(plain["places"]) == 12
+    assert len(plain["places"]) == 18
     assert set(plain["places"][0]) == set(RegimeAnswer.__dataclass_fields__)
 
 

@@ -44,8 +44,10 @@ def test_the_paper_s_speedups_come_out_of_its_losses(tmp_path):
 
 def test_the_published_study_needs_no_file(published):
     found = {(row["optimizer"], row["scale"], row["ratio"]): row for row in published.document["speedups"]}
-    for key, speedup in EXPECTED.items():
+    # AdamW's own run at 16x settles what its law said beyond 8x, and the study's largest models are there.
+    for key, speedup in {**EXPECTED, ("muon", "130m", 8): 1.318, ("muon", "1.2b", 1): 1.18}.items():
         assert found[key]["speedup"] == pytest.approx(speedup, abs=0.01)
+    assert not found["muon", "130m", 8]["flags"]
     assert published.label(next(iter(published.rankings))) == "130M/1x"
 
 

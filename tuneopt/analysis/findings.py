@@ -61,7 +61,7 @@ def findings(
 def _listed(names: Sequence[str]) -> str:
     """Names of optimizers in a sentence."""
     shown = [optimizer_name(name) for name in names]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
 
 
 def number_word(count: int) -> str:
@@ -80,6 +80,9 @@ def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
             for ranking in rankings
             if len(here := set(ranking.order) & set(members)) > 1 and len(ranking.order) > len(here)
         ]
+        whole = [ranking for ranking in shared if set(members) <= set(ranking.order)]
+        with_all = "" if len(whole) in (0, len(shared)) else " that had all of them"
+        shared = whole or shared
         first = [one for one in shared if set(one.order[: len(set(one.order) & set(members))]) <= set(members)]
         if not family or len(shared) < FEWEST_REGIMES or 2 * len(first) <= len(shared):
             continue
@@ -90,7 +93,8 @@ def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
         yield Finding(
             "family",
             f"The {count} {family} optimizers ({_listed(members)}) take the first {count} places in "
-            f"{where} {number_word(len(shared))} regimes, {beyond} of them with a gap that noise does not explain.",
+            f"{where} {number_word(len(shared))} regimes{with_all}, {beyond} of them with a gap that noise does not "
+            "explain.",
             corpus, tuple(members), tuple(dict.fromkeys(one.regime.scale for one in shared)), len(first), len(shared),
         )  # fmt: skip
 
@@ -166,7 +170,11 @@ def _missing(corpus: str, winners: Sequence[Winner]) -> Iterable[Finding]:
     every = set().union(*regimes.values()) if regimes else set()
     short = {name: len(own) for name, own in regimes.items() if 2 <= len(own) < len(every)}
     if short and len(short) < len(regimes) and max(map(len, regimes.values())) == len(every):
-        words = ", ".join(f"{optimizer_name(name)} in {number_word(count)}" for name, count in sorted(short.items()))
+        groups = sorted({*short.values()}, reverse=True)
+        words = "; ".join(
+            f"{_listed([name for name in sorted(short) if short[name] == count])} in {number_word(count)}"
+            for count in groups
+        )
         yield Finding(
             "missing", f"Not every optimizer was run in all {number_word(len(every))} regimes: {words}.",
             corpus, tuple(sorted(short)), (), len(short), len(regimes),

@@ -31,6 +31,11 @@ PUBLISHED_NOTES = (
     "sensitivity, blind transfer and the under-tuned baseline are shown only as far as tuned points coincide",
 )
 
+FURTHER_NOTE = (
+    "the runs at 1.2b and at 16x, of four optimizers, were made at hyperparameters predicted from the twelve tuned "
+    "regimes (the study's released results)"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -91,13 +96,14 @@ def as_inputs(source: Inputs | Ledger | str | Path | Rows, curves: pa.Table | No
     return load(source) if isinstance(source, str | Path) else from_rows(source, curves=curves)
 
 
-def published() -> Inputs:
+def published(further: bool = False) -> Inputs:
     """The study of Wen et al. (arXiv 2509.02046): loss and configuration of each optimizer's tuned run in each regime.
 
     It comes from the search-space modules, each of which carries the tuned points of its optimizer, so that a first
-    look needs no training.
+    look needs no training. With ``further`` the runs at 1.2b and at 16 times Chinchilla are in it too, without their
+    hyperparameters: those were predicted and not tuned, so nothing may be fitted to them.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "optimizer": name,
             "scale": point.scale,
@@ -109,7 +115,13 @@ def published() -> Inputs:
         for name in space_names()
         for point in load_space(name).published
     ]
-    return from_rows(rows, source=PUBLISHED, notes=PUBLISHED_NOTES)
+    if further:
+        rows += [
+            {**run._asdict(), "optimizer": name, "trial": f"published {name} {run.scale}/{run.ratio:g}x"}
+            for name in space_names()
+            for run in load_space(name).further
+        ]
+    return from_rows(rows, source=PUBLISHED, notes=(*PUBLISHED_NOTES, *([FURTHER_NOTE] if further else [])))
 
 
 def read_runs(source: Rows) -> tuple[TrainingRun, ...]:

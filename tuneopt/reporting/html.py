@@ -114,9 +114,12 @@ def page_script() -> str:
     return _template("report.js")
 
 
-def breakable(name: str) -> Markup:
-    """A name as HTML that may go on in a second line after an underscore: names of tables have no spaces."""
-    return Markup(str(escape(name)).replace("_", "_<wbr>"))
+def breakable(name: str, after: str = "_") -> Markup:
+    """A name as HTML that may go on in a second line ``after`` one of these: names of tables have no spaces."""
+    text = str(escape(name))
+    for sign in after:
+        text = text.replace(sign, f"{sign}<wbr>")
+    return Markup(text)
 
 
 def content_policy() -> str:

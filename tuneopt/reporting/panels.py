@@ -28,6 +28,9 @@ _TOP, _BOTTOM, _LEFT, _GAP, _BELOW = 26, 46, 56, 14, 40
 panels of a row, and room for the axis under a row that is not the last."""
 
 
+_LEAST = 100
+"""Pixels that the plot of a panel has at least, between its names: five ticks."""
+
 _INDENT, _LED = 9, 26
 """Pixels from the end of a line to its name, and where thin lines lead to names."""
 
@@ -101,7 +104,7 @@ class Panels:
             + max((_wide(one, indent) for panel in self.panels for one in panel.labels if one.left == side), default=0)
             for side, extra, indent in ((False, 10, indents[False]), (True, 8, indents[True]))
         )
-        fit = int((width - _LEFT) // (left + right + 130))
+        fit = int((width - _LEFT) // (left + right + _LEAST))
         columns = max(1, min(len(self.panels), self.most, fit))
         rows = -(-len(self.panels) // columns)
         columns = -(-len(self.panels) // rows)  # as even as may be: 3 and 3 rather than 4 and 2

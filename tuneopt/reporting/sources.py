@@ -84,7 +84,7 @@ def gather(
         options += ["--results", shareable(str(results))]
         options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
     if published:
-        inputs = published_study()
+        inputs = published_study(further=True)
         parts.append((inputs, "published"))
         origins.append(Origin(inputs.source, counts(inputs)))
         options.append("--published")

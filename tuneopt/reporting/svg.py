@@ -13,6 +13,9 @@ from tuneopt.reporting.drawing import FONT
 from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words
 from tuneopt.reporting.symbols import LINES, bare, outline
 
+USUAL = 11.0
+"""Pixels of letters whose text does not say so: most of them, and a fortieth of a page."""
+
 
 def svg(scene: Scene, name: str, label: str = "", alone: bool = False) -> str:
     """The SVG of a scene. ``name`` is its class, ``label`` says what it shows.
@@ -20,6 +23,7 @@ def svg(scene: Scene, name: str, label: str = "", alone: bool = False) -> str:
     ``alone`` makes a file of it that needs no page: with its own font and ink, on white.
     """
     size = f'viewBox="0 0 {scene.width:g} {scene.height:g}" width="{scene.width:g}" height="{scene.height:g}"'
+    size += f' font-size="{USUAL:g}"'
     head = f'<svg class="{name}" {size} role="img" aria-label="{escape(label)}">'
     if alone:
         head = (
@@ -70,7 +74,10 @@ def _n(value: float) -> str:
 
 def _way(points: Iterable[Point]) -> str:
     # As `_n` of each number: one replacement in the whole way is three times faster than a call for each.
-    way = "L".join([f"{x + NUDGE:.1f} {y + NUDGE:.1f}" for x, y in points])
+    ends = list(points)
+    if len(ends) == 2 and _n(ends[0][1]) == _n(ends[1][1]):  # level lines are the most, and half as long like this
+        return f"M{_n(ends[0][0])} {_n(ends[0][1])}H{_n(ends[1][0])}"
+    way = "L".join([f"{x + NUDGE:.1f} {y + NUDGE:.1f}" for x, y in ends])
     return "M" + way.replace(".0 ", " ").replace(".0L", "L").removesuffix(".0")
 
 
@@ -82,8 +89,9 @@ def _stroke(part: Stroke) -> str:
     if part.fill:
         return f'<path d="{_way(part.points)}Z" fill="{part.colour}"{_faded(part.opacity)}/>'
     dash = f' stroke-dasharray="{part.dash}"' if part.dash else ""
+    width = "" if part.width == 1 else f' stroke-width="{part.width:g}"'  # 1 is what SVG takes where none is said
     return _closed(
-        f'path d="{_way(part.points)}" fill="none" stroke="{part.colour}" stroke-width="{part.width:g}"{dash}'
+        f'path d="{_way(part.points)}" fill="none" stroke="{part.colour}"{width}{dash}'
         f"{_faded(part.opacity)}", "path", part.hover,
     )  # fmt: skip
 
@@ -121,7 +129,5 @@ def _words(part: Words) -> str:
         for words, bold in part.runs
     )
     # The middle of small letters lies about a third of the size above the line.
-    return (
-        f'<text x="{_n(part.x)}" y="{_n(part.y + 0.35 * part.size)}" font-size="{part.size:g}"{anchor}{colour}{turn}>'
-        f"{text}</text>"
-    )
+    size = "" if part.size == USUAL else f' font-size="{part.size:g}"'
+    return f'<text x="{_n(part.x)}" y="{_n(part.y + 0.35 * part.size)}"{size}{anchor}{colour}{turn}>{text}</text>'

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tuneopt.search.axis import EXTENSIONS, Axis, read_number, read_switch
 from tuneopt.spec import InputError, Value, nearest
@@ -103,6 +104,22 @@ class TunedPoint:
 def tuned(base: Values, rows: Iterable[tuple[str, float, float, Values]]) -> tuple[TunedPoint, ...]:
     """Tuned points from rows of (scale, ratio, loss, what differs from ``base``)."""
     return tuple(TunedPoint(scale, ratio, loss, {**base, **changed}) for scale, ratio, loss, changed in rows)
+
+
+class FurtherRun(NamedTuple):
+    """A published run beyond the tuned regimes: its loss (nats per token) alone.
+
+    Its hyperparameters were predicted from the tuned points, so that they say nothing about where optima lie.
+    """
+
+    scale: str
+    ratio: float
+    loss: float
+
+
+def further(*rows: tuple[str, float, float]) -> tuple[FurtherRun, ...]:
+    """Published runs beyond the tuned regimes, from rows of (scale, ratio, loss)."""
+    return tuple(FurtherRun(*row) for row in rows)
 
 
 def changed(coordinates: Iterable[Coordinate], *others: Coordinate) -> tuple[Coordinate, ...]:

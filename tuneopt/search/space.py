@@ -27,6 +27,7 @@ from tuneopt.search.coordinate import (
     STUDY,
     STUDY_TABLES,
     Coordinate,
+    FurtherRun,
     Switch,
     TunedPoint,
     Values,
@@ -37,6 +38,7 @@ from tuneopt.search.coordinate import (
     changed,
     epsilon,
     frobenius_epsilon,
+    further,
     learning_rate,
     max_grad_norm,
     momentum,
@@ -60,6 +62,7 @@ __all__ = [
     "STUDY_TABLES",
     "Config",
     "Coordinate",
+    "FurtherRun",
     "LadderSpace",
     "SearchSpace",
     "Switch",
@@ -72,6 +75,7 @@ __all__ = [
     "changed",
     "epsilon",
     "frobenius_epsilon",
+    "further",
     "learning_rate",
     "load_space",
     "max_grad_norm",
@@ -212,7 +216,8 @@ class LadderSpace:
 class SearchSpace:
     """The declared search space of one optimizer on every ladder.
 
-    ``fixed`` completes the configuration, by ladder. ``source`` names where the published figures come from,
+    ``fixed`` completes the configuration, by ladder. ``source`` names where the published figures come from (tuned
+    points in ``published``, runs at predicted hyperparameters in ``further``),
     ``grid_source`` how the nano grid and start were chosen (``found`` is its older name, which files of users may still
     have). Raises `InputError` for a table that contradicts itself.
     """
@@ -223,6 +228,7 @@ class SearchSpace:
     source: str
     grid_source: str = ""
     published: tuple[TunedPoint, ...] = ()
+    further: tuple[FurtherRun, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Fixed words -> the words that they may be pinned to, their own included."""
     switches: tuple[Switch, ...] = ()
@@ -295,7 +301,7 @@ class SearchSpace:
     def switched(self, optimizer: str, on: Values, *others: Coordinate, source: str, grid_source: str) -> SearchSpace:
         """The space of an optimizer that is this one with switches ``on``, with ``others`` among its coordinates."""
         fixed = {ladder: {**own, **on} for ladder, own in self.fixed.items()}
-        space = replace(self, coordinates=changed(self.coordinates, *others), fixed=fixed, published=())
+        space = replace(self, coordinates=changed(self.coordinates, *others), fixed=fixed, published=(), further=())
         return replace(space, optimizer=optimizer, source=source, grid_source=grid_source)
 
     def _read_fixed(self, name: str, given: Value, declared: Value) -> Value:
@@ -349,10 +355,8 @@ class SearchSpace:
             "fixed": {ladder: dict(fixed) for ladder, fixed in self.fixed.items()},
             **({"options": {name: list(words) for name, words in self.options.items()}} if self.options else {}),
             **({"switches": {each.name: each.meaning for each in self.switches}} if self.switches else {}),
-            "published": [
-                {"scale": each.scale, "ratio": each.ratio, "loss": each.loss, "config": dict(each.config)}
-                for each in self.published
-            ],
+            "published": [asdict(each) for each in self.published],
+            **({"further": [each._asdict() for each in self.further]} if self.further else {}),
         }
 
 

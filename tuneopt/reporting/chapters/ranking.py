@@ -23,7 +23,7 @@ from tuneopt.search.standing import REPEATED
 
 TITLE = "How sure: rankings and tie groups"
 
-MOST_COLUMNS = 16
+MOST_COLUMNS = 18
 """Regimes that the table of tie groups has room for."""
 
 

@@ -19,7 +19,7 @@ from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.drawing import Drawing, Mark, spread
 from tuneopt.reporting.palette import BAND, look, stands_out
 from tuneopt.reporting.panels import Label, Panel, Panels
-from tuneopt.reporting.text import drawn_of, plural
+from tuneopt.reporting.text import drawn_of, listed, plural
 
 MOST_PANELS = 6
 MOST_PLACES = 8
@@ -50,13 +50,14 @@ class FlipsInfo(Info):
 
     ``by`` is what runs along the axis, ``ratio`` or ``size``. Significance is that of the flips' family
     (`tuneopt.analysis.ranking`), bars are the tie groups of each regime. ``every`` counts the lines that there is no
-    room for as well.
+    room for as well, and ``few`` names the regimes of a line where less than half of its optimizers ran.
     """
 
     by: str
     lines: tuple[RegimeLine, ...]
     every: int
     baseline: str
+    few: tuple[str, ...] = ()
 
     columns = ("corpus", "scale", "ratio", "optimizer", "place", "report_loss_nats", "tie_group")
 
@@ -77,9 +78,10 @@ class FlipsInfo(Info):
             "Where the noise is not known there are no bars, and any crossing may be chance.")  # fmt: skip
         most = max(len(ranking.order) for line in self.lines for _, ranking in line.stops)
         cut = f" The {MOST_LINES} of {most} optimizers that matter most are drawn." if most > MOST_LINES else ""
+        few = f" Where few of them ran is left out: {listed(self.few)}." if self.few else ""
         return (
             f"The lowest loss is on top. {bars} Bold lines are flips beyond noise"
-            f"{drawn_of(len(self.lines), self.every, 'panels')}.{cut}"
+            f"{drawn_of(len(self.lines), self.every, 'panels')}.{cut}{few}"
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
@@ -105,12 +107,17 @@ def flips_info(
     for ranking, line in zip(rankings, _lines(rankings, scales, by), strict=True):
         groups.setdefault((ranking.regime.corpus, line), []).append(ranking)
     kind = "ratio" if by == "ratio" else "scale"
-    lines = []
+    lines: list[RegimeLine] = []
+    few: list[str] = []
     for (corpus, _), own in sorted(groups.items()):
         seen = Counter(name for ranking in own for name in ranking.order)
         if sum(count > 1 for count in seen.values()) < 2:
             continue  # no two optimizers meet twice: there is no order that could change
         own.sort(key=lambda one: (scales.index(one.regime.scale), one.regime.ratio))
+        # Places among a few are no places among all: a line to them would rise though nothing changed.
+        most = max(len(ranking.order) for ranking in own)
+        few += [place_name(*one.regime[1:]) for one in own if 2 * len(one.order) < most]
+        own = [ranking for ranking in own if 2 * len(ranking.order) >= most]
         first = own[0].regime
         title = scale_name(first.scale) if by == "ratio" else ratio_span([one.regime.ratio for one in own])
         here = {one.regime for one in own}
@@ -125,7 +132,7 @@ def flips_info(
     sure = [at for at, line in enumerate(lines) if any(flip.significant for flip in line.flips)]
     rest = [at for at in range(len(lines)) if at not in sure]
     kept = sorted((sure + rest)[:MOST_PANELS])
-    return FlipsInfo(by, tuple(lines[at] for at in kept), len(lines), baseline)
+    return FlipsInfo(by, tuple(lines[at] for at in kept), len(lines), baseline, tuple(few))
 
 
 def _lines(rankings: Sequence[Ranking], scales: Sequence[str], by: str) -> list[float]:

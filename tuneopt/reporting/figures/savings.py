@@ -247,7 +247,12 @@ def _panel(info: SavingsInfo, title: str, own: Sequence[Speedup], up: tuple[floa
         ticktext=[ratio_name(mark) if isinstance(mark, float | int) else scale_name(mark) for mark, _ in kept],
     )  # fmt: skip
     drawing.up.update(showgrid=True, tickformat=".1f" if up[1] - up[0] > 0.3 else ".2f", nticks=6)
-    return Panel(title, drawing, _labels(lines, at, inside))
+    labels = _labels(lines, at, inside)
+    for one in labels:  # a thin line leads on from where a line ends before the axis does
+        start = max(map(at, lines[one.series]))
+        if start < one.x:
+            drawing.lines([[(start, one.y), (one.x, one.y)]], one.colour, 0.7, name=one.series)
+    return Panel(title, drawing, labels)
 
 
 def _labels(
@@ -255,7 +260,7 @@ def _labels(
 ) -> list[Label]:
     """The names at the right end of a panel: coloured ones first, then grey ones from the top as far as there is room.
 
-    A name stands at the end of the axis, also of a line that ends before.
+    A name stands at the end of the axis, also that of a line which ends before.
     """
     last = {name: max(line, key=at) for name, line in lines.items()}
     end = max(at(one) for one in last.values())
