@@ -248,10 +248,10 @@ def _panel(info: SavingsInfo, title: str, own: Sequence[Speedup], up: tuple[floa
     )  # fmt: skip
     drawing.up.update(showgrid=True, tickformat=".1f" if up[1] - up[0] > 0.3 else ".2f", nticks=6)
     labels = _labels(lines, at, inside)
-    for one in labels:  # a thin line leads on from where a line ends before the axis does
-        start = max(map(at, lines[one.series]))
-        if start < one.x:
-            drawing.lines([[(start, one.y), (one.x, one.y)]], one.colour, 0.7, name=one.series)
+    for label in labels:  # a thin line leads on from where a line ends before the axis does
+        start = max(map(at, lines[label.series]))
+        if start < label.x:
+            drawing.lines([[(start, label.y), (label.x, label.y)]], label.colour, 0.7, name=label.series)
     return Panel(title, drawing, labels)
 
 
