@@ -31,6 +31,7 @@ _OPTIMIZERS = {
     "adamc": "AdamC",
     "ademamix": "AdEMAMix",
     "adopt": "ADOPT",
+    "prodigy": "Prodigy",
 }
 """As the papers of the built-in optimizers write them."""
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tuneopt.optim.mars import MARS as MARS
     from tuneopt.optim.muon import Muon as Muon
     from tuneopt.optim.nadamw import NAdamW as NAdamW
+    from tuneopt.optim.prodigy import Prodigy as Prodigy
     from tuneopt.optim.proof import Check as Check
     from tuneopt.optim.proof import Proof as Proof
     from tuneopt.optim.proof import UpdateCheck as UpdateCheck
@@ -77,6 +78,7 @@ _PARTS = {
     "mars": ("MARS",),
     "muon": ("Muon",),
     "nadamw": ("NAdamW",),
+    "prodigy": ("Prodigy",),
     "proof": ("Check", "Proof", "UpdateCheck"),
     "reference": ("Reference",),
     "routing": ("DEFAULT_RULES", "Route", "RouteRule", "route_table"),

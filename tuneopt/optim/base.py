@@ -9,24 +9,18 @@ the rule of each bucket, and from the rule to its update function.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, logical, norm_divisors
+from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, norm_divisors, state_elements
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Replaces, ScalesRate, Settings, checked, declared
-from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, owners, route, with_tables
+from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, as_groups, owners, route, with_tables
+from tuneopt.optim.routing import Parameters as Parameters
 from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
-from tuneopt.optim.switches import laid_out, state_shapes
 from tuneopt.spec import InputError, Value, nearest
-
-Parameters: TypeAlias = (
-    nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]] | Mapping[str, Tensor]
-)
-"""A model, its ``named_parameters()``, plain tensors (scalar family only), or param groups of any of these."""
-
 
 class Kind(NamedTuple):
     """What the parameters of one group have in common: where they were given, and their route."""
@@ -136,6 +130,7 @@ class Optimizer(torch.optim.Optimizer):
             # The rule of the bucket updates its state and gives u; then p <- p - lr (u + wd p).
             batch.bucket.advance(batch, divisor)
         self.finish(batches)
+        self.settle()
         return loss
 
     def prepare(self, batches: list[Batch]) -> None:
@@ -147,6 +142,19 @@ class Optimizer(torch.optim.Optimizer):
 
     def finish(self, batches: list[Batch]) -> None:
         """Hook after the parameters have moved, for what a rule keeps for its next step."""
+
+    def settle(self) -> None:
+        """Take over `joint_sums` at the end of a step; sharded training adds those of all buckets and ranks first."""
+        sums = self.joint_sums()
+        if sums is not None:
+            self.take_sums(sums)
+
+    def joint_sums(self) -> Tensor | None:
+        """Sums over all parameters that the next step needs (Prodigy), fp32, 1-dim; None where there are none."""
+        return None
+
+    def take_sums(self, sums: Tensor) -> None:
+        """Take over such sums; on several ranks all of them are given the same."""
 
     @property
     def hessian_interval(self) -> int:
@@ -240,6 +248,8 @@ class Optimizer(torch.optim.Optimizer):
         settings["weight_decay"] = settings["weight_decay"] if kind.decay else 0.0
         if settings.get("decay_follows_lr"):
             settings["peak_lr"] = settings["lr"]
+        if any(rule.reads_weights for rule in self.rules if rule.name == kind.rule):
+            settings["reads_weights"] = True
         layout = {"pieces": kind.pieces, "transposed": kind.transposed}
         super().add_param_group({"params": members, **checked(settings, self.bounds), **layout})
         self._names.update({parameter: name for name, parameter in members})
@@ -370,31 +380,3 @@ class Optimizer(torch.optim.Optimizer):
         """Bytes of state tensors held now; 0 before the first step."""
         held = (v for entry in self.state.values() for v in entry.values() if isinstance(v, Tensor))
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
-
-
-def state_elements(rule: Rule, parameter: Tensor, group: Settings) -> int:
-    """Elements of the state tensors that a rule keeps for a parameter, which may be on the meta device."""
-    if parameter.numel() == 0:  # `build_buckets` leaves it out
-        return 0
-    tensors = [parameter]
-    if isinstance(rule, MatrixRule):
-        tensors = [laid_out(matrix, group) for matrix in logical(parameter, group)]
-    shapes = [shape for tensor in tensors for shape in state_shapes(rule, tuple(tensor.shape), group).values()]
-    return sum(torch.Size(shape).numel() for shape in shapes)
-
-
-def as_groups(params: Parameters) -> list[dict[str, Any]]:
-    """What a constructor may be given, as param groups."""
-    if isinstance(params, nn.Module):
-        return [{"params": list(params.named_parameters())}]
-    if isinstance(params, Tensor):
-        raise InputError("pass an iterable of parameters, not one tensor")
-    entries = list(params.items() if isinstance(params, Mapping) else params)
-    if entries and isinstance(entries[0], dict):
-        return [
-            {**group, "params": list(group["params"].named_parameters())}
-            if isinstance(group["params"], nn.Module)
-            else dict(group)
-            for group in cast(list[dict[str, Any]], entries)
-        ]
-    return [{"params": entries}]

@@ -232,6 +232,17 @@ def build_buckets(rule: Rule, group: Settings, state: State) -> list[ParameterBu
     return [kind(rule, group, some, state) for some in members.values()]
 
 
+def state_elements(rule: Rule, parameter: Tensor, group: Settings) -> int:
+    """Elements of the state tensors that a rule keeps for a parameter, which may be on the meta device."""
+    if parameter.numel() == 0:  # `build_buckets` leaves it out
+        return 0
+    tensors = [parameter]
+    if isinstance(rule, MatrixRule):
+        tensors = [laid_out(matrix, group) for matrix in logical(parameter, group)]
+    shapes = [shape for tensor in tensors for shape in state_shapes(rule, tuple(tensor.shape), group).values()]
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
 def bounded(parameter: Tensor) -> bool:
     """Whether stacks have at most about `DEVICE_PORTION` elements and are made one after another, as they move.
 

@@ -136,3 +136,11 @@ def checked(settings: Mapping[str, Any], bounds: Mapping[str, Bounds | OneOf]) -
         elif name in result:
             result[name] = bound.checked(WORDS.get(name, name), result[name])
     return result
+
+
+def in_words(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments in the words of the search spaces."""
+    found = {WORDS.get(key, key): value for key, value in defaults.items()}
+    for position, beta in enumerate(found.pop("betas", ()), start=1):
+        found[f"beta{position}"] = beta
+    return found

@@ -158,6 +158,16 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         workspace=Workspace(portion=3),
     ),
     OptimizerInfo(
+        name="prodigy",
+        family="scalar",
+        fallback=None,
+        source="Mishchenko and Defazio, arXiv 2306.06101",
+        state_bytes_per_parameter=16.0,  # two moments, a sum of gradients and the first weights; 12 bytes a tensor
+        implementation="tuneopt.optim.prodigy:Prodigy",
+        workspace=Workspace(portion=2),
+        needs_weights=True,
+    ),
+    OptimizerInfo(
         name="muon",
         family="matrix",
         fallback="adamw at muon_to_adam_lr times the learning rate",

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.hyperparameters import WORDS
+from tuneopt.optim.following import JointFollower
+from tuneopt.optim.hyperparameters import in_words
 from tuneopt.optim.info import BUILT_IN, entry_of
 from tuneopt.optim.reference import Reference, references, whole
 from tuneopt.optim.roles import ParameterRole, model_roles
@@ -105,6 +106,7 @@ class UpdateCheck:
         self._clip = 1.0
         self._estimates: list[int] = []
         self._previous: dict[str, Any] = {}
+        self._joint = JointFollower(self._references)
         self._without_gradient = 0
         self.complete = self._late
         """Whether nothing more will be measured."""
@@ -120,6 +122,7 @@ class UpdateCheck:
             return
         self._step_h = self._hyperparameters()
         self._clip = self._divisor()
+        self._step_h |= self._joint.number(self._step_h)
         for watch in dict.fromkeys(follower.watch for follower in self._followers):
             parameter, gradient = self._value(watch.name), self._gradient(watch.name)
             if parameter is not None and gradient is None:
@@ -127,6 +130,7 @@ class UpdateCheck:
             elif parameter is not None and gradient is not None:
                 for follower in self._of(watch):
                     follower.before(parameter, gradient, self._for(watch))
+        self._joint.advance(self._weighed_pieces(), {**self._step_h, "clip": self._clip}, self._summed)
 
     def after_step(self) -> None:
         """Measure the step that was just taken."""
@@ -142,7 +146,8 @@ class UpdateCheck:
                     follower.after(parameter, self._for(watch), self._state(watch.name))
                 else:
                     follower.after(parameter, self._for(watch))
-        done = self._steps >= PATIENCE or all(self._seen(follower) for follower in self._followers)
+        seen = self._joint.seen and all(self._seen(follower) for follower in self._followers)
+        done = seen or self._steps >= PATIENCE
         self.complete = self._all_say(done)
 
     def see_hessian(self, diagonal: Mapping[Tensor, Tensor]) -> None:
@@ -188,6 +193,10 @@ class UpdateCheck:
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
                 yield name, parameter.grad
+
+    def _weighed_pieces(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Likewise with the entries of the parameters that they belong to: name, parameter, gradient."""
+        return ((name, self._parameters[name], gradient) for name, gradient in self._pieces())
 
     def _summed(self, square: float) -> float:
         """The sum over all ranks."""
@@ -355,14 +364,6 @@ def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) ->
         "roles": model_roles(model, scale) if isinstance(scale, OwnModel) else None,
         "rate": lambda step: scheduled(step, spec.steps, spec.config),
     }
-
-
-def in_words(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments in the words of the search spaces."""
-    found = {WORDS.get(key, key): value for key, value in defaults.items()}
-    for position, beta in enumerate(found.pop("betas", ()), start=1):
-        found[f"beta{position}"] = beta
-    return found
 
 
 def scheduled(step: int, steps: int, config: Mapping[str, Any]) -> float:

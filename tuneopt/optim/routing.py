@@ -10,11 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
 from tuneopt.spec import InputError
+
+Parameters: TypeAlias = (
+    nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]] | Mapping[str, Tensor]
+)
+"""A model, its ``named_parameters()``, plain tensors (scalar family only), or param groups of any of these."""
 
 MAIN = "main"
 FALLBACK = "fallback"
@@ -148,6 +153,23 @@ def route(
         rule = aliases.get(found.rule, found.rule)
         table.append(Route(name, shape, rule, found.decay, found.reason, found.pieces, transposed))
     return tuple(table)
+
+
+def as_groups(params: Parameters) -> list[dict[str, Any]]:
+    """What a constructor may be given, as param groups."""
+    if isinstance(params, nn.Module):
+        return [{"params": list(params.named_parameters())}]
+    if isinstance(params, Tensor):
+        raise InputError("pass an iterable of parameters, not one tensor")
+    entries = list(params.items() if isinstance(params, Mapping) else params)
+    if entries and isinstance(entries[0], dict):
+        return [
+            {**group, "params": list(group["params"].named_parameters())}
+            if isinstance(group["params"], nn.Module)
+            else dict(group)
+            for group in cast(list[dict[str, Any]], entries)
+        ]
+    return [{"params": entries}]
 
 
 def route_table(routes: Iterable[Route]) -> str:

@@ -31,6 +31,8 @@ class Rule(ABC):
     name: ClassVar[str]
     state: ClassVar[tuple[str, ...]] = ()
     """State tensors that are shaped as the parameter; memory models count them."""
+    reads_weights: ClassVar[bool] = False
+    """Whether an update depends on the weights, which then travel to the owner rank under ZeRO."""
 
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
         """State tensors (all start at zero) of one parameter or logical matrix of ``shape``; fp32, 4 bytes each.

@@ -44,7 +44,7 @@ def state_shapes(rule: Rule, shape: Shape, settings: Settings) -> dict[str, Shap
 
 def needs_weights(settings: Mapping[str, Any]) -> bool:
     """Whether an update of this group depends on the weights, so that it cannot be computed without them."""
-    return bool(settings.get("hyperball") or settings.get("cautious_decay"))
+    return bool(settings.get("hyperball") or settings.get("cautious_decay") or settings.get("reads_weights"))
 
 
 def decay_of_step(settings: Mapping[str, Any]) -> float:

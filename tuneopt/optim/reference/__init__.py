@@ -7,13 +7,14 @@ runs them along with the first steps. One file holds one optimizer, and its ``RU
 Hyperparameters ``h`` carry the words of the search spaces (``learning_rate``, ``beta1``, ``epsilon``, ...) and:
 ``learning_rate`` is the rate of this step and ``schedule`` its share of the peak, ``weight_decay`` is 0 for a parameter
 that does not decay, ``decays`` says whether it does, ``name`` is the parameter's name, ``piece`` the number of the
-logical matrix in a fused weight, and ``clip`` what the joint norm clip divided the gradient by.
+logical matrix in a fused weight, ``clip`` what the joint norm clip divided the gradient by, and ``joint`` the number
+that all parameters share, where there is one.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,6 +57,24 @@ def but_flipped_signs(difference: Tensor, state: State) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Joint:
+    """A number that all parameters of an optimizer share, and that follows from sums over all of their entries.
+
+    It reaches `Reference.update` as ``h["joint"]``. All functions are pure.
+    """
+
+    init: Callable[[Hyperparameters], State]
+    """Before the first step: the number as ``joint``, and what else is carried on."""
+    terms: Callable[[Tensor, Tensor, State, Hyperparameters], tuple[State, tuple[float, ...]]]
+    """From p, g (clipped) and the state {} at first, of any entries, before they step: their state after it, shaped as
+    p, and their parts of the sums."""
+    value: Callable[[State, Sequence[float], Hyperparameters], State]
+    """What `init` gives, after a step with these sums over all entries."""
+    count: int
+    """How many sums there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """One update rule in float64, and how far an fp32 step may be from it.
 
@@ -78,6 +97,8 @@ class Reference:
     """For rules that clip something made of the gradient: that, and the state for the next step. Elementwise."""
     hessian: Callable[[Tensor, State, Hyperparameters], State] | None = None
     """The state after an estimate of the Hessian's diagonal, due every ``hessian_interval`` steps."""
+    joint: Joint | None = None
+    """For rules with a number that all parameters share."""
     steps: Callable[[Hyperparameters], int] = lambda h: 3
     """Least number of steps that show all of the rule, such as the one after a refresh."""
 

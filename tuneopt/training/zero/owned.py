@@ -100,6 +100,7 @@ class Owned:
         self._divisors: dict[float, Tensor] | None = None
         for bucket in self.buckets:
             bucket.optimizer.clip_divisors = self._clip_divisors  # type: ignore[method-assign]
+            bucket.optimizer.settle = lambda: None  # type: ignore[method-assign]  # `settle` does it for all of them
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -130,6 +131,17 @@ class Owned:
         All ranks together.
         """
         self._divisors = None if shards is None else self._joint_divisors(shards)
+
+    def settle(self) -> None:
+        """After the last bucket: what rules sum over all parameters (Prodigy), over all buckets and ranks together."""
+        joint = self._whole.joint_sums()  # of no state, so zeros: a rank that owns nothing takes part
+        if joint is None:
+            return
+        parts = [part for bucket in self.buckets if (part := bucket.optimizer.joint_sums()) is not None]
+        total = torch.stack([joint.to(self.updates.device), *parts]).sum(dim=0)
+        sums = self._ranks.sum(total.to(self._ranks.device)).to(self.updates.device)
+        for bucket in self.buckets:
+            bucket.optimizer.take_sums(sums)
 
     def state(self, bucket: OwnerBucket) -> dict[str, dict[str, Any]]:
         """State of the tensors of a bucket, by name."""

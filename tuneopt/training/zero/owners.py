@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from tuneopt.optim.base import Optimizer, state_elements
-from tuneopt.optim.bucket import logical
+from tuneopt.optim.base import Optimizer
+from tuneopt.optim.bucket import logical, state_elements
 from tuneopt.optim.rule import MatrixRule, Rule
 from tuneopt.training.memory import OWNER_BUCKET
 

@@ -165,6 +165,7 @@ class Zero:
             leaving = exchange.to_holders(number, bucket.updates.__getitem__)
         assert leaving is not None
         leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
+        self.owned.settle()
         # `Apply` has no schedule of its own: it decays by the rates of this step.
         for flat, group in zip(self.apply.param_groups, self.optimizer.param_groups, strict=True):
             flat["lr"], flat["weight_decay"] = group["lr"], decay_of_holders(group)
@@ -244,6 +245,9 @@ class ShardedUpdateCheck(UpdateCheck):
 
     def _pieces(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, self._shards.gradient(name)) for name in self._routes if self._shards.extents[name][1])
+
+    def _weighed_pieces(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        return ((name, self._shards.master(name), gradient) for name, gradient in self._pieces())
 
     def _summed(self, square: float) -> float:
         return float(sum(self._ranks.gather(square)))
