@@ -48,7 +48,7 @@ def follow(
     every = references(name_of_optimizer)
     rules = {name: every[rule_of(name_of_optimizer, name, kind_of(name, v.shape))] for name, v in x.items()}
     common = {"weight_decay": WD, "max_grad_norm": 0.0, **hyperparameters}
-    state = {}
+    state, joint = {}, JointNumber(next((rule.joint for rule in rules.values() if rule.joint), None))
     for t, (gradients, rate) in enumerate(zip(stream, rates, strict=True), start=1):
         h = {
             name: {
@@ -72,15 +72,38 @@ def follow(
         limit = common["max_grad_norm"]
         norm = sum(float((g[name] ** 2).sum()) for name in clipped) ** 0.5
         divisor = max(1.0, norm / limit) if limit else 1.0
+        g = {name: g[name] / divisor if name in clipped else g[name] for name in rules}
+        joint.before(h)
+        before = dict(x)
         for name, rule in rules.items():
-            gradient = g[name] / divisor if name in clipped else g[name]
-            x[name], state[name] = rule.update(x[name], gradient, state[name], t, h[name])
+            x[name], state[name] = rule.update(x[name], g[name], state[name], t, h[name])
+        joint.after(before, g, h)
         if diagonal and t % common["hessian_interval"] == 0:
             estimates = diagonal(t)
             state = {n: r.hessian(torch.tensor(estimates[n]), state[n], h[n]) for n, r in rules.items()}
         if trace:
             trace(t, state)
     return {name: value.numpy() for name, value in x.items()}
+
+
+class JointNumber:
+    """The number that all parameters share, of references that have one."""
+
+    def __init__(self, joint):
+        self.joint, self.carried, self.states = joint, None, {}
+
+    def before(self, h):
+        if self.joint:
+            self.carried = self.carried or self.joint.init(next(iter(h.values())))
+            for own in h.values():
+                own["joint"] = self.carried["joint"]
+
+    def after(self, x, g, h):
+        if self.joint:
+            found = {name: self.joint.terms(x[name], g[name], self.states.get(name, {}), h[name]) for name in x}
+            self.states = {name: state for name, (state, _) in found.items()}
+            sums = [sum(parts) for parts in zip(*(terms for _, terms in found.values()), strict=True)]
+            self.carried = self.joint.value(self.carried, sums, next(iter(h.values())))
 
 
 def error(ours, theirs):

@@ -43,9 +43,11 @@ def unfused(kind):
 
 
 class ElementwiseSuite:
-    """Set ``kind``, ``name`` and ``settings``."""
+    """Set ``kind``, ``name``, ``settings`` and ``words``."""
 
     settings: ClassVar = {}
+    words: ClassVar = {}
+    """Hyperparameters of the real model, in search-space words."""
 
     def watch(self, kind=None, **how):
         return watch(kind or self.kind, **self.settings, **how)
@@ -98,7 +100,7 @@ class ElementwiseSuite:
     def test_the_proof_passes_on_the_real_model(self):
         model = Decoder(SCALES["nano-65k"], 64)
         model.initialize(0)
-        optimizer = create(self.name, model)
+        optimizer = create(self.name, model, **self.words)
         check = UpdateCheck(optimizer)
         generator = torch.Generator().manual_seed(0)
         for step in range(6):

@@ -24,6 +24,7 @@ from tuneopt.optim import (
     mars,
     muon,
     nadamw,
+    prodigy,
     scion,
     soap,
     sophia,
@@ -307,6 +308,30 @@ def adopt_by_parts(late: bool = True, clipped: bool = True, grows: bool = True) 
         return [moment.clone() for moment in m]
 
     return wrong
+
+
+def distance_of(wrong: Callable[[Any, Any, Any], Any]) -> Patch:
+    """Prodigy's next distance from the one before, r and the norm of s."""
+    return instead(prodigy, "next_distance", wrong)
+
+
+def prodigy_of_first_tensor(monkeypatch: Any) -> None:
+    """The distance of one parameter in the place of all."""
+    genuine = prodigy.Prodigy._estimates
+    monkeypatch.setattr(prodigy.Prodigy, "joint_sums", lambda self: genuine(self)[0][:2].clone())
+
+
+def prodigy_from_the_step_before(monkeypatch: Any) -> None:
+    """Distances are taken from where a parameter was, and not from where it began."""
+    genuine = prodigy.prodigy_update
+
+    def wrong(parameters: Any, gradients: Any, m: Any, v: Any, s: Any, initial: Any, distance: Any, **given: Any) -> Any:
+        before = [parameter.clone() for parameter in parameters]
+        found = genuine(parameters, gradients, m, v, s, initial, distance, **given)
+        torch._foreach_copy_(initial, before)
+        return found
+
+    monkeypatch.setattr(prodigy, "prodigy_update", wrong)
 
 
 def decaying(share: Callable[[float], float]) -> Patch:
@@ -599,6 +624,21 @@ MISTAKES |= {
         ("ascends", returning(dion, "dion_update", lambda u: -u)),
         ("no decay", NO_DECAY),
         ("no clip of the adam part", NO_CLIP, CLIPS),
+    ],
+    "prodigy": [
+        ("the distance never grows", distance_of(lambda before, numerator, norm: before)),
+        ("the distance may fall", distance_of(lambda before, numerator, norm: numerator / norm.clamp_min(1e-30))),
+        ("the distance turned round", distance_of(lambda d, numerator, norm: torch.maximum(d, -numerator / norm))),
+        ("the distance of one tensor", prodigy_of_first_tensor),
+        ("one percent more distance", distance_of(lambda d, r, norm: torch.maximum(d, 1.01 * r / (norm + 1e-30)))),
+        ("from the weights of the step before", prodigy_from_the_step_before),
+        ("twice the first distance", multiplied("initial_distance", 2.0)),
+        ("another epsilon", altered(prodigy, "prodigy_update", eps=lambda given: 10 * given["eps"]), {"epsilon": 1e-5}),
+        ("ascends", altered(prodigy, "prodigy_update", lr=lambda given: -given["lr"])),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("embedding decays", EMBEDDING_DECAYS),
+        ("no clip", NO_CLIP, CLIPS),
     ],
     "adopt": [
         ("second moment of this step", instead(adopt, "adopt_update", adopt_by_parts(late=False))),

@@ -75,6 +75,7 @@ def updated(
             place.copy_(weights[name].detach().reshape(-1))
         owned.compute_updates(bucket)
         found.update({name: view.view(bucket.parameters[name].shape).clone() for name, view in bucket.updates.items()})
+    owned.settle()
     return found
 
 

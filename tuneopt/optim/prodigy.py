@@ -61,7 +61,9 @@ def prodigy_update(
     torch._foreach_lerp_(gradient_sum, scaled, 1 - memory)
     del scaled
     root = torch._foreach_sqrt(exp_avg_sq)
-    torch._foreach_add_(root, distance * eps)
+    torch._foreach_mul_(root, 1 / distance)
+    torch._foreach_add_(root, eps)  # a number: with a tensor, this would wait for the device
+    torch._foreach_mul_(root, distance)
     update = torch._foreach_div(exp_avg, root)
     del root
     if weight_decay:
