@@ -321,7 +321,8 @@ def test_a_weight_in_channels_last_is_stepped_in_place():
 def test_mixed_dtypes_clip_by_one_norm_in_any_order(name, dtypes):
     kinds = [getattr(torch, dtype) for dtype in dtypes]
     named = {key: nn.Parameter(p.detach().to(kinds[i > 2])) for i, (key, p) in enumerate(parameters().items())}
-    optimizer = made(name, named, max_grad_norm=0.01)
+    seen = {"initial_distance": 0.01} if name == "prodigy" else {}  # bf16 rounds smaller steps away
+    optimizer = made(name, named, max_grad_norm=0.01, **seen)
     before = copied(named)
     step(optimizer, named, 0, 1)
     for key, parameter in named.items():

@@ -164,7 +164,7 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         source="Mishchenko and Defazio, arXiv 2306.06101",
         state_bytes_per_parameter=16.0,  # two moments, a sum of gradients and the first weights; 12 bytes a tensor
         implementation="tuneopt.optim.prodigy:Prodigy",
-        workspace=Workspace(portion=2),
+        workspace=Workspace(portion=3),
         needs_weights=True,
     ),
     OptimizerInfo(
