@@ -17,7 +17,7 @@ from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 LADDERS = (("paper", "130m"), ("nano", "nano-65k"))
 STUDY = ("adam_mini", "adamw", "cautious", "kron", "lion", "mars", "muon", "nadamw", "scion", "soap", "sophia")
 SWITCHED = ("adamc", "adamh", "moonlight", "muonc", "muonh", "normuon")
-FURTHER = ("ademamix", "adopt", "dion", "prodigy")
+FURTHER = ("ademamix", "adopt", "dion", "prodigy", "schedule_free")
 ALL = tuple(sorted(STUDY + SWITCHED + FURTHER))
 
 

@@ -25,6 +25,7 @@ from tuneopt.optim import (
     muon,
     nadamw,
     prodigy,
+    schedule_free,
     scion,
     soap,
     sophia,
@@ -334,6 +335,17 @@ def prodigy_from_the_step_before(monkeypatch: Any) -> None:
     monkeypatch.setattr(prodigy, "prodigy_update", wrong)
 
 
+def share_by(wrong: Callable[[Any, float], Any]) -> Patch:
+    """Schedule-Free's share of a step in the average, from the sum of squared rates so far and the rate."""
+
+    def share(weight_sum: Any, lr: float) -> Any:
+        found = wrong(weight_sum, lr).squeeze(0)
+        weight_sum.add_(lr * lr)
+        return found
+
+    return instead(schedule_free, "share_of_step", share)
+
+
 def decaying(share: Callable[[float], float]) -> Patch:
     """Decay times another function of the rate's share of its peak."""
     return instead(
@@ -635,6 +647,21 @@ MISTAKES |= {
         ("twice the first distance", multiplied("initial_distance", 2.0)),
         ("another epsilon", altered(prodigy, "prodigy_update", eps=lambda given: 10 * given["eps"]), {"epsilon": 1e-5}),
         ("ascends", altered(prodigy, "prodigy_update", lr=lambda given: -given["lr"])),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY),
+        ("embedding decays", EMBEDDING_DECAYS),
+        ("no clip", NO_CLIP, CLIPS),
+    ],
+    "schedule_free": [
+        ("the last weights are all of the average", share_by(lambda total, lr: torch.ones_like(total))),
+        ("a tenth of every step", share_by(lambda total, lr: torch.full_like(total, 0.1))),
+        ("nothing is averaged", share_by(lambda total, lr: torch.zeros_like(total))),
+        ("averaged by the rate of the steps before", share_by(lambda total, lr: lr * lr / (total + 2 * lr * lr + 1e-30))),
+        ("gradients at the average", altered(schedule_free, "schedule_free_update", beta1=lambda given: 1.0)),
+        ("gradients at the fast weights", altered(schedule_free, "schedule_free_update", beta1=lambda given: 0.0)),
+        ("no bias correction", altered(schedule_free, "schedule_free_update", **NO_BIAS_CORRECTION)),
+        ("bias correction off by one", altered(schedule_free, "schedule_free_update", **LATE)),
+        ("ascends", altered(schedule_free, "schedule_free_update", lr=lambda given: -given["lr"])),
         ("betas swapped in create", created(**SWAPPED)),
         ("no decay", NO_DECAY),
         ("embedding decays", EMBEDDING_DECAYS),

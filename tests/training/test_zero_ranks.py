@@ -38,7 +38,7 @@ def whole(corpus, make):
         training = Training(make(name), corpus, None)
         losses = step_losses(training, 10)
         proof = training.proof or training.update_check.proof().to_dict()
-        held_out = training.held_out.losses(training.strategy.loss, final=True)
+        held_out = training.evaluate(final=True)
         found[name] = losses, held_out, proof, training.optimizer.state_bytes()
     return found
 

@@ -99,7 +99,7 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     proof = training.proof or (training.update_check.proof().to_dict() if training.update_check else None)
     if case.save:
         training.save()
-    held_out = training.held_out.losses(training.strategy.loss, final=True)
+    held_out = training.evaluate(final=True)
     bytes_held = ranks.gather(sum(state_bytes(optimizer) for optimizer in training.strategy.optimizers))
     repeats, model = torch.are_deterministic_algorithms_enabled(), weakref.ref(training.model)
     training.close()

@@ -30,6 +30,7 @@ OPTIMIZERS = {
     "adamc": {"decay_follows_lr": True, "weight_decay": 0.5},
     "ademamix": {"beta3": 0.99, "alpha": 4, "slow_warmup": 1.0},
     "adopt": {"epsilon": 1e-6},
+    "schedule_free": {"lr_schedule": "linear", "decay": 0.0},
     # The rate of the others, as a distance that the estimate grows from.
     "prodigy": {"initial_distance": 0.001, "learning_rate": 1.0},
     "dion": {**{word: value for word, value in MUON.items() if not word.startswith("muon")}, "fraction": 0.25},

@@ -32,6 +32,7 @@ _OPTIMIZERS = {
     "ademamix": "AdEMAMix",
     "adopt": "ADOPT",
     "prodigy": "Prodigy",
+    "schedule_free": "Schedule-Free AdamW",
 }
 """As the papers of the built-in optimizers write them."""
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from tuneopt.optim.rule import MatrixRule as MatrixRule
     from tuneopt.optim.rule import Rule as Rule
     from tuneopt.optim.rule import Shape as Shape
+    from tuneopt.optim.schedule_free import ScheduleFree as ScheduleFree
     from tuneopt.optim.scion import Scion as Scion
     from tuneopt.optim.soap import SOAP as SOAP
     from tuneopt.optim.sophia import Sophia as Sophia
@@ -83,6 +84,7 @@ _PARTS = {
     "reference": ("Reference",),
     "routing": ("DEFAULT_RULES", "Route", "RouteRule", "route_table"),
     "rule": ("ElementwiseRule", "MatrixRule", "Rule", "Shape"),
+    "schedule_free": ("ScheduleFree",),
     "scion": ("Scion",),
     "soap": ("SOAP",),
     "sophia": ("Sophia",),

@@ -156,6 +156,15 @@ class Optimizer(torch.optim.Optimizer):
     def take_sums(self, sums: Tensor) -> None:
         """Take over such sums; on several ranks all of them are given the same."""
 
+    def evaluated(self) -> Mapping[Tensor, Tensor]:
+        """Weights to evaluate and keep in the place of parameters, fresh, where those are others (Schedule-Free)."""
+        return {}
+
+    @property
+    def evaluates_others(self) -> bool:
+        """Whether `evaluated` weights are others than those that are trained."""
+        return type(self).evaluated is not Optimizer.evaluated
+
     @property
     def hessian_interval(self) -> int:
         """Steps between the estimates of the Hessian's diagonal that training owes to `update_hessian`; 0 for none."""

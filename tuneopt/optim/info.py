@@ -162,8 +162,18 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         family="scalar",
         fallback=None,
         source="Mishchenko and Defazio, arXiv 2306.06101",
-        state_bytes_per_parameter=16.0,  # two moments, a sum of gradients and the first weights; 12 bytes a tensor
+        state_bytes_per_parameter=16.0 + 12.0 * 7 / 2**24,  # two moments, a sum of gradients, first weights; 3 numbers
         implementation="tuneopt.optim.prodigy:Prodigy",
+        workspace=Workspace(portion=3),
+        needs_weights=True,
+    ),
+    OptimizerInfo(
+        name="schedule_free",
+        family="scalar",
+        fallback=None,
+        source="Defazio et al., arXiv 2405.15682",
+        state_bytes_per_parameter=8.0 + 4.0 * 7 / 2**24,  # fast weights and a second moment; 1 number
+        implementation="tuneopt.optim.schedule_free:ScheduleFree",
         workspace=Workspace(portion=3),
         needs_weights=True,
     ),

@@ -225,7 +225,7 @@ class Training:
             self._share_train_loss()
             self.strategy.drop_gradients()  # a pass of the evaluation needs their room
             # No model.eval(): the model behaves the same in both modes, and switching would compile it once more.
-            select, report = self.held_out.losses(self.strategy.loss, final=False)
+            select, report = self.evaluate(final=False)
             train = float(self._train_loss) / (self.step - self.curve[-1].step) if self.curve else select
             self._train_loss.zero_()
             # The rate of the step that was taken last.
@@ -237,11 +237,16 @@ class Training:
             self.diverged = stays_above_start([earlier.select_loss for earlier in self.curve], at_end=at_end)
             self.diverged |= None in (point.train_loss, point.select_loss, point.report_loss)
             if at_end and not self.diverged:
-                self.final_losses = self.held_out.losses(self.strategy.loss, final=True)
+                self.final_losses = self.evaluate(final=True)
                 self.diverged = not all(math.isfinite(value) for value in self.final_losses)
             if at_end and self.update_check is not None:
                 self._take_proof()  # of a run so short that the check saw less than it wanted
         return point
+
+    def evaluate(self, *, final: bool) -> tuple[float, float]:
+        """(select, report) loss at the weights that the optimizer evaluates; training goes on as if it had not been."""
+        with self.strategy.evaluation_weights():
+            return self.held_out.losses(self.strategy.loss, final=final)
 
     def _take_proof(self) -> None:
         assert self.update_check is not None

@@ -7,10 +7,11 @@ shards what ranks hold. The loss is the same for all three, up to the order of f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -63,6 +64,12 @@ class ParallelStrategy(Protocol):
 
     def step(self) -> Tensor | float:
         """Optimizer step; 0, or NaN where the update was not finite and was left out."""
+
+    def evaluation_weights(self) -> AbstractContextManager[None]:
+        """While it lasts, the model has the weights that the optimizer evaluates; then those of training, bit for bit.
+
+        All ranks together; nothing may be trained meanwhile, and what `save` writes is not to go on from.
+        """
 
     def save(self, store: CheckpointStore, step: int, progress: dict[str, Any]) -> None:
         """Write a checkpoint of weights, optimizer state and the loop's own ``progress``; all ranks together."""
@@ -149,6 +156,20 @@ class SingleProcess:
         self.optimizer.step()
         return 0.0
 
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Copied in and out; most optimizers evaluate what they train, and nothing is copied."""
+        with torch.no_grad():
+            kept = [(p, p.detach().clone(), weights) for p, weights in self.optimizer.evaluated().items()]
+            for parameter, _, weights in kept:
+                parameter.copy_(weights)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, trained, _ in kept:
+                    parameter.copy_(trained)
+
     def save(self, store: CheckpointStore, step: int, progress: dict[str, Any]) -> None:
         """One file."""
         state = {"model": self.built.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -174,6 +195,7 @@ class DataParallel:
         self.prepare = self.replica.prepare
         self.drop_gradients = self.replica.drop_gradients
         self.update_check = self.replica.update_check
+        self.evaluation_weights = self.replica.evaluation_weights
         self.close = self.replica.close
 
     @property

@@ -101,9 +101,10 @@ class TrialRun:
                 record = self._describe(training)
                 # Weights before the record: who finds the record may ask for them.
                 if self.keep_weights and record.status == "completed":
-                    weights = _final_weights(training)
-                    if training.ranks.rank == 0 and weights is not None:
-                        store_weights(self.spec, self.corpus, self.ledger, weights)
+                    with training.strategy.evaluation_weights():
+                        weights = _final_weights(training)
+                        if training.ranks.rank == 0 and weights is not None:
+                            store_weights(self.spec, self.corpus, self.ledger, weights)
                 if training.ranks.rank == 0:
                     record = self._store(record)
                     if training.store:  # not before the ledger holds a record: they are all that is left of the trial

@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
@@ -104,6 +105,27 @@ def follow(optimizer: Optimizer, model: nn.Module) -> None:
 def saved_values(model: nn.Module, saved: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The weights of a checkpoint in the order of the model's parameters, each in memory of its own."""
     return ((name, saved[name].clone()) for name, _ in model.named_parameters())
+
+
+@torch.no_grad()
+def install(model: nn.Module, values: Mapping[str, Tensor], owners: Mapping[str, int], stage: int, ranks: Ranks) -> None:
+    """Give a sharded model the flat ``values`` of each tensor's owner, one tensor after another; all ranks together.
+
+    At stages 1 and 2 the master weights, which every step starts from, stay what they are.
+    """
+    for name, owner in owners.items():
+        parameter, own = model.get_parameter(name), values.get(name)
+        if stage < 3:
+            message = torch.empty(parameter.numel(), device=ranks.device) if own is None else own.to(ranks.device)
+            if ranks.world > 1:
+                dist.broadcast(message, owner)
+            parameter.copy_(message.view(parameter.shape))
+        else:
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=owner):
+                if own is not None:
+                    parameter.copy_(own.view(parameter.shape))
 
 
 def destroy(engine: Any) -> None:

@@ -66,6 +66,17 @@ class OwnerBucket:
         if piece.name in self.weights:
             piece.within(self.weights.__getitem__).copy_(values)
 
+    @torch.no_grad()
+    def evaluated(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is evaluated in the place of these flat weights; the same tensors for those that have not stepped."""
+        for name, weight in weights.items():
+            self.updates[name].copy_(weight)
+        others = self.optimizer.evaluated()
+        return {
+            name: others[own].reshape(-1) if (own := self.parameters[name]) in others else weight
+            for name, weight in weights.items()
+        }
+
     def show_gradients(self, shown: bool) -> None:
         """Let the parameters have their gradients, or take them away."""
         for name, parameter in self.parameters.items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,7 @@ from tuneopt.training.zero.engine import (
     deepspeed_settings,
     destroy,
     follow,
+    install,
     quiet_deepspeed,
     saved_values,
     scatter,
@@ -58,6 +60,8 @@ class Zero:
 
     def __init__(self, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> None:
         self.spec, self.parallel, self.ranks = spec, parallel, ranks
+        self._evaluated: dict[str, Tensor] = {}
+        """Flat tensors of this owner while they are evaluated in the place of those that are trained."""
 
     def prepare(self, models: WarmModels) -> BuiltModel:
         """A model of its own, because DeepSpeed takes it apart; at stage 3 without weights yet.
@@ -182,13 +186,35 @@ class Zero:
                 shards.setdefault(limit, []).extend(self.shards.gradients(group["param_names"]))
         return shards
 
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Owners make them from the weights that they gather, and put these back afterwards."""
+        if not self.optimizer.evaluates_others:
+            yield
+            return
+        trained: dict[str, Tensor] = {}
+        for number, bucket in enumerate(self.owned.buckets):
+            weights = {name: torch.empty_like(update) for name, update in bucket.updates.items()}
+            self.exchange.to_owners(number, self.shards.master).fill(weights.__getitem__)
+            trained |= weights
+            self._evaluated |= bucket.evaluated(weights)
+        install(self.built.model, self._evaluated, self.exchange.owners, self.parallel.zero, self.ranks)
+        try:
+            yield
+        finally:
+            install(self.built.model, trained, self.exchange.owners, self.parallel.zero, self.ranks)
+            self._evaluated = {}
+
     def save(self, store: CheckpointStore, step: int, progress: dict[str, Any]) -> None:
         """A file for each bucket: weights and state of its tensors, whole, for any number of ranks to read."""
 
         def part(number: int) -> dict[str, Any]:
             bucket = self.owned.buckets[number]
             weights = {name: torch.empty_like(update) for name, update in bucket.updates.items()}
-            self.exchange.to_owners(number, self.shards.master).fill(weights.__getitem__)
+            if self._evaluated:
+                weights = {name: self._evaluated[name] for name in weights}
+            else:
+                self.exchange.to_owners(number, self.shards.master).fill(weights.__getitem__)
             model = {name: weights[name].view(own.shape) for name, own in bucket.parameters.items()}
             state = {"model": model, "state": self.owned.state(bucket)}
             # The first of all parts has what else a checkpoint needs.
