@@ -1,7 +1,7 @@
 """The search space of Schedule-Free AdamW (Defazio et al., arXiv 2405.15682).
 
-The rate is constant after its warmup. Paper ladder: betas 0.9 and 0.999, and rates up to ten times those of a schedule, are
-published; grids, and all of batch, are ours, after AdamW's.
+The rate is constant after its warmup. Paper ladder: betas 0.9 and 0.999 are published; grids, and all of rate and
+batch, are ours, after AdamW's.
 """
 
 from tuneopt.search import space

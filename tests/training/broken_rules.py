@@ -326,9 +326,9 @@ def prodigy_from_the_step_before(monkeypatch: Any) -> None:
     """Distances are taken from where a parameter was, and not from where it began."""
     genuine = prodigy.prodigy_update
 
-    def wrong(parameters: Any, gradients: Any, m: Any, v: Any, s: Any, initial: Any, distance: Any, **given: Any) -> Any:
+    def wrong(parameters: Any, gradients: Any, m: Any, v: Any, s: Any, initial: Any, **given: Any) -> Any:
         before = [parameter.clone() for parameter in parameters]
-        found = genuine(parameters, gradients, m, v, s, initial, distance, **given)
+        found = genuine(parameters, gradients, m, v, s, initial, **given)
         torch._foreach_copy_(initial, before)
         return found
 
@@ -656,7 +656,10 @@ MISTAKES |= {
         ("the last weights are all of the average", share_by(lambda total, lr: torch.ones_like(total))),
         ("a tenth of every step", share_by(lambda total, lr: torch.full_like(total, 0.1))),
         ("nothing is averaged", share_by(lambda total, lr: torch.zeros_like(total))),
-        ("averaged by the rate of the steps before", share_by(lambda total, lr: lr * lr / (total + 2 * lr * lr + 1e-30))),
+        (
+            "one step more in the average",
+            share_by(lambda total, lr: lr * lr / (total + 2 * lr * lr + 1e-30)),
+        ),
         ("gradients at the average", altered(schedule_free, "schedule_free_update", beta1=lambda given: 1.0)),
         ("gradients at the fast weights", altered(schedule_free, "schedule_free_update", beta1=lambda given: 0.0)),
         ("no bias correction", altered(schedule_free, "schedule_free_update", **NO_BIAS_CORRECTION)),

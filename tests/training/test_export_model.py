@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from zero_specs import OPTIMIZERS
 
 from tuneopt import api
 from tuneopt.data import Corpus
@@ -128,9 +129,13 @@ def test_a_diverged_trial_has_no_model(module_spec, corpus: Corpus, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 2, 3])
-def test_ranks_keep_the_model_that_they_shard(module_spec, corpus: Corpus, tmp_path: Path, zero: int) -> None:
+@pytest.mark.parametrize("optimizer", ["muon", "schedule_free"])
+def test_ranks_keep_the_model_that_they_shard(
+    module_spec, corpus: Corpus, tmp_path: Path, optimizer: str, zero: int
+) -> None:
+    """That of the losses: under Schedule-Free the average, and not what trains."""
     ledger = Ledger(tmp_path / "ledger")
-    spec = replace(module_spec("muon", momentum=0.95, muon_epsilon=1e-5, muon_to_adam_lr=0.3), seed=zero)
+    spec = replace(module_spec(optimizer, **OPTIMIZERS[optimizer]), seed=zero)
     record = run_ranks(spec, corpus, ledger, ParallelConfig(2, zero), keep_weights=True)
     api.export_model(record.trial, tmp_path / "model", ledger)
     found = losses_in_transformers(tmp_path / "model", corpus, record)

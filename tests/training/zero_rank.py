@@ -29,7 +29,8 @@ from tuneopt.training.zero import owners
 class Case:
     """Train ``steps`` steps, from the newest checkpoint of ``folder`` where there is one, and save there if asked.
 
-    ``bucket`` is the most elements of an owner's tensors that step together.
+    ``evaluates`` says whether to evaluate after each step, too. ``bucket`` is the most elements of an owner's tensors
+    that step together.
     """
 
     spec: TrialSpec
@@ -40,6 +41,7 @@ class Case:
     save: bool = False
     checkpointing: bool = False
     deterministic: bool = False
+    evaluates: bool = False
     bucket: int = owners.OWNER_BUCKET
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,9 +54,14 @@ class Case:
         return cls(**{**plain, "spec": TrialSpec.from_dict(plain["spec"]), "folder": folder})
 
 
-def step_losses(training: Training, steps: int) -> list[float]:
+def step_losses(training: Training, steps: int, evaluates: bool = False) -> list[float]:
     """The training loss of each of the next steps, over all ranks."""
-    return [training.step_loss() for _ in range(steps)]
+    losses = []
+    for _ in range(steps):
+        losses.append(training.step_loss())
+        if evaluates:
+            training.evaluate(final=False)
+    return losses
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     training = Training(case.spec, corpus, case.folder, parallel=parallel, ranks=ranks)
     resumed = training.step
     with counted_matrices(training.optimizer) as matrices:
-        losses = step_losses(training, case.steps)
+        losses = step_losses(training, case.steps, case.evaluates)
     proof = training.proof or (training.update_check.proof().to_dict() if training.update_check else None)
     if case.save:
         training.save()

@@ -22,6 +22,7 @@ from tuneopt.optim.routing import Parameters as Parameters
 from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
 from tuneopt.spec import InputError, Value, nearest
 
+
 class Kind(NamedTuple):
     """What the parameters of one group have in common: where they were given, and their route."""
 

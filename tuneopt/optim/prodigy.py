@@ -6,8 +6,8 @@ p <- p - lr d (m / (sqrt(v) + d eps) + wd p)
 d <- max(d, r / ||s||_1)
 
 d estimates the distance from the first weights p_0 to the solution; it begins at d_0 and is one number for the whole
-model: r and the norm of s are sums over all parameters. lr is a factor of the estimate, 1 unless tuned, and its schedule
-is the trial's. As in the paper, moments have no bias correction.
+model: r and the norm of s are sums over all parameters. lr is a factor of the estimate, 1 unless tuned, and follows
+the trial's schedule. As in the paper, moments have no bias correction.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def prodigy_update(
     exp_avg_sq: list[Tensor],  # v, likewise
     gradient_sum: list[Tensor],  # s, likewise
     initial: list[Tensor],  # p_0
-    distance: Tensor,  # d, 0-dim
     *,
+    distance: Tensor,  # d, 0-dim
     lr: float,
     beta1: float,
     beta2: float,
@@ -105,9 +105,10 @@ class ProdigyRule(ElementwiseRule):
         torch._foreach_mul_(numerators, memory)
         torch._foreach_zero_(norms)
         words: dict[str, Any] = {name: settings[name] for name in ("lr", "eps", "weight_decay")}
+        words |= {"beta1": beta1, "beta2": beta2}
         columns = [parameters, gradients, *(state[key] for key in self.state)]
         for places, (own, grads, *held) in portions(columns) if parameters else ():
-            sums = prodigy_update(own, divided(grads, divisor), *held, distances[0], beta1=beta1, beta2=beta2, **words)
+            sums = prodigy_update(own, divided(grads, divisor), *held, distance=distances[0], **words)
             for totals, parts in zip((numerators, norms), sums, strict=True):
                 torch._foreach_add_([totals[place] for place in places], parts)
 

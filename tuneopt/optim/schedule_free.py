@@ -30,8 +30,8 @@ def schedule_free_update(
     gradients: list[Tensor],  # g, shaped as parameters, as all lists here
     fast: list[Tensor],  # z, moved in place
     exp_avg_sq: list[Tensor],  # v, updated in place
-    share: Tensor,  # c, 0-dim
     *,
+    share: Tensor,  # c, 0-dim
     step: int,
     lr: float,
     beta1: float,
@@ -91,10 +91,11 @@ class ScheduleFreeRule(ElementwiseRule):
         (beta1, beta2), lr = settings["betas"], settings["lr"]
         shares = [share_of_step(weight_sum, lr) for weight_sum in state["weight_sum"]]
         words: dict[str, Any] = {name: settings[name] for name in ("lr", "eps", "weight_decay")}
+        words |= {"beta1": beta1, "beta2": beta2}
         columns = [parameters, gradients, *(state[key] for key in self.state)]
         for places, (own, grads, *held) in portions(columns) if parameters else ():
             gradient = divided(grads, divisor)
-            schedule_free_update(own, gradient, *held, shares[places[0]], step=step, beta1=beta1, beta2=beta2, **words)
+            schedule_free_update(own, gradient, *held, share=shares[places[0]], step=step, **words)
 
 
 class ScheduleFree(Optimizer):

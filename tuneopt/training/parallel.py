@@ -158,17 +158,21 @@ class SingleProcess:
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
-        """Copied in and out; most optimizers evaluate what they train, and nothing is copied."""
+        """Copied in and out; most optimizers evaluate what they train, and nothing is copied.
+
+        What trains is put aside meanwhile, in the room that gradients have while it trains.
+        """
+        trained = {}
         with torch.no_grad():
-            kept = [(p, p.detach().clone(), weights) for p, weights in self.optimizer.evaluated().items()]
-            for parameter, _, weights in kept:
+            for parameter, weights in self.optimizer.evaluated().items():
+                trained[parameter] = parameter.detach().clone()
                 parameter.copy_(weights)
         try:
             yield
         finally:
             with torch.no_grad():
-                for parameter, trained, _ in kept:
-                    parameter.copy_(trained)
+                for parameter, weights in trained.items():
+                    parameter.copy_(weights)
 
     def save(self, store: CheckpointStore, step: int, progress: dict[str, Any]) -> None:
         """One file."""

@@ -108,7 +108,9 @@ def saved_values(model: nn.Module, saved: Mapping[str, Tensor]) -> Iterator[tupl
 
 
 @torch.no_grad()
-def install(model: nn.Module, values: Mapping[str, Tensor], owners: Mapping[str, int], stage: int, ranks: Ranks) -> None:
+def install(
+    model: nn.Module, values: Mapping[str, Tensor], owners: Mapping[str, int], stage: int, ranks: Ranks
+) -> None:
     """Give a sharded model the flat ``values`` of each tensor's owner, one tensor after another; all ranks together.
 
     At stages 1 and 2 the master weights, which every step starts from, stay what they are.
