@@ -8,7 +8,7 @@ from tuneopt.search import space
 
 COORDINATES = (
     space.learning_rate(
-        {"paper": (0.002, 0.004, 0.008, 0.016), "nano": (0.008, 0.016, 0.032)}, {"paper": 0.004, "nano": 0.016}
+        {"paper": (0.002, 0.004, 0.008, 0.016), "nano": (0.004, 0.008, 0.016)}, {"paper": 0.004, "nano": 0.008}
     ),
     space.weight_decay(),
     space.beta1(
