@@ -260,7 +260,7 @@ def check_fits(kind: type[torch.optim.Optimizer]) -> None:
     if all(callable(getattr(kind, name, None)) for name in ("train", "eval")):
         raise InputError(
             f"{kind.__name__} is schedule-free: it keeps other weights for train() than for eval(), which nobody "
-            "switches here, and takes the place of a learning rate's schedule; use another, such as its plain form"
+            "switches here, and takes the place of a learning rate's schedule; use schedule_free, which is built in"
         )
 
 
