@@ -356,7 +356,6 @@ class SearchSpace:
             **({"options": {name: list(words) for name, words in self.options.items()}} if self.options else {}),
             **({"switches": {each.name: each.meaning for each in self.switches}} if self.switches else {}),
             "published": [asdict(each) for each in self.published],
-            **({"further": [each._asdict() for each in self.further]} if self.further else {}),
         }
 
 
