@@ -78,6 +78,23 @@ FURTHER = space.further(
     ("1.2b", 1, 2.8978), ("1.2b", 2, 2.8293), ("1.2b", 4, 2.7825), ("1.2b", 8, 2.7485),
 )  # fmt: skip
 
+SWITCHES = (
+    space.Switch(
+        "factors",
+        "shampoo",
+        "what the bases are eigenvectors of: Shampoo's factors, or those that minimize a Kullback-Leibler divergence",
+        ("shampoo", "kl"),
+    ),
+    space.Switch(
+        "orthogonalize",
+        "none",
+        "Newton-Schulz of the whole update, times sqrt(max(1, out/in)) or 0.2 sqrt(max(out, in))",
+        ("none", "spectral", "match_rms"),
+    ),
+    space.DECAY_FOLLOWS_LR,
+    *space.FALLBACK_SWITCHES,
+)
+
 SPACE = space.SearchSpace(
     optimizer="soap",
     coordinates=COORDINATES,
@@ -87,5 +104,5 @@ SPACE = space.SearchSpace(
     "models; start from trials at nano-65k, ratio 1, over learning rate and batch (docs/lab-notebook.md)",
     published=PUBLISHED,
     further=FURTHER,
-    switches=(space.DECAY_FOLLOWS_LR, *space.FALLBACK_SWITCHES),
+    switches=SWITCHES,
 )

@@ -16,7 +16,7 @@ from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 
 LADDERS = (("paper", "130m"), ("nano", "nano-65k"))
 STUDY = ("adam_mini", "adamw", "cautious", "kron", "lion", "mars", "muon", "nadamw", "scion", "soap", "sophia")
-SWITCHED = ("adamc", "adamh", "moonlight", "muonc", "muonh", "normuon")
+SWITCHED = ("adamc", "adamh", "kl_soap", "moonlight", "muonc", "muonh", "normuon", "soap_muon")
 FURTHER = ("ademamix", "adopt", "dion", "prodigy", "schedule_free")
 ALL = tuple(sorted(STUDY + SWITCHED + FURTHER))
 
@@ -116,12 +116,12 @@ FROZEN = {
     "muon": ("b3d0ffac5cb9609e", "ce414049031f0f22", "82170695299c7e1d"),
     "nadamw": ("7155a115cb49a8a5", "0a25156ef119512f", "78bc27e085b94b92"),
     "scion": ("6827790cd231a0f7", "908412bdc2acd61c", "60ef60aa35cb07f7"),
-    "soap": ("328fecc703ea6551", "21c8acb732ee8318", "f28e594cb5107f68"),
+    "soap": ("b3a66ab2eba1e77a", "21c8acb732ee8318", "f28e594cb5107f68"),
     "sophia": ("2310c56724b0664d", "8a07b11b3e025d15", "ae8a787783efda24"),
 }
 """By name: the digest of what the space describes, and the ids of its starts at 130m and nano-65k, ratio 1, as they
 were when every module still spelled out each coordinate (kron, muon, scion and soap: when their switches were
-named; muon's and scion's products on the paper ladder were fp32 then, which `FP32` names)."""
+named, of soap the last two; muon's and scion's products on the paper ladder were fp32 then, which `FP32` names)."""
 
 FP32 = {("muon", "paper"): {"ns_precision": "fp32"}, ("scion", "paper"): {"ns_precision": "fp32"}}
 """What makes today's trials those of the first release."""

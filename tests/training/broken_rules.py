@@ -19,6 +19,7 @@ from tuneopt.optim import (
     bucket,
     cautious,
     dion,
+    kl_factors,
     kron,
     lion,
     mars,
@@ -235,6 +236,66 @@ def moment_not_carried_over(monkeypatch: Any) -> None:
         return direction
 
     monkeypatch.setattr(soap, "soap_update", wrong)
+
+
+def kl_with(change: Callable[..., Any]) -> Patch:
+    """Factors by KL that go on with other tensors (gradients, factors, bases, eigenvalues) than they should."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = soap.update_factors
+
+        def wrong(*tensors: Any, **given: Any) -> None:
+            genuine(*change(*tensors), **given)
+
+        monkeypatch.setattr(soap, "update_factors", wrong)
+
+    return patch
+
+
+def kl_values(change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Patch:
+    """Eigenvalues that are made of those of before and after a step."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = soap.update_factors
+
+        def wrong(*tensors: Any, **given: Any) -> None:
+            before = [values.clone() for values in tensors[-2:]]
+            genuine(*tensors, **given)
+            for values, old in zip(tensors[-2:], before, strict=True):
+                values.copy_(change(old, values))
+
+        monkeypatch.setattr(soap, "update_factors", wrong)
+
+    return patch
+
+
+def values_not_sorted(monkeypatch: Any) -> None:
+    """Eigenvalues stay where they were when the columns of their basis are sorted."""
+    genuine = soap.refresh_basis
+    monkeypatch.setattr(soap, "refresh_basis", lambda factor, basis, v, dim, values: genuine(factor, basis, v, dim))
+
+
+def begin_at_one(gradients: Any, left_values: Any, right_values: Any) -> None:
+    for values in (left_values, right_values):
+        values.add_(values.amax(dim=1, keepdim=True) == 0)
+
+
+def root(basis: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The inverse root of a factor, but for its size."""
+    return basis * (values.mean(dim=1, keepdim=True) / values).sqrt().unsqueeze(1) @ basis.mT
+
+
+def kl_factors_of(whitened: Callable[..., Any]) -> Patch:
+    """Right eigenvalues, and factors of gradients that are whitened otherwise: (G, Q_L, Q_R, l, k) gives (A, B) with
+    A A^T for the left side and B^T B for the right one."""
+
+    def wrong(g: Any, left: Any, right: Any, *rest: Any, shampoo_beta: float, eps: float) -> None:
+        (a, b), size, before = whitened(g, *rest), rest[2].mean(dim=1)[:, None, None], (left.clone(), right.clone())
+        kl_factors.update_factors(g, left, right, *rest, shampoo_beta=shampoo_beta, eps=eps)
+        for factor, old, new, count in zip((left, right), before, (a @ a.mT, b.mT @ b), g.shape[:0:-1], strict=True):
+            factor.copy_(shampoo_beta * old + (1 - shampoo_beta) / count * new / size)
+
+    return instead(soap, "update_factors", wrong)
 
 
 def kron_not_preconditioned(monkeypatch: Any) -> None:
@@ -585,7 +646,48 @@ OF_DECAY = [
     ("decay against the rate", decaying(lambda share: 1 - share), FOLLOWS),
     ("ascends by decay", decaying(lambda share: -share), FOLLOWS),
 ]
+OF_SOAP = [
+    ("random basis at a refresh", returning(soap, "refresh_basis", lambda q: torch.linalg.qr(torch.randn_like(q)).Q)),
+    ("never refreshed", altered(soap, "soap_update", frequency=lambda given: 10**9)),
+    ("zeroed moments", soap_after(lambda *t: (t[FIRST].zero_(), t[SECOND].zero_()))),
+    ("first moment not carried over", moment_not_carried_over),
+    ("ascends", returning(soap.SOAPRule, "direction", lambda u: -u)),
+    ("betas swapped in create", created(**SWAPPED)),
+    ("no decay", NO_DECAY, {"weight_decay": 5.0}),
+    ("no clip", NO_CLIP, CLIPS),
+    ("head is a matrix", HEAD_IS_A_MATRIX),
+]
 MISTAKES |= {
+    "kl_soap": [
+        ("Shampoo's factors", kl_factors_of(lambda g, *rest: (g, g))),
+        ("whitened by the own side", kl_factors_of(lambda g, *rest: (root(*rest[::2]) @ g, g @ root(*rest[1::2])))),
+        ("one-sided", kl_factors_of(lambda g, *rest: (g @ root(*rest[1::2]), g))),
+        ("eigenvalues that stay as they began", kl_values(lambda before, after: before)),
+        ("eigenvalues of this step alone", kl_values(lambda before, after: (after - 0.95 * before) / 0.05)),
+        ("eigenvalues not averaged over the other side", kl_values(lambda b, a: 0.95 * b + (a - 0.95 * b) * 16)),
+        ("eigenvalues begin at 1", instead(kl_factors, "begin_values", begin_at_one)),
+        ("eigenvalues not sorted", values_not_sorted, {"precondition_frequency": 2}),
+        ("the root for the inverse", kl_with(lambda *t: (*t[:-2], t[-2].sqrt(), t[-1].sqrt()))),
+        ("multiplied for divided", kl_with(lambda *t: (*t[:-2], 1 / t[-2], 1 / t[-1]))),
+        *OF_SOAP,
+    ],
+    "soap_muon": [
+        ("no orthogonalization", instead(soap, "newton_schulz", normalised)),
+        ("four steps of Newton-Schulz", created(ns_steps=lambda given: 4)),
+        ("other coefficients", created(ns_coefficients=lambda given: "polar_express")),
+        ("blocks orthogonalized one by one", returning(soap, "soap_update", soap.newton_schulz)),
+        ("spectral", created(orthogonalize=lambda given: "spectral")),
+        (
+            "by the short side",
+            instead(
+                soap.SOAPRule,
+                "constants",
+                lambda self, shapes, like: {"match_rms": torch.tensor([[[0.2 * min(s) ** 0.5]] for s in shapes])},
+            ),
+        ),
+        ("not divided by the second moment", soap_after(lambda *t: t[SECOND].fill_(1.0))),
+        *OF_SOAP,
+    ],
     "muonh": [*OF_HYPERBALL, *OF_MUON],
     "normuon": [
         ("rows left alone", instead(muon, "normalized_rows", lambda update, moment, beta: update)),

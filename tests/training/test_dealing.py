@@ -14,7 +14,10 @@ from tuneopt.training.dealing import Dealt, is_dealt
 from tuneopt.training.loop import Training
 from tuneopt.training.ranks import Ranks
 
-MATRIX = ("muon", "scion", "kron", "soap", "muonh", "normuon", "muonc", "moonlight", "adamh", "adamc", "dion")
+MATRIX = (
+    "muon", "scion", "kron", "soap", "kl_soap", "soap_muon", "muonh", "normuon", "muonc", "moonlight", "adamh", "adamc",
+    "dion",
+)  # fmt: skip
 
 
 def test_matrix_rules_are_dealt_out_and_others_are_not() -> None:

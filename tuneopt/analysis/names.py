@@ -22,6 +22,8 @@ _OPTIMIZERS = {
     "scion": "Scion",
     "kron": "Kron",
     "soap": "SOAP",
+    "kl_soap": "KL-SOAP",
+    "soap_muon": "SOAP-Muon",
     "dion": "Dion",
     "muonh": "MuonH",
     "normuon": "NorMuon",
@@ -36,7 +38,9 @@ _OPTIMIZERS = {
 }
 """As the papers of the built-in optimizers write them."""
 
-MATRIX = frozenset({"muon", "scion", "kron", "soap", "dion", "muonh", "normuon", "muonc", "moonlight"})
+MATRIX = frozenset(
+    {"muon", "scion", "kron", "soap", "kl_soap", "soap_muon", "dion", "muonh", "normuon", "muonc", "moonlight"}
+)
 """Built-in optimizers that precondition a gradient as a matrix; the others scale each entry of it by itself (Wen et
 al., arXiv 2509.02046, section 3)."""
 

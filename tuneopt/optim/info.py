@@ -225,7 +225,7 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         state_bytes_per_parameter=24.0,  # two moments, and per square block two factors and two bases of its size
         implementation="tuneopt.optim.soap:SOAP",
         workspace=Workspace(stack=2, slice=11, host=3.0),
-        switches=("decay_follows_lr", *FALLBACK_SWITCHES),
+        switches=("factors", "orthogonalize", "decay_follows_lr", *FALLBACK_SWITCHES),
     ),
 )
 
@@ -261,6 +261,14 @@ BUILT_IN += (
     ),
     _preset("muon", "muonc", "Defazio, arXiv 2506.02285 (corrected decay), on Muon", {"decay_follows_lr": True}),
     _preset("muon", "moonlight", "Liu et al., arXiv 2502.16982", {"scale": "match_rms"}),
+    _preset(
+        "soap",
+        "kl_soap",
+        "Lin et al., arXiv 2509.03378",
+        {"factors": "kl"},
+        state_bytes_per_parameter=24.0 + 4.0 * 2 / 256,  # and per block of 256 x 256 one number per row and column
+    ),
+    _preset("soap", "soap_muon", "Vyas et al., nikhilvyas.github.io/SOAP_Muon.pdf", {"orthogonalize": "match_rms"}),
     _ADAMH,
     replace(
         _ADAMH,

@@ -33,7 +33,7 @@ from tuneopt.optim.hyperparameters import (
     Switch,
     settings_of,
 )
-from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz
+from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz, shape_factors
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import MAIN, RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
@@ -89,11 +89,8 @@ class MuonRule(MatrixRule):
 
     def constants(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
         """Both scales of each matrix, which its stack no longer tells: there the short side comes first."""
-        factors = {
-            "scale": [[[max(1.0, out / fan_in) ** 0.5]] for out, fan_in in shapes],
-            "match_rms": [[[0.2 * max(out, fan_in) ** 0.5]] for out, fan_in in shapes],
-        }
-        return {key: torch.tensor(one, dtype=like.dtype, device=like.device) for key, one in factors.items()}
+        factors = shape_factors(shapes, like)
+        return {"scale": factors["spectral"], "match_rms": factors["match_rms"]}
 
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
         """See the class's update function."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -104,3 +104,16 @@ def newton_schulz(
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.to(matrices.dtype).reshape(matrices.mT.shape if tall else matrices.shape)
     return x.mT if tall else x
+
+
+def shape_factors(shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
+    """What an orthogonal update of each matrix (out, in) is multiplied with, by name, each as (n, 1, 1).
+
+    ``spectral`` is sqrt(max(1, out / in)) (Jordan et al. 2024), ``match_rms`` is 0.2 sqrt(max(out, in)), which gives an
+    update the root mean square of AdamW's (Liu et al., arXiv 2502.16982).
+    """
+    factors = {
+        "spectral": [[[max(1.0, out / fan_in) ** 0.5]] for out, fan_in in shapes],
+        "match_rms": [[[0.2 * max(out, fan_in) ** 0.5]] for out, fan_in in shapes],
+    }
+    return {key: torch.tensor(one, dtype=like.dtype, device=like.device) for key, one in factors.items()}

@@ -4,7 +4,8 @@ During the first steps of a trial it runs the optimizer's reference (`tuneopt.op
 watched parameters: the gradients as the optimizer gets them, averages followed independently from step 0,
 hyperparameters from the trial's specification, routes from names and shapes. It compares with what the parameters
 really did. Nothing of the optimizer's own is trusted: neither state nor settings, groups or routes. Only a class
-without a reference is asked for its state, and a check without a trial for what the optimizer was built with.
+without a reference is asked for its state, one whose rule leaves something open for its answer, which is tested first
+(`tuneopt.optim.reference.soap_choices`), and a check without a trial for what the optimizer was built with.
 
 Watched are, of every kind of parameter (square, tall and wide matrices, embedding, head, vectors), the first and the
 last one (`tuneopt.optim.watching`). Elementwise rules follow `reference.SAMPLE` entries of each, SOAP one block of a
@@ -18,7 +19,8 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +114,7 @@ class UpdateCheck:
         """Whether nothing more will be measured."""
 
     @classmethod
-    def of_trial(cls, spec: TrialSpec, optimizer: Optimizer, model: nn.Module) -> UpdateCheck:
+    def of_trial(cls, spec: TrialSpec, optimizer: Optimizer, model: nn.Module) -> Self:
         """The check of a trial: everything from its specification and the model."""
         return cls(optimizer, **trial_arguments(spec, type(optimizer), model))
 
@@ -129,7 +131,7 @@ class UpdateCheck:
                 self._without_gradient += 1
             elif parameter is not None and gradient is not None:
                 for follower in self._of(watch):
-                    follower.before(parameter, gradient, self._for(watch))
+                    follower.before(parameter, gradient, self._for(watch), partial(self._state, watch.name))
         self._joint.advance(self._weighed_pieces(), {**self._step_h, "clip": self._clip}, self._summed)
 
     def after_step(self) -> None:
@@ -184,7 +186,7 @@ class UpdateCheck:
         return self._parameters[name].grad
 
     def _state(self, name: str) -> Mapping[str, Any]:
-        """The optimizer's state of it, which only generic claims look at."""
+        """The optimizer's state of it, for generic claims and for what a rule leaves open."""
         state: Mapping[str, Any] = self._optimizer.state.get(self._parameters[name], {})
         return state
 

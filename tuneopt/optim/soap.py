@@ -8,6 +8,12 @@ u  = Q_L [ m / (sqrt(v) + eps) ] Q_R^T sqrt(1 - beta2^k) / (1 - beta1^k)
 every ``frequency`` steps:  Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R),  m and v carried over to the new bases
 L <- s L + (1 - s) G G^T;  R <- s R + (1 - s) G^T G
 p <- p - lr (u + wd p)
+
+``factors="kl"`` takes the L and R of `tuneopt.optim.kl_factors` instead (KL-SOAP, Lin et al., arXiv 2509.03378), before
+the refresh, for they belong to the bases that whitened this gradient.
+``orthogonalize`` puts u <- h NS(u) behind the blocks, over the whole matrix and in its own basis (SOAP-Muon, Vyas et
+al., nikhilvyas.github.io/SOAP_Muon.pdf), with NS as in `tuneopt.optim.orthogonalize.newton_schulz` and h by name,
+``spectral`` or ``match_rms``, as for Muon.
 """
 
 from __future__ import annotations
@@ -31,6 +37,8 @@ from tuneopt.optim.hyperparameters import (
     Switch,
     settings_of,
 )
+from tuneopt.optim.kl_factors import begin_factors, update_factors
+from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz, shape_factors
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
@@ -38,6 +46,9 @@ from tuneopt.optim.tiles import cut, paste, tiles
 
 STATE = ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
 """Of each tile, in the order of `soap_update`'s arguments."""
+
+VALUES = ("left_values", "right_values")
+"""What follows them with ``factors="kl"``: running eigenvalues."""
 
 
 def eigenbasis(factor: Tensor, eps: float) -> Tensor:
@@ -55,15 +66,17 @@ def eigenbasis(factor: Tensor, eps: float) -> Tensor:
     return vectors.flip(-1)
 
 
-def refresh_basis(factor: Tensor, basis: Tensor, exp_avg_sq: Tensor, dim: int) -> Tensor:
+def refresh_basis(factor: Tensor, basis: Tensor, exp_avg_sq: Tensor, dim: int, values: Tensor | None = None) -> Tensor:
     """One orthogonal iteration from the present basis (n, r, r): Q <- qr(F Q), columns sorted by their eigenvalue.
 
-    Permutes ``exp_avg_sq`` along ``dim`` in the same order, in place, and returns the new basis.
+    Permutes ``exp_avg_sq`` along ``dim`` in the same order, in place, and ``values`` (n, r), and returns the new basis.
     """
     product = torch.bmm(factor, basis)
     order = torch.linalg.vecdot(basis, product, dim=1).argsort(dim=-1, descending=True)  # diag(Q^T F Q), (n, r)
     index = order.unsqueeze(3 - dim)
     exp_avg_sq.copy_(exp_avg_sq.gather(dim, index.expand_as(exp_avg_sq)))
+    if values is not None:
+        values.copy_(values.gather(1, order))
     sorted_product = product.gather(2, order.unsqueeze(1).expand_as(product))
     return orthonormalized(sorted_product)
 
@@ -101,6 +114,8 @@ def soap_update(
     right_basis: Tensor,  # Q_R, (n, c, c)
     exp_avg: Tensor,  # m, (n, r, c), in the bases
     exp_avg_sq: Tensor,  # v, (n, r, c), in the bases
+    left_values: Tensor | None = None,  # l, (n, r), and k, (n, c): running eigenvalues of factors by KL
+    right_values: Tensor | None = None,
     *,
     step: int,
     beta1: float,
@@ -111,9 +126,12 @@ def soap_update(
     correction_step: int,
 ) -> Tensor:
     """The direction u of the module's formula, (n, r, c); ``step`` counts from 1."""
+    words = {"shampoo_beta": shampoo_beta, "eps": eps}
     if step == 1:
-        left.baddbmm_(gradients, gradients.mT, beta=shampoo_beta, alpha=1 - shampoo_beta)
-        right.baddbmm_(gradients.mT, gradients, beta=shampoo_beta, alpha=1 - shampoo_beta)
+        if left_values is not None and right_values is not None:
+            begin_factors(gradients, left, right, left_values, right_values, **words)
+        else:
+            average_factors(gradients, left, right, shampoo_beta)
         left_basis.copy_(eigenbasis(left, eps))
         right_basis.copy_(eigenbasis(right, eps))
         return torch.zeros_like(gradients)
@@ -123,17 +141,24 @@ def soap_update(
     ratio = exp_avg / exp_avg_sq.sqrt().add_(eps)
     ratio.mul_((1 - beta2**correction_step) ** 0.5 / (1 - beta1**correction_step))
     direction = torch.bmm(torch.bmm(left_basis, ratio), right_basis.mT)
+    if left_values is not None and right_values is not None:
+        update_factors(gradients, left, right, left_basis, right_basis, left_values, right_values, **words)
     if step % frequency == 0:  # the direction above is still that of the old bases; v is permuted, m is rotated
-        new_left = refresh_basis(left, left_basis, exp_avg_sq, 1)
-        new_right = refresh_basis(right, right_basis, exp_avg_sq, 2)
+        new_left = refresh_basis(left, left_basis, exp_avg_sq, 1, left_values)
+        new_right = refresh_basis(right, right_basis, exp_avg_sq, 2, right_values)
         turn_left, turn_right = torch.bmm(new_left.mT, left_basis), torch.bmm(right_basis.mT, new_right)
         exp_avg.copy_(torch.bmm(torch.bmm(turn_left, exp_avg), turn_right))
         left_basis.copy_(new_left)
         right_basis.copy_(new_right)
-    # Last, so that a basis never knows the gradient that it rotates.
+    if left_values is None:  # last, as in the study
+        average_factors(gradients, left, right, shampoo_beta)
+    return direction
+
+
+def average_factors(gradients: Tensor, left: Tensor, right: Tensor, shampoo_beta: float) -> None:
+    """Shampoo's factors: L <- s L + (1 - s) G G^T, R <- s R + (1 - s) G^T G, in place."""
     left.baddbmm_(gradients, gradients.mT, beta=shampoo_beta, alpha=1 - shampoo_beta)
     right.baddbmm_(gradients.mT, gradients, beta=shampoo_beta, alpha=1 - shampoo_beta)
-    return direction
 
 
 class SOAPRule(MatrixRule):
@@ -142,21 +167,28 @@ class SOAPRule(MatrixRule):
     name = "soap"
 
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
-        """Per tile (see `tiles`): left and right factor and basis, and both moments in the rotated basis."""
+        """Per tile (see `tiles`): left and right factor and basis, both moments in the rotated basis, eigenvalues."""
         shapes: dict[str, Shape] = {}
         for tile in tiles(shape, settings["block_size"]):
             k, r, c = tile.count, tile.height, tile.width
             sides = ((k, r, r), (k, c, c), (k, r, r), (k, c, c), (k, r, c), (k, r, c))
             shapes |= {f"{key}_{tile.index}": side for key, side in zip(STATE, sides, strict=True)}
+            if settings.get("factors") == "kl":
+                shapes |= {f"{key}_{tile.index}": side for key, side in zip(VALUES, ((k, r), (k, c)), strict=True)}
         return shapes
 
+    def constants(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
+        """What an orthogonal update of each matrix is multiplied with."""
+        return shape_factors(shapes, like)
+
     def direction(self, gradients: Tensor, state: dict[str, Tensor], settings: Settings, step: int) -> Tensor:
-        """See `soap_update`, applied to the blocks of each tile."""
+        """See `soap_update`, applied to the blocks of each tile, then Newton-Schulz of the whole if asked for."""
+        names = STATE + (VALUES if settings.get("factors") == "kl" else ())
         beta1, beta2 = settings["betas"]
         parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
         whole = len(parts) == 1 and parts[0].count == 1
         for tile in parts:
-            own = [state[f"{key}_{tile.index}"].flatten(0, 1) for key in STATE]
+            own = [state[f"{key}_{tile.index}"].flatten(0, 1) for key in names]
             blocks = gradients if whole else cut(gradients, tile)
             for some in slices(blocks):
                 blocks[some] = soap_update(
@@ -172,6 +204,12 @@ class SOAPRule(MatrixRule):
                 )
             if not whole:
                 paste(gradients, tile, blocks)
+        kind = settings.get("orthogonalize", "none")
+        if kind != "none":
+            words = [settings[f"ns_{word}"] for word in ("steps", "precision", "coefficients")]
+            for some in slices(gradients):
+                orthogonal = newton_schulz(gradients[some], settings["eps"], *words)
+                gradients[some] = orthogonal.mul_(state[kind][some])
         return gradients
 
 
@@ -180,7 +218,8 @@ class SOAP(Optimizer):
 
     ``shampoo_beta`` averages the factors, ``precondition_frequency`` counts steps between refreshes of the bases,
     ``block_size`` is the largest side of a block. ``bias_correction`` counts ``steps``, the initialising first one
-    included (the study's rule), or moment ``updates``.
+    included (the study's rule), or moment ``updates``. ``factors`` are ``shampoo``'s or ``kl``; ``orthogonalize`` is
+    ``none``, ``spectral`` or ``match_rms``, and the ``ns_`` arguments belong to it, as for `tuneopt.optim.muon.Muon`.
     """
 
     rules = (SOAPRule(), AdamWRule())
@@ -199,6 +238,11 @@ class SOAP(Optimizer):
         block_size: Count = 256,
         max_grad_norm: float = 1.0,
         bias_correction: Annotated[str, OneOf(("steps", "updates"))] = "steps",
+        factors: Annotated[str, OneOf(("shampoo", "kl"))] = "shampoo",
+        orthogonalize: Annotated[str, OneOf(("none", "spectral", "match_rms"))] = "none",
+        ns_steps: Count = 5,
+        ns_precision: Annotated[str, OneOf(PRECISIONS)] = "fp32",
+        ns_coefficients: Annotated[str, OneOf(COEFFICIENTS)] = "quintic",
         decay_follows_lr: Switch = False,
         matrices: Matrices = "hidden",
         fallback_weight_decay: FallbackDecay = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,9 +69,15 @@ class Follower:
     pending: tuple[Tensor, Tensor, dict[str, Any]] | None = None
     """Before a step: the parameter, where the rule puts it, and the state."""
 
-    def before(self, parameter: Tensor, gradient: Tensor, h: dict[str, Any]) -> None:
-        """Take one step of the reference; both tensors have the shape of the parameter."""
-        h = {**h, "name": self.watch.name, "piece": self.piece}
+    def before(
+        self, parameter: Tensor, gradient: Tensor, h: dict[str, Any], held: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
+        """Take one step of the reference; both tensors have the shape of the parameter.
+
+        ``held`` gives the optimizer's state of it, which a rule that leaves something open has to look at.
+        """
+        shape = tuple(self._logical(parameter).shape)
+        h = {**h, "name": self.watch.name, "piece": self.piece, "shape": shape}
         p, g = (self._part(tensor, h) for tensor in (parameter, gradient))
         if not bool(g.isfinite().all() & p.isfinite().all()):
             self.diverged = True
@@ -79,6 +85,8 @@ class Follower:
             return
         with torch.device(p.device):
             state = self.reference.init(tuple(p.shape), h) if self.state is None else self.state
+            if self.reference.adopt and self.step:
+                state = self.reference.adopt(state, held, h)
             self.step += 1
             self.bound = self.reference.bound(h)
             g, prepared = self.reference.prepare(g, state, h) if self.reference.prepare else (g, state)
@@ -122,12 +130,16 @@ class Follower:
 
     def _part(self, tensor: Tensor, h: Mapping[str, Any]) -> Tensor:
         """What is followed of a parameter-shaped tensor, in float64."""
+        return self.reference.part(self._logical(tensor), h).to(torch.float64, copy=True)
+
+    def _logical(self, tensor: Tensor) -> Tensor:
+        """The logical matrix or vector, as (out, in), of a parameter-shaped tensor."""
         tensor = tensor.detach().mT if self.watch.transposed else tensor.detach()
         if tensor.ndim not in (1, 2):  # a scalar as a vector of one, more dimensions as a matrix
             tensor = tensor.reshape(len(tensor), -1) if tensor.ndim else tensor.reshape(1)
         if self.watch.pieces > 1:
             tensor = tensor.chunk(self.watch.pieces)[self.piece]
-        return self.reference.part(tensor, h).to(torch.float64, copy=True)
+        return tensor
 
 
 @dataclass(slots=True)
@@ -143,7 +155,9 @@ class Mover:
     infinite: int = 0
     state_bytes: int = 0
 
-    def before(self, parameter: Tensor, gradient: Tensor, h: dict[str, Any]) -> None:
+    def before(
+        self, parameter: Tensor, gradient: Tensor, h: dict[str, Any], held: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
         """Keep the parameter."""
         self.pending = parameter.detach().clone(), bool(gradient.any())
 

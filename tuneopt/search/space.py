@@ -318,13 +318,10 @@ class SearchSpace:
             if name in (DECAY, "min_lr_ratio") and float(value) > 1:
                 raise InputError(f"{name} is a fraction and must not be above 1, not {given}; try {name}={declared}")
             return value
-        if name == "lr_schedule":
-            if given not in SCHEDULES:
-                raise InputError(f"lr_schedule cannot be {given!r}; {nearest(str(given), SCHEDULES)}")
-            return given
-        if name in self.options:
-            if given not in self.options[name]:
-                raise InputError(f"{name} cannot be {given!r}; {nearest(str(given), self.options[name])}")
+        words = {**{each.name: each.words for each in self.switches}, "lr_schedule": SCHEDULES, **self.options}
+        if words.get(name):
+            if given not in words[name]:
+                raise InputError(f"{name} cannot be {given!r}; {nearest(str(given), words[name])}")
             return given
         if str(given) != declared:
             raise InputError(

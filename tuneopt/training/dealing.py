@@ -8,7 +8,7 @@ ZeRO (`tuneopt.training.zero.owners`), state lives at its owner alone, and owner
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.bucket import Batch, total_norm
 from tuneopt.optim.info import entry_of
+from tuneopt.optim.proof import UpdateCheck
 from tuneopt.training.checkpoint import by_name, by_position
 from tuneopt.training.memory import BUCKET
 from tuneopt.training.ranks import Ranks
@@ -68,6 +69,12 @@ class Dealt:
         held = self.mine.state
         return {name: dict(held[self._named[name]]) for name in self.owned[self._ranks.rank]}
 
+    def state_of(self, name: str) -> dict[str, Any]:
+        """State of one tensor, from its owner, on every rank; all ranks ask together."""
+        held = self.mine.state.get(self._named[name], {}) if name in self.owned[self._ranks.rank] else {}
+        own = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in held.items()}
+        return next((state for state in self._ranks.gather(own) if state), {})
+
     @torch.no_grad()
     def _hand_out(self) -> None:
         """Broadcast weights from their owners, `BUCKET` elements at a time: a message of every owner is under way."""
@@ -116,3 +123,16 @@ class Dealt:
             clipped = [group for group in self.whole.param_groups if float(group["max_grad_norm"]) == limit]
             gradients = [p.grad for group in clipped for p in group["params"] if p.grad is not None]
             yield limit, (total_norm(gradients) / limit).clamp_(min=1.0)
+
+
+class DealtUpdateCheck(UpdateCheck):
+    """An update check on each rank, all of which follow the same tensors; the state of one is asked of its owner.
+
+    All ranks must call its methods together.
+    """
+
+    dealt: Dealt
+
+    # Overrides `UpdateCheck`, whose optimizer holds no state here.
+    def _state(self, name: str) -> Mapping[str, Any]:
+        return self.dealt.state_of(name)

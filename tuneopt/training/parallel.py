@@ -22,7 +22,7 @@ from tuneopt.spec import TrialSpec
 from tuneopt.training.building import BuiltModel, LossFunction, LossModule, WarmModels
 from tuneopt.training.checkpoint import CheckpointStore, by_position, write_parts
 from tuneopt.training.config import ParallelConfig
-from tuneopt.training.dealing import Dealt, is_dealt
+from tuneopt.training.dealing import Dealt, DealtUpdateCheck, is_dealt
 from tuneopt.training.fitting import pass_sizes, reserved_bytes
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.second_order.hessian import estimate
@@ -198,7 +198,6 @@ class DataParallel:
         # A replica of one process does everything but communicate.
         self.prepare = self.replica.prepare
         self.drop_gradients = self.replica.drop_gradients
-        self.update_check = self.replica.update_check
         self.evaluation_weights = self.replica.evaluation_weights
         self.close = self.replica.close
 
@@ -242,6 +241,14 @@ class DataParallel:
         for share in diagonal.values():
             self.ranks.sum(share)
         return diagonal
+
+    def update_check(self) -> UpdateCheck:
+        """It compares parameters and gradients where they are, on every rank."""
+        if self.dealt is None:
+            return self.replica.update_check()
+        check = DealtUpdateCheck.of_trial(self.replica.spec, self.dealt.whole, self.replica.built.model)
+        check.dealt = self.dealt
+        return check
 
     def step(self) -> float:
         """Every rank moves all parameters, or its own and then hands them out."""

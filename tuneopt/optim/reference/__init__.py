@@ -7,8 +7,8 @@ runs them along with the first steps. One file holds one optimizer, and its ``RU
 Hyperparameters ``h`` carry the words of the search spaces (``learning_rate``, ``beta1``, ``epsilon``, ...) and:
 ``learning_rate`` is the rate of this step and ``schedule`` its share of the peak, ``weight_decay`` is 0 for a parameter
 that does not decay, ``decays`` says whether it does, ``name`` is the parameter's name, ``piece`` the number of the
-logical matrix in a fused weight, ``clip`` what the joint norm clip divided the gradient by, and ``joint`` the number
-that all parameters share, where there is one.
+logical matrix in a fused weight, ``shape`` the shape of all of that matrix, ``clip`` what the joint norm clip divided
+the gradient by, and ``joint`` the number that all parameters share, where there is one.
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ class Reference:
     """For rules with a number that all parameters share."""
     steps: Callable[[Hyperparameters], int] = lambda h: 3
     """Least number of steps that show all of the rule, such as the one after a refresh."""
+    adopt: Callable[[State, Callable[[], Mapping[str, Any]], Hyperparameters], State] | None = None
+    """For rules that leave something open, such as eigenvectors of equal eigenvalues: the state with the answer of the
+    optimizer, whose own state the function gives, in as far as that answer is one that the rule allows."""
 
 
 def references(optimizer: str) -> dict[str, Reference]:

@@ -3,7 +3,9 @@ eigenbasis of Shampoo's factors, block by block; everything but hidden matrices 
 
 The first moment stays in the original basis and is rotated anew at each step, as in the paper. Bases are eigenvectors,
 which rounding turns freely where eigenvalues are equal, nearly equal or next to 0. What is sure are the
-directions of well separated eigenvalues, and the claim is about the update between those (`determined`).
+directions of well separated eigenvalues, and the claim is about the update between those (`determined`). With factors
+by KL (Lin et al., arXiv 2509.03378) and under Newton-Schulz all directions count: see
+`tuneopt.optim.reference.soap_choices`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, entries, zeros
+from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, entries, muon, zeros
+from tuneopt.optim.reference.soap_choices import adopted
 from tuneopt.optim.reference.switches import fallback, moved
 
 APART = 3e-3
@@ -31,8 +34,8 @@ def blocks(shape: Shape, size: int) -> list[tuple[slice, slice]]:
 
 
 def corner(tensor: Tensor, h: Hyperparameters) -> Tensor:
-    """The last block of a large matrix alone, of a smaller one all: blocks do not see each other."""
-    if tensor.numel() <= 2**18:
+    """The last block of a large matrix alone, of a smaller one all: only Newton-Schulz lets blocks see each other."""
+    if tensor.numel() <= 2**18 or h.get("orthogonalize", "none") != "none":
         return tensor
     rows, columns = blocks(tuple(tensor.shape), h["block_size"])[-1]
     return tensor[rows, columns]
@@ -40,16 +43,22 @@ def corner(tensor: Tensor, h: Hyperparameters) -> Tensor:
 
 def init(shape: Shape, h: Hyperparameters) -> State:
     """Both moments, the second in the bases; for each block both factors, their bases, and which columns are sure."""
-    sizes = [zeros(shape)[place].shape for place in blocks(shape, h["block_size"])]
+    places = blocks(shape, h["block_size"])
+    sizes = [zeros(shape)[place].shape for place in places]
     left, right = (
-        [{"factor": zeros((n, n)), "basis": zeros((n, n)), "sure": zeros((n,)).bool()} for n in side]
+        [
+            {"factor": zeros((n, n)), "basis": zeros((n, n)), "sure": zeros((n,)).bool()}
+            | ({"values": zeros((n,))} if kl(h) else {})
+            for n in side
+        ]
         for side in zip(*sizes, strict=True)
     )
-    return {"m": zeros(shape), "v": zeros(shape), "left": left, "right": right}
+    whole = h.get("orthogonalize", "none") != "none"
+    return {"m": zeros(shape), "v": zeros(shape), "left": left, "right": right, "places": places, "whole": whole}
 
 
 def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
-    """The blocks one after another; p <- p - lr (u + wd p)."""
+    """The blocks one after another, and Newton-Schulz of the whole where it is asked for; p <- p - lr (u + wd p)."""
     m, v, direction = state["m"].clone(), state["v"].clone(), torch.zeros_like(g)
     left, right = [], []
     for place, own, other in zip(blocks(tuple(p.shape), h["block_size"]), state["left"], state["right"], strict=True):
@@ -58,8 +67,11 @@ def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) ->
         )
         left.append(own)
         right.append(other)
+    if state["whole"]:
+        size = muon.scale(tuple(p.shape), {"scale": h["orthogonalize"]})
+        direction = size * muon.orthogonalized(direction, h["epsilon"], h)
     after, _ = moved(p, direction, state, step, h)
-    return after, {"m": m, "v": v, "left": left, "right": right}
+    return after, {**state, "m": m, "v": v, "left": left, "right": right}
 
 
 def update_rest(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
@@ -76,30 +88,74 @@ def step_of_block(
     m <- beta1 m + (1 - beta1) G;   v <- beta2 v + (1 - beta2) G'^2
     u = Q_l [Q_l^T m Q_r / (sqrt(v) + eps)] Q_r^T sqrt(1 - beta2^k) / (1 - beta1^k)
     every ``precondition_frequency`` steps:  Q <- qr(F Q), columns sorted by their eigenvalue first, v likewise
-    F <- s F + (1 - s) G G^T on the left, G^T G on the right
+    F <- s F + (1 - s) G G^T on the left, G^T G on the right, or as `by_kl` says
     """
-    s = h["shampoo_beta"]
-    grown = [s * left["factor"] + (1 - s) * g @ g.mT, s * right["factor"] + (1 - s) * g.mT @ g]
     if step == 1:
-        started = [eigenbasis(factor, h["epsilon"]) for factor in grown]
-        return torch.zeros_like(g), m, v, started[0], started[1]
+        left, right = grown(g, left, right, h)
+        return torch.zeros_like(g), m, v, eigenbasis(left, h["epsilon"]), eigenbasis(right, h["epsilon"])
     q_left, q_right = left["basis"], right["basis"]
     m = h["beta1"] * m + (1 - h["beta1"]) * g
     v = h["beta2"] * v + (1 - h["beta2"]) * (q_left.mT @ g @ q_right) ** 2
     k = step if h["bias_correction"] == "steps" else step - 1
     correction = math.sqrt(1 - h["beta2"] ** k) / (1 - h["beta1"] ** k)
     direction = q_left @ (q_left.mT @ m @ q_right / (v.sqrt() + h["epsilon"])) @ q_right.mT * correction
+    if kl(h):  # with the bases of this step, before they change
+        left, right = grown(g, left, right, h)
     if step % h["precondition_frequency"] == 0:
         left, order = refreshed(left)
         right, other_order = refreshed(right)
         v = v[order][:, other_order]
-    return direction, m, v, {**left, "factor": grown[0]}, {**right, "factor": grown[1]}
+    return direction, m, v, *((left, right) if kl(h) else grown(g, left, right, h))
 
 
-def eigenbasis(factor: Tensor, eps: float) -> State:
+def kl(h: Hyperparameters) -> bool:
+    """Whether factors minimize a divergence; without the word they are Shampoo's."""
+    return bool(h.get("factors", "shampoo") == "kl")
+
+
+def grown(g: Tensor, left: State, right: State, h: Hyperparameters) -> tuple[State, State]:
+    """Both sides with this gradient in their factors."""
+    s = h["shampoo_beta"]
+    if kl(h):
+        return by_kl(g, left, right, s, h["epsilon"])
+    factors = s * left["factor"] + (1 - s) * g @ g.mT, s * right["factor"] + (1 - s) * g.mT @ g
+    return {**left, "factor": factors[0]}, {**right, "factor": factors[1]}
+
+
+def by_kl(g: Tensor, left: State, right: State, s: float, eps: float) -> tuple[State, State]:
+    """Lin et al., arXiv 2509.03378: each factor averages gradients that the inverse of the other one has whitened.
+
+    L <- s L + (1 - s) / c G R^-1 G^T,  R <- s R + (1 - s) / r G^T L^-1 G  with the inverses of before, which are
+    Q diag(1 / max(values, eps)) Q^T. Values average the diagonal of the same in the bases, from the second step on;
+    they begin at the root mean square of G.
+    """
+    begin = float((g**2).mean().sqrt())
+    sides = (left, right)
+    values = [side["values"] if side["values"].any() else torch.full_like(side["values"], begin) for side in sides]
+    over = [1 / value.clamp(min=eps) for value in values]
+    rows, columns = g.shape
+    if not left["basis"].any():  # the first step
+        factors = g @ g.mT * over[1][0], g.mT @ g * over[0][0]
+    else:
+        inverses = [side["basis"] @ one.diag() @ side["basis"].mT for side, one in zip(sides, over, strict=True)]
+        factors = g @ inverses[1] @ g.mT, g.mT @ inverses[0] @ g
+        seen = [
+            torch.einsum("ij,ik,kj->j", side["basis"], factor, side["basis"]) / count
+            for side, factor, count in zip(sides, factors, (columns, rows), strict=True)
+        ]
+        values = [s * value + (1 - s) * new for value, new in zip(values, seen, strict=True)]
+    return (
+        {**left, "factor": s * left["factor"] + (1 - s) * factors[0] / columns, "values": values[0]},
+        {**right, "factor": s * right["factor"] + (1 - s) * factors[1] / rows, "values": values[1]},
+    )
+
+
+def eigenbasis(side: State, eps: float) -> State:
     """Eigenvectors, largest eigenvalue first."""
+    factor = side["factor"]
     values, vectors = torch.linalg.eigh(factor + eps * torch.eye(len(factor), dtype=factor.dtype, device=factor.device))
-    return {"factor": factor, "basis": vectors.flip(-1), "sure": apart(values.flip(-1))}
+    sure = apart(values.flip(-1))
+    return {**side, "basis": vectors.flip(-1), "sure": sure, "open": factor, "refreshed": False, "ordered": sure}
 
 
 def refreshed(side: State) -> tuple[State, Tensor]:
@@ -112,7 +168,11 @@ def refreshed(side: State) -> tuple[State, Tensor]:
     mixed = side["basis"][:, ~side["sure"]]
     ceiling = torch.linalg.eigvalsh(mixed.mT @ side["factor"] @ mixed).max() if mixed.numel() else values.new_zeros(())
     sure = side["sure"][order] & apart(values[order]) & (values[order] > ceiling + APART * values.max())
-    return {**side, "basis": basis, "sure": sure.cumprod(0).bool()}, order
+    product, ordered = side["factor"] @ side["basis"][:, order], apart(values[order])
+    side = {**side, "basis": basis, "sure": sure.cumprod(0).bool()}
+    if "values" in side:
+        side["values"] = side["values"][order]
+    return {**side, "open": product, "refreshed": True, "ordered": ordered}, order
 
 
 def apart(values: Tensor) -> Tensor:
@@ -127,7 +187,10 @@ def determined(difference: Tensor, state: State) -> Tensor:
     """Q_l^T D Q_r of each block where it is sure: rows and columns of sure directions, entries that are not small.
 
     Adam divides by the root of v, and so blows up what a turn by 2e-5 mixes into an entry that is small among others.
+    Newton-Schulz mixes them all: there the whole difference counts.
     """
+    if state["whole"]:
+        return difference.reshape(-1)
     # The block size is not known here, but the first blocks of rows and columns say it.
     size = max(len(state["left"][0]["sure"]), len(state["right"][0]["sure"]))
     found = []
@@ -143,7 +206,12 @@ def steps(h: Hyperparameters) -> int:
     return max(5, h["precondition_frequency"] + 1 if h["precondition_frequency"] <= 16 else 0)
 
 
+def bound(h: Hyperparameters) -> float:
+    """Newton-Schulz errs as it does under Muon."""
+    return 1e-3 if h.get("orthogonalize", "none") == "none" else muon.bound(h)
+
+
 RULES = {
-    "soap": Reference(init, update, lambda h: 1e-3, part=corner, determined=determined, steps=steps),
+    "soap": Reference(init, update, bound, part=corner, determined=determined, steps=steps, adopt=adopted),
     "adamw": Reference(adamw.init, update_rest, part=entries),
 }
