@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_samples import BETA, RATIOS, known_noise, published, result, study
+from analysis_samples import BETA, PARAMETERS, RATIOS, known_noise, law, published, result, study
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -98,6 +98,17 @@ def test_near_the_floor_the_interval_is_open_above() -> None:
     results = [*study({"adamw": 1.0}), result("fast", 8, BETA + 0.0015)]
     (item,) = by_name(speedups(results, known_noise(0.001, results)), "fast")
     assert item.low is not None and item.low > 1 and item.high is None and "open above" in item.flags
+
+
+@pytest.mark.parametrize(("sigma", "worth"), [(0.003, 6), (0.02, 9), (0.03, 6), (0.2, 2)])
+def test_no_end_of_an_interval_lies_where_no_run_says_anything(sigma: float, worth: float) -> None:
+    """At the noise of small models the law's tail put the end of an interval at 22 million."""
+    rival = result("fast", 1, float(law(20 * PARAMETERS * worth)))
+    results = [*study({"adamw": 1.0}), rival]
+    (item,) = by_name(speedups(results, known_noise(sigma, results)), "fast")
+    assert ("open above" in item.flags) == (item.high is None)
+    assert item.high is None or item.speedup <= item.high <= 16 * 8
+    assert (item.high is None) == (sigma >= 0.02)
 
 
 def test_two_ratios_bend_as_loss_laws_do_and_one_gives_nothing() -> None:

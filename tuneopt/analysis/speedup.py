@@ -44,6 +44,10 @@ DRAWS = 2000
 BEYOND = 1.02
 """D_eff counts as extrapolated when it lies outside the baseline's budgets by more than this factor."""
 
+OUT_OF_REACH = 16.0
+"""Times the baseline's longest run beyond which the end of an interval is called open: four doublings away no run says
+anything, and a number such as 231 would be one of the law's tail."""
+
 BEYOND_BUDGETS = frozenset(("extrapolated", "lower bound", "no law"))
 """Flags of a speedup that rests on budgets which the baseline was never trained with."""
 
@@ -278,6 +282,8 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
     low, high = (None, None) if drawn is None else interval(drawn, how.level)
     if own:
         low, high = (None if low is None else min(low, 1.0)), (None if high is None else max(high, 1.0))
+    if high is not None and high * winner.tokens > OUT_OF_REACH * last:
+        high = None
     flags = ["interpolated"] if len(known.winners) == 2 else []
     if math.isfinite(effective) and effective > 0:
         speedup = effective / winner.tokens
