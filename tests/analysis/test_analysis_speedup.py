@@ -111,6 +111,16 @@ def test_no_end_of_an_interval_lies_where_no_run_says_anything(sigma: float, wor
     assert (item.high is None) == (sigma >= 0.02)
 
 
+def test_a_speedup_that_no_run_says_anything_of_is_a_lower_bound() -> None:
+    results = [
+        *study({"adamw": 1.0}),
+        *(result(f"by {far}", 1, float(law(160 * PARAMETERS * far))) for far in (12, 20)),
+    ]
+    near, (beyond,) = (by_name(speedups(results, SILENT), f"by {far}") for far in (12, 20))
+    assert near[0].speedup == pytest.approx(96, rel=0.01) and near[0].flags == ("extrapolated",)
+    assert beyond.speedup == 8.0 and "lower bound" in beyond.flags and beyond.effective_tokens is None
+
+
 def test_two_ratios_bend_as_loss_laws_do_and_one_gives_nothing() -> None:
     two = speedups(study({"adamw": 1.0, "muon": 1.2}, ratios=(1, 2)), SILENT)
     assert all("interpolated" in item.flags for item in two)

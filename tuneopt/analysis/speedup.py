@@ -45,8 +45,8 @@ BEYOND = 1.02
 """D_eff counts as extrapolated when it lies outside the baseline's budgets by more than this factor."""
 
 OUT_OF_REACH = 16.0
-"""Times the baseline's longest run beyond which the end of an interval is called open: four doublings away no run says
-anything, and a number such as 231 would be one of the law's tail."""
+"""Times the baseline's longest run beyond which D_eff is not known: four doublings away no run says anything, and a
+number such as 231 would be one of the law's tail. A speedup is a lower bound there, and an interval is open."""
 
 BEYOND_BUDGETS = frozenset(("extrapolated", "lower bound", "no law"))
 """Flags of a speedup that rests on budgets which the baseline was never trained with."""
@@ -279,6 +279,8 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
     # The baseline is once as fast as itself, whatever its law misses its points by (`LocalLaw.misfit` tells).
     own = winner in known.winners
     effective = winner.tokens if own else known.budget(winner.loss)
+    if effective > OUT_OF_REACH * last:
+        effective = math.inf
     low, high = (None, None) if drawn is None else interval(drawn, how.level)
     if own:
         low, high = (None if low is None else min(low, 1.0)), (None if high is None else max(high, 1.0))
