@@ -63,17 +63,21 @@ class NotebookDisplay(Observer):
         self.title = f"{verb} {title}"
         self._drawn = 0.0
         self._line = "starting"
+        self._state: RunState | None = None
         self._handle: Any = display(self._bundle(), raw=True, display_id=True)
 
     def changed(self, state: RunState) -> None:
         """Draw the moment, at most once in `PAUSE_SECONDS`."""
-        self._line = status_line(state)
+        self._state, self._line = state, status_line(state)
         if time.monotonic() - self._drawn > PAUSE_SECONDS:
             self._drawn = time.monotonic()
             self._handle.update(self._bundle(), raw=True)
 
     def end(self) -> None:
         """Draw the last moment; the cell's own result follows."""
+        if self._state is not None:
+            self._state.look_again()
+            self._line = status_line(self._state)
         self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:

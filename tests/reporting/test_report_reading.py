@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,10 @@ from report_samples import make_sweep
 
 import tuneopt as to
 from tuneopt.api import SweepResult
+from tuneopt.notebook import NotebookDisplay
 from tuneopt.observe.observer import Observer
+from tuneopt.observe.state import RunState
+from tuneopt.search.plan import PlanProgress
 from tuneopt.search.records import replay
 from tuneopt.search.standing import Task
 from tuneopt.spec import InputError
@@ -107,6 +111,25 @@ def test_an_interrupted_cell_says_so_and_the_same_cell_goes_on(tmp_path):
     assert stopped.interrupted and "call it again, and it goes on" in repr(stopped)
     again = to.tune("adamw", str(tmp_path / "ledger"), backend="inline", max_trials=2, **TINY)
     assert not again.interrupted and len(again.reused) == 1 and len(again.run) == 1
+
+
+def test_the_last_line_in_a_notebook_is_of_the_end_even_where_looking_is_slow(monkeypatch):
+    """Between two looks at a plan a display shows the earlier one; what it shows last stays."""
+    updated = []
+    handle = SimpleNamespace(update=lambda bundle, raw: updated.append(bundle["text/plain"]))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=lambda bundle, **how: handle))
+    done = iter([0, 1])
+
+    def slow():
+        time.sleep(0.05)
+        return PlanProgress(done=next(done))
+
+    state = RunState(SimpleNamespace(progress=slow, kind="sweep", reused=(), outcomes={}))
+    display = NotebookDisplay("tuning", "adamw")
+    display.changed(state)
+    display.changed(state)  # a trial ended at once
+    display.end()
+    assert "\n0 of" in updated[0] and "\n1 of" in updated[-1]
 
 
 def test_progress_in_a_notebook_is_one_output_that_changes(tmp_path, monkeypatch):

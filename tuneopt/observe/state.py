@@ -97,6 +97,10 @@ class RunState:
             self._next_look = now + (now - began) / LOOK_SHARE
         return self._progress
 
+    def look_again(self) -> None:
+        """Let the next look at `progress` be a fresh one, whatever it costs: the last one that people see stays."""
+        self._next_look = 0.0
+
     def started(self, spec: TrialSpec) -> None:
         """A trial got its slot."""
         with self._lock:
