@@ -62,6 +62,14 @@ def test_an_existing_trial_fills_its_cell() -> None:
     assert cell.speedup_regret == pytest.approx(cell.speedup_tuned - cell.speedup)
 
 
+def test_a_transfer_that_no_run_of_the_baseline_is_near_has_a_regret_and_no_speedup() -> None:
+    """A sixteenth of AdamW's smallest budget is as far down as its law says anything."""
+    blind = {**row("adamw", 8, learning_rate=0.001, weight_decay=0.4), "loss": loss("adamw", 8, BEST["adamw"]) + 5.0}
+    cell = matrix([*tuned(), blind])["adamw", "lion", 8.0]
+    assert cell.status == "trial" and cell.regret == pytest.approx(5.0)
+    assert (cell.speedup, cell.speedup_regret) == (None, None) and cell.speedup_tuned == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_missing_trial_names_its_configuration() -> None:
     cell = matrix(tuned())["lion", "adamw", 2.0]
     assert cell.status == "missing" and cell.trial is None

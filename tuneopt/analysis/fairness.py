@@ -22,7 +22,7 @@ from tuneopt.analysis.local_law import LocalLaw
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import Config, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import searched
-from tuneopt.analysis.speedup import DEFAULTS, BaselineLaw, IntervalSettings, over_law, redrawn_law
+from tuneopt.analysis.speedup import DEFAULTS, OUT_OF_REACH, BaselineLaw, IntervalSettings, over_law, redrawn_law
 from tuneopt.analysis.winner import BROKEN, Winner, by_regime
 from tuneopt.spec import TrialSpec, Value
 
@@ -151,11 +151,11 @@ def _cell(receiver: Winner, donor: Winner, lookup: Lookup, law: BaselineLaw | No
 
 
 def _speedup(loss: float, tokens: float, law: BaselineLaw | None) -> float | None:
-    """D_eff / D, None where no budget of the baseline is known to reach the loss."""
+    """D_eff / D, None where no budget near those of the baseline's runs is known to reach the loss."""
     if law is None:
         return None
-    effective = law.budget(loss)
-    return effective / tokens if 0 < effective < float("inf") else None
+    effective, (first, *_, last) = law.budget(loss), law.law.budgets
+    return effective / tokens if first / OUT_OF_REACH <= effective <= last * OUT_OF_REACH else None
 
 
 @dataclass(frozen=True, slots=True)
