@@ -49,6 +49,13 @@ def test_unpacked_it_can_grow(packed, tmp_path):
         api.unpack(tmp_path / "grown", tmp_path / "again")
 
 
+def test_it_is_not_written_among_the_files_of_a_ledger(packed, tmp_path):
+    api.unpack(packed, tmp_path / "grown")
+    with pytest.raises(InputError, match="has files of its own"):
+        api.pack(str(tmp_path / "grown"), tmp_path / "grown" / "trials" / "all.parquet")
+    assert api.verify(str(tmp_path / "grown")).problems == []
+
+
 def test_a_ledger_beside_its_packed_copy_is_the_one_that_is_meant(packed, tmp_path):
     api.unpack(packed, tmp_path / "both")
     (tmp_path / "both" / "ledger.parquet").write_bytes(b"an older copy")

@@ -130,7 +130,7 @@ def pack(ledger: Ledger | str, path: Path | str) -> int:
     if problems:
         raise InputError(f"{len(problems)} documents are damaged, the first: {problems[0]}; run `tuneopt ledger mend`")
     data, count = packed.pack(opened.files)
-    with replacing(target, "the packed ledger", make_folder=True) as place:
+    with replacing(target, "the packed ledger", opened.own_places, make_folder=True) as place:
         place.write_bytes(data)
     return count
 
@@ -142,9 +142,9 @@ def unpack(path: Path | str, folder: Path | str) -> int:
     source, target = place.packed_file(Ledger(path).files), Ledger(expanded(folder))
     if source is None:
         raise InputError(f"there is no packed ledger at {path}; `tuneopt ledger pack` makes one of a ledger")
+    place.inspect(target.uri, target.files, must_exist=False)
     if target.files.exists(place.MARKER):
         raise InputError(f"{folder} holds a ledger already; give another folder")
-    place.inspect(target.uri, target.files, must_exist=False)
     return packed.unpack(source, expanded(folder))
 
 

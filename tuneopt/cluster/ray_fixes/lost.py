@@ -29,6 +29,9 @@ END_SECONDS = 15.0
 
 BAD_END = 2
 
+SERVICES = ("raylet", "gcs_server")
+"""Ray's processes without which a driver cannot go on, as Ray and the system call them."""
+
 WAKE = signal.SIGUSR1
 """What interrupts the main thread. Not SIGINT: shells start background jobs with SIGINT ignored."""
 
@@ -103,7 +106,7 @@ def _dead_processes() -> str:
     node: Any = worker._global_node
     if node is None:
         return _dead_children()
-    for kind in ("raylet", "gcs_server"):
+    for kind in SERVICES:
         for started in node.all_processes.get(kind, ()):
             code = started.process.poll()
             if code is not None:
@@ -117,7 +120,7 @@ def _dead_children() -> str:
         with contextlib.suppress(OSError):
             before, _, after = place.read_text().rpartition(")")
             name, (state, parent) = before.partition("(")[2], after.split()[:2]
-            if state == "Z" and int(parent) == os.getpid() and name in ("raylet", "gcs_server"):
+            if state == "Z" and int(parent) == os.getpid() and name in SERVICES:
                 return f"Ray's {name} on this machine ended while Ray started"
     return ""
 
