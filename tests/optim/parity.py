@@ -1,7 +1,14 @@
-"""How the parity tests run an optimizer on the fixed problem, and its float64 reference beside it."""
+"""How the parity tests run an optimizer on the fixed problem, and its float64 reference or a peer beside it."""
+
+import importlib
+import importlib.machinery
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import problem
+import pytest
 import torch
 
 from tuneopt.optim.reference import references, rule_of
@@ -115,3 +122,54 @@ def error(ours, theirs):
 
 def only(condition, tree):
     return {name: value for name, value in tree.items() if condition(name)}
+
+
+def peer(name):
+    """A peer's module, or a skip that says what brings it; timm's optimizers need no torchvision."""
+    top = name.split(".")[0]
+    if importlib.util.find_spec(top) is None:
+        pytest.skip(f"{top} is not installed: pip install '.[peers]'")
+    if top == "timm":
+        try:
+            importlib.import_module(name)
+        except (ImportError, RuntimeError):
+            root = Path(importlib.machinery.PathFinder.find_spec("timm", sys.path).origin).parent
+            for part, folder in (("timm", root), ("timm.optim", root / "optim")):
+                package = types.ModuleType(part)
+                package.__spec__ = importlib.machinery.ModuleSpec(part, None, is_package=True)
+                package.__path__ = [str(folder)]
+                sys.modules[part] = package
+    return importlib.import_module(name)
+
+
+def groups(parameters):
+    """Theirs with our rule of decay: matrices and the head decay, the rest does not."""
+    decayed = [p for name, p in parameters.items() if problem.decays(name)]
+    rest = [p for name, p in parameters.items() if not problem.decays(name)]
+    return [{"params": decayed}] + [{"params": rest, "weight_decay": 0.0}] * bool(rest)
+
+
+def run(parameters, optimizer, gradients, before=lambda step: None, after=lambda step: None):
+    for step, tree in enumerate(gradients):
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * problem.schedule(step)
+        for name, parameter in parameters.items():
+            parameter.grad = torch.tensor(tree[name], dtype=parameter.dtype)
+        before(step + 1)
+        optimizer.step()
+        after(step + 1)
+    return {name: parameter.detach().double().numpy() for name, parameter in parameters.items()}
+
+
+def distance(ours, theirs, gradients=None, names=lambda name: True, dtype=torch.float32):
+    """Build both on the same start, run both, and return the worst relative distance of what they moved."""
+    gradients = problem.gradients() if gradients is None else gradients
+    mine, other = only(names, as_parameters(dtype)), only(names, as_parameters(dtype))
+    gradients = [only(names, tree) for tree in gradients]
+    return error(run(mine, ours(mine), gradients), run(other, theirs(other), gradients))
+
+
+def matrices(cls, **words):
+    """A builder of ours for hidden matrices, by name and with nothing clipped."""
+    return lambda parameters: cls(parameters.items(), LR, **words, max_grad_norm=0.0)

@@ -27,6 +27,11 @@ def hidden(name):
     return "proj.weight" in name
 
 
+def square(name):
+    """Hidden matrices that are square, whose factors have full rank after one gradient."""
+    return "self_attn" in name and hidden(name)
+
+
 def start():
     rng = np.random.default_rng(1)
     return {name: 0.02 * rng.standard_normal(shape) for name, shape in SHAPES.items()}

@@ -7,69 +7,20 @@
 import contextlib
 import functools
 import importlib
-import importlib.machinery
 import io
-import sys
-import types
-from pathlib import Path
 
 import numpy as np
 import problem
 import pytest
 import torch
-from parity import LR, WD, as_parameters, error, only
+from parity import LR, WD, as_parameters, distance, error, groups, matrices, peer, run
 
-from tuneopt.optim import MARS, SOAP, AdamMini, AdamW, Cautious, Kron, Lion, Muon, NAdamW, Sophia
+from tuneopt.optim import MARS, SOAP, AdamMini, AdamW, Cautious, Kron, Lion, Muon, NAdamW, ScheduleFree, Sophia
+from tuneopt.optim.adamw import MatrixAdamW
 from tuneopt.optim.probes import gaussian
 
 ADAM = {"betas": (0.9, 0.98), "eps": 1e-10, "weight_decay": WD}
 SAME = 1e-5
-
-
-def peer(name):
-    """A peer's module, or a skip that says what brings it; timm's optimizers need no torchvision."""
-    top = name.split(".")[0]
-    if importlib.util.find_spec(top) is None:
-        pytest.skip(f"{top} is not installed: pip install '.[peers]'")
-    if top == "timm":
-        try:
-            importlib.import_module(name)
-        except (ImportError, RuntimeError):
-            root = Path(importlib.machinery.PathFinder.find_spec("timm", sys.path).origin).parent
-            for part, folder in (("timm", root), ("timm.optim", root / "optim")):
-                package = types.ModuleType(part)
-                package.__spec__ = importlib.machinery.ModuleSpec(part, None, is_package=True)
-                package.__path__ = [str(folder)]
-                sys.modules[part] = package
-    return importlib.import_module(name)
-
-
-def groups(parameters):
-    """Theirs with our rule of decay: matrices and the head decay, the rest does not."""
-    decayed = [p for name, p in parameters.items() if problem.decays(name)]
-    rest = [p for name, p in parameters.items() if not problem.decays(name)]
-    return [{"params": decayed}] + [{"params": rest, "weight_decay": 0.0}] * bool(rest)
-
-
-def run(parameters, optimizer, gradients, before=lambda step: None, after=lambda step: None):
-    for step, tree in enumerate(gradients):
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * problem.schedule(step)
-        for name, parameter in parameters.items():
-            parameter.grad = torch.tensor(tree[name], dtype=parameter.dtype)
-        before(step + 1)
-        optimizer.step()
-        after(step + 1)
-    return {name: parameter.detach().double().numpy() for name, parameter in parameters.items()}
-
-
-def distance(ours, theirs, gradients=None, names=lambda name: True):
-    """Build both on the same start, run both, and return the worst relative distance of what they moved."""
-    gradients = problem.gradients() if gradients is None else gradients
-    mine, other = only(names, as_parameters()), only(names, as_parameters())
-    gradients = [only(names, tree) for tree in gradients]
-    return error(run(mine, ours(mine), gradients), run(other, theirs(other), gradients))
 
 
 def scaled(factor, first=1.0):
@@ -205,9 +156,6 @@ def test_pytorch_optimizer_sophia_is_the_same_rule_without_momentum(beta1, low, 
     assert low <= error(moved, run(other, theirs, problem.gradients(), before)) <= high
 
 
-square = lambda name: "q_proj.weight" in name or "k_proj.weight" in name  # noqa: E731
-
-
 def test_pytorch_optimizer_soap_between_refreshes():
     """Square matrices, no decay (theirs comes after the step), bias correction by updates, and no refresh in 24 steps.
 
@@ -221,8 +169,8 @@ def test_pytorch_optimizer_soap_between_refreshes():
         return lambda p: SOAP(p, LR, **rule, **every, max_grad_norm=0.0, bias_correction=convention)
 
     theirs = lambda p: cls(list(p.values()), lr=LR, **rule, **every)  # noqa: E731
-    assert distance(ours("updates"), theirs, names=square) <= 1e-4
-    assert distance(ours("steps"), theirs, names=square) > 0.03
+    assert distance(ours("updates"), theirs, names=problem.square) <= 1e-4
+    assert distance(ours("steps"), theirs, names=problem.square) > 0.03
 
 
 @pytest.mark.parametrize(("name", "bound"), [("pytorch_optimizer", 1e-3), ("kron_torch", 2e-3)])
@@ -270,3 +218,50 @@ def test_torch_muon_in_bf16_differs_by_rounding_alone():
 
     theirs = lambda p: torch.optim.Muon(list(p.values()), lr=LR, weight_decay=WD, momentum=0.9)  # noqa: E731
     assert distance(ours("bf16"), theirs, names=problem.hidden) <= 0.05
+
+
+@pytest.mark.parametrize("decay", [0.0, WD])
+@pytest.mark.parametrize(("falls", "low", "high"), [(False, 0, SAME), (True, 0.05, 1)])
+def test_official_schedule_free_while_the_rate_does_not_fall(decay, falls, low, high, monkeypatch):
+    """Theirs weighs a step by the square of the largest rate so far, ours by that of its own: one rule in a warmup."""
+    cls, words = peer("schedulefree").AdamWScheduleFree, {**ADAM, "weight_decay": decay}
+    if not falls:
+        monkeypatch.setattr(problem, "schedule", lambda step: min(1.0, (step + 1) / 4))
+
+    def theirs(parameters):
+        optimizer = cls(groups(parameters), lr=LR, **words)
+        optimizer.train()
+        return optimizer
+
+    assert low <= distance(lambda p: ScheduleFree(p, LR, **words, max_grad_norm=0.0), theirs) <= high
+
+
+@pytest.mark.parametrize("name", ["NorMuon", "Muon"])
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_pytorch_optimizer_normuon_and_moonlight_with_exact_products(name, adjusted, monkeypatch):
+    """Its products are in bf16; here in float64. Its momentum is an average, whose size orthogonalization drops."""
+    cls = getattr(peer("pytorch_optimizer"), name)
+    for home in ("base", "normuon"):
+        module = importlib.import_module(f"pytorch_optimizer.optimizer.muon.{home}")
+        plain = functools.partial(module.zero_power_via_newton_schulz_5, dtype=torch.float64)
+        monkeypatch.setattr(module, "zero_power_via_newton_schulz_5", plain)
+    rows = {"beta2": 0.95} if name == "NorMuon" else {}
+    mine = {"row_normalize": 0.95 if rows else 0.0, "scale": "match_rms" if adjusted else "spectral"}
+
+    def theirs(parameters):
+        group = {"params": list(parameters.values()), "use_muon": True, "initial_lr": LR}
+        return cls([group], lr=LR, momentum=0.9, weight_decay=WD, use_adjusted_lr=adjusted, **rows)
+
+    ours = matrices(Muon, momentum=0.9, muon_epsilon=1e-10, weight_decay=WD, **mine)
+    assert distance(ours, theirs, names=problem.hidden, dtype=torch.float64) <= 1e-8
+
+
+def test_pytorch_optimizer_adamc_but_for_what_it_adds_under_the_root(monkeypatch):
+    cls = peer("pytorch_optimizer").AdamC
+    plain = functools.partial(cls.apply_ams_bound_foreach, exp_avg_sq_eps=0.0)
+    monkeypatch.setattr(cls, "apply_ams_bound_foreach", staticmethod(plain))
+
+    def theirs(parameters):
+        return cls([{"params": list(parameters.values()), "normalized": True}], lr=LR, **ADAM)
+
+    assert distance(matrices(MatrixAdamW, decay_follows_lr=True, **ADAM), theirs, names=problem.hidden) <= SAME
