@@ -182,6 +182,21 @@ def test_both_figures_that_people_come_for_begin_within_two_screens(visit):
     assert page.evaluate("document.documentElement.scrollHeight") < 6 * 900
 
 
+def test_on_a_phone_the_answer_is_a_table_and_the_first_main_figure_begins_on_the_second_screen(visit):
+    page = visit("published", 390)
+    assert page.locator("#speedup-by-ratio svg.narrow").bounding_box()["y"] < 2 * 844
+    cells = page.locator(".answer.compact tbody tr").first.locator("td")
+    boxes = [cells.nth(number).bounding_box() for number in range(cells.count())]
+    assert len(boxes) == 5 and len({box["y"] for box in boxes}) == 1 and boxes[-1]["x"] + boxes[-1]["width"] <= 390
+    folds = page.locator("details.spare")
+    assert folds.count() == 2 and not page.locator("#guide .plot").is_visible()
+    page.locator(".warnings summary").click()
+    assert page.locator(".warnings li").first.is_visible()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert folds.evaluate_all("(all) => all.every((one) => one.open)")
+
+
 def test_tables_sort_by_their_heads_and_are_filtered_by_words(visit):
     page = visit("published")
     page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
@@ -298,7 +313,7 @@ def test_a_table_of_long_names_fits_a_wide_screen_and_scrolls_within_a_phone_s(c
 
 @pytest.mark.parametrize("further", [False, True])
 def test_the_two_main_figures_of_the_published_study_stand_on_the_second_screen(chromium, tmp_path, further):
-    """Of twelve regimes they end there; with a fourth scale, and so a second row of rankings, they begin there."""
+    """Of twelve regimes they end there; with a fourth scale, whose answers are longer, they begin there."""
     study = [{"optimizer": run.optimizer, "scale": run.regime.scale, "ratio": run.regime.ratio, "loss": run.losses[1]}
              for run in published_study(further).runs]  # fmt: skip
     (tmp_path / "study.json").write_text(json.dumps(study))

@@ -116,3 +116,28 @@ def test_of_48_optimizers_those_that_matter_are_drawn_and_that_is_said(tmp_path)
     assert f"The {MOST_LINES} of 48 optimizers" in info.reading
     names = {trace["name"] for trace in draw_flips(info).plain()["data"] if trace.get("name")}
     assert len(names) == MOST_LINES and "own_0" in names
+
+
+def test_four_panels_of_rankings_share_a_row_and_every_line_is_named_once_where_it_ends(tmp_path):
+    scales = ("130m", "300m", "520m", "1.2b")
+    rows = [{"optimizer": name, "scale": scale, "ratio": ratio, "loss": 3.0 + place / 100, "sigma": 0.001}
+            for scale in scales for ratio in (1, 2, 4) for place, name in enumerate(["muon", "adamw", "sophia"])
+            if not (name == "sophia" and scale == "300m" and ratio == 4)]  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(rows))
+    found = compare(gather(results=path))
+
+    def layout(count):
+        kept = [one for one in found.analysis.rankings if one.regime.scale in scales[:count]]
+        return draw_flips(flips_info(kept, (), scales, "ratio", "adamw")).plain()["layout"]
+
+    def named(drawn):
+        return sorted((note["yref"], note["text"].strip("</b>"), note["x"]) for note in drawn["annotations"]
+                      if note["text"].strip("</b>") in {"Muon", "AdamW", "Sophia"})  # fmt: skip
+
+    four = layout(4)
+    assert len({tuple(four[f"yaxis{key}"]["domain"]) for key in ("", "2", "3", "4")}) == 1
+    names, axes = ("Muon", "AdamW", "Sophia"), ("y", "y2", "y3", "y4")
+    ends = {("y2", "Sophia"): 1}
+    assert named(four) == sorted((axis, name, ends.get((axis, name), 2)) for axis in axes for name in names)
+    assert len(named(layout(3))) == 3 * 2 * 3 - 1  # both ends, but one ends early

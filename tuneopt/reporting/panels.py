@@ -104,19 +104,20 @@ class Panels:
             + max((_wide(one, indent) for panel in self.panels for one in panel.labels if one.left == side), default=0)
             for side, extra, indent in ((False, 10, indents[False]), (True, 8, indents[True]))
         )
-        fit = int((width - _LEFT) // (left + right + _LEAST))
+        edge = _LEFT if self.y else 0
+        fit = int((width - edge + _GAP) // (left + right + _LEAST + _GAP))
         columns = max(1, min(len(self.panels), self.most, fit))
         rows = -(-len(self.panels) // columns)
         columns = -(-len(self.panels) // rows)  # as even as may be: 3 and 3 rather than 4 and 2
-        slot = (width - _LEFT - _GAP * (columns - 1)) / columns
+        slot = (width - edge - _GAP * (columns - 1)) / columns
         height = rows * (self.tall + _TOP) + (rows - 1) * _BELOW + _BOTTOM
-        inner_wide, inner_high = float(width - _LEFT), float(height - _BOTTOM)
+        inner_wide, inner_high = float(width - edge), float(height - _BOTTOM)
         data: list[dict[str, Any]] = []
         layout: dict[str, Any] = {
             **self.panels[0].drawing.layout,
             "height": height,
             "width": width,
-            "margin": {"l": _LEFT, "r": 0, "t": 0, "b": _BOTTOM},
+            "margin": {"l": edge, "r": 0, "t": 0, "b": _BOTTOM},
             "shapes": [],
             "annotations": [],
             "showlegend": False,

@@ -19,11 +19,14 @@ from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.drawing import Drawing, Mark, spread
 from tuneopt.reporting.palette import BAND, look, stands_out
 from tuneopt.reporting.panels import Label, Panel, Panels
-from tuneopt.reporting.text import drawn_of, listed, plural
+from tuneopt.reporting.text import drawn_of, listed, plain, plural
 
 MOST_PANELS = 6
 MOST_PLACES = 8
 """Panels of a figure, and regimes along a panel."""
+
+MOST_NAMED_TWICE = 3
+"""Panels that have room for names at both ends of their lines, side by side on a page."""
 
 MOST_LINES = 24
 """Optimizers of a panel; of more, those that flip beyond noise and the best."""
@@ -146,12 +149,14 @@ def _lines(rankings: Sequence[Ranking], scales: Sequence[str], by: str) -> list[
 def draw_flips(info: FlipsInfo) -> Panels:
     """Places downwards, bars of tie groups under thin lines, bold lines where a flip is beyond noise.
 
-    The baseline is dashed. Names stand at both ends, for a reader comes from either.
+    The baseline is dashed. Names stand at both ends, for a reader comes from either. Where panels are
+    many, a row of them has room for the names at the right ends alone.
     """
     most = min(max(len(ranking.order) for line in info.lines for _, ranking in line.stops), MOST_LINES)
     up = (most + 0.3, 0.4)
     x = "tokens / (20 \u00d7 parameters)" if info.by == "ratio" else "model size (parameters)"
-    return Panels([_panel(line, info, up) for line in info.lines], x, "", up, tall=ROW * most + 12, most=3)
+    both = len(info.lines) <= MOST_NAMED_TWICE
+    return Panels([_panel(line, info, up, both) for line in info.lines], x, "", up, tall=ROW * most + 12)
 
 
 def _shown(line: RegimeLine) -> set[str]:
@@ -165,7 +170,7 @@ def _shown(line: RegimeLine) -> set[str]:
     return set(ordered[:MOST_LINES])
 
 
-def _panel(line: RegimeLine, info: FlipsInfo, up: tuple[float, float]) -> Panel:
+def _panel(line: RegimeLine, info: FlipsInfo, up: tuple[float, float], both: bool) -> Panel:
     drawing = Drawing(0, "", "")
     kept = _shown(line)
     orders = [[name for name in ranking.order if name in kept] for _, ranking in line.stops]
@@ -190,6 +195,9 @@ def _panel(line: RegimeLine, info: FlipsInfo, up: tuple[float, float]) -> Panel:
         drawing.lines(thick, colour, 4.2, dash)
         marks = [Mark(at, place, _words(line, name, at), "circle", 8 if front else 6.5) for at, place in ways]
         drawing.marks(marks, colour, name=name)
+        if not both and ways[-1][0] < len(orders) - 1:  # it ends early: its name stands where it ends
+            drawing.note(plain(optimizer_name(name)), x=ways[-1][0], y=ways[-1][1], yanchor="bottom", yshift=3,
+                         font={"size": 10, "color": colour})  # fmt: skip
     drawing.across.update(
         range=[-0.12, len(line.stops) - 0.88], tickmode="array", tickvals=list(range(len(line.stops))),
         ticktext=[name for name, _ in line.stops], showgrid=False, tickfont={"size": 11},
@@ -208,6 +216,7 @@ def _panel(line: RegimeLine, info: FlipsInfo, up: tuple[float, float]) -> Panel:
                 left,
             )
             for place, name in enumerate(orders[at], start=1)
+            if both or not left
         ]
     return Panel(line.title, drawing, labels)
 

@@ -184,6 +184,11 @@
     });
   }
 
+  // On a phone the main figures come early: what can wait is folded there, and opened again for paper.
+  const spare = all("details.spare");
+  if (matchMedia("(max-width: 720px)").matches) spare.forEach((one) => { one.open = false; });
+  addEventListener("beforeprint", () => spare.forEach((one) => { one.open = true; }));
+
   // An address of something inside a fold opens it.
   const reveal = () => {
     const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
