@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.contradictions import in_account, in_record
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.seal import seal, seal_lines, unseal, unseal_lines
+from tuneopt.optim.factory import implementation
+from tuneopt.optim.info import BUILT_IN, OptimizerInfo
 from tuneopt.spec import InputError
 
 PLAN = "# A comparison.\nname: compare\nratios: [0.2, 1]\nnote: \u00e9\n"
@@ -266,6 +269,21 @@ def test_a_record_that_contradicts_itself_is_damaged_where_no_seal_vouches_for_i
     (problem,) = ledger.verify()
     assert problem.startswith(f"trials/{make_spec(1).id}.json: ") and word in problem
     assert "kept as damaged/" in ledger.mend()[0] and ledger.verify() == []
+
+
+@pytest.mark.parametrize("entry", BUILT_IN, ids=lambda entry: entry.name)
+def test_a_record_of_every_built_in_optimizer_with_its_own_rules_is_sound(entry: OptimizerInfo) -> None:
+    """Some are another one with switches on, and route to that one's rule."""
+    spec = replace(make_spec(1), optimizer=entry.name)
+    rules = [rule.name for rule in implementation(entry.name).rules]
+    own = make_record(
+        spec,
+        routing=tuple({"parameter": "norm.weight", "rule": rule} for rule in rules),
+        proof={"passed": True, "checks": [{"name": f"{rule}.vector", "passed": True} for rule in rules]},
+    )
+    assert in_record(own) == ""
+    wrong = replace(own, routing=({"parameter": "norm.weight", "rule": "another"},), proof=None)
+    assert f"no parameter is routed to {rules[0]}" in in_record(wrong)
 
 
 @pytest.mark.parametrize(("changes", "word"), CONTRADICTIONS)

@@ -28,6 +28,13 @@ _TRIAL = re.compile(r"[0-9a-f]{16}")
 _WORD = re.compile(r"[a-z0-9_]+")
 """Names of built-in optimizers; those of others hold a path or a version."""
 
+_RULES = {
+    **dict.fromkeys(("muonh", "normuon", "muonc", "moonlight"), "muon"),
+    **dict.fromkeys(("kl_soap", "soap_muon"), "soap"),
+    **dict.fromkeys(("adamh", "adamc"), "adamw_matrix"),
+}
+"""The main rule of built-in optimizers that are another one with switches on; that of others has their own name."""
+
 
 def in_record(record: TrialRecord) -> str:
     """What cannot be true of a record; empty when nothing contradicts itself."""
@@ -116,8 +123,9 @@ def _routing(record: TrialRecord) -> Iterator[str]:
     """Rules and proof of the optimizer that the specification names."""
     rules = {str(route.get("rule")) for route in record.routing}
     name = record.spec.optimizer
-    if rules and _WORD.fullmatch(name) and name not in rules:
-        yield f"no parameter is routed to {name}, but to {', '.join(sorted(rules))[:80]}"
+    main = _RULES.get(name, name)
+    if rules and _WORD.fullmatch(name) and main not in rules:
+        yield f"no parameter is routed to {main}, but to {', '.join(sorted(rules))[:80]}"
     checks = (record.proof or {}).get("checks", [])
     proven = {str(check.get("name")).partition(".")[0] for check in checks if "." in str(check.get("name"))}
     if rules and not proven <= rules:
