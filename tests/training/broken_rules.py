@@ -28,6 +28,7 @@ from tuneopt.optim import (
     prodigy,
     schedule_free,
     scion,
+    shampoo,
     soap,
     sophia,
     switches,
@@ -296,6 +297,31 @@ def kl_factors_of(whitened: Callable[..., Any]) -> Patch:
             factor.copy_(shampoo_beta * old + (1 - shampoo_beta) / count * new / size)
 
     return instead(soap, "update_factors", wrong)
+
+
+def shampoo_by_parts(
+    share: Callable[[float], float] = lambda beta2: 1 - beta2,
+    keep: Callable[[float], float] = lambda beta2: beta2,
+    sides: int = 2,
+    filtered: bool = True,
+    size: str = "adam",
+) -> Patch:
+    """Shampoo's update with one part left out or changed: averages of factors, roots, momentum, or size."""
+
+    def wrong(g: Any, left: Any, right: Any, p: Any, q: Any, m: Any, v: Any, **given: Any) -> Any:
+        step, beta1, beta2 = given["step"], given["beta1"], given["beta2"]
+        for factor, root, product in ((left, p, g @ g.mT), (right, q, g.mT @ g)):
+            factor.mul_(keep(beta2)).add_(product, alpha=share(beta2))
+            if shampoo.refreshes(step, given["frequency"]):
+                root.copy_(shampoo.inverse_root(factor, given["shampoo_epsilon"], given["exponent"]))
+        m.lerp_(g, 1 - beta1)
+        v.lerp_(g.square(), 1 - beta2)
+        adam = m / (1 - beta1**step) / ((v / (1 - beta2**step)).sqrt() + given["eps"])
+        u = p @ (m if filtered else g)
+        u = u @ q if sides == 2 else u
+        return shampoo.grafted(u, {"adam": adam, "signs": adam.sign(), "gradient": g}[size])
+
+    return instead(shampoo, "shampoo_update", wrong)
 
 
 def kron_not_preconditioned(monkeypatch: Any) -> None:
@@ -687,6 +713,29 @@ MISTAKES |= {
         ),
         ("not divided by the second moment", soap_after(lambda *t: t[SECOND].fill_(1.0))),
         *OF_SOAP,
+    ],
+    "shampoo": [
+        ("one-sided", shampoo_by_parts(sides=1)),
+        ("factors of this gradient alone", shampoo_by_parts(keep=lambda beta2: 0.0)),
+        ("factors summed", shampoo_by_parts(keep=lambda beta2: 1.0)),
+        ("the gradient in the place of its average", shampoo_by_parts(filtered=False)),
+        ("the size of signs", shampoo_by_parts(size="signs")),
+        ("the size of the gradient", shampoo_by_parts(size="gradient")),
+        ("no size from AdamW", instead(shampoo, "grafted", lambda update, other: update)),
+        ("AdamW's direction", instead(shampoo, "grafted", lambda update, other: other)),
+        ("inverse square roots", altered(shampoo, "shampoo_update", exponent=lambda given: 0.5)),
+        ("roots, not inverse", altered(shampoo, "shampoo_update", exponent=lambda given: -0.25)),
+        ("twice the epsilon", altered(shampoo, "shampoo_update", shampoo_epsilon=lambda h: 2 * h["shampoo_epsilon"])),
+        ("roots of the first step for good", instead(shampoo, "refreshes", lambda step, frequency: step == 1)),
+        ("roots at every step", instead(shampoo, "refreshes", lambda step, frequency: True)),
+        ("no roots before the first multiple", instead(shampoo, "refreshes", lambda step, f: step % f == 0)),
+        ("bias correction off by one", altered(shampoo, "root_second_moment", **LATE)),
+        ("half of every block", created(block_size=lambda given: 4)),
+        ("ascends", returning(shampoo, "shampoo_update", lambda u: -u)),
+        ("betas swapped in create", created(**SWAPPED)),
+        ("no decay", NO_DECAY, {"weight_decay": 5.0}),
+        ("no clip", NO_CLIP, CLIPS),
+        ("head is a matrix", HEAD_IS_A_MATRIX),
     ],
     "muonh": [*OF_HYPERBALL, *OF_MUON],
     "normuon": [

@@ -15,8 +15,8 @@ from tuneopt.training.loop import Training
 from tuneopt.training.ranks import Ranks
 
 MATRIX = (
-    "muon", "scion", "kron", "soap", "kl_soap", "soap_muon", "muonh", "normuon", "muonc", "moonlight", "adamh", "adamc",
-    "dion",
+    "muon", "scion", "kron", "soap", "kl_soap", "soap_muon", "shampoo", "muonh", "normuon", "muonc", "moonlight",
+    "adamh", "adamc", "dion",
 )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ OPTIMIZERS = {
     "soap": SOAP,
     "kl_soap": {**SMALL, "factors": "kl"},
     "soap_muon": {**SMALL, "orthogonalize": "match_rms"},
+    # Its roots blow up what rounding leaves in small eigenvalues, by epsilon.
+    "shampoo": {"precondition_frequency": 5, "block_size": 8, "shampoo_epsilon": 1e-4},
     "muonh": {**MUON, "hyperball": True},
     "normuon": {**MUON, "row_normalize": 0.95},
     "muonc": {**MUON, "decay_follows_lr": True, "weight_decay": 0.5},

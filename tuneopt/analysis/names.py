@@ -24,6 +24,7 @@ _OPTIMIZERS = {
     "soap": "SOAP",
     "kl_soap": "KL-SOAP",
     "soap_muon": "SOAP-Muon",
+    "shampoo": "Shampoo",
     "dion": "Dion",
     "muonh": "MuonH",
     "normuon": "NorMuon",
@@ -39,7 +40,20 @@ _OPTIMIZERS = {
 """As the papers of the built-in optimizers write them."""
 
 MATRIX = frozenset(
-    {"muon", "scion", "kron", "soap", "kl_soap", "soap_muon", "dion", "muonh", "normuon", "muonc", "moonlight"}
+    {
+        "muon",
+        "scion",
+        "kron",
+        "soap",
+        "kl_soap",
+        "soap_muon",
+        "shampoo",
+        "dion",
+        "muonh",
+        "normuon",
+        "muonc",
+        "moonlight",
+    }
 )
 """Built-in optimizers that precondition a gradient as a matrix; the others scale each entry of it by itself (Wen et
 al., arXiv 2509.02046, section 3)."""

@@ -227,6 +227,16 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         workspace=Workspace(stack=2, slice=11, host=3.0),
         switches=("factors", "orthogonalize", "decay_follows_lr", *FALLBACK_SWITCHES),
     ),
+    OptimizerInfo(
+        name="shampoo",
+        family="matrix",
+        fallback="adamw at the same learning rate",
+        source="Shi et al., arXiv 2309.06497 (Distributed Shampoo); Anil et al., arXiv 2002.09018",
+        state_bytes_per_parameter=24.0,  # two moments, and per square block two factors and two roots of its size
+        implementation="tuneopt.optim.shampoo:Shampoo",
+        workspace=Workspace(stack=2, slice=6, host=3.0),
+        switches=("exponent", "decay_follows_lr", *FALLBACK_SWITCHES),
+    ),
 )
 
 

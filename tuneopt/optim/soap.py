@@ -42,7 +42,7 @@ from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz,
 from tuneopt.optim.portions import slices
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
-from tuneopt.optim.tiles import cut, paste, tiles
+from tuneopt.optim.tiles import tiles, update_blocks
 
 STATE = ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
 """Of each tile, in the order of `soap_update`'s arguments."""
@@ -185,25 +185,20 @@ class SOAPRule(MatrixRule):
         """See `soap_update`, applied to the blocks of each tile, then Newton-Schulz of the whole if asked for."""
         names = STATE + (VALUES if settings.get("factors") == "kl" else ())
         beta1, beta2 = settings["betas"]
-        parts = tiles(tuple(gradients.shape[1:]), settings["block_size"])
-        whole = len(parts) == 1 and parts[0].count == 1
-        for tile in parts:
-            own = [state[f"{key}_{tile.index}"].flatten(0, 1) for key in names]
-            blocks = gradients if whole else cut(gradients, tile)
-            for some in slices(blocks):
-                blocks[some] = soap_update(
-                    blocks[some],
-                    *(tensor[some] for tensor in own),
-                    step=step,
-                    beta1=beta1,
-                    beta2=beta2,
-                    eps=settings["eps"],
-                    shampoo_beta=settings["shampoo_beta"],
-                    frequency=settings["precondition_frequency"],
-                    correction_step=step if settings["bias_correction"] == "steps" else step - 1,
-                )
-            if not whole:
-                paste(gradients, tile, blocks)
+
+        def update(*tensors: Tensor) -> Tensor:
+            return soap_update(
+                *tensors,
+                step=step,
+                beta1=beta1,
+                beta2=beta2,
+                eps=settings["eps"],
+                shampoo_beta=settings["shampoo_beta"],
+                frequency=settings["precondition_frequency"],
+                correction_step=step if settings["bias_correction"] == "steps" else step - 1,
+            )
+
+        update_blocks(gradients, state, names, settings["block_size"], update)
         kind = settings.get("orthogonalize", "none")
         if kind != "none":
             words = [settings[f"ns_{word}"] for word in ("steps", "precision", "coefficients")]

@@ -7,11 +7,14 @@ holds ``count`` equal blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from tuneopt.optim.portions import slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,25 @@ def cut(stack: Tensor, tile: MatrixTile) -> Tensor:
 def paste(stack: Tensor, tile: MatrixTile, blocks: Tensor) -> None:
     """Put blocks, ordered as `cut` gives them, back into their places."""
     _grid(stack, tile).copy_(blocks.view(-1, tile.down, tile.across, tile.height, tile.width))
+
+
+def update_blocks(
+    stack: Tensor,  # matrices (n, a, b), overwritten
+    state: Mapping[str, Tensor],  # key_index of each key and tile, (n, count, ...), updated in place
+    keys: Sequence[str],
+    block: int,
+    update: Callable[..., Tensor],
+) -> None:
+    """Put ``update(blocks, *state)`` in the place of all blocks, a slice of equal ones (k, height, width) at a time."""
+    parts = tiles(tuple(stack.shape[1:]), block)
+    whole = len(parts) == 1 and parts[0].count == 1
+    for tile in parts:
+        own = [state[f"{key}_{tile.index}"].flatten(0, 1) for key in keys]
+        blocks = stack if whole else cut(stack, tile)
+        for some in slices(blocks):
+            blocks[some] = update(blocks[some], *(tensor[some] for tensor in own))
+        if not whole:
+            paste(stack, tile, blocks)
 
 
 def _grid(stack: Tensor, tile: MatrixTile) -> Tensor:
