@@ -83,6 +83,18 @@ def test_a_seed_fixes_the_intervals_whatever_else_is_in_the_table() -> None:
     assert tuple(item for item in both if item.regime.scale == "130m") == alone
 
 
+def test_intervals_do_not_hang_on_the_last_bits_of_losses_and_noise() -> None:
+    """Machines add up in other orders: a sigma that ends in other bits must not draw other random numbers."""
+    results = study({"adamw": 1.0, "muon": 1.3})
+    nudged = [dataclasses.replace(item, loss=item.loss * (1 + 2e-16)) for item in results]
+    assert nudged != results
+    here = speedups(results, known_noise(0.003, results, 5))
+    there = speedups(nudged, known_noise(0.003 * (1 + 2e-16), nudged, 5))
+    assert 0.003 * (1 + 2e-16) != 0.003
+    for one, other in zip(here, there, strict=True):
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), rel=1e-6)
+
+
 def test_under_the_floor_the_speedup_is_a_lower_bound() -> None:
     results = [*study({"adamw": 1.0}), result("magic", 2, BETA - 0.01)]
     for noise in (SILENT, known_noise(0.001, results)):

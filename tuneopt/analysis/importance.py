@@ -76,7 +76,7 @@ def importances(sweep: Sweep, records: Iterable[TrialRecord]) -> Importances | N
     tried = {axis.name: _tried(axis, finished) for axis in varied(sweep)}
     shares = _evaluate(sweep, finished, tried, share)
     entries = [Importance(name, shares.get(name, 0.0), len(values)) for name, values in tried.items()]
-    entries.sort(key=lambda entry: (-entry.share, entry.coordinate))
+    entries.sort(key=lambda entry: (-round(entry.share, 9), entry.coordinate))  # equal but for a machine's last bits
     return Importances(EVALUATOR, tuple(entries), len(finished), sum(loss <= bar for loss in losses), bar)
 
 

@@ -356,7 +356,8 @@ def redrawn_sigma(noise: Noise, draws: int, seed: int) -> Array:
     """``draws`` sigmas (nats) of one estimate, the same whenever it is asked for: results that share it share them."""
     if noise.freedom is None:
         return np.full(draws, noise.sigma)
-    rng = np.random.default_rng([seed, _code(repr(noise))])
+    # Which estimate it is, and not its digits: another machine adds up to other last bits, and would draw all anew.
+    rng = np.random.default_rng([seed, _code(noise.source, noise.pool)])
     return np.asarray(noise.sigma * np.sqrt(noise.freedom / chdtri(noise.freedom, rng.uniform(1e-9, 1, draws))))
 
 
