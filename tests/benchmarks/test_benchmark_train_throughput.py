@@ -114,7 +114,7 @@ def test_mfu_counts_against_the_peak_of_all_devices(bench) -> None:
 def test_defaults_on_a_gpu_are_the_paper_ladder_and_all_optimizers(bench) -> None:
     wanted = bench.parse(["--device", "cuda"])
     assert wanted.scales == "130m,300m,520m,1.2b" and wanted.vocabulary == 128_256
-    assert len(wanted.optimizers.split(",")) == 17 and (wanted.precision, wanted.modes) == ("bf16", "compile")
+    assert len(wanted.optimizers.split(",")) == 18 and (wanted.precision, wanted.modes) == ("bf16", "compile")
     wanted = bench.parse([])
     assert wanted.scales.startswith("nano-65k,") and (wanted.precision, wanted.modes) == ("fp32", "eager,compile")
 

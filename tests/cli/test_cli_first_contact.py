@@ -97,7 +97,7 @@ def test_examples_of_the_help_are_understood(command):
     ("typed", "offered"),
     [
         ("tuneopt co", {"compare"}),
-        ("tuneopt compare s", {"schedule_free", "scion", "shampoo", "soap", "soap_muon", "sophia"}),
+        ("tuneopt compare s", {"schedule_free", "scion", "sf_muon", "shampoo", "soap", "soap_muon", "sophia"}),
         ("tuneopt tune --scale nano-6", {"nano-65k"}),
         ("tuneopt tune --optimizer mu", {"muon", "muonc", "muonh"}),
     ],

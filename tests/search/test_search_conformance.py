@@ -17,7 +17,7 @@ from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 LADDERS = (("paper", "130m"), ("nano", "nano-65k"))
 STUDY = ("adam_mini", "adamw", "cautious", "kron", "lion", "mars", "muon", "nadamw", "scion", "soap", "sophia")
 SWITCHED = ("adamc", "adamh", "kl_soap", "moonlight", "muonc", "muonh", "normuon", "soap_muon")
-FURTHER = ("ademamix", "adopt", "dion", "prodigy", "schedule_free", "shampoo")
+FURTHER = ("ademamix", "adopt", "dion", "prodigy", "schedule_free", "sf_muon", "shampoo")
 ALL = tuple(sorted(STUDY + SWITCHED + FURTHER))
 
 

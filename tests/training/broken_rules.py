@@ -28,6 +28,7 @@ from tuneopt.optim import (
     prodigy,
     schedule_free,
     scion,
+    sf_muon,
     shampoo,
     soap,
     sophia,
@@ -422,7 +423,7 @@ def prodigy_from_the_step_before(monkeypatch: Any) -> None:
     monkeypatch.setattr(prodigy, "prodigy_update", wrong)
 
 
-def share_by(wrong: Callable[[Any, float], Any]) -> Patch:
+def share_by(wrong: Callable[[Any, float], Any], module: Any = schedule_free) -> Patch:
     """Schedule-Free's share of a step in the average, from the sum of squared rates so far and the rate."""
 
     def share(weight_sum: Any, lr: float) -> Any:
@@ -430,7 +431,26 @@ def share_by(wrong: Callable[[Any, float], Any]) -> Patch:
         weight_sum.add_(lr * lr)
         return found
 
-    return instead(schedule_free, "share_of_step", share)
+    return instead(module, "share_of_step", share)
+
+
+def taken_in(change: Callable[..., Any], **changes: Callable[[Given], Any]) -> Patch:
+    """SF-Muon's weights, fast weights and update changed before it takes a step, or its words."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = sf_muon.take_in
+
+        def wrong(weights: Any, fast: Any, update: Any, **given: Any) -> None:
+            change(weights[0], fast[0], update[0])
+            genuine(weights, fast, update, **{**given, **{key: change(given) for key, change in changes.items()}})
+
+        monkeypatch.setattr(sf_muon, "take_in", wrong)
+
+    return patch
+
+
+def nothing(*tensors: Any) -> None:
+    pass
 
 
 def decaying(share: Callable[[float], float]) -> Patch:
@@ -820,6 +840,25 @@ MISTAKES |= {
         ("no decay", NO_DECAY),
         ("embedding decays", EMBEDDING_DECAYS),
         ("no clip", NO_CLIP, CLIPS),
+    ],
+    "sf_muon": [
+        ("the last weights are all of the average", share_by(lambda total, lr: torch.ones_like(total), sf_muon)),
+        ("nothing is averaged", share_by(lambda total, lr: torch.zeros_like(total), sf_muon)),
+        ("one step more in the average", share_by(lambda total, lr: lr * lr / (total + 2 * lr * lr + 1e-30), sf_muon)),
+        ("gradients at the average", taken_in(nothing, beta1=lambda given: 1.0)),
+        ("gradients at the fast weights", taken_in(nothing, beta1=lambda given: 0.0)),
+        ("decay at the gradients' weights", taken_in(lambda y, z, u: u.add_(y - z, alpha=5.0)), {"weight_decay": 5.0}),
+        ("fast weights that follow the others", taken_in(lambda y, z, u: z.copy_(y))),
+        ("no orthogonalization", instead(muon, "newton_schulz", normalised)),
+        ("no shape factor", scaled_by(muon.MuonRule, lambda out, fan: 1.0)),
+        ("momentum not Nesterov", instead(muon, "muon_update", without_nesterov)),
+        ("no momentum", altered(muon, "muon_update", momentum=lambda given: 0.0)),
+        ("rest without bias correction", altered(schedule_free, "schedule_free_update", **NO_BIAS_CORRECTION)),
+        ("rate of the adam part ignored", created(muon_to_adam_lr=lambda given: 3.0)),
+        ("ascends", taken_in(lambda y, z, u: u.neg_())),
+        ("no decay", NO_DECAY),
+        ("no clip of the adam part", NO_CLIP, CLIPS),
+        ("embedding is a matrix", EMBEDDING_IS_A_MATRIX),
     ],
     "adopt": [
         ("second moment of this step", instead(adopt, "adopt_update", adopt_by_parts(late=False))),

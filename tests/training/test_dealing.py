@@ -16,7 +16,7 @@ from tuneopt.training.ranks import Ranks
 
 MATRIX = (
     "muon", "scion", "kron", "soap", "kl_soap", "soap_muon", "shampoo", "muonh", "normuon", "muonc", "moonlight",
-    "adamh", "adamc", "dion",
+    "adamh", "adamc", "sf_muon", "dion",
 )  # fmt: skip
 
 

@@ -19,9 +19,12 @@ from tuneopt.training.ranks import Ranks
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def spec(make_spec):
-    return make_spec("schedule_free", **OPTIMIZERS["schedule_free"])
+AVERAGED = ("schedule_free", "sf_muon")
+
+
+@pytest.fixture(params=AVERAGED)
+def spec(make_spec, request):
+    return make_spec(request.param, **OPTIMIZERS[request.param])
 
 
 def weights(training: Training) -> list[torch.Tensor]:
@@ -99,9 +102,10 @@ def test_the_weights_that_are_kept_have_the_losses_of_the_record(spec, corpus, t
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ranks_train_on_from_the_weights_of_training(module_spec, corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", AVERAGED)
+def test_ranks_train_on_from_the_weights_of_training(name: str, module_spec, corpus, tmp_path: Path) -> None:
     """With and without an evaluation after every step, the same losses to the bit; buckets small enough for many."""
-    spec = module_spec("schedule_free", train_batch_size=16, **OPTIMIZERS["schedule_free"])
+    spec = module_spec(name, train_batch_size=16, **OPTIMIZERS[name])
     stages = (0, 1, 2, 3)
     cases = [Case(spec, stage, evaluates=evaluates, bucket=2048) for stage in stages for evaluates in (False, True)]
     results = run_cases(cases, 2, corpus, tmp_path)

@@ -129,7 +129,7 @@ def test_a_diverged_trial_has_no_model(module_spec, corpus: Corpus, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 2, 3])
-@pytest.mark.parametrize("optimizer", ["muon", "schedule_free"])
+@pytest.mark.parametrize("optimizer", ["muon", "schedule_free", "sf_muon"])
 def test_ranks_keep_the_model_that_they_shard(
     module_spec, corpus: Corpus, tmp_path: Path, optimizer: str, zero: int
 ) -> None:

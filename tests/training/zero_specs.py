@@ -31,6 +31,7 @@ OPTIMIZERS = {
     "moonlight": {**MUON, "scale": "match_rms", "muon_to_adam_lr": 1.0},
     "adamh": {"hyperball": True},
     "adamc": {"decay_follows_lr": True, "weight_decay": 0.5},
+    "sf_muon": {**MUON, "momentum": 0.9, "decay": 0.0},
     "ademamix": {"beta3": 0.99, "alpha": 4, "slow_warmup": 1.0},
     "adopt": {"epsilon": 1e-6},
     "schedule_free": {"lr_schedule": "linear", "decay": 0.0},

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from tuneopt.optim.rule import Shape as Shape
     from tuneopt.optim.schedule_free import ScheduleFree as ScheduleFree
     from tuneopt.optim.scion import Scion as Scion
+    from tuneopt.optim.sf_muon import SFMuon as SFMuon
     from tuneopt.optim.shampoo import Shampoo as Shampoo
     from tuneopt.optim.soap import SOAP as SOAP
     from tuneopt.optim.sophia import Sophia as Sophia
@@ -87,6 +88,7 @@ _PARTS = {
     "rule": ("ElementwiseRule", "MatrixRule", "Rule", "Shape"),
     "schedule_free": ("ScheduleFree",),
     "scion": ("Scion",),
+    "sf_muon": ("SFMuon",),
     "shampoo": ("Shampoo",),
     "soap": ("SOAP",),
     "sophia": ("Sophia",),

@@ -209,7 +209,8 @@ class StackBucket(ParameterBucket):
                 matrix.copy_(gaussian(matrix, *words, *which))
         direction = self.rule.direction(gradients, state, self.group, batch.step)
         targets = [laid_out(m, self.group) for parameter in batch.parameters for m in logical(parameter, self.group)]
-        apply_switched(targets, direction, state, self.group, batch.step)
+        move = self.rule.move if self.rule.reads_weights else apply_switched
+        move(targets, direction, state, self.group, batch.step)
         if rows is not None:  # an index made copies, which go back to their rows
             for key, stack in self.stacks.items():
                 stack[rows] = state[key].view(len(rows), *stack.shape[1:])

@@ -188,6 +188,17 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         switches=ORTHOGONAL_SWITCHES,
     ),
     OptimizerInfo(
+        name="sf_muon",
+        family="matrix",
+        fallback="schedule_free at muon_to_adam_lr times the learning rate",
+        source="Apte et al., arXiv 2605.23061",
+        state_bytes_per_parameter=8.0 + 4.0 * 7 / 2**24,  # a momentum and fast weights; 1 number for each matrix
+        implementation="tuneopt.optim.sf_muon:SFMuon",
+        workspace=Workspace(portion=3, stack=1, slice=3, gram=2, host=3.0),
+        switches=("scale", "row_normalize", *FALLBACK_SWITCHES),
+        needs_weights=True,
+    ),
+    OptimizerInfo(
         name="dion",
         family="matrix",
         fallback="adamw at dion_to_adam_lr times the learning rate",

@@ -94,6 +94,12 @@ class MatrixRule(Rule):
         ``step`` counts from 1.
         """
 
+    def move(
+        self, targets: Tensors, direction: Tensor, state: dict[str, Tensor], settings: Settings, step: int
+    ) -> None:
+        """Move n views (a, b) of parameters by the update u, which may be overwritten, if the rule `reads_weights`."""
+        raise NotImplementedError
+
 
 def divided(gradients: list[Tensor], divisor: Tensor | None) -> list[Tensor]:
     """The gradients over their clip; fresh tensors where there is one."""

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from tuneopt.optim.adamw import root_second_moment
 from tuneopt.optim.base import Optimizer, Parameters
+from tuneopt.optim.bucket import logical
 from tuneopt.optim.hyperparameters import Bounds, Settings, settings_of
 from tuneopt.optim.portions import portions
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import Divisor, ElementwiseRule, ListState, Shape, Tensors, divided
+from tuneopt.optim.switches import laid_out
 
 
 def schedule_free_update(
@@ -46,25 +48,46 @@ def schedule_free_update(
     del root  # else it lives until the end, one more copy on a device
     if weight_decay:
         torch._foreach_add_(update, parameters, alpha=weight_decay)
+    take_in(parameters, fast, list(update), share=share, lr=lr, beta1=beta1)
+
+
+def take_in(
+    parameters: list[Tensor],  # y, any shapes, moved in place
+    fast: list[Tensor],  # z, moved in place
+    update: list[Tensor],  # u, decay included; overwritten
+    *,
+    share: Tensor | list[Tensor],  # c, 0-dim, or one for each parameter
+    lr: float,
+    beta1: float,
+) -> None:
+    """The step of z along an update of any rule, and what it makes of y, by the last line of the module's formula."""
+    part = [1 - beta1 * (1 - own) for own in share] if isinstance(share, list) else 1 - beta1 * (1 - share)
     ahead = torch._foreach_sub(fast, parameters)
     torch._foreach_mul_(ahead, share)
     torch._foreach_add_(parameters, ahead)
     del ahead
     torch._foreach_mul_(update, lr)
     torch._foreach_sub_(fast, update)
-    torch._foreach_mul_(update, 1 - beta1 * (1 - share))
+    torch._foreach_mul_(update, part)
     torch._foreach_sub_(parameters, update)
 
 
 def share_of_step(weight_sum: Tensor, lr: float) -> Tensor:
-    """c of this step, 0-dim; S, (1,), is updated in place. 0 while no step had a rate."""
+    """c of this step, 0-dim; S, (1,) or (n, 1), is updated in place. 0 while no step had a rate."""
     weight_sum.add_(lr * lr)
     return (lr * lr / weight_sum.clamp_min(torch.finfo(weight_sum.dtype).tiny)).squeeze(0)
 
 
-def averaged(parameter: Tensor, fast: Tensor, beta1: float) -> Tensor:
-    """x from y and z, a fresh tensor."""
-    return torch.lerp(parameter.to(fast.dtype), fast, 1 - 1 / beta1).to(parameter.dtype)
+def averaged(parameter: Tensor, fast: Tensor, settings: Settings) -> Tensor:
+    """x from y and z, a fresh tensor shaped as the parameter; z may be a stack of its logical matrices, `laid_out`."""
+    weight = 1 - 1 / settings["betas"][0]
+    x = parameter.to(fast.dtype, copy=True)
+    if fast.shape == parameter.shape:
+        x.lerp_(fast, weight)
+    else:
+        for matrix, own in zip(logical(x, settings), fast, strict=True):
+            laid_out(matrix, settings).lerp_(own, weight)
+    return x.to(parameter.dtype)
 
 
 class ScheduleFreeRule(ElementwiseRule):
@@ -98,7 +121,20 @@ class ScheduleFreeRule(ElementwiseRule):
             schedule_free_update(own, gradient, *held, share=shares[places[0]], step=step, **words)
 
 
-class ScheduleFree(Optimizer):
+class AveragedOptimizer(Optimizer):
+    """An optimizer whose rules keep z as ``fast``, and that is evaluated and kept at x."""
+
+    def evaluated(self) -> Mapping[Tensor, Tensor]:
+        """x of each parameter that has stepped."""
+        return {
+            parameter: averaged(parameter.detach(), self.state[parameter]["fast"], group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if "fast" in self.state.get(parameter, {})
+        }
+
+
+class ScheduleFree(AveragedOptimizer):
     """Schedule-Free AdamW for every parameter; one joint clip to ``max_grad_norm`` (0 = off).
 
     The rate is meant to stay at ``lr`` after a warmup. Evaluate and keep `tuneopt.optim.base.Optimizer.evaluated`
@@ -121,12 +157,3 @@ class ScheduleFree(Optimizer):
     ) -> None:
         Bounds(above=True, high=1.0).checked("beta1", betas[0])
         super().__init__(params, settings_of(locals()), rules)
-
-    def evaluated(self) -> Mapping[Tensor, Tensor]:
-        """x of each parameter that has stepped."""
-        return {
-            parameter: averaged(parameter.detach(), self.state[parameter]["fast"], group["betas"][0])
-            for group in self.param_groups
-            for parameter in group["params"]
-            if "fast" in self.state.get(parameter, {})
-        }

@@ -9,6 +9,7 @@ ZeRO (`tuneopt.training.zero.owners`), state lives at its owner alone, and owner
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +60,23 @@ class Dealt:
             group["lr"] = rates["lr"]
         self.mine.step()
         self._hand_out()
+
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Owners make them, and hand them out; every rank puts aside what trains. All ranks together."""
+        evaluates = self.whole.evaluates_others
+        trained = [(p, p.detach().clone()) for p in self._named.values()] if evaluates else []
+        if evaluates:
+            with torch.no_grad():
+                for parameter, weights in self.mine.evaluated().items():
+                    parameter.copy_(weights)
+            self._hand_out()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, weights in trained:
+                    parameter.copy_(weights)
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take over the state of the owned tensors from a checkpoint of any kind."""

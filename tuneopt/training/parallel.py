@@ -215,6 +215,7 @@ class DataParallel:
         """Load, then wrap: DDP broadcasts the weights that it finds."""
         if self.shares_state:
             self.replica.optimizer, self.dealt = optimizer, Dealt(optimizer, self.ranks)
+            self.evaluation_weights = self.dealt.evaluation_weights
             if saved is not None:
                 self.replica.built.model.load_state_dict(saved["model"])
                 self.dealt.load(saved)
