@@ -41,6 +41,24 @@ def test_the_findings_go_on_where_only_some_optimizers_ran() -> None:
     assert missing.sentence.endswith("Adam-mini, Cautious, Kron, Lion, MARS and Scion in twelve; Sophia in six.")
 
 
+def test_one_run_without_a_schedule_says_what_shorter_ones_end_with() -> None:
+    curve = [[0.25, 3.61], [0.5, 3.42], [1.0, 3.3]]
+    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": loss, "curve": curve if ratio == 4 else None}
+            for name in ("schedule_free", "adamw") for ratio, loss in ((1, 3.6), (4, 3.3))]  # fmt: skip
+
+    def told(rows: list[dict[str, object]]) -> list[str]:
+        found = analyse(from_rows(rows), draws=50).findings
+        return [one.sentence for one in found if one.kind == "anytime"]
+
+    assert told(rows) == [
+        "Schedule-Free AdamW has no schedule but its warmup, so one run gives every ratio below its own. At 130M that "
+        "of 4x passes 3.61 at 1x (a run of that length: 3.60) nats."
+    ]
+    (alone,) = told([row for row in rows if row["ratio"] == 4])
+    assert alone.endswith("passes 3.61 at 1x, 3.42 at 2x nats.")
+    assert told([row | {"curve": None} for row in rows]) == []
+
+
 def test_a_family_that_does_not_lead_is_not_said_to() -> None:
     losses = {"muon": 3.30, "soap": 3.31, "adamw": 3.32, "lion": 3.33}
     rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": loss - 0.01 * ratio}

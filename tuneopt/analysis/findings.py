@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import Ranking
+from tuneopt.analysis.runs import Curves
 from tuneopt.analysis.speedup import DEFAULTS, IntervalSettings, Speedup, speedups
 from tuneopt.analysis.winner import Winner
 from tuneopt.optim.info import entry_of
@@ -34,7 +35,8 @@ class Finding:
     """One sentence and what it counts: ``count`` of ``of`` regimes or ratios, for ``optimizers`` at ``scales``.
 
     ``kind`` is ``family`` (the best places are those of one family), ``trend`` (speedups fall or rise from the first to
-    the second scale beyond noise) or ``missing`` (scales of a ladder, or optimizers of a regime, without a result).
+    the second scale beyond noise), ``anytime`` (one run that says what shorter ones end with) or ``missing`` (scales of
+    a ladder, or optimizers of a regime, without a result).
     """
 
     kind: str
@@ -47,14 +49,19 @@ class Finding:
 
 
 def findings(
-    winners: Sequence[Winner], rankings: Sequence[Ranking], noise: NoiseModel, how: IntervalSettings = DEFAULTS
+    winners: Sequence[Winner],
+    rankings: Sequence[Ranking],
+    noise: NoiseModel,
+    how: IntervalSettings = DEFAULTS,
+    curves: Curves | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings of every corpus."""
+    """The findings of every corpus; those about curves where curves are given."""
     made: list[Finding] = []
     for corpus in dict.fromkeys(ranking.regime.corpus for ranking in rankings):
         ranked = [ranking for ranking in rankings if ranking.regime.corpus == corpus]
         own = [winner for winner in winners if winner.regime.corpus == corpus]
-        made += [*_families(corpus, ranked), *_trends(corpus, own, ranked, noise, how), *_missing(corpus, own)]
+        made += [*_families(corpus, ranked), *_trends(corpus, own, ranked, noise, how)]
+        made += [*(_anytime(corpus, own, curves) if curves else []), *_missing(corpus, own)]
     return tuple(made)
 
 
@@ -150,6 +157,37 @@ def _change(first: Speedup, second: Speedup) -> int | None:
     halves = [math.log(one.high / one.low) / 2 for one in (first, second) if one.high and one.low]
     change = math.log(second.speedup / first.speedup)
     return 0 if abs(change) <= math.hypot(*halves) else 1 if change > 0 else -1
+
+
+def _anytime(corpus: str, winners: Sequence[Winner], curves: Curves) -> Iterable[Finding]:
+    """What the longest run of an optimizer without a schedule had reached on the way, beside runs that end there.
+
+    Its weights do not wait for a learning rate to fall, so that one run stands for every ratio below its own. Its curve
+    is measured on a part of the split.
+    """
+    longest: dict[tuple[str, str], Winner] = {}
+    for winner in sorted(winners, key=lambda one: one.regime.ratio):
+        if entry_of(winner.optimizer).anytime:
+            longest[winner.optimizer, winner.regime.scale] = winner
+    for (optimizer, scale), winner in longest.items():
+        whole = winner.regime.ratio
+        ended = {one.regime.ratio: one.loss for one in winners
+                 if (one.optimizer, one.regime.scale) == (optimizer, scale) and one.regime.ratio < whole}  # fmt: skip
+        ratios = sorted(ended) or [whole / 4, whole / 2]
+        seen = curves.at(winner.trials, [ratio / whole for ratio in ratios], "report_loss").mean(axis=0)
+        told = [(ratio, float(loss)) for ratio, loss in zip(ratios, seen, strict=True) if math.isfinite(loss)]
+        if not told:
+            continue
+        on_the_way = ", ".join(
+            f"{loss:.2f} at {ratio:g}x" + (f" (a run of that length: {ended[ratio]:.2f})" if ratio in ended else "")
+            for ratio, loss in told
+        )
+        yield Finding(
+            "anytime",
+            f"{optimizer_name(optimizer)} has no schedule but its warmup, so one run gives every ratio below its own. "
+            f"At {scale_name(scale)} that of {whole:g}x passes {on_the_way} nats.",
+            corpus, (optimizer,), (scale,), len(told), len(ratios),
+        )  # fmt: skip
 
 
 def _missing(corpus: str, winners: Sequence[Winner]) -> Iterable[Finding]:

@@ -173,7 +173,7 @@ def analyse(
         statements=tuple(replace(one, sentence=_short(one.sentence, places)) for one in stated),
         noise_line=_short(noise_line(best, stated, noise), places),
         circumstances=circumstances(best),
-        findings=findings(best, ranked, noise, how),
+        findings=findings(best, ranked, noise, how, curves),
         flips=(*regime_flips(sound, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
         orders=orders(best, ranked, runs, curves, noise) if curves else (),
         transfer=transfers(best, runs, laws),

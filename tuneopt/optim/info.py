@@ -63,6 +63,8 @@ class OptimizerInfo:
     """The module of `tuneopt.optim.reference` that has its rules, where it is not called as the optimizer is."""
     needs_weights: bool = False
     """Whether its update of a matrix depends on the weights, which then travel to the owner rank under ZeRO."""
+    anytime: bool = False
+    """Whether its weights at any step are as good as those that a run of that length ends with."""
 
 
 MEMORY_FACTS = ("workspace", "needs_all_gradients", "curvature", "needs_weights", "reference")
@@ -176,6 +178,7 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         implementation="tuneopt.optim.schedule_free:ScheduleFree",
         workspace=Workspace(portion=3),
         needs_weights=True,
+        anytime=True,
     ),
     OptimizerInfo(
         name="muon",
