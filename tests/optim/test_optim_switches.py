@@ -137,7 +137,7 @@ def test_matrices_all_takes_embedding_and_head_and_the_proof_knows(name):
 @pytest.mark.parametrize("kind", [Muon, Scion])
 def test_a_switch_that_is_off_leaves_bits_and_state_alone(kind):
     plain, named = TinyModel(), TinyModel()
-    off = {"scale": "spectral", "row_normalize": 0.0, "hyperball": False, "cautious_decay": False,
+    off = {"scale": "spectral", "row_normalize": 0.0, "split_heads": False, "hyperball": False, "cautious_decay": False,
            "decay_follows_lr": False, "matrices": "hidden", "fallback_weight_decay": None,
            "fallback_learning_rate": None}  # fmt: skip
     older = kind(plain)

@@ -113,15 +113,15 @@ FROZEN = {
     "kron": ("6c37bb7a97de838d", "1a054b4b43c9e290", "48a1d493226c26a6"),
     "lion": ("009ed9250e110c10", "4ef334dc8ee06de6", "a94dddfafef06190"),
     "mars": ("4130eea124abfe82", "a740659d792b53c1", "afaf78609324b644"),
-    "muon": ("b3d0ffac5cb9609e", "ce414049031f0f22", "82170695299c7e1d"),
+    "muon": ("6d773609bbaa39cc", "ce414049031f0f22", "82170695299c7e1d"),
     "nadamw": ("7155a115cb49a8a5", "0a25156ef119512f", "78bc27e085b94b92"),
-    "scion": ("6827790cd231a0f7", "908412bdc2acd61c", "60ef60aa35cb07f7"),
+    "scion": ("490acf1f119daf5d", "908412bdc2acd61c", "60ef60aa35cb07f7"),
     "soap": ("b3a66ab2eba1e77a", "21c8acb732ee8318", "f28e594cb5107f68"),
     "sophia": ("2310c56724b0664d", "8a07b11b3e025d15", "ae8a787783efda24"),
 }
 """By name: the digest of what the space describes, and the ids of its starts at 130m and nano-65k, ratio 1, as they
 were when every module still spelled out each coordinate (kron, muon, scion and soap: when their switches were
-named, of soap the last two; muon's and scion's products on the paper ladder were fp32 then, which `FP32` names)."""
+named, of soap the last two, of muon and scion `split_heads`; muon's and scion's products on the paper ladder were fp32 then, which `FP32` names)."""
 
 FP32 = {("muon", "paper"): {"ns_precision": "fp32"}, ("scion", "paper"): {"ns_precision": "fp32"}}
 """What makes today's trials those of the first release."""

@@ -6,7 +6,7 @@ A breakage patches the optimizer's modules as a mistake in them would have chang
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from tuneopt.optim import (
     muon,
     nadamw,
     prodigy,
+    routing,
     schedule_free,
     scion,
     sf_muon,
@@ -665,6 +666,30 @@ MISTAKES: dict[str, list[tuple[Any, ...]]] = {
     ],
 }
 
+
+def heads(change: Callable[[Any, Any], Any]) -> Patch:
+    """Projections of attention cut otherwise: ``change`` gets the route before and after, and gives another."""
+
+    def patch(monkeypatch: Any) -> None:
+        genuine = routing.by_head
+        monkeypatch.setattr(routing, "by_head", lambda route, widths: change(route, genuine(route, widths)))
+
+    return patch
+
+
+SPLIT = {"split_heads": True}
+OF_HEADS = [
+    ("switch of heads ignored", created(split_heads=lambda given: False), SPLIT),
+    *(
+        (f"{kind} left whole", heads(lambda b, a, part=part: b if part in b.parameter else a), SPLIT)
+        for kind, part in (("queries", "q_proj"), ("keys", "k_proj"), ("values", "v_proj"), ("outputs", "o_proj"))
+    ),
+    ("outputs cut by rows", heads(lambda before, after: replace(after, by_input=False)), SPLIT),
+    ("queries cut by columns", heads(lambda before, after: replace(after, by_input=after.pieces > 1)), SPLIT),
+    ("twice as many heads", heads(lambda b, a: replace(a, pieces=a.pieces * (2 if a.pieces > 1 else 1))), SPLIT),
+    ("feed-forward cut too", heads(lambda b, a: replace(a, pieces=2) if "up_proj" in b.parameter else a), SPLIT),
+    ("no shape factor of heads", scaled_by(muon.MuonRule, lambda out, fan: max(1.0, out / fan / 2) ** 0.5), SPLIT),
+]
 OF_MUON = [
     ("no orthogonalization", instead(muon, "newton_schulz", normalised)),
     ("momentum not Nesterov", instead(muon, "muon_update", without_nesterov)),
@@ -767,7 +792,7 @@ MISTAKES |= {
         ("mean of absolute values", rows(squared=False)),
         *OF_MUON,
     ],
-    "muonc": [*OF_DECAY, *OF_MUON],
+    "muonc": [*OF_DECAY, *OF_MUON, *OF_HEADS],
     "moonlight": [
         ("spectral", matched(lambda out, fan: max(1.0, out / fan) ** 0.5)),
         ("by the short side", matched(lambda out, fan: 0.2 * min(out, fan) ** 0.5)),

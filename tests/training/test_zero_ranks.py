@@ -76,6 +76,21 @@ def test_offload_bf16_and_plain_data_parallel(corpus, make, tmp_path: Path) -> N
         assert result["repeats"] is case.deterministic and result["freed"], case
 
 
+def test_heads_as_matrices_of_their_own(corpus, make, tmp_path: Path) -> None:
+    """Each tensor has one owner, whose matrices the heads are; at stage 0 tensors are dealt out."""
+    specs = [make(name, split_heads=True) for name in ("scion", "normuon", "muonh", "dion")]
+    four = replace(specs[0].regime.scale, heads=4, kv_heads=2)
+    specs = [replace(spec, regime=replace(spec.regime, scale=four)) for spec in specs]
+    cases = [Case(spec, stage) for spec in specs for stage in (0, *STAGES)]
+    results = list(zip(cases, run_cases(cases, 2, corpus, tmp_path), strict=True))
+    for spec in specs:
+        alone = step_losses(Training(spec, corpus, None), 10)
+        for case, result in ((case, result) for case, result in results if case.spec == spec):
+            assert result["losses"] == pytest.approx(alone, rel=TOLERANCE), case
+            assert result["proof"]["passed"], case
+            assert {"query", "key", "value", "output"} <= {c["name"].split(".")[1] for c in result["proof"]["checks"]}
+
+
 @pytest.mark.parametrize("name", ["muon", "lion"])
 def test_chunked_heads_checkpointing_and_many_buckets(corpus, make, tmp_path: Path, name: str) -> None:
     """What large models have: logits in chunks, activations computed twice, and owners that step bucket by bucket."""

@@ -54,7 +54,7 @@ class Adapted(Optimizer):
         groups = as_groups(params)
         if len(groups) != 1:
             raise InputError(f"{self.kind.__name__} declares no rules and takes one param group, not {len(groups)}")
-        self._begin(params, ())
+        self._begin(params, (), {})
         named = self._named(groups[0]["params"], None, explicit=True)
         decays = float(settings.get("weight_decay", 0) or 0) > 0
         self._modules = {}
@@ -136,7 +136,7 @@ class Made(Adapted):
         groups = as_groups(params)
         if len(groups) != 1 or (takes_model(self.kind) and not isinstance(params, nn.Module)):
             raise InputError(f"{name} makes the param groups by itself; pass it the model")
-        self._begin(params, DEFAULT_RULES if rules is None else rules)
+        self._begin(params, DEFAULT_RULES if rules is None else rules, {})
         named = self._named(groups[0]["params"], None, explicit=True)
         table = route(named, self._route_rules, modules=self._modules)
         self._limit = 0.0

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tuneopt.optim import routing
 from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, norm_divisors, state_elements
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Replaces, ScalesRate, Settings, checked, declared
 from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, as_groups, owners, route, with_tables
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
     decay: bool
     pieces: int
     transposed: bool
+    by_input: bool
 
 
 class Frozen(NamedTuple):
@@ -79,14 +81,15 @@ class Optimizer(torch.optim.Optimizer):
         cls.declared = {**cls.declared, **marks}
 
     def __init__(self, params: Parameters, settings: Settings, rules: Sequence[RouteRule] | None = None) -> None:
-        self._begin(params, self.routing_rules if rules is None else rules, settings.get("matrices") == "all")
+        self._begin(params, self.routing_rules if rules is None else rules, settings)
         super().__init__(as_groups(params), checked(settings, self.bounds))
         if not any(group["params"] for group in self.param_groups):
             raise InputError("the optimizer got no parameter that requires a gradient")
 
-    def _begin(self, params: Parameters, rules: Sequence[RouteRule], tables: bool = False) -> None:
+    def _begin(self, params: Parameters, rules: Sequence[RouteRule], settings: Mapping[str, Any]) -> None:
         """What is there before any group."""
-        self._route_rules = with_tables(rules) if tables else tuple(rules)
+        self._route_rules = with_tables(rules) if settings.get("matrices") == "all" else tuple(rules)
+        self._heads = routing.head_widths(params) if settings.get("split_heads") else {}
         self._routes: list[Route] = []
         self._modules = owners(params) if isinstance(params, nn.Module) else {}
         self._names: dict[Tensor, str] = {}
@@ -236,7 +239,7 @@ class Optimizer(torch.optim.Optimizer):
             if entry.rule == "frozen":
                 self._frozen.append(Frozen(len(self._routes), origin, name, parameter, given))
             else:
-                kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed)
+                kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed, entry.by_input)
                 kinds.setdefault(kind, []).append((name, parameter))
             self._routes.append(entry)
         for kind, members in kinds.items():
@@ -247,7 +250,8 @@ class Optimizer(torch.optim.Optimizer):
         if "rule" in given:
             decays = given.get("weight_decay", self.defaults["weight_decay"]) > 0
             rules = (RouteRule("", given["rule"], decays, "named by its group"),)
-        return route(named, rules, {MAIN: self.rules[0].name, FALLBACK: self.rules[-1].name}, self._modules)
+        table = route(named, rules, {MAIN: self.rules[0].name, FALLBACK: self.rules[-1].name}, self._modules)
+        return tuple(routing.by_head(entry, self._heads) if entry.rule == self.main.name else entry for entry in table)
 
     def _add_group(self, kind: Kind, members: list[tuple[str, Tensor]], given: Settings) -> None:
         """Add one param group with the complete settings of its rule."""
@@ -260,7 +264,7 @@ class Optimizer(torch.optim.Optimizer):
             settings["peak_lr"] = settings["lr"]
         if any(rule.reads_weights for rule in self.rules if rule.name == kind.rule):
             settings["reads_weights"] = True
-        layout = {"pieces": kind.pieces, "transposed": kind.transposed}
+        layout = {"pieces": kind.pieces, "transposed": kind.transposed, **({"by_input": True} if kind.by_input else {})}
         super().add_param_group({"params": members, **checked(settings, self.bounds), **layout})
         self._names.update({parameter: name for name, parameter in members})
         self._kinds.append(kind)
@@ -299,7 +303,7 @@ class Optimizer(torch.optim.Optimizer):
         for place, origin, name, parameter, given in thawed:
             (entry,) = self._route([(name, parameter)], given)
             self._routes[place] = entry
-            kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed)
+            kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed, entry.by_input)
             if kind not in self._kinds:
                 self._add_group(kind, [(name, parameter)], given)
                 continue
@@ -368,7 +372,7 @@ class Optimizer(torch.optim.Optimizer):
             self.buckets()  # state is on its device when this returns
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_route_rules", "_routes", "_modules", "_names", "_kinds", "_frozen")
+        kept = ("_route_rules", "_heads", "_routes", "_modules", "_names", "_kinds", "_frozen")
         return {**super().__getstate__(), **{key: self.__dict__[key] for key in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

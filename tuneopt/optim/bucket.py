@@ -256,7 +256,8 @@ def bounded(parameter: Tensor) -> bool:
 def logical(tensor: Tensor, settings: Settings) -> list[Tensor]:
     """The logical matrices of a parameter-shaped tensor, as (out, in) views: pieces of a fused weight, or it alone."""
     matrix = tensor.mT if settings["transposed"] else tensor
-    return [matrix] if settings["pieces"] == 1 else list(matrix.chunk(settings["pieces"]))
+    side = 1 if settings.get("by_input") else 0  # a checkpoint of before `split_heads` does not say
+    return [matrix] if settings["pieces"] == 1 else list(matrix.chunk(settings["pieces"], dim=side))
 
 
 def norm_divisors(batches: list[Batch]) -> list[Tensor | None]:

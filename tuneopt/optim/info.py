@@ -72,7 +72,7 @@ MEMORY_FACTS = ("workspace", "needs_all_gradients", "curvature", "needs_weights"
 
 FALLBACK_SWITCHES = ("matrices", "fallback_weight_decay", "fallback_learning_rate")
 APPLY_SWITCHES = ("hyperball", "cautious_decay", "decay_follows_lr", *FALLBACK_SWITCHES)
-ORTHOGONAL_SWITCHES = ("scale", "row_normalize", *APPLY_SWITCHES)
+ORTHOGONAL_SWITCHES = ("scale", "row_normalize", "split_heads", *APPLY_SWITCHES)
 
 GROUP = "tuneopt.optimizers"
 """The entry points by which an installed package offers optimizers: name -> class."""
@@ -209,7 +209,7 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         state_bytes_per_parameter=4.0,  # one momentum
         implementation="tuneopt.optim.dion:Dion",
         workspace=Workspace(stack=1, slice=1.5, host=3.0),  # a quarter of the rows, by default
-        switches=("scale", *APPLY_SWITCHES),
+        switches=("scale", "split_heads", *APPLY_SWITCHES),
     ),
     OptimizerInfo(
         name="scion",

@@ -139,6 +139,7 @@ class Muon(Optimizer):
         hyperball: Switch = False,
         cautious_decay: Switch = False,
         decay_follows_lr: Switch = False,
+        split_heads: Switch = False,
         matrices: Matrices = "hidden",
         fallback_weight_decay: FallbackDecay = None,
         fallback_learning_rate: FallbackRate = None,

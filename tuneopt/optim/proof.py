@@ -101,7 +101,8 @@ class UpdateCheck:
         if model is None or not name:
             self._routes = declared_routes(optimizer)
         else:
-            self._routes = default_routes(model, name, roles, self._h.get("matrices", "hidden"))
+            width = int(self._h["head_width"]) if self._h.get("split_heads") else 0
+            self._routes = default_routes(model, name, roles, self._h.get("matrices", "hidden"), width)
         self._late = any(optimizer.state.values())
         self._followers = list(self._chosen({entry.parameter: entry.shape for entry in optimizer.routing}))
         self._steps = 0
@@ -255,9 +256,9 @@ class UpdateCheck:
 
     def _chosen(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[Follower | Mover]:
         """The first and the last parameter of every kind, as far as their size allows."""
-        kinds: dict[tuple[str, str, bool], list[Watch]] = {}
+        kinds: dict[tuple[Any, ...], list[Watch]] = {}
         for watch in self._routes.values():
-            kinds.setdefault((watch.rule, watch.kind, watch.decays), []).append(watch)
+            kinds.setdefault((watch.rule, watch.kind, watch.decays, watch.pieces, watch.by_input), []).append(watch)
         for watches in kinds.values():
             size = math.prod(shapes[watches[0].name])
             for watch in dict.fromkeys((watches[0], watches[-1 if size <= LARGE else 0])):
@@ -358,7 +359,7 @@ def trial_arguments(spec: TrialSpec, kind: type[Optimizer], model: nn.Module) ->
     scale = spec.regime.scale
     parameters = inspect.signature(kind).parameters.values()
     declared = {each.name: each.default for each in parameters if each.default not in (each.empty, None)}
-    facts = {"heads": scale.groups, "steps": spec.steps}
+    facts = {"heads": scale.groups, "head_width": scale.head_width, "steps": spec.steps}
     return {
         "name": spec.optimizer if spec.optimizer in {entry.name for entry in BUILT_IN} else "",
         "hyperparameters": {**in_words(declared), **facts, **entry_of(spec.optimizer).preset, **spec.config},

@@ -77,6 +77,11 @@ DEFAULT_RULES: tuple[RouteRule, ...] = (
 )
 """Names of Llama, GPT-2, GPT-NeoX and kin. Own rules go in front: ``rules=(RouteRule(...), *DEFAULT_RULES)``."""
 
+QUERY = re.compile(r"^(w?q|query)(_?proj)?$")
+HEADS_OUT = re.compile(r"^(w?[qkv]|query|key|value)(_?proj)?$")
+HEADS_IN = re.compile(r"^(w?o|out|output)(_?proj)?$")
+"""Names of query projections, of those whose heads are rows, and of those whose heads are columns, within a module."""
+
 TABLES = ("output head", "head", "embedding")
 """Reasons of what follows the vocabulary; ``head`` is the word of `tuneopt.optim.roles`."""
 
@@ -93,10 +98,13 @@ class Route:
     pieces: int = 1
     transposed: bool = False
     """Stored as (in, out) instead of torch's (out, in), as transformers' Conv1D does."""
+    by_input: bool = False
+    """Whether its logical matrices are cut along the input features, as the heads of an output projection lie."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**asdict(self), "shape": list(self.shape)}
+        """Plain data for JSON; ``by_input`` only where it is so."""
+        plain = {**asdict(self), "shape": list(self.shape)}
+        return plain if self.by_input else {name: value for name, value in plain.items() if name != "by_input"}
 
 
 def with_tables(rules: Iterable[RouteRule]) -> tuple[RouteRule, ...]:
@@ -107,6 +115,41 @@ def with_tables(rules: Iterable[RouteRule]) -> tuple[RouteRule, ...]:
             own.append(replace(rule, rule=MAIN, min_ndim=2, max_ndim=2))
         own.append(rule)
     return tuple(own)
+
+
+def head_widths(model: Parameters) -> dict[str, tuple[int, bool]]:
+    """The width of a head and whether heads lie along the inputs, for each projection of attention, by parameter name.
+
+    Attention modules are those with a query projection that say their ``head_dim``, as ours and transformers' do.
+    Raises `InputError` where there is none.
+    """
+    found: dict[str, tuple[int, bool]] = {}
+    for prefix, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        width, children = getattr(module, "head_dim", None), dict(module.named_children())
+        if isinstance(width, int) and any(QUERY.search(child) for child in children):
+            for child in children:
+                if HEADS_OUT.search(child) or HEADS_IN.search(child):
+                    name = ".".join(filter(None, (prefix, child, "weight")))
+                    found[name] = width, HEADS_IN.search(child) is not None
+    if not found:
+        raise InputError(
+            "split_heads needs a model whose attention modules say their head_dim, and found none; pass the model"
+        )
+    return found
+
+
+def by_head(route: Route, widths: Mapping[str, tuple[int, bool]]) -> Route:
+    """The route of a projection of attention as one logical matrix for each head; any other, and a fused one, as it is.
+
+    Raises `InputError` for a projection that does not divide into heads.
+    """
+    width, by_input = widths.get(route.parameter, (0, False))
+    if not width or route.pieces > 1 or len(route.shape) != 2:
+        return route
+    features = route.shape[int(by_input != route.transposed)]
+    if features % width:
+        raise InputError(f"{route.parameter!r} of shape {route.shape} cannot be cut into heads of width {width}")
+    return replace(route, pieces=features // width, by_input=by_input)
 
 
 def unwrapped(name: str) -> str:

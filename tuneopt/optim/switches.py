@@ -4,11 +4,13 @@
     cautious_decay     p <- p - lr (u + wd [u p >= 0] p)
     decay_follows_lr   wd <- wd lr / peak lr, so that decay falls with the square of the schedule
     row_normalize = b  v <- b v + (1 - b) mean(u^2) over each row;   u <- ||u|| n(u / (sqrt(v) + 1e-10))
+    split_heads        W_q, W_k, W_v (K heads of rows) and W_o (of columns) are one logical matrix for each head
     scale              what `tuneopt.optim.muon` multiplies an orthogonal update with
 
 Sources: hyperball (MuonH, AdamH) Wen et al., arXiv 2606.16899; cautious decay Chen et al., arXiv 2510.12402; decay that
-follows the rate (AdamC) Defazio, arXiv 2506.02285; row_normalize (NorMuon) Li et al., arXiv 2510.05491. They hold in
-groups of the main rule alone. A group that lacks a switch, as one of an older checkpoint does, has it off.
+follows the rate (AdamC) Defazio, arXiv 2506.02285; row_normalize (NorMuon) Li et al., arXiv 2510.05491; split_heads
+(MuonSplit) Zhang, Zhou and Chen, arXiv 2605.08933, cut where parameters are routed (`tuneopt.optim.routing`). They hold
+in groups of the main rule alone. A group that lacks a switch, as one of an older checkpoint does, has it off.
 """
 
 from __future__ import annotations

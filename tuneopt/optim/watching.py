@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,8 @@ class Watch:
     decays: bool
     pieces: int = 1
     transposed: bool = False
+    by_input: bool = False
+    """Whether the pieces are cut along the input features."""
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class Follower:
         if tensor.ndim not in (1, 2):  # a scalar as a vector of one, more dimensions as a matrix
             tensor = tensor.reshape(len(tensor), -1) if tensor.ndim else tensor.reshape(1)
         if self.watch.pieces > 1:
-            tensor = tensor.chunk(self.watch.pieces)[self.piece]
+            tensor = tensor.chunk(self.watch.pieces, dim=int(self.watch.by_input))[self.piece]
         return tensor
 
 
@@ -218,11 +220,13 @@ def default_routes(
     optimizer: str,
     roles: Mapping[str, ParameterRole] | None = None,
     matrices: str = "hidden",
+    head_width: int = 0,
 ) -> dict[str, Watch]:
     """Where a built-in optimizer's parameters belong: matrices, the head and the rest, by names and shapes alone.
 
     Decay acts on matrices and the head, not on vectors and embeddings. ``roles`` says what the parameters of a model of
-    a user's own are, whose names tell nothing; ``matrices`` is the switch of that name.
+    a user's own are, whose names tell nothing; ``matrices`` is the switch of that name. Projections of attention are
+    cut into heads of ``head_width`` where that is not 0.
     """
     routes: dict[str, Watch] = {}
     known: set[int] = set()
@@ -238,8 +242,19 @@ def default_routes(
                     continue
                 kind = kind_of(name, shape, type(module).__name__)
                 rule, decays = rule_of(optimizer, name, kind, matrices), kind not in ("vector", "embedding")
-                routes[name] = Watch(name, rule, kind, decays)
+                watch = Watch(name, rule, kind, decays)
+                routes[name] = _cut(watch, shape, head_width) if head_width else watch
     return routes
+
+
+def _cut(watch: Watch, shape: Sequence[int], head_width: int) -> Watch:
+    """The watch of a projection of attention as a matrix for each head, under a kind of its own; any other as it is."""
+    found = re.search(r"(^|\.)([qkvo])_proj\.weight$", watch.name)
+    if not found:
+        return watch
+    kind = {"q": "query", "k": "key", "v": "value", "o": "output"}[found[2]]
+    by_input = kind == "output"
+    return replace(watch, kind=kind, pieces=shape[int(by_input)] // head_width, by_input=by_input)
 
 
 def _watch_of(
@@ -264,6 +279,7 @@ def declared_routes(optimizer: Optimizer) -> dict[str, Watch]:
             entry.decay,
             entry.pieces,
             entry.transposed,
+            entry.by_input,
         )
         for entry in optimizer.routing
         if entry.rule != "frozen"

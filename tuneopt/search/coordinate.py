@@ -181,6 +181,7 @@ ORTHOGONAL_SWITCHES = (
            "sqrt(max(out, in))", ("spectral", "match_rms")),
     Switch("row_normalize", 0, "decay of a second moment for each row, which evens the rows of an update; 0 is off",
            below=1.0),
+    Switch("split_heads", False, "projections of attention are one matrix for each head"),
     *APPLY_SWITCHES,
     *FALLBACK_SWITCHES,
 )  # fmt: skip

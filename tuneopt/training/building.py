@@ -225,6 +225,11 @@ def build_optimizer(spec: TrialSpec, model: nn.Module) -> Optimizer:
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
     scale, kind = spec.regime.scale, implementation(spec.optimizer)
     more: dict[str, Any] = {**scale.facts(kind.model_facts), **{name: getattr(spec, name) for name in kind.run_facts}}
+    if isinstance(scale, OwnModel) and own.get("split_heads"):
+        raise InputError(
+            f"split_heads needs a scale, whose heads are known; give the projections of {scale.name} a role such as "
+            "matrix*8, one matrix for each head"
+        )
     if isinstance(scale, OwnModel) and "rules" in inspect.signature(kind).parameters:
         more["rules"] = role_rules(kind.routing_rules, model_roles(model, scale))
     return create(spec.optimizer, model, **{**more, **own})

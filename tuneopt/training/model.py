@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
     def __init__(self, scale: Scale) -> None:
         super().__init__()
-        self.heads, self.groups = scale.heads, scale.groups
+        self.heads, self.groups, self.head_dim = scale.heads, scale.groups, scale.head_width
         self.rotary, self.norm_last = scale.positions == "rope", scale.qk_norm == "after_rope"
         width, keys = scale.attention_width, scale.groups * scale.head_width
         self.q_proj = nn.Linear(scale.d_model, width, bias=scale.biases)
