@@ -121,7 +121,9 @@ FROZEN = {
 }
 """By name: the digest of what the space describes, and the ids of its starts at 130m and nano-65k, ratio 1, as they
 were when every module still spelled out each coordinate (kron, muon, scion and soap: when their switches were
-named, of soap the last two, of muon and scion `split_heads`; muon's and scion's products on the paper ladder were fp32 then, which `FP32` names)."""
+named, of soap the last two, of muon and scion `split_heads`; muon's and scion's products on the paper ladder were fp32
+then, which `FP32` names)."""
+
 
 FP32 = {("muon", "paper"): {"ns_precision": "fp32"}, ("scion", "paper"): {"ns_precision": "fp32"}}
 """What makes today's trials those of the first release."""
