@@ -22,6 +22,7 @@ OPTIMIZERS = {
     "dion": {**SHARED, "dion_epsilon": 1e-10, "fraction": 0.5},
     "normuon": {**SHARED, "muon_epsilon": 1e-10, "row_normalize": 0.9},
     "muonh": {**SHARED, "muon_epsilon": 1e-10},
+    "sf_muon": {**SHARED, "muon_epsilon": 1e-10, "beta1": 0.9},
 }
 
 
@@ -116,7 +117,7 @@ def test_state_is_as_large_as_predicted_and_a_momentum_no_larger_than_without(na
                for o in (optimizer, plain)]  # fmt: skip
     assert moments[0] == moments[1]
     more = optimizer.state_bytes() - plain.state_bytes()
-    numbers = {"normuon": 3 * GROUPED.d_model, "muonh": 2 * (4 + 2) - 4}.get(name, 0)  # rows of outputs; radii
+    numbers = {"normuon": 3 * GROUPED.d_model, "muonh": 8, "sf_muon": 8}.get(name, 0)  # rows of outputs; 12 radii for 4
     assert more == 4 * GROUPED.layers * numbers
 
 

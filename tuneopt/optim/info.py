@@ -198,7 +198,7 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         state_bytes_per_parameter=8.0 + 4.0 * 7 / 2**24,  # a momentum and fast weights; 1 number for each matrix
         implementation="tuneopt.optim.sf_muon:SFMuon",
         workspace=Workspace(portion=3, stack=1, slice=3, gram=2, host=3.0),
-        switches=("scale", "row_normalize", *FALLBACK_SWITCHES),
+        switches=("scale", "row_normalize", "split_heads", *FALLBACK_SWITCHES),
         needs_weights=True,
     ),
     OptimizerInfo(

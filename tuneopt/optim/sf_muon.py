@@ -31,6 +31,7 @@ from tuneopt.optim.hyperparameters import (
     Positive,
     ScalesRate,
     Settings,
+    Switch,
     settings_of,
 )
 from tuneopt.optim.muon import MuonRule, RowDecay, ShapeScale
@@ -93,6 +94,7 @@ class SFMuon(AveragedOptimizer):
         ns_coefficients: Annotated[str, OneOf(COEFFICIENTS)] = "quintic",
         scale: ShapeScale = "spectral",
         row_normalize: RowDecay = 0.0,
+        split_heads: Switch = False,
         matrices: Matrices = "hidden",
         fallback_weight_decay: FallbackDecay = None,
         fallback_learning_rate: FallbackRate = None,
