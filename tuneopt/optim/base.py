@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     decay: bool
     pieces: int
     transposed: bool
-    by_input: bool
+    by_input: bool = False
 
 
 class Frozen(NamedTuple):
