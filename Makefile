@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DOCS   := .venv-docs
 
-.PHONY: help demo test test-all lint docs audit format clean
+.PHONY: help demo test test-all report lint docs audit format clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,11 @@ test: $(READY)  ## the test suite, without the slow set
 
 test-all: $(READY)  ## every test, the slow ones included
 	$(BIN)/python -m pytest -q
+
+report: $(READY)  ## the pages in reports/, made anew from their ledgers to the same bytes
+	$(BIN)/tuneopt report --published -o reports/published.html
+	@for ledger in reports/*-study/ledger.parquet; do study=$${ledger%/ledger.parquet}; \
+	  test ! -e $$study.html || $(BIN)/tuneopt report --ledger $$study -o $$study.html || exit 2; done
 
 lint: $(READY)  ## ruff, mypy and the floors of the house
 	$(BIN)/ruff check .

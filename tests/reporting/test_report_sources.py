@@ -184,12 +184,24 @@ def test_the_committed_report_of_the_published_study_is_what_the_code_makes(tmp_
     assert committed.stat().st_size < 1_000_000
 
 
+REPORTS = Path(__file__).parents[2] / "reports"
+STUDIES = sorted(path.stem for path in REPORTS.glob("*-study.html"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_committed_report_of_a_study_is_what_the_code_makes_of_its_ledger(study, tmp_path):
+    write_report(REPORTS / study, tmp_path / "page.html")
+    same = (REPORTS / f"{study}.html").read_bytes() == (tmp_path / "page.html").read_bytes()
+    assert same, "make it anew: make report"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["Prescott", "Nehalem", "Haswell"])
-def test_the_page_does_not_hang_on_the_last_bits_of_a_machine(kernel, tmp_path):
+@pytest.mark.parametrize("page", ["published", *STUDIES])
+def test_the_page_does_not_hang_on_the_last_bits_of_a_machine(page, kernel, tmp_path):
     """Other kernels of OpenBLAS add up in other orders."""
-    command = [sys.executable, "-m", "tuneopt", "report", "--published", "-o", str(tmp_path / "page.html")]
+    source = ["--published"] if page == "published" else ["--ledger", str(REPORTS / page)]
+    command = [sys.executable, "-m", "tuneopt", "report", *source, "-o", str(tmp_path / "page.html")]
     without = os.environ | {"OPENBLAS_CORETYPE": kernel, "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}
     subprocess.run(command, env=without, check=True, capture_output=True, timeout=300)
-    committed = Path(__file__).parents[2] / "reports" / "published.html"
-    assert (tmp_path / "page.html").read_bytes() == committed.read_bytes()
+    assert (tmp_path / "page.html").read_bytes() == (REPORTS / f"{page}.html").read_bytes()
