@@ -200,6 +200,7 @@ BUILT_IN: tuple[OptimizerInfo, ...] = (
         workspace=Workspace(portion=3, stack=1, slice=3, gram=2, host=3.0),
         switches=("scale", "row_normalize", "split_heads", *FALLBACK_SWITCHES),
         needs_weights=True,
+        anytime=True,
     ),
     OptimizerInfo(
         name="dion",
