@@ -32,8 +32,8 @@ SPACE = space.SearchSpace(
             space.average(
                 "momentum",
                 "decay of the summed gradient that is orthogonalized",
-                {"paper": (0.8, 0.9, 0.95), "nano": (0.8, 0.9, 0.95)},
-                {"paper": 0.8, "nano": 0.9},
+                {"paper": (0.8, 0.9, 0.95), "nano": (0.6, 0.8, 0.9)},
+                {"paper": 0.8, "nano": 0.8},
             ),
             space.beta1(
                 {"paper": (0.9, 0.95, 0.98), "nano": (0.9, 0.95, 0.98)},
