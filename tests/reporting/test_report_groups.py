@@ -52,6 +52,9 @@ def test_the_title_names_who_saves_tokens_everywhere_and_nobody_else():
     rows = [speedup(name, "130m", ratio, value) for name, values in {"muon": (1.4, 1.3), "lion": (1.2, 1.05)}.items()
             for ratio, value in zip((1.0, 2.0), values, strict=True)]  # fmt: skip
     title = savings_info(rows, ("130m",), "ratio", "adamw", 0.9).title
+    assert title == "Muon saves tokens over AdamW at every ratio"
+    both = [*rows, *(speedup("muon", "300m", ratio, 1.4) for ratio in (1.0, 2.0))]
+    title = savings_info(both, ("130m", "300m"), "ratio", "adamw", 0.9).title
     assert title == "Muon saves tokens over AdamW at every size and ratio"
     title = savings_info(rows[2:], ("130m",), "ratio", "adamw", 0.9).title
     assert title == "1 of 2 speedups over AdamW is above 1 beyond noise; the largest measured is Lion's 1.20 at 130M/1x"
@@ -65,6 +68,16 @@ def test_a_fall_with_size_is_told_only_where_intervals_part():
 
     assert info(1.2).title == "Muon's speedup falls from 130M to 520M at every ratio, beyond its intervals"
     assert info(1.45).title == "Muon's speedup does not change beyond its intervals from 130M to 520M"
+
+
+def test_a_speedup_beyond_the_drawn_range_stands_on_its_edge_and_that_is_said():
+    rows = [speedup("muon", "130m", ratio, 1.3) for ratio in (1.0, 2.0)]
+    far = [speedup("muonh", "130m", ratio, 0.2, ["extrapolated"]) for ratio in (1.0, 2.0)]
+    assert "edge" not in savings_info(rows, ("130m",), "ratio", "adamw", 0.9).reading
+    info = savings_info([*rows, *far], ("130m",), "ratio", "adamw", 0.9)
+    assert info.reading.endswith("Marks on the edge lie beyond it.")
+    drawn = [y for trace in draw_savings(info).plain()["data"] if trace.get("name") == "muonh" for y in trace["y"]]
+    assert drawn and all(y == pytest.approx(info.bounds()[0]) for y in drawn if y is not None)
 
 
 def test_one_scale_is_no_function_of_scale():

@@ -58,12 +58,28 @@ class SavingsInfo(Info):
     def _title(self) -> str:
         return self.finding
 
+    def bounds(self) -> tuple[float, float]:
+        """The vertical range: every measured speedup and 1, with room above for intervals.
+
+        What was not measured may be any number and stands at the edge.
+        """
+        every = [one for _, own in self.panels for one in own]
+        sure = [one.speedup for one in every if measured(one)] or [one.speedup for one in every]
+        ends = [min(one.high or one.speedup, 1.25 * one.speedup) for one in every if stands_out(one.optimizer)]
+        ceiling = min(max([1.1, *sure, *ends, *(one.speedup for one in every)]), 1.35 * max([1.0, *sure]))
+        floor = max(0.0, min([0.97, *(one.speedup for one in every if one.speedup > 0.5 * min(sure))]))
+        pad = 0.06 * (ceiling - floor)
+        return floor - pad, ceiling + pad
+
     def _reading(self) -> str:
+        low, high = self.bounds()
+        cut = [one for _, own in self.panels for one in own if not low <= one.speedup <= high]
+        edge = " Marks on the edge lie beyond it." if cut else ""
         return (
             f"{self.what.capitalize()} that {optimizer_name(self.baseline)} needs for the same loss, over the "
             f"{self.what} used. Ribbons: "
             f"{percent_text(self.level)} intervals. Open marks: extrapolated, or a bound"
-            f"{drawn_of(len(self.panels), self.every, 'panels')}."
+            f"{drawn_of(len(self.panels), self.every, 'panels')}.{edge}"
         )
 
     def _rows(self) -> list[tuple[Cell, ...]]:
@@ -141,7 +157,8 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
         beyond = all(one.extrapolated or measured(one) for optimizer in always for one in own[optimizer])
         word = "extrapolated" if beyond else f"on a law through two runs of {name}"
         doubt = f" ({guessed} of {len(always) * len(regimes)} {word})" if guessed else ""
-        return f"{who} {verb} tokens over {name} at every size and ratio{doubt}"
+        where = "size and ratio" if len({regime.scale for regime in regimes}) > 1 else "ratio"
+        return f"{who} {verb} tokens over {name} at every {where}{doubt}"
     above = sum(one.low is not None and one.low > 1 for one in rivals)
     if not above:
         return f"No speedup over {name} is above 1 beyond noise"
@@ -187,18 +204,8 @@ def _along_size(rivals: Sequence[Speedup], scales: Sequence[str], baseline: str)
 
 
 def draw_savings(info: SavingsInfo) -> Panels:
-    """Grey lines first, then ribbons, then coloured lines and marks; names at the ends, coloured ones bold.
-
-    The vertical scale holds every measured speedup and 1, with room above for intervals; what was not measured may be
-    any number and stands at the edge.
-    """
-    every = [one for _, own in info.panels for one in own]
-    sure = [one.speedup for one in every if measured(one)] or [one.speedup for one in every]
-    ends = [min(one.high or one.speedup, 1.25 * one.speedup) for one in every if stands_out(one.optimizer)]
-    ceiling = min(max([1.1, *sure, *ends, *(one.speedup for one in every)]), 1.35 * max([1.0, *sure]))
-    floor = max(0.0, min([0.97, *(one.speedup for one in every if one.speedup > 0.5 * min(sure))]))
-    pad = 0.06 * (ceiling - floor)
-    up = (floor - pad, ceiling + pad)
+    """Grey lines first, then ribbons, then coloured lines and marks; names at the ends, coloured ones bold."""
+    up = info.bounds()
     panels = [_panel(info, title, own, up) for title, own in info.panels]
     x = "tokens / (20 \u00d7 parameters)" if info.by == "ratio" else "model size (parameters)"
     return Panels(panels, x, f"speedup over {optimizer_name(info.baseline)}", up, tall=TALL)
