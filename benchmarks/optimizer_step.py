@@ -30,16 +30,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_peers import CANDIDATES, CYCLES, Candidate, Steps, split
+from step_builders import Candidate, Steps, split
+from step_peers import CANDIDATES, CYCLES
 from torch import Tensor, nn
 
 from tuneopt.spec import SCALES, Scale
 from tuneopt.training.model import Decoder
 
 TEN = Scale("10m", "paper", 8, 256, 1024, 4, 128)
-SHAPES = {"10m": (TEN, 4096), "130m": (SCALES["130m"], 32_000), "1.2b": (SCALES["1.2b"], 32_000)}
+SHAPES = {
+    "nano": (SCALES["nano-65k"], 1024),
+    "10m": (TEN, 4096),
+    "130m": (SCALES["130m"], 32_000),
+    "1.2b": (SCALES["1.2b"], 32_000),
+}
 """Architecture and vocabulary; 10m has 10.5M parameters, embedding and head included."""
-PACKAGES = ("torch", "pytorch_optimizer", "heavyball", "timm", "lion-pytorch", "adam-mini", "kron-torch")
+PACKAGES = (
+    "torch",
+    "pytorch_optimizer",
+    "heavyball",
+    "timm",
+    "lion-pytorch",
+    "adam-mini",
+    "kron-torch",
+    "schedulefree",
+)
 
 
 SAMPLED = 4096

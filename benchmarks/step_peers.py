@@ -2,158 +2,36 @@
 
 A candidate says which package it comes from, which extra installs that, how it is built on a model, and whether it
 computes the rule that runs here (``same``), or something of about the same cost that moves parameters otherwise.
-Clipping by joint norm is off on our side, because the peers leave it to the caller.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import io
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
-from tuneopt import optim
-from tuneopt.optim.routing import DEFAULT_RULES, owners, route
-
-LR, WD, BETAS, EPS = 1e-3, 0.1, (0.9, 0.95), 1e-8
-ADAM: dict[str, Any] = {"lr": LR, "betas": BETAS, "eps": EPS, "weight_decay": WD}
-LATE = 5000
-"""Step number that Kron's timing starts from: far behind the annealing of its probability of a fit."""
-
-Steps = Sequence[torch.optim.Optimizer]
-"""The optimizers that make one step together: torch's Muon moves the hidden matrices, its AdamW the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One implementation of one rule."""
-
-    label: str
-    package: str
-    build: Callable[[nn.Module], Steps]
-    same: bool = True
-    note: str = ""
-    starts_otherwise: bool = False
-    """Whether its first steps differ though its rule is the same, as where it sets preconditioners up apart."""
-
-    @property
-    def ours(self) -> bool:
-        return self.package == "tuneopt"
-
-    @property
-    def exact(self) -> bool:
-        """Whether it must move the hidden matrices as far as ours does, from the first steps on."""
-        return self.same and not self.starts_otherwise
-
-
-def split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Hidden matrices, and everything else."""
-    named = list(model.named_parameters())
-    routes = route(named, DEFAULT_RULES, {"main": "main", "fallback": "fallback"}, owners(model))
-    hidden = [p for (_, p), entry in zip(named, routes, strict=True) if entry.rule == "main"]
-    rest = [p for (_, p), entry in zip(named, routes, strict=True) if entry.rule == "fallback"]
-    return hidden, rest
-
-
-def module(name: str) -> ModuleType:
-    """Import a module of a peer; timm's optimizers load without timm's models, which need torchvision."""
-    if name.startswith("timm."):
-        try:
-            importlib.import_module("timm")
-        except (ImportError, RuntimeError):
-            found = importlib.machinery.PathFinder.find_spec("timm", sys.path)
-            if found is None or found.origin is None:
-                raise
-            for part, folder in (("timm", ""), ("timm.optim", "optim")):
-                package = ModuleType(part)
-                package.__spec__ = importlib.machinery.ModuleSpec(part, None, is_package=True)
-                package.__path__ = [str(Path(found.origin).parent / folder)]
-                sys.modules[part] = package
-    return importlib.import_module(name)
-
-
-def peer(name: str, cls: str, **settings: Any) -> Callable[[nn.Module], Steps]:
-    """A builder for a class that takes all parameters."""
-    return lambda model: [getattr(module(name), cls)(list(model.parameters()), **settings)]
-
-
-def hybrid(name: str, cls: str, **settings: Any) -> Callable[[nn.Module], Steps]:
-    """A builder for a class that takes hidden matrices alone, with torch's fused AdamW for the others."""
-
-    def build(model: nn.Module) -> Steps:
-        hidden, rest = split(model)
-        return [getattr(module(name), cls)(hidden, **settings), torch.optim.AdamW(rest, **ADAM, fused=True)]
-
-    return build
-
-
-def mine(cls: str, **settings: Any) -> Callable[[nn.Module], Steps]:
-    """A builder for one of our classes, with nothing clipped."""
-    return lambda model: [getattr(optim, cls)(model, **{"max_grad_norm": 0.0, **settings})]
-
-
-def late(build: Callable[[nn.Module], Steps]) -> Callable[[nn.Module], Steps]:
-    """Ours after `LATE` steps: one ordinary step, after which the counters are put forward."""
-
-    def built(model: nn.Module) -> Steps:
-        steps = build(model)
-        for optimizer in steps:
-            assert isinstance(optimizer, optim.Optimizer)
-            optimizer.step()
-            for entry in optimizer.state.values():
-                entry["step"] = LATE
-        return steps
-
-    return built
-
-
-def our_adam_mini(model: nn.Module) -> Steps:
-    """Ours, with one block per head for queries and keys."""
-    scale: Any = model.scale
-    return [optim.AdamMini(model, **ADAM, heads=scale.heads, max_grad_norm=0.0)]
-
-
-def adam_mini(model: nn.Module) -> Steps:
-    """The official class reads sizes and heads from its arguments and prints what it finds."""
-    scale: Any = model.scale
-    with redirect_stdout(io.StringIO()):
-        cls = module("adam_mini").Adam_mini
-        return [cls(model.named_parameters(), **ADAM, dim=scale.d_model, n_heads=scale.heads, verbose=False)]
-
-
-def diagonal_rest(name: str, late_start: dict[str, Any]) -> Callable[[nn.Module], Steps]:
-    """PSGD with triangular factors on hidden matrices, and diagonal ones on the rest, as here."""
-
-    def build(model: nn.Module) -> Steps:
-        hidden, rest = split(model)
-        groups = [{"params": hidden}, {"params": rest, "max_size_triangular": 0}]
-        return [module(name).Kron(groups, lr=LR, **late_start)]
-
-    return build
-
-
-def sophia(model: nn.Module) -> Steps:
-    """Its own Hessian pass is kept off: estimates would come every ``update_period`` steps."""
-    optimizer = module("pytorch_optimizer").SophiaH(
-        list(model.parameters()), lr=LR, betas=(0.95, 0.99), weight_decay=WD, update_period=10**9
-    )
-    # Its first step wants an estimate whatever the period is; zeros are one.
-    optimizer.step(hessian=[torch.zeros_like(p) for p in model.parameters()])
-    return [optimizer]
-
+from step_builders import (
+    ADAM,
+    BETAS,
+    EPS,
+    LR,
+    WD,
+    Candidate,
+    adam_mini,
+    begun,
+    diagonal_rest,
+    grouped,
+    hybrid,
+    in_training,
+    late,
+    mine,
+    named,
+    our_adam_mini,
+    peer,
+    sophia,
+)
 
 MOMENTUM_FREE = "momentum not bias-corrected"
 EPS_MAX = "max(sqrt(v), eps) in place of sqrt(v) + eps"
 OTHER_SCALE = "another shape factor and other norms for vectors"
+
+SLOW = {**ADAM, "betas": (*BETAS, 0.9999), "alpha": 8.0}
 
 CANDIDATES: dict[str, list[Candidate]] = {
     "adamw": [
@@ -230,10 +108,7 @@ CANDIDATES: dict[str, list[Candidate]] = {
         Candidate(
             "pytorch_optimizer Muon + fused AdamW",
             "pytorch_optimizer",
-            lambda m: [
-                module("pytorch_optimizer").Muon([{"params": split(m)[0], "use_muon": True}], lr=LR, weight_decay=WD),
-                torch.optim.AdamW(split(m)[1], **ADAM, fused=True),
-            ],
+            grouped("Muon", lr=LR, weight_decay=WD),
             note="products in bf16",
         ),
         Candidate(
@@ -300,8 +175,108 @@ CANDIDATES: dict[str, list[Candidate]] = {
             "another schedule and a debiased factor average",
         ),
     ],
+    "ademamix": [
+        Candidate("tuneopt", "tuneopt", mine("AdEMAMix", **ADAM, beta3=0.9999, alpha=8.0)),
+        Candidate(
+            "pytorch_optimizer AdEMAMix",
+            "pytorch_optimizer",
+            peer(
+                "pytorch_optimizer", "AdEMAMix", **{**ADAM, "betas": (*BETAS, 0.9999)}, alpha=8.0, weight_decouple=True
+            ),
+        ),
+        Candidate(
+            "heavyball AdEMAMix",
+            "heavyball",
+            peer("heavyball", "AdEMAMix", **SLOW),
+            False,
+            EPS_MAX,
+        ),
+    ],
+    "adopt": [
+        Candidate("tuneopt", "tuneopt", begun(mine("ADOPT", **ADAM)), note="from its second step on"),
+        Candidate(
+            "pytorch_optimizer ADOPT",
+            "pytorch_optimizer",
+            begun(peer("pytorch_optimizer", "ADOPT", **ADAM)),
+            note="its clip counts one step further",
+            starts_otherwise=True,
+        ),
+        Candidate("heavyball ADOPT", "heavyball", begun(peer("heavyball", "ADOPT", **ADAM)), False, "debiased"),
+    ],
+    "prodigy": [
+        Candidate("tuneopt", "tuneopt", mine("Prodigy", lr=1.0, betas=BETAS, weight_decay=WD)),
+        Candidate(
+            "pytorch_optimizer Prodigy",
+            "pytorch_optimizer",
+            peer("pytorch_optimizer", "Prodigy", lr=1.0, betas=BETAS, weight_decay=WD),
+        ),
+    ],
+    "schedule_free": [
+        Candidate("tuneopt", "tuneopt", mine("ScheduleFree", **ADAM)),
+        Candidate("schedulefree", "schedulefree", in_training(peer("schedulefree", "AdamWScheduleFree", **ADAM))),
+        Candidate(
+            "pytorch_optimizer ScheduleFreeAdamW",
+            "pytorch_optimizer",
+            in_training(peer("pytorch_optimizer", "ScheduleFreeAdamW", **ADAM)),
+        ),
+        Candidate("heavyball SFAdamW", "heavyball", peer("heavyball", "SFAdamW", **ADAM), False, EPS_MAX),
+    ],
+    **{name: [Candidate("tuneopt", "tuneopt", named(name))] for name in ("dion", "sf_muon", "muonc", "soap_muon")},
+    "shampoo": [Candidate("tuneopt", "tuneopt", begun(named("shampoo")), note="from its second step on")],
+    "muonh": [Candidate("tuneopt", "tuneopt", named("muonh"))],
+    "normuon": [
+        Candidate("tuneopt, fp32", "tuneopt", named("normuon", momentum=0.95)),
+        Candidate("tuneopt, bf16", "tuneopt", named("normuon", momentum=0.95, ns_precision="bf16")),
+        Candidate(
+            "pytorch_optimizer NorMuon + fused AdamW",
+            "pytorch_optimizer",
+            grouped("NorMuon", lr=LR, weight_decay=WD),
+            note="products in bf16",
+        ),
+    ],
+    "moonlight": [
+        Candidate("tuneopt, fp32", "tuneopt", named("moonlight", momentum=0.95)),
+        Candidate("tuneopt, bf16", "tuneopt", named("moonlight", momentum=0.95, ns_precision="bf16")),
+        Candidate(
+            "torch Muon, match_rms_adamw + fused AdamW",
+            "torch",
+            hybrid("torch.optim", "Muon", lr=LR, weight_decay=WD, adjust_lr_fn="match_rms_adamw"),
+            note="products in bf16",
+        ),
+        Candidate(
+            "pytorch_optimizer Muon, adjusted + fused AdamW",
+            "pytorch_optimizer",
+            grouped("Muon", lr=LR, weight_decay=WD, use_adjusted_lr=True),
+            note="products in bf16",
+        ),
+    ],
+    "adamh": [
+        Candidate("tuneopt", "tuneopt", named("adamh")),
+        Candidate(
+            "heavyball HyperBallAdamW",
+            "heavyball",
+            peer("heavyball", "HyperBallAdamW", **{**ADAM, "weight_decay": 0.0}),
+            False,
+            "no momentum; embedding and head on balls too",
+        ),
+    ],
+    "adamc": [
+        Candidate("tuneopt", "tuneopt", named("adamc", beta1=BETAS[0], beta2=BETAS[1], epsilon=EPS)),
+        Candidate("pytorch_optimizer AdamC", "pytorch_optimizer", peer("pytorch_optimizer", "AdamC", **ADAM)),
+        Candidate("heavyball AdamC", "heavyball", peer("heavyball", "AdamC", **ADAM, max_lr=LR), False, EPS_MAX),
+    ],
+    "kl_soap": [
+        Candidate("tuneopt, blocks of 256", "tuneopt", named("kl_soap")),
+        Candidate(
+            "heavyball KLSOAP + fused AdamW",
+            "heavyball",
+            hybrid("heavyball", "KLSOAP", lr=LR, precondition_frequency=10),
+            False,
+            "whole matrices; debiased factors",
+        ),
+    ],
 }
 """For every optimizer our candidates first, then the peers."""
 
-CYCLES = {"kron": 10, "soap": 10}
+CYCLES = {"kron": 10, "soap": 10, "kl_soap": 10, "soap_muon": 10, "shampoo": 10}
 """Steps after which a rule with periodic work begins again; figures are taken over whole cycles."""

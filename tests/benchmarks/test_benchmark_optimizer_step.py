@@ -93,6 +93,21 @@ def test_ratios_are_to_peers_of_the_same_rule_where_there_are_any(bench):
     assert kindred[0]["median_ratio"] == 0.5
 
 
+def test_every_optimizer_has_a_place(bench):
+    from tuneopt.optim.info import BUILT_IN
+
+    assert set(bench.CANDIDATES) == {entry.name for entry in BUILT_IN}
+    assert all(candidates[0].ours for candidates in bench.CANDIDATES.values())
+
+
+@pytest.mark.parametrize("name", ["ademamix", "adopt", "prodigy", "schedule_free", "dion", "shampoo", "muonh", "adamc"])
+def test_further_rules_and_presets_step_and_move(bench, monkeypatch, name):
+    kept = [one for one in bench.CANDIDATES[name] if one.package in ("tuneopt", "pytorch_optimizer", "schedulefree")]
+    monkeypatch.setitem(bench.CANDIDATES, name, kept)
+    rows = bench.compare(name, Scale("tiny", "nano", 1, 16, 32, 2, 8), 24, "cpu", 0.0, 1)
+    assert all("median_ms" in row or row["missing"].startswith("not installed") for row in rows), rows
+
+
 def test_our_own_failure_is_not_hidden(bench, monkeypatch):
     monkeypatch.setitem(bench.CANDIDATES, "lion", [bench.Candidate("broken", "tuneopt", lambda model: 1 / 0)])
     with pytest.raises(ZeroDivisionError):
