@@ -15,6 +15,7 @@ from report_rows import table_rows
 
 from tuneopt import api
 from tuneopt.commands.reports import print_summary
+from tuneopt.ledger import open_ledger
 from tuneopt.reporting import write_report
 from tuneopt.reporting.compare import compare
 from tuneopt.reporting.sources import gather
@@ -190,7 +191,7 @@ STUDIES = sorted(path.stem for path in REPORTS.glob("*-study.html"))
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_committed_report_of_a_study_is_what_the_code_makes_of_its_ledger(study, tmp_path):
-    write_report(REPORTS / study, tmp_path / "page.html")
+    write_report(open_ledger(str(REPORTS / study), must_exist=True), tmp_path / "page.html")
     same = (REPORTS / f"{study}.html").read_bytes() == (tmp_path / "page.html").read_bytes()
     assert same, "make it anew: make report"
 
