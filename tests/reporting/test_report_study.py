@@ -1,16 +1,20 @@
+import math
+import random
 from types import SimpleNamespace
 
 import pytest
 from report_samples import CORPUS, make_record, make_sweep, run_sweep, smooth_loss
 
+from tuneopt.api.studies import planned_study, study_queue
 from tuneopt.ledger import Ledger
 from tuneopt.reporting.section import budget
 from tuneopt.reporting.sources import gather
 from tuneopt.reporting.study import read_study
 from tuneopt.search.evidence import Evidence
 from tuneopt.search.queue import OneSweep, SchedulerQueue
-from tuneopt.search.records import kept_evidence, outcome_of, replay, stored_evidence
+from tuneopt.search.records import kept_evidence, outcome_of, recorded, replay, stored_evidence
 from tuneopt.search.standing import Standing, Task, stand
+from tuneopt.search.study.file import parse_study
 from tuneopt.spec import CorpusId, InputError
 
 
@@ -158,3 +162,50 @@ def wave_by_wave(task: Task, find) -> tuple[Standing, dict]:
         if not found:
             return standing, {trial: outcomes[trial] for trial in standing.trials if trial in outcomes}
         outcomes |= found
+
+
+TWO_QUESTIONS = """\
+name: {name}
+optimizers:
+  adamw: {{set: {{beta1: 0.9, beta2: 0.95, epsilon: 1e-10, max_grad_norm: 1, train_batch_size: 16, warmup: 0.1}},
+          grid: {{learning_rate: [0.004, 0.008, 0.016, 0.032], weight_decay: [0, 0.1, 0.2]}}}}
+  {rival}: {{set: {{beta1: 0.9, beta2: 0.95, max_grad_norm: 1, train_batch_size: 16, warmup: 0.1}},
+         grid: {{learning_rate: [0.001, 0.002, 0.004], weight_decay: [0.1, 0.2]}}}}
+scales: [nano-65k]
+ratios: [1]
+corpus: embedded
+phase_1: {{regimes: {{nano-65k: [1]}}}}
+replicates: 3
+"""
+
+
+def test_a_sweep_that_two_studies_share_is_decided_once_and_the_first_one_s_report_stays(tmp_path):
+    """What each takes for noise hangs on its other optimizers: Lion is quiet here, and NAdamW loud."""
+    ledger = Ledger(tmp_path / "ledger")
+
+    def loss(spec):
+        noise = {"adamw": 0.002, "lion": 0.002, "nadamw": 0.2}[spec.optimizer]
+        steps = abs(math.log2(float(spec.config["learning_rate"]) / 0.016))
+        return 4.0 + 0.02 * steps + 0.01 * float(spec.config["weight_decay"]) + random.Random(spec.id).gauss(0, noise)
+
+    def ran(rival):
+        """The trials of AdamW that a study asked for which were not in the ledger."""
+        study, look_up = parse_study(TWO_QUESTIONS.format(name=f"with-{rival}", rival=rival)), recorded(ledger)
+        queue, made = study_queue(planned_study(study), ledger), []
+        while (spec := queue.next()) is not None:
+            ledger.put(make_record(spec, loss(spec)))
+            queue.tell(spec, look_up(spec))
+            made += [spec.id] * (spec.optimizer == "adamw")
+        for name, plain in queue.documents(ledger.sweeps()):
+            ledger.put_sweep(name, plain)
+        return made
+
+    def shown():
+        return {view.id: (view.state.finished, view.state.tolerance, view.state.descent.incumbent)
+                for view in read_study(ledger).views}  # fmt: skip
+
+    assert ran("lion")
+    before = shown()
+    assert all(finished for finished, _, _ in before.values())
+    assert ran("nadamw") == [], "what is decided is not decided again"
+    assert {name: shown()[name] for name in before} == before

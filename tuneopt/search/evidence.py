@@ -33,6 +33,8 @@ class Evidence:
     replicates: tuple[Replicate, ...] = ()
     peers: tuple[TrialSpec, ...] = ()
     optimizers: tuple[str, ...] = ()
+    whole: bool = False
+    """Whether a study has nothing to add: the sweep was begun elsewhere, and goes on by what it knew there."""
 
     def to_dict(self) -> list[list[Any]]:
         """The replicates as rows for JSON: optimizer, N, ratio, configuration, seed, loss (nats)."""

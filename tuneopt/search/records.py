@@ -91,10 +91,12 @@ def _other_id(sweep: Sweep, plain: Mapping[str, Any], name: str) -> str:
 def kept_evidence(ledger: Ledger, corpus: CorpusId, study: str | None = None) -> Callable[[Sweep], Evidence]:
     """What each sweep of a plan knows of noise besides its own runs, as the ledger stands when the plan begins.
 
-    A sweep that the ledger describes knows what it knew then. Others know what the sweeps of the same ``study`` (an id)
-    knew, so that a study which is resumed decides as one that was never killed; and where there is none, every
-    configuration that the ledger holds with several seeds. What could be the sweep's own is left out of that: where its
-    description was lost or damaged, it must not take what it ran itself for something that it knew before.
+    A sweep that the ledger describes knows what it knew then, the peers of the study that began it included: two
+    studies that share a sweep decide it once, and a report of the one stays as it is when the other begins. Others know
+    what the sweeps of the same ``study`` (an id) knew, so that a study which is resumed decides as one that was never
+    killed; and where there is none, every configuration that the ledger holds with several seeds. What could be the
+    sweep's own is left out of that: where its description was lost or damaged, it must not take what it ran itself for
+    something that it knew before.
     """
     stored = ledger.sound_sweeps()
     known = {name: read_replicates(plain["evidence"]) for name, plain in stored.items() if "evidence" in plain}
@@ -105,6 +107,10 @@ def kept_evidence(ledger: Ledger, corpus: CorpusId, study: str | None = None) ->
     def evidence(sweep: Sweep) -> Evidence:
         nonlocal held
         if sweep.id in known:
+            begun = stored[sweep.id]
+            peers = begun.get("peers", ())
+            if begun.get("study_id") != study and all(ledger.sound(trial) is not None for trial in peers):
+                return replace(stored_evidence(begun, ledger), whole=True)
             return Evidence(known[sweep.id])
         if study_knew is not None:
             return Evidence(study_knew)

@@ -97,7 +97,9 @@ class StudyPlan:
         """
 
         def work() -> Task:
-            sweep = task.sweep
+            sweep, known = task.sweep, self.evidence(task.sweep)
+            if known.whole:
+                return replace(task, evidence=known)
             starts = (
                 spec
                 for other in (each.sweep for tasks in self.first.values() for each in tasks)
@@ -110,7 +112,7 @@ class StudyPlan:
             # One bar for all: the largest of theirs. Where not all begin together, it differs by what each one's own
             # seeds have shown in that regime alone.
             judged = self.study.optimizers if len(self.study.optimizers) > 1 else ()
-            return replace(task, evidence=Evidence(self.evidence(sweep).replicates, peers, judged))
+            return replace(task, evidence=Evidence(known.replicates, peers, judged))
 
         return self.remember("knowing", task.id, (task,), work)
 
