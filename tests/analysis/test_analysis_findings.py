@@ -42,7 +42,7 @@ def test_the_findings_go_on_where_only_some_optimizers_ran() -> None:
 
 
 def test_one_run_without_a_schedule_says_what_shorter_ones_end_with() -> None:
-    curve = [[0.25, 3.61], [0.5, 3.42], [1.0, 3.3]]
+    curve = [[0.25, 3.71], [0.5, 3.52], [1.0, 3.4]]  # of a part of the split, on which losses are 0.1 higher
     rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": loss, "curve": curve if ratio == 4 else None}
             for name in ("schedule_free", "adamw") for ratio, loss in ((1, 3.6), (4, 3.3))]  # fmt: skip
 

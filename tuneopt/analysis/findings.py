@@ -162,8 +162,8 @@ def _change(first: Speedup, second: Speedup) -> int | None:
 def _anytime(corpus: str, winners: Sequence[Winner], curves: Curves) -> Iterable[Finding]:
     """What the longest run of an optimizer without a schedule had reached on the way, beside runs that end there.
 
-    Its weights do not wait for a learning rate to fall, so that one run stands for every ratio below its own. Its curve
-    is measured on a part of the split.
+    Its weights do not wait for a learning rate to fall, so that one run stands for every ratio below its own. A curve
+    is measured on a part of the split, which lies above or below the whole by about what it does at the end.
     """
     longest: dict[tuple[str, str], Winner] = {}
     for winner in sorted(winners, key=lambda one: one.regime.ratio):
@@ -174,7 +174,8 @@ def _anytime(corpus: str, winners: Sequence[Winner], curves: Curves) -> Iterable
         ended = {one.regime.ratio: one.loss for one in winners
                  if (one.optimizer, one.regime.scale) == (optimizer, scale) and one.regime.ratio < whole}  # fmt: skip
         ratios = sorted(ended) or [whole / 4, whole / 2]
-        seen = curves.at(winner.trials, [ratio / whole for ratio in ratios], "report_loss").mean(axis=0)
+        measured = curves.at(winner.trials, [*(ratio / whole for ratio in ratios), 1.0], "report_loss").mean(axis=0)
+        seen = measured[:-1] + winner.loss - measured[-1]
         told = [(ratio, float(loss)) for ratio, loss in zip(ratios, seen, strict=True) if math.isfinite(loss)]
         if not told:
             continue
