@@ -76,6 +76,7 @@ def test_the_table_is_completed_from_the_class(site):
         "origin": "package sample_mine 1.0",
         "preset": {},
         "switches": (),
+        "anytime": False,
     }
     plain = rows["mine"]
     assert (plain["family"], plain["state_bytes_per_parameter"]) == (None, None), "a plain class declares nothing"
