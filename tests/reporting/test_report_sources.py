@@ -192,6 +192,8 @@ STUDIES = sorted(path.stem for path in REPORTS.glob("*-study.html"))
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_committed_report_of_a_study_is_what_the_code_makes_of_its_ledger(study, tmp_path):
     write_report(open_ledger(str(REPORTS / study), must_exist=True), tmp_path / "page.html")
+    named = f"<code>tuneopt report --ledger {study}</code>"
+    assert named in (tmp_path / "page.html").read_text(), "by the name that a reader has, not that of a copy in a cache"
     same = (REPORTS / f"{study}.html").read_bytes() == (tmp_path / "page.html").read_bytes()
     assert same, "make it anew: make report"
 

@@ -68,6 +68,8 @@ class Ledger:
 
     def __init__(self, uri: str | Path) -> None:
         self.uri, self.files = place.resolve(uri)
+        self.address = self.uri
+        """What it is called in what people read: of a packed ledger not the copy that is read, but the file."""
         self._marked = False
 
     def __reduce__(self) -> tuple[type[Ledger], tuple[str]]:
@@ -296,7 +298,9 @@ def open_ledger(uri: str | Path, must_exist: bool = False) -> Ledger:
     elif (packed := place.packed_file(ledger.files)) is not None:
         from tuneopt.ledger.packed import unfolded
 
-        return Ledger(unfolded(packed))
+        copy = Ledger(unfolded(packed))
+        copy.address = ledger.uri
+        return copy
     place.inspect(ledger.uri, ledger.files, must_exist)
     return ledger
 

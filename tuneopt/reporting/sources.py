@@ -72,9 +72,10 @@ def gather(
         inputs = _of_study(study)
         parts.append((inputs, ""))
         facts = (("sweeps", str(len(study.views))), ("trials", f"{len(inputs.runs):,}"))
-        origins.append(Origin("the example that ships with tuneopt" if example else f"ledger {shareable(ledger.uri)}",
+        where = shareable(ledger.address)
+        origins.append(Origin("the example that ships with tuneopt" if example else f"ledger {where}",
                               facts))  # fmt: skip
-        options += ["--example"] if example else ["--ledger", shareable(ledger.uri)]
+        options += ["--example"] if example else ["--ledger", where]
     if results is not None:
         inputs = load(results, columns)
         parts.append((inputs, results.stem))

@@ -193,7 +193,7 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
     Raises `InputError` for a ledger without sweeps and an id that no sweep has.
     """
     stored = ledger.sweeps()
-    chosen = _choose(stored, sweeps, ledger.uri)
+    chosen = _choose(stored, sweeps, ledger.address)
     reader = _ReadOnce(ledger.uri)
     if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
         with _uncollected():
