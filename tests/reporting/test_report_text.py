@@ -83,3 +83,9 @@ def test_moves_name_what_changed():
 def test_plotly_labels_never_hold_a_tag(raw):
     assert "<" not in text.plain(raw)
     assert ">" not in text.plain(raw)
+
+
+@pytest.mark.parametrize("column", ["optimizer", "led first", "leads after", "order among", "tuned for"])
+def test_tables_name_optimizers_as_their_papers_do(column):
+    assert text.shown("adamw", column) == "AdamW"
+    assert text.shown("optimizers", column) == "optimizers", "what is no optimizer stays"

@@ -134,7 +134,7 @@ def drawn_of(shown: int, every: int, words: str) -> str:
 
 def shown(cell: str, column: str) -> str:
     """A cell of a table as people read it: optimizers and scales by the names that their papers use."""
-    if column in ("optimizer", "led first", "leads after", "tuned for"):
+    if column in ("optimizer", "led first", "leads after", "order among", "tuned for"):
         return optimizer_name(cell)
     return scale_name(cell) if column == "scale" else cell
 
