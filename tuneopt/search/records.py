@@ -108,7 +108,8 @@ def kept_evidence(ledger: Ledger, corpus: CorpusId, study: str | None = None) ->
         nonlocal held
         if sweep.id in known:
             begun = stored[sweep.id]
-            peers = begun.get("peers", ())
+            listed = begun.get("peers", ())
+            peers = listed if isinstance(listed, list) else ()
             if begun.get("study_id") != study and all(ledger.sound(trial) is not None for trial in peers):
                 return replace(stored_evidence(begun, ledger), whole=True)
             return Evidence(known[sweep.id])
