@@ -40,6 +40,7 @@ FLOORS = {
         "paths",
         "errors",
         "streams",
+        "parallel",
         "checked",
         "constants",
     ),

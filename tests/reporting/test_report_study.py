@@ -1,5 +1,7 @@
 import math
 import random
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +54,33 @@ def test_sweeps_can_be_named_by_the_beginning_of_their_id(several, study):
     assert chosen.other_trials == len({t for v in study.views for t in v.records}) - len(
         {t for v in chosen.views for t in v.records}
     )
+
+
+SHARED_OUT = """
+import os, sys
+from pathlib import Path
+from tuneopt import parallel
+from tuneopt.ledger import Ledger
+from tuneopt.reporting import html, write_report
+parallel.LEAST, html.INLINE, forked = 1, 1, []
+parallel.processors = lambda: int(sys.argv[1])
+fork = parallel._fork
+parallel._fork = lambda *given: forked.append(given) or fork(*given)
+write_report(Ledger(sys.argv[2]), Path(sys.argv[3]))
+print(len(forked))
+"""
+
+
+def test_a_page_is_the_same_however_many_processes_make_it(several, tmp_path):
+    """In a process of its own, as a command is: one that had torch or threads would not fork."""
+    pages = []
+    for count, forks in (("1", 0), ("3", 8)):  # of records, sweeps, sections and pictures two each
+        path = tmp_path / f"{count}.html"
+        asked = [sys.executable, "-c", SHARED_OUT, count, str(several.uri), str(path)]
+        told = subprocess.run(asked, capture_output=True, text=True, check=True)
+        assert told.stdout.split() == [str(forks)]
+        pages.append(path.read_text().replace(path.name, "page.html"))
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize("named", [["zzzz"], [""], []])

@@ -85,12 +85,16 @@ class ParetoPoint:
 
 
 def costs(
-    winners: Sequence[Winner], runs: Iterable[TrainingRun], speeds: Iterable[Speedup], baseline: str = BASELINE
+    winners: Sequence[Winner],
+    runs: Iterable[TrainingRun],
+    speeds: Iterable[Speedup],
+    baseline: str = BASELINE,
+    clocks: Mapping[_Place, Pace] | None = None,
 ) -> tuple[Cost, ...]:
-    """The costs of every result, in their order."""
+    """The costs of every result, in their order; ``clocks`` are the `paces` of the same runs, where they are at hand."""
     every = list(runs)
     by_trial = {run.trial: run for run in every}
-    pace = paces(winners, every)
+    pace = paces(winners, every) if clocks is None else clocks
     bounds = {(speed.regime, speed.optimizer): speed for speed in speeds}
     fast = {place: speed.speedup for place, speed in bounds.items()}
     facts: dict[_Place, dict[str, float | None]] = {}
@@ -165,9 +169,9 @@ def paces(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> dict[_Place
     return made
 
 
-def uneven_clocks(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> tuple[str, ...]:
+def uneven_clocks(paces: Mapping[_Place, Pace]) -> tuple[str, ...]:
     """A warning where equal trials differ in speed by more than `UNEVEN`: the machine did other work."""
-    made = {place: pace for place, pace in paces(winners, runs).items() if pace.trials > 1}
+    made = {place: pace for place, pace in paces.items() if pace.trials > 1}
     uneven = {place: pace for place, pace in made.items() if pace.spread > UNEVEN}
     if not uneven:
         return ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tuneopt.analysis.cells import folded
 from tuneopt.analysis.circumstances import Circumstance, circumstances
 from tuneopt.analysis.coordinates import CoordinateScaling, Edge, coordinate_scaling, edges
-from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pareto, uneven_clocks
+from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, paces, pareto, uneven_clocks
 from tuneopt.analysis.doubts import warnings
 from tuneopt.analysis.fairness import Transfer, Undertuned, transfers, undertuned
 from tuneopt.analysis.findings import Finding, findings
@@ -155,7 +155,8 @@ def analyse(
     joint = joint_fits(sound, noise, how)
     stated = statements(best, ranked, speeds, noise, how)
     around = stars(best, runs, noise, near)
-    spent = costs(best, runs, speeds, baseline)
+    clocks = paces(best, runs)
+    spent = costs(best, runs, speeds, baseline, clocks)
     fronts = frontiers(best, runs, noise, how)
     ends = edges(best, runs)
     places = {run.regime for run in runs}
@@ -191,7 +192,7 @@ def analyse(
             _short(warning, places)
             for warning in (
                 *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, ends, bool(raced)),
-                *uneven_clocks(best, runs),
+                *uneven_clocks(clocks),
             )
         ),
     )

@@ -218,13 +218,15 @@ def _pairs(
 def _bars(noises: Sequence[Noise | None], runs: Array, asked: npt.NDArray[np.bool_], rate: float) -> Array:
     """The smallest difference (nats) that counts for each ``asked`` pair of curves; infinite where noise is unknown."""
     compared, bars = len(noises), np.full(asked.shape, np.inf)
-    if len(set(noises)) == 1 and noises[0] is not None:  # hundreds of trials of one tuning: one span, scaled to seeds
+    first = noises[0]
+    if first is not None and all(noise is first or noise == first for noise in noises):
+        # Hundreds of trials of one tuning: one span, scaled to seeds.
         scale = np.sqrt(1 / runs[:, None] + 1 / runs[None, :]) / math.sqrt(2)
-        return np.asarray(noises[0].span(1, 1, compared, rate) * scale)
+        return np.asarray(first.span(1, 1, compared, rate) * scale)
     for one, other in np.argwhere(asked):
-        first, second = noises[one], noises[other]
-        if first is not None and second is not None:
-            bars[one, other] = pair_span(first, int(runs[one]), second, int(runs[other]), compared, rate)
+        mine, theirs = noises[one], noises[other]
+        if mine is not None and theirs is not None:
+            bars[one, other] = pair_span(mine, int(runs[one]), theirs, int(runs[other]), compared, rate)
     return bars
 
 

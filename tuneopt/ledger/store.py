@@ -27,7 +27,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -158,12 +158,17 @@ class Ledger:
         self.tidy()
         return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
 
-    def records(self) -> Iterator[TrialRecord]:
-        """All records in the order of their ids; raises `DamagedRecordError` at a damaged one."""
+    def records(self, each: Callable[..., Iterable[TrialRecord]] = map) -> Iterator[TrialRecord]:
+        """All records in the order of their ids; raises `DamagedRecordError` at a damaged one.
+
+        ``each`` does the decoding, called as `map` is: who has several processes at hand may share it out.
+        """
         from tuneopt.ledger import compaction
 
-        for trial, data in compaction.texts(self.files, self.uri):
-            yield damage.decode(self.uri, trial, data)
+        def decoded(text: tuple[str, bytes]) -> TrialRecord:
+            return damage.decode(self.uri, *text)
+
+        yield from each(decoded, compaction.texts(self.files, self.uri))
 
     def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
         """Store what describes a sweep, over an older description of the same id; a damaged one is set aside."""

@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tuneopt.analysis.names import in_words
+from tuneopt.parallel import in_parallel
 from tuneopt.reporting.blocks import Figure, Table
 from tuneopt.reporting.page import Page
 from tuneopt.reporting.palette import look
@@ -41,12 +42,13 @@ def render(page: Page) -> str:
     """The HTML of a page."""
     template = _environment().get_template("report.html.j2")
     later = [figure for part in page.sections for figure in part.figures] if len(page.sections) > INLINE else []
+    drawn = dict(zip((figure.key for figure in later), in_parallel(pictures, later), strict=True))
     return template.render(
         page=page,
         policy=content_policy(),
         bundle=bundle(page.all_figures),
-        packed={figure.key for figure in later},
-        later=pack(json.dumps({figure.key: pictures(figure) for figure in later})) if later else "",
+        packed=drawn.keys(),
+        later=pack(json.dumps(drawn)) if later else "",
         baseline=page.baseline,
         level=page.level,
     )

@@ -13,6 +13,7 @@ from tuneopt.analysis.circumstances import circumstances_sentence
 from tuneopt.analysis.comparison import one_place_statement
 from tuneopt.analysis.names import in_words, optimizer_name
 from tuneopt.analysis.targets import races
+from tuneopt.parallel import in_parallel
 from tuneopt.reporting.answer import Answer, Grid, answer, grid
 from tuneopt.reporting.blocks import Chapter, Figure, figures_of
 from tuneopt.reporting.chapters import cost, fairness, flips, ranking, sensitivity, sources, speedup, targets
@@ -117,7 +118,7 @@ def build_page(material: Material, comparison: Comparison) -> Page:
         warnings=all_warnings(material, comparison, verdicts),
         chapters=filled,
         missing=tuple(chapter for chapter in chapters if not chapter.blocks and chapter.lead),
-        sections=tuple(section(study, view, verdicts[view.id]) for view in views) if study is not None else (),
+        sections=() if study is None else tuple(in_parallel(lambda one: section(study, one, verdicts[one.id]), views)),
         provenance=sources.chapter(material, comparison, filled, len(views)),
     )
 

@@ -6,19 +6,19 @@ A ledger keeps what a sweep is and what each trial gave, and nothing of the path
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.table import devices
+from tuneopt.parallel import in_parallel, uncollected
 from tuneopt.reporting.palette import position
 from tuneopt.search.records import replay, stored_task
 from tuneopt.search.sampled import marks
 from tuneopt.search.space import Config
+from tuneopt.search.standing import Standing
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, nearest
@@ -175,18 +175,6 @@ class _ReadOnce(Ledger):
         return self.cache[trial]
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for garbage in cycles meanwhile: records have none, and each search looks at all that were read."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView:
     """Replay the sweeps of a ledger, or those whose ids (or their beginnings) are given.
 
@@ -196,10 +184,12 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
     chosen = _choose(stored, sweeps, ledger.address)
     reader = _ReadOnce(ledger.uri)
     if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
-        with _uncollected():
-            reader.cache.update({record.trial: record for record in ledger.records()})
+        with uncollected():
+            reader.cache.update({record.trial: record for record in ledger.records(in_parallel)})
     runs = list(ledger.runs().values())
-    views = _with_replicates([_view(sweep, stored[sweep], reader, runs) for sweep in chosen])
+    standings = in_parallel(lambda name: replay(stored_task(stored[name], name, reader), reader)[0], chosen)
+    each = zip(chosen, standings, strict=True)
+    views = _with_replicates([_view(name, stored[name], standing, reader, runs) for name, standing in each])
     views.sort(key=_order)
     ours = {trial for view in views for trial in view.every}
     # A run of a study leaves one account for what its sweeps share (wall seconds, slots) and one for each sweep. The
@@ -229,10 +219,10 @@ def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -
     return list(chosen)
 
 
-def _view(name: str, plain: Mapping[str, Any], ledger: Ledger, runs: list[dict[str, Any]]) -> SweepView:
-    task = stored_task(plain, name, ledger)
-    standing, _ = replay(task, ledger)
-    sweep = task.sweep
+def _view(
+    name: str, plain: Mapping[str, Any], standing: Standing, ledger: Ledger, runs: list[dict[str, Any]]
+) -> SweepView:
+    task, sweep = standing.task, standing.task.sweep
     read = ((trial, ledger.get(trial)) for trial in standing.trials)
     records = {trial: record for trial, record in read if record is not None}
     # What its runs trained and the replay does not ask for was launched on a guess (docs/decisions.md, "Looking

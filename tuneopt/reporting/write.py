@@ -12,6 +12,7 @@ from typing import Any
 
 from tuneopt.analysis.inputs import Inputs
 from tuneopt.ledger import Ledger
+from tuneopt.parallel import uncollected
 from tuneopt.paths import replacing
 from tuneopt.reporting.compare import Comparison, compare
 from tuneopt.reporting.html import render
@@ -23,6 +24,7 @@ from tuneopt.reporting.study import SweepView
 from tuneopt.reporting.verdict import certificate_state, over_seeds
 
 
+@uncollected()
 def write_report(
     ledger: Ledger | None,
     path: Path,
@@ -53,6 +55,7 @@ def write_report(
     return _write(material, comparison, path, sources, export)
 
 
+@uncollected()
 def write_simulated(inputs: Inputs, path: Path, command: Sequence[str], baseline: str | None = None) -> dict[str, Any]:
     """Write the report of a simulation's ``inputs``, which say in their notes that nothing was trained.
 

@@ -24,8 +24,9 @@ from scipy.special import chdtri
 
 from tuneopt.constants import CONFIDENCE, DIFFERENCE_95, TOLERANCE
 from tuneopt.search.noise import SigmaLaw, Spread
-from tuneopt.search.posterior import FAR, Floats, Posterior
+from tuneopt.search.posterior import FAR, Posterior
 from tuneopt.search.space import Config, LadderSpace
+from tuneopt.search.variances import Floats
 from tuneopt.spec import Value
 
 DRAWS = 1024

@@ -92,6 +92,7 @@ class Finishing:
     missing: Container[Config]
     remember: Remember = forgetful
     _latest: tuple[tuple[object, ...], Belief] | None = None
+    _held: tuple[Spread, object] | None = None  # the noise and all runs as they are now, None once a run came in
 
     def run(self, incumbent: Config) -> Finish:
         """Replay from ``incumbent``, where the search ended, up to the first wave that is not settled, or the end."""
@@ -127,6 +128,7 @@ class Finishing:
             for (config, seed), outcome in found.items():
                 if outcome is not None:
                     self.runs.setdefault(config, {})[seed] = outcome.loss
+            self._held = None
         return Finish(
             incumbent=incumbent,
             asked=tuple(asked),
@@ -156,11 +158,10 @@ class Finishing:
 
     def _key(self, incumbent: Config) -> tuple[object, ...]:
         """All that a belief follows from."""
-        return (
-            incumbent,
-            self.spread(self.runs),
-            tuple((config, *sorted(seeds.items())) for config, seeds in self.runs.items()),
-        )
+        if self._held is None:
+            held = tuple((config, *sorted(seeds.items())) for config, seeds in self.runs.items())
+            self._held = (self.spread(self.runs), held)
+        return incumbent, *self._held
 
     def _belief(self, incumbent: Config) -> Belief:
         """What all runs say of ``incumbent``; the latest is kept, for the end of a finish asks the same again."""

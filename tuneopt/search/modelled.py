@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from tuneopt.constants import CONFIDENCE
 from tuneopt.search.joint import rescue
-from tuneopt.search.posterior import DIGITS, Floats, Places, Posterior, ceiling, noise_of, step_cost
+from tuneopt.search.posterior import DIGITS, Places, Posterior, ceiling, noise_of, step_cost
 from tuneopt.search.replaying import Replaying
 from tuneopt.search.space import Config, LadderSpace
+from tuneopt.search.variances import Floats
 from tuneopt.spec import Value
 
 DROWNED = 0.65

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from scipy.special import digamma, fdtr, fdtrc, polygamma, stdtr
 
 from tuneopt.constants import CONFIDENCE, ONE_SIDED_95, TOLERANCE
-from tuneopt.search.variances import LossDifference, bartlett, satterthwaite, student, trigamma_inverse
+from tuneopt.search.variances import LossDifference, bartlett, log_densities, satterthwaite, student, trigamma_inverse
 from tuneopt.spec import InputError
 
 Matrix = npt.NDArray[np.float64]
@@ -387,8 +387,7 @@ class SpreadModel:
         if not cells:
             return DEFAULT_SPREAD
         covariances = LEVEL + grid[:, None, None] * self._alike + np.diag(noise)  # (grid, cells, cells)
-        solved = np.linalg.solve(covariances, np.broadcast_to(residuals[:, None], (len(grid), len(cells), 1)))[..., 0]
-        fits = -(np.linalg.slogdet(covariances)[1] + solved @ residuals) / 2
+        fits = log_densities(covariances, np.broadcast_to(residuals, (len(grid), len(cells))))
         return float(grid[np.argmax(fits + default)])
 
 

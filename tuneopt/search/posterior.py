@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS, TOLERANCE
 from tuneopt.search.axis import Axis
 from tuneopt.search.space import Config, LadderSpace
+from tuneopt.search.variances import Floats, log_densities
 
-Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 """(configurations, coordinates): the place of each value among the `Posterior.levels` of its coordinate."""
 
@@ -356,7 +356,7 @@ class _Trials:
         # All alike first: where every step is large, no coordinate's scale explains anything by itself.
         alike = np.tile(choices[:, None], (1, len(self.drift)))
         spread, drift = self.cover(alike, np.ones(len(choices)))
-        common = _evidence(spread, self.y - drift) + len(self.drift) * before
+        common = log_densities(spread, self.y - drift) + len(self.drift) * before
         scales = np.full(len(self.drift), choices[int(np.argmax(common))])
         odds: list[Floats] = []
         for _ in range(PASSES):
@@ -366,7 +366,7 @@ class _Trials:
                 scales[number] = choices[int(np.argmax(odds[-1]))]
             spread, drift = self.cover(scales[None], np.zeros(1))
             own = (noises[:, None] * self.sigma) ** 2 / self.seeds
-            odds.append(_evidence(spread + own[:, :, None] * np.eye(len(self.y)), self.y - drift))
+            odds.append(log_densities(spread + own[:, :, None] * np.eye(len(self.y)), self.y - drift))
             odds[-1] -= 0.5 * (np.log(noises) / NOISE_SPREAD) ** 2
             noise = float(noises[int(np.argmax(odds[-1]))])
             if was == (*scales, noise):
@@ -385,16 +385,4 @@ class _Trials:
         spreads = (
             spread + (choices**2 - now**2)[:, None, None] * self.spread[number] + (choices - now)[:, None, None] * pairs
         )
-        return _evidence(spreads, self.y - drift - (choices - now)[:, None] * self.drift[number])
-
-
-def _evidence(spread: Floats, miss: Floats) -> Floats:
-    """(models,): log densities, but for a constant, of ``miss`` (models, trials) under (models, trials, trials)."""
-    models, trials = spread.shape[:2]
-    # The last row of this larger matrix's root is the miss in units of the spread: one factorization does for both.
-    larger = np.full((models, trials + 1, trials + 1), 1e12)
-    larger[:, :trials, :trials], larger[:, :trials, trials], larger[:, trials, :trials] = spread, miss, miss
-    root = np.linalg.cholesky(larger)
-    scaled, diagonal = root[:, trials, :trials], np.diagonal(root, axis1=1, axis2=2)[:, :trials]
-    logs: Floats = -0.5 * (scaled**2).sum(axis=1) - np.log(diagonal).sum(axis=1)
-    return logs
+        return log_densities(spreads, self.y - drift - (choices - now)[:, None] * self.drift[number])

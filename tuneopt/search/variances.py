@@ -9,9 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtrc, ndtri, polygamma, stdtr, stdtrit
 
 from tuneopt.spec import InputError
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +78,15 @@ def trigamma_inverse(value: float) -> float:
         if -step / x < 1e-10:
             break
     return x
+
+
+def log_densities(covariances: Floats, miss: Floats) -> Floats:
+    """(models,): normal log densities, but for a constant, of ``miss`` (models or 1, n) under (models, n, n)."""
+    models, size = covariances.shape[:2]
+    # The last row of this larger matrix's root is the miss in units of the spread: one factorization does for both.
+    larger = np.full((models, size + 1, size + 1), 1e12)
+    larger[:, :size, :size], larger[:, :size, size], larger[:, size, :size] = covariances, miss, miss
+    root = np.linalg.cholesky(larger)
+    scaled, diagonal = root[:, size, :size], np.diagonal(root, axis1=1, axis2=2)[:, :size]
+    logs: Floats = -0.5 * (scaled**2).sum(axis=1) - np.log(diagonal).sum(axis=1)
+    return logs
