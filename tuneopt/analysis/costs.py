@@ -91,7 +91,7 @@ def costs(
     baseline: str = BASELINE,
     clocks: Mapping[_Place, Pace] | None = None,
 ) -> tuple[Cost, ...]:
-    """The costs of every result, in their order; ``clocks`` are the `paces` of the same runs, where they are at hand."""
+    """The costs of every result, in their order; ``clocks`` are the `paces` of the same runs, where those are known."""
     every = list(runs)
     by_trial = {run.trial: run for run in every}
     pace = paces(winners, every) if clocks is None else clocks
