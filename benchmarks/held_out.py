@@ -94,7 +94,8 @@ def main() -> int:
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    checked = [(view, pair_of(view, asked.seeds)) for view in certified(open_ledger(asked.ledger, must_exist=True))[: asked.sweeps]]
+    views = certified(open_ledger(asked.ledger, must_exist=True))[: asked.sweeps]
+    checked = [(view, pair_of(view, asked.seeds)) for view in views]
     trials = [spec for _, pair in checked for spec in (*pair.winner, *pair.rival)]
     if asked.share is not None:
         for spec in trials[asked.share :: asked.workers]:
