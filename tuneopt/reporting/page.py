@@ -22,8 +22,9 @@ from tuneopt.reporting.figures.laws import draw_guide, guide_info
 from tuneopt.reporting.palette import position
 from tuneopt.reporting.section import Section, section
 from tuneopt.reporting.sources import Material
+from tuneopt.reporting.study import SweepView
 from tuneopt.reporting.text import listed, percent_text, plural
-from tuneopt.reporting.verdict import SweepVerdict, sweep_verdict
+from tuneopt.reporting.verdict import SweepVerdict, shared_warnings, sweep_verdict
 
 NAMED = 4
 """Sweeps that one warning names; of more it gives the number."""
@@ -147,13 +148,18 @@ def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[s
     A warning that several sweeps share is given once, and one that both parts give is not repeated.
     """
     views = material.study.views if material.study is not None else ()
-    sweeps: dict[str, list[str]] = {}
+    told = {view.id: list(verdicts[view.id].warnings) for view in views}
+    sweeps = {warning: [_name(view) for view in those] for those, warning in shared_warnings(views, told)}
     for view in views:
-        for warning in verdicts[view.id].warnings:
-            sweeps.setdefault(warning, []).append(f"{view.optimizer} at {view.label}")
+        for warning in told[view.id]:
+            sweeps.setdefault(warning, []).append(_name(view))
     several = len(views) > 1 or len(material.origins) > 1
     own = [f"{_who(names, len(views))}: {warning}" if several else warning for warning, names in sweeps.items()]
     return tuple(dict.fromkeys(map(in_words, [*own, *comparison.document["warnings"]])))
+
+
+def _name(view: SweepView) -> str:
+    return f"{view.optimizer} at {view.label}"
 
 
 def _who(names: Sequence[str], every: int) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
 from tuneopt.reporting.study import SweepView
 from tuneopt.reporting.text import NONE, bound_text, duration_text, listed, loss_text, plural
-from tuneopt.search.descent import Certificate
+from tuneopt.search.descent import BLIND, Certificate
 from tuneopt.search.standing import REPEATED
 
 MANY_DIVERGED = 0.25
@@ -214,14 +214,49 @@ def _warnings(view: SweepView) -> list[str]:
     if epochs > 1:
         passes = f"the budget passes {epochs:.1f} times over the training text"
         warnings.append(f"{passes}, so part of the gain may be memory")
-    # Another version of torch, kind of GPU or state of the source can move a loss by more than a tolerance.
-    for name, words in (("torch", "versions of torch"), ("gpu", "kinds of GPU"), ("commit", "source commits")):
-        values = sorted({str(record.environment[name]) for record in records if name in record.environment})
-        if len(values) > 1:
-            warnings.append(f"the trials ran on {len(values)} {words} ({listed(values)})")
+    warnings += [f"the trials ran on {len(values)} {words} ({listed(values)})" for words, values in mixed(view).items()]
     if any(str(record.environment.get("commit", "")).endswith("+") for record in records):
         warnings.append("some trials ran from a source tree with uncommitted changes")
     return warnings
+
+
+def mixed(view: SweepView) -> dict[str, list[str]]:
+    """What the trials of a sweep do not have in common, and can move a loss by more than a tolerance; in words."""
+    records, found = view.records.values(), {}
+    for name, words in (("torch", "versions of torch"), ("gpu", "kinds of GPU"), ("commit", "source commits")):
+        values = sorted({str(record.environment[name]) for record in records if name in record.environment})
+        if len(values) > 1:
+            found[words] = values
+    return found
+
+
+def shared_warnings(views: Sequence[SweepView], told: dict[str, list[str]]) -> Iterator[tuple[list[SweepView], str]]:
+    """Warnings that several sweeps have in other figures, as one with its sweeps; each is taken out of ``told``.
+
+    Ten blind certificates are one thing to know. What each of them saw stands in the section of its sweep.
+    """
+    coarse = [
+        view
+        for view in views
+        if certificate_state(view) == BLIND and (claims := view.state.certificate).resolution and claims.asked
+        and claims.resolution > claims.asked and certificate_sentence(view) in told[view.id]
+    ]  # fmt: skip
+    if len(coarse) > 1:
+        for view in coarse:
+            told[view.id].remove(certificate_sentence(view))
+        seen = sorted(view.state.certificate.resolution or 0.0 for view in coarse)
+        asked = listed(f"{nats:g}" for nats in sorted({view.state.certificate.asked or 0.0 for view in coarse}))
+        between = f"{bound_text(seen[0])} to {bound_text(seen[-1])} nats"
+        sentence = "the certificates are blind: they rule out single changes of the winners that lower the select loss "
+        sentence += f"by more than {between}, and were asked for {asked}; the sections of the sweeps say how many "
+        yield coarse, sentence + "further runs would reach it"
+    for words in dict.fromkeys(words for view in views for words in mixed(view)):
+        uneven = [view for view in views if words in mixed(view)]
+        if len({tuple(mixed(view)[words]) for view in uneven}) > 1:
+            for view in uneven:
+                told[view.id] = [warning for warning in told[view.id] if f" {words} (" not in warning]
+            values = sorted({value for view in uneven for value in mixed(view)[words]})
+            yield uneven, f"the trials of a sweep ran on several {words} ({listed(values)})"
 
 
 def _in_bits(view: SweepView, mean: Mean | None) -> str:
