@@ -68,11 +68,12 @@ class FlipsInfo(Info):
         sure = [flip for line in self.lines for flip in line.flips if flip.significant]
         unsure = sum(len(line.flips) for line in self.lines) - len(sure)
         what = "the data budget" if self.by == "ratio" else "model size"
-        more = f"; {unsure} more within noise" if unsure else ""
         if not sure:
-            return f"No order changes with {what} beyond noise{more}"
+            within = f"; {plural(unsure, 'flip')} within it" if unsure else ""
+            return f"No order changes with {what} beyond noise{within}"
         where = [line.title for line in self.lines if any(flip.significant for flip in line.flips)]
         places = f", all at {where[0]}" if len(where) == 1 < len(self.lines) else ""
+        more = f"; {unsure} more within noise" if unsure else ""
         return f"The order changes with {what}: {plural(len(sure), 'flip')} beyond noise{places}{more}"
 
     def _reading(self) -> str:
