@@ -14,7 +14,7 @@ from tuneopt.observe.state import RunState
 from tuneopt.search.outcome import Outcome
 from tuneopt.search.plan import Ended, PlanProgress
 from tuneopt.search.queue import SchedulerQueue
-from tuneopt.search.study.cost import expected
+from tuneopt.search.study.expected import expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.surfaces import Surfaces

@@ -29,7 +29,7 @@ from tuneopt.search.study.budget import (
     study_document,
 )
 from tuneopt.search.study.comparison import BASELINE, FEWEST_RATIOS, SEEDS, TUNING, further_ratio, rules_of
-from tuneopt.search.study.cost import expected
+from tuneopt.search.study.expected import expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.surfaces import Surfaces

@@ -11,7 +11,7 @@ from search_helpers import drive
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study.brackets import BRACKET
-from tuneopt.search.study.cost import expected
+from tuneopt.search.study.expected import expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.spec import CorpusId, InputError, TrialSpec

@@ -15,7 +15,8 @@ from tuneopt.search.descent import CERTIFIED
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import Limits, SchedulerQueue
 from tuneopt.search.standing import REPEATED
-from tuneopt.search.study.cost import expected
+from tuneopt.search.study.cost import needs, plan_document
+from tuneopt.search.study.expected import SENSITIVE, expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.spent import SEEDS, START, spent
@@ -229,6 +230,35 @@ def test_expectations_come_true_within_a_factor(whole):
     assert 0.4 < before / len(pool.outcomes) < 2.5
     after = expected(made, pool.standings)
     assert sum(each.remaining for each in after) == 0
+
+
+def test_what_may_be_found_to_scale_is_the_range_of_a_forecast_until_it_is_known(whole):
+    made, pool = whole
+
+    def trials(agenda, standings):
+        return [sum(each.trials for each in expected(agenda, standings, guess)) for guess in SENSITIVE]
+
+    fewest, usual, most = trials(plan(), SchedulerQueue(plan()).standings)
+    assert fewest < usual <= most  # spaces without a warmup have no third one
+    assert len(set(trials(made, pool.standings))) == 1
+
+
+def test_the_document_of_a_plan_has_the_range_of_trials_and_hours(whole):
+    document = plan_document(
+        plan(),
+        {},
+        lambda optimizer, regime: 36.0,
+        needs(plan().study, [("adamw", plan().regimes("I")[0])], lambda shape: 1, lambda name: 2.0),
+        off=(0.5, 2.0),
+        slots=2,
+        device_bytes=None,
+        free_disk=None,
+    )
+    for part in (document["total"], document["left"]):
+        assert part["trials_low"] < part["trials"] <= part["trials_high"]
+        assert part["device_hours"] == pytest.approx(part["trials"] / 100)
+        assert part["device_hours_low"] == pytest.approx(part["trials_low"] / 200)
+        assert part["device_hours_high"] == pytest.approx(part["trials_high"] / 50)
 
 
 def test_outcomes_told_in_another_order_lead_to_the_same_tasks(whole):

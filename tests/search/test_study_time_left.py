@@ -11,7 +11,7 @@ from test_study_planner import loss, plan
 from tuneopt.run.simulated import as_outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
-from tuneopt.search.study.cost import expected
+from tuneopt.search.study.expected import expected
 from tuneopt.search.study.status import RunUnderWay, device_seconds_left, fit_line, pace, seconds_left
 from tuneopt.spec import SCALES, CorpusId, Regime, TrialSpec
 

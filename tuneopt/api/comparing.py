@@ -255,7 +255,7 @@ def _ends(study: Study, question: Question, times: Mapping[str, TrialTime], orig
 
 def _left(study: Study, question: Question, times: Mapping[str, TrialTime], ledger: Ledger) -> tuple[int, int, float]:
     """Of a comparison that has begun: trials that ended, trials about to come, and the latter's share of the time."""
-    from tuneopt.search.study.cost import expected
+    from tuneopt.search.study.expected import expected
 
     agenda = planned_study(study)
     queue = study_queue(agenda, ledger)

@@ -77,7 +77,8 @@ def study_plan(
     share of this machine's memory where the slots are its own. Where a trial needs more, ``scales`` and ``why`` name
     the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
-    from tuneopt.search.study.cost import expected, needs, plan_document
+    from tuneopt.search.study.cost import needs, plan_document
+    from tuneopt.search.study.expected import expected
 
     opened, _ = with_ledger(ledger, None)
     plan = planned_study(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
@@ -85,16 +86,15 @@ def study_plan(
     count = slots or os.cpu_count() or 1  # trials at once: on a CPU a trial takes one core
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
-    expectations = expected(plan, queue.standings)
     seconds, origin = study_times(plan, opened, speed or Speed(), measure, count, note)
     folder = Path(opened.uri)  # its nearest parent that exists says how much disk is free
     document = plan_document(
         plan,
-        expectations,
+        queue.standings,
         seconds,
         needs(
             study,
-            ((each.optimizer, each.regime) for each in expectations),
+            ((each.optimizer, each.regime) for each in expected(plan, queue.standings)),
             peak_bytes,
             state_bytes,
             device_bytes=most,

@@ -189,9 +189,9 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
     out.print()
     pairs(
         {
-            "in all": f"about {number(whole['trials'])} trials ({plan['in_ledger']} in the ledger), "
-            f"{number(whole['tokens'])} tokens, {whole['flops']:.2e} FLOPs, "
-            f"{_hour_span(whole)} device-hours",
+            "in all": f"about {number(whole['trials'])} trials "
+            f"({_trial_span(whole)}{plan['in_ledger']} in the ledger), {number(whole['tokens'])} tokens, "
+            f"{whole['flops']:.2e} FLOPs, {_hour_span(whole)} device-hours",
             "left": _left(plan["left"], plan["slots"]),
             "on": f"{plan['slots']} slots; step times by {plan['throughput_from']}",
             "largest trial": f"{size(plan['peak_bytes'])} of memory ({plan['peak_trial']['optimizer']} at "
@@ -354,6 +354,12 @@ def _hour_span(part: Mapping[str, Any]) -> str:
     """Device-hours between the fastest and the slowest that trials may be."""
     low, high = (_hours(part[name]) for name in ("device_hours_low", "device_hours_high"))
     return low if low == high else f"{low} to {high}"
+
+
+def _trial_span(part: Mapping[str, Any]) -> str:
+    """Between how many trials it may be, where that is not settled: a phase's findings decide the next one."""
+    low, high = part["trials_low"], part["trials_high"]
+    return "" if low == high else f"{low:,} to {high:,}, by how many coordinates are found to scale; "
 
 
 def _left(left: Mapping[str, Any], slots: int) -> str:

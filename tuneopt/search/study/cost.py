@@ -1,33 +1,22 @@
 """What a study will cost before it starts: trials, tokens, FLOPs, device-hours, memory, disk, and what cannot fit.
 
-Three parts: how many trials each sweep will probably take (`expected`), what one trial of a scale needs of its devices
-(`needs`), and the document of ``study plan`` that puts both together.
-
-Numbers of trials are estimates: a descent's path is known only when it has been walked. Sweeps that have begun are
-counted as their own state tells, the others as a sweep usually goes. Memory is asked of a function (`PeakBytes`),
-because the model of it belongs to training, which this floor does not import.
+Two parts: what one trial of a scale needs of its devices (`needs`), and the document of ``study plan``, which puts it
+together with how many trials are to be expected. Memory is asked of a function (`PeakBytes`), because the model of it
+belongs to training, which this floor does not import.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
-from tuneopt.search.state import TYPICAL_MOVES
-from tuneopt.search.study.brackets import BRACKET
-from tuneopt.search.study.comparison import coming
-from tuneopt.search.study.matching import MATCH
+from tuneopt.search.study.expected import SENSITIVE, Expected, expected
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import Devices, Study
 from tuneopt.search.sweep import micro_batch
 from tuneopt.spec import Regime, Scale
-
-USUALLY_SENSITIVE = ("learning_rate", "weight_decay")
-"""Coordinates that are counted as scaling-sensitive before Phase I has said which are: an optimizer of the published
-study has one to three, and these most often."""
 
 RECORD_BYTES = 40_000
 """Bytes of one trial's record in the ledger, its learning curve and routing table included. Records of nano trials have
@@ -45,103 +34,6 @@ HEADROOM = 0.9
 
 STAGES = (1, 2, 3)
 """ZeRO's stages, the least sharding and the least traffic first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """The trials of one optimizer in one regime: those ended, and those probably still to come."""
-
-    phase: str  # "I", "II" or "III"
-    optimizer: str
-    regime: Regime
-    done: int  # trials
-    remaining: int
-
-    @property
-    def trials(self) -> int:
-        """Those ended and those to come."""
-        return self.done + self.remaining
-
-
-def expected(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[Expected, ...]:
-    """The trials of every sweep that the study has or will have; the unmatched budgets are not among them."""
-    begun: dict[tuple[str, str, Regime], list[Standing]] = {}
-    for standing in standings.values():
-        key = (standing.task.phase, standing.task.optimizer, standing.task.sweep.regime)
-        begun.setdefault(key, []).append(standing)
-    counts = []
-    seen: set[str] = set()
-    for key, sweeps in begun.items():
-        # A standing counts its running trials among its own: those have not ended. And a trial that several sweeps
-        # share, such as a tuning and the further seeds of what it ended on, counts for the first of them.
-        waiting = {spec.id for standing in sweeps for spec in standing.pending}
-        done = {trial for standing in sweeps for trial in standing.trials} - waiting - seen
-        seen |= done
-        last = sweeps[-1]  # earlier attempts at the regime have ended
-        left = _left(last)
-        counts.append(Expected(*key, len(done), 0 if last.finished else left))
-    if plan.study.comparison is not None:
-        scale = plan.regimes("I")[0].scale
-        return (
-            *counts,
-            *(
-                Expected(phase, optimizer, Regime(scale, ratio, plan.corpus), 0, round(trials))
-                for phase, optimizer, ratio, trials in coming(plan.study, standings)
-            ),
-        )
-    for name, space in plan.study.spaces.items():
-        # Phases that have not begun: as many trials as a sweep over what will probably be varied there usually takes.
-        finding = plan.finding(name, standings)
-        sensitive = finding.sensitive if finding.verdicts else USUALLY_SENSITIVE
-        for phase, varied in (("II", sensitive), ("III", tuple(space.by_name) if plan.study.star else ())):
-            trials = _sweep_trials(space, varied, plan.study.replicates)
-            for regime in plan.regimes(phase):
-                if (phase, name, regime) not in begun:
-                    counts.append(Expected(phase, name, regime, 0, trials))
-        if name == plan.study.bracket:
-            trials = _sweep_trials(space, sensitive, plan.study.replicates)
-            counts += [
-                Expected(BRACKET, name, regime, 0, trials)
-                for regime in _to_bracket(plan)
-                if not _ended(plan, regime, begun)
-            ]
-    return tuple(counts)
-
-
-def _to_bracket(plan: StudyPlan) -> Iterator[Regime]:
-    """The regimes that bracketing usually takes: twice the longest ratio of each scale."""
-    longest: dict[Scale, float] = {}
-    for regime in (*plan.regimes("I"), *plan.regimes("II")):
-        longest[regime.scale] = max(regime.ratio, longest.get(regime.scale, 0.0))
-    for scale, ratio in longest.items():
-        yield Regime(scale, 2 * ratio, plan.corpus)
-
-
-def _ended(plan: StudyPlan, regime: Regime, begun: Mapping[tuple[str, str, Regime], Sequence[Standing]]) -> bool:
-    """Whether a scale's sweeps have all ended: what bracketing it takes, if anything, is then known."""
-    places = [one for one in (*plan.regimes("I"), *plan.regimes("II")) if one.scale == regime.scale]
-    return all(
-        any((phase, name, place) in begun and begun[phase, name, place][-1].finished for phase in ("I", "II"))
-        for name in plan.study.optimizers
-        for place in places
-    )
-
-
-def _left(standing: Standing) -> int:
-    """The trials that a sweep will still take, those pending among them."""
-    if standing.task.quota is None:
-        return standing.state.progress.remaining
-    if standing.task.phase == MATCH:
-        return len(standing.pending)
-    # A comparison's tuning takes its quota: what its search does not use goes into seeds.
-    return standing.task.quota - len(standing.trials) + len(standing.pending)
-
-
-def _sweep_trials(space: LadderSpace, varied: tuple[str, ...], replicates: int) -> int:
-    """The trials of a sweep that varies some coordinates; without any, as many as the start has seeds."""
-    # Replicates of the start; its star; for each move another star with its centre; replicates of the winner.
-    star = sum(len(axis.line(axis.start)) for axis in space.axes if axis.name in varied)
-    return replicates + star + (TYPICAL_MOVES * (star + 1) + replicates - 1 if star else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +145,16 @@ def _enough(
     return need
 
 
+_Counts = Sequence[tuple[Expected, int]]
+
+Seconds = Callable[[str, Regime], float | None]
+"""Seconds of a trial, by optimizer and regime; None where nothing is known."""
+
+
 def plan_document(
     plan: StudyPlan,
-    expectations: Sequence[Expected],
-    seconds: Callable[[str, Regime], float | None],
+    standings: Mapping[str, Standing],
+    seconds: Seconds,
     scale_needs: Sequence[Need],
     *,
     off: tuple[float, float] = (1.0, 1.0),
@@ -266,10 +164,11 @@ def plan_document(
 ) -> dict[str, Any]:
     """What ``study plan --json`` prints: costs by phase and optimizer, the largest trials, and whether all fits.
 
-    ``seconds`` gives those of a trial by optimizer and regime, None where nothing is known; ``off`` are the factors
-    between which it may be wrong. ``scale_needs`` holds the need of each scale; ``device_bytes`` and ``free_disk`` are
-    None where they are not known.
+    ``off`` are the factors between which ``seconds`` may be wrong. ``scale_needs`` holds the need of each scale;
+    ``device_bytes`` and ``free_disk`` are None where they are not known. Ends of trials and device-hours are those with
+    the fewest and the most coordinates that may be found to scale (`SENSITIVE`).
     """
+    fewest, expectations, most = (expected(plan, standings, guess) for guess in SENSITIVE)
     groups: dict[tuple[str, str], list[Expected]] = {}
     for part in expectations:
         groups.setdefault((part.phase, part.optimizer), []).append(part)
@@ -280,7 +179,7 @@ def plan_document(
             "trials": sum(part.trials for part in group),
             "tokens": sum(part.regime.tokens * part.trials for part in group),
             "flops": float(sum(part.regime.flops * part.trials for part in group)),
-            "device_hours": _hours(((part, part.trials) for part in group), seconds),
+            "device_hours": _hours([(part, part.trials) for part in group], seconds),
         }
         for (phase, optimizer), group in groups.items()
     ]
@@ -289,8 +188,8 @@ def plan_document(
         for phase in dict.fromkeys(part["name"] for part in parts)
     ]
     # One row for each phase and optimizer, then sums over optimizers, then the whole: a reader goes down that way.
-    whole = _between(_total(parts), off)
-    left = _hours(((part, part.remaining) for part in expectations), seconds)
+    whole = {**_total(parts), **_ends([[(part, part.trials) for part in end] for end in (fewest, most)], seconds, off)}
+    left, *ends = ([(part, part.remaining) for part in end] for end in (expectations, fewest, most))
     largest = max(scale_needs, key=lambda need: need.peak_bytes)
     # Records stay; checkpoints go when their trial ends, so only those of the trials that run at once count.
     at_once = max(max(1, slots // need.devices.ranks) * need.checkpoint_bytes for need in scale_needs)
@@ -315,15 +214,19 @@ def plan_document(
         (whole["trials"], "max_trials", "trials"),
         (whole["device_hours"], "max_device_hours", "device-hours"),
     ):
-        most = limits[limit]
-        if most is not None and amount is not None and amount > most:
-            over.append(f"about {amount:,.0f} {unit} are expected, and the study stops at {limit} {most:,.0f}")
+        stop = limits[limit]
+        if stop is not None and amount is not None and amount > stop:
+            over.append(f"about {amount:,.0f} {unit} are expected, and the study stops at {limit} {stop:,.0f}")
     return {
         "study": plan.study.name,
         "phases": phases,
         "optimizers": parts,
         "total": whole,
-        "left": _between({"trials": sum(part.remaining for part in expectations), "device_hours": left}, off),
+        "left": {
+            "trials": sum(trials for _, trials in left),
+            "device_hours": _hours(left, seconds),
+            **_ends(ends, seconds, off),
+        },
         "peak_bytes": largest.peak_bytes,
         "peak_trial": {"optimizer": largest.optimizer, "scale": largest.scale.name},
         "scales": [need.to_dict(device_bytes) for need in scale_needs],
@@ -337,7 +240,7 @@ def plan_document(
     }
 
 
-def _hours(counts: Iterable[tuple[Expected, int]], seconds: Callable[[str, Regime], float | None]) -> float | None:
+def _hours(counts: _Counts, seconds: Seconds) -> float | None:
     """Device-hours of so many trials each; None as soon as one regime's speed is not known."""
     hours = 0.0
     for part, trials in counts:
@@ -348,11 +251,14 @@ def _hours(counts: Iterable[tuple[Expected, int]], seconds: Callable[[str, Regim
     return hours
 
 
-def _between(sums: Mapping[str, Any], off: tuple[float, float]) -> dict[str, Any]:
-    """Sums with the ends of their device-hours, as wrong as step times may be."""
-    hours = sums["device_hours"]
-    low, high = (None if hours is None else hours * factor for factor in off)
-    return {**sums, "device_hours_low": low, "device_hours_high": high}
+def _ends(ends: Sequence[_Counts], seconds: Seconds, off: tuple[float, float]) -> dict[str, Any]:
+    """The ends of trials and device-hours: by what may be found to scale, and as wrong as step times are."""
+    named: dict[str, Any] = {}
+    for name, counts, factor in zip(("low", "high"), ends, off, strict=True):
+        hours = _hours(counts, seconds)
+        named[f"trials_{name}"] = sum(trials for _, trials in counts)
+        named[f"device_hours_{name}"] = None if hours is None else hours * factor
+    return named
 
 
 def _total(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

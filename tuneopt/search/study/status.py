@@ -18,7 +18,8 @@ from tuneopt.search.standing import Standing
 from tuneopt.search.state import Best
 from tuneopt.search.study.brackets import BRACKET
 from tuneopt.search.study.comparison import BASELINE, SEEDS
-from tuneopt.search.study.cost import Expected, expected, limits_dict
+from tuneopt.search.study.cost import limits_dict
+from tuneopt.search.study.expected import Expected, expected
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import Standings, StudyPlan
 from tuneopt.search.study.spent import spent
