@@ -7,6 +7,7 @@ from tuneopt import api
 from tuneopt.ledger import open_ledger
 from tuneopt.ledger.packed import pack
 from tuneopt.reporting.example import example_ledger
+from tuneopt.reporting.study import read_study
 from tuneopt.spec import InputError
 
 
@@ -29,6 +30,54 @@ def test_a_packed_ledger_is_read_as_the_one_it_was_made_of(packed):
 
 def test_it_packs_to_the_same_bytes_again(packed):
     assert pack(open_ledger(packed, must_exist=True).files)[0] == packed.read_bytes()
+
+
+@pytest.fixture
+def two_studies(tmp_path):
+    """The example's trials as those of two studies in one ledger: SOAP's sweeps and accounts are the second one's."""
+    known, ledger = example_ledger(), open_ledger(tmp_path / "both")
+    for record in known.records():
+        ledger.put(record)
+    for sweep, plain in known.sweeps().items():
+        study = "second" if plain["space"]["optimizer"] == "soap" else "first"
+        ledger.put_sweep(sweep, {**plain, "study": study, "study_id": study[:1] * 16})
+    for plain in known.runs().values():
+        ledger.put_run(plain)
+    return ledger
+
+
+@pytest.mark.parametrize("word", ["second", "s" * 16])
+def test_one_study_of_a_ledger_can_be_packed_alone(two_studies, tmp_path, word):
+    ours = [sweep for sweep, plain in two_studies.sweeps().items() if plain["study"] == "second"]
+
+    api.pack(two_studies, tmp_path / "second" / "ledger.parquet", word)
+
+    alone = open_ledger(tmp_path / "second", must_exist=True)
+    assert api.verify(alone).problems == []
+    assert list(alone.sweeps()) == ours and len(ours) == len(alone.runs()) + 1 == 3
+    whole, part = read_study(two_studies, ours).views, read_study(alone).views
+    assert [view.state for view in part] == [view.state for view in whole]
+    assert [view.every for view in part] == [view.every for view in whole]
+    assert set(alone.ids()) == {trial for view in whole for trial in view.every}
+
+
+def test_both_packs_together_hold_all_that_the_ledger_does(two_studies, tmp_path):
+    packs = []
+    for study in ("first", "second"):
+        api.pack(two_studies, tmp_path / study / "ledger.parquet", study)
+        packs.append(open_ledger(tmp_path / study, must_exist=True))
+        assert api.verify(packs[-1]).problems == []
+    both = set(packs[0].ids()) | set(packs[1].ids())
+    assert both == {trial for view in read_study(two_studies).views for trial in view.every}
+    assert sorted([*packs[0].sweeps(), *packs[1].sweeps()]) == sorted(two_studies.sweeps())
+    left = two_studies.runs().keys() - packs[0].runs().keys() - packs[1].runs().keys()
+    assert ["sweep" in two_studies.runs()[run] for run in left] == [False]  # that of what the sweeps of both share
+
+
+def test_a_study_that_the_ledger_does_not_have_is_not_packed(two_studies, tmp_path):
+    with pytest.raises(InputError, match="no sweep of a study 'secnd'; did you mean 'second'"):
+        api.pack(two_studies, tmp_path / "x.parquet", "secnd")
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_nothing_is_recorded_in_it(packed):

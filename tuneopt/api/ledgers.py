@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.paths import cache_folder, expanded, replacing
-from tuneopt.spec import InputError
+from tuneopt.spec import InputError, nearest
 
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
@@ -115,11 +115,12 @@ def compact(ledger: Ledger | str) -> int:
     return _opened(ledger, to_change=True).compact()
 
 
-def pack(ledger: Ledger | str, path: Path | str) -> int:
+def pack(ledger: Ledger | str, path: Path | str, study: str | None = None) -> int:
     """Write a ledger into one Parquet file, from which it is read as from its folder; returns the number of documents.
 
-    Logs, checkpoints and weights stay behind. Raises `InputError` where there is no ledger, for damaged documents, and
-    for a file that cannot be written.
+    Logs, checkpoints and weights stay behind. With ``study``, a name or an id, only its sweeps go in, with the trials
+    and accounts that they rest on. Raises `InputError` where there is no ledger or no such study, for damaged
+    documents, and for a file that cannot be written.
     """
     from tuneopt.ledger import packed
 
@@ -129,10 +130,37 @@ def pack(ledger: Ledger | str, path: Path | str) -> int:
     problems = verify(opened).problems
     if problems:
         raise InputError(f"{len(problems)} documents are damaged, the first: {problems[0]}; run `tuneopt ledger mend`")
-    data, count = packed.pack(opened.files)
+    data, count = packed.pack(opened.files, None if study is None else _of_study(opened, study))
     with replacing(target, "the packed ledger", opened.own_places, make_folder=True) as place:
         place.write_bytes(data)
     return count
+
+
+def _of_study(ledger: Ledger, study: str) -> set[str]:
+    """The documents that the sweeps of a study rest on: trials that they needed, were launched for them, or told noise;
+    and the accounts of runs that worked on them.
+    """
+    from tuneopt.reporting.study import names_in
+    from tuneopt.search.records import replay, stored_task
+
+    stored = ledger.sweeps()
+    ours = {name: plain for name, plain in stored.items() if study in (plain.get("study"), plain.get("study_id"))}
+    if not ours:
+        known = {str(plain["study"]) for plain in stored.values() if "study" in plain}
+        raise InputError(f"the ledger has no sweep of a study {study!r}; {nearest(study, known)}")
+    trials: set[str] = set()
+    for name, plain in ours.items():
+        task = stored_task(plain, name, ledger)
+        trials |= {*replay(task, ledger)[0].trials, *task.counted, *(peer.id for peer in task.evidence.peers)}
+    runs = {}
+    for name, plain in ledger.runs().items():
+        # An account of several sweeps, some of them another study's, is that study's: its seconds cannot be divided.
+        worked = {*names_in([plain.get("sweep")]), *names_in(plain.get("sweeps"))}
+        if worked and worked <= ours.keys():
+            runs[name] = plain
+            trials |= set(names_in(plain.get("run")))
+    kinds = {"sweeps": ours, "trials": trials, "runs": runs}
+    return {f"{kind}/{name}.json" for kind, names in kinds.items() for name in names}
 
 
 def unpack(path: Path | str, folder: Path | str) -> int:

@@ -146,12 +146,15 @@ def ledger_clean(
 def ledger_pack(
     path: Annotated[Path, typer.Argument(help="File to write, such as reports/my-study/ledger.parquet.")],
     ledger: LedgerUri = "ledger",
+    study: Annotated[
+        str | None, typer.Option("--study", help="Only the sweeps of this study, and what they rest on.")
+    ] = None,
     json_: Json = False,
 ) -> int:
     """Write a ledger into one file, from which reports are made as from its folder: to publish, archive or send it."""
     from tuneopt import api, console
 
-    count = api.pack(ledger, path)
+    count = api.pack(ledger, path, study)
     told = f"{count} documents in {path}; `tuneopt report --ledger {path}` reads it"
     return show({"path": str(path), "documents": count}, json_, lambda plain: console.say(told))
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tuneopt.ledger.damage import PREVIOUS, key
 from tuneopt.ledger.files import Files, LocalFiles
 from tuneopt.ledger.place import MARKER
+from tuneopt.ledger.seal import seal, unseal
 from tuneopt.paths import cache_folder
 from tuneopt.spec import InputError
 
@@ -25,16 +29,32 @@ FOLDERS = ("trials", "sweeps", "runs", "comparisons")
 _SEAL_KEY = b"tuneopt_seal"
 
 
-def pack(files: Files) -> tuple[bytes, int]:
-    """A ledger's documents as one Parquet file, the same bytes each time, and how many there are."""
-    inside = ((folder, name) for folder in FOLDERS for name in files.names(folder))
-    names = [MARKER, *(f"{folder}/{name}" for folder, name in inside if name.endswith((".json", ".yaml")))]
-    pairs = sorted(files.read_all(names))
+def pack(files: Files, only: Collection[str] | None = None) -> tuple[bytes, int]:
+    """A ledger's documents as one Parquet file, the same bytes each time, and how many there are.
+
+    ``only`` names those that are packed, as ``trials/<id>.json``; None packs all of them.
+    """
+    inside = (f"{folder}/{name}" for folder in FOLDERS for name in files.names(folder))
+    names = [name for name in inside if name.endswith((".json", ".yaml")) and (only is None or name in only)]
+    pairs = sorted(files.read_all([MARKER, *names]))
+    if only is not None:
+        pairs = list(_chained(pairs))
     table = pa.table({"name": [name for name, _ in pairs], "text": [data.decode() for _, data in pairs]})
     table = table.replace_schema_metadata({_SEAL_KEY: _digest(table).encode()})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", compression_level=19)
     return sink.getvalue(), len(pairs)
+
+
+def _chained(pairs: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Documents in the order of their names, each account of a run after the one before it that is still there."""
+    before = ""
+    for name, data in pairs:
+        if name.startswith("runs/"):
+            plain, _ = unseal(name, data, "JSON")
+            data = seal(name, json.dumps({**plain, PREVIOUS: before}, sort_keys=True, allow_nan=False))
+            before = key(name)
+        yield name, data
 
 
 def unpack(path: Path, folder: Path) -> int:
