@@ -18,7 +18,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 LEAST = 24
-"""Parts for each process: for fewer a fork costs more than it saves."""
+"""Parts for each process that take some milliseconds each: for fewer a fork costs more than it saves."""
+
+LEAST_RECORDS = 1000
+"""The same of records to decode, of which each takes a quarter of a millisecond."""
 
 MOST = 8
 """Processes. Each touches much of what was read, and so has a copy of it."""
@@ -30,14 +33,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_parallel(work: Callable[[T], R], parts: Iterable[T]) -> list[R]:
+def in_parallel(work: Callable[[T], R], parts: Iterable[T], least: int | None = None) -> list[R]:
     """``work`` of each part, in their order; ``work`` gives what can be pickled, and changes nothing.
 
-    Where anything goes wrong in one of the processes, this one does all again alone: so it raises what it would have
-    raised without the others.
+    A process gets ``least`` parts or more, by default `LEAST`. Where anything goes wrong in one of the processes, this
+    one does all again alone: so it raises what it would have raised without the others.
     """
     every = list(parts)
-    count = min(len(every) // LEAST, processors(), MOST) if _alone() else 1
+    count = min(len(every) // (least or LEAST), processors(), MOST) if _alone() else 1
     shares = _shared(work, every, count) if count > 1 else None
     if shares is None:
         return [work(part) for part in every]

@@ -61,8 +61,8 @@ import os, sys
 from pathlib import Path
 from tuneopt import parallel
 from tuneopt.ledger import Ledger
-from tuneopt.reporting import html, write_report
-parallel.LEAST, html.INLINE, forked = 1, 1, []
+from tuneopt.reporting import html, study, write_report
+parallel.LEAST, study.LEAST_RECORDS, html.INLINE, forked = 1, 1, 1, []
 parallel.processors = lambda: int(sys.argv[1])
 fork = parallel._fork
 parallel._fork = lambda *given: forked.append(given) or fork(*given)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.table import devices
-from tuneopt.parallel import in_parallel, uncollected
+from tuneopt.parallel import LEAST_RECORDS, in_parallel, uncollected
 from tuneopt.reporting.palette import position
 from tuneopt.search.records import replay, stored_task
 from tuneopt.search.sampled import marks
@@ -185,7 +185,8 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
     reader = _ReadOnce(ledger.uri)
     if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
         with uncollected():
-            reader.cache.update({record.trial: record for record in ledger.records(in_parallel)})
+            records = ledger.records(partial(in_parallel, least=LEAST_RECORDS))
+            reader.cache.update({record.trial: record for record in records})
     runs = list(ledger.runs().values())
     standings = in_parallel(lambda name: replay(stored_task(stored[name], name, reader), reader)[0], chosen)
     each = zip(chosen, standings, strict=True)
