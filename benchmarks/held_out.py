@@ -5,10 +5,10 @@
 
 A certificate says that no single change of its winner is better by more than its resolution, with 95% confidence. The
 change that comes nearest to breaking it is the best rival: the one in the star whose runs have the lowest mean loss. Of
-as many certified sweeps as are asked for (the first in the report's order that varied something), winner and best rival
-run again with the same seeds, which no run of the ledger has had. The promise held where the winner's mean is not above
-the rival's by more than the resolution. Two more things are counted: how often the rival is better at all, and how
-often noise cannot explain that the promise broke.
+as many sweeps as are asked for (certified ones first, then those whose certificate is blind: it claims as much, at a
+coarser resolution), winner and best rival run again with the same seeds, which no run of the ledger has had. The
+promise held where the winner's mean is not above the rival's by more than the resolution. Two more things are counted:
+how often the rival is better at all, and how often noise cannot explain that the promise broke.
 
 Trials are kept in ``--into``, so that the same command goes on after an interruption. ``--workers`` processes train at
 once. Exit code 1 where less than nine in ten promises held.
@@ -31,7 +31,7 @@ from tuneopt.analysis.names import optimizer_name
 from tuneopt.ledger import Ledger, TrialRecord, open_ledger
 from tuneopt.reporting.study import SweepView, read_study
 from tuneopt.reporting.verdict import certificate_state
-from tuneopt.search.descent import CERTIFIED
+from tuneopt.search.descent import BLIND, CERTIFIED
 from tuneopt.search.space import Config
 from tuneopt.search.variances import student
 from tuneopt.spec import TrialSpec
@@ -128,9 +128,9 @@ def main() -> int:
 
 
 def certified(ledger: Ledger) -> list[SweepView]:
-    """The sweeps that hold a certificate over some star, in the order of a report."""
-    views = read_study(ledger).views
-    return [view for view in views if view.sweep.space.varied and certificate_state(view) == CERTIFIED]
+    """The sweeps whose certificate claims something of a star: certified ones first, else in the order of a report."""
+    views = [view for view in read_study(ledger).views if certificate_state(view) in (CERTIFIED, BLIND)]
+    return sorted(views, key=lambda view: certificate_state(view) == BLIND)
 
 
 def pair_of(view: SweepView, seeds: int) -> Pair:
