@@ -92,6 +92,24 @@ def test_only_what_no_value_serves_everywhere_is_sensitive_and_swept_on(whole):
             assert varied == (["learning_rate"] if standing.task.optimizer == "adamw" else [])
 
 
+@pytest.mark.parametrize("salt", range(4))
+def test_the_winner_is_carried_on_and_not_the_luckiest_value_of_each_coordinate(salt):
+    """With one regime in Phase I, where runs scatter by more than values matter and no coordinate scales."""
+    made = plan(TEXT.replace("{nano-65k: [1, 2], nano-147k: [1]}", "{nano-65k: [1]}"))
+
+    def noisy(spec: TrialSpec) -> float:
+        return 4.0 + 0.03 * random.Random(f"{salt} {spec.id}").gauss(0, 1)
+
+    pool = run(made, evaluate=noisy)
+    for name in made.study.optimizers:
+        assert made.finding(name, pool.standings).sensitive == ()
+        mine = [each for each in pool.standings.values() if each.task.optimizer == name]
+        (first,) = (each.state.searched for each in mine if each.task.phase == "I")
+        for each in mine:
+            if each.task.phase in ("II", "III"):
+                assert each.task.sweep.space.start == first.incumbent
+
+
 def test_one_bar_is_asked_of_every_optimizer_in_every_phase(whole):
     made, pool = whole
     names = tuple(made.study.optimizers)

@@ -1,7 +1,7 @@
 """Which coordinates scale: those with no single value that is near-optimal in every regime of Phase I.
 
-The others keep one value in every later regime: the one whose worst loss over the regimes is smallest. That is what
-makes Phase II affordable, where only the sensitive coordinates are swept.
+The others keep one value in every later regime: that of the winners where these agree, else the one whose worst loss
+over the regimes is smallest. That is what makes Phase II affordable, where only the sensitive coordinates are swept.
 Source: Wen et al., arXiv 2509.02046, section 3.
 """
 
@@ -24,8 +24,9 @@ class Verdict:
     """One coordinate over the regimes of Phase I.
 
     ``excess`` holds, for each value that every regime's star has finished, how far its loss lies above the lowest of
-    that star's values, by regime in nats. ``near`` are the values that are near-optimal in all of them, the best
-    first; there are none exactly when the coordinate is ``sensitive``. ``shared`` is the value that other regimes take.
+    that star's values, by regime in nats. ``near`` are the values that are near-optimal in all of them, the one that
+    is taken first; there are none exactly when the coordinate is ``sensitive``. ``shared`` is the value that other
+    regimes take.
     """
 
     coordinate: str
@@ -90,7 +91,10 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
         common = [value for value in lines[0] if all(value in line for line in lines)] if lines else []
         excess = {value: tuple(line[value] for line in lines) for value in common}
         near = [v for v, over in excess.items() if all(each <= bar for each, bar in zip(over, bars, strict=True))]
-        near.sort(key=lambda value: (max(excess[value]), sum(excess[value]), value != axis.start))
+        # Values that look better than the winners' by less than noise are lucky ones. All of them together would be a
+        # configuration that nobody ran, carried to every other regime: where the winners agree, their value stays.
+        won = {space.value(state.searched.incumbent, axis.name) for state in finished}
+        near.sort(key=lambda v: (won != {v}, max(excess[v]), sum(excess[v]), v != axis.start))
         fallback = min(excess, key=lambda value: (max(excess[value]), sum(excess[value])), default=axis.start)
         shared = near[0] if near else fallback
         found.append(Verdict(axis.name, bool(lines) and not near, tuple(near), shared, excess))
