@@ -25,15 +25,15 @@ def test_schedules_that_differ_are_named_with_whose_they_are() -> None:
         ran("soap", lr_schedule="cosine", warmup=0.1, min_lr_ratio=0),
     ]
     assert circumstances_sentence(circumstances(winners)) == (
-        "Besides the update rules there differ: learning-rate schedule (cosine for AdamW and SOAP, linear for Muon); "
-        "warmup (0.1 for AdamW and SOAP, 0 for Muon). Final learning rate is the same for all."
+        "The update rules are not all that differs: learning-rate schedule (cosine for AdamW and SOAP, linear for "
+        "Muon); warmup (0.1 for AdamW and SOAP, 0 for Muon). Final learning rate is the same for all."
     )
 
 
 def test_where_all_that_is_known_differs_nothing_is_said_to_be_the_same() -> None:
     found = circumstances([ran("adamw", train_batch_size=256), ran("muon", train_batch_size=512)])
     assert circumstances_sentence(found) == (
-        "Besides the update rules there differ: batch size (256 for AdamW, 512 for Muon)."
+        "The update rules are not all that differs: batch size (256 for AdamW, 512 for Muon)."
     )
 
 

@@ -72,7 +72,7 @@ def test_curves_may_come_apart_from_their_rows() -> None:
 
 def test_config_as_text_as_columns_or_as_an_object() -> None:
     rows = [ROW | {"config": '{"lr": 0.1}'}, ROW | {"hp_lr": 0.1}, ROW | {"config": {"lr": 0.1, "gone": None}}]
-    assert {run.config for run in read_runs(rows)} == {(("lr", 0.1),)}
+    assert {run.config for run in read_runs(rows)} == {(("learning_rate", 0.1),)}, "one name, wherever it stands"
     assert [run.variant for run in read_runs(rows)] == [(0,), (1,), (2,)]  # unnamed seeds never pass for replicates
 
 

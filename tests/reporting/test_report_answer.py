@@ -26,7 +26,7 @@ def answered(*rankings, speedups=()):
 @pytest.mark.parametrize(
     ("rankings", "headline"),
     [
-        ([], "0 optimizers in 0 regimes: nothing to compare yet"),
+        ([], "No run has a final loss: nothing to compare yet"),
         ([ranking(["soap"], [1])], "1 optimizer in 1 regime: nothing to compare yet"),
         ([ranking(["soap", "adamw"], [1, 2])], "SOAP has the lowest loss at 130M/1x"),
         ([ranking(["soap", "muon", "adamw"], [1, 1, 2])], "Muon and SOAP tie for the lowest loss at 130M/1x"),

@@ -63,7 +63,7 @@ def circumstances_sentence(found: Sequence[Circumstance]) -> str:
     alike = f"{_listed(same)} {'is' if len(same) == 1 else 'are'} the same for all" if same else ""
     if not other:
         return f"Besides the update rules nothing is known to differ: {alike}."
-    return f"Besides the update rules there differ: {'; '.join(other)}." + (f" {_capital(alike)}." if same else "")
+    return f"The update rules are not all that differs: {'; '.join(other)}." + (f" {_capital(alike)}." if same else "")
 
 
 def _difference(one: Circumstance) -> str:

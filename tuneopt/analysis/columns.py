@@ -64,6 +64,9 @@ NOT_NATS = frozenset({
 })  # fmt: skip
 """Names, folded, of what is computed from a loss and is not one in nats per token."""
 
+NO_LOSS = re.compile(r"(train|val|validation|eval|test)?(top[15])?(acc|accuracy|score|reward|bleu|f1)")
+"""Names, folded, of what is better where it is larger: read as a loss, it would turn every order upside down."""
+
 ASIDE = (
     "report_bits_per_byte",
     "family",
@@ -84,6 +87,9 @@ HYPERPARAMETERS: Mapping[str, str] = {
     "peak_lr": "learning_rate",
     "wd": "weight_decay",
     "batch_size": "train_batch_size",
+    "schedule": "lr_schedule",
+    "scheduler": "lr_schedule",
+    "lr_scheduler": "lr_schedule",
 }
 """Short names of hyperparameters, as trackers have them, and the coordinates that they stand for."""
 
@@ -203,7 +209,7 @@ def _meaning(name: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
         return ""
     plain = re.sub(r"[\s\-]+", "_", word.lower())
     if plain.startswith("hp_"):
-        return plain  # named by its owner, so it keeps its name
+        return f"hp_{hyperparameter_name(plain[3:])}"
     match = _PREFIX.match(word)
     rest = word[match.end() :] if match else word.removeprefix("_")
     known = _MEANING.get(folded(rest)) if folded(rest) else None
@@ -212,10 +218,10 @@ def _meaning(name: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
     if match:
         # Inside a configuration a name is a hyperparameter, unless it says which run this is; a loss is a result.
         inner = known if known in _IN_CONFIG else None
-        return inner or f"hp_{_hyperparameter(rest)}"
+        return inner or f"hp_{hyperparameter_name(rest)}"
     if known is not None:
         return known
-    return f"hp_{_hyperparameter(word)}" if folded(word) in _COORDINATES else None
+    return f"hp_{hyperparameter_name(word)}" if folded(word) in _COORDINATES else None
 
 
 _IN_CONFIG = frozenset(COLUMNS) - {"loss", "select_loss", "sigma", "status", "curve", "config", "study", "ruleset"}
@@ -231,7 +237,7 @@ def belongs_to_run(name: str) -> bool:
     return _MEANING.get(folded(name)) in _IN_CONFIG
 
 
-def _hyperparameter(name: str) -> str:
+def hyperparameter_name(name: str) -> str:
     """The name of a hyperparameter as the spaces write it: lower case, underscores, no short form."""
     plain = re.sub(r"[\s\-]+", "_", name.strip().lower())
     return HYPERPARAMETERS.get(plain, plain)

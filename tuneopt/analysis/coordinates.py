@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.sensitivity import Sensitivity, Star, value_order
-from tuneopt.analysis.spaces import axes, searched
+from tuneopt.analysis.spaces import axes, on_ladder, searched
 from tuneopt.analysis.winner import Winner
 from tuneopt.constants import NEAR_OPTIMAL
 from tuneopt.search.axis import is_number
@@ -56,17 +56,21 @@ def _edge(winner: Winner, name: str, value: Value, tried: set[Value]) -> Edge | 
     """The edge that a winner's value of one coordinate stands on; ``tried`` are all values run there."""
     known = axes(winner.optimizer, winner.regime.scale)
     axis = None if known is None else known.get(name)
-    if not is_number(value) or (known is not None and axis is None):
+    numbers = {float(other) for other in tried if is_number(other)}
+    # What a declared space does not name was a setting, unless it was varied, as in a table that names it otherwise.
+    if not is_number(value) or (known is not None and axis is None and len(numbers) < 2):
         return None
     # What was never varied has no edge, and beyond a declared bound there is nothing to try.
     if axis is not None and (axis.pinned or value in (axis.off, axis.low, axis.high)):
         return None
-    numbers = {float(other) for other in tried if is_number(other)}
     why = "no value beyond it was run"
     if len(numbers) < 2:  # a table of tuned points alone, as papers publish them
         if axis is None or not axis.numeric:
             return None
         numbers = {float(other) for other in axis.values}
+        # A model that is not the ladder's, or a value off the grid, was not tuned on what is declared.
+        if float(value) not in numbers or on_ladder(winner.regime.scale, winner.parameters) is None:
+            return None
         why = "it ends the declared grid, and the table does not say what was run beyond it"
     if min(numbers) < float(value) < max(numbers):
         return None
@@ -108,7 +112,10 @@ def coordinate_scaling(winners: Iterable[Winner], stars: Sequence[Star]) -> tupl
     for (corpus, optimizer), members in sorted(groups.items()):
         if len(members) < 2:
             continue
-        names = [set(searched(optimizer, winner.regime.scale, dict(winner.config))) for winner in members]
+        names = [
+            {*searched(optimizer, one.regime.scale, dict(one.config)), *known.get((optimizer, one.regime), {})}
+            for one in members
+        ]
         for name in sorted(set.intersection(*names)):
             parts = [known.get((optimizer, winner.regime), {}).get(name) for winner in members]
             own = [star.threshold for star in stars if star.optimizer == optimizer and star.regime.corpus == corpus]

@@ -170,7 +170,7 @@ def paces(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> dict[_Place
 
 
 def uneven_clocks(paces: Mapping[_Place, Pace]) -> tuple[str, ...]:
-    """A warning where equal trials differ in speed by more than `UNEVEN`: the machine did other work."""
+    """A warning where equal trials differ in speed by more than `UNEVEN`: other work ran, or the machines differ."""
     made = {place: pace for place, pace in paces.items() if pace.trials > 1}
     uneven = {place: pace for place, pace in made.items() if pace.spread > UNEVEN}
     if not uneven:
@@ -178,8 +178,8 @@ def uneven_clocks(paces: Mapping[_Place, Pace]) -> tuple[str, ...]:
     (regime, optimizer), worst = max(uneven.items(), key=lambda item: (item[1].spread, item[0]))
     return (
         f"equal trials differ in speed by more than {UNEVEN:.0%} for {len(uneven)} of {len(made)} results (most for "
-        f"{optimizer} at {regime.label}, by {worst.spread:.0%}): other work ran on the machine, and what is said in "
-        "seconds is as uncertain",
+        f"{optimizer} at {regime.label}, by {worst.spread:.0%}): other work ran beside them or their machines differ, "
+        "and what is said in seconds is as uncertain",
     )
 
 

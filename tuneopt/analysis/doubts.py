@@ -39,13 +39,14 @@ def warnings(
 
     ``raced`` says whether optimizers are also compared by what a target loss takes.
     """
+    several = len({winner.regime.corpus for winner in winners}) > 1
     return [
         *_left_out(runs, winners),
         *_far_above(winners),
         *_baseline_gaps(winners, laws, baseline, frontiers),
-        *([] if raced else _scattered(winners, laws)),
+        *([] if raced else _scattered(winners, laws, several)),
         *_baseline_edges(edges, winners, baseline),
-        *_law_doubts(laws, noise, baseline),
+        *_law_doubts(laws, noise, baseline, several),
         *_noise_doubts(runs, winners, noise),
         *_speedup_doubts(speeds, baseline),
         *_joint_doubts(joint),
@@ -63,8 +64,11 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
         listed = ", ".join(f"{name} {count}" for name, count in sorted(names.items()))
         yield f"left out because the proof of the optimizer is missing or failed: {listed} trials"
     there = {(winner.optimizer, winner.regime) for winner in winners}
+    gone: dict[str, list[RegimeKey]] = defaultdict(list)
     for optimizer, regime in sorted({(run.optimizer, run.regime) for run in runs} - there):
-        yield f"{optimizer} has no comparable run at {regime.label} and is not ranked there"
+        gone[optimizer].append(regime)
+    for optimizer, regimes in gone.items():
+        yield f"{optimizer} has no comparable run at {_places(regimes)} and is not ranked there"
     variants: dict[tuple[str, RegimeKey], set[tuple[object, ...]]] = defaultdict(set)
     for run in runs:
         variants[run.optimizer, run.regime].add(run.variant)
@@ -76,14 +80,31 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
 
 def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
     """Results a nat or more above the best of their regime: what trained at all ends nearer."""
+    far: dict[str, dict[RegimeKey, float]] = defaultdict(dict)
     for (regime, optimizer), above in far_above(winners).items():
+        far[optimizer][regime] = above
+    for optimizer, own in far.items():
+        least, most = (f"{pick(own.values()):.3g}" for pick in (min, max))
         yield (
-            f"{optimizer} at {regime.label} ends {above:.3g} nats above the best there: a broken run, a loss of "
-            "another kind, or an optimizer that hardly trains, and what rests on it says little"
+            f"{optimizer} at {_places(list(own))} ends {least if least == most else f'{least} to {most}'} nats above "
+            f"the best there: {'a broken run' if len(own) == 1 else 'broken runs'}, a loss of another kind, or an "
+            "optimizer that hardly trains, and what rests on it says little"
         )
 
 
-def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw]) -> Iterable[str]:
+def _scale(corpus: str, scale: str, several: bool) -> str:
+    """A scale by name, with its corpus where there are several."""
+    return f"{corpus} {scale}".strip() if several else scale
+
+
+def _places(regimes: Sequence[RegimeKey]) -> str:
+    """Regimes by name while they are few."""
+    if len(regimes) > SHOWN:
+        return f"{len(regimes)} regimes"
+    return " and ".join(filter(None, (", ".join(one.label for one in regimes[:-1]), regimes[-1].label)))
+
+
+def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw], several: bool) -> Iterable[str]:
     """Scales without a law whose optimizers were trained with budgets of their own, so that few meet in any regime."""
     fitted = {(law.corpus, law.scale) for law in laws if law.local is not None}
     budgets: dict[tuple[str, str], Counter[RegimeKey]] = defaultdict(Counter)
@@ -95,8 +116,9 @@ def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw]) -> Iterab
         most, of = max(regimes.values()), len(names[place])
         if place not in fitted and of > 2 and 2 * most < of:
             yield (
-                f"the {of} optimizers at scale {place[1]} were trained with {len(regimes)} budgets, at most {most} of "
-                "them with the same one, and losses are compared there only: --target NATS compares what a loss takes"
+                f"the {of} optimizers at scale {_scale(*place, several)} were trained with {len(regimes)} budgets, at "
+                f"most {most} of them with the same one, and losses are compared there only: --target NATS compares "
+                "what a loss takes"
             )
 
 
@@ -107,18 +129,22 @@ def _baseline_gaps(
     names = sorted({winner.optimizer for winner in winners})
     if winners and baseline not in names:
         listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-        yield f"there is no result of {baseline}, so no speedups: name another baseline with --baseline ({listed})"
+        other = f": name another baseline with --baseline ({listed})" if len(names) > 1 else ""
+        yield f"there is no result of {baseline}, so no speedups{other}"
         return
     fitted = {(law.corpus, law.scale) for law in laws}
-    reasons: dict[str, list[str]] = defaultdict(list)
+    corpora = {winner.regime.corpus for winner in winners}
+    reasons: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for corpus, scale in dict.fromkeys(winner.regime[:2] for winner in winners):
         if (corpus, scale) not in fitted:
             ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
-            reasons["no result" if ratios == 0 else "one ratio only"].append(scale)
-    for has, scales in reasons.items():
-        where = f"scale {scales[0]}" if len(scales) == 1 else f"scales {', '.join(scales)}"
+            reasons["no result" if ratios == 0 else "one ratio only"].append((corpus, scale))
+    for has, places in reasons.items():
+        names = [_scale(*place, len(corpora) > 1) for place in places]
+        where = f"scale {names[0]}" if len(names) == 1 else f"scales {', '.join(names)}"
         instead = ""
-        if all(any(one.regime.scale == scale for front in frontiers for one in front.speedups) for scale in scales):
+        reached = {one.regime[:2] for front in frontiers for one in front.speedups if one.optimizer != baseline}
+        if reached >= set(places):
             instead = "; over its sizes there are speedups in compute"
         need = f"a loss law needs two (better three){instead}"
         yield f"no speedups at {where}: {baseline} has {has} there, and {need}"
@@ -136,15 +162,16 @@ def _baseline_edges(edges: Sequence[Edge], winners: Sequence[Winner], baseline: 
         )
 
 
-def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -> Iterable[str]:
+def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str, several: bool) -> Iterable[str]:
     """Laws through two points, laws that do not fall, and losses that no falling convex law explains."""
     for known in laws:
+        name = _scale(known.corpus, known.scale, several)
         if len(known.winners) == 2:
-            yield f"{baseline} has two ratios at scale {known.scale}: the bend of its law is a usual one, not measured"
+            yield f"{baseline} has two ratios at scale {name}: the bend of its law is a usual one, not measured"
         if known.broken and float(known.law.alpha) > 0:
             places = ", ".join(regime.label for regime in known.broken)
             yield (
-                f"no speedups at scale {known.scale}: a law through what {baseline} reaches at {places}, a nat or more "
+                f"no speedups at scale {name}: a law through what {baseline} reaches at {places}, a nat or more "
                 "above the best there, would be one of no optimizer"
             )
         elif known.local is None:
@@ -152,15 +179,16 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str) -
                 ((after.loss - before.loss, before, after) for before, after in pairwise(known.winners)),
                 key=lambda step: step[0],
             )
+            how = f"rises by {rise:.3g} nats" if rise > 0 else "stays the same"
             yield (
-                f"no speedups at scale {known.scale}: the loss of {baseline} does not fall with its budget there (from "
-                f"{lower.regime.ratio:g}x to {upper.regime.ratio:g}x it rises by {rise:.3g} nats)"
+                f"no speedups at scale {name}: the loss of {baseline} does not fall with its budget there (from "
+                f"{lower.regime.ratio:g}x to {upper.regime.ratio:g}x it {how})"
             )
         elif known.local.misfit > MISFIT and all(noise.of(one.regime, one.optimizer) for one in known.winners):
             points = zip(known.winners, known.local.loss(known.local.budgets), strict=True)
             worst, fitted = max(points, key=lambda pair: abs(pair[0].loss - pair[1]))
             yield (
-                f"no law that falls and is convex explains the losses of {baseline} at scale {known.scale}: the best "
+                f"no law that falls and is convex explains the losses of {baseline} at scale {name}: the best "
                 f"misses its points by up to {abs(worst.loss - fitted):.4f} nats, at {worst.regime.label}, and "
                 f"intervals are {known.local.misfit:.1f} times as wide as noise and tuning say"
             )
@@ -184,8 +212,7 @@ def _noise_doubts(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise:
     for (equal, sigma), regimes in groups.items():
         why = "all seeds of a configuration end at exactly the same loss" if equal else "no seed replicates"
         if sigma is None:
-            where = ", ".join(one.label for one in regimes) if len(regimes) <= SHOWN else f"{len(regimes)} regimes"
-            yield f"{why}, and no sigma is given, hence no intervals and tie groups, at {where}"
+            yield f"{why}, and no sigma is given, hence no intervals and tie groups, at {_places(regimes)}"
         else:
             yield f"{why}: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
 

@@ -11,11 +11,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from tuneopt.analysis.names import optimizer_name, scale_name
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import Ranking
 from tuneopt.analysis.runs import Curves
+from tuneopt.analysis.spaces import on_ladder
 from tuneopt.analysis.speedup import DEFAULTS, IntervalSettings, Speedup, speedups
 from tuneopt.analysis.winner import Winner
 from tuneopt.optim.info import entry_of
@@ -90,7 +92,7 @@ def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
         whole = [ranking for ranking in shared if set(members) <= set(ranking.order)]
         with_all = "" if len(whole) in (0, len(shared)) else " that had all of them"
         shared = whole or shared
-        first = [one for one in shared if set(one.order[: len(set(one.order) & set(members))]) <= set(members)]
+        first = [one for one in shared if _leads(one, set(members))]
         if not family or len(shared) < FEWEST_REGIMES or 2 * len(first) <= len(shared):
             continue
         sure = sum(_apart(ranking, members) for ranking in first)
@@ -104,6 +106,12 @@ def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
             "explain.",
             corpus, tuple(members), tuple(dict.fromkeys(one.regime.scale for one in shared)), len(first), len(shared),
         )  # fmt: skip
+
+
+def _leads(ranking: Ranking, members: set[str]) -> bool:
+    """Whether the members come before everybody else; equal losses stand in the order of their names alone."""
+    last = len(set(ranking.order) & members)
+    return set(ranking.order[:last]) <= members and ranking.losses[last - 1] < ranking.losses[last]
 
 
 def _apart(ranking: Ranking, members: Sequence[str]) -> bool:
@@ -137,6 +145,10 @@ def _trends(
     for small, large in pairs:
         ratios = [ratio for scale, ratio in by_place if scale == small and (large, ratio) in by_place]
         changes = [_change(by_place[small, ratio], by_place[large, ratio]) for ratio in ratios]
+        # Each ratio is a chance to be fooled: one of them at least must be beyond what all together explain.
+        wider = _normal((1 + how.level) / 2, len(ratios)) / _normal((1 + how.level) / 2)
+        beyond = {_change(by_place[small, ratio], by_place[large, ratio], wider) for ratio in ratios}
+        changes = [change if change in (None, *beyond) else 0 for change in changes]
         if changes and None not in changes:
             word, sign = ("falls", -1) if changes.count(-1) >= changes.count(1) else ("rises", 1)
             count, of = changes.count(sign), len(ratios)
@@ -150,13 +162,21 @@ def _trends(
             yield Finding("trend", sentence, corpus, (optimizer,), (small, large), count, of)
 
 
-def _change(first: Speedup, second: Speedup) -> int | None:
-    """-1 where the speedup falls by more than both intervals explain, 1 where it rises so, else 0; None if unknown."""
+def _normal(quantile: float, family: int = 1) -> float:
+    """A quantile of the normal distribution for each of a ``family`` of tests, whose errors add up to those of one."""
+    return NormalDist().inv_cdf(1 - (1 - quantile) / max(family, 1))
+
+
+def _change(first: Speedup, second: Speedup, wider: float = 1.0) -> int | None:
+    """-1 where the speedup falls by more than both intervals explain, 1 where it rises so, else 0; None if unknown.
+
+    The intervals are taken ``wider`` times as wide as they are printed.
+    """
     if None in (first.low, first.high, second.low, second.high) or "lower bound" in first.flags + second.flags:
         return None
     halves = [math.log(one.high / one.low) / 2 for one in (first, second) if one.high and one.low]
     change = math.log(second.speedup / first.speedup)
-    return 0 if abs(change) <= math.hypot(*halves) else 1 if change > 0 else -1
+    return 0 if abs(change) <= wider * math.hypot(*halves) else 1 if change > 0 else -1
 
 
 def _anytime(corpus: str, winners: Sequence[Winner], curves: Curves) -> Iterable[Finding]:
@@ -193,8 +213,8 @@ def _anytime(corpus: str, winners: Sequence[Winner], curves: Curves) -> Iterable
 
 def _missing(corpus: str, winners: Sequence[Winner]) -> Iterable[Finding]:
     """Scales of a ladder without any result, and optimizers without one in some of the regimes."""
-    there = {winner.regime.scale for winner in winners}
-    ladders = {SCALES[scale].ladder for scale in there if scale in SCALES}
+    there = {one.regime.scale: scale for one in winners if (scale := on_ladder(one.regime.scale, one.parameters))}
+    ladders = {scale.ladder for scale in there.values()}
     for ladder in sorted(ladders):
         known = [scale.name for scale in SCALES.values() if scale.ladder == ladder]
         inside = [name for name in known if name in there]
@@ -215,6 +235,6 @@ def _missing(corpus: str, winners: Sequence[Winner]) -> Iterable[Finding]:
             for count in groups
         )
         yield Finding(
-            "missing", f"Not every optimizer was run in all {number_word(len(every))} regimes: {words}.",
+            "missing", f"Not every optimizer has a result in all {number_word(len(every))} regimes: {words}.",
             corpus, tuple(sorted(short)), (), len(short), len(regimes),
         )  # fmt: skip

@@ -41,8 +41,9 @@ FURTHER_NOTE = (
 class Inputs:
     """Runs of all statuses and roles.
 
-    ``source`` names where they come from; ``notes`` are sentences on what the source does not say. ``trials`` are those
-    of a log of races to a target, ``targets`` the target losses (nats) that the rows name.
+    ``source`` names where they come from; ``notes`` are sentences on what the source does not say, ``doubts`` those of
+    them that a report warns of. ``trials`` are those of a log of races to a target, ``targets`` the target losses
+    (nats) that the rows name.
     """
 
     runs: tuple[TrainingRun, ...]
@@ -50,6 +51,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
     trials: tuple[TargetTrial, ...] = ()
     targets: tuple[float, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def from_ledger(ledger: Ledger) -> Inputs:
@@ -84,7 +86,7 @@ def from_rows(
             else run
             for run in runs
         )
-    return Inputs(runs, source, (*notes, *table.notes), table.trials, table.targets)
+    return Inputs(runs, source, (*notes, *table.notes), table.trials, table.targets, table.doubts)
 
 
 def as_inputs(source: Inputs | Ledger | str | Path | Rows, curves: pa.Table | None = None) -> Inputs:
@@ -139,7 +141,7 @@ def load(path: str | Path, columns: Mapping[str, str] | None = None) -> Inputs:
     """
     read = read_file(path)
     table = parse(read.rows, columns, read.semicolons)
-    return Inputs(table.runs, f"file {Path(path).name}", table.notes, table.trials, table.targets)
+    return Inputs(table.runs, f"file {Path(path).name}", table.notes, table.trials, table.targets, table.doubts)
 
 
 def _table(source: Rows, columns: Mapping[str, str] | None = None) -> ParsedTable:

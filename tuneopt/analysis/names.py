@@ -81,8 +81,11 @@ def optimizer_name(name: str) -> str:
 
 
 def scale_name(scale: str) -> str:
-    """A scale as the field writes it: ``130M``, ``1.2B``."""
-    return scale.upper() if _SIZE.fullmatch(scale) else scale
+    """A scale as the field writes it: ``130M``, ``1.2B``, also where it is named ``1200m`` by its parameters."""
+    if not _SIZE.fullmatch(scale):
+        return scale
+    size = float(scale[:-1])
+    return f"{size / 1000:.10g}B" if scale[-1] == "m" and size >= 1000 else scale.upper()
 
 
 def decimals(error: float | None) -> int:

@@ -15,9 +15,10 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.analysis import cells
 from tuneopt.analysis.cells import folded
+from tuneopt.analysis.columns import hyperparameter_name
 from tuneopt.analysis.regimes import CONTRADICTION, ONE_RATIO
 from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun
-from tuneopt.analysis.spaces import axes
+from tuneopt.analysis.spaces import axes, on_ladder
 from tuneopt.analysis.targets import TargetTrial
 from tuneopt.constants import TOKENS_PER_PARAMETER
 from tuneopt.search.axis import is_number
@@ -140,7 +141,9 @@ class Row:
             raise self.error(" says no model size; add a column scale or parameters")
         # Only an exact count is taken for a scale of the ladders: a rounded one may be another model.
         match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
-        return (match[0] if match else f"{parameters / 1e6:.4g}m"), int(parameters)
+        # Four digits, and never an exponent: 70 billion are 70000m.
+        rounded = float(f"{parameters / 1e6:.4g}")
+        return (match[0] if match else f"{rounded:.10g}m"), int(parameters)
 
     @property
     def is_sized(self) -> bool:
@@ -164,9 +167,10 @@ class Row:
         """Tokens, ratio and steps; each follows from the others where they say it exactly."""
         tokens, ratio, steps = self.positive("tokens"), self.stated_ratio(), self.positive("steps")
         batch = self.positive("batch_tokens")
-        if batch is None and scale in SCALES:
+        known = on_ladder(scale, parameters)
+        if batch is None and known is not None:
             sequences = self.cells.get("hp_train_batch_size")
-            length = SCALES[scale].seq_len
+            length = known.seq_len
             batch = (
                 None if cells.is_empty(sequences) else (self.positive("hp_train_batch_size") or 0.0) * length or None
             )
@@ -239,8 +243,11 @@ class Row:
             raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
         named = {name[3:]: value for name, value in self.cells.items() if name.startswith("hp_")}
         config = {
-            str(name): self.hyperparameter(str(name), value)
-            for name, value in {**(given or {}), **named}.items()
+            name: self.hyperparameter(name, value)
+            for name, value in {
+                **{hyperparameter_name(str(key)): cell for key, cell in (given or {}).items()},
+                **named,
+            }.items()
             if value not in (None, "")
         }
         try:

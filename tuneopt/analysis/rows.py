@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from tuneopt.analysis import cells
-from tuneopt.analysis.columns import NOT_NATS, NUMBERS, belongs_to_run, headings, missing
+from tuneopt.analysis.columns import NO_LOSS, NOT_NATS, NUMBERS, belongs_to_run, headings, missing
 from tuneopt.analysis.regimes import ONE_RATIO, settled
 from tuneopt.analysis.row import UNSEEDED, Row
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
@@ -45,6 +45,7 @@ MANY_TIMES = 16.0
 class ParsedTable:
     """The runs of a table, in its order, and sentences on what it does not say or what was left out of it.
 
+    ``doubts`` are those of the sentences that a reader must know before quoting any number.
     ``trials`` are those of a log that says when a target was reached, in place of runs; ``targets`` the target losses
     (nats) that the rows of runs name.
     """
@@ -53,6 +54,7 @@ class ParsedTable:
     notes: tuple[str, ...] = ()
     trials: tuple[TargetTrial, ...] = ()
     targets: tuple[float, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def parse(
@@ -75,7 +77,8 @@ def parse(
     rows = [_lifted(row) for row in rows]
     known = headings(rows, columns)
     read = [(number, known.cells(row)) for number, row in enumerate(rows, start=1)]
-    notes = []
+    notes: list[str] = []
+    doubts: list[str] = []
     if known.tracker:
         read, left_out = _finished(read)
         if left_out:
@@ -92,26 +95,33 @@ def parse(
     lacking = known.lacking("scale" not in known.meanings.values() or typed[0].is_sized) if typed else []
     if lacking and lacking != ["parameters"]:  # what a row says of its own scale is a better cure
         raise missing(lacking, known.meanings)
+    if NO_LOSS.fullmatch(cells.folded(known.loss_column)):
+        raise InputError(
+            f"the loss is read from the column {known.loss_column!r}, which by its name is better where it is larger, "
+            "so that every order would be upside down; name the column that holds a loss"
+        )
     if cells.folded(known.loss_column) in NOT_NATS:
-        notes.append(
+        doubts.append(
             f"the loss is read from the column {known.loss_column}, which by its name is not in nats per token: then "
             "nothing that is said in nats is in nats, and assumed noise and tolerances are of another size"
         )
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
     if known.is_race:
-        return ParsedTable((), tuple(notes), tuple(row.target_trial(spelled) for row in typed))
+        return ParsedTable(
+            (), (*notes, *doubts), tuple(row.target_trial(spelled) for row in typed), doubts=tuple(doubts)
+        )
     runs = _one_rounding([row.run(spelled) for row in typed])
     _refuse_doubles(runs, [row.number for row in typed])
     runs = settled(runs, [row.stated_ratio() for row in typed])
-    notes += _near_regimes(runs)
+    doubts += _near_regimes(runs)
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
-        notes.append(
+        doubts.append(
             f"the column ratio ({min(ratios):g} to {max(ratios):g}) is read as multiples of 20 tokens per parameter; "
             "name it tokens_per_parameter if it is that"
         )
     targets = sorted({target for row in typed if (target := row.positive("target")) is not None})
-    return ParsedTable(tuple(_told_apart(runs)), tuple(notes), targets=tuple(targets))
+    return ParsedTable(tuple(_told_apart(runs)), (*notes, *doubts), targets=tuple(targets), doubts=tuple(doubts))
 
 
 def check_rows(count: int) -> None:
@@ -161,7 +171,7 @@ def _number_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None:
     """Raise `InputError` for two rows of one setting and seed, of which one would silently be lost, and equal names."""
     seen: dict[tuple[Any, ...], tuple[int, float | None]] = {}  # setting and seed -> row, steps
-    trials: dict[str, int] = {}  # trial -> row
+    trials: dict[str, tuple[int, float | None]] = {}  # trial -> row, steps
     seeded = any(run.seed != UNSEEDED for run in runs)
     for number, run in zip(numbers, runs, strict=True):
         first, steps = seen.setdefault((run.setting, run.seed), (number, run.steps))
@@ -174,8 +184,12 @@ def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None
             raise InputError(
                 f"rows {first} and {number} of the results are the same optimizer, regime and seed; {cure}"
             )
-        if trials.setdefault(run.trial, number) != number:
-            raise InputError(f"rows {trials[run.trial]} and {number} of the results are both called {run.trial!r}")
+        other = trials.setdefault(run.trial, (number, run.steps))
+        if other[0] != number:
+            cure = ""
+            if run.steps != other[1]:  # a log of training, with a row for each moment of a run
+                cure = f", at {other[1] or 0:g} and {run.steps or 0:g} steps: of each run keep the last row"
+            raise InputError(f"rows {other[0]} and {number} of the results are both called {run.trial!r}{cure}")
 
 
 def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:

@@ -6,7 +6,13 @@ from functools import lru_cache
 
 from tuneopt.search.axis import Axis, is_number
 from tuneopt.search.space import load_space, space_names
-from tuneopt.spec import SCALES, Value
+from tuneopt.spec import SCALES, Scale, Value
+
+
+def on_ladder(scale: str, parameters: int | None) -> Scale | None:
+    """The built-in scale of this name and size; None for another model that has the name by its rounded size."""
+    known = SCALES.get(scale)
+    return known if known is not None and known.parameters == parameters else None
 
 
 @lru_cache(maxsize=256)

@@ -294,7 +294,8 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
     else:
         # Under the floor the baseline's longest run is still worse: its budget is the least that D_eff can be.
         speedup = max((last if effective > 0 else 0.0) / winner.tokens, low or 0.0)
-        low = None if low is None else min(low, speedup)
+        # Where nearly all redrawn speedups are endless, what is known for sure is this bound.
+        low = speedup if low is None and drawn is not None else None if low is None else min(low, speedup)
         flags.append("lower bound" if effective > 0 else "no law")
     if drawn is not None and high is None:
         flags.append("open above")

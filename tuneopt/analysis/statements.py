@@ -137,7 +137,7 @@ def noise_line(winners: Sequence[Winner], stated: Sequence[Statement], noise: No
 
     Empty where no noise is known.
     """
-    known = [one for one in stated if one.leaders]
+    known = [one for one in stated if one.leaders and one.compared > 1]
     if not known:
         return ""
     regimes = {one.regime for one in known}
@@ -212,6 +212,8 @@ def _sentence(
             "best optimizer can be named."
         )
     first = f"At {place} {_group(ranking.leaders, count)}"
+    if ranking.leaders == (baseline,):
+        return f"{first}."
     if baseline in ranking.leaders:
         return f"{first}: no optimizer is shown to beat {baseline}."
     if not there:

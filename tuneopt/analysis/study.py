@@ -191,6 +191,7 @@ def analyse(
         warnings=tuple(
             _short(warning, places)
             for warning in (
+                *inputs.doubts,
                 *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, ends, bool(raced)),
                 *uneven_clocks(clocks),
             )

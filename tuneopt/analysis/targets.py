@@ -68,7 +68,7 @@ class ToTarget:
     known) that would do: for lengths they reach to where the mean would lie on the target, moved by its noise, and for
     logs to the fastest and slowest study, whose seconds are ``quickest`` and ``slowest``. ``loss`` is the mean there
     over ``runs``, ``accepted`` says whether the rule accepts it, and ``ties`` names the optimizers that the rule does
-    not tell from this one.
+    not tell from this one. ``shortest`` says that no shorter length was run, so that fewer may do.
     """
 
     optimizer: str
@@ -87,6 +87,7 @@ class ToTarget:
     ruleset: str = ""
     quickest: float | None = None
     slowest: float | None = None
+    shortest: bool = False
 
     @property
     def size(self) -> float | None:
@@ -178,6 +179,7 @@ def _reached(
         loss=best.loss,
         runs=best.runs,
         accepted=bool(accepted),
+        shortest=bool(at_target) and best is lengths[0] and len(lengths) > 1,
     )
 
 

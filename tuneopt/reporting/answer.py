@@ -6,6 +6,7 @@ noise cannot tell apart are named together: a headline never has a lone winner t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -84,6 +85,21 @@ class Grid:
         return any(place.speedup for place in self.places)
 
     @property
+    def bounded(self) -> bool:
+        """Whether any of these speedups has an interval."""
+        return any(place.interval for place in self.places)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the noise of any regime is known, so that there are groups."""
+        return any(place.leaders for place in self.places)
+
+    @property
+    def who(self) -> str:
+        """What the names in the cells are."""
+        return "Best group" if self.ranked else "Lowest loss"
+
+    @property
     def doubted(self) -> bool:
         """Whether any speedup that is shown rests on less than a measurement, and has an asterisk."""
         return any(place.speedup and not place.sure for place in self.places)
@@ -156,17 +172,17 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     for row in targets:
         races.setdefault((row["corpus"], row["ruleset"], row["scale"], row["target"]), []).append(row)
     contested = [rows for rows in races.values() if len(rows) > 1]
-    first: dict[str, int] = {}
-    for rows in contested:
-        if rows[0]["accepted"]:
-            first[rows[0]["optimizer"]] = first.get(rows[0]["optimizer"], 0) + 1
+    first = Counter(name for rows in contested if rows[0]["accepted"] for name in _fewest(rows))
     if len(contested) == 1 and first:
         return _one_race(contested[0])
     counts = sorted(first.items(), key=lambda item: (-item[1], position(item[0])))
-    reached = sum(first.values())
+    reached = sum(bool(rows[0]["accepted"]) for rows in contested)
+    if contested and not reached:
+        where = "the one task" if len(contested) == 1 else f"any of {len(contested)} tasks"
+        return f"No optimizer reaches the target in {where}"
     if not reached:
         return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
-    close = sum(bool(rows[0]["ties"]) for rows in contested if rows[0]["accepted"])
+    close = sum(bool(rows[0]["ties"]) or len(_fewest(rows)) > 1 for rows in contested if rows[0]["accepted"])
     doubt = f" ({close} of these {reached} not told apart from the next)" if close else ""
     never = f", and in {len(contested) - reached} nobody reaches it" if len(contested) > reached else ""
     return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{doubt}{never}"
@@ -176,11 +192,23 @@ def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
     """Who is first in the one race that was run, and who cannot be told from it."""
     first = rows[0]
     aim = "the target" if first["target"] is None else f"{first['target']:g}" + (" nats" if first["loss"] else "")
+    equals = _fewest(rows)
+    if len(equals) > 1:
+        who = listed(map(optimizer_name, equals)) if len(equals) <= NAMED else plural(len(equals), "optimizer")
+        return f"{who} reach {aim} at {scale_name(first['scale'])} after equally many steps"
     ties = first["ties"]
     few = len(ties) <= NAMED
     others = listed(map(optimizer_name, ties)) if few else plural(len(ties), "optimizer")
     doubt = f", not told from {others}" if ties else ""
     return f"{optimizer_name(first['optimizer'])} is first to {aim} at {scale_name(first['scale'])}{doubt}"
+
+
+def _fewest(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who needs as few steps (tokens, seconds) to the target as the first: of equals nobody is first."""
+    needs = [
+        (row["optimizer"], row["seconds"] if row["loss"] is None else row["steps"] or row["tokens"]) for row in rows
+    ]
+    return [name for name, need in needs if need is not None and need == needs[0][1]]
 
 
 def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "optimizers") -> list[str]:
@@ -209,6 +237,8 @@ def _headline(places: Sequence[RegimeAnswer], optimizers: int, regimes: int) -> 
     From the strongest statement to the weakest: one group that leads everywhere, one optimizer that is always in the
     leading group, nobody who is.
     """
+    if not regimes:
+        return "No run has a final loss: nothing to compare yet"
     if not places:
         who = f"{plural(optimizers, 'optimizer')} in {plural(regimes, 'regime')}"
         return f"{who}: nothing to compare yet" if optimizers < 2 else f"{who}, no two in one: losses are not compared"

@@ -130,7 +130,8 @@ def _merge(parts: Sequence[tuple[Inputs, str]]) -> Inputs:
     notes = tuple(note for inputs, _ in parts for note in inputs.notes)
     trials = tuple(trial for inputs, _ in parts for trial in inputs.trials)
     targets = tuple(sorted({target for inputs, _ in parts for target in inputs.targets}))
-    return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes, trials, targets)
+    doubts = tuple(doubt for inputs, _ in parts for doubt in inputs.doubts)
+    return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes, trials, targets, doubts)
 
 
 def counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:

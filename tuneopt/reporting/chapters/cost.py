@@ -63,7 +63,7 @@ def _sentence(comparison: Comparison) -> str:
     return (
         f"{first} The largest in seconds is {interval_text(in_seconds, best.speedup_seconds_low, ends)}, of "
         f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)} ({in_tokens:.2f} in tokens). Seconds go "
-        "by the median speed of an optimizer's trials on the hardware in the provenance below."
+        "by the median speed of an optimizer's trials on the machines that ran them."
     )
 
 

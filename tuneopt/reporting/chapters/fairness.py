@@ -61,8 +61,8 @@ def chapter(comparison: Comparison) -> Chapter:
         lead.append("Blind transfer needs runs of one optimizer at the hyperparameters tuned for another.")
     if any(one.trials > 1 for one in analysis.budgets):
         lead.append(configurations_sentence(analysis.budgets))
-        blocks.append(_budgets(analysis.budgets).folded())
-    else:
+        blocks.append(_budgets(analysis.budgets, comparison.several_corpora).folded())
+    elif analysis.budgets:
         lead.append("What the tuning of each optimizer has cost is not known: there is one run of it in a regime.")
     tried = [edge for edge in analysis.edges if edge.tried > 1]
     if tried:
@@ -139,7 +139,8 @@ def configurations_sentence(budgets: Sequence[Budget]) -> str:
         regimes.setdefault(one.optimizer, []).append(one)
     tried, trials = sum(one.configurations for one in budgets), sum(one.trials for one in budgets)
     repeated = trials - tried
-    again = f" {plural(repeated, 'further run')} repeat one with another seed." if repeated > 0 else ""
+    verb = "repeats" if repeated == 1 else "repeat"
+    again = f" {plural(repeated, 'further run')} {verb} one with another seed." if repeated > 0 else ""
     if len(regimes) < 2:
         return f"{plural(tried, 'configuration')} in {plural(trials, 'run')}."
     # By regime, and where several met: runs that only lengthen the law of the baseline are few by design.
@@ -163,10 +164,11 @@ def _count(configurations: float) -> str:
     return f"{configurations:.3g} configuration{'' if configurations == 1 else 's'}"
 
 
-def _budgets(budgets: Sequence[Budget]) -> Table:
+def _budgets(budgets: Sequence[Budget], several: bool) -> Table:
     """What the tuning of each optimizer cost in each regime; optimizers in the palette's order."""
     rows = tuple(
-        (one.optimizer, NONE if one.scale is None or one.ratio is None else place_name(one.scale, one.ratio),
+        (one.optimizer, NONE if one.scale is None or one.ratio is None
+         else place_name(one.scale, one.ratio, (one.corpus or "") if several else ""),
          f"{one.configurations:,}", f"{one.trials:,}",
          str(one.diverged), str(one.unproven), count_text(one.tokens), count_text(one.flops),
          NONE if one.device_hours is None else f"{one.device_hours:.3g}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from tuneopt.analysis.ranking import Flip, Ranking
+from tuneopt.analysis.winner import broken
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Fold, Table
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.figures.crossings import crossings_info, draw_crossings
@@ -38,8 +39,9 @@ KINDS = {"ratio": "between ratios", "scale": "between scales", "training": "duri
 def chapter(comparison: Comparison) -> Chapter:
     """The flips, those within noise folded away, and what would show those that cannot be seen."""
     analysis = comparison.analysis
-    lead = [_sentence(analysis.flips, analysis.rankings)]
-    charts = {by: flips_info(analysis.rankings, analysis.flips, comparison.scales, by, analysis.baseline)
+    far = broken(analysis.winners)
+    lead = [_sentence(analysis.flips, analysis.rankings, bool(far))]
+    charts = {by: flips_info(analysis.rankings, analysis.flips, comparison.scales, by, analysis.baseline, far)
               for by in ("ratio", "size")}  # fmt: skip
     figures = {by: Figure.all(f"flips-by-{by}", [info], draw_flips) for by, info in charts.items()}
     blocks: list[Block] = [*(figures["ratio"] or figures["size"])]
@@ -52,8 +54,10 @@ def chapter(comparison: Comparison) -> Chapter:
     if figures["ratio"] and figures["size"]:
         blocks.append(Fold("Flips between model sizes", tuple(figures["size"])))
     if unsure:
-        table = _table("Flips within noise", unsure, comparison)
-        blocks.append(Fold(f"{plural(len(unsure), 'flip')} within noise", (table,)))
+        known = any(one.groups is not None for one in analysis.rankings)
+        doubt = " within noise" if known else ", the noise being unknown"
+        table = _table(f"Flips{doubt}", unsure, comparison)
+        blocks.append(Fold(f"{plural(len(unsure), 'flip')}{doubt}", (table,)))
     during: list[Block] = []
     for trials in (False, True):
         key = "training-trials" if trials else "training"
@@ -68,18 +72,22 @@ def chapter(comparison: Comparison) -> Chapter:
     return Chapter("flips", TITLE, tuple(lead), tuple(blocks))
 
 
-def _sentence(flips: Sequence[Flip], rankings: Sequence[Ranking]) -> str:
+def _sentence(flips: Sequence[Flip], rankings: Sequence[Ranking], far: bool) -> str:
     """How many flips there are of each kind, and how often noise alone would invent one."""
-    counts = []
+    counts, known = [], any(one.groups is not None for one in rankings)
     for kind, words in KINDS.items():
         own = [flip for flip in flips if flip.kind == kind]
         if own:
-            counts.append(f"{len(own)} {words} ({sum(flip.significant for flip in own)} beyond noise)")
+            sure = f" ({sum(flip.significant for flip in own)} beyond noise)" if known else ""
+            counts.append(f"{len(own)} {words}{sure}")
     if not counts:
         met = any(len(set(one.order) & set(other.order)) > 1 for one, other in combinations(rankings, 2))
         if not met:
             return "No two optimizers met in two regimes, so whether any pair changes its order is not known."
-        return "No pair of optimizers changes its order between the regimes compared."
+        aside = ", broken runs aside" if far else ""
+        return f"No pair of optimizers changes its order between the regimes compared{aside}."
+    if not known:
+        return f"Pairs that change their order: {listed(counts)}. The noise is not known, so any of them may be chance."
     return (
         f"Pairs that change their order: {listed(counts)}. In one line of regimes noise invents a flip beyond noise "
         f"with a chance of at most {percent_text(max(flip.rate for flip in flips))}."

@@ -74,8 +74,8 @@ def _sentence(comparison: Comparison) -> str:
         first = f"Of {where}, {alone} {'has' if alone == 1 else 'have'} a single best one; in the others several share "
         first += "the lead."
     return (
-        f"{first} Between single runs a difference counts from {least if least == most else f'{least} to {most}'} nats "
-        "on, which allows for the number of pairs compared."
+        f"{first} Between single runs a difference counts where it is above {least} "
+        f"{'nats' if least == most else f'to {most} nats (by regime)'}, which allows for the number of pairs compared."
     )
 
 

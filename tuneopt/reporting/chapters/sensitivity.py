@@ -111,9 +111,15 @@ def _scaling_sentences(coordinates: Sequence[CoordinateScaling]) -> list[str]:
         )
     served = sum(one.scales is False for one in coordinates)
     if served:
-        sentences.append(
-            f"For {served} of {plural(len(coordinates), 'coordinate')} one value is near-optimal in all regimes."
+        share = (
+            f"{served} of {len(coordinates)}"
+            if served < len(coordinates)
+            else f"all {served}"
+            if served > 1
+            else "the one"
         )
+        word = "coordinate" if served == len(coordinates) == 1 else "coordinates"
+        sentences.append(f"For {share} {word} one value is near-optimal in all regimes.")
     return sentences or [
         "No coordinate was run with several values in every regime, so which have to be tuned again is not known."
     ]

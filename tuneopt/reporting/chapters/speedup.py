@@ -7,6 +7,7 @@ interpolated between two results, extrapolated beyond the law's data, or is a bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -104,7 +105,8 @@ def details(comparison: Comparison) -> Chapter:
 
 def _all(count: int) -> str:
     """The name of the fold that holds every speedup."""
-    return "The speedup with its interval" if count == 1 else f"All {count:,} speedups with their intervals"
+    few = {1: "The speedup with its interval", 2: "Both speedups with their intervals"}
+    return few.get(count, f"All {count:,} speedups with their intervals")
 
 
 def _frontiers(comparison: Comparison) -> list[Table]:
@@ -122,6 +124,8 @@ def _frontiers(comparison: Comparison) -> list[Table]:
             "The compute at which the baseline, grown in size and tokens, reaches the loss, over that of the optimizer "
             f"({measure})."
         )
+        if not rows:  # nobody but the baseline was run along this line
+            continue
         heads = ("regime", "optimizer", "report loss (nats)", "speedup in compute", "remarks")
         tables.append(Table("Speedup in compute over a frontier of sizes", heads, rows, frozenset({2, 3}), note))
     return tables
@@ -165,24 +169,37 @@ def _sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
     name, level = optimizer_name(comparison.analysis.baseline), percent_text(comparison.analysis.level)
     above = sum(one.low is not None and one.low > 1 for one in rivals)
     below = sum(one.high is not None and one.high < 1 for one in rivals)
+    unknown = sum(one.low is None and one.high is None for one in rivals)
     known = [one for one in rivals if measured(one)]
     largest = ""
-    if known:
-        best = max(known, key=lambda one: one.speedup)
+    best = max(known, key=lambda one: one.speedup, default=None)
+    # The largest of speedups that are all as good as 1 is chance.
+    if best is not None and not (best.low is not None and best.low <= 1 <= (best.high or math.inf)):
+        word = "It is" if len(rivals) == 1 else "The largest that was measured is"
         largest = (
-            f" The largest that was measured is {interval_text(best.speedup, best.low, best.high)}, of "
+            f" {word} {interval_text(best.speedup, best.low, best.high)}, of "
             f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)}."
         )
     rest = len(rivals) - len(known)
     if len(rivals) == 1:
+        if unknown:
+            return f"The one speedup over {name} has no interval, the noise being unknown.{largest}"
         side = "above 1" if above else "below 1" if below else "on both sides of 1"
         return f"The {level} interval of the one speedup over {name} lies {side}.{largest}"
     beyond = all(one.extrapolated or measured(one) for one in rivals)
     rests = f"outside the budgets of {name}" if beyond else f"outside {name}'s runs or rest on two of them alone"
-    guessed = f" {rest} of them {'lies' if rest == 1 else 'lie'} {rests}." if rest else ""
+    some = f"{rest} of {'the ' + str(len(rivals)) if unknown == len(rivals) else 'them'}"
+    guessed = f" {'All' if rest == len(rivals) else some} {'lies' if rest == 1 else 'lie'} {rests}." if rest else ""
+    if unknown == len(rivals):
+        return f"No speedup over {name} has an interval, the noise being unknown.{guessed}{largest}"
+
+    def counted(count: int) -> str:
+        return f"{count or 'none'} {'has' if count < 2 else 'have'}"
+
+    without = f", and {counted(unknown)} none, the noise being unknown" if unknown else ""
+    joined = f"{counted(above)} a {level} interval above 1{',' if unknown else ' and'}"
     return (
-        f"Of {len(rivals):,} speedups over {name}, {above} have a {level} interval above 1, and {below} one below it."
-        f"{guessed}{largest}"
+        f"Of {len(rivals):,} speedups over {name}, {joined} {counted(below)} one below it{without}.{guessed}{largest}"
     )
 
 

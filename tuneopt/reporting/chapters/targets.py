@@ -46,7 +46,7 @@ def sentences(comparison: Comparison) -> list[str]:
     told = []
     for ruleset in dict.fromkeys(row.ruleset for row in rows if row.loss is None):
         table = scores([row for row in rows if row.ruleset == ruleset and row.loss is None])
-        if len(table) > 1:
+        if len(table) > 1 and any(table.values()):
             ranked = sorted(table.items(), key=lambda pair: (-pair[1], pair[0]))
             words = ", ".join(f"{optimizer_name(name)} {score:.3f}" for name, score in ranked)
             told.append(f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.")
@@ -69,11 +69,13 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
     if len(equals) > 1:
         names = listed(optimizer_name(row.optimizer) for row in equals)
         who = names if len(equals) <= NAMED else plural(len(equals), "optimizer")
-        later = len(there) - len(equals)
-        after = f", and {plural(later, 'optimizer')} in more" if later else ""
-        return f"At {place} {who} each reach {aim} in {needed_text(first)}{after}.{_missed(rows, there)}"
+        later = [f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in there[len(equals) :]]
+        after = f", {listed(later) if len(later) <= NAMED else f'and {len(later)} optimizers in more'}" if later else ""
+        fewer = " or fewer" if all(row.shortest for row in equals) else ""
+        return f"At {place} {who} each reach {aim} in {needed_text(first)}{fewer}{after}.{_missed(rows, there)}"
     ahead = there[:NAMED]
-    words = listed(f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in ahead)
+    own = [f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in ahead]
+    words = f"{own[0]}, then by {listed(own[1:])}"
     if len(there) == 1:
         return f"At {place} {optimizer_name(first.optimizer)} alone reaches {aim}, in {needed_text(first)}."
     base = next((row for row in there if row.optimizer == baseline), None)
@@ -90,9 +92,10 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
 
 
 def _missed(rows: Sequence[ToTarget], there: Sequence[ToTarget]) -> str:
-    """How many did not reach the target, as a further sentence; empty where all did."""
-    never = len(rows) - len(there)
-    return f" {plural(never, 'optimizer')} did not reach it." if never else ""
+    """Who did not reach the target, as a further sentence; empty where all did."""
+    never = [optimizer_name(row.optimizer) for row in rows if row not in there]
+    who = listed(never) if len(never) <= NAMED else plural(len(never), "optimizer")
+    return f" {who} did not reach it." if never else ""
 
 
 def _table(rows: Sequence[ToTarget], several: bool) -> Table:

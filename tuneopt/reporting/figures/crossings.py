@@ -87,16 +87,19 @@ class CrossingsInfo(Info):
 
     ``panels`` are regimes with curves of two optimizers or more, those with most crossings beyond noise first;
     ``every`` counts the regimes that there is no room for as well, and ``behind`` the regimes, of all, whose final
-    winner trailed another optimizer during training by more than noise.
+    winner trailed another optimizer during training by more than noise. ``known`` says whether any noise is known.
     """
 
     panels: tuple[CrossingPanel, ...]
     every: int
     behind: int
+    known: bool = True
 
     columns = ("corpus", "scale", "ratio", "optimizer", "fraction", "report_loss_nats", "above_final_winner_nats")
 
     def _title(self) -> str:
+        if not self.known:
+            return "Curves against that of the final winner, the noise being unknown"
         if not self.behind:
             return "No final winner was behind during training by more than noise"
         where = "in the one regime" if self.every == 1 else f"in {self.behind} of {self.every} regimes"
@@ -156,7 +159,8 @@ def crossings_info(
         return None
     ordered = sorted(panels, key=lambda panel: -sum(one.sure for one in panel.crossings))[:MOST_PANELS]
     kept = [panel for panel in panels if any(panel is one for one in ordered)]
-    return CrossingsInfo(tuple(kept), len(panels), len(behind))
+    told = any(ranking.groups is not None for ranking in rankings)
+    return CrossingsInfo(tuple(kept), len(panels), len(behind), told)
 
 
 def _thinned(moments: Sequence[float]) -> list[float]:

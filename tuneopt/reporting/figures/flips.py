@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.names import optimizer_name, place_name, ratio_name, ratio_span, scale_name
 from tuneopt.analysis.ranking import Flip, Ranking, same_ratios
+from tuneopt.analysis.runs import RegimeKey
 from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.drawing import Drawing, Mark, spread
 from tuneopt.reporting.palette import BAND, look, stands_out
@@ -53,7 +54,8 @@ class FlipsInfo(Info):
 
     ``by`` is what runs along the axis, ``ratio`` or ``size``. Significance is that of the flips' family
     (`tuneopt.analysis.ranking`), bars are the tie groups of each regime. ``every`` counts the lines that there is no
-    room for as well, and ``few`` names the regimes of a line where less than half of its optimizers ran.
+    room for as well, and ``few`` names the regimes of a line where less than half of its optimizers ran,
+    ``broken`` the results that count for no flip, being far above all others.
     """
 
     by: str
@@ -61,6 +63,7 @@ class FlipsInfo(Info):
     every: int
     baseline: str
     few: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
     columns = ("corpus", "scale", "ratio", "optimizer", "place", "report_loss_nats", "tie_group")
 
@@ -68,6 +71,11 @@ class FlipsInfo(Info):
         sure = [flip for line in self.lines for flip in line.flips if flip.significant]
         unsure = sum(len(line.flips) for line in self.lines) - len(sure)
         what = "the data budget" if self.by == "ratio" else "model size"
+        if all(ranking.groups is None for line in self.lines for _, ranking in line.stops):
+            pairs = (
+                f"{plural(unsure, 'pair')} change{'s' if unsure == 1 else ''} places" if unsure else "No order changes"
+            )
+            return f"{pairs} with {what}, the noise being unknown"
         if not sure:
             within = f"; {plural(unsure, 'flip')} within it" if unsure else ""
             return f"No order changes with {what} beyond noise{within}"
@@ -83,6 +91,7 @@ class FlipsInfo(Info):
         most = max(len(ranking.order) for line in self.lines for _, ranking in line.stops)
         cut = f" The {MOST_LINES} of {most} optimizers that matter most are drawn." if most > MOST_LINES else ""
         few = f" Where few of them ran is left out: {listed(self.few)}." if self.few else ""
+        few += f" Broken, and no flip: {listed(self.broken)}." if self.broken else ""
         return (
             f"The lowest loss is on top. {bars} Bold lines are flips beyond noise"
             f"{drawn_of(len(self.lines), self.every, 'panels')}.{cut}{few}"
@@ -99,11 +108,17 @@ class FlipsInfo(Info):
 
 
 def flips_info(
-    rankings: Sequence[Ranking], flips: Sequence[Flip], scales: Sequence[str], by: str, baseline: str
+    rankings: Sequence[Ranking],
+    flips: Sequence[Flip],
+    scales: Sequence[str],
+    by: str,
+    baseline: str,
+    far: Iterable[tuple[RegimeKey, str]] = (),
 ) -> FlipsInfo | None:
     """The rankings along ratios or along sizes; None where no line has two regimes with several optimizers.
 
-    Lines with a flip beyond noise come before others where there is no room for all.
+    ``far`` are the results that the flips leave out as broken (`tuneopt.analysis.winner.broken`). Lines with a flip
+    beyond noise come before others where there is no room for all.
     """
     several = len({ranking.regime.corpus for ranking in rankings}) > 1
     rankings = [ranking for ranking in rankings if len(ranking.order) > 1]
@@ -136,7 +151,9 @@ def flips_info(
     sure = [at for at, line in enumerate(lines) if any(flip.significant for flip in line.flips)]
     rest = [at for at in range(len(lines)) if at not in sure]
     kept = sorted((sure + rest)[:MOST_PANELS])
-    return FlipsInfo(by, tuple(lines[at] for at in kept), len(lines), baseline, tuple(few))
+    drawn = {ranking.regime for at in kept for _, ranking in lines[at].stops}
+    odd = [f"{optimizer_name(name)} at {place_name(*one[1:])}" for one, name in sorted(far) if one in drawn]
+    return FlipsInfo(by, tuple(lines[at] for at in kept), len(lines), baseline, tuple(few), tuple(odd))
 
 
 def _lines(rankings: Sequence[Ranking], scales: Sequence[str], by: str) -> list[float]:

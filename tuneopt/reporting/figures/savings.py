@@ -74,11 +74,12 @@ class SavingsInfo(Info):
     def _reading(self) -> str:
         low, high = self.bounds()
         cut = [one for _, own in self.panels for one in own if not low <= one.speedup <= high]
+        known = any(one.low is not None for _, own in self.panels for one in own)
+        ribbons = f"Ribbons: {percent_text(self.level)} intervals. " if known else ""
         edge = " Marks on the edge lie beyond it." if cut else ""
         return (
             f"{self.what.capitalize()} that {optimizer_name(self.baseline)} needs for the same loss, over the "
-            f"{self.what} used. Ribbons: "
-            f"{percent_text(self.level)} intervals. Open marks: extrapolated, or a bound"
+            f"{self.what} used. {ribbons}Open marks: extrapolated, or a bound"
             f"{drawn_of(len(self.panels), self.every, 'panels')}.{edge}"
         )
 
@@ -159,16 +160,27 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
         doubt = f" ({guessed} of {len(always) * len(regimes)} {word})" if guessed else ""
         where = "size and ratio" if len({regime.scale for regime in regimes}) > 1 else "ratio"
         return f"{who} {verb} tokens over {name} at every {where}{doubt}"
+    unknown = sum(one.low is None and one.high is None for one in rivals)
+    if unknown == len(rivals):
+        least, most = (f"{pick(one.speedup for one in rivals):.2f}" for pick in (min, max))
+        span = least if least == most else f"{least} to {most}"
+        return f"Speedups over {name} of {span}, the noise being unknown"
     above = sum(one.low is not None and one.low > 1 for one in rivals)
+    doubt = f", which is not known for {unknown}" if unknown else ""
+    if len(rivals) > 1 and all(one.high is not None and one.high < 1 for one in rivals):
+        return f"All speedups over {name} are below 1 beyond noise"
     if not above:
-        return f"No speedup over {name} is above 1 beyond noise"
+        # Losses may well be told apart: an interval holds the error of tuning too.
+        return f"No speedup over {name} is above 1 beyond noise and tuning{doubt}"
     best = max([one for one in rivals if measured(one)] or rivals, key=lambda one: one.speedup)
     kind = "largest measured" if measured(best) else "largest, not measured,"
-    where = place_name(best.regime.scale, best.regime.ratio)
+    several = len({one.regime.corpus for one in rivals}) > 1
+    where = place_name(best.regime.scale, best.regime.ratio, best.regime.corpus if several else "")
+    bound = ", at least" if "lower bound" in best.flags else ""
     are = "is" if above == 1 else "are"
     return (
-        f"{above} of {plural(len(rivals), 'speedup')} over {name} {are} above 1 beyond noise; the {kind} is "
-        f"{optimizer_name(best.optimizer)}'s {best.speedup:.2f} at {where}"
+        f"{above} of {plural(len(rivals), 'speedup')} over {name} {are} above 1 beyond noise{doubt}; the {kind} "
+        f"is {optimizer_name(best.optimizer)}'s{bound} {best.speedup:.2f} at {where}"
     )
 
 
@@ -190,7 +202,7 @@ def _along_size(rivals: Sequence[Speedup], scales: Sequence[str], baseline: str)
         lines.setdefault((one.regime.corpus, one.regime.ratio), []).append(one)
     ends = [(line[0], line[-1]) for line in lines.values() if len(line) > 1]
     name = optimizer_name(leader)
-    if not ends:
+    if not ends or all(one.low is None and one.high is None for pair in ends for one in pair):
         return f"Speedup over {optimizer_name(baseline)} by model size"
     falls = sum(first.low is not None and last.high is not None and last.high < first.low for first, last in ends)
     rises = sum(first.high is not None and last.low is not None and last.low > first.high for first, last in ends)
@@ -208,7 +220,8 @@ def draw_savings(info: SavingsInfo) -> Panels:
     up = info.bounds()
     panels = [_panel(info, title, own, up) for title, own in info.panels]
     x = "tokens / (20 \u00d7 parameters)" if info.by == "ratio" else "model size (parameters)"
-    return Panels(panels, x, f"speedup over {optimizer_name(info.baseline)}", up, tall=TALL)
+    what = "speedup" if info.what == "tokens" else f"speedup in {info.what}"
+    return Panels(panels, x, f"{what} over {optimizer_name(info.baseline)}", up, tall=TALL)
 
 
 def _panel(info: SavingsInfo, title: str, own: Sequence[Speedup], up: tuple[float, float]) -> Panel:
