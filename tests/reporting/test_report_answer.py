@@ -91,6 +91,26 @@ def test_speedups_of_a_group_read_as_a_range(rows, shown):
     assert place.sure == (not rows or not {"extrapolated", "lower bound", "no law"} & set(rows[0]["flags"]))
 
 
+@pytest.mark.parametrize(
+    ("groups", "headline"),
+    [
+        (["kron soap", "kron soap", "kron soap scion", "soap", "kron scion muon"],
+         "Kron leads or ties in 4 of 5 regimes, SOAP in 4, Scion in 2 and Muon in 1"),
+        (["kron soap", "kron soap", "kron soap scion", "soap", "kron scion muon lion"],
+         "Kron leads or ties in 4 of 5 regimes, SOAP in 4, Scion in 2 and 2 others in 1 each"),
+    ],
+)  # fmt: skip
+def test_a_single_one_is_named_and_not_counted(groups, headline):
+    """Nobody reads "1 others in 1"."""
+    everyone = {"kron", "soap", "scion", "muon", "lion", "adamw"}
+    rankings = [
+        ranking([*group.split(), *sorted(everyone - set(group.split()))],
+                [1] * len(group.split()) + [2] * (6 - len(group.split())), float(number + 1))
+        for number, group in enumerate(groups)
+    ]  # fmt: skip
+    assert answered(*rankings).headline == f"No optimizer is best everywhere: {headline}"
+
+
 def test_the_baseline_in_a_group_has_no_speedup_over_itself():
     rows = [speedup("adamw", 1.0, 0.9, 1.1), speedup("soap", 1.1, 1.0, 1.2)]
     place = answered(ranking(["soap", "adamw"], [1, 1]), speedups=rows).places[0]

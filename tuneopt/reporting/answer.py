@@ -212,7 +212,7 @@ def _fewest(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "optimizers") -> list[str]:
-    """Names with their counts, as many as ``most``; equals are named together or counted together, never cut apart.
+    """Names with their counts, about ``most`` of them; equals are named together or counted together, never cut apart.
 
     ``more`` is what those are called that are only counted, where none is named before them.
     """
@@ -221,9 +221,9 @@ def _named(counts: Sequence[tuple[str, int]], most: int = NAMED, more: str = "op
     while place < len(counts):
         count = counts[place][1]
         equals = [name for name, other in counts if other == count]
-        if len(equals) > most - len(words):
-            rest = len(counts) - place
-            last = f"{count} each" if rest == len(equals) > 1 else f"{count}" if rest == 1 else f"{count} or fewer"
+        rest = len(counts) - place
+        if rest > 1 and len(equals) > most - len(words):  # a single one is named: to count it takes as many words
+            last = f"{count} each" if rest == len(equals) else f"{count} or fewer"
             words.append(f"{rest} {'others' if words else more} in {last}")
             break
         words += [f"{optimizer_name(name)} in {count}" for name in equals]
