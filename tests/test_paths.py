@@ -159,3 +159,20 @@ def test_every_error_of_the_system_has_a_sentence_with_its_place_and_what_helps(
     code = getattr(errno, number)
     sentence = str(of_system(OSError(code, os.strerror(code), "/some/place")))
     assert "/some/place" in sentence and words in sentence.lower() and "Errno" not in sentence, sentence
+
+
+def test_a_folder_that_is_only_made_on_the_way_hides_no_input(tmp_path: Path) -> None:
+    """`new/../a.csv` is not there before the folder `new` is made, and is `a.csv` itself afterwards."""
+    (tmp_path / "a.csv").write_text("precious")
+    (tmp_path / "link").symlink_to("elsewhere")
+    roundabout = tmp_path / "new" / ".." / "a.csv"
+    with (
+        pytest.raises(InputError, match="it is read by this command"),
+        replacing(roundabout, "the report", [tmp_path / "a.csv"], make_folder=True),
+    ):
+        raise AssertionError("nothing may be written for it")
+    with pytest.raises(InputError, match="it is a link to elsewhere"):
+        check_output(tmp_path / "new" / ".." / "link", "the report")
+    with pytest.raises(InputError, match="has files of its own"):
+        check_output(tmp_path / "ledger" / "trials" / "a.yaml", "the study file", [tmp_path / "ledger" / "trials"])
+    assert (tmp_path / "a.csv").read_text() == "precious" and not (tmp_path / "new").exists()

@@ -110,16 +110,14 @@ def _run() -> int:
     except RankFailedError as error:
         _refuse(str(error))
         return MISTAKE
-    except BrokenPipeError as error:  # who read the result has seen enough, such as `head`
-        if _log_of_trial(error):
-            _refuse(_failed(error))
-            return MISTAKE
-        _forget_stdout()
-        return DONE
+    except BrokenPipeError as error:
+        return _unread(error)
     except OSError as error:
         _forget_stdout()
         return _refuse(str(of_system(error)))
     except SystemExit as error:  # commands return their exit codes: it is a file of the user's that ends the program
+        if isinstance(error.__context__, BrokenPipeError):  # or typer, which turns that error into an exit code of 1
+            return _unread(error.__context__)
         return _refuse(f"a file that was named asked the program to end (SystemExit: {error}); take that out of it")
     except BaseException as error:  # a panic of a library in Rust is no Exception
         if isinstance(error, MemoryError) and not _log_of_trial(error):
@@ -131,6 +129,15 @@ def _run() -> int:
         _refuse(_failed(error))
         return MISTAKE
     return code if isinstance(code, int) else DONE
+
+
+def _unread(error: BrokenPipeError) -> int:
+    """The exit code where who read the result has seen enough, such as `head`; a trial's own pipe is another matter."""
+    if _log_of_trial(error):
+        _refuse(_failed(error))
+        return MISTAKE
+    _forget_stdout()
+    return DONE
 
 
 def _forget_stdout() -> None:

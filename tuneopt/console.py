@@ -21,6 +21,10 @@ class PlainConsole(Console):
         """Text as rich renders it, with what would steer a terminal spelt out."""
         return super().render_str(visible(text, keep="\n"), **how)
 
+    def on_broken_pipe(self) -> None:
+        """Let the error out, which ends a command well: rich would silence stderr and end it with an exit code."""
+        raise
+
 
 class ResultConsole(PlainConsole):
     """A console on the stream of results, which is not ``sys.stdout`` while a command runs (`tuneopt.streams`)."""

@@ -121,14 +121,17 @@ def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
     else's to fill, such as those of a ledger.
     """
     try:
-        if path.is_symlink():
-            raise InputError(f"cannot write {what} to {path}: it is a link to {path.readlink()}; name that file itself")
-        if kind := other_kind(path):
+        # Folders on the way may be made first: `new/../a.csv` is the file `a.csv` then.
+        place = Path(os.path.realpath(path.parent)) / path.name
+        if place.is_symlink():
+            to = place.readlink()
+            raise InputError(f"cannot write {what} to {path}: it is a link to {to}; name that file itself")
+        if kind := other_kind(place):
             raise InputError(f"cannot write {what} to {path}: it is {kind}; name a file")
         for source in inputs:
-            if path.exists() and source.exists() and path.samefile(source):
+            if place.exists() and source.exists() and place.samefile(source):
                 raise InputError(f"cannot write {what} to {path}: it is read by this command; name another file")
-            if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            if not source.is_file() and place.is_relative_to(os.path.realpath(source)):
                 raise InputError(f"cannot write {what} to {path}: {source} has files of its own; name another file")
     except OSError as error:
         raise InputError(f"cannot write {what} to {path}: {why(error)}; name another file") from None

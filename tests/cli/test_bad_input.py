@@ -51,6 +51,8 @@ warmup longer than the run       | train -O adamw --ratio 0.02 --set warmup=1000
 unknown policy                   | tune -O soap --policy join                                   | did you mean 'joint'
 no replicates                    | tune -O soap --replicates 0                                  | --replicates
 no slots                         | tune -O soap --max-concurrent 0                              | --max-concurrent
+slots said twice                 | compare soap --minutes 8 --slots 8 --max-concurrent 1         | both say
+pinned and started               | tune -O adamw --set beta1=0.9 --start beta1=0.95 --dry-run    | given a start
 negative devices                 | tune -O soap --gpus-per-trial -1                             | --gpus-per-trial
 seed that is no number           | tune -O soap --seed lucky                                    | --seed
 data seed that is no number      | train -O soap --data-seed lucky                              | --data-seed

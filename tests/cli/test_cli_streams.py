@@ -136,3 +136,9 @@ def test_what_is_no_exception_ends_a_command_with_a_sentence_too(
         timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == code and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+
+
+def test_who_reads_no_further_ends_a_listing_well(tmp_path: Path) -> None:
+    """rich would silence stderr and end the command with an exit code of its own."""
+    done = run("optimizers", cwd=tmp_path, shell="| true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

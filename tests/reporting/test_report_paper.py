@@ -80,3 +80,21 @@ def test_wrapped_lines_fit_and_lose_no_word(text, width):
     lines = wrapped(text, width, 12)
     assert " ".join(lines).split() == text.split()
     assert all(text_width(line, 12) <= width or " " not in line for line in lines)
+
+
+def test_no_table_for_a_paper_is_written_over_the_results(tmp_path):
+    table = tmp_path / "f" / "tables" / "results.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("optimizer,scale,ratio,loss\nadamw,130m,1,3.53\nmuon,130m,1,3.49\n")
+    before = table.read_bytes()
+    with pytest.raises(InputError, match="is where --figures writes its tables"):
+        api.report(None, tmp_path / "r.html", results=table, figures=tmp_path / "f")
+    assert table.read_bytes() == before and not (tmp_path / "r.html").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--columns maps the columns of a table"):
+        api.report(None, tmp_path / "r.html", published=True, columns={"loss": "val"})
+    with pytest.raises(InputError, match="--format is of the figures"):
+        api.report(None, tmp_path / "r.html", published=True, formats=("pdf",))
+    assert list(tmp_path.iterdir()) == []

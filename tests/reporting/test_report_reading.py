@@ -146,3 +146,12 @@ def test_progress_in_a_notebook_is_one_output_that_changes(tmp_path, monkeypatch
     assert "1 of " in updated[-1]["text/plain"] and "<b>tuning adamw at nano-65k" in updated[-1]["text/html"]
     to.tune("adamw", str(tmp_path / "ledger"), backend="inline", max_trials=1, progress=False, **TINY)
     assert len(shown) == 1
+
+
+def test_a_report_of_mapped_columns_draws_its_figures(tmp_path):
+    rows = [f"{name},130m,{ratio},{loss - ratio / 50}\n" for name, loss in (("adamw", 3.53), ("muon", 3.49))
+            for ratio in (1, 2, 4)]  # fmt: skip
+    (tmp_path / "a.csv").write_text("who,scale,ratio,final\n" + "".join(rows))
+    columns = {"optimizer": "who", "loss": "final"}
+    page = to.report(results=tmp_path / "a.csv", path=tmp_path / "page.html", columns=columns)
+    assert page.plot_speedups().data and page.plot_flips().data

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -96,8 +97,12 @@ def value(text: str) -> Any:
 
 
 def folded(name: str) -> str:
-    """A name without case and separators, to compare spellings: ``Adam-W`` and ``adam_w`` are one."""
-    return re.sub(r"[\s_\-./:]+", "", name).lower()
+    """A name without case and separators, to compare spellings: ``Adam-W`` and ``adam_w`` are one.
+
+    Between two digits separators count, all alike: ``1.2b`` is no ``12b``.
+    """
+    one = re.sub(r"(?<=\d)[\s_\-./:]+(?=\d)", ",", unicodedata.normalize("NFKC", name))
+    return re.sub(r"[\s_\-./:]+", "", one).lower()
 
 
 def one_spelling(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:

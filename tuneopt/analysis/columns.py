@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tuneopt import checked
@@ -179,8 +180,13 @@ def _mapped(columns: Mapping[str, int], wanted_as: Mapping[str, str]) -> tuple[d
             known = "" if name == "drop" else name
             if name == "drop" and part == "*":
                 drop_rest = True
+            elif name == "drop" and not part and part not in columns:
+                continue  # a column without a name in which nothing stood is gone already
             elif known and known not in COLUMNS and not known.startswith("hp_"):
                 raise InputError(f"--columns maps to {name!r}, which no table has; {nearest(name, [*COLUMNS, 'drop'])}")
+            elif meant.get(part, known) != known:
+                both = " and as ".join(word or "drop" for word in (meant[part], known))
+                raise InputError(f"--columns gives {part!r} twice, as {both}; keep one")
             elif part in columns:
                 meant[part] = known
             elif known in CONSTANTS and (known not in NUMBERS or re.fullmatch(r"[\d.][\d.,eE+-]*\s?[a-zA-Z]?", part)):
@@ -244,8 +250,13 @@ def hyperparameter_name(name: str) -> str:
 
 
 def _counts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether a column does nothing but number the rows, as the index of a data frame does."""
+    """Whether a column does nothing but number the rows, as the index of a data frame does.
+
+    One without a name of its own does so with gaps as well, where rows were taken out of the frame.
+    """
     numbers = [str(row.get(name)).strip() for row in rows]
+    if name.strip().lower() != "index" and len(numbers) > 1 and all(map(str.isdecimal, numbers)):
+        return all(int(before) < int(after) for before, after in pairwise(numbers))
     return any(numbers == [str(start + place) for place in range(len(rows))] for start in (0, 1))
 
 
@@ -310,7 +321,9 @@ def _unknown(names: Sequence[str], columns: Mapping[str, int], lacking: Sequence
     # Where no known name is close ("did you mean"), a list of fifty would not help, and one letter is close to all.
     hint = nearest(name.strip().lower(), [word for word in _WORDS if len(word) > 2])
     drop = f"drop it (--columns drop={name})"
-    if not hint.startswith("did"):
+    if "loss" in lacking and "loss" in name.lower():
+        hint = f"if it is the final loss that counts, say --columns loss={name}; otherwise {drop}"
+    elif not hint.startswith("did"):
         hint = f"name a hyperparameter hp_<name>, map it (--columns loss=...), or {drop}"
     else:
         hint += f" Otherwise {drop}"

@@ -123,12 +123,18 @@ def short(groups: Sequence[Sequence[float]], taken: Iterable[float] = ()) -> lis
 
 def _refuse_two_budgets(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> None:
     """Raise `InputError` for two rows of one scale and stated ratio whose tokens are not the same budget."""
-    first: dict[RegimeKey, tuple[int, float]] = {}
+    first: dict[RegimeKey, tuple[int, TrainingRun]] = {}
     for number, (run, ratio) in enumerate(zip(runs, stated, strict=True), start=1):
         if ratio is not None:
-            row, tokens = first.setdefault(run.regime, (number, run.tokens))
-            if abs(math.log(run.tokens / tokens)) > math.log1p(ONE_RATIO):
+            row, other = first.setdefault(run.regime, (number, run))
+            if abs(math.log(run.tokens / other.tokens)) > math.log1p(ONE_RATIO):
+                both = f"rows {row} and {number} of the results are both at {run.regime.label}, with"
+                if None not in (run.parameters, other.parameters) and run.parameters != other.parameters:
+                    raise InputError(
+                        f"{both} {other.parameters:,} and {run.parameters:,} parameters; correct one, or give the "
+                        "scales two names"
+                    )
                 raise InputError(
-                    f"rows {row} and {number} of the results are both at {run.regime.label}, with {tokens:.4g} and "
-                    f"{run.tokens:.4g} tokens; correct one, or drop the column ratio to go by tokens"
+                    f"{both} {other.tokens:.4g} and {run.tokens:.4g} tokens; correct one, or drop the column ratio to "
+                    "go by tokens"
                 )

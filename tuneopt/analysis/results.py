@@ -8,10 +8,12 @@ be the names of two runs (`tuneopt.analysis.rows` knows which columns hold numbe
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,10 +42,19 @@ DELIMITERS = (",", ";", "\t", "|")
 """What may part the cells of a CSV; the header says which one does."""
 
 
-NO_TEXT = {b"\x1f\x8b": "a compressed file", b"PK\x03\x04": "a workbook or archive", b"PAR1": "Parquet"}
-"""How files begin that are called ``.csv`` by mistake."""
+NO_TEXT = {
+    **dict.fromkeys(
+        (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), ("no text but a compressed file", "unpack it first")
+    ),
+    b"PK\x03\x04": ("no text but a workbook or archive", "unpack it, or save it as CSV"),
+    b"\xd0\xcf\x11\xe0": ("no text but a workbook", "save it as CSV"),
+    b"PAR1": ("no text but Parquet", "let its name end in .parquet"),
+    b"<": ("a web page or XML, and no table", "save the table itself"),
+}
+"""How files begin that are called ``.csv`` or ``.json`` by mistake: what they are, and what helps."""
 
-AS_CSV = "unpack or save it as CSV, or give it its own ending"
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+"""Endings of compressed files, which are not unpacked here: a few bytes of them can stand for a disk."""
 
 
 class FileRows(NamedTuple):
@@ -63,7 +74,10 @@ def read_file(path: str | Path) -> FileRows:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"cannot read results from {path.name!r}; give a file that ends in {', '.join(SUFFIXES)}")
+        first = "unpack it first, and " if suffix in PACKED else ""
+        raise InputError(
+            f"cannot read results from {path.name!r}; {first}give a file that ends in {', '.join(SUFFIXES)}"
+        )
     try:
         most = LARGEST_FILE[suffix]
         if path.stat().st_size > most:
@@ -94,34 +108,75 @@ def read_file(path: str | Path) -> FileRows:
 
 
 def _csv(path: Path) -> FileRows:
-    """The rows of a CSV; all cells are texts, but those of a ledger's own table, whose columns have known types."""
+    """The rows of a CSV; all cells are texts, but those of a ledger's own table, whose columns have known types.
+
+    Rows and columns without a name in which nothing stands are left out: spreadsheets write them at the ends.
+    """
     import pyarrow as pa
     import pyarrow.csv as arrow_csv
 
-    data = read_plain(path, LARGEST_FILE[path.suffix.lower()])
-    for begin, what in NO_TEXT.items():
-        if data.startswith(begin):
-            raise InputError(f"the results file {str(path)!r} is no text but {what}; {AS_CSV}")
+    from tuneopt.ledger.table import FIXED
+
+    data = _text_bytes(path)
     start = data[: 1 << 20]
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    header = re.split(r"[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=1)[0]
+    lines = re.split(r"\r\n|[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=2)
+    told = re.fullmatch(r"sep=([,;\t|])", lines[0].strip('"'))  # a line for Excel alone
+    header = lines[1] if told and lines[1:] else lines[0]
+    if header.startswith(("[", "{")):
+        raise InputError(f"the results file {str(path)!r} holds JSON; let its name end in .json")
     counts = _outside_quotes(header)
-    parted = max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals, which is the comma
+    parted = told[1] if told else max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals: the comma
     if header.startswith("#"):
         begins = f"begins with a comment, {header[:40]!r}"
         raise InputError(f"the results file {str(path)!r} {begins}; let it begin with the names of the columns")
     names = next(csv.reader([header], delimiter=parted), [])
-    _refuse_twice(names)
+    _refuse_twice(name for name in names if name)
+    _refuse_open_quotes(path, data, encoding, parted)
     exported = set(names) >= EXPORTED
     table = arrow_csv.read_csv(
         pa.BufferReader(data),
-        read_options=arrow_csv.ReadOptions(encoding="utf-16" if encoding == "utf-16" else "utf8"),
+        read_options=arrow_csv.ReadOptions(
+            encoding="utf-16" if encoding == "utf-16" else "utf8", skip_rows=1 if told else 0
+        ),
         parse_options=arrow_csv.ParseOptions(delimiter=parted, newlines_in_values=True),
-        convert_options=arrow_csv.ConvertOptions() if exported else arrow_csv.ConvertOptions(
-            column_types={name: pa.string() for name in names}),
-    )  # fmt: skip
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={field.name: field.type for field in FIXED} if exported else dict.fromkeys(names, pa.string())
+        ),
+    )
     check_rows(table.num_rows)
-    return FileRows(table.to_pylist(), parted == ";")
+    if "" in table.column_names:
+        kept = [place for place, name in enumerate(table.column_names) if name or any(table[place].to_pylist())]
+        table = table.select(kept)
+        _refuse_twice(table.column_names)
+    rows = table.to_pylist()
+    return FileRows([row for row in rows if any(cell not in (None, "") for cell in row.values())], parted == ";")
+
+
+def _refuse_open_quotes(path: Path, data: bytes, encoding: str, parted: str) -> None:
+    """Raise `InputError` for a quotation mark at the beginning of a cell that swallows whole rows up to the next one.
+
+    pyarrow would take them for the text of that one cell, without a word.
+    """
+    if b'"' not in data:
+        return
+    reader = csv.reader(io.StringIO(data.decode(encoding), newline=""), delimiter=parted, strict=True)
+    limit = csv.field_size_limit(len(data))
+    try:
+        while True:
+            begun = reader.line_num + 1
+            try:
+                next(reader)
+            except StopIteration:
+                return
+            except csv.Error:
+                if reader.line_num > begun:
+                    raise InputError(
+                        f"the results file {str(path)!r} has a cell in line {begun} that begins with a quotation mark "
+                        'and does not end with one; close it, or double each mark that is text ("")'
+                    ) from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _outside_quotes(line: str) -> Counter[str]:
@@ -141,7 +196,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         case ".parquet":
             rows = _parquet_rows(path)
         case ".jsonl":
-            rows = _lines(_text(path))
+            text = _text(path)
+            rows = _objects(text) if text.lstrip().startswith("[") else _lines(text)
         case _:
             rows = _objects(_text(path))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -153,7 +209,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(text: str) -> list[Any]:
-    return [_json(line) for line in text.splitlines() if line.strip()]
+    # Not str.splitlines: a line separator (U+2028) may stand inside of a text.
+    return [_json(line) for line in re.split(r"\r\n|[\r\n]", text) if line.strip()]
 
 
 def _objects(text: str) -> Any:
@@ -167,7 +224,18 @@ def _objects(text: str) -> Any:
 
 
 def _text(path: Path) -> str:
-    return read_plain(path, LARGEST_FILE[path.suffix.lower()]).decode("utf-8-sig")
+    return _text_bytes(path).decode("utf-8-sig")
+
+
+def _text_bytes(path: Path) -> bytes:
+    """The bytes of a file that should hold text; raises `InputError` for what is no text, and says what it is."""
+    data = read_plain(path, LARGEST_FILE[path.suffix.lower()])
+    for begin, (what, cure) in NO_TEXT.items():
+        if data.startswith(begin):
+            raise InputError(f"the results file {str(path)!r} is {what}; {cure}")
+    if data[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\0" in data[:64]:
+        raise InputError(f"the results file {str(path)!r} holds zero bytes, as UTF-16 has them; save it as UTF-8")
+    return data
 
 
 def _json(text: str) -> Any:
@@ -212,10 +280,25 @@ def _values(column: Any, name: str) -> list[Any]:
     import pyarrow.compute as pc
 
     column.validate(full=True)  # damaged data can point outside of its dictionary
+    if pa.types.is_float32(column.type):  # 0.1 is 0.1 there too, and not 0.10000000149
+        column = column.cast(pa.string()).cast(pa.float64())
     if not pa.types.is_dictionary(column.type):
-        values = list(column.to_pylist())
-        return [float(value) if isinstance(value, Decimal) else value for value in values]
+        return [_plain(value, name, pa.types.is_map(column.type)) for value in column.to_pylist()]
     if (pc.max(pc.binary_length(column.dictionary)).as_py() or 0) > LARGEST_CELL:
         raise InputError(f"the results hold a {name} of more than {LARGEST_CELL >> 20} MiB; shorten it")
     words = column.dictionary.to_pylist()
     return [None if index is None else words[index] for index in column.indices.to_pylist()]
+
+
+def _plain(value: Any, name: str, is_map: bool) -> Any:
+    """A value of a Parquet file as JSON would hold it: Spark writes texts as bytes, and objects as maps."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise InputError(f"the column {checked.shown(name)} holds bytes that are no UTF-8; drop it") from None
+    return dict(value) if is_map and value is not None else value

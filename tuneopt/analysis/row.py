@@ -73,7 +73,6 @@ class Row:
         tokens, ratio, steps = self.budget(optimizer, scale, parameters)
         loss = self.loss()
         select = self.positive("select_loss")  # most tables have one loss, which then chooses and reports
-        seed = self.amount("seed")
         seconds = self.positive("seconds", zero=True)
         return TrainingRun(
             trial=self.word("trial") or f"row {self.number}",
@@ -83,7 +82,7 @@ class Row:
             parameters=parameters,
             tokens=tokens,
             config=self.config(optimizer, scale),
-            seed=UNSEEDED if seed is None else int(seed),
+            seed=self.seed(),
             status="diverged" if loss is None else "completed",
             select_loss=loss if loss is None or select is None else select,
             report_loss=loss,
@@ -96,6 +95,18 @@ class Row:
             checkpoint_bytes=self.positive("checkpoint_bytes", zero=True),
             curve=self.curve(),
         )
+
+    def seed(self) -> int:
+        """The seed, exactly: as a real number two of 64 bits would be one. `UNSEEDED` where the row has none."""
+        given = self.cells.get("seed")
+        if isinstance(given, str) and given.strip().isdecimal():
+            given = int(given.strip()[:40])
+        amount = self.amount("seed")
+        if amount is None:
+            return UNSEEDED
+        if amount < 0 or amount != int(amount):
+            raise self.error(f": seed must be a whole number that is not negative, not {checked.shown(given)}")
+        return given if isinstance(given, int) else int(amount)
 
     def target_trial(self, spelled: Mapping[str, str]) -> TargetTrial:
         """A trial of a log of races: its task, and when it reached the target."""
@@ -135,7 +146,7 @@ class Row:
                     f"{parameters:,.0f} parameters; correct one, or give the scale another name"
                 )
             if parameters is None:
-                parameters = _size_of(word, self.comma)
+                parameters = size_of(word, self.comma)
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
             raise self.error(" says no model size; add a column scale or parameters")
@@ -149,7 +160,7 @@ class Row:
     def is_sized(self) -> bool:
         """Whether the scale's name says how large the model is."""
         word = self.word("scale")
-        return word.lower() in SCALES or _size_of(word, self.comma) is not None
+        return word.lower() in SCALES or size_of(word, self.comma) is not None
 
     def stated_ratio(self) -> float | None:
         """The ratio that the row itself gives, None where it follows from tokens."""
@@ -178,6 +189,12 @@ class Row:
             tokens = steps * batch
         if tokens is not None and ratio is not None and parameters is not None:
             self._agree(tokens, ratio, parameters)
+        taken = (steps or 0.0) * (self.positive("batch_tokens") or 0.0)
+        if tokens and taken and max(tokens / taken, taken / tokens) > CONTRADICTION:
+            raise self.error(
+                f" has {tokens:.4g} tokens, but {steps:g} steps of {taken / (steps or 1.0):g} tokens are {taken:.4g}; "
+                "correct one, or drop a column"
+            )
         if tokens is None and ratio is not None and parameters is not None:
             tokens = TOKENS_PER_PARAMETER * parameters * ratio
         if ratio is None and tokens is not None and parameters is not None:
@@ -328,14 +345,14 @@ class Row:
         """A name, one line of text; empty where the row has none."""
         value = self.cells.get(name)
         try:
-            return checked.text(name, "" if value is None else str(value)).strip()
+            return checked.text(name, "" if value is None else str(value).strip())
         except InputError as error:
             raise self.error(f": {error}") from None
 
 
-def _size_of(scale: str, comma: bool | None) -> float | None:
+def size_of(scale: str, comma: bool | None) -> float | None:
     """The parameters that a scale's own name gives, such as ``1.3B``; None for a name that is no size."""
     try:
-        return cells.number(scale, comma, units=True) if scale[-1:].lower() in ("m", "b") else None
+        return cells.number(scale, comma, units=True) if scale[-1:].lower() in ("k", "m", "b") else None
     except ValueError:
         return None

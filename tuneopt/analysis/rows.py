@@ -15,10 +15,11 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from tuneopt import checked
 from tuneopt.analysis import cells
 from tuneopt.analysis.columns import NO_LOSS, NOT_NATS, NUMBERS, belongs_to_run, headings, missing
 from tuneopt.analysis.regimes import ONE_RATIO, settled
-from tuneopt.analysis.row import UNSEEDED, Row
+from tuneopt.analysis.row import UNSEEDED, Row, size_of
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
 from tuneopt.ledger.record import SECONDS
@@ -31,7 +32,16 @@ LARGEST_ROWS = 1_000_000
 EXPORTED = {"trial", "comparable", "budget_tokens"}
 """Columns by which the exported table of a ledger is known; it is read whole, by its own names."""
 
-UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued")
+NEVER_NULL = ("status", "optimizer", "scale", "parameters", "ratio", "corpus", "seed", "comparable", "tokens",
+              "budget_tokens", "devices", *(f"seconds_{part}" for part in SECONDS))  # fmt: skip
+MAY_BE_NULL = ("select_loss", "report_loss", "steps", "flops", "peak_bytes", "checkpoint_bytes")
+"""Columns of an exported table that the analysis reads."""
+
+LATER = frozenset({"report_bits_per_byte"})
+"""Columns that exported tables of earlier releases lack, and that nobody reads."""
+
+UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued",
+              "preempted", "preempting", "paused", "waiting")  # fmt: skip
 """Words by which a tracker says that a run has not come to its end; such rows are left out."""
 
 FEWEST_DIGITS = 3
@@ -73,6 +83,9 @@ def parse(
         if not isinstance(row, Mapping):
             raise InputError(f"row {number} of the results is no object; give one with optimizer, scale, ratio, loss")
     if rows and rows[0].keys() >= EXPORTED:
+        if columns:
+            raise InputError("the results are a table of `tuneopt ledger export`, whose columns have names; leave "
+                             "--columns out")  # fmt: skip
         return ParsedTable(_from_export(rows))
     rows = [_lifted(row) for row in rows]
     known = headings(rows, columns)
@@ -110,7 +123,7 @@ def parse(
         return ParsedTable(
             (), (*notes, *doubts), tuple(row.target_trial(spelled) for row in typed), doubts=tuple(doubts)
         )
-    runs = _one_rounding([row.run(spelled) for row in typed])
+    runs = _one_rounding(_one_spelling([row.run(spelled) for row in typed]))
     _refuse_doubles(runs, [row.number for row in typed])
     runs = settled(runs, [row.stated_ratio() for row in typed])
     doubts += _near_regimes(runs)
@@ -206,6 +219,22 @@ def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
             )
 
 
+def _one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The runs with one name for each corpus and scale: the first of ``GPT-2`` and ``gpt2``, of ``1.3B`` and ``1300M``.
+
+    Taken for two regimes, no optimizer in one would ever be compared with those in the other.
+    """
+    corpora = cells.one_spelling((run.regime.corpus for run in runs), ())
+    scales: dict[object, str] = {}
+    spelled = []
+    for run in runs:
+        corpus, scale, ratio = run.regime
+        name = scales.setdefault(size_of(scale, None) or cells.folded(scale) or scale, scale)
+        same = (corpora[corpus], name) == (corpus, scale)
+        spelled.append(run if same else replace(run, regime=RegimeKey(corpora[corpus], name, ratio)))
+    return spelled
+
+
 def _one_rounding(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     """The runs with one spelling for a hyperparameter that some rows round: 0.003906 is what others call 0.00391.
 
@@ -242,8 +271,28 @@ def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
         counts[run.setting] += run.seed == UNSEEDED
 
 
+def _check_exported(number: int, row: Mapping[str, Any]) -> None:
+    """Raise `InputError` for a row that lacks a column of an exported table, or whose cell is of another kind."""
+    from tuneopt.ledger.table import FIXED  # with pyarrow, which a table of rows alone does without
+
+    lacking = [name for name in FIXED.names if name not in row and name not in LATER]
+    if lacking:
+        raise InputError(
+            f"row {number} of the results has the columns {', '.join(sorted(EXPORTED))} of `tuneopt ledger export` "
+            f"and lacks its {', '.join(lacking[:5])}{', ...' if lacking[5:] else ''}; export it again, or rename those"
+        )
+    for name in NEVER_NULL + MAY_BE_NULL:
+        value, kind = row[name], str(FIXED.field(name).type)
+        fits = isinstance(value, str | bool) if kind in ("string", "bool") else checked.is_number(value)
+        if not fits and not (value is None and name in MAY_BE_NULL):
+            shown = checked.shown(value)
+            raise InputError(f"row {number} of the results: {name} is not as it was exported, {shown}; export it again")
+
+
 def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
     """Runs of the rows of `tuneopt.ledger.table`; the same as `from_records` gives, but without learning curves."""
+    for number, row in enumerate(rows, start=1):
+        _check_exported(number, row)
     # Two corpora of one name are told apart by their fingerprints, which a table from elsewhere does not have.
     names = corpus_names((row["corpus"], row["corpus_fingerprint"]) for row in rows)
     columns = [(name, name.removeprefix("hp_")) for name in sorted(rows[0]) if name.startswith("hp_")]

@@ -1,12 +1,12 @@
 """The report's main figures in a notebook, as plotly figures: speedups, flips, loss curves that cross, and stars.
 
-The sources are those of `report`; ``sweeps`` are ids of a ledger's sweeps, None for all. Nothing is
-trained and no file is written.
+The sources are those of `report`, and ``columns`` maps a table's columns as there; ``sweeps`` are ids of a ledger's
+sweeps, None for all. Nothing is trained and no file is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ def plot_speedups(
     sweeps: Sequence[str] | None = None,
     results: Path | str | None = None,
     published: bool = False,
+    columns: Mapping[str, str] | None = None,
     sigma: float | None = None,
     baseline: str | None = None,
     by: str = "ratio",
@@ -56,7 +57,7 @@ def plot_speedups(
         return draw_savings(drawn) if isinstance(drawn, SavingsInfo) else draw_speedups(drawn)
 
     need = "a speedup needs the baseline at two ratios of a scale, and another optimizer"
-    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw, need)
+    return _plot(ledger, sweeps, results, published, columns, sigma, baseline, info, draw, need)
 
 
 def plot_flips(
@@ -65,6 +66,7 @@ def plot_flips(
     sweeps: Sequence[str] | None = None,
     results: Path | str | None = None,
     published: bool = False,
+    columns: Mapping[str, str] | None = None,
     sigma: float | None = None,
     baseline: str | None = None,
     by: str = "ratio",
@@ -88,7 +90,7 @@ def plot_flips(
         return draw_flips(drawn) if isinstance(drawn, FlipsInfo) else draw_crossings(drawn)
 
     need = "an order can change where two optimizers meet in two regimes, or where there are curves"
-    return _plot(ledger, sweeps, results, published, sigma, baseline, info, draw, need)
+    return _plot(ledger, sweeps, results, published, columns, sigma, baseline, info, draw, need)
 
 
 def plot_curves(
@@ -96,6 +98,7 @@ def plot_curves(
     *,
     sweeps: Sequence[str] | None = None,
     results: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     sigma: float | None = None,
     baseline: str | None = None,
 ) -> Figure:
@@ -115,7 +118,7 @@ def plot_curves(
         if alone is not None:
             return alone
     need = "curves need the loss at several moments of each run: a ledger has it, a table may bring a column curve"
-    return _plot(ledger, sweeps, results, False, sigma, baseline, info, draw_crossings, need)
+    return _plot(ledger, sweeps, results, False, columns, sigma, baseline, info, draw_crossings, need)
 
 
 def _own_curves(ledger: Ledger | Path | str, sweeps: Sequence[str] | None) -> Figure | None:
@@ -166,7 +169,7 @@ def _checked(by: str) -> None:
 
 def _plot(
     ledger: Ledger | Path | str | None, sweeps: Sequence[str] | None, results: Path | str | None, published: bool,
-    sigma: float | None, baseline: str | None,
+    columns: Mapping[str, str] | None, sigma: float | None, baseline: str | None,
     info: Callable[[Comparison], Info | None], draw: Callable[[Any], Any], need: str,
 ) -> Figure:  # fmt: skip
     """Read and analyse the source, and draw one figure of it with its title."""
@@ -176,8 +179,8 @@ def _plot(
     from tuneopt.reporting.sources import gather
 
     opened = open_ledger(ledger, must_exist=True) if isinstance(ledger, Path | str) else ledger
-    found = compare(gather(opened, sweeps, None if results is None else expanded(results), published), sigma=sigma,
-                    baseline=baseline)  # fmt: skip
+    found = compare(gather(opened, sweeps, None if results is None else expanded(results), published, columns),
+                    sigma=sigma, baseline=baseline)  # fmt: skip
     drawn = info(found)
     if drawn is None:
         raise InputError(f"there is nothing to draw: {need}")

@@ -93,6 +93,10 @@ def report(
 
     if latex and figures is None:
         raise InputError("LaTeX tables are written beside the figures; name a folder with --figures")
+    if columns and results is None:
+        raise InputError("--columns maps the columns of a table; name it with --results, or leave --columns out")
+    if tuple(formats) != ("svg",) and figures is None:
+        raise InputError("--format is of the figures for a paper; name a folder with --figures")
     export = None if figures is None else Export(expanded(figures), tuple(formats), latex)
     if example:
         if ledger is not None:
@@ -113,5 +117,5 @@ def report(
         export=export,
         example=example,
     )
-    source = {"ledger": opened, "sweeps": sweeps, "results": table, "published": published, "sigma": sigma}
-    return Report(document, **source, baseline=baseline)
+    source = {"ledger": opened, "sweeps": sweeps, "results": table, "published": published, "columns": columns}
+    return Report(document, **source, sigma=sigma, baseline=baseline)

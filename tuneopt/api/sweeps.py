@@ -77,6 +77,9 @@ def plan(
     """
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
+    both = [name for name in starts or () if name in (overrides or {})]
+    if both:
+        raise InputError(f"{both[0]} is both pinned to a value and given a start; choose one of them")
     shape = scale_named(scale)
     precision = precision or shape.precision
     chosen = space_of(optimizer, space).on(shape.ladder, overrides or {}, grids or {}).begin_at(starts or {})

@@ -125,7 +125,7 @@ def compare(
     from tuneopt.ledger import open_ledger
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    words = (*optimizers, baseline, *(space or ()), scale, model, corpus)
+    words = (*optimizers, baseline, *(space or ()), scale, model, corpus, tokenizer)
     watching.writes_to(output, *words, ledger=ledger)
     if save is not None:
         check_output(expanded(save), "the study file", files_named(*words, ledger=ledger))
@@ -136,6 +136,10 @@ def compare(
     opened = open_ledger(ledger)
     corpus = api.encoded_corpus(corpus, tokenizer)
     api.check_backend(backend, address)
+    if slots is not None and max_concurrent is not None and slots != max_concurrent:
+        raise InputError(
+            f"--slots {slots} and --max-concurrent {max_concurrent} both say how many trials run at once; give one"
+        )
     if backend == "inline":
         slots = 1
     if address and slots is None and max_concurrent is None:

@@ -359,8 +359,15 @@ class Optimizer(torch.optim.Optimizer):
                         near = value.device == parameter.device
                         self.state[parameter][key] = value.to(state_dtype(parameter), copy=near)
 
-        # The last hook before the load sees what all others made of it; the first one after it comes before theirs.
-        keep = self.register_load_state_dict_pre_hook(lambda _, state: final.update(state))
+        def take(_: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+            final.update(state)
+            known = [rule.name for rule in self.rules]
+            others = {group.get("rule") for group in final["param_groups"]}.difference(known)
+            if others:
+                raise InputError(f"the state_dict is of another optimizer: its rule is {others.pop()}, not {known[0]}")
+
+        # The last before the load sees what all others made of it; the first after it comes before theirs.
+        keep = self.register_load_state_dict_pre_hook(take)
         again = self.register_load_state_dict_post_hook(restore, prepend=True)
         try:
             super().load_state_dict(state_dict)
@@ -381,13 +388,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def predicted_state_bytes(self) -> int:
         """Bytes of state tensors that training will hold, from shapes alone."""
-        total = 0
-        by_name = {rule.name: rule for rule in self.rules}
+        total, by_name = 0, {rule.name: rule for rule in self.rules}
         for group in self.param_groups:
             rule = by_name[group["rule"]]
-            for parameter in group["params"]:
-                numbers = state_elements(rule, parameter, group)
-                total += numbers * torch.empty(0, dtype=state_dtype(parameter)).element_size()
+            total += sum(state_elements(rule, p, group) * state_dtype(p).itemsize for p in group["params"])
         return total
 
     def state_bytes(self) -> int:

@@ -23,6 +23,8 @@ from tuneopt.optim.rule import ElementwiseRule, MatrixRule, Rule, Shape, state_d
 from tuneopt.optim.switches import apply_switched, laid_out, state_shapes
 from tuneopt.spec import InputError
 
+_FORM = operator.attrgetter("shape", "dtype", "device")
+
 State = MutableMapping[Any, dict[str, Any]]
 """The optimizer's own state: parameter to names to tensors, and ``step`` as a whole number."""
 
@@ -61,15 +63,29 @@ class ParameterBucket(ABC):
         self.names = [name for name, _ in members]
         self.parameters = [parameter for _, parameter in members]
         self.dtype = state_dtype(self.parameters[0])
+        self._forms = list(map(_FORM, self.parameters))
         # Entries are filled in place: whoever holds one (a pretended optimizer of the update check) goes on seeing it.
         self.entries = [state.setdefault(parameter, {}) for parameter in self.parameters]
         for entry in self.entries:
             entry["step"] = int(entry.get("step", 0))
+        for name, parameter in members:
+            stale = parameter.grad  # torch compares the shapes when a gradient is set, and not when data is exchanged
+            if stale is not None and stale.shape != parameter.shape:
+                raise InputError(
+                    f"the gradient of {name} has shape {tuple(stale.shape)}, and it has {tuple(parameter.shape)}; call "
+                    "zero_grad() where its data is exchanged"
+                )
 
     def holds(self, state: State) -> bool:
-        """Whether ``state`` is still what this bucket steps with; it may have been reset, replaced or loaded."""
+        """Whether ``state`` is still what this bucket steps with; it may have been reset, replaced or loaded.
+
+        Parameters may have been given other data (``model.double()``, a vocabulary that grew). State of another size
+        under a fused kernel would be written to past its end.
+        """
         # By map, not by a loop: this runs at each step, and a step of a tiny model takes 0.3 ms.
-        return all(map(operator.is_, map(state.get, self.parameters), self.entries))
+        return all(map(operator.is_, map(state.get, self.parameters), self.entries)) and (
+            list(map(_FORM, self.parameters)) == self._forms
+        )
 
     def batches(self) -> list[Batch]:
         """What steps now; parameters without a gradient are left out and keep their state and step number.
@@ -99,7 +115,10 @@ class ParameterBucket(ABC):
         """What the state entry of a member holds already, from a checkpoint or an earlier bucket."""
         saved: Tensor | None = self.entries[row].get(key)
         if saved is not None and tuple(saved.shape) != shape:
-            raise InputError(f"the state {key!r} of {self.names[row]} has shape {tuple(saved.shape)}, not {shape}")
+            raise InputError(
+                f"the state {key!r} of {self.names[row]} has shape {tuple(saved.shape)}, not {shape}; give it state of "
+                "its own shape, or let it start anew with optimizer.state.pop(parameter)"
+            )
         return saved
 
     @abstractmethod
@@ -126,6 +145,13 @@ class ListBucket(ParameterBucket):
                     entry[key] = torch.zeros(shape, dtype=self.dtype, device=parameter.device)
                 else:
                     entry[key] = saved.to(parameter.device, self.dtype).contiguous()
+        self._tensors = [entry[key] for entry in self.entries for key in self.keys]
+
+    def holds(self, state: State) -> bool:
+        """As the base says; a tensor that was put into an entry may have another shape, order or dtype."""
+        return super().holds(state) and all(
+            map(operator.is_, [entry.get(key) for entry in self.entries for key in self.keys], self._tensors)
+        )
 
     def _gather(self, rows: list[int]) -> list[Tensor]:
         return [cast(Tensor, self.parameters[row].grad) for row in rows]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from tuneopt.paths import replacing
+from tuneopt.paths import check_output, replacing
 from tuneopt.reporting.blocks import Block, Columns, Figure, Fold, Table, csv_text, figures_of
 from tuneopt.reporting.page import Page
 from tuneopt.reporting.picture import picture
@@ -50,6 +50,14 @@ class Export:
             raise InputError(f"a figure is written as {', '.join(FORMATS)}, not as {', '.join(unknown) or 'nothing'}")
         if set(self.formats) - {"svg"} and find_spec("matplotlib") is None:
             raise InputError("figures as pdf and png need matplotlib; pip install matplotlib, or use svg")
+
+    def check(self, sources: Sequence[Path]) -> None:
+        """Raise `InputError` where a table would be written over one of ``sources``, or into folders of a ledger."""
+        check_output(self.folder / "figure", "the figures", sources)
+        tables = (self.folder / "tables").resolve()
+        for source in sources:
+            if source.is_file() and source.resolve().parent == tables:
+                raise InputError(f"{source} is where --figures writes its tables; name another folder")
 
     def write(self, page: Page, source: str) -> list[Path]:
         """Write the figures and tables of a page; ``source`` is the command that made it.

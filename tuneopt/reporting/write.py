@@ -70,6 +70,8 @@ def _write(
     material: Material, comparison: Comparison, path: Path, sources: Sequence[Path], export: Export | None = None
 ) -> dict[str, Any]:
     """The page of a comparison, written whole or not at all and never over one of its ``sources``; its document."""
+    if export is not None:
+        export.check(sources)
     with ranked(comparison.best_first, comparison.analysis.baseline):
         page = build_page(material, comparison)
         text = render(page)

@@ -1,0 +1,192 @@
+"""Tables as strangers' tools write them: what is whole is read, what is lost or contradicts itself is named."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tuneopt.analysis.results import read_file
+from tuneopt.analysis.rows import ParsedTable, parse
+from tuneopt.spec import InputError
+
+HEAD = "optimizer,scale,ratio,loss\n"
+TWO = HEAD + "adamw,130m,1,3.53\nmuon,130m,1,3.49\n"
+BASE: dict[str, Any] = {
+    "optimizer": ["adamw", "muon"], "scale": ["130m", "130m"], "ratio": [1.0, 1.0], "loss": [3.53, 3.49],
+}  # fmt: skip
+
+
+def load(
+    folder: Path, name: str, content: str | bytes | pa.Table, columns: dict[str, str] | None = None
+) -> ParsedTable:
+    path = folder / name
+    if isinstance(content, pa.Table):
+        pq.write_table(content, path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    read = read_file(path)
+    return parse(read.rows, columns, read.semicolons)
+
+
+def losses(table: ParsedTable) -> dict[str, float | None]:
+    return {run.optimizer: run.report_loss for run in table.runs}
+
+
+# ---- No row is lost, and no two things are taken for one.
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'adamw,130m,1,3.5,"open\nmuon,130m,1,3.4,foo\nsoap,130m,1,3.3,bar\n',
+        'adamw,130m,1,3.5,"5 inch\nmuon,130m,1,3.4,6" wide\nsoap,130m,1,3.3,bar\n',
+    ],
+)
+def test_a_quotation_mark_that_swallows_rows_is_refused(tmp_path: Path, rows: str) -> None:
+    with pytest.raises(InputError, match="a cell in line 2 that begins with a quotation mark and does not"):
+        load(tmp_path, "a.csv", "optimizer,scale,ratio,loss,note\n" + rows)
+
+
+def test_marks_and_lines_inside_of_cells_are_text(tmp_path: Path) -> None:
+    rows = 'adamw,130m,1,3.53,"two\nlines, ""quoted"""\nmuon,130m,1,3.49,5" wide\n'
+    assert losses(load(tmp_path, "a.csv", "optimizer,scale,ratio,loss,note\n" + rows)) == {"adamw": 3.53, "muon": 3.49}
+
+
+def test_twelve_billion_is_no_1_2_billion(tmp_path: Path) -> None:
+    (run,) = load(tmp_path, "a.csv", HEAD + "adamw,12B,1,2.5\n").runs
+    assert (run.regime.scale, run.parameters) == ("12B", 12_000_000_000)
+    (run,) = load(tmp_path, "a.csv", HEAD + "adamw,1_2B,1,2.5\n").runs
+    assert run.regime.scale == "1.2b"
+    names = [run.optimizer for run in load(tmp_path, "a.csv", HEAD + "sgd-1.0,130m,1,3\nsgd-10,130m,1,3.5\n").runs]
+    assert names == ["sgd-1.0", "sgd-10"]
+
+
+@pytest.mark.parametrize(
+    ("scales", "corpora"),
+    [(("GPT-2", "gpt2"), ("C4", "c4")), (("1.3B", "1300M"), ("", "")), (("1.3b", "1.3 B"), ("fine web", "FineWeb"))],
+)
+def test_one_scale_and_corpus_may_be_spelled_in_several_ways(
+    tmp_path: Path, scales: tuple[str, str], corpora: tuple[str, str]
+) -> None:
+    rows = [f"{name},{scale},124M,1,3.5,{corpus}\n" for name, scale, corpus in zip("ab", scales, corpora, strict=True)]
+    if scales[0].startswith("1.3"):
+        rows = [row.replace("124M", "1.3B") for row in rows]
+    table = load(tmp_path, "a.csv", "optimizer,scale,parameters,ratio,loss,corpus\n" + "".join(rows))
+    assert len({run.regime for run in table.runs}) == 1
+
+
+def test_one_name_in_two_unicode_forms_is_one(tmp_path: Path) -> None:
+    table = load(tmp_path, "a.csv", HEAD + "cafe\u0301,130m,1,3.5\ncaf\u00e9,130m,1,3.6\nadamw\u00a0,130m,1,3.5\n")
+    assert len({run.optimizer for run in table.runs}) == 2 and table.runs[2].optimizer == "adamw"
+
+
+def test_seeds_are_whole_and_exact(tmp_path: Path) -> None:
+    head = "optimizer,scale,ratio,loss,seed\n"
+    large = load(tmp_path, "a.csv", head + "adamw,130m,1,3.53,9007199254740993\nadamw,130m,1,3.54,9007199254740992\n")
+    assert [run.seed for run in large.runs] == [9007199254740993, 9007199254740992]
+    for seed in ("-1", "1.5"):
+        with pytest.raises(InputError, match="row 1 of the results: seed must be a whole number that is not negative"):
+            load(tmp_path, "a.csv", head + f"adamw,130m,1,3.53,{seed}\n")
+
+
+# ---- Contradictions.
+
+
+def test_tokens_and_steps_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    head = "optimizer,parameters,steps,batch_tokens,tokens,loss\n"
+    with pytest.raises(InputError, match=r"row 1 of the results has 9\.9e\+10 tokens, but 5000 steps of 500000"):
+        load(tmp_path, "a.csv", head + "adamw,134M,5000,0.5M,99B,3.5\n")
+    assert load(tmp_path, "a.csv", head + "adamw,134M,5000,0.5M,2.5B,3.5\n").runs[0].tokens == 2.5e9
+
+
+@pytest.mark.parametrize("other", ["drop", "select_loss"])
+def test_a_column_cannot_be_named_twice(tmp_path: Path, other: str) -> None:
+    with pytest.raises(InputError, match=f"--columns gives 'loss' twice, as loss and as {other}; keep one"):
+        load(tmp_path, "a.csv", TWO, {"loss": "loss", other: "loss"})
+
+
+def test_one_scale_of_two_sizes_is_named_as_that(tmp_path: Path) -> None:
+    text = "optimizer,scale,parameters,ratio,loss\nadamw,mine,134M,1,3.5\nmuon,mine,300M,1,3.4\n"
+    with pytest.raises(InputError, match="134,000,000 and 300,000,000 parameters; correct one, or give the scales two"):
+        load(tmp_path, "a.csv", text)
+
+
+# ---- Whole tables.
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "sep=;\r\noptimizer;scale;ratio;loss\r\nadamw;130m;1;3,53\r\nmuon;130m;1;3,49\r\n"),
+        ("a.csv", "optimizer,scale,ratio,loss,,\nadamw,130m,1,3.53,,\nmuon,130m,1,3.49,,\n,,,,,\n"),
+        ("a.csv", ",optimizer,scale,ratio,loss\n3,adamw,130m,1,3.53\n7,muon,130m,1,3.49\n"),
+        (
+            "a.jsonl",
+            json.dumps([{name: cells[row] for name, cells in BASE.items()} for row in (0, 1)], indent=1),
+        ),
+        (
+            "a.jsonl",
+            '{"optimizer":"adamw","scale":"130m","ratio":1,"loss":3.53,"note":"a\u2028b\u0085c"}\n'
+            '{"optimizer":"muon","scale":"130m","ratio":1,"loss":3.49}\n',
+        ),
+    ],
+    ids=["sep", "empty cells", "index with gaps", "a list as jsonl", "line separators"],
+)
+def test_tables_of_other_tools_are_read(tmp_path: Path, name: str, text: str) -> None:
+    assert losses(load(tmp_path, name, text)) == {"adamw": 3.53, "muon": 3.49}
+
+
+def test_a_column_without_a_name_in_which_something_stands_is_not_left_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a column without a name"):
+        load(tmp_path, "a.csv", "optimizer,scale,ratio,loss,\nadamw,130m,1,3.53,\nmuon,130m,1,3.49,x\n")
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("optimizer", pa.array([b"adamw", b"muon"])),  # as Spark writes texts
+        ("loss", pa.array([3.53, 3.49], pa.float32())),
+        ("config", pa.array([[("a", 1.0)], [("a", 2.0)]], pa.map_(pa.string(), pa.float64()))),
+        ("seconds", pa.array([5_000_000, 6_000_000], pa.duration("us"))),
+    ],
+    ids=["bytes", "float32", "map", "duration"],
+)
+def test_kinds_of_parquet_columns(tmp_path: Path, column: str, values: pa.Array) -> None:
+    table = load(tmp_path, "a.parquet", pa.table({**BASE, column: values}))
+    assert losses(table) == {"adamw": 3.53, "muon": 3.49}
+    if column == "config":
+        assert dict(table.runs[1].config) == {"a": 2.0}
+    if column == "seconds":
+        assert table.runs[0].seconds == 5.0
+
+
+# ---- What is no table.
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", gzip.compress(TWO.encode()), "no text but a compressed file; unpack it first"),
+        ("a.csv", lzma.compress(TWO.encode()), "no text but a compressed file; unpack it first"),
+        ("a.jsonl", gzip.compress(b"{}"), "no text but a compressed file; unpack it first"),
+        ("a.csv.gz", gzip.compress(TWO.encode()), "unpack it first, and give a file that ends in"),
+        ("a.csv", b"\x28\xb5\x2f\xfd" + bytes(30), "no text but a compressed file"),
+        ("a.csv", "<html><body>log in</body></html>", "a web page or XML, and no table"),
+        ("a.csv", '[{"optimizer": "adamw"}]', r"holds JSON; let its name end in \.json"),
+        ("a.csv", TWO.encode("utf-16-le"), "holds zero bytes, as UTF-16 has them; save it as UTF-8"),
+        ("a.csv", "optimizer,scale,ratio,train_loss\nadamw,130m,1,3.5\n", "say --columns loss=train_loss"),
+    ],
+)
+def test_what_is_no_table_is_called_what_it_is(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load(tmp_path, name, content)
+
+
+def test_a_part_of_an_exported_table_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lacks its status, scale, .* export it again"):
+        load(tmp_path, "a.csv", "trial,comparable,budget_tokens,optimizer,loss\na,true,1,adamw,3.5\n")
