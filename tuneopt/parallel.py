@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 LEAST = 24
@@ -49,7 +50,7 @@ def in_parallel(work: Callable[[T], R], parts: Iterable[T], least: int | None = 
 
 def _shared(work: Callable[[T], R], parts: Sequence[T], count: int) -> list[list[R]] | None:
     """What ``count`` processes make of every ``count``-th part each, this one of the first; None where one failed."""
-    helpers: list[tuple[int, int]] = []
+    helpers: list[tuple[int, Connection]] = []
     try:
         helpers += (_fork(work, parts[number::count]) for number in range(1, count))
         shares = [[work(part) for part in parts[::count]]]
@@ -91,32 +92,28 @@ def _alone() -> bool:
     return single and not any(library in sys.modules for library in _THREADED)
 
 
-def _fork(work: Callable[[T], R], parts: Sequence[T]) -> tuple[int, int]:
+def _fork(work: Callable[[T], R], parts: Sequence[T]) -> tuple[int, Connection]:
     """A process that does these parts, and the pipe that its results come through."""
-    reading, writing = os.pipe()
+    reading, writing = Pipe(duplex=False)
     process = os.fork()
     if process:
-        os.close(writing)
+        writing.close()
         return process, reading
     code = 1
     try:
-        os.close(reading)
-        with uncollected(), os.fdopen(writing, "wb") as pipe:  # a search would touch, and so copy, all that was read
-            pickle.dump([work(part) for part in parts], pipe, pickle.HIGHEST_PROTOCOL)
+        reading.close()
+        with uncollected():  # a search would touch, and so copy, all that was read
+            writing.send([work(part) for part in parts])
         code = 0
     finally:
         os._exit(code)  # whatever happened: nothing of the parent's, such as its files, is to be finished twice
 
 
-def _result(process: int, pipe: int) -> Any:
+def _result(process: int, pipe: Connection) -> Any:
     """What a process hands back; None where it ended without."""
-    with os.fdopen(pipe, "rb") as file:
-        text = file.read()
-    failed = 0
-    with suppress(ChildProcessError):  # somebody else has taken its exit code; what it wrote tells enough
-        failed = os.waitpid(process, 0)[1]
-    if failed:
-        return None
-    with suppress(EOFError, pickle.UnpicklingError):
-        return pickle.loads(text)
-    return None
+    share = None
+    with pipe, suppress(EOFError, OSError):
+        share = pipe.recv()
+    with suppress(ChildProcessError):  # somebody else has taken its exit code; what it sent tells enough
+        os.waitpid(process, 0)
+    return share

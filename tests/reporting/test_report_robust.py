@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from report_samples import make_sweep, run_sweep
 
@@ -30,6 +30,7 @@ def page_of(ledger):
     st.integers(0, 3),
     st.sampled_from(["joint", "single", "cyclic", "model"]),
 )
+@example({11: None}, 3, "model")  # a resolution that nobody had asked for yet
 def test_any_losses_at_any_moment_make_a_page(table, waves, policy):
     def loss(spec):
         key = sum(map(ord, f"{spec.hyperparameters}{spec.seed}")) % 16

@@ -147,7 +147,8 @@ def ledger_pack(
     path: Annotated[Path, typer.Argument(help="File to write, such as reports/my-study/ledger.parquet.")],
     ledger: LedgerUri = "ledger",
     study: Annotated[
-        str | None, typer.Option("--study", help="Only the sweeps of this study, and what they rest on.")
+        str | None,
+        typer.Option("--study", metavar="NAME", help="Only this study's sweeps, and what they rest on."),
     ] = None,
     json_: Json = False,
 ) -> int:

@@ -163,8 +163,8 @@ def certificate(view: SweepView) -> NamedValues:
             ("state", certificate_state(view)),
             ("star complete", "yes" if claims.complete else "no"),
             ("resolution", NONE if claims.resolution is None else
-             f"{bound_text(claims.resolution)} nats with {claims.confidence or 0:.0%} confidence, "
-             f"asked {claims.asked:g}"),
+             f"{bound_text(claims.resolution)} nats with {claims.confidence or 0:.0%} confidence"
+             + ("" if claims.asked is None else f", asked {claims.asked:g}")),
             ("tolerance", f"max({view.sweep.tolerance_floor:g}, t \u221a2 \u03c3) = {state.tolerance:.4f} nats"),
             ("noise between seeds \u03c3", "not measured" if spread is None else
              f"{spread.sigma:.4f} nats, by {plural(spread.replicates, 'replicate')} and a law over model size"),

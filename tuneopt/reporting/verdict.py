@@ -292,7 +292,8 @@ def key_numbers(view: SweepView, verdict: SweepVerdict) -> tuple[KeyNumber, ...]
         KeyNumber("Certificate", verdict.state,
                   f"on an edge: {listed(certificate.edges)}" if certificate.edges else "no coordinate on an edge"),
         KeyNumber("Resolution", NONE if resolution is None else bound_text(resolution),
-                  "nats; not known yet" if resolution is None else f"nats, asked {certificate.asked:g}"),
+                  "nats; not known yet" if resolution is None else "nats" if certificate.asked is None
+                  else f"nats, asked {certificate.asked:g}"),
         KeyNumber("Tolerance", f"{certificate.tolerance:.4f}",
                   f"nats; noise {'not measured' if spread is None else f'{spread.sigma:.4f}'}"),
         KeyNumber("Trials", f"{len(view.needed):,}", f"{duration_text(view.device_seconds())} of device time"),
