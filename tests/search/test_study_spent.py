@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_study_planner import loss, plan
 
+from tuneopt.ledger.contradictions import in_account
 from tuneopt.run.simulated import as_outcome
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
@@ -48,6 +50,17 @@ def test_sums_over_accounts_are_what_the_run_took(ahead, most, failed_every):
     for account in own:
         assert account["busy_seconds"] == pytest.approx(sum(busy[trial] for trial in account["run"]))
     assert shared["sweeps"] == [account["sweep"] for account in own]
+
+
+def test_rounding_leaves_no_seconds_below_zero():
+    """The run adds its seconds as they come, the accounts sweep by sweep: the difference may be -4e-12."""
+    pool, run, failed = interrupted_run(False, 40, 40)
+    busy = dict.fromkeys(run, 0.1)
+    took = RunTimes(3, 77.0, busy, math.fsum(busy.values()) - 1e-11)
+    shared, *_ = accounts("s", pool.standings, took, run=run, reused=(), failed=failed, guesses={}, interrupted=False)
+    assert shared["busy_seconds"] == 0.0
+    assert in_account(shared) == "" == in_account({**shared, "busy_seconds": -4e-12})
+    assert "should be a number from 0 up" in in_account({**shared, "busy_seconds": -0.01})
 
 
 def test_a_trial_launched_ahead_counts_for_the_sweep_that_guessed_it():

@@ -36,6 +36,10 @@ _RULES = {
 """The main rule of built-in optimizers that are another one with switches on; that of others has their own name."""
 
 
+ROUNDING = 1e-6
+"""Seconds below 0 that a difference of sums may be: earlier releases wrote them."""
+
+
 def in_record(record: TrialRecord) -> str:
     """What cannot be true of a record; empty when nothing contradicts itself."""
     checks = (_training(record), _curve(record), _losses(record), _proof(record), _routing(record), _times(record))
@@ -56,7 +60,7 @@ def in_account(plain: Mapping[str, Any]) -> str:
                 return f"{name} holds {str(trial)[:40]!r}, which is no id of a trial"
     for name in ("slots", "wall_seconds", "busy_seconds"):
         value = plain.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -ROUNDING <= value < math.inf:
             return f"{name} is {str(value)[:40]!r}, and should be a number from 0 up"
     return ""
 

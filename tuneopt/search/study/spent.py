@@ -158,7 +158,8 @@ def accounts(
         "sweeps": [account["sweep"] for account in own],
         "slots": times.slots,
         "wall_seconds": times.wall_seconds,
-        "busy_seconds": times.busy_seconds - sum(account["busy_seconds"] for account in own),
+        # Not below 0 by rounding: the same seconds are added up in two orders.
+        "busy_seconds": max(0.0, times.busy_seconds - sum(account["busy_seconds"] for account in own)),
         "interrupted": interrupted,
     }
     return [shared, *own]
