@@ -279,3 +279,13 @@ def test_one_is_not_written_as_many(page):
     assert "1 further run repeats one" in lead(page(again), "fairness")
     both = table({"adamw": 1, "muon": lambda ratio: 1.3 if ratio < 4 else None})
     assert "Both speedups with their intervals" in titles(page(both))
+
+
+def test_a_frontier_beside_speedups_in_tokens_is_folded_and_does_not_say_that_there_is_one_ratio(page):
+    """One scale with three ratios, two with one: the second measure must not keep the flips off the second screen."""
+    rows = table({"adamw": 1, "muon": 1.3}, (6e7, 1.3e8, 3e8))
+    made = page([row for row in rows if row["ratio"] == 1 or row["parameters"] == 6e7])
+    (chapter,) = [one for one in made.chapters if one.anchor == "speedup"]
+    folds = [block for block in chapter.blocks if isinstance(block, Fold) and "frontier" in block.title]
+    assert len(folds) == 1 and not [block for block in chapter.blocks if isinstance(block, Table)]
+    assert chapter.lead == () and "In compute, over AdamW's frontier of sizes: Muon" in folds[0].blocks[0].sentences[0]

@@ -64,8 +64,10 @@ def chapter(comparison: Comparison) -> Chapter:
         blocks += [Fold(figure.title, (figure,)) for figure in drawn] if blocks else drawn
     # At one ratio of one scale rows are all that can be drawn.
     blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
-    blocks += [table.folded() for table in over_sizes]
-    return Chapter("speedup", TITLE, frontier_sentences(comparison), tuple(blocks))
+    # A second measure of the same, where there are speedups in tokens.
+    blocks += [Fold(table.title, (Prose(frontier_sentences(comparison)), table)) for table in over_sizes[:1]]
+    blocks += [table.folded(0) for table in over_sizes[1:]]
+    return Chapter("speedup", TITLE, (), tuple(blocks))
 
 
 def _over_sizes(comparison: Comparison) -> list[SavingsInfo]:
@@ -148,11 +150,9 @@ def frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
             f"{' (extrapolated)' if 'extrapolated' in one.flags else ''}"
             for one in own
         )
-        base = optimizer_name(comparison.analysis.baseline)
-        sentences.append(
-            f"Each scale has about one ratio, so speedups are in compute, over {base}'s frontier of sizes: "
-            f"{optimizer_name(best)} {words}."
-        )
+        over = f"{optimizer_name(comparison.analysis.baseline)}'s frontier of sizes"
+        begin = "In" if comparison.analysis.laws else "Each scale has about one ratio, so speedups are in"
+        sentences.append(f"{begin} compute, over {over}: {optimizer_name(best)} {words}.")
     return tuple(sentences)
 
 
