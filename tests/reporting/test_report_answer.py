@@ -111,6 +111,22 @@ def test_a_single_one_is_named_and_not_counted(groups, headline):
     assert answered(*rankings).headline == f"No optimizer is best everywhere: {headline}"
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([[]], ""),
+        ([["extrapolated"]], "extrapolated, no run of AdamW reaches so far"),
+        ([["interpolated"]], "on a law through two runs of AdamW alone"),
+        ([["lower bound", "open above"], ["interpolated"]],
+         "extrapolated, no run of AdamW reaches so far or on a law through two of its runs alone"),
+    ],
+)  # fmt: skip
+def test_an_asterisk_says_why_a_speedup_is_not_measured(flags, words):
+    rankings = [ranking(["soap", "adamw"], [1, 2], float(2**number)) for number in range(len(flags))]
+    rows = [speedup("soap", 1.4, 1.2, 1.6, own) | {"ratio": float(2**number)} for number, own in enumerate(flags)]
+    assert grid(answered(*rankings, speedups=rows), ("130m",)).doubt("AdamW") == words
+
+
 def test_the_baseline_in_a_group_has_no_speedup_over_itself():
     rows = [speedup("adamw", 1.0, 0.9, 1.1), speedup("soap", 1.1, 1.0, 1.2)]
     place = answered(ranking(["soap", "adamw"], [1, 1]), speedups=rows).places[0]

@@ -34,7 +34,7 @@ class RegimeAnswer:
     ``leaders`` is the best tie group, lowest loss first; empty where no noise is known, and then ``lowest`` is who
     measured the lowest loss. ``speedup`` and ``interval`` are texts: the range over the leaders, and an interval; of
     several leaders what all of their intervals lie within; empty where there is no speedup. It is ``sure`` where all
-    rest on a law.
+    rest on a law, and ``reached`` where the baseline's runs reach as far, be it only by two of them.
     """
 
     corpus: str
@@ -46,6 +46,7 @@ class RegimeAnswer:
     speedup: str
     interval: str
     sure: bool
+    reached: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,6 +105,15 @@ class Grid:
         """Whether any speedup that is shown rests on less than a measurement, and has an asterisk."""
         return any(place.speedup and not place.sure for place in self.places)
 
+    def doubt(self, baseline: str) -> str:
+        """What an asterisk says of the speedups that rest on less than a measurement; empty where none has one."""
+        doubted = [place for place in self.places if place.speedup and not place.sure]
+        far = any(not place.reached for place in doubted)
+        few = any(place.reached for place in doubted)
+        words = [f"extrapolated, no run of {baseline} reaches so far"] if far else []
+        words += [f"on a law through {'two of its runs' if far else f'two runs of {baseline}'} alone"] if few else []
+        return " or ".join(words)
+
 
 def answer(document: Mapping[str, Any]) -> Answer:
     """The answer that a report's document holds. Regimes with one optimizer have none: there is nothing to compare."""
@@ -125,7 +135,8 @@ def _one_headline(place: RegimeAnswer, baseline: str) -> str:
     names, where = [optimizer_name(name) for name in place.names], place_name(place.scale, place.ratio)
     each = "each " if len(names) > 1 else ""
     reach = "reaches" if len(names) == 1 else "reach"
-    doubt = "" if place.sure else ", by a law beyond the baseline's runs"
+    doubt = ", by a law through two runs of the baseline" if place.reached else ", by a law beyond the baseline's runs"
+    doubt = "" if place.sure else doubt
     return (
         f"{listed(names)} {each}{reach} {optimizer_name(baseline)}'s loss with {place.speedup} fewer tokens "
         f"{place.interval} at {where}{doubt}".replace("  ", " ")
@@ -145,8 +156,9 @@ def _place(
     regime = (ranking["corpus"], ranking["scale"], ranking["ratio"])
     rows = [speedups[(*regime, name)] for name in leaders or order[:1] if (*regime, name) in speedups]
     speedup, interval = _amount([row for row in rows if row["optimizer"] != baseline and "no law" not in row["flags"]])
-    sure = not any(NOT_MEASURED & set(row["flags"]) for row in rows)
-    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure)
+    doubts = {flag for row in rows for flag in row["flags"]} & NOT_MEASURED
+    sure, reached = not doubts, doubts <= {"interpolated"}
+    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure, reached)
 
 
 def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
