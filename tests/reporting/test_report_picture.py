@@ -139,6 +139,8 @@ def test_ticks_are_never_rounded_to_unequal_distances():
     assert "3.2725" in [text for _, text in own.ticks]
     plain = axis({"range": [3.0, 4.0], "tickformat": ".3~f", "nticks": 5}, [], 300, up=True)
     assert [text for _, text in plain.ticks] == ["3", "3.2", "3.4", "3.6", "3.8", "4"]
+    quarters = axis({"range": [0.9, 2.3], "tickformat": ".1f", "nticks": 6}, [], 300, up=True)
+    assert [text for _, text in quarters.ticks] == ["1.00", "1.25", "1.50", "1.75", "2.00", "2.25"]
 
 
 def test_the_last_bits_of_a_place_do_not_show():

@@ -85,10 +85,10 @@ def axis(plain: Mapping[str, Any], values: Iterable[float], pixels: float, up: b
 def _enough(places: Sequence[float], form: str) -> str:
     """``form`` with as many digits as the ticks have: rounded ones would seem to stand at unequal distances."""
     match = _FORMAT.fullmatch(form)
-    if match is None or match[3] != "~" or match[4] not in ("f", "g") or match[2] is None:
+    if match is None or match[2] is None or (match[3], match[4]) not in (("~", "f"), ("~", "g"), ("", "f")):
         return form
     for digits in range(int(match[2]), MOST_DIGITS + 1):
-        longer = f"{match[1]}.{digits}~{match[4]}"
+        longer = f"{match[1]}.{digits}{match[3]}{match[4]}"
         texts = [number_text(place, longer).lstrip("+").replace(_MINUS, "-") for place in places]
         if all(math.isclose(float(text), place, rel_tol=1e-9, abs_tol=1e-12)
                for text, place in zip(texts, places, strict=True)):  # fmt: skip
