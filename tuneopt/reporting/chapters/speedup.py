@@ -64,9 +64,8 @@ def chapter(comparison: Comparison) -> Chapter:
         blocks += [Fold(figure.title, (figure,)) for figure in drawn] if blocks else drawn
     # At one ratio of one scale rows are all that can be drawn.
     blocks = blocks or list(Figure.all("speedups", speedups_infos(comparison), draw_speedups))
-    # A second measure of the same, where there are speedups in tokens.
-    blocks += [Fold(table.title, (Prose(frontier_sentences(comparison)), table)) for table in over_sizes[:1]]
-    blocks += [table.folded(0) for table in over_sizes[1:]]
+    if over_sizes:  # a second measure of the same, where there are speedups in tokens
+        blocks.append(Fold(over_sizes[0].title, (Prose(frontier_sentences(comparison)), *over_sizes)))
     return Chapter("speedup", TITLE, (), tuple(blocks))
 
 
