@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tuneopt.api import step_times
+from tuneopt.api.studies import load_study, planned_study
+from tuneopt.ledger import open_ledger
 
 
 def test_the_cores_beside_a_measurement_are_busy_and_then_free(monkeypatch):
@@ -43,6 +46,36 @@ def test_what_keeps_a_core_busy_ends_with_whoever_started_it():
         parent.wait()
     while _alive(companion):  # the test's own time limit ends this
         time.sleep(0.05)
+
+
+TWO_SCALES = """\
+name: two scales
+optimizers: [adamw, lion, muon]
+scales: [nano-65k, nano-147k]
+ratios: [1]
+corpus: embedded
+phase_1: {regimes: {nano-65k: [1]}}
+phase_2: {regimes: {nano-147k: [1]}}
+"""
+
+
+def test_trials_at_a_larger_scale_take_as_long_as_the_ledger_says_there(tmp_path, make_record):
+    """AdamW ran at both scales; Lion, which ran at the smaller one alone, slows down from there as AdamW does."""
+    (tmp_path / "study.yaml").write_text(TWO_SCALES)
+    study = load_study(tmp_path / "study.yaml")
+    plan = planned_study(study)
+    ledger = open_ledger(tmp_path / "ledger")
+    small, large = (plan.regimes(phase)[0] for phase in ("I", "II"))
+    for name, regime, rate in (("adamw", small, 50_000.0), ("adamw", large, 30_000.0), ("lion", small, 60_000.0)):
+        sweep = study.sweep(study.spaces[name], regime, plan.compile, lower=True)
+        record = make_record(sweep.spec(sweep.space.start), 3.0)
+        seconds = record.seconds | {"train": record.tokens / rate, "eval": 4.0, "checkpoint": 1.0}
+        ledger.put(replace(record, seconds=seconds))
+    seconds, _ = step_times.study_times(plan, ledger, step_times.Speed())
+    assert seconds("adamw", small) == pytest.approx(5 + small.tokens / 50_000)
+    assert seconds("adamw", large) == pytest.approx(5 + large.tokens / 30_000)
+    per_token = (seconds("lion", replace(large, ratio=3.0)) - seconds("lion", large)) / (2 * large.tokens)
+    assert per_token == pytest.approx(1 / 36_000)
 
 
 def _cpu_ticks(pid: int) -> int:

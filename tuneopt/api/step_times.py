@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tuneopt.search.study.budget import TrialTime
+from tuneopt.search.study.study import PHASES
 from tuneopt.spec import InputError, Regime, Scale, TrialSpec
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def study_times(
 ) -> tuple[Callable[[str, Regime], float | None], TimeSource]:
     """Device seconds of a study's trials by optimizer and regime, None where nothing is known; and where that is from.
 
-    Measured or looked up at the smallest scale, each optimizer by itself.
+    Each optimizer is measured or looked up by itself at the smallest scale. Larger ones are looked up, too; where
+    nothing ran there, the baseline is measured there, and the others follow as it does.
     """
     from tuneopt.data import load_corpus
 
@@ -190,6 +192,7 @@ def study_times(
     }
     specs = {name: task.sweep.spec(task.sweep.space.start) for name, task in first.items()}
     smallest = next(iter(specs.values())).regime
+    beyond: dict[Scale, Mapping[str, TrialTime]] = {}
     if speed.mfu is not None and speed.peak_flops is not None:
         given = speed.mfu * speed.peak_flops / _flops_per_token(smallest)
         origin = replace(GIVEN, words=f"{speed.mfu:.0%} of {speed.peak_flops:.3g} FLOP/s")
@@ -201,11 +204,29 @@ def study_times(
         corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary) if measure else None
         core = smallest.scale.ladder == "nano"  # a plan is not told where it will run; that ladder is one for cores
         times = times_of(specs, ledger, corpus, measure=measure, core=core, slots=slots, note=note)
+        for regime in {one.scale: one for phase in PHASES for one in plan.regimes(phase)}.values():
+            if regime.scale == smallest.scale:
+                continue
+            there = {
+                name: plan.study.sweep(space, regime, plan.compile, lower=True).spec(space.start)
+                for name, space in plan.study.spaces.items()
+            }
+            known: Mapping[str, TrialTime] = recorded_times(ledger, there)[0]
+            if not known and core and corpus is not None:
+                name = plan.study.bracket or next(iter(there))
+                known = times_of({name: there[name]}, ledger, corpus, measure=True, slots=slots, note=note).by_name
+            beyond[regime.scale] = known
 
     def seconds(optimizer: str, regime: Regime) -> float | None:
         if not times.by_name:
             return None
-        time, share = times.by_name[optimizer], _flops_per_token(regime) / _flops_per_token(smallest)
+        there = beyond.get(regime.scale, {})
+        if optimizer in there:
+            return there[optimizer].seconds(regime.tokens)
+        share = _flops_per_token(regime) / _flops_per_token(smallest)
+        # Larger matrices keep a core busier than FLOPs say: by how much, those that ran there tell of the others.
+        gains = [times.by_name[name].rate / share / time.rate for name, time in there.items() if name in times.by_name]
+        time, share = times.by_name[optimizer], share * (statistics.median(gains) if gains else 1.0)
         return share * (time.fixed * regime.scale.seq_len / smallest.scale.seq_len + regime.tokens / time.rate)
 
     return seconds, times.origin

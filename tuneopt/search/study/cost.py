@@ -168,7 +168,8 @@ def plan_document(
     ``device_bytes`` and ``free_disk`` are None where they are not known. Ends of trials and device-hours are those with
     the fewest and the most coordinates that may be found to scale (`SENSITIVE`).
     """
-    fewest, expectations, most = (expected(plan, standings, guess) for guess in SENSITIVE)
+    expectations = expected(plan, standings)
+    fewest, most = (expected(plan, standings, guess) for guess in SENSITIVE)
     groups: dict[tuple[str, str], list[Expected]] = {}
     for part in expectations:
         groups.setdefault((part.phase, part.optimizer), []).append(part)

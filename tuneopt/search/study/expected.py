@@ -12,17 +12,20 @@ from dataclasses import dataclass
 
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.standing import Standing
-from tuneopt.search.state import TYPICAL_MOVES
+from tuneopt.search.state import typical_trials
 from tuneopt.search.study.brackets import BRACKET
 from tuneopt.search.study.comparison import coming
 from tuneopt.search.study.matching import MATCH
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.spec import Regime, Scale
 
-SENSITIVE = ((), ("learning_rate", "weight_decay"), ("learning_rate", "weight_decay", "warmup"))
-"""Coordinates that are counted as scaling-sensitive before Phase I has said which are: the fewest, as usual, and the
-most. An optimizer of the published study has one to three, and these most often; on small models, where runs scatter
-more than values matter, often none is found. Phase II then is a few seeds in place of sweeps."""
+SENSITIVE = ((), ("learning_rate", "weight_decay", "warmup"))
+"""Coordinates that are counted as scaling-sensitive before Phase I has said which are: the fewest, and the most."""
+
+USUALLY_SENSITIVE = {"nano": (), "paper": ("learning_rate", "weight_decay")}
+"""Those that usually are, by ladder. An optimizer of the published study has one to three, and these most often. On
+small models runs scatter more than values matter: of 12 optimizers in two studies at nano-65k none had any
+(docs/nano-study.md, docs/muon-study.md), and Phase II is a few seeds in place of sweeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,14 @@ class Expected:
 
 
 def expected(
-    plan: StudyPlan, standings: Mapping[str, Standing], guess: tuple[str, ...] = SENSITIVE[1]
+    plan: StudyPlan, standings: Mapping[str, Standing], guess: tuple[str, ...] | None = None
 ) -> tuple[Expected, ...]:
     """The trials of every sweep that the study has or will have; the unmatched budgets are not among them.
 
-    ``guess`` are the coordinates that count as scaling-sensitive where that is not known yet.
+    ``guess`` are the coordinates counted as scaling-sensitive where that is not known yet, by default the usual ones.
     """
+    if guess is None:
+        guess = USUALLY_SENSITIVE[plan.regimes("I")[0].scale.ladder]
     begun: dict[tuple[str, str, Regime], list[Standing]] = {}
     for standing in standings.values():
         key = (standing.task.phase, standing.task.optimizer, standing.task.sweep.regime)
@@ -122,6 +127,5 @@ def _left(standing: Standing) -> int:
 
 def _sweep_trials(space: LadderSpace, varied: tuple[str, ...], replicates: int) -> int:
     """The trials of a sweep that varies some coordinates; without any, as many as the start has seeds."""
-    # Replicates of the start; its star; for each move another star with its centre; replicates of the winner.
     star = sum(len(axis.line(axis.start)) for axis in space.axes if axis.name in varied)
-    return replicates + star + (TYPICAL_MOVES * (star + 1) + replicates - 1 if star else 0)
+    return typical_trials(star, replicates)
