@@ -37,6 +37,9 @@ INLINE = 20
 """Sweeps whose pictures stand in the page as they are. Those of more are packed, a sixth of the size, and unpacked by
 the script when their fold is opened: a study of hundreds of sweeps would be a file that browsers open slowly."""
 
+PHONE = 844
+"""Pixels of a phone's screen from top to bottom."""
+
 
 def render(page: Page) -> str:
     """The HTML of a page."""
@@ -55,12 +58,18 @@ def render(page: Page) -> str:
 
 
 def pictures(figure: Figure) -> Markup:
-    """A figure as SVG: for a screen, and where that is wider than a phone for a phone as well."""
+    """A figure as SVG: for a screen, and where that is wider than a phone for a phone as well.
+
+    Panels that would fill a phone's whole screen stay side by side there, and are drawn once: the plot scrolls.
+    """
     label = f"{figure.title}. {figure.reading}"
-    wide = svg(picture(figure.plot, figure.width), "wide" if figure.width > NARROW else "both", label)
+    drawn = picture(figure.plot, figure.width)
     if figure.width <= NARROW:
-        return Markup(wide)
-    return Markup(wide + svg(picture(figure.at(NARROW), NARROW), "narrow", label))
+        return Markup(svg(drawn, "both", label))
+    narrow = picture(figure.at(NARROW), NARROW)
+    if narrow.height > PHONE and 2 * drawn.height < narrow.height:
+        return Markup(svg(drawn, "wide across", label))
+    return Markup(svg(drawn, "wide", label) + svg(narrow, "narrow", label))
 
 
 def rows(table: Table) -> Markup:
