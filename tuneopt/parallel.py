@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 LEAST = 24
@@ -30,6 +30,13 @@ MOST = 8
 _THREADED = ("ray", "torch")
 """Libraries whose threads hold locks that a fork would copy as they are, for ever."""
 
+PIECES = 64
+"""Pieces that the work of each process comes in. Whoever is done with one takes the next, so that all end together; and
+what others made of theirs is taken in meanwhile."""
+
+_ROOM = 1 << 20
+"""Bytes that a pipe holds: several pieces, so that nobody waits for whoever reads them between two of its own."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -42,31 +49,64 @@ def in_parallel(work: Callable[[T], R], parts: Iterable[T], least: int | None = 
     """
     every = list(parts)
     count = min(len(every) // (least or LEAST), processors(), MOST) if _alone() else 1
-    shares = _shared(work, every, count) if count > 1 else None
-    if shares is None:
-        return [work(part) for part in every]
-    return [shares[place % count][place // count] for place in range(len(every))]
+    results = _shared(work, every, count) if count > 1 else None
+    return [work(part) for part in every] if results is None else results
 
 
-def _shared(work: Callable[[T], R], parts: Sequence[T], count: int) -> list[list[R]] | None:
-    """What ``count`` processes make of every ``count``-th part each, this one of the first; None where one failed."""
-    helpers: list[tuple[int, Connection]] = []
+def _shared(work: Callable[[T], R], parts: Sequence[T], count: int) -> list[R] | None:
+    """What ``count`` processes, this one among them, make of all parts; None where one of them failed."""
+    size = max(1, len(parts) // (count * PIECES))
+    starts = range(0, len(parts), size)
+    queue = _queue(starts)
+
+    def pieces() -> Iterator[tuple[int, list[R]]]:
+        while word := os.read(queue, _WORD):
+            start = int.from_bytes(word, "big")
+            yield start, [work(part) for part in parts[start : start + size]]
+
+    helpers: dict[Connection, int] = {}
+    results: dict[int, list[R]] = {}
+
+    def take(seconds: float | None) -> None:
+        """Take in the pieces that are there, after up to ``seconds`` for the first; and see who has ended."""
+        for pipe in wait(list(helpers), seconds):
+            assert isinstance(pipe, Connection)
+            try:
+                start, piece = pipe.recv()
+                results[start] = piece
+            except (EOFError, OSError):
+                _end(helpers.pop(pipe), pipe)
+
     try:
-        helpers += (_fork(work, parts[number::count]) for number in range(1, count))
-        shares = [[work(part) for part in parts[::count]]]
+        for _ in range(1, count):
+            process, pipe = _fork(pieces)
+            helpers[pipe] = process
+        for start, piece in pieces():
+            results[start] = piece
+            take(0)
         while helpers:
-            share: list[R] | None = _result(*helpers.pop(0))
-            if share is None:
-                return None
-            shares.append(share)
-        return shares
+            take(None)
     except Exception:
         return None
     finally:  # after an interruption too: nobody is left behind, waiting for somebody who reads
-        for process, _ in helpers:
+        os.close(queue)
+        for process in helpers.values():
             os.kill(process, signal.SIGKILL)
-        for process, pipe in helpers:
-            _result(process, pipe)
+        for pipe, process in helpers.items():
+            _end(process, pipe)
+    return [result for start in starts for result in results[start]] if len(results) == len(starts) else None
+
+
+_WORD = 4
+"""Bytes of a number in a queue. A pipe gives them out whole, each to one process."""
+
+
+def _queue(numbers: Iterable[int]) -> int:
+    """A pipe that holds these numbers, and ends after them."""
+    reading, writing = os.pipe()
+    os.write(writing, b"".join(number.to_bytes(_WORD, "big") for number in numbers))
+    os.close(writing)
+    return reading
 
 
 @contextmanager
@@ -92,9 +132,13 @@ def _alone() -> bool:
     return single and not any(library in sys.modules for library in _THREADED)
 
 
-def _fork(work: Callable[[T], R], parts: Sequence[T]) -> tuple[int, Connection]:
-    """A process that does these parts, and the pipe that its results come through."""
+def _fork(work: Callable[[], Iterable[Any]]) -> tuple[int, Connection]:
+    """A process that does its work bit by bit, and the pipe that its results come through."""
+    import fcntl  # not on Windows, where nothing is forked
+
     reading, writing = Pipe(duplex=False)
+    with suppress(OSError):  # more than this user may have
+        fcntl.fcntl(writing.fileno(), fcntl.F_SETPIPE_SZ, _ROOM)
     process = os.fork()
     if process:
         writing.close()
@@ -103,17 +147,15 @@ def _fork(work: Callable[[T], R], parts: Sequence[T]) -> tuple[int, Connection]:
     try:
         reading.close()
         with uncollected():  # a search would touch, and so copy, all that was read
-            writing.send([work(part) for part in parts])
+            for result in work():
+                writing.send(result)
         code = 0
     finally:
         os._exit(code)  # whatever happened: nothing of the parent's, such as its files, is to be finished twice
 
 
-def _result(process: int, pipe: Connection) -> Any:
-    """What a process hands back; None where it ended without."""
-    share = None
-    with pipe, suppress(EOFError, OSError):
-        share = pipe.recv()
+def _end(process: int, pipe: Connection) -> None:
+    """Close the pipe of a process that ended or was killed."""
+    pipe.close()
     with suppress(ChildProcessError):  # somebody else has taken its exit code; what it sent tells enough
         os.waitpid(process, 0)
-    return share

@@ -155,16 +155,17 @@ def _stored_texts(files: Files, names: list[str]) -> Iterator[tuple[str, bytes]]
     return ((key(name), data) for name, data in files.read_all(names))
 
 
-def texts(files: Files, uri: str) -> Iterator[tuple[str, bytes]]:
-    """The id and JSON text of every record, ordered by id."""
+def texts(files: Files, uri: str, later: bool = False) -> Iterator[tuple[str, bytes | None]]:
+    """The id and JSON text of every record, ordered by id; with ``later`` None for a text that its own file holds."""
     folded, newer = _split(files, uri, ("trial", "record"))
+    fresh = ((key(name), None) for name in newer) if later else _stored_texts(files, newer)
     if folded is None:
-        yield from _stored_texts(files, newer)
+        yield from fresh
         return
     known = dict(zip(folded["trial"].to_pylist(), folded["record"].to_pylist(), strict=True))
-    fresh = dict(_stored_texts(files, newer))
-    for trial in sorted([*known, *fresh]):
-        yield trial, fresh[trial] if trial in fresh else known[trial].encode()
+    held = dict(fresh)
+    for trial in sorted([*known, *held]):
+        yield trial, held[trial] if trial in held else known[trial].encode()
 
 
 def table(files: Files, uri: str) -> pa.Table:

@@ -123,13 +123,15 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises FileNotFoundError, and `NoPlainFileError` for what has no bytes to read."""
-        what = self.oddity(name)
-        if what:
+        path = self.root / name
+        if what := oddity(path):
             raise NoPlainFileError(name, what)
         # Not blocking: a FIFO that takes the file's place at this moment must not hold up its reader.
-        path = self.root / name
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file, naming(path):
-            return file.read(LARGEST_DOCUMENT if name.endswith((".json", ".yaml")) else -1)
+            if not name.endswith((".json", ".yaml")):
+                return file.read()
+            # Python makes room for all bytes that are asked for: of the largest size at once that takes most of a read.
+            return file.read(min(os.fstat(file.fileno()).st_size + 1, LARGEST_DOCUMENT))
 
     def oddity(self, name: str) -> str:
         """What stands under a name in place of a plain file. Links are followed: a link to a file is one."""

@@ -158,17 +158,24 @@ class Ledger:
         self.tidy()
         return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
 
-    def records(self, each: Callable[..., Iterable[TrialRecord]] = map) -> Iterator[TrialRecord]:
+    def records(self, each: Callable[..., Iterable[TrialRecord | None]] = map) -> Iterator[TrialRecord]:
         """All records in the order of their ids; raises `DamagedRecordError` at a damaged one.
 
         ``each`` does the decoding, called as `map` is: who has several processes at hand may share it out.
         """
         from tuneopt.ledger import compaction
 
-        def decoded(text: tuple[str, bytes]) -> TrialRecord:
-            return damage.decode(self.uri, *text)
+        def decoded(known: tuple[str, bytes | None]) -> TrialRecord | None:
+            trial, text = known
+            try:
+                data = self.files.read(f"trials/{trial}.json") if text is None else text
+            except FileNotFoundError:  # gone meanwhile
+                return None
+            return damage.decode(self.uri, trial, data)
 
-        yield from each(decoded, compaction.texts(self.files, self.uri))
+        # Who decodes a local file reads it as well; an object store answers many requests at once.
+        found = each(decoded, compaction.texts(self.files, self.uri, later=self.is_local))
+        yield from (record for record in found if record is not None)
 
     def put_sweep(self, sweep: str, plain: Mapping[str, Any]) -> None:
         """Store what describes a sweep, over an older description of the same id; a damaged one is set aside."""
