@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.analysis.inputs import as_inputs
@@ -123,14 +124,14 @@ def plain(value: Any, name: str = "") -> Any:
         return value if math.isfinite(value) else None  # JSON has neither NaN nor infinity
     if isinstance(value, RegimeKey):  # a tuple too, so it has to come before tuples
         return {"corpus": value.corpus, "scale": value.scale, "ratio": value.ratio}
-    if is_dataclass(value) and not isinstance(value, type):
+    if names := _names(kind):
         parts: dict[str, Any] = {}
-        for field in fields(value):
-            part = getattr(value, field.name)
+        for field in names:
+            part = getattr(value, field)
             if isinstance(part, RegimeKey):  # corpus, scale and ratio stand beside the other fields, as columns would
                 parts |= plain(part)
             else:
-                parts[field.name] = plain(part, field.name)
+                parts[field] = plain(part, field)
         return parts
     if name in _OBJECTS:
         return {key: plain(part) for key, part in value}
@@ -145,6 +146,12 @@ def plain(value: Any, name: str = "") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has neither NaN nor infinity
     return value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields of a frozen value's class, none of any other: asking dataclasses for them each time takes longest."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def _without(parts: dict[str, Any], name: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ figure, compute it in `analyse` and give it a field of `Analysis`; `tuneopt.anal
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tuneopt.analysis.cells import folded
 from tuneopt.analysis.circumstances import Circumstance, circumstances
@@ -39,6 +40,7 @@ from tuneopt.analysis.statements import Statement, noise_line, statements
 from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
 from tuneopt.analysis.winner import Winner, broken, winners
+from tuneopt.parallel import in_parallel
 from tuneopt.spec import InputError, nearest
 
 
@@ -149,16 +151,38 @@ def analyse(
     best = winners(judged, noise)  # after the noise, because near-equal configurations are told by it
     ranked = rankings(best, noise)
     laws = baseline_laws(best, noise, how)
-    speeds = speedups(best, noise, how)
     far = broken(best)  # broken runs: they change no order, and no law goes through them
     sound = [one for one in best if (one.regime, one.optimizer) not in far]
+
+    def over_baseline() -> tuple[tuple[Speedup, ...], tuple[Undertuned, ...]]:  # both read one set of drawn laws
+        return speedups(best, noise, how), undertuned(best, runs, laws, noise, how)
+
+    def turned() -> tuple[Flip, ...]:
+        during = training_flips(best, curves, noise, runs=runs) if curves else ()
+        return (*regime_flips(sound, noise), *during)
+
+    def by_value() -> tuple[tuple[Star, ...], tuple[CoordinateScaling, ...], tuple[HyperLaw, ...]]:
+        around = stars(best, runs, noise, near)
+        return around, coordinate_scaling(best, around), hyper_laws(best, around, level, runs)
+
+    # What takes longest and needs nothing of each other, the longest first.
+    parts: tuple[Callable[[], Any], ...] = (
+        lambda: orders(best, ranked, runs, curves, noise) if curves else (),
+        lambda: transfers(best, runs, laws),
+        over_baseline,
+        lambda: edges(best, runs),
+        by_value,
+        turned,
+        lambda: findings(best, ranked, noise, how, curves),
+    )
+    ordered, given, (speeds, weak), ends, (around, scaled, valued), flips, found = in_parallel(
+        lambda part: part(), parts, least=2
+    )
     joint = joint_fits(sound, noise, how)
     stated = statements(best, ranked, speeds, noise, how)
-    around = stars(best, runs, noise, near)
     clocks = paces(best, runs)
     spent = costs(best, runs, speeds, baseline, clocks)
     fronts = frontiers(best, runs, noise, how)
-    ends = edges(best, runs)
     places = {run.regime for run in runs}
     raced = to_target(judged, inputs.trials, noise, tuple(targets) or inputs.targets)
     return Analysis(
@@ -174,16 +198,16 @@ def analyse(
         statements=tuple(replace(one, sentence=_short(one.sentence, places)) for one in stated),
         noise_line=_short(noise_line(best, stated, noise), places),
         circumstances=circumstances(best),
-        findings=findings(best, ranked, noise, how, curves),
-        flips=(*regime_flips(sound, noise), *(training_flips(best, curves, noise, runs=runs) if curves else ())),
-        orders=orders(best, ranked, runs, curves, noise) if curves else (),
-        transfer=transfers(best, runs, laws),
-        undertuned=undertuned(best, runs, laws, noise, how),
+        findings=found,
+        flips=flips,
+        orders=ordered,
+        transfer=given,
+        undertuned=weak,
         budgets=budgets(runs, by_regime=True),
         edges=ends,
         stars=around,
-        coordinates=coordinate_scaling(best, around),
-        hyper_laws=hyper_laws(best, around, level, runs),
+        coordinates=scaled,
+        hyper_laws=valued,
         costs=spent,
         pareto=pareto(best, spent),
         frontiers=fronts,

@@ -159,10 +159,7 @@ def _order(
     names = tuple(name for name, there in zip(line.names, known, strict=True) if there)
     line = _Line(names, line.aligned[known], line.final[known], line.runs[known], line.best)
     taus, ranks = agreement(line.aligned, line.final)
-    pairs = [
-        _pairs(line, place, [spread[place] for spread in spreads], ends, len(fractions))
-        for place in range(len(fractions))
-    ]
+    crossed, significant = _pairs(line, spreads, ends)
     cuts = [_cut(line, column) for column in line.aligned.T]
     return TrainingOrder(
         regime=regime,
@@ -170,8 +167,8 @@ def _order(
         curves=len(line.names),
         fractions=tuple(fractions),
         tau=taus,
-        crossed=tuple(crossed for crossed, _ in pairs),
-        significant=tuple(sure for _, sure in pairs),
+        crossed=crossed,
+        significant=significant,
         winner_rank=ranks,
         thrown_away=tuple(lost for lost, _ in cuts),
         cut_regret=tuple(regret for _, regret in cuts),
@@ -204,21 +201,26 @@ def kendall(first: Array, second: Array) -> float | None:
 
 
 def _pairs(
-    line: _Line, place: int, spreads: Sequence[Noise | None], ends: Sequence[Noise | None], places: int
-) -> tuple[int, int]:
-    """Pairs whose order at a fraction is not the final one, and how many of them noise does not explain."""
-    column = line.aligned[:, place]
-    now = column[:, None] - column[None, :]  # (curves, curves); NaN compares as false
+    line: _Line, spreads: Sequence[Sequence[Noise | None]], ends: Sequence[Noise | None]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """At each fraction the pairs whose order is not the final one, and how many of them noise does not explain."""
+    rate = FAMILY_RATE / line.aligned.shape[1]
+    now = line.aligned[:, None] - line.aligned[None]  # (curves, curves, fractions); NaN compares as false
     last = line.final[:, None] - line.final[None, :]
-    crossed = (now > 0) & (last < 0)
-    bars = [_bars(noises, line.runs, crossed, FAMILY_RATE / places) for noises in (spreads, ends)]
-    return int(crossed.sum()), int((crossed & (now > bars[0]) & (-last > bars[1])).sum())
+    crossed = (now > 0) & (last < 0)[..., None]
+    sure = crossed & (-last > _bars(ends, line.runs, crossed.any(axis=-1), rate))[..., None]
+    for place in range(sure.shape[-1]):
+        bars = _bars([spread[place] for spread in spreads], line.runs, sure[..., place], rate)
+        sure[..., place] &= now[..., place] > bars
+    return tuple(crossed.sum(axis=(0, 1)).tolist()), tuple(sure.sum(axis=(0, 1)).tolist())
 
 
 def _bars(noises: Sequence[Noise | None], runs: Array, asked: npt.NDArray[np.bool_], rate: float) -> Array:
     """The smallest difference (nats) that counts for each ``asked`` pair of curves; infinite where noise is unknown."""
     compared, bars = len(noises), np.full(asked.shape, np.inf)
     first = noises[0]
+    if not asked.any():
+        return bars
     if first is not None and all(noise is first or noise == first for noise in noises):
         # Hundreds of trials of one tuning: one span, scaled to seeds.
         scale = np.sqrt(1 / runs[:, None] + 1 / runs[None, :]) / math.sqrt(2)
