@@ -55,6 +55,14 @@ def test_a_cut_line_lies_inside_and_keeps_what_was_inside(points):
             assert any((x0, y0) in piece and (x1, y1) in piece for piece in pieces)
 
 
+@pytest.mark.parametrize("kind", ["linear", "log"])
+def test_many_values_lie_where_each_of_them_does(kind):
+    own = axis({"type": kind}, [0.5, 3.0], 100)
+    values = [0.7, 3, 0, -1.5, 1e-9]
+
+    assert own.all([*values, None]) == [*map(own.at, values), None]
+
+
 def test_a_logarithmic_axis_puts_equal_factors_at_equal_distances():
     own = axis({"type": "log", "range": [9, 11]}, [], 100)
     assert [text for _, text in own.ticks][:1] == ["1000000000"] or own.ticks

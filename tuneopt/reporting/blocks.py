@@ -103,7 +103,9 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def _cell(cell: Cell) -> Cell:
-    if isinstance(cell, float):  # first: most cells are numbers
+    if type(cell) is int:  # as floats and texts below, most of what there is
+        return cell
+    if isinstance(cell, float):
         return float(f"{cell:.7g}")  # a loss is known to five digits; more would suggest otherwise and double the page
     if isinstance(cell, bool):
         return "true" if cell else "false"

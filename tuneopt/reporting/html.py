@@ -16,6 +16,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
 
@@ -45,16 +46,32 @@ def render(page: Page) -> str:
     """The HTML of a page."""
     template = _environment().get_template("report.html.j2")
     later = [figure for part in page.sections for figure in part.figures] if len(page.sections) > INLINE else []
-    drawn = dict(zip((figure.key for figure in later), in_parallel(pictures, later), strict=True))
-    return template.render(
-        page=page,
-        policy=content_policy(),
-        bundle=bundle(page.all_figures),
-        packed=drawn.keys(),
-        later=pack(json.dumps(drawn)) if later else "",
-        baseline=page.baseline,
-        level=page.level,
-    )
+
+    def part(figure: Figure | None) -> str:
+        return bundle(page.all_figures) if figure is None else pictures(figure)
+
+    data, *drawn = in_parallel(part, [None, *later])
+    by_key = dict(zip((figure.key for figure in later), drawn, strict=True))
+    with ThreadPoolExecutor(1) as pool:  # the page is written while its pictures are packed, which holds no lock
+        return template.render(
+            page=page,
+            policy=content_policy(),
+            bundle=data,
+            packed=by_key.keys(),
+            later=_Coming(pool.submit(pack, json.dumps(by_key))) if later else "",
+            baseline=page.baseline,
+            level=page.level,
+        )
+
+
+class _Coming:
+    """A text that another thread makes: whoever writes it waits for it."""
+
+    def __init__(self, text: Future[str]) -> None:
+        self._text = text
+
+    def __html__(self) -> str:
+        return self._text.result()
 
 
 def pictures(figure: Figure) -> Markup:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tuneopt.reporting.axes import PixelAxis, axis, number_text, thinned
@@ -71,15 +71,14 @@ def _plots(layout: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scene: 
     first, up = layout["xaxis"], layout["yaxis"]
     left, right, top, bottom = (float(margin[side]) for side in ("l", "r", "t", "b"))
     if first.get("automargin", not several):
-        values = list(_values(data, "y", ""))
-        trial = axis(up, values, scene.height - 80, up=True)
+        trial = axis(up, _values(data, "y", ""), scene.height - 80, up=True)
         shown = up.get("showticklabels", True)
         widest = max((text_width(_letters(text), TICK) for _, text in trial.ticks), default=0.0) if shown else 0.0
         left += widest + (6 if widest else 0) + (18 if up["title"]["text"] else 0)
         names = layout.get("yaxis2", {}).get("ticktext", ()) if not several else ()
         right += max((text_width(_letters(text), TICK) for text in names), default=0.0) + (8 if names else 0)
         right = max(right, 16.0)
-        turned = _angle(first, list(_values(data, "x", "")), scene.width - left - right)
+        turned = _angle(first, _values(data, "x", ""), scene.width - left - right)
         texts = [text_width(_letters(text), TICK) for text in first.get("ticktext", ())] or [0.0]
         bottom += 16 if not turned else max(texts) * (0.7 if turned != 90 else 1.0) + 8
         bottom += 20 if first["title"]["text"] else 2
@@ -119,7 +118,7 @@ def _values(data: Sequence[Mapping[str, Any]], name: str, key: str) -> Iterator[
             yield from (value - error, value + error)
 
 
-def _angle(plain: Mapping[str, Any], values: Sequence[float], pixels: float) -> int:
+def _angle(plain: Mapping[str, Any], values: Iterable[float], pixels: float) -> int:
     """By how many degrees the horizontal axis' texts are turned: as asked for, or upright where they would overlap."""
     if "tickangle" in plain:
         return abs(int(plain["tickangle"]))
@@ -302,15 +301,15 @@ def _trace(scene: Scene, trace: Mapping[str, Any], plot: Plot, layout: Mapping[s
 
 def _lines(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:
     line, series = trace["line"], _letters(trace.get("legendgroup") or trace.get("name", ""))
+    points, stepped = list(zip(plot.x.all(trace["x"]), plot.y.all(trace["y"]), strict=True)), line.get("shape") == "hv"
     pieces: list[list[Point]] = [[]]
-    for x, y in zip(trace["x"], trace["y"], strict=True):
+    for x, y in points:
         if x is None or y is None:
             pieces.append([])
             continue
-        point = (plot.x.at(x), plot.y.at(y))
-        if line.get("shape") == "hv" and pieces[-1]:
-            pieces[-1].append((point[0], pieces[-1][-1][1]))
-        pieces[-1].append(point)
+        if stepped and pieces[-1]:
+            pieces[-1].append((x, pieces[-1][-1][1]))
+        pieces[-1].append((x, y))
     left, top, right, bottom = plot.edges
     if trace.get("fill") == "toself":
         for piece in filter(None, pieces):
@@ -327,10 +326,10 @@ def _lines(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:
             for own in inside if len(own) > 1
         ]  # fmt: skip
     if not hover and "hovertemplate" in trace and "markers" not in trace["mode"]:
-        for number, (x, y) in enumerate(zip(trace["x"], trace["y"], strict=True)):
-            if x is not None and top <= plot.y.at(y) <= bottom:
-                scene.parts.append(Sign(plot.x.at(x), plot.y.at(y), "circle", 7, line["color"], opacity=0.0,
-                                        series=series, hover=_hover(trace, number)))  # fmt: skip
+        for number, (x, y) in enumerate(points):
+            if x is not None and y is not None and top <= y <= bottom:
+                hover = _hover(trace, number)
+                scene.parts.append(Sign(x, y, "circle", 7, line["color"], opacity=0.0, series=series, hover=hover))
 
 
 def _errors(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:
