@@ -74,7 +74,7 @@ print(len(forked))
 def test_a_page_is_the_same_however_many_processes_make_it(several, tmp_path):
     """In a process of its own, as a command is: one that had torch or threads would not fork."""
     pages = []
-    for count, forks in (("1", 0), ("3", 8)):  # of records, sweeps, sections and pictures two each
+    for count, forks in (("1", 0), ("3", 10)):  # of records, sweeps, findings, sections and pictures two each
         path = tmp_path / f"{count}.html"
         asked = [sys.executable, "-c", SHARED_OUT, count, str(several.uri), str(path)]
         told = subprocess.run(asked, capture_output=True, text=True, check=True)
