@@ -107,12 +107,13 @@ def parse_object(data: str | bytes, what: str) -> dict[str, Any]:
             raise InputError(f"{what} holds a key twice; the data is damaged")
         return plain
 
+    keys = 0
+
     def counted(plain: dict[str, Any]) -> dict[str, Any]:
         nonlocal keys
         keys += len(plain)
         return plain
 
-    keys = 0
     try:
         tree = json.loads(data, parse_constant=no_constant, object_hook=counted)
         if keys != _keys_in(data):

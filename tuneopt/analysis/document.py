@@ -117,7 +117,7 @@ _BY_REGIME = ("tuned", "near")
 
 def plain(value: Any, name: str = "") -> Any:
     """Frozen values of this package as plain data; pairs named ``config``, ``ranks`` and the like become objects."""
-    kind = type(value)  # most values are of these kinds
+    kind: Any = type(value)  # most values are of these kinds
     if kind is str or kind is int or kind is bool or value is None:
         return value
     if kind is float:

@@ -115,15 +115,16 @@ def transfers(
     lookup = Lookup(runs)
     known = {(law.corpus, law.scale): law for law in laws}
     return tuple(
-        _cell(receiver, donor, lookup, known.get(regime[:2]))
+        _cell(receiver, tuned, donor, lookup, known.get(regime[:2]))
         for regime, members in by_regime(winner for winner in winners if winner.config).items()
         for receiver in members
+        for tuned in [_speedup(receiver.loss, receiver.tokens, known.get(regime[:2]))]
         for donor in members
         if donor is not receiver
     )
 
 
-def _cell(receiver: Winner, donor: Winner, lookup: Lookup, law: BaselineLaw | None) -> Transfer:
+def _cell(receiver: Winner, tuned: float | None, donor: Winner, lookup: Lookup, law: BaselineLaw | None) -> Transfer:
     own, theirs = dict(receiver.config), dict(donor.config)
     scale = receiver.regime.scale
     # Shared by name: a hyperparameter has one name in all optimizers, though not always the same role.
@@ -131,7 +132,6 @@ def _cell(receiver: Winner, donor: Winner, lookup: Lookup, law: BaselineLaw | No
     taken = {name: theirs[name] for name in sorted(shared) if theirs[name] != own[name]}
     config = TrialSpec.freeze(own | taken)
     outcome = lookup.find(receiver, config if taken else receiver.config)
-    tuned = _speedup(receiver.loss, receiver.tokens, law)
     # The tuned loss plus the regret, not the cell's own loss: the regret is paired by seed.
     blind = None if outcome.regret is None else _speedup(receiver.loss + outcome.regret, receiver.tokens, law)
     return Transfer(

@@ -170,17 +170,17 @@ def analyse(
         lambda: orders(best, ranked, runs, curves, noise) if curves else (),
         lambda: transfers(best, runs, laws),
         over_baseline,
-        lambda: edges(best, runs),
         by_value,
+        lambda: joint_fits(sound, noise, how),
         turned,
+        lambda: paces(best, runs),
+        lambda: edges(best, runs),
         lambda: findings(best, ranked, noise, how, curves),
     )
-    ordered, given, (speeds, weak), ends, (around, scaled, valued), flips, found = in_parallel(
+    ordered, given, (speeds, weak), (around, scaled, valued), joint, flips, clocks, ends, found = in_parallel(
         lambda part: part(), parts, least=2
     )
-    joint = joint_fits(sound, noise, how)
     stated = statements(best, ranked, speeds, noise, how)
-    clocks = paces(best, runs)
     spent = costs(best, runs, speeds, baseline, clocks)
     fronts = frontiers(best, runs, noise, how)
     places = {run.regime for run in runs}

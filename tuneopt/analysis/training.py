@@ -208,7 +208,7 @@ def _pairs(
     now = line.aligned[:, None] - line.aligned[None]  # (curves, curves, fractions); NaN compares as false
     last = line.final[:, None] - line.final[None, :]
     crossed = (now > 0) & (last < 0)[..., None]
-    sure = crossed & (-last > _bars(ends, line.runs, crossed.any(axis=-1), rate))[..., None]
+    sure = crossed & (-last > _bars(ends, line.runs, np.asarray(crossed.any(axis=-1)), rate))[..., None]
     for place in range(sure.shape[-1]):
         bars = _bars([spread[place] for spread in spreads], line.runs, sure[..., place], rate)
         sure[..., place] &= now[..., place] > bars
