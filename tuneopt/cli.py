@@ -18,7 +18,7 @@ import typer
 from tuneopt import __version__
 from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
-from tuneopt.errors import TRIAL_LOG, InputError, in_words, of_missing, of_system, staying, visible
+from tuneopt.errors import TRIAL_LOG, InputError, in_words, of_missing, of_system, staying, visible, working_folder
 from tuneopt.ledger.place import ASKING
 from tuneopt.streams import open_closed, results, take_for_good
 from tuneopt.training.launch import RankFailedError
@@ -153,6 +153,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _refuse(sentence: str) -> int:
+    if not working_folder() and "working folder" not in sentence:  # then no relative path leads anywhere
+        sentence += " (the working folder was deleted; change to one that is there)"
     with contextlib.suppress(OSError):  # stderr may be as full or as closed as stdout
         sys.stderr.write("tuneopt: " + visible(" ".join(sentence.split())) + "\n")
         sys.stderr.flush()

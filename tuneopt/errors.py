@@ -129,7 +129,7 @@ def of_system(error: OSError, where: str | Path = "") -> InputError:
         error.filename = str(where)
     if no_room(error):
         return NoRoomError(error.filename or "what this command writes")
-    if error.errno == errno.ENOENT and not error.filename and not _working_folder():
+    if error.errno == errno.ENOENT and not error.filename and not working_folder():
         return InputError("the working folder was deleted; change to one that is there and run the same command again")
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     place = f"{' to '.join(names)}: " if names else ""
@@ -172,7 +172,7 @@ def lasting(error: OSError) -> bool:
     return error.errno is None or error.errno in _OF_THE_FILE
 
 
-def _working_folder() -> str:
+def working_folder() -> str:
     """The current folder; empty where it is gone."""
     try:
         return str(Path.cwd())

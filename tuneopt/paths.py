@@ -114,6 +114,16 @@ def _too_large(path: Path, most: int) -> InputError:
     return InputError(f"{path} has more than {size}, which is too much for such a file; give a smaller one")
 
 
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths are one place: by another way there, by a link, or as two names of one file."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one is not there
+        return False
+
+
 def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
     """Raise `InputError` unless ``what`` can be written to ``path``: over nothing, or over a plain file of its own.
 

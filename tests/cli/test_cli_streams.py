@@ -96,10 +96,12 @@ def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     done = run("ledger", "ls", cwd=tmp_path, shell="").stderr  # there is no ledger, and that is what is said
     assert "there is no ledger" in done
-    shell = f"cd gone && rmdir ../gone && {' '.join(TUNEOPT)} ledger ls"
-    gone = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert gone.returncode == 2
-    assert "the working folder was deleted" in gone.stderr and gone.stderr.count("\n") == 1, gone.stderr
+    for words in ("ledger ls", "report --results t.csv", "study plan smoke.yaml"):
+        (tmp_path / "gone").mkdir(exist_ok=True)
+        shell = f"cd gone && rmdir ../gone && {' '.join(TUNEOPT)} {words}"
+        gone = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert gone.returncode == 2
+        assert "the working folder was deleted" in gone.stderr and gone.stderr.count("\n") == 1, gone.stderr
 
 
 def test_a_mistake_of_ours_is_one_sentence_and_its_traceback_is_kept(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def run_comparison(
     Raises `InputError` when the backend cannot run a single trial.
     """
     opened, options = with_ledger(ledger, options)
-    if options.max_concurrent is None:
+    if options.max_concurrent is None and backend == "ray":
         options = replace(options, max_concurrent=plan.slots)
     result = run_study(plan.study, opened, options, backend=backend, observers=observers, progress=False)
     agenda = planned_study(plan.study)

@@ -13,9 +13,9 @@ import numpy as np
 
 from tuneopt.api.own_models import scale_named
 from tuneopt.data import Corpus, describe, load_corpus
-from tuneopt.data.manifest import MANIFEST_FILE
+from tuneopt.data.manifest import LARGEST_TOKENIZER, MANIFEST_FILE
 from tuneopt.errors import why
-from tuneopt.paths import expanded
+from tuneopt.paths import expanded, read_plain
 from tuneopt.spec import CorpusId, InputError, Regime, Scale, ratio_of
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def encoded_corpus(corpus: Texts, tokenizer: str | Path | None) -> str:
         raise InputError(f"the corpus {corpus} has its tokenizer; give --tokenizer with a folder or a file of text")
     source, file = find_source(corpus), expanded(tokenizer).resolve()
     try:
-        content = file.read_bytes()
+        content = read_plain(file, LARGEST_TOKENIZER)
     except OSError as error:
         raise InputError(
             f"the tokenizer {tokenizer} cannot be read ({error.strerror}); give a tokenizer.json"

@@ -148,6 +148,8 @@ def model_facts(
     from tuneopt.spec import CorpusId, Regime
     from tuneopt.training.own_model import VOCABULARIES, build
 
+    if ".py" not in word and (arguments or routing):
+        raise InputError(f"{word} says itself what its model is called with and routed by; write it there")
     scale = own_model(word, arguments, routing) if ".py" in word else scale_named(word)
     if not isinstance(scale, OwnModel):
         raise InputError(f"{word} is no model of your own; see it with `tuneopt scale show {word}`")

@@ -193,7 +193,7 @@ def run_study(
         Heartbeat(opened, queue.id, study.name, queue.device_seconds) as heart,
         shown("study", study.name, progress, observers) as watching,
     ):
-        result = run(queue, backend_named(backend), options, [heart, *watching])
+        result = run(queue, backend_named(backend, options), options, [heart, *watching])
     _put_accounts(opened, queue, result)
     return StudyResult(**vars(result), status=status_document(plan, queue), conclusion=concluded(plan, queue))
 

@@ -84,6 +84,9 @@ def plan(
     precision = precision or shape.precision
     chosen = space_of(optimizer, space).on(shape.ladder, overrides or {}, grids or {}).begin_at(starts or {})
     chosen = over(chosen, coordinates)
+    held = [name for name in grids or () if coordinates and name not in coordinates]
+    if held:
+        raise InputError(f"{held[0]} is held and not tuned, so its grid has no use; leave out the grid, or pin it")
     check_outside(chosen)
     share, asked = budget(shape, chosen, ratio, tokens, steps)
     assert share is not None, "there is a default"
@@ -110,16 +113,23 @@ def check_budget(search: str, resolution: float | None, max_trials: int | None, 
     if hours is not None and not (hours > 0 and math.isfinite(hours)):
         raise InputError(f"--hours must be more than 0, not {hours:g}; try 1")
     given = [
-        name for name, value in (("resolution", resolution), ("max-trials", max_trials), ("hours", hours)) if value
+        name
+        for name, value in (("resolution", resolution), ("max-trials", max_trials), ("hours", hours))
+        if value is not None
     ]
     if search != "coordinate" and given:
         raise InputError(f"--search {search} ends when its trials are spent and takes no --{given[0]}; use --trials")
 
 
-def check_backend(name: str, address: str | None) -> None:
-    """Raise `InputError` for an unknown backend, for no cluster at ``address``, and for one that has no use for it."""
+def check_backend(name: str, address: str | None, concurrent: int | None = None) -> None:
+    """Raise `InputError` for an unknown backend, for no cluster at ``address``, and for one that has no use for it.
+
+    A backend that trains one trial after another has no use for several ``concurrent`` ones either.
+    """
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}; {nearest(name, BACKENDS)}")
+    if name == "inline" and concurrent not in (None, 1):
+        raise InputError(f"the inline backend trains one trial after another, not {concurrent} at once; use ray")
     if address:
         if name != "ray":
             raise InputError(f"the {name} backend trains in this process; leave out --address, or --backend {name}")
@@ -128,9 +138,12 @@ def check_backend(name: str, address: str | None) -> None:
         check_address(address)
 
 
-def backend_named(name: str) -> Backend:
-    """The backend of that name: ``ray``, or ``inline`` for this process. Raises `InputError` for another name."""
-    check_backend(name, None)
+def backend_named(name: str, options: RunOptions) -> Backend:
+    """The backend of that name: ``ray``, or ``inline`` for this process.
+
+    Raises `InputError` for another name, and for ``options`` that the backend has no use for.
+    """
+    check_backend(name, None if name == "ray" else options.address, options.max_concurrent)
     if name == "inline":
         from tuneopt.run.inline import InlineBackend
 
@@ -184,7 +197,7 @@ def tune(
     queue = SchedulerQueue(OneSweep(sweep, evidence), known=recorded(opened), limits=limits, ahead=True)
     queue.expected = queue.at_pace
     with shown("tuning", f"{sweep.space.optimizer} at {sweep.regime.label}", progress, observers) as watching:
-        result = run(queue, backend_named(backend), options, watching)
+        result = run(queue, backend_named(backend, options), options, watching)
     _account(opened, result, {"sweep": sweep.id})
     return SweepResult(**vars(result), sweep=sweep, state=queue.standings[sweep.id].state)
 
@@ -208,7 +221,7 @@ def sample(
 
     opened, options = with_ledger(ledger, options)
     sampled = SampledPlan.from_ledger(search, opened, trials)
-    result = run(sampled, backend_named(backend), options, observers)
+    result = run(sampled, backend_named(backend, options), options, observers)
     about = {"sweep": search.id, "search": search.search, "scheduler": search.scheduler}
     _account(opened, result, about, {"cut": result.cut})
     return SearchResult(

@@ -37,7 +37,6 @@ from tuneopt.commands.options import (
     TokenizerFile,
     Tokens,
     complete_optimizers,
-    files_named,
     parse_assignments,
     parse_coordinates,
     parse_count,
@@ -47,7 +46,7 @@ from tuneopt.commands.options import (
     show,
     tuned_text,
 )
-from tuneopt.paths import check_output, expanded, replacing
+from tuneopt.paths import expanded, replacing
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -124,18 +123,14 @@ def compare(
     from tuneopt import api
     from tuneopt.ledger import open_ledger
 
-    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    words = (*optimizers, baseline, *(space or ()), scale, model, corpus, tokenizer)
-    watching.writes_to(output, *words, ledger=ledger)
-    if save is not None:
-        check_output(expanded(save), "the study file", files_named(*words, ledger=ledger))
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow, output)
     if minutes is not None:
         if hours is not None:
             raise InputError("give --hours or --minutes, not both")
         hours = minutes / 60
     opened = open_ledger(ledger)
     corpus = api.encoded_corpus(corpus, tokenizer)
-    api.check_backend(backend, address)
+    api.check_backend(backend, address, slots or max_concurrent)
     if slots is not None and max_concurrent is not None and slots != max_concurrent:
         raise InputError(
             f"--slots {slots} and --max-concurrent {max_concurrent} both say how many trials run at once; give one"

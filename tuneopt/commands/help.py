@@ -142,12 +142,17 @@ class OrderedGroup(TyperGroup):
         _write_examples(ctx, formatter)
 
 
-def _write_examples(ctx: Any, formatter: Any) -> None:
+def words_of(ctx: Any) -> str:
+    """The words of a command after the program's own name, such as ``study run``."""
     words: list[str] = []
     while ctx.parent is not None:  # the program's own name may be `tuneopt` or `python -m tuneopt`
         words.insert(0, ctx.info_name or "")
         ctx = ctx.parent
-    lines = EXAMPLES.get(" ".join(words), ())
+    return " ".join(words)
+
+
+def _write_examples(ctx: Any, formatter: Any) -> None:
+    lines = EXAMPLES.get(words_of(ctx), ())
     if lines:
         with formatter.section("Example" if len(lines) == 1 else "Examples"):
             for line in lines:

@@ -24,19 +24,12 @@ app = group("Look into recorded trials.")
 Place = Annotated[str | None, typer.Argument(metavar="[LEDGER]", help="The ledger; the same as --ledger.")]
 
 
-def _at(place: str | None, ledger: str) -> str:
-    """The ledger that was named in one of two ways."""
-    if place is not None and ledger not in (place, "ledger"):
-        raise InputError(f"two ledgers were given, {place} and {ledger}; name one")
-    return place or ledger
-
-
 @app.command("ls")
 def ledger_ls(place: Place = None, ledger: LedgerUri = "ledger", json_: Json = False) -> int:
     """List the recorded trials."""
     from tuneopt.ledger import open_ledger, short_rows
 
-    return show(short_rows(open_ledger(_at(place, ledger), must_exist=True)), json_, _print_trials)
+    return show(short_rows(open_ledger(place or ledger, must_exist=True)), json_, _print_trials)
 
 
 @app.command("show")
@@ -94,7 +87,7 @@ def ledger_verify(place: Place = None, ledger: LedgerUri = "ledger", json_: Json
     """Check every record of a ledger; exit code 2 when something is damaged."""
     from tuneopt import api, console
 
-    found = api.verify(_at(place, ledger))
+    found = api.verify(place or ledger)
     if found.unsealed:
         advice = "nothing shows whether they were changed since; `tuneopt ledger mend` seals them"
         console.say(f"{len(found.unsealed)} files of an earlier release are unsealed: {advice}")
@@ -110,9 +103,7 @@ def ledger_mend(place: Place = None, ledger: LedgerUri = "ledger", json_: Json =
     """
     from tuneopt import api, console
 
-    return show(
-        api.mend(_at(place, ledger)), json_, lambda found: console.say("\n".join(found) or "nothing is damaged")
-    )
+    return show(api.mend(place or ledger), json_, lambda found: console.say("\n".join(found) or "nothing is damaged"))
 
 
 @app.command("compact")
@@ -120,7 +111,7 @@ def ledger_compact(place: Place = None, ledger: LedgerUri = "ledger", json_: Jso
     """Write all records into one Parquet file beside them, from which large ledgers are read quickly."""
     from tuneopt import api, console
 
-    count = api.compact(_at(place, ledger))
+    count = api.compact(place or ledger)
     return show({"trials": count}, json_, lambda plain: console.say(f"{count} trials in compacted/trials.parquet"))
 
 
@@ -138,7 +129,7 @@ def ledger_clean(
     """Remove what no run needs: checkpoints of recorded trials, and leftovers of killed processes."""
     from tuneopt import api
 
-    done = api.clean(_at(place, ledger), dry_run=dry_run, days=older_than)
+    done = api.clean(place or ledger, dry_run=dry_run, days=older_than)
     return show(done.to_dict(), json_, lambda plain: _print_cleaning(done))
 
 

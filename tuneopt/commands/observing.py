@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from tuneopt.commands.options import DONE, INTERRUPTED, UNANSWERED, files_named, show
-from tuneopt.paths import check_output, expanded
+from tuneopt.commands.options import DONE, INTERRUPTED, UNANSWERED, show
+from tuneopt.paths import expanded
 
 if TYPE_CHECKING:
     from tuneopt.api.comparison_results import ComparisonResult
@@ -55,6 +55,7 @@ class Watching:
         tensorboard: str | None = None,
         wandb: str | None = None,
         mlflow: str | None = None,
+        output: Path | None = None,
     ) -> None:
         from tuneopt.console import say
         from tuneopt.ledger.place import patience
@@ -71,17 +72,8 @@ class Watching:
         check({kind: target for kind, target in self.targets.items() if target is not None})
         self.display = configure(level, form, say)
         """Whether progress may be shown on stderr: JSON lines stand there alone."""
-        self.output: Path | None = None
+        self.output = None if output is None else expanded(output)
         """Where the report goes, as the user asked."""
-
-    def writes_to(self, output: Path | None, *words: str | Path | None, ledger: str) -> None:
-        """Check now that the report can be written to ``output``: after hours of training would be too late.
-
-        ``words`` are those of the command line that may name files that it reads, which are not written over.
-        """
-        if output is not None:
-            self.output = expanded(output)
-            check_output(self.output, "the report", files_named(*words, ledger=ledger))
 
     def trackers(self) -> AbstractContextManager[Sequence[Tracker]]:
         """The trackers, closed at the end; none where none was asked for."""

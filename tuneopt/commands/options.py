@@ -6,7 +6,6 @@ that two commands have is declared once, so that it means the same and reads the
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import json
@@ -19,6 +18,8 @@ import typer
 
 from tuneopt.checked import count
 from tuneopt.commands.help import HelpfulCommand, OrderedGroup
+from tuneopt.commands.places import check_places
+from tuneopt.commands.unused import refuse_lost, refuse_unused
 from tuneopt.spec import InputError, Scale, Value
 from tuneopt.streams import own_stdout, results
 
@@ -128,8 +129,20 @@ class StoppedError(Exception):
 class _ResultCommand(HelpfulCommand):
     """A command during which nothing but its result goes to stdout; its ``--help`` goes there as ever."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; raises `InputError` for an option that is given twice, or with nothing."""
+        if not ctx.resilient_parsing:  # a shell that completes a word asks about lines that are not whole
+            values, _, occurrences = self.make_parser(ctx).parse_args(args=list(args))
+            refuse_lost(values, occurrences)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; raises `StoppedError` at Ctrl-C, which typer would turn into an exit code without a word."""
+        """Run the command; raises `StoppedError` at Ctrl-C, which typer would turn into an exit code without a word.
+
+        Raises `InputError` for an option that it has no use for, and for outputs in the place of something else.
+        """
+        refuse_unused(ctx)
+        check_places(ctx.params)
         try:
             with own_stdout():
                 return super().invoke(ctx)
@@ -188,22 +201,6 @@ def show(document: Any, as_json: bool, draw: Callable[[Any], None]) -> int:
     else:
         draw(document)
     return DONE
-
-
-def files_named(*words: str | Path | None, ledger: str) -> list[Path]:
-    """What words of a command line name of files that are read, and the places of the ledger: no output goes there.
-
-    A word is a path, ``PATH.py:Class``, or ``NAME=PATH``; most are names of built-in things, and name no file.
-    """
-    from tuneopt.ledger import Ledger
-    from tuneopt.paths import expanded
-
-    named: list[Path] = []
-    for word in map(str, filter(None, words)):
-        for end in (word, word.rpartition(":")[0], word.partition("=")[2]):
-            with contextlib.suppress(OSError, InputError):  # no path at all: who reads it says so
-                named += [path for path in [expanded(end)] if path.is_file()]
-    return [*named, *Ledger(ledger).own_places]
 
 
 def power_text(power: Mapping[str, Any]) -> str:

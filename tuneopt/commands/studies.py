@@ -7,6 +7,7 @@ and scripts never see different numbers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,9 @@ from tuneopt.commands.options import (
     show,
     tuned_text,
 )
+from tuneopt.commands.places import check_places
+from tuneopt.errors import InputError
+from tuneopt.paths import shipped
 
 if TYPE_CHECKING:
     from tuneopt.api.study_results import StudyResult
@@ -126,9 +130,12 @@ def study_run(
     from tuneopt.console import pairs, report_lines
     from tuneopt.ledger import open_ledger
 
-    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow, output)
     study = api.load_study(file, match_budget)  # a mistake in the file is answered before anything else
-    watching.writes_to(output, file, stars, study.corpus, *study.optimizers, ledger=ledger)
+    # The file may name others that are read: optimizers, spaces, scales, models.
+    words = re.split(r"[\s,'\"\[\]{}]+", shipped(file, "studies").read_text(encoding="utf-8"))
+    outputs = {"output": output, "tensorboard": tensorboard, "mlflow": mlflow}
+    check_places({**outputs, "words": words, "corpus": study.corpus, "ledger": None if simulate else ledger})
     over = api.report_baseline(study, baseline)
 
     def draw(result: StudyResult) -> None:
@@ -150,7 +157,7 @@ def study_run(
         show(simulated.to_dict(), json_, lambda plain: draw(simulated))
         return DONE if simulated.certified else UNANSWERED
     opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
-    api.check_backend(backend, address)
+    api.check_backend(backend, address, max_concurrent)
     for note in api.scale_notes(study.scales.values(), opened):
         watching.say(note)
     options = api.RunOptions(
@@ -166,6 +173,8 @@ def study_run(
 
 def _bytes(gibibytes: float | None) -> int | None:
     """GiB as typed, in bytes: data sheets of devices name GiB, everything inside counts bytes."""
+    if gibibytes is not None and not 0 < gibibytes < 2**30:  # NaN is no number of bytes
+        raise InputError(f"--memory must be a positive number of GiB, not {gibibytes:g}")
     return None if gibibytes is None else int(gibibytes * 2**30)
 
 

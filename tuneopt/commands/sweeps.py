@@ -131,11 +131,10 @@ def tune(
     from tuneopt import api
     from tuneopt.ledger import open_ledger
 
-    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
-    watching.writes_to(output, optimizer, space, scale, model, corpus, ledger=ledger)
+    watching = Watching(log_level, log_format, tensorboard, wandb, mlflow, output)
     api.check_names(search, scheduler, trials)
     api.check_budget(search, resolution, max_trials, hours)
-    api.check_backend(backend, address)
+    api.check_backend(backend, address, max_concurrent)
     opened = open_ledger(ledger)  # before any text is tokenized
     corpus = api.encoded_corpus(corpus, tokenizer)
     shape = parse_model(scale, model, model_set, route)

@@ -80,8 +80,14 @@ class Ledger:
 
     @property
     def own_places(self) -> list[Path]:
-        """The folders that it fills, and its marker; none on an object store. No output of a command belongs there."""
-        return [self.files.root / name for name in LAYOUT] if isinstance(self.files, LocalFiles) else []
+        """Its marker, the folders that it fills, and the file that it is packed in; none on an object store.
+
+        No output of a command belongs there.
+        """
+        if not isinstance(self.files, LocalFiles):
+            return []
+        packed = place.packed_file(place.resolve(self.address)[1])
+        return [*(self.files.root / name for name in LAYOUT), *([] if packed is None else [packed])]
 
     def ids(self) -> list[str]:
         """Ids of all trials that have a record, sorted; one listing, no file is opened."""

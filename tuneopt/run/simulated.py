@@ -57,12 +57,16 @@ class Clock:
         return busy / (self.seconds * self.slots) if self.seconds else 1.0
 
 
+MOST_SLOTS = 1_000_000
+"""Slots of a simulation at most: each takes memory, and no machine has as many."""
+
+
 class SimulatedBackend:
     """Ends each trial after ``duration`` fake seconds as ``evaluate`` says.
 
     A trial for which ``crashes`` is true leaves no outcome and is given up. ``curve`` gives the select loss of a trial
     at a fraction of its steps, for plans that judge trials by it. ``clock`` says afterwards what ran when. Raises
-    `InputError` for fewer than one slot.
+    `InputError` for fewer than one slot, and for more than `MOST_SLOTS`.
     """
 
     remote = False
@@ -78,6 +82,8 @@ class SimulatedBackend:
     ) -> None:
         if slots < 1:
             raise InputError(f"a sweep needs at least one slot, not {slots}")
+        if slots > MOST_SLOTS:
+            raise InputError(f"a simulation has {MOST_SLOTS:,} slots at most, not {slots:,}; give fewer")
         self.evaluate, self.slots, self.duration, self.crashes, self.curve = evaluate, slots, duration, crashes, curve
         self.clock = Clock((), slots)
 

@@ -199,7 +199,8 @@ def check(targets: Mapping[str, str]) -> None:
             raise InputError(f"--{kind} needs the package {_PACKAGES[kind]}; pip install {_INSTALLED_BY[kind]}")
     if "tensorboard" in targets:
         folder = Path(targets["tensorboard"])
-        if next((path for path in (folder, *folder.parents) if path.exists()), folder).is_file():
+        there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if there.exists() and not there.is_dir():  # a FIFO or a device as well
             raise InputError(f"--tensorboard {str(folder)!r} is a file or lies in one; give a folder")
     if "wandb" in targets and set(targets["wandb"]) & set("/\\#?%:"):
         raise InputError(f"--wandb {targets['wandb']!r} is no name of a project; leave out / \\ # ? % and :")

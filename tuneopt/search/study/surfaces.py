@@ -32,6 +32,9 @@ DIVERGED = 6.0
 NO_LOSS = 3.5
 """Nats per token of a start, where no tuned point says better."""
 
+MOST_NOISE = 1000.0
+"""Nats between seeds at most, far beyond any loss; with more, sums of losses are no numbers any more."""
+
 _CORPUS = CorpusId("any", "", 0)
 
 
@@ -85,10 +88,13 @@ class Surfaces:
     """The surface of every optimizer and regime of a study; ``evaluate`` is what a simulator asks for.
 
     ``stars`` holds rows of optimizer, scale, ratio, incumbent, incumbent_loss and changes [coordinate, value, loss or
-    null]. ``noise`` is the standard deviation over seeds, in nats. Raises `InputError` for rows of another form.
+    null]. ``noise`` is the standard deviation over seeds, in nats.
+    Raises `InputError` for rows of another form and for noise that is none.
     """
 
     def __init__(self, study: Study, stars: Iterable[Mapping[str, Any]] = (), noise: float = 0.0) -> None:
+        if not 0 <= noise <= MOST_NOISE:
+            raise InputError(f"the noise between seeds must be between 0 and {MOST_NOISE:g} nats, not {noise:g}")
         self.study, self.noise = study, noise
         try:
             self.stars = {(row["optimizer"], row["scale"], float(row["ratio"])): row for row in stars}
