@@ -157,5 +157,6 @@ def test_another_searcher_is_marked_wherever_its_result_stands(tmp_path):
     assert any("asha cut 2 trials" in warning for warning in document["warnings"])
     assert "proposed by tpe" in (tmp_path / "report.html").read_text()
     words = options(tune_command(read_study(ledger).views[0]))
+    assert "--policy" not in words, "the command would be refused"
     for option, value in (("--search", "tpe"), ("--scheduler", "asha"), ("--trials", "30")):
         assert words[words.index(option) + 1] == value

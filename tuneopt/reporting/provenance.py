@@ -174,7 +174,8 @@ def tune_command(view: SweepView) -> str:
         "--corpus",
         shareable(view.source),
     ]
-    words += ["--seed", str(sweep.seed), "--replicates", str(sweep.replicates), "--policy", sweep.policy]
+    words += ["--seed", str(sweep.seed), "--replicates", str(sweep.replicates)]
+    words += [] if view.search else ["--policy", sweep.policy]  # a sampled search does not descend
     for name in ("search", "scheduler", "trials"):
         if name in view.search:
             words += [f"--{name}", str(view.search[name])]
