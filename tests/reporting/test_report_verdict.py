@@ -3,13 +3,17 @@ from report_samples import make_sweep, noise, run_sweep, smooth_loss
 
 from tuneopt.ledger import Ledger
 from tuneopt.reporting.study import read_study
-from tuneopt.reporting.verdict import certificate_sentence, certificate_state, key_numbers, mean, sweep_verdict
+from tuneopt.reporting.verdict import Doubt, certificate_sentence, certificate_state, key_numbers, mean, sweep_verdict
 
 
 def the_view(path, sweep=None, loss=smooth_loss, **rest):
     ledger = Ledger(path)
     run_sweep(ledger, sweep or make_sweep("adamw"), loss, **rest)
     return read_study(ledger).views[0]
+
+
+def told(verdict):
+    return {warning.doubt: warning.text for warning in verdict.warnings}
 
 
 def test_the_verdict_gives_the_loss_with_its_error_and_the_gain(view):
@@ -68,7 +72,7 @@ def test_noise_that_hides_the_star_makes_the_certificate_blind(tmp_path):
     verdict = sweep_verdict(view)
     certificate = view.state.certificate
     assert (verdict.state, certificate.complete) == ("blind", True)
-    assert "The certificate is blind" in verdict.sentences[1] and verdict.sentences[1] in verdict.warnings
+    assert "The certificate is blind" in verdict.sentences[1] == told(verdict)[Doubt.CERTIFICATE]
     assert f"{certificate.resolution:.4f}" in verdict.sentences[1]
     assert {tile.name: tile.value for tile in key_numbers(view, verdict)}["Certificate"] == "blind"
 
@@ -78,7 +82,7 @@ def test_an_unfinished_sweep_says_so_first(tmp_path):
     verdict = sweep_verdict(view)
     assert certificate_state(view) == verdict.state == "running"
     assert f"{len(view.state.pending)} trial" in certificate_sentence(view)
-    assert any("not finished" in warning for warning in verdict.warnings)
+    assert "not finished" in told(verdict)[Doubt.CERTIFICATE]
 
 
 def test_a_sweep_in_which_everything_diverged_reports_no_loss(tmp_path):
@@ -86,7 +90,7 @@ def test_a_sweep_in_which_everything_diverged_reports_no_loss(tmp_path):
     verdict = sweep_verdict(view)
     assert verdict.report is None
     assert "no loss to report" in verdict.sentences[0]
-    assert any("diverged" in warning for warning in verdict.warnings)
+    assert "diverged" in told(verdict)[Doubt.DIVERGED]
     assert {tile.name: tile.value for tile in key_numbers(view, verdict)}["Report loss"] == "\u2013"
 
 
@@ -96,7 +100,7 @@ def test_one_seed_says_nothing_about_noise(tmp_path):
     verdict = sweep_verdict(read_study(ledger).views[0])
     assert "one seed only" in verdict.sentences[0]
     assert "single runs say nothing about the noise" in verdict.sentences[0]
-    assert any("the noise is a guess" in warning for warning in verdict.warnings)
+    assert "the noise is a guess" in told(verdict)[Doubt.NOISE]
 
 
 def test_doubts_about_where_and_on_what_it_ran_are_told(tmp_path):
@@ -104,10 +108,10 @@ def test_doubts_about_where_and_on_what_it_ran_are_told(tmp_path):
     sweep = make_sweep("adamw", ratio=8)
     run_sweep(ledger, sweep, waves=1, environment={"torch": "2.12.0", "commit": "abc+"})
     run_sweep(ledger, sweep, environment={"torch": "2.13.0", "commit": "abc+"})
-    warnings = " / ".join(sweep_verdict(read_study(ledger).views[0]).warnings)
-    assert "2 versions of torch (2.12.0 and 2.13.0)" in warnings
-    assert "uncommitted changes" in warnings
-    assert "passes 2.6 times over the training text" in warnings
+    warnings = told(sweep_verdict(read_study(ledger).views[0]))
+    assert "2 versions of torch (2.12.0 and 2.13.0)" in warnings[Doubt.TORCH]
+    assert "uncommitted changes" in warnings[Doubt.UNCOMMITTED]
+    assert "passes 2.6 times over the training text" in warnings[Doubt.EPOCHS]
 
 
 def test_unproven_trials_are_told_and_never_win(tmp_path):
@@ -115,7 +119,7 @@ def test_unproven_trials_are_told_and_never_win(tmp_path):
     view = the_view(tmp_path, proof=failed)
     verdict = sweep_verdict(view)
     assert verdict.report is None
-    assert any("lacked a passed proof" in warning for warning in verdict.warnings)
+    assert "lacked a passed proof" in told(verdict)[Doubt.PROOF]
 
 
 def test_a_mean_needs_two_values_for_an_error():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tuneopt.reporting.page import all_warnings
-from tuneopt.reporting.verdict import certificate_sentence, certificate_state, sweep_verdict
+from tuneopt.reporting.verdict import Doubt, SweepWarning, certificate_sentence, certificate_state, sweep_verdict
 from tuneopt.search.descent import BLIND, CERTIFIED, Certificate
 
 SEEN = Certificate(True, 0.003, (), 0, resolution=0.04, confidence=0.95, asked=0.05, seeds_needed=0, state=CERTIFIED)
@@ -43,13 +43,16 @@ def test_a_certificate_of_an_unconfirmed_winner_does_not_count_yet(view):
     assert "1 trial of the current wave is still to run" in certificate_sentence(changed)
 
 
+BEWARE = SweepWarning(Doubt.EDGE, "beware")
+
+
 def test_warnings_name_few_sweeps_count_many_and_come_before_the_analysis(study, material, comparison):
     plain = {view.id: replace(sweep_verdict(view), warnings=()) for view in study.views}
     analysed = replace(comparison, document={**comparison.document, "warnings": ["from the analysis"]})
     first, second = study.views[:2]
 
     def told(views):
-        verdicts = plain | {view.id: replace(plain[view.id], warnings=("beware",)) for view in views}
+        verdicts = plain | {view.id: replace(plain[view.id], warnings=(BEWARE,)) for view in views}
         return all_warnings(material, analysed, verdicts)
 
     assert told([]) == ("from the analysis",)

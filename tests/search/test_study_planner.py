@@ -16,7 +16,7 @@ from tuneopt.search.plan import Ended
 from tuneopt.search.queue import Limits, SchedulerQueue
 from tuneopt.search.standing import REPEATED
 from tuneopt.search.study.cost import needs, plan_document
-from tuneopt.search.study.expected import SENSITIVE, USUALLY_SENSITIVE, expected
+from tuneopt.search.study.expected import SENSITIVE, USUALLY_SENSITIVE, expected, forecasts
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.spent import SEEDS, START, spent
@@ -265,7 +265,7 @@ def test_what_may_be_found_to_scale_is_the_range_of_a_forecast_until_it_is_known
 def test_the_document_of_a_plan_has_the_range_of_trials_and_hours(whole):
     document = plan_document(
         plan(),
-        {},
+        forecasts(plan(), {}),
         lambda optimizer, regime: 36.0,
         needs(plan().study, [("adamw", plan().regimes("I")[0])], lambda shape: 1, lambda name: 2.0),
         off=(0.5, 2.0),

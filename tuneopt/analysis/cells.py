@@ -29,6 +29,10 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}((\.\d{3})*|\d*),\d+(e[+-]?\d+)?", re.
 _SPACES = re.compile(r"(?<=\d)[ \u00a0\u202f'](?=\d{3})")
 
 
+class AmbiguousCommaError(ValueError):
+    """A comma that may be a decimal mark or may group digits, in a table that says nowhere which."""
+
+
 def is_empty(value: Any) -> bool:
     """Whether a cell of a numeric column says nothing."""
     return value is None or (isinstance(value, str) and value.strip().lower() in EMPTY)
@@ -61,8 +65,8 @@ def decimal_comma(texts: Iterable[str], usual: bool = False) -> bool | None:
 def number(text: str, comma: bool | None = None, units: bool = False) -> float:
     """The number that a text writes; ``comma`` is what `decimal_comma` says, ``units`` allows a letter behind it.
 
-    Raises `ValueError` for a text that is no number (among them ``3_53``, which Python would read as 353), and for
-    ``3,530`` where the table does not say what its commas mean.
+    Raises `ValueError` for a text that is no number (among them ``3_53``, which Python would read as 353), and
+    `AmbiguousCommaError` for ``3,530`` where the table does not say what its commas mean.
     """
     word = _SPACES.sub("", text.strip())
     size = 1.0
@@ -76,7 +80,7 @@ def number(text: str, comma: bool | None = None, units: bool = False) -> float:
         elif comma is False and _GROUPED.fullmatch(word):
             word = word.replace(",", "")
         elif comma is None and _GROUPED.fullmatch(word):
-            raise ValueError("a comma that may be a decimal mark or may group digits")
+            raise AmbiguousCommaError("a comma that may be a decimal mark or may group digits")
     elif comma and word.count(".") > 1:
         word = word.replace(".", "")
     if word.lower().lstrip("+-") in ("inf", "infinity"):

@@ -330,9 +330,10 @@ class Row:
                 amount = cells.number(value, self.comma, units=name in COUNTS)
             else:
                 amount = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError) as error:
-            why = f" ({error})" if "comma" in str(error) else ""
-            raise self.error(f": {name} must be a number, not {shown}{why}") from None
+        except cells.AmbiguousCommaError as error:
+            raise self.error(f": {name} must be a number, not {shown} ({error})") from None
+        except (TypeError, ValueError):
+            raise self.error(f": {name} must be a number, not {shown}") from None
         except OverflowError:
             amount = math.inf
         if not math.isfinite(amount):

@@ -140,7 +140,7 @@ def _of_study(ledger: Ledger, study: str) -> set[str]:
     """The documents that the sweeps of a study rest on: trials that they needed, were launched for them, or told noise;
     and the accounts of runs that worked on them.
     """
-    from tuneopt.reporting.study import names_in
+    from tuneopt.ledger.browse import names_in
     from tuneopt.search.records import replay, stored_task
 
     stored = ledger.sweeps()

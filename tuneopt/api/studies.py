@@ -78,7 +78,7 @@ def study_plan(
     the ranks (``most_ranks`` at most) and the stage of ZeRO that would do.
     """
     from tuneopt.search.study.cost import needs, plan_document
-    from tuneopt.search.study.expected import expected
+    from tuneopt.search.study.expected import forecasts
 
     opened, _ = with_ledger(ledger, None)
     plan = planned_study(study, required=False)  # a plan is asked for before the corpus is copied to where it runs
@@ -88,13 +88,14 @@ def study_plan(
     most = device_bytes or (memory // count if slots is None else None)  # None: nothing is known of other devices
     seconds, origin = study_times(plan, opened, speed or Speed(), measure, count, note)
     folder = Path(opened.uri)  # its nearest parent that exists says how much disk is free
+    coming = forecasts(plan, queue.standings)
     document = plan_document(
         plan,
-        queue.standings,
+        coming,
         seconds,
         needs(
             study,
-            ((each.optimizer, each.regime) for each in expected(plan, queue.standings)),
+            ((each.optimizer, each.regime) for each in coming[0]),  # all of them have the same places
             peak_bytes,
             state_bytes,
             device_bytes=most,

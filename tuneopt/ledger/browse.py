@@ -1,6 +1,6 @@
-"""Looking into a ledger: short rows for a listing, and one trial's record or log by the first digits of its id.
+"""Looking into a ledger: short rows, a trial's record or log by the first digits of its id, the ids in an account.
 
-This is for people: everything else asks for a trial by its whole id. Nothing here writes.
+People give first digits; everything else asks for a trial by its whole id. Nothing here writes.
 """
 
 from __future__ import annotations
@@ -83,6 +83,11 @@ def find_log(ledger: Ledger, prefix: str) -> str:
             f"the trial {prefix!r} has a record but no log; `tuneopt ledger show {prefix}` shows the record"
         )
     raise InputError(f"no trial in {ledger.uri} has a log and an id that begins with {prefix!r}")
+
+
+def names_in(names: object) -> list[str]:
+    """The ids in a list of an account (``run``, ``sweeps``), which may be of another release or of another hand."""
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def all_warnings(material: Material, comparison: Comparison, verdicts: Mapping[s
     sweeps = {warning: [_name(view) for view in those] for those, warning in shared_warnings(views, told)}
     for view in views:
         for warning in told[view.id]:
-            sweeps.setdefault(warning, []).append(_name(view))
+            sweeps.setdefault(warning.text, []).append(_name(view))
     several = len(views) > 1 or len(material.origins) > 1
     own = [f"{_who(names, len(views))}: {warning}" if several else warning for warning, names in sweeps.items()]
     return tuple(dict.fromkeys(map(in_words, [*own, *comparison.document["warnings"]])))

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.ledger.browse import names_in
 from tuneopt.ledger.table import devices
 from tuneopt.parallel import LEAST_RECORDS, in_parallel, uncollected
 from tuneopt.reporting.palette import position
@@ -255,11 +256,6 @@ def _with_replicates(views: Sequence[SweepView]) -> list[SweepView]:
                 seeds.setdefault((spec.optimizer, spec.regime, spec.hyperparameters), set()).add(spec.seed)
     measured = {key[:2] for key, ran in seeds.items() if len(ran) > 1}
     return [replace(view, replicated=(view.optimizer, view.sweep.regime) in measured) for view in views]
-
-
-def names_in(run: object) -> list[str]:
-    """The trial ids in an account of a run, which may be of another release."""
-    return [name for name in run if isinstance(name, str)] if isinstance(run, list) else []
 
 
 def _order(view: SweepView) -> tuple[Any, ...]:

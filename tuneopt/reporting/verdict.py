@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
@@ -47,13 +48,42 @@ class KeyNumber:
     error: str = ""
 
 
+class Doubt(Enum):
+    """What a warning about a sweep is about."""
+
+    SEARCHER = auto()
+    """It was not found by coordinate descent."""
+    CERTIFICATE = auto()
+    """There is none, or it is blind."""
+    EDGE = auto()
+    NOISE = auto()
+    PROOF = auto()
+    DIVERGED = auto()
+    EPOCHS = auto()
+    TORCH = "versions of torch"  # the three whose value is text are what trials may differ in, in words
+    GPU = "kinds of GPU"
+    COMMIT = "source commits"
+    UNCOMMITTED = auto()
+
+
+_MIXED = {"torch": Doubt.TORCH, "gpu": Doubt.GPU, "commit": Doubt.COMMIT}
+"""Entries of a record's environment that can move a loss by more than a tolerance."""
+
+
+@dataclass(frozen=True)
+class SweepWarning:
+    """What a reader of one sweep must know: one sentence or clause without a full stop."""
+
+    doubt: Doubt
+    text: str
+
+
 @dataclass(frozen=True)
 class SweepVerdict:
     """What one sweep says. ``gain`` is the start's mean report loss minus the winner's, in nats.
 
     ``state`` is certified, blind, incomplete, running or repeated. ``report`` and ``select`` are the winner's mean
-    losses on the two splits, None before a run of it has ended. Each warning is one sentence or clause without a full
-    stop.
+    losses on the two splits, None before a run of it has ended.
     """
 
     state: str
@@ -61,7 +91,7 @@ class SweepVerdict:
     select: Mean | None
     gain: Mean | None
     sentences: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[SweepWarning, ...]
 
 
 def mean(values: Sequence[float]) -> Mean | None:
@@ -95,7 +125,7 @@ def sweep_verdict(view: SweepView) -> SweepVerdict:
         select=over_seeds(view.winner, "select"),
         gain=gain,
         sentences=(_result(view, report, gain), certificate_sentence(view)),
-        warnings=tuple(_warnings(view)),
+        warnings=tuple(SweepWarning(doubt, text) for doubt, text in _warnings(view)),
     )
 
 
@@ -192,71 +222,80 @@ def _blindness(certificate: Certificate) -> str:
     return f"{why}; {runs} further runs with other seeds would reach it."
 
 
-def _warnings(view: SweepView) -> list[str]:
+def _warnings(view: SweepView) -> Iterator[tuple[Doubt, str]]:
     """What a reader of one sweep must know, one sentence each: first what weakens the claim, then the circumstances."""
     state, certificate, records = view.state, view.state.certificate, view.records.values()
-    warnings, done = list(view.marks), state.progress.done
+    done, diverged = state.progress.done, state.progress.diverged
+    for mark in view.marks:
+        yield Doubt.SEARCHER, mark
     if certificate_state(view) not in ("certified", REPEATED):
         # A budget that was spent as planned is no fault: the section of the sweep says what it leaves open.
         if view.quota is None or not state.finished:
-            warnings.append(certificate_sentence(view))
+            yield Doubt.CERTIFICATE, certificate_sentence(view)
     elif certificate.edges:
         edges = listed(certificate.edges)
-        warnings.append(f"the optimum may lie beyond the grid of {edges}, which may not be extended")
+        yield Doubt.EDGE, f"the optimum may lie beyond the grid of {edges}, which may not be extended"
     if state.spread is not None and not state.spread.replicates and not view.replicated:
-        warnings.append("no configuration has two comparable seeds: the noise is a guess, from a law over model size")
+        yield Doubt.NOISE, "no configuration has two comparable seeds: the noise is a guess, from a law over model size"
     if state.progress.unproven:
         unproven = plural(state.progress.unproven, "trial")
-        warnings.append(f"{unproven} lacked a passed proof of the optimizer and could not win")
-    if state.progress.diverged and state.progress.diverged >= MANY_DIVERGED * max(done, 1):
-        warnings.append(f"{state.progress.diverged} of {plural(done, 'trial')} diverged: the grid reaches too far")
+        yield Doubt.PROOF, f"{unproven} lacked a passed proof of the optimizer and could not win"
+    if diverged and diverged >= MANY_DIVERGED * max(done, 1):
+        yield Doubt.DIVERGED, f"{diverged} of {plural(done, 'trial')} diverged: the grid reaches too far"
     epochs = max((record.epochs for record in records), default=0.0)
     if epochs > 1:
         passes = f"the budget passes {epochs:.1f} times over the training text"
-        warnings.append(f"{passes}, so part of the gain may be memory")
-    warnings += [f"the trials ran on {len(values)} {words} ({listed(values)})" for words, values in mixed(view).items()]
+        yield Doubt.EPOCHS, f"{passes}, so part of the gain may be memory"
+    for doubt, values in mixed(view).items():
+        yield doubt, f"the trials ran on {len(values)} {doubt.value} ({listed(values)})"
     if any(str(record.environment.get("commit", "")).endswith("+") for record in records):
-        warnings.append("some trials ran from a source tree with uncommitted changes")
-    return warnings
+        yield Doubt.UNCOMMITTED, "some trials ran from a source tree with uncommitted changes"
 
 
-def mixed(view: SweepView) -> dict[str, list[str]]:
-    """What the trials of a sweep do not have in common, and can move a loss by more than a tolerance; in words."""
+def mixed(view: SweepView) -> dict[Doubt, list[str]]:
+    """What the trials of a sweep do not have in common (`_MIXED`), with the values found, sorted."""
     records, found = view.records.values(), {}
-    for name, words in (("torch", "versions of torch"), ("gpu", "kinds of GPU"), ("commit", "source commits")):
+    for name, doubt in _MIXED.items():
         values = sorted({str(record.environment[name]) for record in records if name in record.environment})
         if len(values) > 1:
-            found[words] = values
+            found[doubt] = values
     return found
 
 
-def shared_warnings(views: Sequence[SweepView], told: dict[str, list[str]]) -> Iterator[tuple[list[SweepView], str]]:
+def shared_warnings(
+    views: Sequence[SweepView], told: dict[str, list[SweepWarning]]
+) -> Iterator[tuple[list[SweepView], str]]:
     """Warnings that several sweeps have in other figures, as one with its sweeps; each is taken out of ``told``.
 
     Ten blind certificates are one thing to know. What each of them saw stands in the section of its sweep.
     """
+
+    def take_out(doubt: Doubt, those: Sequence[SweepView]) -> None:
+        for view in those:
+            told[view.id] = [warning for warning in told[view.id] if warning.doubt is not doubt]
+
     coarse = [
         view
         for view in views
         if certificate_state(view) == BLIND and (claims := view.state.certificate).resolution and claims.asked
-        and claims.resolution > claims.asked and certificate_sentence(view) in told[view.id]
+        and claims.resolution > claims.asked
+        and any(warning.doubt is Doubt.CERTIFICATE for warning in told[view.id])
     ]  # fmt: skip
     if len(coarse) > 1:
-        for view in coarse:
-            told[view.id].remove(certificate_sentence(view))
+        take_out(Doubt.CERTIFICATE, coarse)
         seen = sorted(view.state.certificate.resolution or 0.0 for view in coarse)
         asked = listed(f"{nats:g}" for nats in sorted({view.state.certificate.asked or 0.0 for view in coarse}))
         between = f"{bound_text(seen[0])} to {bound_text(seen[-1])} nats"
         sentence = "the certificates are blind: they rule out single changes of the winners that lower the select loss "
         sentence += f"by more than {between}, and were asked for {asked}; the sections of the sweeps say how many "
         yield coarse, sentence + "further runs would reach it"
-    for words in dict.fromkeys(words for view in views for words in mixed(view)):
-        uneven = [view for view in views if words in mixed(view)]
-        if len({tuple(mixed(view)[words]) for view in uneven}) > 1:
-            for view in uneven:
-                told[view.id] = [warning for warning in told[view.id] if f" {words} (" not in warning]
-            values = sorted({value for view in uneven for value in mixed(view)[words]})
-            yield uneven, f"the trials of a sweep ran on several {words} ({listed(values)})"
+    differing = {view.id: mixed(view) for view in views}
+    for doubt in dict.fromkeys(doubt for own in differing.values() for doubt in own):
+        uneven = [view for view in views if doubt in differing[view.id]]
+        if len({tuple(differing[view.id][doubt]) for view in uneven}) > 1:
+            take_out(doubt, uneven)
+            values = sorted({value for view in uneven for value in differing[view.id][doubt]})
+            yield uneven, f"the trials of a sweep ran on several {doubt.value} ({listed(values)})"
 
 
 def _in_bits(view: SweepView, mean: Mean | None) -> str:

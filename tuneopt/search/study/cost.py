@@ -7,12 +7,11 @@ belongs to training, which this floor does not import.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tuneopt.search.standing import Standing
-from tuneopt.search.study.expected import SENSITIVE, Expected, expected
+from tuneopt.search.study.expected import Expected
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.search.study.study import Devices, Study
 from tuneopt.search.sweep import micro_batch
@@ -153,7 +152,7 @@ Seconds = Callable[[str, Regime], float | None]
 
 def plan_document(
     plan: StudyPlan,
-    standings: Mapping[str, Standing],
+    forecasts: Sequence[Sequence[Expected]],
     seconds: Seconds,
     scale_needs: Sequence[Need],
     *,
@@ -164,12 +163,11 @@ def plan_document(
 ) -> dict[str, Any]:
     """What ``study plan --json`` prints: costs by phase and optimizer, the largest trials, and whether all fits.
 
-    ``off`` are the factors between which ``seconds`` may be wrong. ``scale_needs`` holds the need of each scale;
-    ``device_bytes`` and ``free_disk`` are None where they are not known. Ends of trials and device-hours are those with
-    the fewest and the most coordinates that may be found to scale (`SENSITIVE`).
+    ``forecasts`` are those of `tuneopt.search.study.expected.forecasts`: the usual one gives the trials and the
+    device-hours, the other two their ends. ``off`` are the factors between which ``seconds`` may be wrong.
+    ``scale_needs`` holds the need of each scale; ``device_bytes`` and ``free_disk`` are None where they are not known.
     """
-    expectations = expected(plan, standings)
-    fewest, most = (expected(plan, standings, guess) for guess in SENSITIVE)
+    fewest, expectations, most = forecasts
     groups: dict[tuple[str, str], list[Expected]] = {}
     for part in expectations:
         groups.setdefault((part.phase, part.optimizer), []).append(part)

@@ -96,6 +96,12 @@ def expected(
     return tuple(counts)
 
 
+def forecasts(plan: StudyPlan, standings: Mapping[str, Standing]) -> tuple[tuple[Expected, ...], ...]:
+    """The trials of every sweep with the fewest, the usual and the most coordinates that may be found to scale."""
+    fewest, most = (expected(plan, standings, guess) for guess in SENSITIVE)
+    return fewest, expected(plan, standings), most
+
+
 def _to_bracket(plan: StudyPlan) -> Iterator[Regime]:
     """The regimes that bracketing usually takes: twice the longest ratio of each scale."""
     longest: dict[Scale, float] = {}
