@@ -208,7 +208,7 @@ class OwnModel(Scale):
     arguments: tuple[tuple[str, float | int | str | bool], ...] = ()
     """What the function is called with, besides the vocabulary and the length of a sequence."""
     routing: tuple[tuple[str, str], ...] = ()
-    """Patterns of parameter names and the roles that their user gives them (`tuneopt.optim.roles`)."""
+    """Patterns of parameter names and the roles that their user gives them (`tuneopt.optim.routing`)."""
     tables: tuple[tuple[str, str], ...] = ()
     """The parameters whose shape follows the vocabulary, and whether they are ``embedding`` or ``head``."""
     matrices: int = 0

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tuneopt.optim import Muon, Scion
 from tuneopt.optim.orthogonalize import newton_schulz
+from tuneopt.optim.portions import cut, paste, tiles
 from tuneopt.optim.proof import UpdateCheck
-from tuneopt.optim.reference.muon import polynomial
+from tuneopt.optim.reference.matrix import polynomial
 from tuneopt.optim.testing import TinyModel
-from tuneopt.optim.tiles import cut, paste, tiles
 from tuneopt.spec import InputError
 
 

@@ -10,7 +10,7 @@ import torch
 from own_models import GPT2, LOSS, PLAIN, TIED
 
 from tuneopt import outside
-from tuneopt.optim.roles import model_roles
+from tuneopt.optim.routing import model_roles
 from tuneopt.scale_files import ModelFile, find_scale
 from tuneopt.spec import InputError, OwnModel, Regime, TrialSpec
 from tuneopt.training.config import ParallelConfig
@@ -183,7 +183,7 @@ def test_the_proof_does_not_believe_a_routing_that_nobody_asked_for(tmp_path, co
     # The trial's file gives the head to AdamW; an optimizer that gave it to Muon must not pass.
     from tuneopt.optim import create
     from tuneopt.optim.proof import UpdateCheck
-    from tuneopt.optim.roles import role_rules
+    from tuneopt.optim.routing import role_rules
     from tuneopt.training.building import LOOP_HYPERPARAMETERS
 
     roles = model_roles(training.model, scale)

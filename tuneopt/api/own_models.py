@@ -37,7 +37,7 @@ def own_model(
 ) -> Scale:
     """A model of a user's own in the place of a scale: ``PATH.py:build`` with what ``build`` is called with.
 
-    ``routing`` maps patterns of parameter names to roles (`tuneopt.optim.roles.ROLES`); the first that fits decides.
+    ``routing`` maps patterns of parameter names to roles (`tuneopt.optim.routing.ROLES`); the first that fits decides.
     """
     pairs = tuple((arguments or {}).items())
     return model_of(ModelFile(word, arguments=pairs, routing=tuple((routing or {}).items())))
@@ -143,7 +143,7 @@ def model_facts(
     ``word`` is ``PATH.py:build``, or a YAML file that names one. Raises `InputError` for a model that cannot be used.
     """
     from tuneopt.api.optimizers import space_of
-    from tuneopt.optim.roles import model_roles
+    from tuneopt.optim.routing import model_roles
     from tuneopt.search.study.file import VOCABULARY
     from tuneopt.spec import CorpusId, Regime
     from tuneopt.training.own_model import VOCABULARIES, build
@@ -180,7 +180,7 @@ def limits_of(scale: OwnModel) -> str:
 
 def role_summary(scale: OwnModel) -> str:
     """Which parameters of a model are what, in a sentence; names of layers are joined."""
-    from tuneopt.optim.roles import model_roles
+    from tuneopt.optim.routing import model_roles
     from tuneopt.training.own_model import VOCABULARIES, build
 
     model = build(scale, VOCABULARIES[0], 0)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from tuneopt.optim.base import Frozen, Kind, Optimizer, Parameters
 from tuneopt.optim.bucket import ParameterBucket
 from tuneopt.optim.hyperparameters import COMMON, Settings
-from tuneopt.optim.roles import ROLES
-from tuneopt.optim.routing import DEFAULT_RULES, Route, RouteRule, as_groups, route
+from tuneopt.optim.routing import DEFAULT_RULES, ROLES, Route, RouteRule, as_groups, route
 from tuneopt.optim.rule import Rule, Shape
 from tuneopt.spec import InputError
 

@@ -60,7 +60,7 @@ class OptimizerInfo:
     switches: tuple[str, ...] = ()
     """Hyperparameters that are off by default, and absent from a trial while they are (docs/optimizers.md)."""
     reference: str = ""
-    """The module of `tuneopt.optim.reference` that has its rules, where it is not called as the optimizer is."""
+    """The optimizer whose rules in `tuneopt.optim.reference` are its own too, where they are not under its name."""
     needs_weights: bool = False
     """Whether its update of a matrix depends on the weights, which then travel to the owner rank under ZeRO."""
     anytime: bool = False

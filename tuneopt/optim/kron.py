@@ -30,11 +30,10 @@ from tuneopt.optim.hyperparameters import (
     Switch,
     settings_of,
 )
-from tuneopt.optim.portions import slices
+from tuneopt.optim.portions import cut, paste, slices, tiles
 from tuneopt.optim.psgd import BALANCE_EVERY, DAMPING, clip_rms, fit_diagonal, fit_number, fit_triangular, normalized
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import ElementwiseRule, ListState, MatrixRule, Rule, Shape, Tensors
-from tuneopt.optim.tiles import cut, paste, tiles
 
 
 def kron_update(

@@ -27,12 +27,21 @@ from torch import Tensor, nn
 
 from tuneopt.errors import InputError
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.following import JointFollower
 from tuneopt.optim.hyperparameters import in_words
 from tuneopt.optim.info import BUILT_IN, entry_of
-from tuneopt.optim.reference import Reference, references, whole
-from tuneopt.optim.roles import ParameterRole, model_roles
-from tuneopt.optim.watching import Check, Follower, Mover, Watch, declared_routes, default_routes, generic_claims
+from tuneopt.optim.reference import whole
+from tuneopt.optim.routing import ParameterRole, model_roles
+from tuneopt.optim.watching import (
+    Check,
+    Follower,
+    JointFollower,
+    Mover,
+    Watch,
+    declared_routes,
+    default_routes,
+    generic_claims,
+    references_of,
+)
 from tuneopt.spec import OwnModel, TrialSpec
 
 __all__ = ["Check", "Proof", "UpdateCheck"]
@@ -95,7 +104,7 @@ class UpdateCheck:
         self._optimizer, self._rate = optimizer, rate
         group = optimizer.param_groups[0]
         self._peak = float(group.get("initial_lr", group["lr"]))
-        self._references = _references(optimizer, name)
+        self._references = references_of(optimizer, name)
         self._h = dict(in_words(optimizer.defaults) if hyperparameters is None else hyperparameters)
         self._parameters = self._named(model)
         if model is None or not name:
@@ -384,17 +393,3 @@ def scheduled(step: int, steps: int, config: Mapping[str, Any]) -> float:
         falling = min(int(float(config.get("decay", 1.0)) * steps), steps - warmup)
         left = min(1.0, (steps - step) / falling) if falling > 0 else 1.0
     return floor + (1 - floor) * left
-
-
-def _references(optimizer: Optimizer, name: str) -> dict[str, Reference]:
-    """By rule, the main one first: a built-in optimizer's, or what a class from outside gives as ``reference``."""
-    kind = type(optimizer)
-    if not name and kind.__module__.startswith("tuneopt.optim."):
-        homes = {entry.implementation: entry.reference or entry.name for entry in BUILT_IN}
-        name = homes.get(f"{kind.__module__}:{kind.__name__}", "")
-    if name:
-        return references(name)
-    given = getattr(kind, "reference", None) or getattr(getattr(kind, "kind", None), "reference", None)
-    if isinstance(given, Reference):
-        return {optimizer.main.name: given}
-    return dict(given or {})

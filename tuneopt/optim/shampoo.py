@@ -33,10 +33,10 @@ from tuneopt.optim.hyperparameters import (
     Switch,
     settings_of,
 )
+from tuneopt.optim.portions import tiles, update_blocks
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
 from tuneopt.optim.switches import norms
-from tuneopt.optim.tiles import tiles, update_blocks
 
 STATE = ("left", "right", "left_root", "right_root", "exp_avg", "exp_avg_sq")
 """Of each tile, in the order of `shampoo_update`'s arguments."""

@@ -39,10 +39,9 @@ from tuneopt.optim.hyperparameters import (
 )
 from tuneopt.optim.kl_factors import begin_factors, update_factors
 from tuneopt.optim.orthogonalize import COEFFICIENTS, PRECISIONS, newton_schulz, shape_factors
-from tuneopt.optim.portions import slices
+from tuneopt.optim.portions import slices, tiles, update_blocks
 from tuneopt.optim.routing import RouteRule
 from tuneopt.optim.rule import MatrixRule, Shape
-from tuneopt.optim.tiles import tiles, update_blocks
 
 STATE = ("left", "right", "left_basis", "right_basis", "exp_avg", "exp_avg_sq")
 """Of each tile, in the order of `soap_update`'s arguments."""

@@ -1,13 +1,17 @@
 """What an update check watches: parameters by their kind, each followed in float64, or only seen to move.
 
 Kinds and routes are read off names and shapes here, apart from `tuneopt.optim.routing`, whose result they check.
+
+What follows from all parameters together (`tuneopt.optim.reference.Joint`) is a sum over every entry of the model, so
+the check keeps its state for every entry while it lasts: for Prodigy the first weights and a sum of gradients, 8 bytes
+a parameter.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from tuneopt.optim.base import Optimizer
-from tuneopt.optim.reference import Reference, rule_of
-from tuneopt.optim.roles import ParameterRole
+from tuneopt.optim.info import BUILT_IN
+from tuneopt.optim.reference import Joint, Reference, State, references, rule_of
+from tuneopt.optim.routing import ParameterRole
 
 VISIBLE = 0.1
 """A step counts when rounding of the parameter is at most this part of it, in norm; it is taken off the error."""
@@ -202,6 +207,20 @@ def generic_claims(rule: str, movers: Sequence[Mover]) -> Iterator[Check]:
     yield Check(f"{rule}.state", bool(seen) and holders in (0, len(movers)), float(holders), expected, held)
 
 
+def references_of(optimizer: Optimizer, name: str) -> dict[str, Reference]:
+    """By rule, the main one first: a built-in optimizer's, or what a class from outside gives as ``reference``."""
+    kind = type(optimizer)
+    if not name and kind.__module__.startswith("tuneopt.optim."):
+        homes = {entry.implementation: entry.reference or entry.name for entry in BUILT_IN}
+        name = homes.get(f"{kind.__module__}:{kind.__name__}", "")
+    if name:
+        return references(name)
+    given = getattr(kind, "reference", None) or getattr(getattr(kind, "kind", None), "reference", None)
+    if isinstance(given, Reference):
+        return {optimizer.main.name: given}
+    return dict(given or {})
+
+
 def kind_of(name: str, shape: Sequence[int], module: str = "") -> str:
     """What a parameter is, by its name and shape: vector, head, embedding, tensor, or a square, tall or wide matrix."""
     if len(shape) < 2 or min(shape) < 2:
@@ -284,3 +303,57 @@ def declared_routes(optimizer: Optimizer) -> dict[str, Watch]:
         for entry in optimizer.routing
         if entry.rule != "frozen"
     }
+
+
+LARGE = 2**22
+"""Elements above which a state is kept in fp32, not in float64."""
+
+CHANGES = 3
+"""How often the number must have changed before enough of it was seen."""
+
+
+class JointFollower:
+    """Follows the number of one optimizer; ``references`` are its rules, of which one may have such a number."""
+
+    def __init__(self, references: Mapping[str, Reference]) -> None:
+        found = [reference.joint for reference in references.values() if reference.joint]
+        self._joint: Joint | None = found[0] if found else None
+        self._carried: State | None = None
+        self._states: dict[str, State] = {}
+        self._changes = 0
+
+    @property
+    def seen(self) -> bool:
+        """Whether it changed often enough to be shown, or there is none."""
+        return self._joint is None or self._changes >= CHANGES
+
+    def number(self, h: Mapping[str, Any]) -> dict[str, float]:
+        """The number of this step, as ``joint``; nothing where the optimizer has none."""
+        if self._joint is None:
+            return {}
+        self._carried = self._joint.init(h) if self._carried is None else self._carried
+        return {"joint": float(self._carried["joint"])}
+
+    def advance(
+        self, pieces: Iterable[tuple[str, Tensor, Tensor]], h: Mapping[str, Any], summed: Callable[[float], float]
+    ) -> None:
+        """Take the step that the optimizer is about to take, from (name, parameter, gradient) of every piece here.
+
+        Gradients are divided by ``h["clip"]``; ``summed`` adds a number up over all ranks.
+        """
+        if self._joint is None or self._carried is None:
+            return
+        totals = [0.0] * self._joint.count
+        for name, parameter, gradient in pieces:
+            state = {key: value.double() for key, value in self._states.get(name, {}).items()}
+            p, g = parameter.detach().double(), gradient.detach().double() / h["clip"]
+            state, terms = self._joint.terms(p, g, state, h)
+            self._states[name] = {key: _kept(value) for key, value in state.items()}
+            totals = [total + term for total, term in zip(totals, terms, strict=True)]
+        before = self._carried["joint"]
+        self._carried = self._joint.value(self._carried, [summed(total) for total in totals], h)
+        self._changes += self._carried["joint"] != before
+
+
+def _kept(value: Tensor) -> Tensor:
+    return value.to(torch.float32 if value.numel() > LARGE else torch.float64, copy=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tuneopt.optim import create
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.factory import implementation
-from tuneopt.optim.roles import model_roles, role_rules
+from tuneopt.optim.routing import model_roles, role_rules
 from tuneopt.spec import InputError, OwnModel, Scale, TrialSpec
 from tuneopt.training import own_model
 from tuneopt.training.chunks import CHUNKED_VOCABULARY

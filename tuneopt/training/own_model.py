@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tuneopt import outside
 from tuneopt.architecture import scale_of
 from tuneopt.errors import in_words
-from tuneopt.optim.roles import model_roles, roles_of
+from tuneopt.optim.routing import model_roles, roles_of
 from tuneopt.paths import expanded
 from tuneopt.scale_files import SEQUENCE, ModelFile, nearest_ladder
 from tuneopt.spec import InputError, OwnModel, Value, nearest

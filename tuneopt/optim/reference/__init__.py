@@ -2,7 +2,8 @@
 
 A reference is two pure functions. They share nothing with the fast code: no kernels, no stacks, no state layout, and
 none of its settings. The tests run them for whole trainings, and the update check of a trial (`tuneopt.optim.proof`)
-runs them along with the first steps. One file holds one optimizer, and its ``RULES`` name the rules of its parameters.
+runs them along with the first steps. A file holds a family (`FAMILIES`), and its ``RULES`` give by optimizer the rules
+of its parameters by name.
 
 Hyperparameters ``h`` carry the words of the search spaces (``learning_rate``, ``beta1``, ``epsilon``, ...) and:
 ``learning_rate`` is the rate of this step and ``schedule`` its share of the peak, ``weight_decay`` is 0 for a parameter
@@ -26,6 +27,9 @@ from tuneopt.optim.info import entry_of
 Hyperparameters: TypeAlias = Mapping[str, Any]
 State: TypeAlias = dict[str, Any]
 Shape: TypeAlias = tuple[int, ...]
+
+FAMILIES = ("scalar", "matrix", "soap", "shampoo", "kron")
+"""The modules that hold the rules."""
 
 SAMPLE = 65_536
 """Entries of a large tensor that are followed where a rule allows a part: a relative error needs no more."""
@@ -108,21 +112,20 @@ class Reference:
 
 def references(optimizer: str) -> dict[str, Reference]:
     """The rules of a built-in optimizer by name, the main one first, the one of embeddings, head and vectors last."""
-    rules: dict[str, Reference] = _module(optimizer).RULES
+    name = entry_of(optimizer).reference or optimizer
+    # By name and late: the families import this module.
+    tables = (importlib.import_module(f"{__name__}.{family}").RULES for family in FAMILIES)
+    rules: dict[str, Reference] = next(table[name] for table in tables if name in table)
     return rules
 
 
 def rule_of(optimizer: str, name: str, kind: str, matrices: str = "hidden") -> str:
     """The rule of a parameter of this name and kind (see `tuneopt.optim.proof.kind_of`): matrices have the main one."""
-    own = getattr(_module(optimizer), "rule_of", None)
-    if own is not None:
-        return str(own(name, kind))
+    if optimizer == "adam_mini":  # the one whose rules go by names as well
+        by_heads = name.endswith(("q_proj.weight", "k_proj.weight"))
+        return "adamw" if kind == "vector" else "adam_mini_heads" if by_heads else "adam_mini"
     main = ("square", "tall", "wide", *(("embedding", "head") if matrices == "all" else ()))
     return list(references(optimizer))[0 if kind in main else -1]
-
-
-def _module(optimizer: str) -> Any:
-    return importlib.import_module(f"{__name__}.{entry_of(optimizer).reference or optimizer}")
 
 
 def zeros(shape: Shape) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, zeros
+from tuneopt.optim.reference.matrix import fallback, moved
 from tuneopt.optim.reference.soap import blocks
-from tuneopt.optim.reference.switches import fallback, moved
 
 Factors = list[Tensor]
 """One factor for each side of a block: an upper triangular matrix, or a vector that stands for a diagonal one."""
@@ -134,6 +134,8 @@ def bound(h: Hyperparameters) -> float:
 
 
 RULES = {
-    "kron": Reference(partial(init, diagonal=False), update, bound, clipped=clipped),
-    "kron_diagonal": Reference(partial(init, diagonal=True), update, bound, clipped=clipped),
+    "kron": {
+        "kron": Reference(partial(init, diagonal=False), update, bound, clipped=clipped),
+        "kron_diagonal": Reference(partial(init, diagonal=True), update, bound, clipped=clipped),
+    }
 }

@@ -8,23 +8,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, entries, zeros
+from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, entries, matrix, scalar, zeros
 from tuneopt.optim.reference.soap import blocks, corner, steps
-from tuneopt.optim.reference.switches import fallback, moved
 
 
 def init(shape: Shape, h: Hyperparameters) -> State:
     """Both moments, and for each block its factors and their roots."""
     sizes = [zeros(shape)[place].shape for place in blocks(shape, h["block_size"])]
     factors = [(zeros((r, r)), zeros((c, c))) for r, c in sizes]
-    return {**adamw.init(shape, h), "factors": factors, "roots": factors}
+    return {**scalar.two_moments(shape, h), "factors": factors, "roots": factors}
 
 
 def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
     """p <- p - lr (u + wd p), where u of a block is P m Q with the norm of AdamW's direction there."""
-    m, v = adamw.moments(g, state, h)
-    m_hat, v_hat = m / (1 - h["beta1"] ** step), v / (1 - h["beta2"] ** step)
-    direction = m_hat / (v_hat.sqrt() + h["epsilon"])
+    m, v = scalar.moments(g, state, h)
+    m_hat, direction = m / (1 - h["beta1"] ** step), scalar.adam_direction(m, v, step, h)
     factors, roots = [], []
     for place, (left, right), known in zip(
         blocks(tuple(p.shape), h["block_size"]), state["factors"], state["roots"], strict=True
@@ -39,7 +37,7 @@ def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) ->
         direction[place] = size * u
         factors.append((left, right))
         roots.append(known)
-    after, _ = moved(p, direction, state, step, h)
+    after, _ = matrix.moved(p, direction, state, step, h)
     return after, {"m": m, "v": v, "factors": factors, "roots": roots}
 
 
@@ -56,11 +54,6 @@ def inverse_root(factor: Tensor, h: Hyperparameters) -> Tensor:
     return root
 
 
-def update_rest(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
-    """AdamW."""
-    return adamw.update(p, g, state, step, fallback(h))
-
-
 def bound(h: Hyperparameters) -> float:
     """Rounding of a factor in fp32, about 1e-9 of its largest eigenvalue, beside what is added to its eigenvalues.
 
@@ -70,6 +63,8 @@ def bound(h: Hyperparameters) -> float:
 
 
 RULES = {
-    "shampoo": Reference(init, update, bound, part=corner, steps=steps),
-    "adamw": Reference(adamw.init, update_rest, part=entries),
+    "shampoo": {
+        "shampoo": Reference(init, update, bound, part=corner, steps=steps),
+        "adamw": Reference(scalar.two_moments, matrix.adamw_rest, part=entries),
+    }
 }

@@ -15,9 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, adamw, entries, muon, zeros
+from tuneopt.optim.reference import Hyperparameters, Reference, Shape, State, entries, matrix, scalar, zeros
 from tuneopt.optim.reference.soap_choices import adopted
-from tuneopt.optim.reference.switches import fallback, moved
 
 APART = 3e-3
 """Least distance of an eigenvalue to its neighbours and to 0, over the largest one: a direction then turns by about
@@ -68,15 +67,10 @@ def update(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) ->
         left.append(own)
         right.append(other)
     if state["whole"]:
-        size = muon.scale(tuple(p.shape), {"scale": h["orthogonalize"]})
-        direction = size * muon.orthogonalized(direction, h["epsilon"], h)
-    after, _ = moved(p, direction, state, step, h)
+        size = matrix.scale(tuple(p.shape), {"scale": h["orthogonalize"]})
+        direction = size * matrix.orthogonalized(direction, h["epsilon"], h)
+    after, _ = matrix.moved(p, direction, state, step, h)
     return after, {**state, "m": m, "v": v, "left": left, "right": right}
-
-
-def update_rest(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
-    """AdamW."""
-    return adamw.update(p, g, state, step, fallback(h))
 
 
 def step_of_block(
@@ -208,10 +202,12 @@ def steps(h: Hyperparameters) -> int:
 
 def bound(h: Hyperparameters) -> float:
     """Newton-Schulz errs as it does under Muon."""
-    return 1e-3 if h.get("orthogonalize", "none") == "none" else muon.bound(h)
+    return 1e-3 if h.get("orthogonalize", "none") == "none" else matrix.orthogonal_bound(h)
 
 
 RULES = {
-    "soap": Reference(init, update, bound, part=corner, determined=determined, steps=steps, adopt=adopted),
-    "adamw": Reference(adamw.init, update_rest, part=entries),
+    "soap": {
+        "soap": Reference(init, update, bound, part=corner, determined=determined, steps=steps, adopt=adopted),
+        "adamw": Reference(scalar.two_moments, matrix.adamw_rest, part=entries),
+    }
 }
