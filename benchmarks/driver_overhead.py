@@ -33,7 +33,7 @@ from tuneopt.observe.state import RunState
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import run
 from tuneopt.scale_files import find_scale
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.queue import Limits, Reserve, SchedulerQueue
 from tuneopt.search.records import recorded
 from tuneopt.search.space import load_space

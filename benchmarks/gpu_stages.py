@@ -40,7 +40,7 @@ from tuneopt.training.head import loss_and_slope
 from tuneopt.training.loop import Training
 from tuneopt.training.machine import device_name, mfu, peak_of, reset_peak_memory
 from tuneopt.training.model import Decoder
-from tuneopt.training.second_order.hessian import estimate
+from tuneopt.training.second_order import estimate
 
 STUDY_TOKENS = 524_288
 """Tokens of an optimizer step in the study."""

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from search_efficiency import SURFACES, Ground, complete, ground, magnified
 
 from tuneopt.scale_files import find_scale
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.standing import Task, stand
 from tuneopt.search.study.comparison import importance

@@ -26,7 +26,7 @@ from tuneopt.spec import SCALES, Scale
 from tuneopt.training.dealing import Dealt, is_dealt
 from tuneopt.training.model import Decoder
 from tuneopt.training.ranks import Ranks
-from tuneopt.training.zero.owners import assign, cut, loads, shapes
+from tuneopt.training.zero.owned import assign, cut, loads, shapes
 from tuneopt.training.zero.shards import Exchange, Extent
 
 GB, FP32 = 1e9, 4

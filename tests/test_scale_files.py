@@ -13,7 +13,7 @@ from tuneopt import api
 from tuneopt.ledger import Ledger
 from tuneopt.scale_files import FAMILIES, FOLDER, find_scale, parse_scale
 from tuneopt.spec import SCALES, InputError, TrialSpec
-from tuneopt.training.evaluate import HeldOut
+from tuneopt.training.batches import HeldOut
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.run import run_trial
 from tuneopt.training.weights import family_of

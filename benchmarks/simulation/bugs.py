@@ -17,8 +17,7 @@ from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.seal import seal
 from tuneopt.run.spine import RunController
 from tuneopt.search import queue, records
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended
+from tuneopt.search.plan import Ended, Outcome
 from tuneopt.training.run import TrialRun
 
 Changes = list[tuple[Any, str, Any]]

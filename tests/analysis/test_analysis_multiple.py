@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from tuneopt.analysis.noise import Noise
-from tuneopt.analysis.studentized import range_probability, range_quantile
+from tuneopt.analysis.noise import Noise, range_probability, range_quantile
 
 
 @pytest.mark.parametrize(

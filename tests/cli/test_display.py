@@ -11,8 +11,7 @@ from tuneopt.console import PlainConsole, number, span
 from tuneopt.display import RunDisplay, TrialDisplay, resume_hint, seconds_left, status_line
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.state import RunState
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended, PlanProgress
+from tuneopt.search.plan import Ended, Outcome, PlanProgress
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study.expected import expected
 from tuneopt.search.study.file import parse_study

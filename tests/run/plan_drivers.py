@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
-from tuneopt.run.marked import marked
 from tuneopt.scale_files import find_scale
 from tuneopt.search.plan import Plan
 from tuneopt.search.records import recorded
+from tuneopt.search.sampled import marked
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import CorpusId, Regime, TrialSpec

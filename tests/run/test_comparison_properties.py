@@ -13,8 +13,7 @@ from tuneopt.observe.observer import Observer
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend, as_outcome
 from tuneopt.run.spine import run
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended
+from tuneopt.search.plan import Ended, Outcome
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.space import space_names
 from tuneopt.search.study.comparison import rules_of

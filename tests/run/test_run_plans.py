@@ -15,8 +15,7 @@ from tuneopt.run.inline import InlineBackend
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend
 from tuneopt.run.spine import RunResult, run
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended, OneTrial, Plan
+from tuneopt.search.plan import Ended, OneTrial, Outcome, Plan
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneopt.search.bracketing import bracketing_ratios
+from tuneopt.search.study.brackets import bracketing_ratios
 
 ADAMW = {1.0: 3.5291, 2.0: 3.4078, 4.0: 3.3217, 8.0: 3.2606}
 """The published AdamW at 130M (arXiv 2509.02046)."""

@@ -14,7 +14,7 @@ from tuneopt.run.simulated import simulate
 from tuneopt.search.belief import SEEN, Belief, default_resolution, resolution
 from tuneopt.search.evidence import Evidence, in_reach, read_replicates, replicate
 from tuneopt.search.noise import Cell, NoiseRegime, Replicate, Spread, SpreadModel
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.standing import Task, stand
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError

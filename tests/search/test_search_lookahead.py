@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from search_helpers import bowl, small_sweep
 
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended
+from tuneopt.search.plan import Ended, Outcome
 from tuneopt.search.queue import Limits, OneSweep, SchedulerQueue
 from tuneopt.search.records import outcome_of, replay
 from tuneopt.search.standing import Task, lookahead

@@ -12,7 +12,7 @@ from search_helpers import at, axis, bowl, run, small_sweep, space
 from tuneopt.search.axis import Axis
 from tuneopt.search.descent import descend
 from tuneopt.search.modelled import MOST_WAVES
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.posterior import DRAWS, Posterior
 
 NAMES = ("beta1", "beta2", "learning_rate", "momentum", "weight_decay")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from search_helpers import at, axis, rough, run, small_sweep, space
 
 from tuneopt.search.descent import POLICIES, descend
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.sweep import Sweep
 
 NAMES = ("learning_rate", "momentum", "weight_decay", "epsilon")

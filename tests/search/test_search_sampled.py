@@ -3,7 +3,7 @@
 import pytest
 
 from tuneopt.scale_files import find_scale
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.sampled import SampledSearch, check_names
 from tuneopt.search.sampled_plan import distributions, make_sampler, to_point, to_values
 from tuneopt.search.space import load_space

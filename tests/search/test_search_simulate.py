@@ -9,7 +9,7 @@ import pytest
 from search_helpers import bowl, published, rough, small_sweep
 
 from tuneopt.run.simulated import simulate
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.space import load_space
 from tuneopt.search.study.surfaces import AdditiveSurrogate
 from tuneopt.search.sweep import Sweep

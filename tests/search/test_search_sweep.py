@@ -12,7 +12,7 @@ from search_helpers import NANO, axis, bowl, small_sweep, space, without
 
 from tuneopt.search.evidence import Evidence
 from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep, micro_batch
 from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Regime, TrialSpec

@@ -13,7 +13,7 @@ from tuneopt.optim.factory import LOOP
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
 from tuneopt.training.building import fresh
 from tuneopt.training.machine import peak_memory, reset_peak_memory
-from tuneopt.training.second_order.hessian import hessian_diagonal
+from tuneopt.training.second_order import hessian_diagonal
 
 CPU = torch.device("cpu")
 

@@ -140,7 +140,7 @@ def counted() -> Iterator[Account]:
     from torch.utils._pytree import tree_leaves
 
     import tuneopt.optim.bucket
-    import tuneopt.training.second_order.hessian
+    import tuneopt.training.second_order
 
     account = Account()
 
@@ -148,7 +148,7 @@ def counted() -> Iterator[Account]:
         """Numbers of that shape: generators of the device need a driver, and fake numbers have no seed."""
         return torch.randn(like.shape, device=like.device).to(like.dtype)
 
-    for module in (tuneopt.optim.bucket, tuneopt.training.second_order.hessian):
+    for module in (tuneopt.optim.bucket, tuneopt.training.second_order):
         module.gaussian = drawn
 
     def own_line() -> str:

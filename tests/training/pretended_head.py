@@ -8,8 +8,8 @@ pretend()
 
 import torch  # noqa: E402
 
-from tuneopt.training.chunks import chunk_tokens  # noqa: E402
 from tuneopt.training.head import Head  # noqa: E402
+from tuneopt.training.memory import chunk_tokens  # noqa: E402
 
 TOKENS, WIDTH, VOCABULARY = 2048, 64, 32_768
 

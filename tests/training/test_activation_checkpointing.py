@@ -10,7 +10,7 @@ from tuneopt.spec import Scale
 from tuneopt.training.config import ParallelConfig
 from tuneopt.training.loop import Training
 from tuneopt.training.model import Decoder
-from tuneopt.training.second_order.hessian import hessian_diagonal
+from tuneopt.training.second_order import hessian_diagonal
 
 DEEP = Scale("deep", "nano", layers=6, d_model=32, d_ff=128, heads=1, seq_len=64)
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from live_bytes import LiveBytes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tuneopt.training.chunks import ATTENTION_ROWS
-from tuneopt.training.second_order import layers
-from tuneopt.training.second_order.layers import twice_differentiable_attention
+from tuneopt.training import second_order as layers
+from tuneopt.training.memory import ATTENTION_ROWS
+from tuneopt.training.second_order import twice_differentiable_attention
 
 
 def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

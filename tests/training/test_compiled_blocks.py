@@ -9,10 +9,10 @@ from torch._dynamo.testing import CompileCounter
 from tuneopt.ledger import Ledger
 from tuneopt.spec import CorpusId, Regime, Scale, TrialSpec
 from tuneopt.training.building import BuiltModel, WarmModels, can_compile, fresh
-from tuneopt.training.chunks import CHUNKED_VOCABULARY
 from tuneopt.training.config import ParallelConfig
+from tuneopt.training.memory import CHUNKED_VOCABULARY
 from tuneopt.training.run import run_ranks, run_trial
-from tuneopt.training.second_order.hessian import hessian_diagonal
+from tuneopt.training.second_order import hessian_diagonal
 
 CPU = torch.device("cpu")
 FLAT = Scale("flat", "nano", layers=5, d_model=32, d_ff=64, heads=1, seq_len=32)

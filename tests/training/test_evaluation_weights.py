@@ -11,8 +11,8 @@ from zero_specs import OPTIMIZERS
 
 from tuneopt.ledger import Ledger
 from tuneopt.training import run
+from tuneopt.training.batches import HeldOut
 from tuneopt.training.building import fresh
-from tuneopt.training.evaluate import HeldOut
 from tuneopt.training.loop import Training
 from tuneopt.training.ranks import Ranks
 

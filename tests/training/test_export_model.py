@@ -13,8 +13,8 @@ from tuneopt.data import Corpus
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.ledger.folders import has_folder
 from tuneopt.spec import InputError
+from tuneopt.training.batches import HeldOut
 from tuneopt.training.config import ParallelConfig
-from tuneopt.training.evaluate import HeldOut
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.run import TrialRun, run_ranks, run_trial
 from tuneopt.training.weights import kept_weights

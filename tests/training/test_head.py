@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuneopt.spec import Scale
-from tuneopt.training.chunks import CHUNK_ELEMENTS, CHUNKED_VOCABULARY, chunk_tokens
 from tuneopt.training.head import Head, chunked_cross_entropy, fused_slope, loss_and_slope
+from tuneopt.training.memory import CHUNK_ELEMENTS, CHUNKED_VOCABULARY, chunk_tokens
 from tuneopt.training.model import Decoder
-from tuneopt.training.second_order.hessian import hessian_diagonal
+from tuneopt.training.second_order import hessian_diagonal
 
 SCALE = Scale("short", "nano", layers=2, d_model=16, d_ff=32, heads=1, seq_len=32)
 VOCAB = CHUNKED_VOCABULARY + 7

@@ -11,11 +11,11 @@ from torch.func import functional_call, hessian
 from tuneopt.ledger import Ledger
 from tuneopt.optim.probes import gaussian
 from tuneopt.spec import Scale
-from tuneopt.training.chunks import ATTENTION_ROWS
 from tuneopt.training.loop import Training
+from tuneopt.training.memory import ATTENTION_ROWS
 from tuneopt.training.model import Decoder
 from tuneopt.training.run import run_trial
-from tuneopt.training.second_order.hessian import PASS_COST, hessian_diagonal
+from tuneopt.training.second_order import PASS_COST, hessian_diagonal
 
 SMALL = Scale("small", "nano", layers=1, d_model=4, d_ff=8, heads=2, seq_len=6)
 SOPHIA = {"gamma": 0.0125, "hessian_interval": 10, "epsilon": 1e-7}
@@ -216,7 +216,7 @@ def test_estimates_come_on_schedule_at_the_weights_of_the_gradient(corpus, make_
         seen.append((step, tokens.shape[0], gradients, [p.grad.clone() for p in model.parameters()]))
         return hessian_diagonal(model, tokens, targets, seed, step)
 
-    monkeypatch.setattr("tuneopt.training.second_order.hessian.hessian_diagonal", spy)
+    monkeypatch.setattr("tuneopt.training.second_order.hessian_diagonal", spy)
     for _ in range(7):
         training.train_step()
     assert [(step, size) for step, size, _, _ in seen] == [(2, 4), (5, 4)]

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneopt.spec import SCALES, Scale
-from tuneopt.training.chunks import chunk_tokens
 from tuneopt.training.fitting import chosen_stage
-from tuneopt.training.memory import Memory, memory, stage_for
+from tuneopt.training.memory import Memory, chunk_tokens, memory, stage_for
 
 VOCAB = 128_256
 MIDDLE = Scale("middle", "nano", layers=8, d_model=512, d_ff=2048, heads=8, seq_len=64)

@@ -19,7 +19,7 @@ from tuneopt.search.space import load_space
 from tuneopt.spec import SCALES, Evaluation, Regime, TrialSpec
 from tuneopt.training import head
 from tuneopt.training.loop import Training
-from tuneopt.training.chunks import chunk_tokens
+from tuneopt.training.memory import chunk_tokens
 from tuneopt.training.memory import memory
 from tuneopt.training.machine import peak_memory, reset_peak_memory
 

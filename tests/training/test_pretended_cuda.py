@@ -9,8 +9,7 @@ from pretended_cuda import reason_to_skip, run_pretended
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.optim.portions import DEVICE_PORTION, DEVICE_SLICE
 from tuneopt.spec import SCALES, Scale
-from tuneopt.training.chunks import chunk_tokens
-from tuneopt.training.memory import SLICE, STACK, memory
+from tuneopt.training.memory import SLICE, STACK, chunk_tokens, memory
 
 pytestmark = pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip() or "can be pretended")
 

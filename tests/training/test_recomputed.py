@@ -6,7 +6,7 @@ from live_bytes import LiveBytes
 
 from tuneopt.spec import Scale
 from tuneopt.training.model import Block, rotary_table
-from tuneopt.training.second_order.layers import recomputed, twice_differentiable_attention
+from tuneopt.training.second_order import recomputed, twice_differentiable_attention
 
 SCALE = Scale("small", "nano", layers=1, d_model=8, d_ff=16, heads=2, seq_len=9)
 

@@ -22,15 +22,14 @@ from tuneopt.optim.adapter import adapted
 from tuneopt.optim.proof import UpdateCheck
 from tuneopt.optim.testing import TinyModel
 from tuneopt.spec import InputError
+from tuneopt.training.batches import HeldOut
 from tuneopt.training.building import fresh
 from tuneopt.training.checkpoint import CheckpointStore, by_name, by_position, write_parts
 from tuneopt.training.config import ParallelConfig
-from tuneopt.training.evaluate import HeldOut
 from tuneopt.training.launch import RankFailedError, launch
 from tuneopt.training.ranks import Ranks, joined
 from tuneopt.training.zero.engine import Apply
-from tuneopt.training.zero.owned import Owned, decay_of_holders
-from tuneopt.training.zero.owners import assign, cut, loads, needs_all
+from tuneopt.training.zero.owned import Owned, assign, cut, decay_of_holders, loads, needs_all
 from tuneopt.training.zero.shards import Exchange
 from tuneopt.training.zero.strategy import ShardedUpdateCheck
 
@@ -89,7 +88,7 @@ def by_limit(optimizer, gradients: dict[str, torch.Tensor]) -> dict[float, list[
 @pytest.mark.parametrize("limit", [2**24, 1500])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_then_apply_is_a_step(name: str, limit: int, make_spec, alone: Ranks, monkeypatch) -> None:
-    monkeypatch.setattr("tuneopt.training.zero.owners.OWNER_BUCKET", limit)
+    monkeypatch.setattr("tuneopt.training.zero.owned.OWNER_BUCKET", limit)
     model, optimizer = built(name, make_spec)
     twin, stepping = built(name, make_spec)
     buckets = cut(optimizer, dict.fromkeys(dict(model.named_parameters()), 0), 1)
@@ -153,7 +152,7 @@ def test_buckets_hold_every_tensor_once_and_no_owner_too_much(ranks: int, limit:
     sizes = {name: parameter.numel() for name, parameter in ROUTED.named_parameters()}
     owners = {each: data.draw(st.integers(0, ranks - 1)) for each in sizes}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuneopt.training.zero.owners.OWNER_BUCKET", limit)
+        patch.setattr("tuneopt.training.zero.owned.OWNER_BUCKET", limit)
         buckets = cut(optimizer, owners, ranks)
     assert sorted(each for bucket in buckets for each in bucket) == sorted(sizes)
     if needs_all(optimizer):

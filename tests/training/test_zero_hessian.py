@@ -7,8 +7,8 @@ import pytest
 from zero_rank import Case, run_cases, step_losses
 from zero_specs import OPTIMIZERS
 
-from tuneopt.training.chunks import ATTENTION_ROWS
 from tuneopt.training.loop import Training
+from tuneopt.training.memory import ATTENTION_ROWS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -6,8 +6,7 @@ import pytest
 from zero_memory_probe import Load, measure
 
 from tuneopt.spec import SCALES, Scale
-from tuneopt.training.chunks import chunk_tokens
-from tuneopt.training.memory import memory
+from tuneopt.training.memory import chunk_tokens, memory
 
 RANKS = 2
 MIDDLE = ["middle", "nano", 8, 512, 2048, 8, 64]

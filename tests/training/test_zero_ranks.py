@@ -7,8 +7,8 @@ import pytest
 from zero_rank import Case, run_cases, step_losses
 from zero_specs import OPTIMIZERS
 
-from tuneopt.training.chunks import CHUNKED_VOCABULARY, chunk_tokens
 from tuneopt.training.loop import Training
+from tuneopt.training.memory import CHUNKED_VOCABULARY, chunk_tokens
 
 STAGES = (1, 2, 3)
 TOLERANCE = 1e-4

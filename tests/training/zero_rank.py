@@ -22,7 +22,7 @@ from tuneopt.training.launch import is_rank, launch, leave
 from tuneopt.training.loop import Training
 from tuneopt.training.ranks import Ranks, rank_of_environment
 from tuneopt.training.run import state_bytes
-from tuneopt.training.zero import owners
+from tuneopt.training.zero import owned
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Case:
     checkpointing: bool = False
     deterministic: bool = False
     evaluates: bool = False
-    bucket: int = owners.OWNER_BUCKET
+    bucket: int = owned.OWNER_BUCKET
 
     def to_dict(self) -> dict[str, Any]:
         folder = str(self.folder) if self.folder else None
@@ -98,7 +98,7 @@ def run_case(case: Case, corpus: Corpus, ranks: Ranks) -> dict[str, Any]:
     parallel = ParallelConfig(
         ranks.world, case.stage, case.offload, case.checkpointing, deterministic=case.deterministic
     )
-    owners.OWNER_BUCKET = case.bucket
+    owned.OWNER_BUCKET = case.bucket
     training = Training(case.spec, corpus, case.folder, parallel=parallel, ranks=ranks)
     resumed = training.step
     with counted_matrices(training.optimizer) as matrices:

@@ -13,7 +13,7 @@ from typing import Any
 from tuneopt.analysis.names import optimizer_name, place_name
 from tuneopt.analysis.runs import RegimeKey, Role, TrainingRun
 from tuneopt.search.axis import is_number
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.standing import Standing
 
 

@@ -29,8 +29,8 @@ from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
 from tuneopt.analysis.winner import Winner, broken
 from tuneopt.constants import ONE_SIDED_95
-from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.search.noise import tuning_error
+from tuneopt.search.study.brackets import bracketing_ratios
 from tuneopt.spec import InputError
 
 BASELINE = "adamw"

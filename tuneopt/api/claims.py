@@ -17,7 +17,7 @@ from tuneopt.spec import CorpusId, Regime
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.search.noise import SpreadModel
-    from tuneopt.search.outcome import Outcome
+    from tuneopt.search.plan import Outcome
     from tuneopt.search.standing import Standing
     from tuneopt.search.study.study import Study
 

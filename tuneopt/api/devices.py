@@ -39,8 +39,7 @@ def state_bytes(optimizer: str) -> float:
 
 def peak_bytes(asked: TrialShape) -> int:
     """Bytes that the fullest device of a trial needs, by `tuneopt.training.memory`; host memory of offload left out."""
-    from tuneopt.training.chunks import chunk_tokens
-    from tuneopt.training.memory import memory
+    from tuneopt.training.memory import chunk_tokens, memory
 
     devices = asked.devices
     return memory(

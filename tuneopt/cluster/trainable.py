@@ -18,7 +18,7 @@ from tuneopt.errors import NoRoomError, no_room
 from tuneopt.ledger import TrialRecord, open_ledger
 from tuneopt.ledger.logs import TrialLog
 from tuneopt.outside import adopt_all
-from tuneopt.run.marked import marked
+from tuneopt.search.sampled import marked
 from tuneopt.spec import TrialSpec
 from tuneopt.training.building import WarmModels
 from tuneopt.training.config import ParallelConfig

@@ -64,7 +64,7 @@ class Sophia(Optimizer):
     """Sophia-H for all parameters, with one global-norm clip of the gradients over all of them.
 
     Training must hand an estimate of the Hessian's diagonal to `update_hessian` after every ``hessian_interval``
-    steps, as `tuneopt.training.second_order.hessian` does; until the first one every step is a sign step. ``betas``
+    steps, as `tuneopt.training.second_order` does; until the first one every step is a sign step. ``betas``
     average the gradient and those estimates, ``gamma`` scales the Hessian. ``max_grad_norm`` 0 switches the clip off.
     """
 

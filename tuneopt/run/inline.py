@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from tuneopt.errors import in_words
 from tuneopt.observe.state import TrialEnd
-from tuneopt.run.marked import marked
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController
 from tuneopt.search.plan import Plan
+from tuneopt.search.sampled import marked
 from tuneopt.spec import TrialSpec
 from tuneopt.training.config import HIDDEN, ParallelConfig
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from tuneopt.observe.state import TrialEnd
 from tuneopt.run.options import RunOptions
 from tuneopt.run.spine import RunController, run
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended, Plan
+from tuneopt.search.plan import Ended, Outcome, Plan
 from tuneopt.search.queue import OneSweep, SchedulerQueue
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep

@@ -25,8 +25,7 @@ from tuneopt.observe.observer import EventStream, Observer
 from tuneopt.observe.state import RunState, TrialEnd, Worker
 from tuneopt.observe.waiting import Wait
 from tuneopt.run.options import RunOptions
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended, Plan
+from tuneopt.search.plan import Ended, Outcome, Plan
 from tuneopt.search.records import recorded
 from tuneopt.spec import InputError, TrialSpec
 

@@ -15,7 +15,7 @@ _HOMES = {
     "Descent": "descent",
     "LadderSpace": "space",
     "Move": "replaying",
-    "Outcome": "outcome",
+    "Outcome": "plan",
     "SearchSpace": "space",
     "Sweep": "sweep",
     "SweepState": "state",

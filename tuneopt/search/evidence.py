@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneopt import checked
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.spec import CorpusId, InputError, TrialSpec
 
 if TYPE_CHECKING:

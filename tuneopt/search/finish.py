@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tuneopt.constants import DIFFERENCE_95
 from tuneopt.search.belief import Belief, Resolution, Runs
 from tuneopt.search.noise import Spread
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.replaying import Remember, forgetful
 from tuneopt.search.space import Config, LadderSpace
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.search.evidence import Evidence, in_reach, read_replicates
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended
+from tuneopt.search.plan import Ended, Outcome
 from tuneopt.search.sampled import belongs
 from tuneopt.search.standing import Standing, Task, stand
 from tuneopt.search.sweep import Sweep

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tuneopt.ledger import TrialRecord
+from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.search.axis import Axis
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.space import Config
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import InputError, TrialSpec, Value, identity, nearest
@@ -151,3 +151,31 @@ def marks(search: str, scheduler: str = "none", cut: int = 0) -> tuple[str, ...]
     if scheduler != "none":
         found.append(f"ranked on intermediate loss: {scheduler} cut {cut} trials, which have no final loss")
     return tuple(found)
+
+
+class MarkedLedger(Ledger):
+    """Adds ``marks`` to the environment of each record that it stores; what it reads is as it is.
+
+    A search that samples marks its records with its name, id and scheduler, and says so in words among their notes:
+    its budget, and what it ranked on, are not those of coordinate descent.
+    """
+
+    def __init__(self, uri: str, marks: Mapping[str, str]) -> None:
+        super().__init__(uri)
+        self.marks = dict(marks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MarkedLedger, (self.uri, self.marks)  # a ledger travels to workers and ranks by its address alone
+
+    def put(self, record: TrialRecord) -> bool:
+        """Store a record with its marks."""
+        notes = [f"proposed by {self.marks['search']}"]
+        if self.marks["scheduler"] != "none":
+            notes.append(f"ran under {self.marks['scheduler']}, which ranks on intermediate loss")
+        environment = {**record.environment, **self.marks}
+        return super().put(replace(record, environment=environment, notes=(*record.notes, *notes)))
+
+
+def marked(ledger: Ledger, marks: Mapping[str, str]) -> Ledger:
+    """``ledger``, with ``marks`` on its new records where there are any."""
+    return MarkedLedger(ledger.uri, marks) if marks else ledger

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.ledger import Ledger, TrialRecord
 from tuneopt.search.halving import Halving
-from tuneopt.search.outcome import Outcome
-from tuneopt.search.plan import Ended, Plan, PlanProgress
+from tuneopt.search.plan import Ended, Outcome, Plan, PlanProgress
 from tuneopt.search.records import ended as record_end
 from tuneopt.search.records import recorded
 from tuneopt.search.sampled import SampledSearch

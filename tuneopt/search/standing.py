@@ -14,7 +14,7 @@ from functools import cached_property
 
 from tuneopt.search.descent import CERTIFIED, Descent
 from tuneopt.search.evidence import ALONE, Evidence
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.state import SweepState
 from tuneopt.search.sweep import Sweep
 from tuneopt.spec import TrialSpec

@@ -19,7 +19,7 @@ from tuneopt import checked
 from tuneopt.constants import TOLERANCE
 from tuneopt.search.descent import BLIND, CERTIFIED, INCOMPLETE, POLICIES, Descent, descend, standing_at
 from tuneopt.search.evidence import ALONE, Evidence, replicates_of, spread_model
-from tuneopt.search.outcome import Outcome
+from tuneopt.search.plan import Outcome
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.state import (
     GivenUp,

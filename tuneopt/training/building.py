@@ -27,7 +27,6 @@ from tuneopt.optim.factory import implementation
 from tuneopt.optim.routing import model_roles, role_rules
 from tuneopt.spec import InputError, OwnModel, Scale, TrialSpec
 from tuneopt.training import own_model
-from tuneopt.training.chunks import CHUNKED_VOCABULARY
 from tuneopt.training.fitting import available_bytes, set_up_memory
 from tuneopt.training.head import loss_and_slope
 from tuneopt.training.kernels import (
@@ -37,6 +36,7 @@ from tuneopt.training.kernels import (
     skip_probes,
     take_flash_attention_3,
 )
+from tuneopt.training.memory import CHUNKED_VOCABULARY
 from tuneopt.training.model import Decoder, rotary_table
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]

@@ -3,7 +3,7 @@
 Every rank holds all weights and all averaged gradients, so any of them could take the whole step, and with elementwise
 rules all do: that costs passes over memory and no messages. Orthogonalizing each matrix on every rank, or refreshing
 its bases, would cost a tenth to a whole step of computing instead. So tensors are dealt out to owner ranks as under
-ZeRO (`tuneopt.training.zero.owners`), state lives at its owner alone, and owners broadcast what they moved.
+ZeRO (`tuneopt.training.zero.owned`), state lives at its owner alone, and owners broadcast what they moved.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from tuneopt.optim.proof import UpdateCheck
 from tuneopt.training.checkpoint import by_name, by_position
 from tuneopt.training.memory import BUCKET
 from tuneopt.training.ranks import Ranks
-from tuneopt.training.zero.owned import part
-from tuneopt.training.zero.owners import assign, loads
+from tuneopt.training.zero.owned import assign, loads, part
 
 
 def is_dealt(optimizer: str) -> bool:

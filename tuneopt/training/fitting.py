@@ -17,9 +17,8 @@ import torch
 
 from tuneopt.optim.info import BUILT_IN
 from tuneopt.spec import OwnModel, TrialSpec
-from tuneopt.training.chunks import chunk_tokens
 from tuneopt.training.config import ParallelConfig
-from tuneopt.training.memory import Memory, memory, stage_for
+from tuneopt.training.memory import Memory, chunk_tokens, memory, stage_for
 
 USABLE = 0.92
 """Share of a device's memory that is planned with; the rest is for the context, libraries and fragments."""

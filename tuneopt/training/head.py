@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from tuneopt.training.chunks import chunk_tokens
+from tuneopt.training.memory import chunk_tokens
 
 Kernel = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 

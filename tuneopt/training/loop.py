@@ -28,15 +28,14 @@ from tuneopt.errors import InputError
 from tuneopt.ledger import CurvePoint, finite
 from tuneopt.optim.proof import UpdateCheck
 from tuneopt.spec import TrialSpec
-from tuneopt.training.batches import TrainBatches
+from tuneopt.training.batches import HeldOut, TrainBatches
 from tuneopt.training.building import WarmModels, build_optimizer
 from tuneopt.training.checkpoint import CheckpointStore
 from tuneopt.training.config import ParallelConfig
-from tuneopt.training.evaluate import HeldOut
 from tuneopt.training.parallel import strategy_for
 from tuneopt.training.ranks import Ranks
 from tuneopt.training.schedule import LearningRateSchedule
-from tuneopt.training.second_order.hessian import rank_share, sequences_of_estimate
+from tuneopt.training.second_order import rank_share, sequences_of_estimate
 
 PATIENCE = 5
 """Curve points in a row whose loss lies above the untrained model's before a trial counts as diverged."""

@@ -1,7 +1,10 @@
-"""Bytes that one rank of a trial needs at its peak, from shapes alone; imports no torch.
+"""Bytes that one rank of a trial needs at its peak, and how much it computes at once, from shapes alone; no torch.
 
 The peak of a step is either in its passes, with activations and logits alive, or in the update, with the optimizer's
 workspace and the tensors that travel between ranks; what stays throughout is counted in both.
+
+How many tokens are computed at once never depends on the machine: chunks order floating-point sums, and a trial is to
+give the same loss wherever it runs.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from typing import Any
 
 from tuneopt.optim.info import Workspace, entry_of
 from tuneopt.spec import OwnModel, Scale
-from tuneopt.training.chunks import ATTENTION_ELEMENTS, ATTENTION_ROWS
 
 FP32, BF16 = 4, 2
 
@@ -118,7 +120,7 @@ def memory(
     the CPU. Blocks that are ``compiled`` keep less for the backward pass.
 
     ``micro_batch`` counts sequences of a rank's forward pass, of which a step has ``passes``; ``head_chunk`` the tokens
-    whose logits exist at once (`tuneopt.training.chunks`), None for all. A tensor has one owner under ZeRO, so no rank
+    whose logits exist at once (`tuneopt.training.memory`), None for all. A tensor has one owner under ZeRO, so no rank
     has less than the largest tensor.
     """
     if isinstance(scale, OwnModel):
@@ -295,3 +297,33 @@ def _logits(scale: Scale, vocab_size: int, tokens: int, half: bool, chunk: int |
     copies = (2 * BF16 if on_cpu else BF16) if half else 0
     each = (10 if half else 8) if on_cpu else (8 if half else 4)
     return chunk * vocab_size * each + head * (FP32 + copies), head * FP32
+
+
+CHUNKED_VOCABULARY = 2**14
+"""From this many entries on, logits are computed in chunks; smaller ones, of the nano ladder, stay whole."""
+
+LEAST_CHUNKS = 4
+"""Chunks of a pass at least: with fewer, logits would still be the largest tensor of a step."""
+
+CHUNK_ELEMENTS = 2**29
+"""Logits of one chunk at most: 1 GiB in bf16. Each chunk reads and writes the head's gradient in fp32 once, so that
+twice as large a chunk halves that. From here on it is a fifth of the head's bytes, and memory would be dearer."""
+
+ATTENTION_ROWS = 256
+"""Queries of a block where attention is differentiated twice. Sequences of one block, as on the nano ladder, take
+torch's plain products (`tuneopt.training.second_order`)."""
+
+ATTENTION_ELEMENTS = 2**23
+"""Numbers of one matrix of such a block at most, 32 MiB in fp32, of which five are alive at once."""
+
+
+def chunk_tokens(tokens: int, vocab_size: int) -> int | None:
+    """Tokens of a forward pass over ``tokens`` whose logits exist at once; None where all of them do.
+
+    A power of two, so that passes over whole sequences divide into equal chunks: at most a quarter of the pass, and
+    `CHUNK_ELEMENTS` logits.
+    """
+    if vocab_size < CHUNKED_VOCABULARY:
+        return None
+    most = max(1, min(-(-tokens // LEAST_CHUNKS), CHUNK_ELEMENTS // vocab_size))
+    return int(1 << (most.bit_length() - 1))

@@ -28,7 +28,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(K)) v by torch's quickest kernel, which can be differentiated once.
 
-    For second derivatives another function takes its place (`tuneopt.training.second_order.layers`).
+    For second derivatives another function takes its place (`tuneopt.training.second_order`).
     """
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 

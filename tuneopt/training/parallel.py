@@ -25,7 +25,7 @@ from tuneopt.training.config import ParallelConfig
 from tuneopt.training.dealing import Dealt, DealtUpdateCheck, is_dealt
 from tuneopt.training.fitting import pass_sizes, reserved_bytes
 from tuneopt.training.ranks import Ranks
-from tuneopt.training.second_order.hessian import estimate
+from tuneopt.training.second_order import estimate
 from tuneopt.training.zero.strategy import Zero
 
 

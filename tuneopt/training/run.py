@@ -36,7 +36,7 @@ from tuneopt.training.loop import Training
 from tuneopt.training.machine import device_facts, environment, peak_memory, reset_peak_memory, speed_facts
 from tuneopt.training.mirror import Mirror
 from tuneopt.training.ranks import Ranks
-from tuneopt.training.second_order.hessian import PASS_COST
+from tuneopt.training.second_order import PASS_COST
 from tuneopt.training.trial_log import log_end, log_failed, log_point, log_ready, log_start, logging_to
 from tuneopt.training.weights import store_weights
 

@@ -25,9 +25,9 @@ from functools import partial
 from typing import Any
 
 from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
-from tuneopt.search.bracketing import bracketing_ratios
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.standing import Standing, Task
+from tuneopt.search.study.brackets import bracketing_ratios
 from tuneopt.search.study.study import ComparisonRules, Study
 from tuneopt.search.sweep import LARGEST_REPLICATES, Sweep
 from tuneopt.spec import CorpusId, Regime

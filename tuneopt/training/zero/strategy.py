@@ -29,7 +29,7 @@ from tuneopt.training.checkpoint import CheckpointStore, by_name, write_parts
 from tuneopt.training.config import ParallelConfig
 from tuneopt.training.fitting import pass_sizes
 from tuneopt.training.ranks import Ranks
-from tuneopt.training.second_order.hessian import estimate, reduced_to_owners, whole_copy
+from tuneopt.training.second_order import estimate, reduced_to_owners, whole_copy
 from tuneopt.training.zero.engine import (
     Apply,
     deepspeed_settings,
@@ -41,8 +41,7 @@ from tuneopt.training.zero.engine import (
     scatter,
     shard,
 )
-from tuneopt.training.zero.owned import Owned, decay_of_holders
-from tuneopt.training.zero.owners import assign, cut, loads, needs_all
+from tuneopt.training.zero.owned import Owned, assign, cut, decay_of_holders, loads, needs_all
 from tuneopt.training.zero.shards import Exchange, Shards
 
 
