@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from tuneopt import __version__
-from tuneopt.commands import compare, corpora, ledgers, listings, models, predict, reports, studies, sweeps
+from tuneopt.commands import compare, corpora, ledgers, listings, models, reports, studies, sweeps
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
 from tuneopt.errors import TRIAL_LOG, InputError, in_words, of_missing, of_system, staying, visible, working_folder
 from tuneopt.ledger.place import ASKING
@@ -56,7 +56,7 @@ for command in (
     listings.doctor,
 ):
     app.command()(command)
-app.command()(predict.predict)
+app.command()(listings.predict)
 app.command()(models.export)
 app.add_typer(listings.scales, name="scale")
 app.add_typer(models.app, name="model")

@@ -9,8 +9,7 @@ from observe_samples import make_points, make_spec
 
 from tuneopt.ledger import Ledger
 from tuneopt.ledger.logs import read_log
-from tuneopt.observe.logs import Shown, TextLines, configure
-from tuneopt.observe.narrator import Narrator
+from tuneopt.observe.logs import Narrator, Shown, TextLines, configure
 from tuneopt.observe.observer import EventStream, Observer
 from tuneopt.observe.state import RunState, TrialEnd
 from tuneopt.search.plan import OneTrial

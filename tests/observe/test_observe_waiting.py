@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from observe_samples import make_points, make_spec
 
 from tuneopt.ledger import Ledger
-from tuneopt.observe.narrator import Narrator
+from tuneopt.observe.logs import Narrator
 from tuneopt.observe.state import RunState, Worker
 from tuneopt.observe.waiting import Cluster, Facts, Running, Times, Wait, WaitTimer, why_waiting
 from tuneopt.search.plan import OneTrial

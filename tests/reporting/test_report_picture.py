@@ -12,12 +12,11 @@ from tuneopt.reporting.axes import axis, nice, number_text, thinned
 from tuneopt.reporting.blocks import figures_of
 from tuneopt.reporting.chapters import flips, sensitivity, speedup
 from tuneopt.reporting.drawing import Drawing, Mark
-from tuneopt.reporting.palette import _MORE, LOOKS, hollow
+from tuneopt.reporting.palette import _MORE, LOOKS, bare, hollow, outline
 from tuneopt.reporting.panels import NARROW, WIDE
 from tuneopt.reporting.picture import picture
 from tuneopt.reporting.scene import Box, Scene, Sign, Stroke, Words, clipped, runs
 from tuneopt.reporting.svg import svg
-from tuneopt.reporting.symbols import bare, outline
 from tuneopt.reporting.text import plain
 
 finite = st.integers(-(10**6), 10**6).map(lambda thousandths: thousandths / 1000)

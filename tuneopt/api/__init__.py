@@ -13,9 +13,9 @@ from tuneopt.api.devices import placed, placement_of
 from tuneopt.api.ledgers import clean, compact, export, mend, pack, unpack, verify
 from tuneopt.api.optimizers import optimizers, space_of
 from tuneopt.api.own_models import ModelFacts, chosen_scale, model_facts, own_model
-from tuneopt.api.pages import page_name
 from tuneopt.api.plots import plot_curves, plot_flips, plot_speedups, plot_star
 from tuneopt.api.prediction import PredictedConfig, predict
+from tuneopt.api.questions import page_name
 from tuneopt.api.reports import Report, report
 from tuneopt.api.results import SearchResult, SweepCost, SweepResult
 from tuneopt.api.scales import ScaleFacts, scale_facts, scale_notes

@@ -18,8 +18,7 @@ from tuneopt.api.corpora import Texts, corpus_named
 from tuneopt.api.devices import slots_here
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
-from tuneopt.api.pages import comparison_page
-from tuneopt.api.questions import plan_text, question_id, question_of, starts_of
+from tuneopt.api.questions import comparison_page, plan_text, question_id, question_of, starts_of
 from tuneopt.api.step_times import KNOWN_FLOPS, Note, TimeSource, times_of
 from tuneopt.api.studies import planned_study, run_study, study_id, study_queue
 from tuneopt.api.sweeps import with_ledger

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from tuneopt.cluster.ray_fixes.access import guard_token, loopback
 from tuneopt.cluster.ray_fixes.folder import scratch
-from tuneopt.cluster.ray_fixes.lost import watching
+from tuneopt.cluster.ray_fixes.lost import own_signals, watching
 from tuneopt.cluster.ray_fixes.output import core_messages, messages_to_log
-from tuneopt.cluster.ray_fixes.signals import own_signals
 from tuneopt.errors import why
 from tuneopt.spec import InputError
 from tuneopt.training.config import HIDDEN, PAUSE_VARIABLE

@@ -201,7 +201,7 @@ def _print_trials(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _print_events(logged: Iterable[Mapping[str, Any]]) -> None:
     from tuneopt.console import out
-    from tuneopt.observe.describe import line
+    from tuneopt.ledger.logs import line
 
     for event in logged:
         out.print(line(event), markup=False)

@@ -4,6 +4,10 @@ A line is a JSON object with ``time`` (UTC, milliseconds), ``level``, ``event``,
 worker that trains writes it, the driver adds what a dead worker cannot say. It is there for trials that failed as
 well, which have no record. Nothing is computed from it, and what goes wrong with it never ends a trial. A kill can cut
 the last line short; readers wait for its line feed, and a later writer's line then makes one line that is unreadable.
+
+People read events in words (`describe`). A log may come from another release, or from a file that somebody edited: an
+event that is not as expected is shown field by field, and control characters are spelt out, since they could steer a
+terminal.
 """
 
 from __future__ import annotations
@@ -15,12 +19,12 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tuneopt.errors import in_words, why
+from tuneopt.errors import in_words, visible, why
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.store import Ledger
 
@@ -203,3 +207,76 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int) else str(value)
+
+
+_HIDDEN = ("time", "level", "event", "trial")
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """One line for people, such as ``point: step 20 of 90, select 4.1231``; control characters are spelt out."""
+    name = str(event["event"])
+    maker = _MAKERS.get(name)
+    try:
+        text = maker(event) if maker else _by_field(event)
+    except (KeyError, TypeError, ValueError):  # a log of another release
+        text = _by_field(event)
+    return visible(f"{name}: {text}" if text else name)
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """A whole line for people, with its time, and the traceback below it where there is one."""
+    level = str(event.get("level", "info"))
+    head = f"{event.get('time', '')} {level:7} {describe(event)}"
+    below = str(event.get("traceback", "")).rstrip()
+    return f"{head}\n{visible(below, keep=chr(10))}" if below else head
+
+
+def _start(event: Mapping[str, Any]) -> str:
+    return f"{event['optimizer']} at {event['regime']}, process {event['pid']} on {event['host']}"
+
+
+def _ready(event: Mapping[str, Any]) -> str:
+    return f"on {event['device']} after {event['startup_seconds']:.1f} s"
+
+
+def _resume(event: Mapping[str, Any]) -> str:
+    return f"from step {event['step']} of {event['steps']}"
+
+
+def _point(event: Mapping[str, Any]) -> str:
+    losses = ", ".join(f"{name} {_loss(event[f'{name}_loss'])}" for name in ("train", "select", "report"))
+    return f"step {event['step']} of {event['steps']}, {losses}, {event['seconds']:.1f} s"
+
+
+def _end(event: Mapping[str, Any]) -> str:
+    if "select_loss" not in event:  # the driver's word on a trial that a scheduler cut
+        return _text(event)
+    proof = {True: "proof passed", False: "proof FAILED", None: "no proof"}[event["proof_passed"]]
+    return f"{event['status']}, select {_loss(event['select_loss'])}, report {_loss(event['report_loss'])}, {proof}"
+
+
+def _text(event: Mapping[str, Any]) -> str:
+    return str(event["text"]).strip()
+
+
+def _by_field(event: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in event.items() if name not in (*_HIDDEN, "traceback"))
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+_MAKERS = {
+    "start": _start,
+    "ready": _ready,
+    "resume": _resume,
+    "point": _point,
+    "end": _end,
+    "warning": _text,
+    "error": _text,
+    "failed": _text,
+    "restart": _text,
+    "interrupted": _text,
+    "unreadable": _text,
+}

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from tuneopt.ledger import Ledger
-from tuneopt.ledger.logs import read_log
-from tuneopt.observe.describe import describe
+from tuneopt.ledger.logs import describe, read_log
 from tuneopt.observe.state import RunningTrial, RunState
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneopt.reporting.palette import LINES, bare, outline
 from tuneopt.reporting.scene import Box, Scene, Sign, Stroke, Words, text_width
-from tuneopt.reporting.symbols import LINES, bare, outline
 
 INK = "#1b1f24"
 DPI = 300

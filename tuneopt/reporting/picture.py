@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tuneopt.reporting.axes import PixelAxis, axis, number_text, thinned
-from tuneopt.reporting.palette import RULE, shade
+from tuneopt.reporting.palette import LINES, RULE, bare, shade
 from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words, clipped, runs, text_width
-from tuneopt.reporting.symbols import LINES, bare
 
 SIZE, TICK = 12.0, 11.0
 """Pixels of the letters of titles and of ticks."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from html import escape
 
 from tuneopt.reporting.drawing import FONT
+from tuneopt.reporting.palette import LINES, bare, outline
 from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words
-from tuneopt.reporting.symbols import LINES, bare, outline
 
 USUAL = 11.0
 """Pixels of letters whose text does not say so: most of them, and a fortieth of a page."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from tuneopt.ledger import CurvePoint, Ledger
 from tuneopt.ledger.lease import hold
-from tuneopt.observe.narrator import Narrator
+from tuneopt.observe.logs import Narrator
 from tuneopt.observe.observer import EventStream, Observer
 from tuneopt.observe.state import RunState, TrialEnd, Worker
 from tuneopt.observe.waiting import Wait

@@ -2,7 +2,7 @@
 
 Each event is one line of JSON (`tuneopt.ledger.logs.TrialLog`). A process that is killed leaves the lines that it
 wrote, so a log shows how far a trial came and what it warned of, whatever ended it. One function for each event of
-docs/observability.md, so that its fields stand in one place; `tuneopt.observe.describe` puts them into words.
+docs/observability.md, so that its fields stand in one place; `tuneopt.ledger.logs` puts them into words.
 """
 
 from __future__ import annotations

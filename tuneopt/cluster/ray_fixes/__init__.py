@@ -1,4 +1,4 @@
-"""What Ray 2.60 does that a run must not suffer from, one file for each kind, with the reason and where it is known.
+"""What Ray 2.60 does that a run must not suffer from, a file for each kind, with the reason and where it is known.
 
 | file | Ray by itself | known upstream as (ray-project/ray) |
 |---|---|---|
@@ -6,7 +6,7 @@
 | `folder`, `janitor` | keeps every session's folder, and its processes outlive a killed driver | 41202, 2005, 26118 |
 | `lost` | lets a driver wait for ever when the raylet or the control service under it dies | 20239, 24969 |
 | `rendezvous` | lets the store at which ranks meet listen on every network interface | - |
-| `signals` | sets handlers of its own for SIGTERM while it starts, which end the driver without a word | - |
+| `lost` | sets handlers of its own for SIGTERM while it starts, which end the driver without a word | - |
 | `output` | prints what raylets report on the driver's stdout, and twenty lines for a refused connection | 9654 |
 
 `tuneopt.cluster.session` enters them around a connection, in an order that matters and is said there.

@@ -1,8 +1,13 @@
-"""Notices when Ray itself dies under a driver, which would otherwise wait for its trials for ever.
+"""Notices when Ray itself dies under a driver, which would otherwise wait for its trials for ever; and keeps SIGTERM.
 
 Ray's core asks a dead raylet for workers again and again (ray-project/ray, issue 20239), and Tune waits on it. A
 control service that dies while Ray starts is asked for a minute, and then the core ends the driver with a message of
 its own. A thread of this process looks instead: at the processes that this driver started, or at its node of a cluster.
+
+SIGTERM is answered by this program while Ray starts and afterwards, as ever (`own_signals`). `ray.init` sets handlers
+before it connects and while it starts its processes. They end the driver at once with exit code 1 or 15, without a word
+of how to go on. Its C++ core sets one more, below Python's: it prints a stack trace, hands the signal on, and aborts
+the process three seconds later by an alarm (absl's failure signal handler).
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -134,3 +140,20 @@ def _dead_node() -> str:
         if any(node["NodeID"] == mine and not node["Alive"] for node in ray.nodes()):
             return "the Ray node that this command was connected to is gone"
     return ""
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Let Ray set no handlers while the block runs, and take back the core's; its processes end with this one."""
+    from ray._private import utils
+
+    main = threading.current_thread() is threading.main_thread()
+    before, setter = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = setter
+        if main:
+            signal.signal(signal.SIGTERM, before)  # anew, because the core has replaced it without Python's knowledge
+            signal.alarm(0)  # of a signal that came in between

@@ -38,12 +38,14 @@ def moments(g: Tensor, state: State, h: Hyperparameters) -> tuple[Tensor, Tensor
 
 def adam_direction(m: Tensor, v: Tensor, step: int, h: Hyperparameters) -> Tensor:
     """m_hat / (sqrt(v_hat) + eps), with m_hat = m / (1 - beta1^t), v_hat = v / (1 - beta2^t)."""
-    return m / (1 - h["beta1"] ** step) / ((v / (1 - h["beta2"] ** step)).sqrt() + h["epsilon"])
+    u: Tensor = m / (1 - h["beta1"] ** step) / ((v / (1 - h["beta2"] ** step)).sqrt() + h["epsilon"])
+    return u
 
 
 def decayed(p: Tensor, direction: Tensor, h: Hyperparameters) -> Tensor:
     """p <- p - lr (u + wd p)."""
-    return p - h["learning_rate"] * (direction + h["weight_decay"] * p)
+    after: Tensor = p - h["learning_rate"] * (direction + h["weight_decay"] * p)
+    return after
 
 
 def adamw(p: Tensor, g: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
