@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneopt.errors import enough
 from tuneopt.scale_files import find_scale
 from tuneopt.spec import (
     SCALES,
@@ -30,6 +31,12 @@ CONFIG = {"learning_rate": 0.01, "beta1": 0.9, "train_batch_size": 16, "max_grad
 def spec(**changes: object) -> TrialSpec:
     base = TrialSpec("adamw", TrialSpec.freeze(CONFIG), Regime(SCALES["nano-65k"], 1.0, CORPUS))
     return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@given(st.floats(1e-9, 1e9))
+def test_a_number_that_is_proposed_is_enough(least):
+    assert least <= float(enough(least)) * (1 + 1e-12) <= 10.001 * least
+    assert len(f"{float(enough(least)):e}".split("e")[0].rstrip("0.")) == 1
 
 
 @pytest.mark.parametrize(

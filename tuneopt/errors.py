@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import sys
 import threading
@@ -201,6 +202,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
         if close and _typing_errors(word.lower(), close.lower()) <= max(1, len(close) // 3):
             return f"did you mean {close!r}?"
     return f"known: {', '.join(words)}"
+
+
+def enough(least: float) -> str:
+    """The smallest number of one digit that is not below ``least``, for "give 0.003 or more"."""
+    unit = 10.0 ** math.floor(math.log10(least))
+    return f"{math.ceil(least / unit) * unit:g}"  # up: the nearest one could be refused in its turn
 
 
 def _typing_errors(typed: str, meant: str) -> int:

@@ -17,6 +17,7 @@ from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.sweeps import PRECISIONS
 from tuneopt.data.sources import EMBEDDED
+from tuneopt.errors import enough
 from tuneopt.search.space import DECAY, space_names
 from tuneopt.search.study.budget import Draft, Question, TrialTime
 from tuneopt.search.sweep import Sweep, micro_batch
@@ -49,6 +50,8 @@ def question_of(
     chosen: dict[str, LadderSpace] = {}
     parts: dict[str, dict[str, Any]] = {}
     for word in words:
+        # One list of overrides is for all optimizers; each takes those that it knows, and one that nobody knows is an
+        # error below. A decay phase belongs to the linear schedule alone, so it comes and goes with that.
         declared = space_of(word, spaces.get(word))
         known = declared.on(scale.ladder)
         takes = {*known.by_name, *dict(known.fixed)}
@@ -60,6 +63,7 @@ def question_of(
         chosen[word] = over(declared.on(scale.ladder, mine), about["coordinates"], passing=True)
         check_outside(chosen[word])
         check_on_model(chosen[word], scale)
+        # What a plan's file must say of the optimizer, to be read again as the same space.
         own = {"space": spaces[word]} if word in spaces else {}
         parts[word] = {**own, "set": mine} if mine else own
     lost = [name for name in overrides if not any(name in part.get("set", ()) for part in parts.values())]
@@ -72,12 +76,13 @@ def question_of(
         raise InputError(f"no optimizer here has a coordinate {missing[0]!r}; {nearest(missing[0], every)}")
     ratio, asked = budget(scale, chosen[baseline], ratio, about["tokens"], about["steps"], default=None)
     if ratio is not None:
+        # The largest batch of any optimizer: at that one the budget has the fewest steps.
         batch = max(int(space.value(space.start, "train_batch_size")) for space in chosen.values())
         least = batch * scale.seq_len / Regime(scale, 1, CorpusId(about["corpus"], "", 0)).tokens
         if ratio < least:
             raise InputError(
                 f"--ratio {ratio:g} is less than one step of {batch} sequences of {scale.seq_len} tokens at "
-                f"{scale.name}; give {float(f'{1.05 * least:.1g}'):g} or more"
+                f"{scale.name}; give {enough(least)} or more"
             )
     return Question(
         spaces=chosen,
@@ -121,6 +126,7 @@ def question_id(question: Question) -> str:
         "baseline": question.baseline,
         "scale": question.scale.to_dict(),
         **{name: getattr(question, name) for name in ("corpus", "seed", "precision")},
+        # Left out where nobody asked, so that questions of releases without one of them keep their id.
         **{
             name: value
             for name in ("seconds", "resolution", "ratio", "compile")
@@ -158,6 +164,7 @@ def page_name(sweep: Sweep, search: SampledSearch | None = None) -> str:
     parts = [optimizer, regime.scale.name, f"{regime.ratio:g}x", *corpus_part(regime.corpus)]
     if search is not None:
         parts += [search.search] if search.scheduler == "none" else [search.search, search.scheduler]
+    # Digits only where something is not as by default: most pages then have a name that people can type.
     usual = None
     if optimizer in space_names() and SCALES.get(regime.scale.name) == regime.scale:
         declared, compiled = space_of(optimizer).on(sweep.space.ladder), compiles_at(None, [regime.scale])
@@ -177,6 +184,7 @@ def comparison_page(question: Question, corpus: CorpusId) -> str:
     else:
         minutes = (question.seconds or 0.0) / 60
         budget = f"{minutes:g}min" if minutes < 120 else f"{minutes / 60:g}h"
+    # The budget stands in the name. All else that makes another question of it shows as digits of the question's id.
     usual = (None, None, 0, question.scale.precision)
     more = (question.ratio, question.compile, question.seed, question.precision) != usual
     usual_spaces = all(

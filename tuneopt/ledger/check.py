@@ -32,6 +32,7 @@ def check(files: Files, uri: str) -> Findings:
     """Read every document of a ledger; nothing is changed."""
     found = Findings(list(_check_marker(files, uri)))
     for folder in damage.DECODERS:
+        # Odd is what has a document's name and is no plain file: a folder, a pipe that a read would wait for.
         odd = set(files.odd_names(folder))
         names = sorted([*files.names(folder), *odd])
         kind = {"trials": "a record", damage.PLANS: "a plan"}.get(folder, "JSON")
@@ -43,6 +44,7 @@ def check(files: Files, uri: str) -> Findings:
         plain = [name for name in names if name.endswith(damage.ending(folder)) and name not in odd]
         for name, data in files.read_all([f"{folder}/{name}" for name in plain]):
             _check_file(found, uri, name, data)
+    # Last, because it asks which documents are there: seals show changed files, and only accounts show missing ones.
     found.problems.extend(_lost(files, found))
     found.problems.extend(_check_last(files))
     return found
@@ -72,6 +74,7 @@ def _lost(files: Files, found: Findings) -> Iterator[str]:
     known = {folder: _known(files, folder) for folder in damage.DECODERS}
     again = "run the same command again"
     for run, plain in found.accounts.items():
+        # Fields of any kind: an account may be of another release, and what is odd about it was said above.
         trials, sweeps, previous = plain.get("run"), plain.get("sweeps"), plain.get(damage.PREVIOUS)
         for trial in trials if isinstance(trials, list) else ():
             if isinstance(trial, str) and trial not in known["trials"]:
@@ -103,6 +106,7 @@ def _check_last(files: Files) -> Iterator[str]:
 def _known(files: Files, folder: str) -> set[str]:
     """The keys of all documents of a folder, those that were set aside among them."""
     aside = f"{damage.FOLDER}/{folder}"
+    # A file that was set aside is called NAME~DIGITS; it is damaged, said elsewhere, and not lost.
     names = [*files.names(aside), *files.odd_names(aside)]
     kept = {damage.key(name.rpartition("~")[0]) for name in names}
     return kept | set(map(damage.key, [*damage.document_names(files, folder), *damage.odd_names(files, folder)]))

@@ -195,9 +195,11 @@ class Sweep:
             feasible=self.feasible,
             missing=GivenUp(self.trial_id, gave_up),
             decide=not late,
-            foreseen=self._noise((), {}, evidence)[1],
+            foreseen=self._noise((), {}, evidence)[1],  # without own runs: the same before and after they end
             remember=self._remember,
         )
+        # The order of ``needed`` is that in which trials are asked for. Runs of the descent have the sweep's own seed,
+        # those of start and winner all seeds; a dict keeps the first place of what both need.
         descended = not late and not searched.pending
         needed = dict.fromkeys((start, seed) for seed in self.seeds)
         needed |= dict.fromkeys((config, self.seed) for config in searched.asked)
@@ -221,6 +223,7 @@ class Sweep:
             descent, star=tuple(name_unproven(self.trial_id, change, outcomes) for change in descent.star)
         )
         pending = [spec for trial, spec in ordered if trial not in outcomes and trial not in gave_up]
+        # What is still to come, as a range for people: how long a descent is shows only when it has ended.
         left = searching(self.policy, searched, self.replicates, len(pending))
         if not self.space.varied:  # seeds of one configuration: they are asked for at once, and nothing follows them
             left = ToCome(len(pending), len(pending), len(pending))

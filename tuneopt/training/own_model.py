@@ -57,6 +57,8 @@ def measure(file: ModelFile) -> OwnModel:
     return _measured(file, f"{function}@{outside.take_source(expanded(path), 'model')}")
 
 
+# Remembered by the file's content, whose digest is in `model`: a command asks for one scale several times, and each
+# answer builds the model half a dozen times over.
 @cache
 def _measured(file: ModelFile, model: str) -> OwnModel:
     path = file.word.rpartition(":")[0]
@@ -64,6 +66,7 @@ def _measured(file: ModelFile, model: str) -> OwnModel:
     declared = _parameters(model).get("seq_len")
     given = arguments.pop("seq_len", None)
     default = declared.default if declared is not None and isinstance(declared.default, int) else None
+    # Who asks most directly wins: the file's own key, then an argument of the model, then the function's default.
     seq_len = file.seq_len or given or default
     if not isinstance(seq_len, int | None) or isinstance(seq_len, bool):
         raise InputError(f"seq_len must be a whole number of tokens, not {seq_len!r}")
@@ -72,7 +75,9 @@ def _measured(file: ModelFile, model: str) -> OwnModel:
         stem if function == "build" else f"{stem}.{function}",
         *(f"{key}={value}" for key, value in arguments.items()),
     ]
+    # The name stands in labels and file names, so it holds no other signs, and tells apart what arguments tell apart.
     name = file.name or re.sub(r"[^\w.,=+-]", "-", ",".join(words))[:160]
+    # The ladder follows from the size, and the usual sequence from the ladder: so the size is taken once for a guess.
     sketch = _counted(name, file, model, arguments, seq_len or SEQUENCE["nano"])
     ladder = file.ladder or nearest_ladder(sketch)
     if seq_len is None and SEQUENCE[ladder] != sketch.seq_len:  # a table of positions is as long as a sequence
@@ -132,6 +137,7 @@ def _parts(given: Any) -> tuple[Tensor | None, Tensor | None]:
         entries = [getattr(given, "loss", None), given.logits]
     else:
         entries = list(given) if isinstance(given, tuple | list) else [given]
+    # By dimensions, not by place: some models give (loss, logits), some (logits, loss), some hidden states as well.
     tensors = [entry for entry in entries if isinstance(entry, Tensor)]
     loss = next((entry for entry in tensors if entry.ndim == 0), None)
     return loss, next((entry for entry in tensors if entry.ndim == 3), None)
@@ -145,7 +151,7 @@ def seeded(seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             random.seed(seed)
-            np.random.seed(seed % 2**32)
+            np.random.seed(seed % 2**32)  # numpy takes no more than 32 bits
             yield
     finally:
         random.setstate(python)
@@ -199,11 +205,14 @@ def _shapes(model: str, arguments: Mapping[str, Value], vocab_size: int, seq_len
 
 def _counted(name: str, file: ModelFile, model: str, arguments: Mapping[str, Value], seq_len: int) -> OwnModel:
     """The parameters by role, and what follows the vocabulary."""
+    # What differs between the two is a linear function of V, so two points tell it: the entries that one word more adds
+    # (`entry`), and what is there without any (`others`, of norms, biases and tables of positions).
     first, second = (_shapes(model, arguments, size, seq_len) for size in VOCABULARIES)
     shapes = {key: parameter.shape for key, parameter in second.named_parameters()}
     if list(shapes) != [key for key, _ in first.named_parameters()]:
         raise InputError(f"{model.partition('@')[0]} gives other parameters for another vocabulary")
     following = {key: parameter for key, parameter in first.named_parameters() if parameter.shape != shapes[key]}
+    # A bias of the head follows the vocabulary as well, and is no table: it has one dimension.
     tables = {key: _table(first, key, parameter) for key, parameter in following.items() if parameter.ndim > 1}
     if not tables:
         raise InputError(f"no parameter of the model follows vocab_size; {model.partition('@')[0]} must use it")
@@ -214,6 +223,7 @@ def _counted(name: str, file: ModelFile, model: str, arguments: Mapping[str, Val
         raise InputError("the model has no matrix besides embedding and head, and a budget follows from those")
     step = VOCABULARIES[1] - VOCABULARIES[0]
     entry = sum((shapes[key].numel() - counts[key]) // step for key in following if key in counts)
+    # The width of a row of the head, or of the embedding where the two are tied.
     last = [key for key, kind in tables.items() if kind == "head"] or list(tables)
     others = sum(counts.values()) - matrices - entry * VOCABULARIES[0]
     scale = scale_of(
@@ -237,6 +247,7 @@ def _counted(name: str, file: ModelFile, model: str, arguments: Mapping[str, Val
 
 def _table(model: nn.Module, name: str, parameter: Tensor) -> str:
     """Whether a table over the vocabulary is the embedding, which a tied one counts as, or the head."""
+    # By identity, because `in` would compare entries; and all modules, because a tied weight belongs to two.
     modules = [
         module for module in model.modules() if any(own is parameter for own in vars(module)["_parameters"].values())
     ]
@@ -247,10 +258,15 @@ def _table(model: nn.Module, name: str, parameter: Tensor) -> str:
 
 
 def _try(scale: OwnModel) -> None:
-    """Raise `InputError` for a model that trials could not rely on."""
+    """Raise `InputError` for a model that trials could not rely on.
+
+    Each claim that a trial's record makes is tried once here, cheaply, before hours of device time rest on it: that the
+    seed decides the weights, the weights the loss, and that the loss is one of predicting the next token.
+    """
     vocabulary, word = VOCABULARIES[0], scale.model.partition("@")[0]
     model = build(scale, vocabulary, 0)
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    # Master weights are fp32: in what the passes compute is the trial's precision.
     narrow = next((name for name, value in weights.items() if value.dtype != torch.float32), None)
     if narrow is not None:
         raise InputError(
@@ -267,12 +283,12 @@ def _try(scale: OwnModel) -> None:
     tokens = torch.randint(
         vocabulary, (2, min(scale.seq_len, TRIED_TOKENS) + 1), generator=torch.Generator().manual_seed(0)
     )
-    model.train()
+    model.train()  # as a trial runs it: dropout and batch statistics show in this mode alone
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     loss = loss_of(model)
     try:
         one, again = (loss(tokens[:, :-1], tokens[:, 1:]) for _ in range(2))
-    except InputError:
+    except InputError:  # of `_loss`: it says what is wrong better than the sentence below
         raise
     except Exception as error:
         shape = f"({tokens.shape[0]}, {tokens.shape[1] - 1})"
@@ -290,6 +306,7 @@ def _try(scale: OwnModel) -> None:
         )
     _try_mean(loss, tokens, vocabulary)
     _try_order(model, tokens)
+    # After the tests that only look: gradients stay in the model.
     one.backward()  # type: ignore[no-untyped-call]
     silent = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
@@ -306,6 +323,7 @@ def _equal(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
 @torch.no_grad()
 def _try_mean(loss: LossFunction, tokens: Tensor, vocabulary: int) -> None:
     """That the loss is a mean over tokens: a sequence twice has the loss of a sequence."""
+    # A sum over tokens would double.
     single, twice = (float(loss(part[:, :-1], part[:, 1:])) for part in (tokens[:1], tokens[:1].repeat(2, 1)))
     if abs(twice - single) > 1e-3 * abs(single):
         raise InputError(
@@ -319,6 +337,8 @@ def _try_order(model: nn.Module, tokens: Tensor) -> None:
     accepted = inspect.signature(model.forward).parameters
     if any(name in accepted for name in TARGETS) or len(tokens[0]) < 3:
         return
+    # Every token from the middle on becomes another one; what was predicted before must not notice, but
+    # for rounding.
     half = tokens.shape[1] // 2
     changed = tokens[:, :-1].clone()
     changed[:, half:] = (changed[:, half:] + 1) % VOCABULARIES[0]
@@ -327,6 +347,6 @@ def _try_order(model: nn.Module, tokens: Tensor) -> None:
     except Exception:  # a model with a loss method of its own may not be callable at all
         return
     if logits is None or others is None or logits.shape[1] != tokens.shape[1] - 1:
-        return
+        return  # logits of the last position alone, say: there is nothing to compare
     if not torch.allclose(logits[:, :half], others[:, :half], rtol=1e-3, atol=1e-4):
         raise InputError("logits see tokens that come later; the model must be causal to predict the next one")

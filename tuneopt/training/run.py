@@ -80,6 +80,7 @@ class TrialRun:
                 reset_peak_memory()
                 self.training = Training(spec, corpus, checkpoint_store(ledger, spec.id), models, parallel, ranks)
                 log_ready(self.log, self.training)
+        # What earlier processes spent counts in the record, and not in what this one was busy with.
         self._before = dict(self.training.resumed_seconds) if self.training else {}
         self._reported = 0
 
@@ -110,6 +111,7 @@ class TrialRun:
                     if training.store:  # not before the ledger holds a record: they are all that is left of the trial
                         training.store.clear()
                 training.close()
+                # No rank says that the trial ended before rank 0 has stored it.
                 training.ranks.barrier()
                 log_end(self.log, record)
                 self.record = record
@@ -140,9 +142,11 @@ class TrialRun:
     def _describe(self, training: Training) -> TrialRecord:
         """The record; its memory is that of the fullest rank, its optimizer state that of all ranks together."""
         spec, ranks = self.spec, training.ranks
+        # A diverged trial has no final loss: a number, however large, would enter comparisons.
         select, report = training.final_losses if training.final_losses and not training.diverged else (None, None)
         seconds = {name: training.seconds[name] for name in ("train", "eval", "startup", "checkpoint")}
         rate = training.tokens / seconds["train"] if seconds["train"] > 0 else 0.0
+        # Matrix products of the budget's tokens; passes for second derivatives are counted on top, by what they cost.
         per_token = spec.regime.scale.flops_per_token(spec.regime.corpus.vocab_size)
         speed = speed_facts(rate, per_token, training.device, spec.precision, ranks.world)
         peaks = [peak for peak in ranks.gather(peak_memory(training.device)) if peak is not None]
@@ -224,11 +228,12 @@ def run_ranks(
     known = opened.sound(spec.id)
     if known is not None:
         return known
-    parallel.micro_batch(spec)
+    parallel.micro_batch(spec)  # for what it raises: here it is said once, and before processes start
     if not parallel.distributed:
         return run_trial(spec, corpus, opened, parallel=parallel, keep_weights=keep_weights, on_point=on_point)
     job = rank_job(spec.to_dict(), corpus.folder, opened.uri, parallel, keep_weights)
     with log_failed(TrialLog(opened, spec.id)):
+        # Ranks are processes of their own: points come as lines of rank 0's stdout, the record by way of the ledger.
         for line in launch([sys.executable, "-m", "tuneopt.training.zero", "--job", job], parallel.ranks, variables):
             if line.startswith(POINT):
                 on_point(CurvePoint(**json.loads(line.removeprefix(POINT))))
@@ -298,7 +303,7 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
     def visit(value: Any) -> None:
         if isinstance(value, Tensor):
-            storage = value.untyped_storage()
+            storage = value.untyped_storage()  # by its address: a stack is one storage, its matrices are views
             storages[storage.data_ptr()] = storage.nbytes()
         elif isinstance(value, dict):
             visit(list(value.values()))
@@ -322,6 +327,7 @@ def trained_throughput(
     ``beside`` surrounds the steps that are timed, such as with what else a machine will do then.
     """
     training = Training(spec if models else replace(spec, compile=False), corpus, None, models)
+    # Counted by steps that ended, over the time that they took: the last one may run over `TIMED_SECONDS`.
     training.train_step()  # the first one makes state and warms caches
     with beside():
         began, steps = time.perf_counter(), 0

@@ -123,6 +123,7 @@ def _llama_names(scale: Scale, weights: Weights) -> dict[str, Tensor]:
 
 
 def _llama_config(scale: Scale) -> dict[str, Any]:
+    # All that transformers would otherwise take from its own defaults, which change between its versions.
     return {
         "hidden_size": scale.d_model,
         "intermediate_size": scale.d_ff,
@@ -152,6 +153,7 @@ GPT2_NAMES = {
 
 
 def _gpt2_config(scale: Scale) -> dict[str, Any]:
+    # GPT-2's defaults have dropout 0.1 everywhere, and a model that is trained on would suddenly have it.
     return {
         "n_embd": scale.d_model,
         "n_inner": scale.d_ff,
@@ -178,6 +180,7 @@ def _gpt2_names(scale: Scale, weights: Weights) -> dict[str, Tensor]:
     if not scale.tied:
         named["lm_head.weight"] = weights["lm_head.weight"]
     for layer in range(scale.layers):
+        # Query, key and value in this order, one below the other: (3 d, d), which is (d, 3 d) in GPT-2's storage.
         ours, theirs = f"layers.{layer}.", f"transformer.h.{layer}."
         for kind in ("weight", "bias"):
             fused = torch.cat([weights[f"{ours}self_attn.{part}_proj.{kind}"] for part in "qkv"])
@@ -199,6 +202,7 @@ def _nanochat_names(scale: Scale, weights: Weights) -> dict[str, Tensor]:
     named = {}
     for name, tensor in _llama_names(scale, weights).items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
+            # (heads, two halves, half a head, d): the middle one is swapped. Rows are output features of a head.
             halves = tensor.view(-1, 2, scale.head_width // 2, scale.d_model)
             tensor = halves.flip(1).reshape(tensor.shape)
         named[name.replace("mlp.up_proj", "mlp.fc1").replace("mlp.down_proj", "mlp.fc2")] = tensor

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tuneopt.constants import DIFFERENCE_95, TOLERANCE
+from tuneopt.errors import enough
 from tuneopt.search.noise import Cell, NoiseRegime, SpreadModel
 from tuneopt.search.space import LadderSpace
 from tuneopt.search.study.comparison import FEWEST_RATIOS, FURTHER, RATIO_STEP, importance, rounded
@@ -332,7 +333,7 @@ def _for_resolution(question: Question, times: Mapping[str, TrialTime], noise: S
         raise InputError(
             f"{resolution:g} nats take about {seeds:,} seeds of each optimizer at {question.scale.name}, {hours:,.0f} "
             f"hours by the clock on {question.slots} slots, and a comparison has {LARGEST_REPLICATES:,} seeds at most: "
-            f"ask for {float(f'{1.05 * finest:.1g}'):g} nats or more ({cost(LARGEST_REPLICATES)[1]:,.0f} hours for "
+            f"ask for {enough(1.05 * finest)} nats or more ({cost(LARGEST_REPLICATES)[1]:,.0f} hours for "
             f"{finest:.2g}), or compare at a larger --scale, where seeds differ less"
         )
     return planned

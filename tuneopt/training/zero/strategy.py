@@ -87,9 +87,12 @@ class Zero:
         self.optimizer = optimizer
         self._set_weights(saved["model"] if saved else None)
         self.engine, self.apply, self.shards = shard(self.built, optimizer, self.spec, self.parallel, self.ranks)
+        # Both follow from shapes, rules and the number of ranks, so every rank finds the same without a message. A
+        # checkpoint holds whole tensors by name: it is read whoever owned them when it was written.
         owners = assign(loads(optimizer), self.ranks.world)
         buckets = cut(optimizer, owners, self.ranks.world)
         self.exchange = Exchange(self.ranks, buckets, owners, self.shards.extents)
+        # Under offload master weights and gradients lie on the host, so the owners' part is computed there, too.
         home = torch.device("cpu") if self.parallel.offload else self.built.device
         mine = [[name for name in names if owners[name] == self.ranks.rank] for names in buckets]
         self.owned = Owned(optimizer, mine, self.ranks, home)
@@ -111,7 +114,7 @@ class Zero:
 
     @property
     def loss(self) -> LossFunction:
-        """DeepSpeed's engine: at stage 3 the model cannot be called without it."""
+        """DeepSpeed's engine: at stage 3 the model cannot be called without it, for hooks fetch the weights."""
         return self.engine  # type: ignore[no-any-return]
 
     @property
@@ -153,6 +156,9 @@ class Zero:
         # Norms that clip are taken over all shards first, before any gradient is replaced. Where a rule clips something
         # else (MARS) there is one bucket, and it takes the norms itself.
         self.owned.clip(None if needs_all(self.optimizer) else self._shards_by_limit())
+        # Three things go on at once: bucket n is computed, gradients of n + 1 arrive, updates of n - 1 leave. An update
+        # takes the place of a gradient only after that has been sent to its owner: buckets are disjoint, and `leaving`
+        # is two behind `arriving`.
         total = torch.zeros((), device=self.owned.updates.device)
         arriving, leaving = exchange.to_owners(0, shards.gradient), None
         for number, bucket in enumerate(buckets):
@@ -162,7 +168,7 @@ class Zero:
             if self.owned.needs_weights:
                 exchange.to_owners(number, shards.master).hand_out(bucket.take_weights)
             self.owned.compute_updates(bucket)
-            total += bucket.flat.sum()
+            total += bucket.flat.sum()  # NaN or infinite where any update is; times 0 it is NaN, and else 0
             if leaving:
                 leaving.hand_out(lambda piece, values: shards.set_gradient(piece.name, values))
             leaving = exchange.to_holders(number, bucket.updates.__getitem__)
@@ -195,7 +201,7 @@ class Zero:
         for number, bucket in enumerate(self.owned.buckets):
             weights = {name: torch.empty_like(update) for name, update in bucket.updates.items()}
             self.exchange.to_owners(number, self.shards.master).fill(weights.__getitem__)
-            trained |= weights
+            trained |= weights  # kept as they are: to make them back from the others would round
             self._evaluated |= bucket.evaluated(weights)
         install(self.built.model, self._evaluated, self.exchange.owners, self.parallel.zero, self.ranks)
         try:
@@ -210,7 +216,7 @@ class Zero:
         def part(number: int) -> dict[str, Any]:
             bucket = self.owned.buckets[number]
             weights = {name: torch.empty_like(update) for name, update in bucket.updates.items()}
-            if self._evaluated:
+            if self._evaluated:  # the final weights of a trial are saved while they stand in the model
                 weights = {name: self._evaluated[name] for name in weights}
             else:
                 self.exchange.to_owners(number, self.shards.master).fill(weights.__getitem__)
@@ -244,6 +250,7 @@ class ShardedUpdateCheck(UpdateCheck):
     ) -> None:
         self._owned, self._shards, self._ranks = owned, shards, ranks
         super().__init__(whole, **trial_arguments(spec, type(whole), model))
+        # One tensor for each message, in one order on all ranks: they gather together, whoever owns the tensor.
         self._names = list(dict.fromkeys(follower.watch.name for follower in self._followers))
         self._exchange = Exchange(ranks, [[name] for name in self._names], exchange.owners, shards.extents)
 
@@ -269,6 +276,7 @@ class ShardedUpdateCheck(UpdateCheck):
         return state
 
     def _pieces(self) -> Iterator[tuple[str, Tensor]]:
+        # Of the tensors that have a part on this rank.
         return ((name, self._shards.gradient(name)) for name in self._routes if self._shards.extents[name][1])
 
     def _weighed_pieces(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -281,6 +289,7 @@ class ShardedUpdateCheck(UpdateCheck):
         return self._ranks.all(done)
 
     def _seen(self, follower: Any) -> bool:
+        # What others own is theirs to judge; `_all_say` then waits for the last of them.
         return follower.watch.name not in self._parameters or super()._seen(follower)
 
     def _share(self) -> None:
