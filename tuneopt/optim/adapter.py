@@ -53,6 +53,8 @@ class Adapted(Optimizer):
         groups = as_groups(params)
         if len(groups) != 1:
             raise InputError(f"{self.kind.__name__} declares no rules and takes one param group, not {len(groups)}")
+        # What tuneopt's own optimizers are asked for (routes, kinds, frozen parameters) is made up here, as one group
+        # that everything is in; what steps is the inner optimizer alone.
         self._begin(params, (), {})
         named = self._named(groups[0]["params"], None, explicit=True)
         decays = float(settings.get("weight_decay", 0) or 0) > 0
@@ -72,6 +74,8 @@ class Adapted(Optimizer):
         self.inner = self.kind([parameter for _, parameter in trained], **settings)
         if len(self.inner.param_groups) != 1 or "lr" not in self.inner.param_groups[0]:
             raise InputError(f"{self.kind.__name__} has no learning rate 'lr' in one param group; adapt its class")
+        # The words by which the rest of training reads a group: the loop sets ``lr``, the check reads names and the
+        # clip.
         group = self.inner.param_groups[0]
         group |= {"rule": self.main.name, "param_names": [name for name, _ in trained]}
         group.setdefault(CLIP, self._limit)
@@ -79,6 +83,8 @@ class Adapted(Optimizer):
         self._share()
 
     def _share(self) -> None:
+        # The very same objects, also after a load, which makes new ones: a schedule that sets ``lr`` here sets it
+        # there.
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
 
     def buckets(self) -> list[ParameterBucket]:
@@ -87,7 +93,7 @@ class Adapted(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Raises `InputError` for a second group."""
-        if getattr(self, "param_groups", None):
+        if getattr(self, "param_groups", None):  # the first call comes from torch's own constructor
             raise InputError(f"{self.kind.__name__} declares no rules and takes one param group")
         torch.optim.Optimizer.add_param_group(self, param_group)
 
@@ -198,6 +204,7 @@ class Made(Adapted):
 
     def state_dict(self) -> dict[str, Any]:
         """As that of one torch optimizer that has all groups."""
+        # torch numbers parameters through the groups of one optimizer; the numbers of later ones are moved behind them.
         whole: dict[str, Any] = {"state": {}, "param_groups": []}
         for optimizer in self.inners:
             part, first = optimizer.state_dict(), sum(len(group["params"]) for group in whole["param_groups"])
@@ -209,6 +216,8 @@ class Made(Adapted):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Each optimizer's part into it, as it loads it."""
+        # The numbers are left as they are: torch's load goes by the order of a group's members, whatever they are
+        # called.
         groups, state = list(state_dict["param_groups"]), state_dict["state"]
         for optimizer in self.inners:
             own, groups = groups[: len(optimizer.param_groups)], groups[len(optimizer.param_groups) :]
@@ -278,6 +287,7 @@ def adapted(kind: Callable[..., Any]) -> type[Adapted]:
         base = Made
         if not parameters:
             raise InputError(f"{kind.__name__} takes no argument; its first one is the model or named_parameters")
+        # The signature is what hyperparameters are read from, so it names those of the function and no others.
         parameters = [each for each in parameters if each.name != "roles"]
         # What routing rules say of a model of a user's own becomes ``roles``.
         parameters.append(inspect.Parameter("rules", inspect.Parameter.KEYWORD_ONLY, default=None))

@@ -94,9 +94,11 @@ class Effects:
         # A trial belongs to the star whose centre is the fewest coordinates away, the later of equals.
         middles = np.array([[column.get((name, each[at][1]), -1) for name, at in places] for each in centres], np.intp)
         away = (rows[:, None, :] != middles.reshape(1, stars, len(places))).sum(axis=2)  # (trials, stars)
-        x[every, values + stars - 1 - np.argmin(away[:, ::-1], axis=1)] = 1.0
+        x[every, values + stars - 1 - np.argmin(away[:, ::-1], axis=1)] = 1.0  # backwards: argmin takes the first
         x[:, -1] = 1.0
         y = np.array(list(losses.values()))
+        # Ridge regression: each column's precision is in units of a run's, so the noise itself cancels for effects.
+        # Without a prior the system would have no single solution, since columns of a coordinate add up to the level's.
         sigma = max(tolerance, 1e-9) / NOISE
         prior = np.full(x.shape[1], 1e-8)  # precisions; the level is left free
         prior[:values] = EFFECT**-2
@@ -126,7 +128,7 @@ class Effects:
         found = []
         for axis in self.axes:
             here = self.space.value(config, axis.name)
-            if here in self.known[axis.name]:
+            if here in self.known[axis.name]:  # of a value without a finished trial there is no effect to compare with
                 best = min(self.known[axis.name], key=lambda value: self.of(axis.name, value))
                 gain = self.of(axis.name, here) - self.of(axis.name, best)
                 if gain > least:
@@ -157,9 +159,11 @@ def descend_jointly(replay: Replaying) -> None:
         if replay.loss(here) is None:
             return
         star = [config for _, _, config in replay.around(centre=here)]
+        # Cheapest first: a combination of gains is one trial and may save a star; only then the rest of the star.
         lacking = [config for config in star if config not in replay.asked]
         gains = model.gains(here, LEAST * replay.tolerance)
         together = _combine(replay, here, gains)
+        # Gains of an additive model add up, so this is by how much the combination should be lower.
         promise = sum(gain for gain, _, _ in gains) / replay.tolerance if replay.tolerance else math.inf
         if promise > (PROMISE if lacking else FINAL) and together not in replay.asked and tests < TESTS:
             tests += 1
@@ -192,6 +196,8 @@ def _ahead(replay: Replaying, losses: Mapping[Config, float], model: Effects) ->
     now = losses.get(replay.incumbent)
     better = {config: model.believed(config, loss) for config, loss in losses.items() if now is None or loss < now}
     if now is not None:
+        # First whom the model, that is all trials together, puts under the incumbent by more than a tolerance; if
+        # nobody, whose own loss is that much lower, though the model does not believe it.
         bar = model.believed(replay.incumbent, now) - CERTAIN * replay.tolerance
         better = {config: each for config, each in better.items() if each < bar} or {
             config: each for config, each in better.items() if losses[config] < now - replay.tolerance
@@ -259,8 +265,11 @@ def _mix(
         close = [value for value in known if model.of(axis.name, value) - lowest < CLOSE * replay.tolerance]
         if len(close) < 2:
             continue
+        # And untried values next to close ones, or a search would never look past the edge of what it has tried.
         next_to = [each for value in close for each in axis.neighbours(value) if each in axis.values]
         close += [value for value in dict.fromkeys(next_to) if value not in known and (axis.name, value) not in seen]
+        # In turns from a drawn beginning, then shuffled: equally often each, in an order of its own for each
+        # coordinate.
         first = order.randrange(len(close))
         turns[axis.name] = [close[(first + row) % len(close)] for row in range(rows)]
         order.shuffle(turns[axis.name])
@@ -293,6 +302,7 @@ def rescue(replay: Replaying) -> bool:
         order = random.Random(repr(replay.incumbent))
         columns: dict[str, list[Value]] = {}
         for axis in replay.space.varied:
+            # As in a Latin hypercube: the values of a coordinate in turn, shuffled against those of the others.
             columns[axis.name] = (list(axis.values) * RESCUES)[:RESCUES]
             order.shuffle(columns[axis.name])
         if not columns or not replay.ask(_rows(replay, replay.incumbent, columns, RESCUES)):

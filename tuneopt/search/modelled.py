@@ -71,6 +71,7 @@ Levels = list[tuple[int, int]]
 def descend_by_model(replay: Replaying) -> None:
     """Run the policy on a replay, up to the first wave that is not settled, or to the end."""
     space, start = replay.space, replay.incumbent
+    # What drowns in the noise of single runs is tried in rows alone, where many runs tell of it at once.
     drowned = {axis.name for axis in space.varied if _drowned(replay, axis.name)}
     if len(drowned) == len(space.varied):
         drowned = set()
@@ -80,9 +81,10 @@ def descend_by_model(replay: Replaying) -> None:
         return
     if not space.varied:
         return
-    first, most = replay.waves, MOST_WAVES + replay.waves - 1
+    first, most = replay.waves, MOST_WAVES + replay.waves - 1  # a rescue took waves of its own
     centre = min(replay.losses().items(), key=lambda each: each[1])[0]
     while True:
+        # The decision follows from what stands in the key; a replay asks for those of all earlier waves again.
         key = ("model", replay.tolerance, replay.foreseen, replay.known(), replay.waves, centre, first, most)
         step = replay.remember(key, functools.partial(_step, replay, centre, drowned, first, most))
         centre, most, replay.resolution = step.centre, step.most, step.resolution
@@ -107,19 +109,25 @@ def _step(replay: Replaying, centre: Config, drowned: set[str], first: int, most
     losses, start = replay.losses(), replay.space.start
     posterior, centre = _believed(replay, centre)
     allowed, ruled_out, beyond = _fenced(replay, posterior)
+    # The combination that is lowest on the mean surface, and the one that is lowest on each drawn surface: how much
+    # these differ is what is not known yet.
     best = posterior.lowest(posterior.mean[None], allowed, posterior.middle)[0]
     points = posterior.lowest(posterior.draws, allowed, best)
     changes, gains = _gains(replay, posterior, ruled_out)
     resolution = ceiling(gains.max(axis=0), CONFIDENCE) if changes else 0.0
     over = _changed(replay, posterior, best, beyond)
-    low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)
+    low = np.einsum("ij,ij->i", posterior.rows(points), posterior.draws)  # (draws,), each at its own lowest point
     here = posterior.draws @ posterior.rows(posterior.middle[None])[0]  # (draws,)
+    # What trying on is expected to gain: the mean, over surfaces, of how much lower their lowest point is than the
+    # centre.
     gain = round(float(np.mean(here - low)), DIGITS)
     enough = gain < GAIN * replay.tolerance and resolution <= FINE * replay.tolerance
     if replay.waves >= most or (enough and replay.waves > first and not over):
         return _Step(centre, most, resolution, ())
     ahead = _runnable(replay, posterior.config(best), centre)
     begun = losses.get(start)
+    # A far start: effects around it say little about where the best are, so its neighbours are tried around the new
+    # centre as they were around the start, and one more wave is allowed.
     if replay.waves == first and (begun is None or begun - min(losses.values()) > FAR_START * replay.tolerance):
         most += 1
         wave = [ahead, *over, *_around(replay, centre, drowned)]
@@ -198,7 +206,7 @@ def _fenced(replay: Replaying, posterior: Posterior) -> tuple[Allowed, Allowed, 
                 faults[suspects[0]].add(values[suspects[0]])
     allowed, ruled_out, beyond = [], [], []
     for number, (axis, levels) in enumerate(zip(posterior.axes, posterior.levels, strict=True)):
-        places = np.arange(len(levels))
+        places = np.arange(len(levels))  # a level is a value of the coordinate, a place its number in the line
         wrong = np.array([level in faults[number] for level in levels])
         open_to_rows, out = ~wrong, wrong.copy()
         if axis.numeric:
@@ -207,6 +215,7 @@ def _fenced(replay: Replaying, posterior: Posterior) -> tuple[Allowed, Allowed, 
             if not _drowned(replay, axis.name):
                 open_to_rows &= np.abs(places[:, None] - held[None, :]).min(axis=1) <= REACH
             centre = int(posterior.middle[number])
+            # Away from the centre in both directions, until what is not known lies behind a failure.
             for line in (places[centre + 1 :], places[:centre][::-1]):
                 failures = 0
                 for at, place in enumerate(line):
@@ -285,10 +294,12 @@ def _rows(replay: Replaying, posterior: Posterior, points: Places, count: int) -
     for number, levels in enumerate(posterior.levels):
         shares = np.cumsum(np.bincount(points[:, number], minlength=len(levels)))  # of all draws, an exact count
         offset = order.random()
+        # Equally spaced marks over all draws, sorted by level (systematic sampling): a level with a share s of the
+        # draws gets s * count rows, rounded up or down.
         marks = [(offset + row) / count * len(points) for row in range(count)]
         column = [int(np.searchsorted(shares, mark, side="right")) for mark in marks]
         order.shuffle(column)
-        columns.append(column)
+        columns.append(column)  # each column is shuffled by itself, so that no two coordinates go together
     found = [posterior.config([column[row] for column in columns]) for row in range(count)]
     return [config for config in found if replay.feasible(config)]
 

@@ -119,7 +119,7 @@ class _Preparation:
     ) -> None:
         self.folder, self.work, self.pool, self.progress, self.key = folder, folder / UNFINISHED, pool, progress, key
         self.asked = recipe
-        hub.forget()
+        hub.forget()  # what this process knows of their files may be of an earlier corpus
         self.recipe = self._pinned(recipe)
         self.held_out = 0 if recipe.evaluation else max(1, round(recipe.held_out * BUCKETS))
 
@@ -150,6 +150,7 @@ class _Preparation:
         # The largest id and not the number of entries: files from outside may leave ids out.
         self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.rounds = Rounds(self.folder, self.work, token_dtype(self.vocab_size))
+        # Evaluation text first: which training documents share words with it is known only when all of it was read.
         guard = None
         if recipe.evaluation:
             self._phase(EVALUATION, recipe.evaluation, None, len(recipe.sources))
@@ -183,6 +184,8 @@ class _Preparation:
         ``first`` is the number of the first source in the whole recipe.
         """
         evaluating = phase == EVALUATION
+        # A round is what was committed at once: shards with the positions of all sources behind them. What an earlier
+        # attempt wrote after its last round is drawn again, to the same bytes.
         done = [entry for entry in self.rounds.entries if entry.phase == phase]
         if done and done[-1].ended:
             return
@@ -240,7 +243,7 @@ class _Preparation:
             documents = sum(shard.boundaries.documents for shard in shards if shard.boundaries)
             if not documents:
                 raise self._empty(split)
-            size = sum(row["splits"][split]["bytes"] for row in account["mixture"])
+            size = sum(row["splits"][split]["bytes"] for row in account["mixture"])  # of UTF-8, for bits per byte
             tokens = sum(shard.tokens for shard in shards)
             splits[split] = SplitEntry(documents, size, tokens, self.rounds.digests[split].hexdigest(), shards)
         write_whole(self.folder / TOKENIZER_FILE, self.text)  # before the manifest, which has its checksum
@@ -287,6 +290,7 @@ def _account(recipe: Recipe, rounds: Rounds, guard: Guard | None) -> dict[str, A
                 weight = float(source.weight / weights) if phase == TRAINING else None
                 rows.append(_account_of(source, position, phase, weight))
     total = sum(row["splits"]["train"]["tokens"] for row in rows)
+    # What each source was to have is its weight; the share is what it came to, in tokens that were written.
     for row in rows:
         if row["phase"] == TRAINING:
             row["share"] = row["splits"]["train"]["tokens"] / total if total else 0.0

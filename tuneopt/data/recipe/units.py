@@ -74,6 +74,7 @@ def _order(count: int, recipe: Recipe) -> Iterator[int]:
     if not recipe.shuffle or count == 0:
         yield from range(count)
         return
+    # A permutation that is computed place by place: a data set on the hub may have any number of shards.
     order = SampleOrder(count, recipe.seed)
     for place in range(count):
         yield int(order.indices(place, 1)[0])
@@ -84,6 +85,8 @@ def _ranges(path: Path) -> Iterator[tuple[int, int]]:
     with readable(path):
         kind, size = ending(path), path.stat().st_size
         if kind in (".txt", ".jsonl"):
+            # Cut anywhere: a reader of a range begins at the first document that begins in it, and reads the last one
+            # to its end, so every document is in one unit and no unit needs to know of the one before.
             for start in range(0, size, UNIT_BYTES):
                 yield start, min(size, start + UNIT_BYTES)
         elif kind == ".parquet":
@@ -96,7 +99,7 @@ def _ranges(path: Path) -> Iterator[tuple[int, int]]:
                     start, size = group + 1, 0
             if start < metadata.num_row_groups:
                 yield start, metadata.num_row_groups
-        else:
+        else:  # compressed: it can be read from its beginning alone, so the file is one unit
             yield 0, size
 
 
@@ -123,7 +126,7 @@ def check(source: SourceRecipe, recipe: Recipe) -> None:
     if source.text is None:
         check_columns(source.files)
     first = next(units(source, 0, recipe), None)
-    if first is not None:
+    if first is not None:  # one document is read and forgotten
         next(documents(source, first), None)
 
 
@@ -204,7 +207,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 def _encoded(job: EncodingJob, texts: list[str]) -> pa.RecordBatch:
     """Rows of some documents: n documents, t tokens, r runs."""
     fingerprints = np.frombuffer(b"".join(map(fingerprint, texts)), ">u8").astype(np.uint64)  # (n,)
-    buckets = fingerprints >> np.uint64(48)
+    buckets = fingerprints >> np.uint64(48)  # the first two of eight bytes
     fates = np.where(buckets < job.select_end, SELECT, np.where(buckets < job.report_end, REPORT, TRAIN))
     fates = fates.astype(np.uint8)
     hashes, owners = np.zeros(0, np.uint64), np.zeros(0, np.int64)  # (r,) each
@@ -212,8 +215,9 @@ def _encoded(job: EncodingJob, texts: list[str]) -> pa.RecordBatch:
         if len(job.guard.runs):
             fates[job.guard.has_runs(*_runs(job.guard.ngram).hashes(texts), len(texts))] = SHARED
         fates[job.guard.has_documents(fingerprints)] = EQUAL  # after SHARED: an equal document is counted as equal
-    elif job.ngram:
+    elif job.ngram:  # evaluation text: what the guard of the training phase will look for
         hashes, owners = _runs(job.ngram).hashes(texts)
+    # What is kept out has no tokens: encoding is what costs, and its bytes alone are counted.
     kept = [text if fate < EQUAL else None for text, fate in zip(texts, fates.tolist(), strict=True)]
     tokens, ends = _tokens(job, kept)  # (t,), (n,)
     return pa.record_batch(
@@ -243,9 +247,10 @@ def _tokens(job: EncodingJob, texts: list[str | None]) -> tuple[NDArray[np.uint3
             counts[row] = len(pieces)
     encoded = [(np.zeros(0, np.uint32), np.zeros(1, np.int64))]
     encoded += [encoder.encode(some) for some in _batches(parts)]  # several where a document is long
-    before = np.cumsum([0, *(len(some) for some, _ in encoded)])
+    before = np.cumsum([0, *(len(some) for some, _ in encoded)])  # ids in the calls before each
     ids = np.concatenate([some for some, _ in encoded])
     ends = np.concatenate([some + start for (_, some), start in zip(encoded, before, strict=False)])
+    # ``ends`` begins with a 0, so a text ends where the last of all pieces up to its own does.
     after = ends[np.cumsum(counts)]  # (n,), where the ids of each text end
     kept = counts > 0
     return np.insert(ids, after[kept], job.end).astype(np.uint32, copy=False), after + np.cumsum(kept)
