@@ -146,6 +146,7 @@ def _read_record(uri: str, name: str, data: bytes) -> Content:
         record = TrialRecord.from_dict(plain)
         why = _wrong(state, in_record, record)
     except NewerSchemaError as error:
+        # A version that this release does not know is most likely a newer release's, which knows better what is well.
         if not _flipped_version(name, data):
             # Nothing is moved on a suspicion: another release may seal in another way.
             doubt = (
@@ -156,6 +157,7 @@ def _read_record(uri: str, name: str, data: bytes) -> Content:
     except InputError as error:
         why = str(error)
     else:
+        # Whole, but under another name than its own: whoever looked that one up would get the wrong trial.
         if record.trial != trial:
             why = f"holds the record of trial {record.trial}"
             raise DamagedRecordError(f"the file {name} in {uri} is misplaced: it {why}; move it away", why)
@@ -176,7 +178,7 @@ def _wrong(state: SealedState, contradiction: Callable[[Any], str], value: Any) 
 def _flipped_version(name: str, data: bytes) -> bool:
     """Whether one flipped bit made a later release's record of one of this release: flipped back, its seal fits."""
     for found in re.finditer(rb'"schema":(\d)', data):
-        if (found[1][0] ^ ord(str(SCHEMA))).bit_count() == 1:
+        if (found[1][0] ^ ord(str(SCHEMA))).bit_count() == 1:  # the two digits differ in one bit of ASCII
             restored = data[: found.start(1)] + str(SCHEMA).encode() + data[found.end(1) :]
             if unseal(name, restored, "a trial record")[1] == "sealed":
                 return True
@@ -308,7 +310,7 @@ def seal_file(files: Files, name: str) -> bool:
         data = files.read(name)
         if has_seal(data) or fault(name, data):
             return False
-        as_lines = name.startswith(f"{PLANS}/")
+        as_lines = name.startswith(f"{PLANS}/")  # YAML has its seal as a remark, JSON as its last entry
         files.replace(name, seal_lines(name, data.decode()) if as_lines else seal(name, data.decode().strip()))
     return True
 

@@ -185,10 +185,11 @@ class Belief:
         lowest = min(map(self.measured, self._seeds))
         mean = rows @ self.posterior.mean + lowest
         draws = self.posterior.draws @ rows.T + lowest
-        normal = np.random.default_rng(DRAWS).standard_normal(draws.shape)
+        normal = np.random.default_rng(DRAWS).standard_normal(draws.shape)  # the same at every replay
         seeds = np.array([self._seeds.get(config, 0) for config in self.configs])
         ran = seeds > 0
         told = np.array([self.measured(config) if config in self._seeds else math.nan for config in self.configs])
+        # Where nothing ran, the model's own word: it is then told nothing by itself.
         told, noise = np.where(ran, told, mean), self.spread.sigma**2 / np.maximum(seeds, 1)
         # What its values do not say of a configuration its own runs tell, the better the more they are.
         apart = (OWN * self.spread.sigma) ** 2
@@ -249,6 +250,7 @@ class Belief:
             return 0.0
         gains = _widths(self.spread.freedom + further) * away[1 : count + 1]
         gains += (self.mean[0] - self.mean[1 : count + 1])[:, None]
+        # One minus half the chance of error, as a place among the draws; a partition finds it without sorting all.
         place = math.ceil((1 - CAUTION * (1 - self.confidence)) * DRAWS) - 1
         return max(0.0, round(float(np.partition(gains.max(axis=0), place)[place]), DIGITS))
 
@@ -309,6 +311,8 @@ class Belief:
             best = np.bincount(1 + np.argmax(gap[1:, None] + away[1:], axis=0), minlength=count + 1)
             chosen, bound, after = 0, math.inf, away
             for place in (0, *np.flatnonzero(best > LEAST_SHARE * DRAWS)):
+                # Kriging: what a run there would tell of every configuration, drawn by drawn. The candidate whose runs
+                # bring the bound down furthest is taken, and all draws go on as if they had ended so.
                 weight = covariance[:, place] / (covariance[place, place] + noise)
                 told = away - (weight[0] - weight)[:, None] * (own[place] + math.sqrt(noise) * normal)
                 now = self._bound(told, count, given + runs)

@@ -101,9 +101,12 @@ class Finishing:
         pending: tuple[Asked, ...] = ()
         waves = spent = 0
         while True:
+            # A wave grows with what was spent: early runs decide where later ones go, later ones change little.
             look = self._look(incumbent, [incumbent, *path], min(max(WAVE, spent // SHARE), self.most - spent))
             wave: list[Asked] = []
             if look.leader is not None:
+                # A leader first runs with all seeds of an incumbent. It is one only if it still leads when they are in;
+                # then its own star is completed, as a certificate is about the star of what it names.
                 had = self._had(look.leader, asked)
                 wave = [(look.leader, seed) for seed in self.seeds if seed not in had]
                 if not wave:
@@ -112,7 +115,7 @@ class Finishing:
                     star = self.space.star(incumbent) if self.stars else ()
                     configs = [config for _, _, config in star if self.feasible(config) and config not in self.runs]
                     wave = [(config, self.seeds[0]) for config in configs if config not in self.missing]
-                    if not wave:
+                    if not wave:  # its star has run already: look again from there
                         continue
             elif look.next:
                 wave = self._with_seeds(look.next, asked)
@@ -121,6 +124,7 @@ class Finishing:
                 break
             asked.update(dict.fromkeys(wave))
             waves += 1
+            # A wave is taken in as a whole or not at all: half of it would lead another way than a replay goes.
             found = {one: self.outcome(one) for one in wave}
             pending = tuple(one for one, outcome in found.items() if outcome is None and not self.gave_up(one))
             if pending or not any(found.values()):  # where nothing comes back, nothing is learned by asking on
@@ -148,6 +152,7 @@ class Finishing:
 
         def work() -> Look:
             belief = self._belief(incumbent)
+            # ``left`` holds where it has been: a finish that came back would go round.
             leader = self._leader(belief, left) if len(left) <= MOST_MOVES else None
             further = belief.bound > self.resolution and count > 0 and leader is None
             # What no number of seeds reaches is not begun: they would tell nothing that the resolution asks for.
@@ -158,7 +163,7 @@ class Finishing:
 
     def _key(self, incumbent: Config) -> tuple[object, ...]:
         """All that a belief follows from."""
-        if self._held is None:
+        if self._held is None:  # made once a wave: a tuple over all runs is long
             held = tuple((config, *sorted(seeds.items())) for config, seeds in self.runs.items())
             self._held = (self.spread(self.runs), held)
         return incumbent, *self._held
@@ -190,7 +195,7 @@ class Finishing:
             for config in belief.configs[1:]
             if config in belief.losses
             and config not in left
-            and None not in self.runs[config].values()
+            and None not in self.runs[config].values()  # one seed of it diverged
             and belief.measured(config) < most
         ]
         loss, config = min(better, key=lambda each: each[0], default=(math.inf, None))

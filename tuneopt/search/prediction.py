@@ -165,6 +165,8 @@ def predict(
     known = [regime for regime in regimes if axis.name in regime.config]
     if not known or axis.pinned:
         return Prediction(axis.name, axis.start, axis.start, axis.start, "constant" if axis.pinned else "start", 0.0)
+    # From what rests on least to what rests on most: one value that is near-optimal everywhere needs no law. Values off
+    # the logarithmic scale (off, words) have none. Fewer regimes than a law has parameters give their median.
     near = [regime.near_optimal(axis.name) for regime in known]
     winners = [regime.config[axis.name] for regime in known]
     shared = set.intersection(*(set(values) for values in near))
@@ -172,11 +174,11 @@ def predict(
         value = min(shared, key=lambda each: (sum(values[each] for values in near), -winners.count(each), str(each)))
         return Prediction(axis.name, value, value, value, "constant", winners.count(value) / len(winners))
     tuned = [regime for regime, value in zip(known, winners, strict=True) if axis.numeric and _has_log(axis, value)]
-    if 2 * len(tuned) <= len(winners):
+    if 2 * len(tuned) <= len(winners):  # mostly off: a law through the few others would be about another question
         return _majority(axis, known, params, ratio)
     if len(tuned) < FEWEST:
         values = sorted((regime.config[axis.name] for regime in tuned), key=float)
-        value = values[(len(values) - 1) // 2]
+        value = values[(len(values) - 1) // 2]  # the lower middle: a value that was tuned, and no mean of two
         return Prediction(axis.name, value, values[0], values[-1], "median", values.count(value) / len(winners))
     return _by_law(axis, tuned, params, ratio, resamples, seed)
 
@@ -279,6 +281,7 @@ def _by_law(
     values = dict.fromkeys((*axis.below, *axis.values, *axis.above, *(regime.config[axis.name] for regime in regimes)))
     lattice = sorted((value for value in values if _has_log(axis, value)), key=float)
     scale = _logs(lattice, complement)
+    # The usual step of the grid on the log scale; for a lattice of one value, that of a grid of doublings.
     step = float(np.median(np.abs(np.diff(np.sort(scale))))) if len(scale) > 1 else math.log(2)
     sizes = np.array([regime.params for regime in regimes], float)
     ratios = np.array([regime.ratio for regime in regimes], float)
@@ -294,6 +297,7 @@ def _by_law(
     residuals = np.log(h) - fitted
     total = float(np.sum(weights * (np.log(h) - np.average(np.log(h), weights=weights)) ** 2))
     explained = 1 - float(np.sum(weights * residuals**2)) / total if total else 1.0
+    # Residuals of a fit are smaller than the errors that made them: sqrt(n / (n - 3)) for level and two slopes.
     rng = np.random.default_rng(seed)
     free = max(1, len(residuals) - 3)
     wide = (residuals - residuals.mean()) * math.sqrt(len(residuals) / free)
@@ -337,6 +341,7 @@ def fit_law(params: Floats, ratios: Floats, h: Floats, weights: Floats, compleme
     fits = [_with_offset(x, h, weights, share * float(h.min()), complement) for share in OFFSETS]
     plain = fits[0]
     best = min(fits, key=lambda fit: fit[0])
+    # The residual sums are of log h, whatever the offset, so that they can be compared.
     return best[1] if best[0] < _CLEARLY * plain[0] else plain[1]
 
 
@@ -344,6 +349,7 @@ def _with_offset(x: Floats, h: Floats, weights: Floats, offset: float, complemen
     y = np.log(h - offset)
     # d log h = (1 - E/h) d log(h - E): weights in log h stay weights in log h.
     w = weights * (1 - offset / h) ** 2
+    # Once without a prior, for how much the points scatter about any law; then with it, weighed by that.
     root = np.sqrt(w)
     free = np.linalg.lstsq(x * root[:, None], y * root, rcond=None)[0]
     # Residuals beyond their variances make the data count less; smaller ones are luck, few points fit any law.

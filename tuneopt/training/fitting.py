@@ -57,6 +57,7 @@ def available_bytes(device: torch.device, reused: int = 0, share: float = 1.0) -
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
     allocated = torch.cuda.memory_allocated(device)
+    # What the allocator keeps and no tensor uses is free for this process, though the driver counts it as taken.
     idle = torch.cuda.memory_reserved(device) - allocated
     return int(USABLE * min(free + idle + reused, share * total - allocated + reused))
 
@@ -78,6 +79,7 @@ def pass_sizes(
 
 def sizes_within(spec: TrialSpec, parallel: ParallelConfig, available: int) -> list[int]:
     """Divisors of a rank's share, largest first, whose step needs at most ``available`` bytes; at least the size 1."""
+    # Only divisors: gradients of a step are means over passes of one size.
     share = spec.batch // parallel.ranks
     most = min(share, max(1, PASS_TOKENS // spec.regime.scale.seq_len))
     sizes = [size for size in range(most, 0, -1) if share % size == 0]
@@ -101,7 +103,7 @@ def step_memory(spec: TrialSpec, parallel: ParallelConfig, size: int, *, on_cpu:
         head_chunk=chunk_tokens(size * scale.seq_len, vocab_size),
         passes=spec.batch // parallel.ranks // size,
         on_cpu=on_cpu,
-        compiled=spec.compile and parallel.zero < 3 and not on_cpu,
+        compiled=spec.compile and parallel.zero < 3 and not on_cpu,  # stage 3 runs as it is written
     )
 
 
@@ -130,6 +132,8 @@ def chosen_stage(
     scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
     if isinstance(scale, OwnModel):
         return 1 if offload else 0  # which is refused by name
+    # A stage is judged by a pass that keeps a device busy, not by the smallest: that would shard nothing and run
+    # slowly.
     share = max(1, spec.batch // ranks)
     size = sequences or max(1, min(share, JUDGED_TOKENS // scale.seq_len))
     return stage_for(

@@ -96,6 +96,7 @@ class Mixture:
         when_exhausted: str,
         positions: Sequence[SourcePosition],
     ) -> None:
+        # Weights as whole numbers of one unit, so that turns are decided without rounding, on every machine alike.
         scale = math.lcm(*(weight.denominator for weight in weights))
         self._weights = [int(weight * scale) for weight in weights]
         self._staging, self._names = staging, names
@@ -127,7 +128,7 @@ class Mixture:
             # Fractions and not floats: two sources that are exactly even must be told apart by their order alone.
             source = min(live, key=lambda index: (Fraction(self.positions[index].taken, self._weights[index]), index))
             here, block = self.positions[source], self._block[source]
-            if block is None or block.done == len(block.rows.fates):
+            if block is None or block.done == len(block.rows.fates):  # drawn to its end
                 block = self._block[source] = next(self._streams[source], None)
             if block is not None:
                 return self._take(source, block, live, room)
@@ -139,6 +140,7 @@ class Mixture:
             elif not here.epoch_taken:
                 raise InputError(f"source {self._names[source]} has no document left to train on; give it more text")
             else:
+                # The next epoch: the same units in the same order, and nothing of it counts but what trains.
                 here.epoch, here.unit, here.row, here.epoch_taken = here.epoch + 1, 0, 0, 0
                 self._staging.start_over(source)
                 self._streams[source] = self._blocks(source)
@@ -148,7 +150,7 @@ class Mixture:
 
         Rows that were drawn before a kill are passed over: they stand in finished shards.
         """
-        here = self.positions[source]
+        here = self.positions[source]  # moves on with every draw
         while (unit := self._staging.unit(source, here.unit)) is not None:
             before = 0  # rows of the unit in front of this block
             for rows in read_rows(self._staging.file(unit)):
@@ -170,6 +172,7 @@ class Mixture:
                 product, weight = self.positions[other].taken * self._weights[source], self._weights[other]
                 least = -(-product // weight) if other < source else product // weight + 1
                 bounds.append(max(1, least - here.taken))
+        # The document with which the nearest bound is reached is the last one, and at least one is taken.
         base = int(block.counted[first])
         reached = int(np.searchsorted(block.counted[first + 1 :], base + min(bounds), side="left"))
         stop = min(first + reached + 1, len(rows.fates))
@@ -235,6 +238,7 @@ class Staging:
         if unit in self._files or unit in self._pending:
             return
         for path in self._folder.glob(f"{unit.stem}-*.rows"):  # of an attempt that was killed
+            # By its checksum, which is in the name: rows are not flushed, and a power cut may have left half of them.
             if is_whole(path):
                 self._files[unit] = path
                 return
