@@ -84,7 +84,7 @@ def read_file(path: str | Path) -> FileRows:
             raise InputError(
                 f"the results file {str(path)!r} is larger than {most >> 20} MiB; split it, or drop columns"
             )
-        if not path.is_file():
+        if not path.is_file():  # after the size: of what is not there `stat` says so
             raise InputError(f"the results file {str(path)!r} is no plain file; name a file")
         read = _csv(path) if suffix in (".csv", ".tsv") else FileRows(_rows(path))
     except FileNotFoundError:
@@ -118,13 +118,14 @@ def _csv(path: Path) -> FileRows:
     from tuneopt.ledger.table import FIXED
 
     data = _text_bytes(path)
-    start = data[: 1 << 20]
+    start = data[: 1 << 20]  # enough for the names of the columns, whatever the size of the file
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     lines = re.split(r"\r\n|[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=2)
     told = re.fullmatch(r"sep=([,;\t|])", lines[0].strip('"'))  # a line for Excel alone
     header = lines[1] if told and lines[1:] else lines[0]
     if header.startswith(("[", "{")):
         raise InputError(f"the results file {str(path)!r} holds JSON; let its name end in .json")
+    # By the header alone: texts in cells may hold any of the marks, names of columns seldom do.
     counts = _outside_quotes(header)
     parted = told[1] if told else max(DELIMITERS, key=lambda mark: counts[mark])  # the first of equals: the comma
     if header.startswith("#"):
@@ -133,6 +134,7 @@ def _csv(path: Path) -> FileRows:
     names = next(csv.reader([header], delimiter=parted), [])
     _refuse_twice(name for name in names if name)
     _refuse_open_quotes(path, data, encoding, parted)
+    # Texts, and not what pyarrow would guess: it would read the name 007 as the number 7.
     exported = set(names) >= EXPORTED
     table = arrow_csv.read_csv(
         pa.BufferReader(data),
@@ -161,7 +163,7 @@ def _refuse_open_quotes(path: Path, data: bytes, encoding: str, parted: str) -> 
     if b'"' not in data:
         return
     reader = csv.reader(io.StringIO(data.decode(encoding), newline=""), delimiter=parted, strict=True)
-    limit = csv.field_size_limit(len(data))
+    limit = csv.field_size_limit(len(data))  # the module's own setting, put back below
     try:
         while True:
             begun = reader.line_num + 1
@@ -170,7 +172,7 @@ def _refuse_open_quotes(path: Path, data: bytes, encoding: str, parted: str) -> 
             except StopIteration:
                 return
             except csv.Error:
-                if reader.line_num > begun:
+                if reader.line_num > begun:  # it ran on over lines; other faults pyarrow takes, or names itself
                     raise InputError(
                         f"the results file {str(path)!r} has a cell in line {begun} that begins with a quotation mark "
                         'and does not end with one; close it, or double each mark that is text ("")'

@@ -89,7 +89,7 @@ def connect(
         os.environ.setdefault(name, value)
     if address:
         check_address(address)
-    address = None if address == "local" else address
+    address = None if address == "local" else address  # Ray's own word for what is the default here
     import ray  # after the settings: Ray reads some of them when it is imported
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -113,6 +113,7 @@ def connect(
                 raise InputError(_too_small(wanted, [resources for kind in machines for resources, _ in kind]))
             if not room[max(ranks)]:
                 raise InputError(_too_few(wanted, max(ranks), machines, together))
+            # Slots by what can be there, or nothing would ask an autoscaler to start it; GPUs by what is there now.
             gpus = sum(resources.get("GPU", 0.0) * count for resources, count in machines[0])
             yield Session(room[min(ranks)], int(gpus))
         except KeyboardInterrupt:
@@ -167,10 +168,11 @@ def _not_started(error: BaseException, folder: Path | None) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
     if isinstance(error, OSError) and error.filename:
         reason = f"{error.filename}: {why(error)}"
+    # The last words of the last log that has any, lines that report no fault left out.
     for log in sorted(folder.glob("session_*/logs/*.err")) if folder else ():
         lines = [line for line in log.read_text(errors="replace").strip().splitlines() if not _INFO.match(line)]
         reason = f"{log.stem}: {lines[-1].strip()}" if lines else reason
-    text = f"{reason} {error}"
+    text = f"{reason} {error}"  # Ray raises plain exceptions here: only their words tell what to mend
     if "AF_UNIX" in text or "socket" in text.lower():
         mend = "set RAY_TMPDIR to a short absolute path"
     elif "space" in text or "shm" in text:
@@ -291,5 +293,7 @@ def check_address(address: str, what: str = "") -> None:
         ) from None
     except (OSError, OverflowError) as error:
         raise InputError(f"no Ray cluster at {what}{address!r} ({error}); start one, or leave --address out") from None
+    # Ray's control service speaks gRPC, that is HTTP/2: byte 3 of a frame is its kind, and the first one is settings
+    # (4).
     if len(answer) < 4 or answer[3] != 4:
         raise InputError(f"no Ray cluster at {what}{address!r} (another program answers there); check the address")

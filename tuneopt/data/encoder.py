@@ -82,7 +82,7 @@ class Encoder:
         """Ids of all texts in one array, shape (tokens,), and where each text ends in it, shape (texts,)."""
         if not self.by_parts:
             return _joined(self._whole(texts))
-        if self._parts >= self._max_parts:
+        if self._parts >= self._max_parts:  # between two calls alone: numbers of a batch must stay what they are
             self._forget()
         numbers: list[int] = []  # of the parts of all texts, one after another (p of them)
         new: list[str] = []
@@ -93,6 +93,7 @@ class Encoder:
                 self._look_up(text, numbers, new)
             counts[row] = len(numbers) - before
         self._learn(new)
+        # From here on without a loop in Python: the ids of all parts, gathered from the table by p slices at once.
         rows = np.array(numbers, np.int64)  # (p,)
         starts = self._ends[rows]  # (p,), where the ids of each part begin in the table
         lengths = self._ends[rows + 1] - starts
@@ -117,7 +118,7 @@ class Encoder:
 
     def _look_up(self, text: str, numbers: list[int], new: list[str]) -> None:
         """Append the numbers of a text's parts; those that are new get the next numbers, and are noted."""
-        if _CUT in text:
+        if _CUT in text:  # it cannot be cut by replacing: the whole text is one part, which is not kept
             numbers.append(self._number(text, new))
             return
         # Cut before every space and after every line feed first, which takes two passes in C. Where that is no cut of
@@ -160,7 +161,7 @@ class Encoder:
         """Encode the parts that got the last numbers."""
         known = self._parts - len(new)
         used = int(self._ends[known])
-        ids, ends = _joined(self._whole(new))
+        ids, ends = _joined(self._whole(new))  # one call for all new parts: the library encodes them in parallel
         self._ends = _room(self._ends, self._parts + 1)
         self._ends[known + 1 : self._parts + 1] = used + ends
         self._ids = _room(self._ids, used + len(ids))

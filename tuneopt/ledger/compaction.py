@@ -52,6 +52,7 @@ def compact(files: Files, uri: str) -> int:
     if not texts:
         return 0
     records = [decode(uri, trial, data) for trial, data in texts]
+    # Files of earlier releases get their seals on this occasion; then the texts are read again, as they are now.
     if [seal_file(files, f"trials/{trial}.json") for trial, data in texts if not has_seal(data)]:
         texts = list(_stored_texts(files, names))
     whole = tables.build([tables.row(record) for record in records])
@@ -111,6 +112,7 @@ def _open(files: Files) -> pq.ParquetFile | None:
         file = pq.ParquetFile(pa.BufferReader(data)) if _fits_seal(data) else None
         if file is None or (file.schema_arrow.metadata or {}).get(_KEY) != _FORMAT or not _typed(file.schema_arrow):
             return None
+        # Twice in the file would be twice in every count; no release writes that, but a file may come from anywhere.
         trials = file.read(["trial"])["trial"]
         return file if len(trials) == len(trials.unique()) else None
     except _UNREADABLE:
@@ -145,6 +147,7 @@ def _split(files: Files, uri: str, columns: tuple[str, ...] | None) -> tuple[pa.
     if folded is None:
         _warn(files, uri)
         return None, names
+    # A trial whose own file is gone is gone: the compacted file is derived, and deleting the record must be enough.
     folded = folded.filter(pc.is_in(folded["trial"], pa.array(map(key, names), pa.string())))
     known = set(folded["trial"].to_pylist())
     return folded, [name for name in names if key(name) not in known]

@@ -92,7 +92,7 @@ class ParameterBucket(ABC):
 
         Raises `InputError` for a sparse gradient, which no rule here can use.
         """
-        rows_at: dict[int, list[int]] = {}
+        rows_at: dict[int, list[int]] = {}  # by the number of the step that they take; usually one for all
         for row, (parameter, entry) in enumerate(zip(self.parameters, self.entries, strict=True)):
             if parameter.grad is None:
                 continue
@@ -141,7 +141,7 @@ class ListBucket(ParameterBucket):
             self.keys = tuple(shapes)
             for key, shape in shapes.items():
                 saved = self._saved(row, key, shape)
-                if saved is None:
+                if saved is None:  # 0 is where every rule's state begins
                     entry[key] = torch.zeros(shape, dtype=self.dtype, device=parameter.device)
                 else:
                     entry[key] = saved.to(parameter.device, self.dtype).contiguous()
@@ -186,6 +186,8 @@ class StackBucket(ParameterBucket):
 
     def __init__(self, rule: Rule, group: Settings, members: list[tuple[str, Tensor]], state: State) -> None:
         super().__init__(rule, group, members, state)
+        # State is kept as stacks (members, pieces, ...), and each member's entry is a view of its row: rules run over
+        # all matrices at once, while a checkpoint and torch's own functions find state by parameter, as everywhere.
         first, count, self.pieces = self.parameters[0], len(self.parameters), int(group["pieces"])
         shapes = state_shapes(rule, tuple(laid_out(logical(first, group)[0], group).shape), group)
         self.stacks: dict[str, Tensor] = {
@@ -198,7 +200,7 @@ class StackBucket(ParameterBucket):
                 if saved is not None:
                     stack[row].copy_(saved)
                 entry[key] = stack[row]
-        self._views = [dict(entry) for entry in self.entries]
+        self._views = [dict(entry) for entry in self.entries]  # the very tensors, for `holds` to compare with
         out_in = [(m.shape[0], m.shape[1]) for p in self.parameters for m in logical(p, group)]
         constants = self.rule.constants(out_in, torch.empty(0, dtype=self.dtype, device=first.device))
         self.constants = {key: value.view(count, self.pieces, *value.shape[1:]) for key, value in constants.items()}
@@ -234,6 +236,7 @@ class StackBucket(ParameterBucket):
             for matrix, which in zip(state["probe"], names, strict=True):
                 matrix.copy_(gaussian(matrix, *words, *which))
         direction = self.rule.direction(gradients, state, self.group, batch.step)
+        # Parameters are not stacked: each takes its own row of the update, written through views of its memory.
         targets = [laid_out(m, self.group) for parameter in batch.parameters for m in logical(parameter, self.group)]
         move = self.rule.move if self.rule.reads_weights else apply_switched
         move(targets, direction, state, self.group, batch.step)
@@ -251,6 +254,7 @@ def build_buckets(rule: Rule, group: Settings, state: State) -> list[ParameterBu
         if parameter.numel() == 0:  # as a sharded model holds on some ranks: there is nothing to move
             continue
         shape = tuple(laid_out(logical(parameter, group)[0], group).shape) if stacked else ()
+        # Stacks hold equal shapes only; lists take any, and portions cut them.
         alike = (shape, parameter.device, parameter.dtype)
         part = elements.get(alike, 0) // DEVICE_PORTION if stacked and bounded(parameter) else 0
         elements[alike] = elements.get(alike, 0) + parameter.numel()
@@ -293,7 +297,7 @@ def norm_divisors(batches: list[Batch]) -> list[Tensor | None]:
     its own rule of clipping, or none, carries another value or 0. A NaN norm gives a NaN divisor, so that divergence
     shows in the parameters. Everything stays on the device.
     """
-    divisors: dict[float, Tensor] = {}
+    divisors: dict[float, Tensor] = {}  # by limit: groups with one limit have one norm, as one clip of all would
     limits = [float(batch.settings["max_grad_norm"]) for batch in batches]
     for limit in dict.fromkeys(limits):
         if limit > 0:
@@ -309,7 +313,7 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
     """The Euclidean norm of all entries together, fp32 (float64 if any is), on the first tensor's device; 0-dim."""
     wide = torch.float64 in set(map(operator.attrgetter("dtype"), tensors))
     norms = list(torch._foreach_norm(tensors, 2, torch.float64 if wide else torch.float32))
-    if len(set(map(operator.attrgetter("device"), norms))) > 1:
+    if len(set(map(operator.attrgetter("device"), norms))) > 1:  # a model that is spread over devices
         norms = [norm.to(norms[0].device) for norm in norms]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return norm

@@ -106,6 +106,7 @@ class WarmModels:
         self._take_device()
         repeat_kernels(self.device, deterministic)
         scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
+        # All that a module and its compiled code depend on. The seed is not among it: weights are drawn below.
         key = (scale, vocab_size, spec.precision, spec.compile, checkpointing)
         if key not in self._warm:
             if self.device.type == "cuda":  # its memory is for one model; a CPU's holds all of the nano ladder
@@ -119,6 +120,7 @@ class WarmModels:
             if known in self._fitting:
                 break
             fits = self._fits(warm, size, spec, reserved(size), last=size == sizes[-1])
+            # Ranks must take one size: the largest that fits on all of them.
             # Ask the others only now that the lock on compiling is free: they may be waiting for it.
             if agree(fits):
                 self._fitting.add(known)
@@ -144,6 +146,8 @@ class WarmModels:
         """Whether a pass over ``size`` sequences stays within the device's memory; the last size has to, or raises."""
         ballast: Tensor | None = None
         try:
+            # What the trial will hold beside the pass (state, communication) is held here as one tensor while it is
+            # tried.
             ballast = torch.empty(reserved if self.device.type == "cuda" else 0, dtype=torch.uint8, device=self.device)
             self.exercise(warm, size, spec)
             return True
@@ -222,6 +226,7 @@ def build_optimizer(spec: TrialSpec, model: nn.Module) -> Optimizer:
 
     For a model of a user's own it gets the roles of the parameters as routing rules, unless its class routes by itself.
     """
+    # A configuration outweighs facts: who sets ``heads`` by hand means it.
     own = {name: value for name, value in spec.config.items() if name not in LOOP_HYPERPARAMETERS}
     scale, kind = spec.regime.scale, implementation(spec.optimizer)
     more: dict[str, Any] = {**scale.facts(kind.model_facts), **{name: getattr(spec, name) for name in kind.run_facts}}
@@ -237,7 +242,7 @@ def build_optimizer(spec: TrialSpec, model: nn.Module) -> Optimizer:
 
 def _build(spec: TrialSpec, device: torch.device, checkpointing: bool) -> BuiltModel:
     if spec.compile and device.type == "cpu":
-        skip_probes()
+        skip_probes()  # before Inductor is first asked for vector instructions
     scale, vocab_size = spec.regime.scale, spec.regime.corpus.vocab_size
     model: nn.Module
     if isinstance(scale, OwnModel):
@@ -270,7 +275,9 @@ def _loss_function(model: nn.Module, spec: TrialSpec, device: torch.device) -> L
     else:
         compiled = own_model.loss_of(model)
         if spec.compile:
+            # Not as one graph that must not break: code of a user's own may hold what Dynamo runs as it is written.
             compiled = torch.compile(compiled, dynamic=False)
+    # Autocast stands outside of the compiled function, which sees the dtypes that it sets.
     if spec.precision == "fp32":
         return compiled
 
