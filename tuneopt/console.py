@@ -78,11 +78,6 @@ def loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def bound(nats: float) -> str:
-    """A difference in nats that is not exceeded; "more than 0.0000" would promise what no trial has shown."""
-    return f"{max(nats, 0.0001):.4f}"
-
-
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     """Print a plain table at its full width: nothing is cut, a narrow terminal wraps the lines."""
     grid = Table(*headings, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")

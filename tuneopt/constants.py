@@ -9,6 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+BASELINE = "adamw"
+"""Whom rivals are compared with, unless said otherwise."""
+
+SCHEDULES = ("cosine", "linear")
+"""The schedules of the training loop: every optimizer can run under each of them."""
+
 TOKENS_PER_PARAMETER = 20
 """One Chinchilla ratio: tokens per non-embedding parameter (Hoffmann et al., arXiv 2203.15556)."""
 

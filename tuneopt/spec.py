@@ -34,6 +34,9 @@ SEMANTICS = 1
 Value = float | int | str | bool
 """A hyperparameter: a number, a word, or on/off."""
 
+Config = tuple[tuple[str, Value], ...]
+"""A complete configuration: every hyperparameter by name, as `TrialSpec.freeze` orders them."""
+
 
 @dataclass(frozen=True, slots=True)
 class CorpusId:
@@ -168,7 +171,7 @@ class TrialSpec:
     """
 
     optimizer: str
-    hyperparameters: tuple[tuple[str, Value], ...]
+    hyperparameters: Config
     regime: Regime
     seed: int = 0
     precision: str = "fp32"
@@ -191,7 +194,7 @@ class TrialSpec:
         checked.whole("a trial's semantics", self.semantics)
 
     @staticmethod
-    def freeze(hyperparameters: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    def freeze(hyperparameters: Mapping[str, Value]) -> Config:
         """The sorted, canonical form of a hyperparameter mapping; raises `InputError` for what is none."""
         for word in (*hyperparameters, *hyperparameters.values()):
             if not isinstance(word, bool | int | float):

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 import search_spaces
-from tuneopt.search.space import SCHEDULES, Coordinate, LadderSpace, SearchSpace, load_space, space_names, tuned
+from tuneopt.search.space import Coordinate, LadderSpace, SearchSpace, load_space, space_names, tuned
 from tuneopt.spec import InputError
-from tuneopt.training.schedule import SCHEDULES as LOOP_SCHEDULES
 
 HOME = Path(search_spaces.__file__).parent
 RATE = {
@@ -228,4 +227,3 @@ def test_every_optimizer_runs_under_every_schedule_and_a_cosine_tunes_no_decay()
     ):
         with pytest.raises(InputError, match=told):
             load_space("adamw").on("nano", words)
-    assert set(SCHEDULES) == set(LOOP_SCHEDULES)

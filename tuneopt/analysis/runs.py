@@ -20,12 +20,10 @@ from tuneopt.ledger import TrialRecord
 from tuneopt.ledger.record import SECONDS
 from tuneopt.ledger.table import devices
 from tuneopt.search.axis import is_number
-from tuneopt.spec import Scale, Value
+from tuneopt.spec import Config as Config
+from tuneopt.spec import Scale
 
 Array = npt.NDArray[np.float64]
-
-Config = tuple[tuple[str, Value], ...]
-"""Hyperparameters by name, sorted, as `TrialSpec.freeze` gives them."""
 
 COMPLEMENTS = ("beta1", "beta2", "momentum", "shampoo_beta")
 """Coordinates whose law is that of 1 - value, where no declared space says so, and whose grid is read so: averaging

@@ -28,12 +28,11 @@ from tuneopt.analysis.noise import Noise, NoiseModel
 from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
 from tuneopt.analysis.winner import Winner, broken
+from tuneopt.constants import BASELINE as BASELINE
 from tuneopt.constants import ONE_SIDED_95
 from tuneopt.search.noise import tuning_error
 from tuneopt.search.study.brackets import bracketing_ratios
 from tuneopt.spec import InputError
-
-BASELINE = "adamw"
 
 LEVEL = 0.9
 """Coverage of the intervals."""

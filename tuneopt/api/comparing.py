@@ -22,6 +22,7 @@ from tuneopt.api.questions import comparison_page, plan_text, question_id, quest
 from tuneopt.api.step_times import KNOWN_FLOPS, Note, TimeSource, times_of
 from tuneopt.api.studies import planned_study, run_study, study_id, study_queue
 from tuneopt.api.sweeps import with_ledger
+from tuneopt.constants import BASELINE
 from tuneopt.data import load_corpus
 from tuneopt.ledger.damage import PLANS
 from tuneopt.run.options import RunOptions
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from tuneopt.search.noise import SpreadModel
     from tuneopt.search.queue import SchedulerQueue
     from tuneopt.search.study.study import Study
-
-BASELINE = "adamw"
-"""Whom rivals are compared with, unless said otherwise."""
 
 HOPELESS = 4.0
 """Times the speed of a known core, which other cores differ from by a factor of two, that none will have."""

@@ -219,11 +219,12 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
 
 def _certificate(plain: Mapping[str, Any]) -> str:
     """The state of a certificate in a cell, with its resolution where it has one."""
-    from tuneopt.console import bound
+    from tuneopt.reporting.text import bound_text
 
     if plain["state"] in WORDS:
         return WORDS[plain["state"]]
-    return plain["state"] if plain["resolution"] is None else f"{plain['state']} ({bound(plain['resolution'])} nats)"
+    state, resolution = plain["state"], plain["resolution"]
+    return state if resolution is None else f"{state} ({bound_text(resolution)} nats)"
 
 
 def _print_status(status: Mapping[str, Any]) -> None:

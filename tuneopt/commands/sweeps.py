@@ -350,14 +350,14 @@ def _asked_about(result: SweepResult) -> str:
 
 def _certificate_text(certificate: Certificate) -> str:
     """The state, what can be seen, and what would mend it where that is too little."""
-    from tuneopt.console import bound
+    from tuneopt.reporting.text import bound_text
 
     words = {"certified": "certified", "blind": "complete, but blind", "incomplete": "NOT complete"}[certificate.state]
     edges = f"; on an edge: {', '.join(certificate.edges)}" if certificate.edges else ""
     tolerance = f"tolerance {certificate.tolerance:.4f} nats"
     if certificate.resolution is None or certificate.confidence is None:
         return f"{words}, {tolerance}{edges}"
-    sees = f"no single change is better by more than {bound(certificate.resolution)} nats, confidence "
+    sees = f"no single change is better by more than {bound_text(certificate.resolution)} nats, confidence "
     sees += f"{certificate.confidence:.0%}"
     asked = f"; asked: {certificate.asked:g}" if certificate.asked is not None else ""
     count, needed = certificate.seeds_needed, ""

@@ -27,14 +27,12 @@ from tokenizers import Tokenizer
 
 from tuneopt.data.cache import write_whole
 from tuneopt.data.manifest import TOKENIZER_FILE, Manifest, SplitEntry, TokenizerEntry, file_sha256
+from tuneopt.data.recipe.recipe import TRAINING_BYTES
 from tuneopt.data.shards import ShardWriter
 from tuneopt.data.sources import Source
 from tuneopt.data.splits import BUCKETS, SPLITS, SplitRule, bucket, choose_rule
 from tuneopt.data.tokenizer import check_vocab_size, content_sha256, encode, token_dtype, train_tokenizer
 from tuneopt.spec import InputError
-
-TRAINING_BYTES = 1 << 28
-"""The tokenizer learns from about 256 MiB at most: more text changes its entries little and costs minutes."""
 
 _log = logging.getLogger(__name__)
 

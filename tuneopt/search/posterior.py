@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS, TOLERANCE
 from tuneopt.search.axis import Axis
+from tuneopt.search.joint import NOISE
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.variances import Floats, log_densities
 
@@ -54,9 +55,6 @@ FAR = 0.1
 
 LEVEL = 1.0
 """Prior standard deviation of the centre's loss, in nats about the lowest trial: wide, nothing is known of it."""
-
-NOISE = 2.33
-"""Standard deviations of one run in a tolerance, as in `tuneopt.search.joint`."""
 
 LEAST_NOISE = 1e-4
 """Nats: a smaller noise than this makes the equations singular, and is nowhere measured."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from tuneopt import outside
+from tuneopt.constants import SCHEDULES
 from tuneopt.paths import expanded
 from tuneopt.search.axis import Axis, is_number, read_number, read_switch
 from tuneopt.search.coordinate import (
@@ -48,6 +49,7 @@ from tuneopt.search.coordinate import (
     warmup,
     weight_decay,
 )
+from tuneopt.spec import Config as Config
 from tuneopt.spec import InputError, TrialSpec, Value, canonical, nearest
 
 __all__ = [
@@ -95,14 +97,8 @@ COMPLETE = ("learning_rate", "train_batch_size", "warmup", "min_lr_ratio", "lr_s
 """What every configuration names, as a coordinate or fixed, because every training run needs it."""
 
 
-SCHEDULES = ("cosine", "linear")
-"""The schedules of the training loop (`tuneopt.training.schedule`): every optimizer can run under each of them."""
-
 DECAY = "decay"
 """The share of the steps over which ``linear`` falls; ``cosine`` has no use for it."""
-
-Config = tuple[tuple[str, Value], ...]
-"""A complete configuration: every coordinate and every fixed hyperparameter, as `TrialSpec.freeze` orders them."""
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,7 @@ from tuneopt.training.kernels import (
 )
 from tuneopt.training.memory import CHUNKED_VOCABULARY
 from tuneopt.training.model import Decoder, rotary_table
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
+from tuneopt.training.own_model import LossFunction as LossFunction
 
 LOOP_HYPERPARAMETERS = ("train_batch_size", "warmup", "decay", "lr_schedule", "min_lr_ratio")
 """What the loop itself takes from a configuration; the rest goes to the optimizer."""

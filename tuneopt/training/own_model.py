@@ -47,6 +47,7 @@ HEAD = re.compile(r"head|unembed|embed_out|(^|[._])(out|output|classifier)", re.
 """What heads are called that no module tells apart from an embedding."""
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""``loss(tokens, targets) -> nats per token``, both inputs (B, T) int64."""
 
 
 def measure(file: ModelFile) -> OwnModel:

@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuneopt.constants import SCHEDULES
 from tuneopt.spec import InputError, Value, nearest
-
-SCHEDULES = ("cosine", "linear")
 
 
 def warmup_steps(warmup: float, steps: int) -> int:

@@ -25,7 +25,7 @@ NGRAM = 13
 """Words that a training document may not share in a row with an evaluation document (Brown et al., 2020, app. C)."""
 
 TRAINING_BYTES = 1 << 28
-"""Bytes of text that a tokenizer learns from at most, as for text folders (`prepare`)."""
+"""Bytes of text that a tokenizer learns from at most: more text changes its entries little and costs minutes."""
 
 FORMATS = ("arrow", "csv", "json", "parquet", "text", "webdataset")
 """Formats of `datasets` that files of text are read by."""

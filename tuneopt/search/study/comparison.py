@@ -22,12 +22,12 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from tuneopt.constants import OTHER_STEP_COST, STEP_COSTS
 from tuneopt.search.space import Config, LadderSpace
 from tuneopt.search.standing import Standing, Task
 from tuneopt.search.study.brackets import bracketing_ratios
+from tuneopt.search.study.matching import Remember
 from tuneopt.search.study.study import ComparisonRules, Study
 from tuneopt.search.sweep import LARGEST_REPLICATES, Sweep
 from tuneopt.spec import CorpusId, Regime
@@ -50,9 +50,6 @@ MOST_FURTHER = 4
 
 DIGITS = 4
 """Significant digits of a ratio, so that people can type it again."""
-
-Remember = Callable[[str, str, tuple[object, ...], Callable[[], Any]], Any]
-"""`StudyPlan.remember`."""
 
 
 def rules_of(study: Study) -> ComparisonRules:
