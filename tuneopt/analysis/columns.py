@@ -145,6 +145,7 @@ def headings(rows: Sequence[Mapping[str, Any]], wanted_as: Mapping[str, str] | N
     ``drop`` to one that is not to be read (``*``: all that are unknown). Raises `InputError` for unknown columns, all
     at once, and for two columns of one meaning.
     """
+    # Decided by the table and not row by row: JSON rows may each have other keys, and a meaning must not change.
     columns: dict[str, int] = {}  # name: the first row that has it
     for number, row in enumerate(rows, start=1):
         for name in row:
@@ -162,6 +163,8 @@ def headings(rows: Sequence[Mapping[str, Any]], wanted_as: Mapping[str, str] | N
             meant[name] = ""  # another column, or a value, was named in its place
         else:
             meant[name] = meaning
+    # Exports of trackers have dozens of columns that nobody means; in a table of somebody's own an unknown name is most
+    # likely a misspelt one, and a loss that is passed over in silence would be worse than a question.
     if unknown and not (tracker or drop_rest):
         raise _unknown(unknown, columns, _lacking({*meant.values(), *constants}))
     meant |= dict.fromkeys(unknown, "")

@@ -113,6 +113,8 @@ def costs(
             name = factor.removeprefix("speedup_")
             theirs, ours = base.get(name), own[name]
             own[factor] = speed * theirs / ours if speed is not None and theirs and ours else None
+        # Seconds by the pace of all trials where that is known: a mean over a winner's few seeds has the noise of a
+        # clock.
         mine, base_pace = pace.get((regime, optimizer)), pace.get((regime, baseline))
         if speed is not None and mine is not None and base_pace is not None:
             own["speedup_seconds"] = speed * mine.rate / base_pace.rate
@@ -185,11 +187,13 @@ def uneven_clocks(paces: Mapping[_Place, Pace]) -> tuple[str, ...]:
 
 def _pace(rates: Array) -> Pace:
     """The pace of trials with ``rates`` (trials,), its error by redrawing them."""
+    # A median, because what disturbs a clock makes it slower and never faster.
     middle = float(np.median(rates))
     outer = (0.1, 0.9) if len(rates) >= MANY else (0.0, 1.0)
     low, high = np.quantile(rates, outer)
     error = None
     if len(rates) > 1:
+        # In log, so that errors of two paces and of a speedup add as ratios do; the seed makes a report repeatable.
         drawn = np.random.default_rng(len(rates)).choice(np.log(rates), (REDRAWN, len(rates)))
         error = float(np.std(np.median(drawn, axis=1)))
     return Pace(middle, error, len(rates), float(high - low) / middle)
@@ -214,6 +218,7 @@ def _in_seconds(speed: Speedup | None, own: Pace | None, base: Pace | None) -> d
 
 def _rank(facts: Mapping[_Place, Mapping[str, float | None]], place: _Place, name: str) -> int | None:
     """The place by one measure among those of the regime that have it; equals share the better place."""
+    # Of costs and of the loss less is better, of speedups more.
     value, sign = facts[place][name], -1 if name in FACTORS else 1
     if value is None:
         return None

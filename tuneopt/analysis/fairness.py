@@ -210,11 +210,15 @@ def undertuned(
             for other in tuned
             if other.regime[:2] == winner.regime[:2] and other is not winner
         ]
+        # What hardly trained shows no tuning that anybody would publish: it stays in the table and makes no speedup.
         ceiling = _ceiling(winner, own)
         rows = [replace(row, status="broken") if (row.loss or 0.0) > ceiling else row for row in rows]
         measured = [place for place, row in enumerate(rows) if row.regret is not None and row.status == "trial"]
         law = known.get(winner.regime[:2])
         if law is not None and measured:
+            # Each badly tuned run in the place of the baseline's own, as if the tuned baseline were its rival: the law
+            # is asked when it reaches that loss, and the speedup over it is the inverse. Its trials are nobody's
+            # replicates.
             rivals = [replace(winner, loss=winner.loss + (rows[place].regret or 0.0), trials=()) for place in measured]
             place_of = winner.regime[:2]
             # The law is redrawn once for all rows of a scale, so that their intervals share its noise.
@@ -224,6 +228,7 @@ def undertuned(
             smallest = law.winners[0]
             for place, rival, speed in zip(measured, rivals, speeds, strict=True):
                 value, low, high = speed.inverted
+                # Beyond the smallest budget the law would be extrapolated, where only a bound was measured.
                 if rival.loss > smallest.loss:
                     value = low = high = None
                     if winner.tokens > smallest.tokens:
@@ -238,6 +243,7 @@ def _ceiling(winner: Winner, runs: Sequence[TrainingRun]) -> float:
 
     Far is Tukey's outer fence, three interquartile ranges above the upper quartile, where there are runs enough.
     """
+    # With a floor, too: where all runs lie close together, a fence of three quartile ranges is next to nothing.
     losses = sorted(run.losses[1] for run in runs if run.status == "completed" and run.regime == winner.regime)
     if len(losses) < ENOUGH_RUNS:
         return winner.loss + BROKEN

@@ -65,6 +65,7 @@ def distribution(axis: Axis) -> BaseDistribution:
 
     if not axis.numeric:
         return CategoricalDistribution(axis.values)
+    # Of the whole axis, not of the sweep's grid: Optuna takes no trial outside, and a grid may be extended later.
     reach = [float(value) for value in (*axis.values, *axis.below, *axis.above)]
     log = axis.extend == "geometric" and min(reach) > 0
     if axis.whole:
@@ -290,7 +291,7 @@ def _tables(path: Path) -> set[str]:
     Opened for writing, though nothing is written: what an export that was killed left in the journal is rolled back,
     and SQLite cannot do that in a file that is opened for reading.
     """
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as base:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as base:  # rw: it must be there
         return {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 

@@ -178,6 +178,7 @@ class Row:
         """Tokens, ratio and steps; each follows from the others where they say it exactly."""
         tokens, ratio, steps = self.positive("tokens"), self.stated_ratio(), self.positive("steps")
         batch = self.positive("batch_tokens")
+        # Of a scale of the ladders the length of a sequence is known, so that a batch in sequences says tokens as well.
         known = on_ladder(scale, parameters)
         if batch is None and known is not None:
             sequences = self.cells.get("hp_train_batch_size")
@@ -187,6 +188,7 @@ class Row:
             )
         if tokens is None and steps is not None and batch is not None and ratio is None:
             tokens = steps * batch
+        # What is said twice must agree; only then is what is missing made of the rest.
         if tokens is not None and ratio is not None and parameters is not None:
             self._agree(tokens, ratio, parameters)
         taken = (steps or 0.0) * (self.positive("batch_tokens") or 0.0)
@@ -219,6 +221,7 @@ class Row:
         own = tokens / (TOKENS_PER_PARAMETER * parameters)
         if max(own / ratio, ratio / own) <= CONTRADICTION:
             return
+        # Off by a factor of 20: the column is tokens per parameter, the commonest mistake with this one.
         cure = "correct one, or drop the column ratio"
         if max(own * TOKENS_PER_PARAMETER / ratio, ratio / own / TOKENS_PER_PARAMETER) <= CONTRADICTION:
             cure = "it is tokens per parameter, so name the column tokens_per_parameter"
@@ -271,6 +274,7 @@ class Row:
             frozen = TrialSpec.freeze(config)
         except InputError as error:
             raise self.error(f": {error}") from None
+        # A word in the place of a number would make its coordinate one of words, without an order, in every figure.
         known = axes(optimizer, scale) or {}
         for name, value in frozen:
             if not is_number(value) and (name in ALWAYS_NUMBERS or (name in known and known[name].numeric)):

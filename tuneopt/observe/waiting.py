@@ -131,10 +131,12 @@ def _reasons(facts: Facts, patience: float) -> Iterator[Wait]:
 
 
 def _is_silent(each: Running, patience: float) -> bool:
+    # By its own measure: points of a large trial are an hour apart, and that is no silence.
     return each.silent is not None and each.silent >= max(patience, UNUSUAL * each.gap)
 
 
 def _is_late(each: Running, patience: float) -> bool:
+    # Preparation takes seconds to a minute; the first point of a trial that trains may be far away.
     return each.began >= (FIRST_POINT * patience if each.training else patience)
 
 
@@ -181,6 +183,7 @@ def _last_of_wave(facts: Facts) -> Wait:
     free = facts.slots - len(facts.running)
     ends = [each.left for each in facts.running]
     known = [left for left in ends if left is not None]
+    # The end of a wave is that of its last trial: known only when all of them have a pace.
     end = f", expected at about {_clock(facts, -max(known))}" if len(known) == len(ends) else ""
     idle = f"{free} of {facts.slots} slots {'is' if free == 1 else 'are'} idle"
     names = _trials([each.trial for each in facts.running])
@@ -238,7 +241,7 @@ class Waits:
         """Why the run waits, if it has waited for ``patience`` seconds."""
         facts = self.facts()
         if why_waiting(facts, patience) is None:
-            return None
+            return None  # what is far away is not asked while all goes well
         running = tuple(replace(each, **self._logged(each.trial)) for each in facts.running)
         return why_waiting(replace(facts, running=running, cluster=self.look()), patience)
 
@@ -272,6 +275,7 @@ class Waits:
         except Exception:  # a store that does not answer is no reason not to name the others
             return {}
         names = [event["event"] for event in events]
+        # After its last start: what an earlier process of the trial wrote says nothing of this one.
         latest = len(names) - names[::-1].index("start") if "start" in names else 0
         training = bool({"ready", "resume", "point"} & set(names[latest:]))
         # That it started is known; what it then does, before anything else is said, is in the sentence itself.
