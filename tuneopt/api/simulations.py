@@ -64,6 +64,7 @@ def simulate_study(
     def whole(spec: TrialSpec) -> float:
         return spec.regime.flops / (MFU * PEAK_FLOPS)
 
+    # What the queue expects is the whole: it cannot know before which trial will diverge, and the clock does.
     def seconds(spec: TrialSpec) -> float:
         diverges = surfaces.of(spec.optimizer, spec.regime).true_loss(spec.config) is None
         return (DIVERGED_SHARE if diverges else 1.0) * whole(spec)
@@ -72,6 +73,7 @@ def simulate_study(
     queue = study_queue(plan, None, expected=whole)
     backend = SimulatedBackend(surfaces.evaluate, slots=slots, duration=seconds)
     result = run(queue, backend, RunOptions())
+    # How many surfaces were measured and how many modelled, by optimizer: what a simulation may claim rests on that.
     origins: dict[str, dict[str, int]] = {}
     for optimizer, regime in dict.fromkeys(
         (standing.task.optimizer, standing.task.sweep.regime) for standing in queue.standings.values()
@@ -103,6 +105,7 @@ def _report_simulated(
     runs = runs_of(queue.standings, queue.outcomes)
     best = {standing.task.sweep.trial_id(standing.state.descent.incumbent) for standing in queue.standings.values()}
     settings = {run.setting for run in runs if run.trial in best}
+    # Incumbents with all their seeds are candidates for the winner; what a descent only passed through decides nothing.
     judged = tuple(replace(run, role=Role.CANDIDATE if run.setting in settings else Role.EXPLORED) for run in runs)
     notes = ("the study was simulated on surfaces and a fake clock: nothing was trained, and no loss was measured",)
     write_simulated(Inputs(judged, f"a simulation of the study {study.name}", notes), path, command, baseline)

@@ -82,6 +82,8 @@ def plan(
         raise InputError(f"{both[0]} is both pinned to a value and given a start; choose one of them")
     shape = scale_named(scale)
     precision = precision or shape.precision
+    # In this order: pins and grids first, since a start must lie on the grid that is searched, and coordinates last,
+    # for what is not tuned is held where the descent begins.
     chosen = space_of(optimizer, space).on(shape.ladder, overrides or {}, grids or {}).begin_at(starts or {})
     chosen = over(chosen, coordinates)
     held = [name for name in grids or () if coordinates and name not in coordinates]
@@ -94,6 +96,7 @@ def plan(
     unread = Regime(shape, share, CorpusId("unread", "", 0), asked)
     sweep = Sweep(chosen, unread, seed, replicates, policy, precision, resolution=resolution)
     check_on_model(chosen, shape)
+    # Now the text: its fingerprint goes into every trial's id, and its bytes per token into losses in bits.
     regime, loaded = regime_on(shape, share, corpus)
     regime = replace(regime, asked=asked, bytes_per_token=loaded.split("report").bytes_per_token)
     return replace(sweep, regime=regime, compile=compiles_at(compile, [shape])), loaded
@@ -195,9 +198,10 @@ def tune(
     evidence = kept_evidence(opened, sweep.regime.corpus)(sweep)
     limits = Limits(max_trials, hours=hours)
     queue = SchedulerQueue(OneSweep(sweep, evidence), known=recorded(opened), limits=limits, ahead=True)
-    queue.expected = queue.at_pace
+    queue.expected = queue.at_pace  # set late: the pace is that of this very queue's trials
     with shown("tuning", f"{sweep.space.optimizer} at {sweep.regime.label}", progress, observers) as watching:
         result = run(queue, backend_named(backend, options), options, watching)
+    # After the run, interrupted or not: seconds that nobody wrote down would be missing in every sum.
     _account(opened, result, {"sweep": sweep.id})
     return SweepResult(**vars(result), sweep=sweep, state=queue.standings[sweep.id].state)
 

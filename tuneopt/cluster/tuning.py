@@ -47,7 +47,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's configuration, None while the running ones must end first, or FINISHED."""
         spec = self.controller.ask()
-        if spec is None:
+        if spec is None:  # FINISHED ends the experiment for good; None is asked again when a trial has ended
             return str(Searcher.FINISHED) if self.controller.over else None
         self.launched[trial_id] = spec
         return worker_config(self.controller, spec)
@@ -122,6 +122,7 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
             waiting = [trial for trial in self._live.values() if trial.status == status]
             if waiting:
                 chosen = next((trial for trial in waiting if trial.trial_id not in self._starting), waiting[0])
+                # Only those that still wait are remembered: what runs has its worker.
                 self._starting = {trial.trial_id for trial in waiting} & self._starting | {chosen.trial_id}
                 return chosen
         self._starting.clear()
@@ -155,6 +156,8 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         controller.points(spec, points, seconds, where)
         if not result["done"]:
             return
+        # How it ended: the run was halted, a scheduler cut it (then there is no status), another process had recorded
+        # it meanwhile, or it came to its end.
         del self.searcher.launched[trial.trial_id]
         if result.get("halt"):
             controller.halt = str(result["halt"])

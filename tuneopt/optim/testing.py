@@ -147,7 +147,7 @@ class OptimizerConformance:
     def test_state_dict_resumes_bit_for_bit(self) -> None:
         """Saving and loading at several steps, through a file, changes nothing."""
         undisturbed, _ = self.run(25)
-        for stop in (1, 3, 11):
+        for stop in (1, 3, 11):  # early and late: some rules do something every few steps
             model, optimizer = self.run(stop)
             resumed = copy.deepcopy(model)
             other = self.make(resumed)
@@ -167,6 +167,7 @@ class OptimizerConformance:
     def test_parameters_without_gradient_are_left_alone(self) -> None:
         """A parameter that joins late ends as if it had stepped alone; the others do not notice."""
         model = TinyModel()
+        # Without a clip, whose joint norm would let the late parameter change the steps of the others.
         optimizer = self.make(model, max_grad_norm=0.0)
         late = model.get_parameter("k_proj.weight")
         before = late.detach().clone()
@@ -181,7 +182,7 @@ class OptimizerConformance:
         steady = self.make(full, max_grad_norm=0.0)
         self.advance(full, steady, range(8))
         for (name, ours), theirs in zip(model.named_parameters(), full.parameters(), strict=True):
-            if ours is late:
+            if ours is late:  # it took four steps of eight, and must have begun with its own step 1
                 assert not torch.equal(ours, before)
             else:
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
@@ -208,7 +209,7 @@ class OptimizerConformance:
 
     def test_not_a_number_reaches_the_parameters_and_raises_nothing(self) -> None:
         """Divergence is a status of the trial, not an exception."""
-        for when in (0, 3):
+        for when in (0, 3):  # in the first step, which some rules take otherwise, and later
             model, optimizer = self.run(when)
             seed_gradients(model, when)
             for parameter in model.parameters():
@@ -243,6 +244,7 @@ class OptimizerConformance:
         """torch's schedulers work on all groups, and start from the rate that a group has, set by hand or not."""
         model = TinyModel()
         optimizer = self.make(model)
+        # Set by hand after the optimizer was built: torch's schedulers note the rate that a group has when they begin.
         rates = [0.25 * group["lr"] for group in optimizer.param_groups]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

@@ -83,9 +83,10 @@ class Runs:
         words = mix((sums[1::2] - sums[0::2]) * self._inverse(begins))
         count = max(0, len(words) - self.ngram + 1)
         hashes = np.zeros(count, np.uint64)
-        for offset in range(self.ngram):
+        for offset in range(self.ngram):  # a polynomial again, in the hashes of n words in a row
             hashes = hashes * _STEP + words[offset : offset + count]
         owners = np.searchsorted(np.cumsum([len(block) + 1 for block in blocks]), begins, side="right")  # (w,)
+        # A run is whole where its first and its last word are of one block.
         whole = owners[:count] == owners[self.ngram - 1 :] if count else np.zeros(0, bool)
         return mix(hashes[whole]), np.array(numbers, np.int64)[owners[:count][whole]]
 

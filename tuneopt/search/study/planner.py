@@ -107,6 +107,7 @@ class StudyPlan:
                 if task.phase != "I" or other.regime == sweep.regime
                 for spec in (other.spec(other.space.start, seed) for seed in other.seeds)
             )
+            # Without its own start: a sweep's runs count by themselves, and must not count twice.
             own = {sweep.trial_id(sweep.space.start, seed) for seed in sweep.seeds}
             peers = tuple(spec for spec in starts if spec.id not in own)
             # One bar for all: the largest of theirs. Where not all begin together, it differs by what each one's own
@@ -178,6 +179,7 @@ class StudyPlan:
         The queue asks for all tasks each time a wave ends, and a forecast is 200 fits for each coordinate. This is the
         one thing that an instance keeps, and forgetting it changes nothing.
         """
+        # Compared by value: standings are made anew each time, and equal ones lead to equal work.
         known = self._remembered.get((what, name))
         if known is None or known[0] != rests_on:
             known = self._remembered[what, name] = (rests_on, work())
@@ -262,6 +264,7 @@ class StudyPlan:
             space, found = self.study.spaces[optimizer], []
             for regime, predicted in forecasts.items():
                 config = dict(predicted.config)
+                # Without a star the prediction is run as it is: all coordinates pinned, and only seeds vary.
                 varied = {axis.name: config[axis.name] for axis in space.varied}
                 plane = space.restart(varied) if self.study.star else space.pin(varied)
                 found.append(self._runnable(plane, regime, "III"))
@@ -270,6 +273,7 @@ class StudyPlan:
         return self.remember("third", optimizer, (forecasts,), tasks)
 
     def _runnable(self, plane: LadderSpace, regime: Regime, phase: str) -> Task:
+        # ``lower``: a start from another regime may have a batch or a warmup that does not fit into this one's steps.
         return Task(self.study.sweep(plane, regime, self.compile, lower=True), phase)
 
     def _verdicts(self, optimizer: str, standings: Standings) -> tuple[Verdict, ...]:
@@ -310,6 +314,7 @@ def _other_starts(stuck: Standing, sources: Sequence[Standing]) -> Iterator[dict
     sweep = stuck.task.sweep
     axis, values = sweep.space.by_name["learning_rate"], dict(sweep.space.start)
     if not axis.pinned:
+        # Lower rates first: nearly everything that diverges does so at too high a rate.
         lower = (value for value in (*axis.below, *axis.values) if float(value) < float(axis.start))
         for value in sorted(lower, key=float, reverse=True)[:LOWER_RATES]:
             yield {**values, "learning_rate": value}

@@ -55,6 +55,7 @@ class AdditiveSurrogate:
     def from_star(cls, star: Mapping[str, Any], noise: float = 0.0) -> AdditiveSurrogate:
         """The surface around a star of ``incumbent``, ``incumbent_loss`` and ``changes`` (name, value, loss)."""
         base = float(star["incumbent_loss"])
+        # A star holds changes of one coordinate each, so it says nothing of pairs: the surface adds them up.
         effects: dict[str, dict[Value, float | None]] = {}
         for name, value, loss in star["changes"]:
             effect = effects.setdefault(name, {canonical(star["incumbent"][name]): 0.0})
@@ -134,7 +135,7 @@ class Surfaces:
             effect = effects[axis.name] = {}
             for value in line:
                 steps = abs(line.index(value) - line.index(origin)) if axis.numeric else int(value != origin)
-                effect[value] = steps**2 * cost
+                effect[value] = steps**2 * cost  # a bowl: the published stars rise about so
             for (name, value), loss in measured.items():
                 if name == axis.name and value != origin and loss is not None:
                     effect[value] = None if loss > DIVERGED else loss - base
