@@ -11,7 +11,7 @@ from search_helpers import drive
 from tuneopt.search.plan import Ended
 from tuneopt.search.queue import SchedulerQueue
 from tuneopt.search.study.brackets import BRACKET
-from tuneopt.search.study.expected import expected
+from tuneopt.search.study.expected import SENSITIVE, expected
 from tuneopt.search.study.file import parse_study
 from tuneopt.search.study.planner import StudyPlan
 from tuneopt.spec import CorpusId, InputError, TrialSpec
@@ -114,9 +114,11 @@ def test_resumed_from_records_it_asks_for_nothing_new(whole):
 
 def test_its_cost_is_foreseen_and_then_known(whole):
     made, queue = whole
-    before = [part for part in expected(made, {}) if part.phase == BRACKET]
+    before = [part for part in expected(made, {}, SENSITIVE[1]) if part.phase == BRACKET]
     assert {(part.optimizer, part.regime.ratio, part.done) for part in before} == {("adamw", 4.0, 0)}
-    assert all(part.remaining > 5 for part in before)
+    assert all(part.remaining > 5 for part in before), "a star over all that may scale"
+    usual = {part.remaining for part in expected(made, {}) if part.phase == BRACKET}
+    assert usual == {made.study.replicates}, "seeds alone, where usually nothing scales"
     after = [part for part in expected(made, queue.standings) if part.phase == BRACKET]
     assert len(after) == 2 and all(part.remaining == 0 and part.done >= 4 for part in after)
     calm = run(plan(), lambda spec: loss(spec, {"adamw": 1.0, "lion": 0.999}))
