@@ -77,6 +77,7 @@ def load(name: str) -> Any:
         _missing(name)
     if point is None:
         _unknown(name)
+    # A bare name takes what is installed; one with a digest wants exactly that.
     if at and (here := outside.package_digest(point)) != digest:
         raise InputError(
             f"the optimizer {word!r} of {outside.origin(point)} is {here} on this machine, and the trial names "
@@ -100,6 +101,7 @@ def _library(word: str) -> str:
     top = library.partition(".")[0]
     if importlib.util.find_spec(top) is None:
         raise InputError(f"{word} needs the library {top!r}, which is not installed here; pip install it")
+    # The text that stands for the class has the version in it, so that another version is another optimizer.
     distributions = importlib.metadata.packages_distributions().get(top, [])
     if not distributions:
         raise InputError(f"{top!r} belongs to no installed package; name its file, as PATH.py:{name}")

@@ -167,6 +167,7 @@ class RunController:
 
     def _take_in(self, spec: TrialSpec, ended: Ended | None, error: str = DEAD) -> None:
         self.state.left(spec.id)
+        # The ledger is asked and not the worker: what was recorded is what any later run will see.
         ended = ended or self._recorded(spec)
         if ended is None:
             self.state.failed[spec.id] = error
@@ -199,13 +200,14 @@ def run(plan: Plan, backend: Backend, options: RunOptions, observers: Sequence[O
     narrator = [Narrator(options.ledger, writes=backend.remote)] if options.ledger else []
     controller = RunController(plan, options, EventStream([*narrator, *observers], state))
     interrupted = False
-    if plan.idle:
+    if plan.idle:  # everything is recorded: no worker is started only to find that out
         controller.keep_documents()
         return _result(controller, interrupted)
     controller.stream.connecting()
     with ExitStack() as stack:
         slots = stack.enter_context(backend.connect(plan, options))
         state.slots = plan.slots = min(slots, options.max_concurrent or slots)
+        # Two drivers of one plan would train the same trials twice; two plans in one ledger get along.
         if options.ledger and plan.kind:
             stack.enter_context(hold(options.ledger, plan.id, plan.kind))
         # Not before it is sure that trials can run: what is refused leaves no trace.
@@ -220,7 +222,7 @@ def run(plan: Plan, backend: Backend, options: RunOptions, observers: Sequence[O
         finally:
             for each in narrator:
                 each.close()
-        controller.keep_documents()
+        controller.keep_documents()  # with what the last trials have settled
         if controller.halt and not interrupted:
             raise InputError(controller.halt)
         return _result(controller, interrupted)

@@ -94,7 +94,7 @@ class CheckpointStore:
                     return step, _load(self._path(step), map_location=device)
                 return step, self._joined(step)
             except OSError as error:
-                if not lasting(error):
+                if not lasting(error):  # a store that does not answer now: an older checkpoint would lose steps
                     raise
             except Exception:  # torch raises many types for damaged archives
                 continue
@@ -201,7 +201,7 @@ def write_parts(
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
         store.drop_old()
-    ranks.barrier()
+    ranks.barrier()  # no rank trains on while what it would go on from may not be there yet
     store.last_seconds = time.perf_counter() - began
     store.last_bytes = sum(sizes)
 

@@ -75,7 +75,7 @@ def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | 
             assert first is not None
             for line in first:
                 yield line.rstrip("\n")
-            guard.join()
+            guard.join()  # rank 0 has said its last word; the others may still be ending
             if any(guard.codes):
                 texts = [log.read_text(errors="replace") for log in logs]
                 rank = culprit(guard.codes, texts)

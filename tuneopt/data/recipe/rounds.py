@@ -184,6 +184,7 @@ class Rounds:
 
     def append(self, drawn: DrawnRows, source: int) -> None:
         """Put documents into their splits; evaluation documents of a repeated source are there already."""
+        # Stretches of one fate at a time: neighbours mostly share theirs, and are copied in one piece.
         cuts = np.flatnonzero(np.diff(drawn.fates)) + 1
         firsts = [0, *cuts.tolist()]
         starts = np.concatenate([[0], drawn.ends])
@@ -215,6 +216,7 @@ class Rounds:
             _flush(aside)
             aside.replace(path)
             hashes[kind] = file_sha256(path)
+        # The entry comes last, when all that it speaks of is on the disk: without it the round was never there.
         _flush(self._folder)
         text = json.dumps(Round(phase, shards, tuple(standing), ended, hashes).to_dict())
         aside = self._work / "round.part"

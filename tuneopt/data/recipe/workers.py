@@ -106,6 +106,7 @@ class Workers:
         """Wait for the workers; raises `InputError` for text that cannot be read and for a unit that kills workers."""
         done: list[tuple[Unit, Path]] = []
         while not done:
+            # A pipe is ready when it holds an answer, and when its worker is gone: then reading it fails.
             ready = wait([worker.pipe for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.pipe in ready]:
                 try:

@@ -175,7 +175,7 @@ def draft(question: Question, times: Mapping[str, TrialTime], noise: SpreadModel
 def device_seconds(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> float:
     """Device seconds of a draft, its reserve among them."""
     base = times[question.baseline]
-    each = part.trials + part.seeds - 1
+    each = part.trials + part.seeds - 1  # the first seed of what a tuning ends on is one of its trials
     seconds = sum(each * time.seconds(question.regime(part.ratio).tokens) for time in times.values())
     again = RATE_TRIALS + part.seeds - 1
     seconds += sum(again * base.seconds(question.regime(ratio).tokens) for ratio in part.ratios[1:])
@@ -253,6 +253,8 @@ def _preferred(question: Question, times: Mapping[str, TrialTime]) -> Iterator[D
             if fits(part):
                 yield part
 
+    # Longer runs first, then more care: what holds at ratio 1 is worth more than a well tuned answer at a quarter of
+    # it.
     most = len(CARES) - 1
     if question.ratio is not None:
         yield from drafts(question.ratio, range(most, -1, -1))
@@ -281,7 +283,7 @@ def _longest(question: Question, times: Mapping[str, TrialTime]) -> int | None:
     """The tokens, in round numbers, of the longest runs that the budget pays for with the least care; None for none."""
     tokens = question.regime(question.ratio or RATIOS[0]).tokens
     while True:
-        tokens = int(float(f"{0.9 * tokens:.1e}"))  # two digits are said
+        tokens = int(float(f"{0.9 * tokens:.1e}"))  # two digits are said, and what is said must fit
         ratio = ratio_of(question.scale, max(1, tokens))
         if _steps(question, ratio) < 1:
             return None
@@ -299,6 +301,7 @@ def _reserved(part: Draft, question: Question, times: Mapping[str, TrialTime]) -
 def _filled(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> Draft:
     """The draft with the trials and seeds that its budget pays for, and what is then left in its reserve."""
     assert question.seconds is not None, "a budget was given"
+    # Seed by seed, with trials of the tuning as long as there are too few: both make a difference mean more.
     while part.seeds < MOST_SEEDS:
         further = PER_SEED if part.trials < ENOUGH * part.coordinates else 0
         more = _reserved(replace(part, trials=part.trials + further, seeds=part.seeds + 1), question, times)

@@ -113,6 +113,7 @@ def comparing(
         if ended is None or not ended.finished:
             waiting = True
         elif ended.state.descent.incumbent_loss is not None:
+            # Every optimizer gets as many trials: what a tuning did not use goes into seeds of what it ended on.
             spare = rules.trials - len(ended.trials)
             place = yield from _seeds(study, ended, rules.seeds + spare, SEEDS, standings, remember)
             waiting = waiting or place is None
@@ -125,6 +126,7 @@ def comparing(
         place = yield from _at(study, winner, regimes[ratio], compile, standings, remember)
         waiting = waiting or place is None
         line += [place] if place else []
+    # What comes now depends on all losses, so that it begins when the last of them is in: tasks may only be added.
     if waiting:
         return
     rivals = [place for place in places if place.optimizer != rules.baseline]
@@ -148,6 +150,7 @@ def comparing(
             return
         line.append(place)
         left, pace = _left(rules, [*rivals, *line])
+    # Whatever is left buys seeds for all alike, in whole rounds: a few more for one would not narrow a difference.
     every = [*rivals, *(place for place in line if place.loss is not None)]
     round_of_seeds = pace * sum(rules.price(place.optimizer, place.ratio) for place in every)
     more = int(left / round_of_seeds) if every else 0
@@ -173,7 +176,7 @@ def _left(rules: ComparisonRules, places: Sequence[Place]) -> tuple[float, float
         if rules.prices:
             priced += len(seconds) * price
             took += sum(seconds.values())
-    pace = took / priced if priced and took else 1.0
+    pace = took / priced if priced and took else 1.0  # 1 before any trial has ended
     return rules.reserve - further - (took - priced), pace
 
 
@@ -199,6 +202,7 @@ def _at(
 
     def sweep() -> Sweep:
         held = {axis.name: space.value(winner, axis.name) for axis in space.axes}
+        # The learning rate is what moves most with the budget; all else stays as the tuning at home found it.
         leading = importance(space)[:1]
         plane = space.begin_at(held).pin({name: value for name, value in held.items() if name not in leading})
         return replace(study.sweep(plane, regime, compile, lower=True), replicates=1)
