@@ -56,12 +56,12 @@ class Cost:
 
     optimizer: str
     regime: RegimeKey
-    loss: float
-    tokens: float
+    loss: float  # nats per token
+    tokens: float  # of one trial
     seconds: float | None
-    flops: float | None
-    peak_bytes: float | None
-    checkpoint_bytes: float | None
+    flops: float | None  # of one trial
+    peak_bytes: float | None  # of the fullest device
+    checkpoint_bytes: float | None  # of one checkpoint
     speedup: float | None
     speedup_seconds: float | None
     speedup_flops: float | None
@@ -78,8 +78,8 @@ class ParetoPoint:
 
     optimizer: str
     regime: RegimeKey
-    seconds: float
-    loss: float
+    seconds: float  # device-seconds of training
+    loss: float  # nats per token
     front: bool
     trial: str
 

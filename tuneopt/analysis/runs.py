@@ -81,21 +81,21 @@ class TrainingRun:
     trial: str
     optimizer: str
     regime: RegimeKey
-    parameters: int | None
-    tokens: float
+    parameters: int | None  # without embeddings; None where a table does not say
+    tokens: float  # of the budget
     config: Config
-    seed: int
+    seed: int  # `UNSEEDED` where a table does not say
     status: str
-    select_loss: float | None
+    select_loss: float | None  # nats per token, as the next two
     report_loss: float | None
     sigma: float | None = None
     variant: tuple[Any, ...] = ()
-    trained: float | None = None
+    trained: float | None = None  # tokens
     seconds: float | None = None
     device_seconds: float | None = None
-    flops: float | None = None
-    peak_bytes: float | None = None
-    checkpoint_bytes: float | None = None
+    flops: float | None = None  # of training
+    peak_bytes: float | None = None  # of the fullest device
+    checkpoint_bytes: float | None = None  # of one checkpoint
     curve: tuple[CurveSample, ...] = ()
     role: Role = Role.CANDIDATE
     steps: float | None = None

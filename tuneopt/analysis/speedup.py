@@ -110,16 +110,16 @@ class Speedup:
 
     optimizer: str
     regime: RegimeKey
-    loss: float
+    loss: float  # nats per token, the mean over ``runs`` seeds
     runs: int
-    speedup: float
+    speedup: float  # of tokens, above 0; 1 is the baseline's own
     low: float | None
     high: float | None
     effective_tokens: float | None
     flags: tuple[str, ...]
     bound_low: float | None = None
     bound_high: float | None = None
-    settled_by: float | None = None
+    settled_by: float | None = None  # a ratio
 
     @property
     def extrapolated(self) -> bool:

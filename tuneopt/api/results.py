@@ -23,10 +23,10 @@ from tuneopt.spec import Regime
 class SweepCost:
     """What a sweep or a sampled search will cost, before it starts."""
 
-    sweep: str
+    sweep: str  # its id
     optimizer: str
     regime: Regime
-    first_wave: int
+    first_wave: int  # trials that start at once
     in_ledger: int
     """Trials that the ledger holds already."""
     expected: int
@@ -35,7 +35,7 @@ class SweepCost:
     epochs: float  # passes of one trial over the corpus
     tokens_per_second: float | None  # of one slot
     throughput_from: str  # where that figure comes from, in words
-    slots: int
+    slots: int  # trials at once
     seconds: float | None  # of the expected trials on ``slots``; None where no throughput is known
     warnings: tuple[str, ...] = ()
     search: SampledSearch | None = None

@@ -43,17 +43,17 @@ PLAIN_BUCKET = 25 * 2**18
 class Memory:
     """Bytes by what they are for; ``host`` says how many of them lie in host memory because of offload."""
 
-    weights: int
-    gradients: int
+    weights: int  # that the passes use
+    gradients: int  # of one step
     master: int
     """fp32 weights that the update moves, where they are not the weights themselves."""
-    state: int
+    state: int  # of the optimizer
     buffers: int
     """What communication holds throughout."""
     fetched: int
     """Stage 3, while passes run: weights gathered from all ranks."""
-    activations: int
-    logits: int
+    activations: int  # of one pass, between its layers
+    logits: int  # of what the head computes at once
     reduction: int
     """While gradients are averaged: copies of what is under way, and the gradient that was computed last."""
     workspace: int

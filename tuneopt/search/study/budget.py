@@ -253,8 +253,7 @@ def _preferred(question: Question, times: Mapping[str, TrialTime]) -> Iterator[D
             if fits(part):
                 yield part
 
-    # Longer runs first, then more care: what holds at ratio 1 is worth more than a well tuned answer at a quarter of
-    # it.
+    # From long runs to short ones; at each, from the most care to the least.
     most = len(CARES) - 1
     if question.ratio is not None:
         yield from drafts(question.ratio, range(most, -1, -1))
@@ -301,7 +300,7 @@ def _reserved(part: Draft, question: Question, times: Mapping[str, TrialTime]) -
 def _filled(part: Draft, question: Question, times: Mapping[str, TrialTime]) -> Draft:
     """The draft with the trials and seeds that its budget pays for, and what is then left in its reserve."""
     assert question.seconds is not None, "a budget was given"
-    # Seed by seed, with trials of the tuning as long as there are too few: both make a difference mean more.
+    # Seed by seed; a tuning that has too few trials gets some with each.
     while part.seeds < MOST_SEEDS:
         further = PER_SEED if part.trials < ENOUGH * part.coordinates else 0
         more = _reserved(replace(part, trials=part.trials + further, seeds=part.seeds + 1), question, times)
