@@ -91,6 +91,8 @@ class Ranked(TrialTrainable):
         # Another number of ranks is another process group.
         if self.group is not None and self.group.placement != self.placement:
             self._dismiss()
+        # Ranks that are there have imported torch and met each other, which takes ten seconds; they may have left,
+        # though.
         if self.group is None or not self.group.take_up(job):
             self.group = Group(self.placement, self.gpus_per_rank, self.together)
             self.group.take_up(job)
@@ -165,7 +167,7 @@ class Group:
 
     def _count(self, busy_seconds: float) -> None:
         """Add up what ranks that were started again spent, each time from zero."""
-        if busy_seconds < self._last:
+        if busy_seconds < self._last:  # it fell: other ranks count from zero
             self._before += self._last
         self._last = busy_seconds
         self.busy_seconds = self._before + busy_seconds

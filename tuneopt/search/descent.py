@@ -109,6 +109,7 @@ class Descent:
 
 
 def _single(replay: Replaying) -> None:
+    # Steepest descent: the whole star, then the best change of it.
     while True:
         star = replay.around()
         if not replay.ask([replay.incumbent, *(config for _, _, config in star)]):
@@ -133,6 +134,7 @@ def _model(replay: Replaying) -> None:
 
 
 def _cyclic(replay: Replaying) -> None:
+    # One coordinate after another: fewer trials in a wave, and more waves.
     names = [axis.name for axis in replay.space.axes]
     place = quiet = 0
     # Over when every coordinate in a row was quiet. A space without coordinates still owes the trial of its start.

@@ -112,7 +112,7 @@ def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: 
         fresh = [trial for trial in (*asked, *(spec.id for spec in state.needed)) if trial not in allowed]
         free = [trial for trial in dict.fromkeys(fresh) if trial in task.counted]
         paid = [trial for trial in dict.fromkeys(fresh) if trial not in task.counted]
-        added = {*free, *paid[: quota - spent]}
+        added = {*free, *paid[: quota - spent]}  # the search first, seeds after it: so it asks for them
         if not added:
             break
         allowed.update((trial, None) for trial in fresh if trial in added)
@@ -126,6 +126,7 @@ def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: 
 
 def _decided(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> SweepState:
     """Where a sweep ends that gets no further trial."""
+    # Each wave that it asks for is given up, until it asks for nothing: it then judges by what it has seen.
     beyond = set(gave_up)
     while not (state := task.sweep.state(outcomes, beyond, task.evidence)).finished:
         beyond |= {spec.id for spec in state.pending}

@@ -55,9 +55,10 @@ def make_norm(scale: Scale, width: int) -> nn.Module:
 
 def rotary_table(seq_len: int, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """Cosine and sine tables of shape (T, K), laid out for the half-split rotation."""
+    # In float64 until the end: at position 4096 the angle in fp32 would be off by some ten-thousandths.
     frequencies = 1.0 / base ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(seq_len, dtype=torch.float64), frequencies)
-    angles = torch.cat((angles, angles), dim=-1)
+    angles = torch.cat((angles, angles), dim=-1)  # entry i turns with entry i + K / 2
     return angles.cos().float(), angles.sin().float()
 
 
@@ -98,6 +99,7 @@ class Attention(nn.Module):
         if self.normed and self.norm_last:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.groups != self.heads:
+            # Spelt out, because not every kernel of SDPA takes shared heads.
             k, v = (shared.repeat_interleave(self.heads // self.groups, dim=1) for shared in (k, v))
         mixed = attend(q, k, v)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, seq_len, -1))
