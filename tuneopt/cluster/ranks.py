@@ -91,8 +91,7 @@ class Ranked(TrialTrainable):
         # Another number of ranks is another process group.
         if self.group is not None and self.group.placement != self.placement:
             self._dismiss()
-        # Ranks that are there have imported torch and met each other, which takes ten seconds; they may have left,
-        # though.
+        # Ranks that are there have imported torch and met each other, which takes seconds; they may have left.
         if self.group is None or not self.group.take_up(job):
             self.group = Group(self.placement, self.gpus_per_rank, self.together)
             self.group.take_up(job)

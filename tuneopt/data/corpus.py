@@ -63,7 +63,7 @@ class TokenSplit:
     @property
     def last_token(self) -> int:
         """The token that ends the last document, and so every one."""
-        return int(self._views[-1][-1])
+        return int(self._views[-1][-1])  # every document is followed by it, the last one too
 
     def windows(self, seq_len: int) -> Windows:
         """Non-overlapping windows of ``seq_len`` tokens and the one after; raises `InputError` when none fits."""
@@ -85,7 +85,7 @@ class Corpus:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = Manifest.read(folder)
-        self.manifest.check(folder)
+        self.manifest.check(folder)  # sizes, and checksums of what is small; `verify` reads all bytes
         self._splits = {name: TokenSplit(folder, self.manifest, name) for name in SPLITS}
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
@@ -167,7 +167,7 @@ def load_corpus(name_or_path: str = EMBEDDED, *, vocab_size: int, cache_dir: Pat
     source = find_source(name_or_path)
     folder = cache_folder(cache_dir) / "corpora" / _folder_name(source, vocab_size)
     try:
-        return Corpus(folder)
+        return Corpus(folder)  # without a lock: what has its place is whole, or was damaged since
     except DamagedCorpusError:
         pass
     try:
@@ -207,6 +207,7 @@ def _build(source: Source, vocab_size: int, folder: Path, locked: bool) -> Corpu
         if folder.exists():
             _log.warning("preparing the corpus in %s again, because it is damaged: %s", folder, damage.why)
         discard(folder)
+    # Said when the text is prepared, and not each time that the corpus is opened.
     if isinstance(source, FileSource) and (left_out := source.left_out()):
         _log.warning("%s", left_out)
     publish(folder, lambda temporary: prepare(source, vocab_size, temporary))

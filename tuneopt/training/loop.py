@@ -233,6 +233,7 @@ class Training:
             point = CurvePoint(self.step, self.tokens, rate, finite(train), finite(select), finite(report), elapsed)
             self.curve.append(point)
             at_end = self.step >= self.steps
+            # Not by one bad point: losses spike and recover. What is no number does not recover, and counts at once.
             self.diverged = stays_above_start([earlier.select_loss for earlier in self.curve], at_end=at_end)
             self.diverged |= None in (point.train_loss, point.select_loss, point.report_loss)
             if at_end and not self.diverged:
@@ -259,7 +260,7 @@ class Training:
         """The newest checkpoint of this very trial, with its ``step``."""
         # On the host: what is loaded into model and optimizer is copied, and a device may not hold both.
         newest = self.store.load_newest(torch.device("cpu")) if self.store else None
-        if newest is None or newest[1]["trial"] != self.spec.id:
+        if newest is None or newest[1]["trial"] != self.spec.id:  # a folder that was copied or renamed by hand
             return None
         return {**newest[1], "step": newest[0]}
 

@@ -81,7 +81,7 @@ def environment(device_type: str = "cpu") -> dict[str, str]:
     except (ValueError, OSError, AttributeError):  # not Linux
         facts["memory_gib"] = "0"
     if device_type == "cuda":
-        # The devices of the machine and not of the trial, whose ranks stand beside it in the record.
+        # All that this process sees, whether or not the trial takes them: its ranks are said beside.
         facts["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
         facts["cuda"] = torch.version.cuda or "unknown"
     if commit := _commit():

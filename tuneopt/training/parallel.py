@@ -193,7 +193,7 @@ class DataParallel:
 
     def __init__(self, spec: TrialSpec, parallel: ParallelConfig, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.shares_state = is_dealt(spec.optimizer)
+        self.shares_state = is_dealt(spec.optimizer)  # then a checkpoint has parts, and state bytes add up over ranks
         self.replica = SingleProcess(spec, parallel, ranks)
         # A replica of one process does everything but communicate.
         self.prepare = self.replica.prepare
