@@ -118,6 +118,7 @@ def times_of(
         if not 0 < tokens_per_second < float("inf"):
             raise InputError(f"--tokens-per-second must be a positive number, not {tokens_per_second:g}")
         return TrialTimes({name: _at(spec, tokens_per_second) for name, spec in specs.items()}, GIVEN)
+    # From what is known best to what is known least: trials that ran here, steps that are timed now, a known core.
     times, origin = recorded_times(ledger, specs)
     lacking = [name for name in specs if name not in times]
     if lacking and measure and corpus is not None:
@@ -140,7 +141,7 @@ def times_of(
         one = specs[lacking[0]].regime
         usual = statistics.fmean(known) if known else known_rate(one.scale, one.corpus.vocab_size) if core else None
         if usual is None:
-            return TrialTimes({}, UNKNOWN)
+            return TrialTimes({}, UNKNOWN)  # for none rather than for some: a sum over a part would be a wrong one
         times |= {name: _at(specs[name], usual) for name in lacking}
         words = f"{origin.words}, {', '.join(lacking)} taken to be as fast as the others"
         origin = replace(KNOWN, words=words) if known else KNOWN

@@ -71,6 +71,7 @@ def export_model(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already and not empty; name a new folder")
     record = find_record(opened, trial)
+    # Everything that can be refused is refused here: to train again may take hours.
     if record.status != "completed":
         raise InputError(f"trial {record.trial} {record.status}, so it has no final weights; choose another")
     name = kept_weights(record.trial)
@@ -121,6 +122,7 @@ def _train_again(
     loaded = _corpus(record.spec, ledger, corpus)
     # Not a temporary folder: who is killed here goes on from the last checkpoint next time.
     scratch = cache_folder() / "retrained" / record.trial
+    # A ledger of its own, because the trial's own ledger holds its record already, and would train nothing.
     again = run_trial(record.spec, loaded, Ledger(scratch), keep_weights=True, on_point=on_point)
     if again.status != "completed":
         raise InputError(f"trial {record.trial} {again.status} when it was trained again here; its record stands")

@@ -88,7 +88,7 @@ class Line:
         began = time.monotonic()
         while not self._words and time.monotonic() - began < seconds:
             await asyncio.sleep(0.02)
-        fresh, self._words = self._words, []
+        fresh, self._words = self._words, []  # no await in between: no word is lost or told twice
         return fresh
 
 
@@ -138,6 +138,7 @@ def _train(job: Job, ranks: Ranks, tell: Any) -> None:
     last_word = time.monotonic()
     while run.record is None:
         run.advance()
+        # Points of small trials come by the dozen in a second, and each word is a call over the cluster.
         due = time.monotonic() - last_word >= job.report_seconds
         if ranks.rank == 0 and due and run.training is not None and run.record is None:
             last_word = time.monotonic()

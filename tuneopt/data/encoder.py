@@ -200,6 +200,7 @@ def _known_cut(pre_tokenizer: dict[str, Any]) -> bool:
     """GPT-2's expression inside the byte-level step, or Llama 3's in front of it; nothing else was proven."""
     if pre_tokenizer.get("type") == "ByteLevel":
         return {key: pre_tokenizer.get(key) for key in GPT_2} == GPT_2
+    # Word for word as its file has it: an expression that is nearly the same cuts elsewhere in rare places.
     steps: list[dict[str, Any]] = pre_tokenizer.get("pretokenizers") or []
     if pre_tokenizer.get("type") != "Sequence" or len(steps) != 2:
         return False

@@ -118,7 +118,7 @@ class _Lease:
     def take(self) -> None:
         """Write the lease, or take it over from a holder that is gone; raises `InputError` where one is not."""
         self.mark()
-        if self.files.create(self.name, self.mine.to_json()):
+        if self.files.create(self.name, self.mine.to_json()):  # atomic: of two that come at once one gets it
             return
         other = self.read()
         if other is not None and not other.gone:
@@ -131,7 +131,7 @@ class _Lease:
 
     def watch(self, other: Holder) -> None:
         """Return when ``other`` shows no sign of life; raises `InputError` when it does."""
-        if other.machine == self.mine.machine:
+        if other.machine == self.mine.machine:  # its process is there: no beat needs to be waited for
             raise self.refusal(other)
         left = max(EXPIRY_SECONDS - max(0.0, time.time() - other.at), FEWEST_BEATS * BEAT_SECONDS)
         _log.warning("%s is held by %s; waiting for a sign of life, %.0f s at most", self.what, _who(other), left)
@@ -139,7 +139,7 @@ class _Lease:
         while time.monotonic() < deadline:
             time.sleep(min(1.0, EXPIRY_SECONDS / 10))
             now = self.read()
-            if now is None or now.token != other.token:
+            if now is None or now.token != other.token:  # it left, or somebody else took over: `take` looks again
                 return
             if now.beat != other.beat:
                 raise self.refusal(now)

@@ -175,6 +175,7 @@ class Made(Adapted):
                     raise InputError(f"{name} puts {min(twice)} into two param groups; put every parameter into one")
                 decays = float(group.get("weight_decay", 0) or 0) > 0
                 taken |= dict.fromkeys(group["param_names"], (group["rule"], decays))
+        # A parameter in no group would keep the weights of its seed, and the trial would train another model.
         left = [word for word in trained if word not in taken]
         if left:
             raise InputError(f"{name} leaves out {left[0]} ({len(left)} in all); put every parameter into a group")

@@ -113,6 +113,7 @@ class SimulatedBackend:
                 break
             now, order, point, trial = heapq.heappop(events)
             spec, seconds = trial.spec, now - trial.started
+            # The same trial comes back at each of its curve points, or at its end alone where nobody judges by points.
             if point < points:
                 assert self.curve is not None
                 fraction = point / points
@@ -126,7 +127,7 @@ class SimulatedBackend:
                 outcome = as_outcome(self.evaluate(spec))
                 end = TrialEnd(outcome.status, outcome.select_loss, outcome.report_loss, seconds)
                 controller.ended(spec, end, Ended(outcome, seconds))
-            heapq.heappush(free, trial.slot)
+            heapq.heappush(free, trial.slot)  # the lowest free one is taken first: a simulation repeats itself
             ended.append(SimulatedTrial(spec, trial.slot, trial.started, now))
         self.clock = Clock(tuple(ended), controller.state.slots)
 

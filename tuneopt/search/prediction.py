@@ -257,6 +257,7 @@ def _majority(axis: Axis, regimes: Sequence[TunedRegime], params: float, ratio: 
     counts = Counter(regime.config[axis.name] for regime in regimes)
 
     def far(value: Value) -> float:
+        # In log, because sizes and ratios are factors; over the regimes that were tuned to the value.
         return min(
             abs(math.log(each.params / params)) + abs(math.log(each.ratio / ratio))
             for each in regimes

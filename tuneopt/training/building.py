@@ -296,6 +296,7 @@ def _compiled(model: Decoder) -> LossFunction:
     if model.lm_head.out_features < CHUNKED_VOCABULARY:
         whole: LossFunction = torch.compile(model.loss, dynamic=False)
         return whole
+    # Not dynamic: kernels for any size are slower, and would order sums by what came before.
     blocks = [torch.compile(layer, dynamic=False) for layer in model.layers]
     kernel = torch.compile(loss_and_slope, dynamic=False)
 
