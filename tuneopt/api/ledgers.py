@@ -83,9 +83,13 @@ def mend(ledger: Ledger | str) -> list[str]:
 
     opened = _opened(ledger, to_change=True)
     done = opened.mend()
-    for name, fault in _sweep_faults(opened).items():
-        # What is wrong with it shows only together with the trials that it names, so it is not looked for again.
-        done.append(set_aside(opened.files, opened.uri, name, lambda name, data, fault=fault: fault))
+    for name, wrong in _sweep_faults(opened).items():
+
+        def known(name: str, data: bytes, wrong: str = wrong) -> str:
+            # What is wrong with it shows only together with the trials that it names, so it is not looked for again.
+            return wrong
+
+        done.append(set_aside(opened.files, opened.uri, name, known))
     return done
 
 
