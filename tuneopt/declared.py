@@ -2,12 +2,14 @@
 
 `read_yaml` and `parse_yaml` give a tree of `Node` values that remember their lines; the functions below them read one
 value each, of the right type and in bounds, or say in one sentence what stands there and what was meant. Only what
-YAML's safe loader knows is read: mappings, sequences, texts, numbers, switches. Anchors, tags, keys given twice and
-texts beyond `MAX_BYTES` are refused: a short file could otherwise stand for a huge one, or for two meanings.
+YAML's safe loader knows is read: mappings, sequences, texts, numbers, switches. Anchors, tags, keys given twice,
+numbers to other bases than ten and texts beyond `MAX_BYTES` are refused: a short file could otherwise stand for a huge
+one, or for two meanings.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ MAX_BYTES = 64 * 1024
 
 MAX_DEPTH = 12
 """Deepest nesting; a study needs five levels."""
+
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 reads by 8 or by 60: ``010`` is 8 there, and ``1:30`` is 90."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,9 @@ def parse_yaml(text: str, path: str, example: str) -> Node:
                 value = loader.construct_object(node)
             except ValueError as error:  # a date that is none, a number of thousands of digits
                 raise InputError(f"{path}:{line}: {node.value[:40]!r} cannot be read ({error})") from None
+            if not isinstance(value, str | None) and _OTHER_BASE.fullmatch(node.value):
+                short = node.value[:40]
+                raise InputError(f"{path}:{line}: YAML reads {short} to another base than ten; write the number out")
             if value is None or isinstance(value, bool | int | float | str):
                 return Node(value, line, path, {})
             kind = type(value).__name__

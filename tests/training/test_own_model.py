@@ -122,6 +122,34 @@ REFUSED = {
     ),
     "no logits": (PLAIN.replace("return self.proj(x)", "return x[:, -1]"), "must give logits of shape"),
     "fails": (PLAIN.replace("up(y + mean)", "up(y[..., :3])"), "the model fails on tokens of shape \\(2, 32\\)"),
+    "memory of itself": (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n    up = model.up[0]\n"
+        "    up.weight = nn.Parameter(up.weight[:1].detach().expand_as(up.weight))\n    return model\n",
+        "up.0.weight shares memory with itself",
+    ),
+    "memory of another": (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n    up = model.up[0]\n    number = up.weight.numel()\n"
+        "    flat = torch.randn(number + 1) * 0.1\n    up.weight = nn.Parameter(flat[:number].view_as(up.weight))\n"
+        "    up.bias = nn.Parameter(flat[number + 1 - up.bias.numel() :])\n    return model\n",
+        "up.0.bias shares memory with up.0.weight",
+    ),
+    "a late parameter": (
+        PLAIN.replace(
+            "x = self.table[tokens]", "self.late = nn.Parameter(torch.ones(1))\n        x = self.table[tokens]"
+        ),
+        "makes or replaces late as it computes",
+    ),
+    "nothing to keep": (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n"
+        "    model._register_state_dict_hook(lambda module, kept, *more: [kept.pop('table')].clear())\n"
+        "    return model\n",
+        "state_dict leaves out table",
+    ),
+    "nothing to load": (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n"
+        "    model._register_load_state_dict_pre_hook(lambda *more: 1 / 0)\n    return model\n",
+        "does not load its own state_dict: ZeroDivisionError",
+    ),
     "silent": (
         PLAIN.replace("self.proj = nn", "self.spare = nn.Linear(2, 2)\n        self.proj = nn"),
         "no gradient reaches spare.weight",
@@ -135,6 +163,15 @@ def test_what_trials_could_not_rely_on_is_refused_in_a_sentence(tmp_path, case):
     with pytest.raises(InputError, match=sentence) as caught:
         measured(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_views_of_one_memory_that_do_not_meet_are_parameters_like_others(tmp_path):
+    text = (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n    up = model.up[0]\n    side = up.weight.shape[1]\n"
+        "    flat = torch.randn(len(up.weight), side + 1) * 0.1\n    up.weight = nn.Parameter(flat[:, :side])\n"
+        "    up.bias = nn.Parameter(flat[:, side])\n    return model\n"
+    )
+    assert measured(tmp_path, text).parameters == measured(tmp_path, PLAIN).parameters
 
 
 def test_arguments_are_those_of_the_function(tmp_path):

@@ -281,6 +281,8 @@ def _try(scale: OwnModel) -> None:
         raise InputError(
             f"models of two seeds are equal, so seeds would show no noise; let {word} set no seed of its own"
         )
+    _try_memory(model, word)
+    there = dict(model.named_parameters())
     tokens = torch.randint(
         vocabulary, (2, min(scale.seq_len, TRIED_TOKENS) + 1), generator=torch.Generator().manual_seed(0)
     )
@@ -305,6 +307,10 @@ def _try(scale: OwnModel) -> None:
         raise InputError(
             "the model changes its buffers as it computes (batch statistics?); losses would depend on evaluations"
         )
+    now = dict(model.named_parameters())
+    made = next((name for name in {**there, **now} if there.get(name) is not now.get(name)), None)
+    if made is not None:
+        raise InputError(f"the model makes or replaces {made} as it computes; make all parameters in {word}")
     _try_mean(loss, tokens, vocabulary)
     _try_order(model, tokens)
     # After the tests that only look: gradients stay in the model.
@@ -315,6 +321,38 @@ def _try(scale: OwnModel) -> None:
     if silent:
         raise InputError(f"no gradient reaches {silent[0]}; freeze it with requires_grad_(False), or leave it out")
     model_roles(model, scale)
+
+
+def _try_memory(model: nn.Module, word: str) -> None:
+    """That each entry of each parameter is a number of its own, and that a state dict takes them all along."""
+    taken: dict[int, tuple[str, Tensor]] = {}  # by storage
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            continue
+        storage = parameter.untyped_storage()
+        held = parameter.numel() * parameter.element_size()
+        if held == storage.nbytes() and storage.data_ptr() not in taken and parameter.is_contiguous():
+            taken[storage.data_ptr()] = name, torch.empty(0)  # all of it, as usual
+            continue
+        places = torch.arange(storage.nbytes() // parameter.element_size())
+        own = places.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset()).flatten()
+        own = torch.unique(own)  # type: ignore[no-untyped-call]
+        other, theirs = taken.get(storage.data_ptr(), (name, own[:0]))
+        if len(own) < parameter.numel() or (other != name and (not len(theirs) or torch.isin(own, theirs).any())):
+            raise InputError(
+                f"{name} shares memory with {'itself' if other == name else other}, so a step on one would move both; "
+                f"let {word} clone it, or tie weights by one parameter"
+            )
+        taken[storage.data_ptr()] = name, torch.cat((theirs, own))
+    try:
+        kept = model.state_dict()
+        lost = {name for name, _ in model.named_parameters()} - set(kept)
+        if not lost:
+            model.load_state_dict(kept)
+    except Exception as error:  # a hook of the model's own may raise anything
+        raise InputError(f"the model does not load its own state_dict: {in_words(error)}") from error
+    if lost:
+        raise InputError(f"the model's state_dict leaves out {min(lost)}, which checkpoints would lose")
 
 
 def _equal(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
