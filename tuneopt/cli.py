@@ -95,6 +95,7 @@ def _run() -> int:
     try:
         with staying():
             code: Any = app(standalone_mode=False)
+        open_closed()
         sys.stdout.flush()  # at exit it would fail without a word
     except InputError as error:
         return _refuse(str(error))
@@ -155,6 +156,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def _refuse(sentence: str) -> int:
     if not working_folder() and "working folder" not in sentence:  # then no relative path leads anywhere
         sentence += " (the working folder was deleted; change to one that is there)"
+    open_closed()
     with contextlib.suppress(OSError):  # stderr may be as full or as closed as stdout
         sys.stderr.write("tuneopt: " + visible(" ".join(sentence.split())) + "\n")
         sys.stderr.flush()

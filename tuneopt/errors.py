@@ -121,7 +121,11 @@ def in_words(error: BaseException) -> str:
     """An exception in one line, without a full stop: those of the system by place and reason, others as Python does."""
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename}: {why(error)}" if error.filename is not None else why(error)
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".:")
+    try:
+        text = str(error)
+    except Exception:  # of a class of a user's own
+        text = ""
+    return " ".join(f"{type(error).__name__}: {text}".split()).rstrip(".:")
 
 
 def of_system(error: OSError, where: str | Path = "") -> InputError:

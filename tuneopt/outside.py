@@ -34,6 +34,7 @@ from tuneopt.modules import (
 )
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, OwnModel, TrialSpec, nearest
+from tuneopt.streams import open_closed
 
 DIGITS = 12
 """Hexadecimal digits of a digest that stand in names."""
@@ -155,7 +156,10 @@ def covered(name: str) -> Iterator[None]:
         yield
         return
     with opened() as read:
-        yield
+        try:
+            yield
+        finally:
+            open_closed()  # it may have closed them
     loose = sorted({path for path in map(source_file, read) if is_loose(path, shown)})
     if loose:
         for key, module in list(sys.modules.items()):  # who asks next must hear it too

@@ -35,7 +35,7 @@ def take_for_good() -> None:
 
 
 def open_closed() -> None:
-    """Open what of stdin, stdout and stderr the caller closed (``>&-``), onto nothing.
+    """Open what of stdin, stdout and stderr the caller closed (``>&-``), onto nothing; or a user's file, as it was.
 
     The next file that is opened would get the number instead, and a ledger would find messages in its records.
     """
@@ -49,7 +49,7 @@ def open_closed() -> None:
             else:
                 os.dup2(handle, number)
                 os.close(handle)
-        if getattr(sys, name) is None:
+        if getattr(sys, name) is None or getattr(getattr(sys, name), "closed", False):
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 

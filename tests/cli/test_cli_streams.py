@@ -92,6 +92,14 @@ def test_an_ascii_stdout_gets_what_it_lacks_spelt_out(space: Path) -> None:
     assert "\\xe9" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_file_that_closes_the_streams_costs_no_result(name: str, tmp_path: Path) -> None:
+    own = f"import sys\nfrom tuneopt.search import load_space\nsys.{name}.close()\nSPACE = load_space('adamw')\n"
+    (tmp_path / "own.py").write_text(own)
+    done = run("space", "./own.py", cwd=tmp_path, shell="")
+    assert (done.returncode, done.stderr) == (0, "") and "learning_rate" in done.stdout
+
+
 def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     done = run("ledger", "ls", cwd=tmp_path, shell="").stderr  # there is no ledger, and that is what is said

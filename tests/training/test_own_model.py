@@ -150,6 +150,22 @@ REFUSED = {
         "    model._register_load_state_dict_pre_hook(lambda *more: 1 / 0)\n    return model\n",
         "does not load its own state_dict: ZeroDivisionError",
     ),
+    "not made yet": (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n    model.up[0] = nn.LazyLinear(64)\n    return model\n",
+        "the model of build cannot be tried: ",
+    ),
+    "an end": (PLAIN + TAIL + "    raise GeneratorExit\n", "cannot be tried: GeneratorExit"),
+    "an error without words": (
+        "class Odd(Exception):\n    def __str__(self):\n        raise ValueError\n" + TAIL + "    raise Odd\n",
+        "failed: Odd",
+    ),
+    "sparse": (
+        PLAIN + TAIL + "    model = Mixer(vocab_size)\n    model.rows = nn.Embedding(vocab_size, 32, sparse=True)\n"
+        "    plain = model.forward\n    def forward(tokens):\n"
+        "        return plain(tokens) + model.rows(tokens).sum(-1, keepdim=True)\n"
+        "    model.forward = forward\n    return model\n",
+        "the gradient of rows.weight is sparse",
+    ),
     "silent": (
         PLAIN.replace("self.proj = nn", "self.spare = nn.Linear(2, 2)\n        self.proj = nn"),
         "no gradient reaches spare.weight",

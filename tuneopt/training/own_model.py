@@ -55,7 +55,13 @@ def measure(file: ModelFile) -> OwnModel:
     path, colon, function = file.word.rpartition(":")
     if not colon or not function.isidentifier():
         raise InputError(f"{file.word!r} names no function; write the file and the function as PATH.py:build")
-    return _measured(file, f"{function}@{outside.take_source(expanded(path), 'model')}")
+    model = f"{function}@{outside.take_source(expanded(path), 'model')}"
+    try:
+        return _measured(file, model)
+    except (InputError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a user's code may raise anything, and leave things on which others fail
+        raise InputError(f"the model of {function} cannot be tried: {in_words(error)[:300]}") from error
 
 
 # Remembered by the file's content, whose digest is in `model`: a command asks for one scale several times, and each
@@ -320,7 +326,16 @@ def _try(scale: OwnModel) -> None:
     ]
     if silent:
         raise InputError(f"no gradient reaches {silent[0]}; freeze it with requires_grad_(False), or leave it out")
+    sparse = next((name for name, parameter in model.named_parameters() if _sparse(parameter.grad)), None)
+    if sparse is not None:
+        raise InputError(
+            f"the gradient of {sparse} is sparse, which no optimizer here takes; build it with sparse=False"
+        )
     model_roles(model, scale)
+
+
+def _sparse(gradient: Tensor | None) -> bool:
+    return gradient is not None and gradient.layout != torch.strided
 
 
 def _try_memory(model: nn.Module, word: str) -> None:
@@ -336,7 +351,7 @@ def _try_memory(model: nn.Module, word: str) -> None:
             continue
         places = torch.arange(storage.nbytes() // parameter.element_size())
         own = places.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset()).flatten()
-        own = torch.unique(own)  # type: ignore[no-untyped-call]
+        own = torch.unique(own)
         other, theirs = taken.get(storage.data_ptr(), (name, own[:0]))
         if len(own) < parameter.numel() or (other != name and (not len(theirs) or torch.isin(own, theirs).any())):
             raise InputError(
