@@ -321,21 +321,16 @@ def _try(scale: OwnModel) -> None:
     _try_order(model, tokens)
     # After the tests that only look: gradients stay in the model.
     one.backward()  # type: ignore[no-untyped-call]
-    silent = [
-        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
-    ]
-    if silent:
-        raise InputError(f"no gradient reaches {silent[0]}; freeze it with requires_grad_(False), or leave it out")
-    sparse = next((name for name, parameter in model.named_parameters() if _sparse(parameter.grad)), None)
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    silent = next((name for name, grad in grads.items() if grad is None), None)
+    if silent is not None:
+        raise InputError(f"no gradient reaches {silent}; freeze it with requires_grad_(False), or leave it out")
+    sparse = next((name for name, grad in grads.items() if grad is not None and grad.layout != torch.strided), None)
     if sparse is not None:
         raise InputError(
             f"the gradient of {sparse} is sparse, which no optimizer here takes; build it with sparse=False"
         )
     model_roles(model, scale)
-
-
-def _sparse(gradient: Tensor | None) -> bool:
-    return gradient is not None and gradient.layout != torch.strided
 
 
 def _try_memory(model: nn.Module, word: str) -> None:
