@@ -336,9 +336,7 @@ def _try(scale: OwnModel) -> None:
 def _try_memory(model: nn.Module, word: str) -> None:
     """That each entry of each parameter is a number of its own, and that a state dict takes them all along."""
     taken: dict[int, tuple[str, Tensor]] = {}  # by storage
-    for name, parameter in model.named_parameters():
-        if not parameter.numel():
-            continue
+    for name, parameter in ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel()):
         storage = parameter.untyped_storage()
         held = parameter.numel() * parameter.element_size()
         if held == storage.nbytes() and storage.data_ptr() not in taken and parameter.is_contiguous():
