@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 
 from tuneopt.constants import ONE_SIDED_95
 from tuneopt.ledger import TrialRecord
@@ -51,19 +51,17 @@ class KeyNumber:
 class Doubt(Enum):
     """What a warning about a sweep is about."""
 
-    SEARCHER = auto()
-    """It was not found by coordinate descent."""
-    CERTIFICATE = auto()
-    """There is none, or it is blind."""
-    EDGE = auto()
-    NOISE = auto()
-    PROOF = auto()
-    DIVERGED = auto()
-    EPOCHS = auto()
-    TORCH = "versions of torch"  # the three whose value is text are what trials may differ in, in words
+    SEARCHER = "another search than coordinate descent"
+    CERTIFICATE = "no certificate, or a blind one"
+    EDGE = "the edge of a grid"
+    NOISE = "noise that was not measured"
+    PROOF = "missing proofs"
+    DIVERGED = "divergence"
+    EPOCHS = "repeated text"
+    TORCH = "versions of torch"  # this one and the next two stand in sentences
     GPU = "kinds of GPU"
     COMMIT = "source commits"
-    UNCOMMITTED = auto()
+    UNCOMMITTED = "uncommitted changes"
 
 
 _MIXED = {"torch": Doubt.TORCH, "gpu": Doubt.GPU, "commit": Doubt.COMMIT}
