@@ -244,3 +244,45 @@ def test_a_schedule_free_class_is_refused_in_a_sentence():
 
     with pytest.raises(InputError, match="ScheduleFree is schedule-free: it keeps other weights"):
         adapted(ScheduleFree)
+
+
+class Dropping(torch.optim.SGD):
+    def step(self, closure=None):
+        self.param_groups[0]["params"].pop()
+        return super().step(closure)
+
+
+class Replacing(torch.optim.SGD):
+    def step(self, closure=None):
+        members = self.param_groups[0]["params"]
+        members[0] = nn.Parameter(members[0].detach().clone())
+        return super().step(closure)
+
+
+class Scheduling(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        self.param_groups[0]["lr"] *= 2
+
+
+class Forgetting(torch.optim.SGD):
+    def state_dict(self):
+        return {"state": {}, "param_groups": super().state_dict()["param_groups"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (Dropping, "which parameters it has"),
+        (Replacing, "which parameters it has"),
+        (Scheduling, "learning rate from 0.1 to 0.2"),
+        (Forgetting, "state_dict leaves out state"),
+    ],
+)
+def test_a_class_that_changes_what_it_was_given_or_forgets_is_refused(kind, sentence):
+    model = TinyModel()
+    optimizer = adapted(kind)(model, lr=0.1, momentum=0.9)
+    with pytest.raises(InputError, match=sentence):
+        for seed in range(3):
+            train(model, optimizer, [seed])
+            optimizer.state_dict()

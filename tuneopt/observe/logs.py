@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -19,6 +20,7 @@ from tuneopt.observe.observer import Observer
 from tuneopt.observe.state import TrialEnd, Worker
 from tuneopt.observe.waiting import Wait
 from tuneopt.spec import InputError, TrialSpec, nearest
+from tuneopt.streams import open_closed
 
 log = logging.getLogger("tuneopt.trials")
 """Everything said here carries ``trial``, ``optimizer``, ``scale`` and ``ratio`` as attributes of its record."""
@@ -150,7 +152,9 @@ class Shown(logging.Handler):
         try:
             self.write(self.format(record))
         except Exception:
-            self.handleError(record)
+            open_closed()  # an optimizer of a user's own may have closed stderr
+            with contextlib.suppress(Exception):
+                self.write(self.format(record))
 
 
 class TextLines(logging.Formatter):

@@ -98,7 +98,10 @@ class Adapted(Optimizer):
         torch.optim.Optimizer.add_param_group(self, param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Clip, then one step of the inner optimizer; returns the closure's loss, or None without one."""
+        """Clip, then one step of the inner optimizer; returns the closure's loss, or None without one.
+
+        Raises `InputError` where the step changes what it steps, or its learning rate, which the schedule sets.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -107,15 +110,29 @@ class Adapted(Optimizer):
         if self._limit > 0:
             members = [parameter for group in self.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(members, self._limit)
+        before = _held(self.param_groups)
         self._advance()
+        after, name = _held(self.param_groups), self.kind.__name__
+        if [members for members, _ in before] != [members for members, _ in after]:
+            raise InputError(f"{name} changes in a step which parameters it has; all of them stay to the end")
+        for (_, rate), (_, other) in zip(before, after, strict=True):
+            if rate != other:
+                raise InputError(
+                    f"{name} changes its learning rate from {rate:g} to {other:g} in a step, and the schedule of the "
+                    "trial sets it; take that out of the class"
+                )
         return loss
 
     def _advance(self) -> None:
         self.inner.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's."""
+        """The inner optimizer's; raises `InputError` for one that leaves out state, which a checkpoint would lose."""
         plain: dict[str, Any] = self.inner.state_dict()
+        if len(plain.get("state", ())) < len(self.inner.state) or "param_groups" not in plain:
+            raise InputError(
+                f"{self.kind.__name__}.state_dict leaves out state, so no run could go on from a checkpoint"
+            )
         return plain
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -229,6 +246,11 @@ class Made(Adapted):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**Optimizer.__getstate__(self), "inners": self.inners, "_limit": self._limit, "rules": self.rules}
+
+
+def _held(groups: Sequence[dict[str, Any]]) -> list[tuple[list[int], float]]:
+    """The parameters of each group, by identity, and its learning rate."""
+    return [([id(parameter) for parameter in group["params"]], float(group["lr"])) for group in groups]
 
 
 def _roles(table: Sequence[Route]) -> dict[str, str]:
