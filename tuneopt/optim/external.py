@@ -53,10 +53,12 @@ def resolve(word: str) -> str:
             raise InputError(f"{word!r} names no class; write the file and the class (or function) as PATH.py:Class")
         return _read(expanded(path), name)
     name, at, _ = word.partition("@")
+    # A name with a digest comes from a record or a study: what it means is settled, and it is looked up as it is.
     if at:
         if not _at_hand(word):
             _missing(word)
         return word
+    # A package must not take the name of a built-in optimizer: trials of both would go by one name.
     built_in = name in {entry.name for entry in BUILT_IN}
     point = outside.claimed(GROUP, name, "optimizer", built_in)
     if point is not None:

@@ -230,6 +230,7 @@ def by_position(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict
         positional: dict[str, Any] = saved["optimizer"]
         return positional
     names = [name for group in optimizer.param_groups for name in group["param_names"]]
+    # Parameters that had no gradient yet have no state, under either form.
     state = {position: saved["state"][name] for position, name in enumerate(names) if name in saved["state"]}
     return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 

@@ -65,7 +65,7 @@ def launch(command: Sequence[str], ranks: int, environment: Mapping[str, str] | 
     """
     with temporary_folder("ranks") as folder:
         logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
-        processes: list[subprocess.Popen[str]] = []
+        processes: list[subprocess.Popen[str]] = []  # grows as they start: what has started is ended in any case
         try:
             for rank, log in enumerate(logs):
                 processes.append(_start(command, rank, ranks, folder / "meeting", log, environment or {}))
@@ -142,6 +142,7 @@ class _Guard(threading.Thread):
 def culprit(codes: Sequence[int | None], logs: Sequence[str]) -> int:
     """The rank that failed by itself, among those whose exit code is not 0; the others fail because it is gone."""
 
+    # From surest to least sure; of equals the lowest rank, so that the sentence is the same each time.
     def blame(rank: int) -> tuple[int, int]:
         code = codes[rank] or 0
         if code < 0 and code != -signal.SIGABRT:

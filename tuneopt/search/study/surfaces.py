@@ -170,7 +170,7 @@ class Surfaces:
             return dict(space.start), self._untuned(optimizer, regime)
         if key in points:
             loss, config = points[key]
-        else:
+        else:  # hyperparameters of the nearest regime, the loss by a law through all: values carry over, losses do not
             places = {place: Regime(SCALES[place[0]], place[1], _CORPUS) for place in points}
             config = points[min(places, key=lambda place: closeness(places[place], regime))][1]
             loss = _law([(places[place], points[place][0]) for place in places], regime)
