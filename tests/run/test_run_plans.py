@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from plan_drivers import REGIME, small_sweep
 
-from tuneopt.ledger import Ledger
-from tuneopt.observe.observer import Observer
+from tuneopt.ledger import Ledger, TrialRecord
+from tuneopt.observe.observer import Observer, TrialEnd
 from tuneopt.run.inline import InlineBackend
 from tuneopt.run.options import RunOptions
 from tuneopt.run.simulated import SimulatedBackend
-from tuneopt.run.spine import RunResult, run
+from tuneopt.run.spine import RunController, RunResult, run
 from tuneopt.search.plan import Ended, OneTrial, Outcome, Plan
 from tuneopt.search.queue import OneSweep, SchedulerQueue
+from tuneopt.search.records import recorded
 from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.study.file import parse_study
@@ -238,3 +241,43 @@ def test_an_error_of_a_trial_ends_an_inline_run_with_its_traceback(tmp_path: Pat
     with pytest.raises(ZeroDivisionError):
         run(a_trial(nothing), InlineBackend(object()), RunOptions(Ledger(tmp_path)), [Ear()])  # type: ignore[arg-type]
     assert told == [("failed", "ZeroDivisionError: the update went wrong")]
+
+
+class Training:
+    """A backend that records trials, and whose ledger somebody changes after the second."""
+
+    remote = False
+
+    def __init__(self, record: Callable[[TrialSpec], TrialRecord], then: Callable[[Path], object]) -> None:
+        self.record, self.then = record, then
+
+    @contextmanager
+    def connect(self, plan: Plan, options: RunOptions) -> Iterator[int]:
+        yield 1
+
+    def drive(self, controller: RunController) -> None:
+        ledger = controller.options.ledger
+        while (spec := controller.ask()) is not None:
+            if len(controller.state.done) == 2:
+                self.then(Path(ledger.uri))
+            controller.started(spec)
+            Ledger(ledger.uri).put(self.record(spec))  # as a worker, which opens the ledger itself
+            controller.ended(spec, TrialEnd("completed"))
+
+
+def test_a_ledger_that_is_deleted_while_it_is_written_ends_the_run_with_a_sentence(tmp_path, make_record) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    backend = Training(lambda spec: make_record(spec, loss(spec)), shutil.rmtree)
+    with pytest.raises(InputError, match="ledger was deleted or moved while this ran; put it back"):
+        run(SchedulerQueue(OneSweep(SWEEP), known=recorded(ledger)), backend, RunOptions(ledger=ledger))
+    assert len(Ledger(tmp_path / "ledger").ids()) == 1, "what a worker still wrote, and no more"
+
+
+def test_a_ledger_that_came_back_before_the_next_trial_is_the_same_ledger(tmp_path, make_record) -> None:
+    def there_and_back(folder: Path) -> None:
+        folder.rename(tmp_path / "away").rename(folder)
+
+    ledger = Ledger(tmp_path / "ledger")
+    backend = Training(lambda spec: make_record(spec, loss(spec)), there_and_back)
+    result = run(SchedulerQueue(OneSweep(SWEEP), known=recorded(ledger)), backend, RunOptions(ledger=ledger))
+    assert result.run == sorted(ledger.ids()) and len(result.run) > 3

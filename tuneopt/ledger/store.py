@@ -286,6 +286,16 @@ class Ledger:
                     place.check_marker(data, self.uri)
             self._marked = True
 
+    def stamp(self) -> object:
+        """What tells this ledger from one that is made at its place later; None where there is none."""
+        if not self.is_local:
+            return self.files.exists(place.MARKER) or None
+        try:
+            found = (Path(self.uri) / place.MARKER).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def _put_plain(
         self, name: str, plain: Mapping[str, Any], what: str, fault: Callable[[str, bytes], str] | None = None
     ) -> None:

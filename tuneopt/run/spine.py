@@ -85,7 +85,7 @@ class RunResult:
 class RunController:
     """Stands between a plan and a backend, which calls it whenever something happens to a trial.
 
-    ``halt`` says why nothing more can run: a worker found out, such as a full disk.
+    ``halt`` says why nothing more can run: a worker found out, such as a full disk, or the ledger is gone.
     """
 
     def __init__(self, plan: Plan, options: RunOptions, stream: EventStream) -> None:
@@ -93,16 +93,35 @@ class RunController:
         self.halt = ""
         self._recorded = recorded(options.ledger) if options.ledger else lambda spec: None
         self._documents: dict[str, Mapping[str, Any]] = {}
+        self._stamp: object = None
 
     def ask(self) -> TrialSpec | None:
         """The trial for a free slot; None when none may start now, or ever (`over`)."""
-        if self.halt or self.plan.finished:
+        if self.gone or self.halt or self.plan.finished:
             return None
         spec = self.plan.next()
         if spec is not None:
             self.keep_documents()  # a search that is killed now asks for this trial again
             self.stream.tell("asked", spec)
         return spec
+
+    @property
+    def gone(self) -> bool:
+        """Whether the ledger was deleted or moved since it was first asked; then the run is halted.
+
+        Writing would make it anew, with what came later alone: the trials that were in it would be lost in silence.
+        """
+        ledger = self.options.ledger
+        if ledger is None:
+            return False
+        now = ledger.stamp()
+        self._stamp = self._stamp or now
+        if now == self._stamp:
+            return False
+        self.halt = (
+            f"the ledger {ledger.uri} was deleted or moved while this ran; put it back and give the same command again"
+        )
+        return True
 
     @property
     def over(self) -> bool:
@@ -222,7 +241,8 @@ def run(plan: Plan, backend: Backend, options: RunOptions, observers: Sequence[O
         finally:
             for each in narrator:
                 each.close()
-        controller.keep_documents()  # with what the last trials have settled
+        if not controller.gone:
+            controller.keep_documents()  # with what the last trials have settled
         if controller.halt and not interrupted:
             raise InputError(controller.halt)
         return _result(controller, interrupted)
