@@ -171,10 +171,10 @@ def test_kinds_of_parquet_columns(tmp_path: Path, column: str, values: pa.Array)
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", gzip.compress(TWO.encode()), "no text but a compressed file; unpack it first"),
+        ("a.csv", gzip.compress(TWO.encode(), mtime=0), "no text but a compressed file; unpack it first"),
         ("a.csv", lzma.compress(TWO.encode()), "no text but a compressed file; unpack it first"),
-        ("a.jsonl", gzip.compress(b"{}"), "no text but a compressed file; unpack it first"),
-        ("a.csv.gz", gzip.compress(TWO.encode()), "unpack it first, and give a file that ends in"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "no text but a compressed file; unpack it first"),
+        ("a.csv.gz", gzip.compress(TWO.encode(), mtime=0), "unpack it first, and give a file that ends in"),
         ("a.csv", b"\x28\xb5\x2f\xfd" + bytes(30), "no text but a compressed file"),
         ("a.csv", "<html><body>log in</body></html>", "a web page or XML, and no table"),
         ("a.csv", '[{"optimizer": "adamw"}]', r"holds JSON; let its name end in \.json"),
