@@ -138,6 +138,10 @@ def test_what_comes_first_given_measured_assumed_nothing() -> None:
     paper = rows({("adamw", 1.0, "130m", 1.0): [3.5]})
     assumed = measure(paper).of(paper[0].regime)
     assert assumed is not None and (assumed.sigma, assumed.source) == (PAPER_LADDER_SIGMA, "assumed")
+    for scale, own in (({"parameters": 130_000_000}, False), ({"parameters": 134_000_000}, False),
+                       ({"model": "130M", "parameters": 130_000_000}, False), ({"model": "130M"}, True)):  # fmt: skip
+        runs = read_runs([{"optimizer": "a", "ratio": 1, "loss": 3.0, **scale}])
+        assert (measure(runs).of(runs[0].regime) is not None) == own, scale
     told = read_runs([{"optimizer": "a", "scale": "130m", "ratio": 1, "loss": 3.0, "sigma": 0.004}])
     assert measure(told).of(told[0].regime).sigma == pytest.approx(0.004)  # type: ignore[union-attr]
     for bad in (0.0, -1.0, float("nan")):

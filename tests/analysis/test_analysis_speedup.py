@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from tuneopt.analysis import as_table, read_runs, summary
 from tuneopt.analysis.noise import NoiseModel, measure
 from tuneopt.analysis.scaling import fit
-from tuneopt.analysis.speedup import IntervalSettings, Speedup, baseline_laws, speedups
+from tuneopt.analysis.speedup import IntervalSettings, Speedup, baseline_laws, falls, speedups
 from tuneopt.analysis.winner import winners
 from tuneopt.spec import SCALES, InputError
 
@@ -121,6 +121,16 @@ def test_no_end_of_an_interval_lies_where_no_run_says_anything(sigma: float, wor
     assert ("open above" in item.flags) == (item.high is None)
     assert item.high is None or item.speedup <= item.high <= 16 * 8
     assert (item.high is None) == (sigma >= 0.02)
+
+
+def test_a_speedup_of_which_an_interval_says_nothing_has_no_law() -> None:
+    """At this noise anything from a hundredth to a hundred times the tokens explains the loss."""
+    results = [*study({"adamw": 1.0}), result("fast", 1, float(law(40 * PARAMETERS)))]
+    for sigma, known in ((0.02, True), (1.0, False)):
+        (item,) = by_name(speedups(results, known_noise(sigma, results)), "fast")
+        assert ("no law" in item.flags) != known and ("lower bound" not in item.flags or known)
+        (base,) = baseline_laws(results, known_noise(sigma, results))
+        assert falls(base, known_noise(sigma, results)) == known
 
 
 def test_a_speedup_that_no_run_says_anything_of_is_a_lower_bound() -> None:

@@ -343,9 +343,26 @@ def test_names_of_scales_are_read_without_case_and_separators() -> None:
 
 
 def test_budgets_that_may_be_meant_as_one_are_named() -> None:
-    rows = [{**row, "ratio": row["ratio"] * (1 + 0.01 * place)} for place, row in enumerate(ROWS)]
-    assert any("1x and 1.01x" in note and "may be meant as one" in note for note in parse(rows).notes)
+    rows = [{**row, "ratio": row["ratio"] * (1 + 0.005 * place)} for place, row in enumerate(ROWS)]
+    assert any("1x, 1.005x" in note and "may be meant as one" in note for note in parse(rows).notes)
     assert not parse(ROWS).notes
+
+
+def test_two_values_of_one_hyperparameter_and_a_batch_in_tokens_are_refused() -> None:
+    with pytest.raises(InputError, match=r"config has learning_rate 0\.001, the column of its own 0\.002; keep one"):
+        parse([{**row, "config": '{"lr": 0.001}', "hp_learning_rate": 0.002} for row in ROWS])
+    assert parse([{**row, "config": '{"lr": 0.001}', "hp_learning_rate": "1e-3"} for row in ROWS]).runs
+    with pytest.raises(InputError, match="name the column batch_tokens"):
+        parse([{**row, "scale": "130m", "batch_size": 524288} for row in ROWS])
+
+
+def test_lengths_of_a_race_are_not_taken_for_one_budget() -> None:
+    """Several close lengths of each optimizer, and lengths of their own of which few are close."""
+    lengths = {"adamw": (5500, 5550, 5600), "muon": (3200, 3250, 3300), "soap": (3350, 3400)}
+    for own in (lengths, {name: some[:1] for name, some in lengths.items()}):
+        rows = [{"optimizer": name, "parameters": 124_000_000, "steps": steps, "batch_tokens": 524_288, "seed": seed,
+                 "loss": 3.3} for name, some in own.items() for steps in some for seed in range(2)]  # fmt: skip
+        assert not parse(rows).notes
 
 
 def test_what_is_no_table_says_what_it_is_and_one_object_a_line_is_read(tmp_path: Path) -> None:

@@ -149,8 +149,11 @@ def test_a_loss_in_other_units_is_warned_of_and_an_accuracy_is_no_loss(page):
 
 
 def test_budgets_that_may_be_one_are_a_warning(page):
+    own = {"adamw": lambda ratio: None if ratio == 1 else 1, "muon": lambda ratio: 1.3 if ratio > 0.98 else None}
+    rows = table(own, ratios=(0.97, 1.0, 4))
+    assert any("7M that may be meant as one are compared apart (0.97x and 1x)" in one for one in page(rows).warnings)
     rows = table({"adamw": 1, "muon": 1.3}, ratios=(0.97, 1.0, 4))
-    assert any("may be meant as one" in warning for warning in page(rows).warnings)
+    assert not any("meant as one" in warning for warning in page(rows).warnings)  # both were run with both
 
 
 def test_a_log_of_training_is_told_from_two_runs_of_one_name(page):
@@ -201,7 +204,7 @@ def test_hyperparameters_of_a_table_are_known_by_their_short_names(page):
     ]  # fmt: skip
     made = page(rows)
     assert any(warning.startswith("the best learning_rate of AdamW is on an edge") for warning in made.warnings)
-    assert "For all 2 coordinates one value is near-optimal" in lead(made, "sensitivity")
+    assert "For both coordinates one value is near-optimal" in lead(made, "sensitivity")
     assert lead(made, "fairness").startswith("An under-tuned AdamW manufactures speedups")
     assert any("learning-rate schedule (cosine for AdamW, wsd for Muon)" in sentence for sentence in made.sentences)
 
@@ -289,3 +292,68 @@ def test_a_frontier_beside_speedups_in_tokens_is_folded_and_does_not_say_that_th
     folds = [block for block in chapter.blocks if isinstance(block, Fold) and "frontier" in block.title]
     assert len(folds) == 1 and not [block for block in chapter.blocks if isinstance(block, Table)]
     assert chapter.lead == () and "In compute, over AdamW's frontier of sizes: Muon" in folds[0].blocks[0].sentences[0]
+
+
+def test_no_run_is_asked_for_that_would_settle_a_broken_result(page):
+    """Lion ends at 9.7 everywhere, or AdamW diverged at 8x: neither 0.5x nor 8x is worth a run."""
+    rows = table({"adamw": 1, "muon": 1.4, "lion": 1.1})
+    made = page([row | {"loss": 9.7} if row["optimizer"] == "lion" else row for row in rows])
+    (told,) = [warning for warning in made.warnings if "extrapolate" in warning]
+    assert told.endswith("; a run of AdamW at 7M/16x would settle 1 of them")
+    lost = page([row | {"loss": ""} if (row["optimizer"], row["ratio"]) == ("adamw", 8) else row for row in rows])
+    text = " ".join((*lost.sentences, *lost.warnings))
+    assert "a run of AdamW at 7M/16x would settle them" in text and "run of AdamW at 7M/8x" not in text
+
+
+def test_a_figure_far_below_all_others_is_the_odd_one_and_not_they(page):
+    rows = table({"adamw": 1, "muon": 1.4, "lion": 1.1})
+    made = page([row | {"loss": 0.9} if (row["optimizer"], row["ratio"]) == ("lion", 8) else row for row in rows])
+    (told,) = [one for one in made.warnings if "the best there" in one or "below everybody" in one]
+    assert told.startswith("Lion at 7M/8x ends ") and "below everybody else there" in told
+    (drawn,) = [figure for figure in made.all_figures if figure.key == "flips-by-ratio"]
+    assert "Broken, and no flip: Lion at 7M/8x" in drawn.reading
+
+
+def test_a_broken_run_that_is_worse_than_a_shorter_one_is_no_flip(page):
+    rows = table({"adamw": 1, "muon": 1.4, "lion": 1.1})
+    made = page([row | {"loss": 6.9} if (row["optimizer"], row["ratio"]) == ("lion", 8) else row for row in rows])
+    assert lead(made, "flips").startswith("No pair of optimizers changes its order")
+
+
+def test_a_baseline_far_from_a_fast_rival_everywhere_is_not_broken(page):
+    """A rival that is six times as fast ends a nat below where the law is steep, at every budget."""
+    made = page(table({"adamw": 1, "muon": 6}))
+    assert not any("no speedups" in warning for warning in made.warnings)
+    assert made.grid is not None and made.grid.places[0].speedup.startswith(("5.9", "6.0"))
+
+
+def test_of_unknown_noise_a_family_has_no_gap_beyond_it(page):
+    made = page(unseeded(table({"adamw": 1, "muon": 1.4, "soap": 1.3})))
+    assert ("The two matrix optimizers (Muon and SOAP) take the first two places in all four regimes, the noise being "
+            "unknown.") in made.sentences  # fmt: skip
+
+
+def test_a_loss_that_stays_the_same_gives_no_speedup_and_says_why(page):
+    rows = table({"adamw": 1, "muon": 1})
+    noise = random.Random(3)
+    made = page([row | {"loss": round(3 + noise.gauss(0, 0.002), 4)} for row in rows])
+    assert any("does not fall with its budget at scale 7M by more than noise" in one for one in made.warnings)
+    assert made.grid is not None and not made.grid.gains and "lower bound" not in " ".join(made.warnings)
+    assert "give no law at any scale" in lead(made, "speedup") and "explain every loss" not in " ".join(made.warnings)
+
+
+def test_an_interval_that_two_digits_would_hide_has_three(page):
+    made = page(table({"adamw": 1, "muon": 1.01, "soap": 1}))
+    assert made.grid is not None and re.fullmatch(r"\[1\.0\d\d, 1\.0\d\d\]", made.grid.places[0].interval)
+
+
+def test_a_rate_that_costs_nothing_manufactures_nothing_and_the_best_one_is_not_under_tuned(page):
+    rows = table({"adamw": 1, "muon": 1.3}, ratios=(1, 2, 4))
+    swept = [row | {"lr": 6e-4 if row["seed"] else 3e-4, "seed": 0} for row in rows]
+    assert lead(page(swept), "fairness").startswith("As far as a law says, no run of AdamW with another")
+    worse = [row | {"loss": row["loss"] + (0.2 if row["lr"] == 3e-4 else 0)} for row in swept]
+    assert "GPT-3" not in lead(page(worse), "fairness")
+
+
+def test_configurations_of_one_optimizer_are_counted_by_regime(page):
+    assert "1 configuration in each of 4 regimes, in 8 runs." in lead(page(table({"adamw": 1})), "fairness")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tuneopt.analysis.names import optimizer_name, place_name
+from tuneopt.analysis.names import optimizer_name, place_name, speedup_decimals
 from tuneopt.analysis.runs import RegimeKey, Role, TrainingRun
 from tuneopt.search.axis import is_number
 from tuneopt.search.plan import Outcome
@@ -83,15 +83,21 @@ def _against(name: str, base: str, row: Mapping[str, Any] | None) -> str:
         return f"{name} has no result that can be compared with {base}"
     value, low, high, flags = row["speedup"], row["low"], row["high"], row["flags"]
     beyond = ", beyond the runs of the baseline (extrapolated)" if "extrapolated" in flags else ""
+    if low is None and value < 1:
+        return f"{name} needs {1 / value:.2f}x as many tokens as {base}, the noise being unknown{beyond}"
     if low is None:
         return f"{name} reaches {base}'s loss with {value:.2f}x fewer tokens, the noise being unknown{beyond}"
-    end = "open" if high is None else f"{high:.2f}"
+    digits = speedup_decimals(low, high)
+    end = "open" if high is None else f"{high:.{digits}f}"
     if low <= 1 and (high is None or high >= 1):
-        return f"{name} cannot be told from {base} ({value:.2f}x [{low:.2f}, {end}]{beyond})"
+        return f"{name} cannot be told from {base} ({value:.{digits}f}x [{low:.{digits}f}, {end}]{beyond})"
     if value >= 1:
         least = "at least " if "lower bound" in flags else ""
-        return f"{name} reaches {base}'s loss with {least}{value:.2f}x fewer tokens [{low:.2f}, {end}]{beyond}"
-    return f"{name} needs {1 / value:.2f}x as many tokens as {base} [{1 / high:.2f}, {1 / low:.2f}]{beyond}"
+        ends = f"[{low:.{digits}f}, {end}]"
+        return f"{name} reaches {base}'s loss with {least}{value:.{digits}f}x fewer tokens {ends}{beyond}"
+    digits = speedup_decimals(1 / high, 1 / low)
+    ends = f"[{1 / high:.{digits}f}, {1 / low:.{digits}f}]"
+    return f"{name} needs {1 / value:.{digits}f}x as many tokens as {base} {ends}{beyond}"
 
 
 def runs_of(standings: Mapping[str, Standing], outcomes: Mapping[str, Outcome]) -> tuple[TrainingRun, ...]:

@@ -6,7 +6,7 @@ Doubts are about what was left out, and about a broken run, a law, the noise, a 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 
 from tuneopt.analysis.coordinates import Edge
@@ -14,7 +14,7 @@ from tuneopt.analysis.frontier import Frontier
 from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
-from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup
+from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup, falls
 from tuneopt.analysis.statements import SHOWN
 from tuneopt.analysis.winner import Winner, far_above
 
@@ -79,17 +79,36 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
 
 
 def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
-    """Results a nat or more above the best of their regime: what trained at all ends nearer."""
-    far: dict[str, dict[RegimeKey, float]] = defaultdict(dict)
-    for (regime, optimizer), above in far_above(winners).items():
-        far[optimizer][regime] = above
-    for optimizer, own in far.items():
-        least, most = (f"{pick(own.values()):.3g}" for pick in (min, max))
+    """Results a nat or more above the best of their regime, or below all others: what trained at all ends nearer."""
+    above: dict[str, dict[RegimeKey, float]] = defaultdict(dict)
+    below: dict[str, dict[RegimeKey, float]] = defaultdict(dict)
+    for (regime, optimizer), nats in far_above(winners).items():
+        (above if nats > 0 else below)[optimizer][regime] = abs(nats)
+    few = len(above) <= SHOWN
+    for optimizer, own in above.items() if few else ():
+        what = "a broken run" if len(own) == 1 else "broken runs"
         yield (
-            f"{optimizer} at {_places(list(own))} ends {least if least == most else f'{least} to {most}'} nats above "
-            f"the best there: {'a broken run' if len(own) == 1 else 'broken runs'}, a loss of another kind, or an "
-            "optimizer that hardly trains, and what rests on it says little"
+            f"{optimizer} at {_places(list(own))} ends {_span(own.values())} nats above the best there: {what}, "
+            "a loss of another kind, or an optimizer that hardly trains, and what rests on it says little"
         )
+    if not few:
+        every = [nats for own in above.values() for nats in own.values()]
+        yield (
+            f"{len(every)} results of {len(above)} optimizers end {_span(every)} nats above the best of their regimes: "
+            "broken runs, losses of another kind, or optimizers that hardly train, and what rests on them says little"
+        )
+    for optimizer, own in below.items():
+        yield (
+            f"{optimizer} at {_places(list(own))} ends {_span(own.values())} nats below everybody else there, and far "
+            "from what it reaches next to it: a broken figure or a loss of another kind, and what rests on it says "
+            "little"
+        )
+
+
+def _span(values: Collection[float]) -> str:
+    """The smallest and the largest of values (nats), with three digits."""
+    least, most = (f"{pick(values):.3g}" for pick in (min, max))
+    return least if least == most else f"{least} to {most}"
 
 
 def _scale(corpus: str, scale: str, several: bool) -> str:
@@ -116,9 +135,13 @@ def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw], several: 
         most, of = max(regimes.values()), len(names[place])
         if place not in fitted and of > 2 and 2 * most < of:
             yield (
-                f"the {of} optimizers at scale {_scale(*place, several)} were trained with {len(regimes)} budgets, at "
-                f"most {most} of them with the same one, and losses are compared there only: --target NATS compares "
-                "what a loss takes"
+                f"the {of} optimizers at scale {_scale(*place, several)} were trained with {len(regimes)} budgets, "
+                + (
+                    f"at most {most} of them with the same one, and losses are compared there only"
+                    if most > 1
+                    else "no two of them with the same one, and no losses are compared"
+                )
+                + ": --target NATS compares what a loss takes"
             )
 
 
@@ -168,11 +191,16 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str, s
         name = _scale(known.corpus, known.scale, several)
         if len(known.winners) == 2:
             yield f"{baseline} has two ratios at scale {name}: the bend of its law is a usual one, not measured"
+        if known.local is not None and not falls(known, noise):
+            yield (
+                f"the loss of {baseline} does not fall with its budget at scale {name} by more than noise explains: a "
+                "speedup there is a bound or not known"
+            )
         if known.broken and float(known.law.alpha) > 0:
             places = ", ".join(regime.label for regime in known.broken)
             yield (
                 f"no speedups at scale {name}: a law through what {baseline} reaches at {places}, a nat or more "
-                "above the best there, would be one of no optimizer"
+                "from the others there, would be one of no optimizer"
             )
         elif known.local is None:
             rise, lower, upper = max(
@@ -214,7 +242,8 @@ def _noise_doubts(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise:
         if sigma is None:
             yield f"{why}, and no sigma is given, hence no intervals and tie groups, at {_places(regimes)}"
         else:
-            yield f"{why}: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
+            where = "" if len(groups) == 1 else f" at {_places(regimes)}"
+            yield f"{why}: intervals and tie groups{where} assume sigma = {sigma:g} nats, the paper ladder's"
 
 
 def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
@@ -232,6 +261,8 @@ def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
         several = len(beyond) > 1
         what, it = (f"{len(beyond)} speedups extrapolate", "them") if several else ("1 speedup extrapolates", "it")
         word = "a run" if len(places) == 1 else "runs"
+        count = sum(speed.settled_by is not None for speed in beyond)
+        it = it if count == len(beyond) else f"{count} of them"
         settled = f"; {word} of {baseline} at {', '.join(places)} would settle {it}" if places else ""
         yield f"{what} the law of {baseline} beyond the budgets that it was trained with{settled}"
 

@@ -96,14 +96,15 @@ def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
         if not family or len(shared) < FEWEST_REGIMES or 2 * len(first) <= len(shared):
             continue
         sure = sum(_apart(ranking, members) for ranking in first)
+        known = sum(ranking.span is not None for ranking in first)
         where = "all" if len(first) == len(shared) else f"{number_word(len(first))} of"
         count = number_word(len(members))
         beyond = {0: "in none", len(first): "in all"}.get(sure, f"in {number_word(sure)}")
+        gap = f"{beyond} of them with a gap that noise does not explain" if known else "the noise being unknown"
         yield Finding(
             "family",
             f"The {count} {family} optimizers ({_listed(members)}) take the first {count} places in "
-            f"{where} {number_word(len(shared))} regimes{with_all}, {beyond} of them with a gap that noise does not "
-            "explain.",
+            f"{where} {number_word(len(shared))} regimes{with_all}, {gap}.",
             corpus, tuple(members), tuple(dict.fromkeys(one.regime.scale for one in shared)), len(first), len(shared),
         )  # fmt: skip
 

@@ -72,7 +72,8 @@ def frontiers(
             if len(places) < FEWEST_SCALES or all(len(ratios[regime[:2]]) > 1 for regime in places):
                 continue
             members = [winner for winner in here if winner.regime in places]
-            made.append(_frontier(corpus, members, counted, noise, how))
+            front = _frontier(corpus, members, counted, noise, how)
+            made += [front] if front.law.local is not None else []
     return tuple(made)
 
 

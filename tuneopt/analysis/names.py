@@ -98,6 +98,14 @@ def decimals(error: float | None) -> int:
     return min(max(1 - math.floor(math.log10(error)), 2), 4)
 
 
+def speedup_decimals(low: float | None, high: float | None) -> int:
+    """Decimals of a speedup and its interval: two, or three where two would print 1.01 [1.00, 1.01].
+
+    Without both ends there are two.
+    """
+    return 3 if low is not None and high is not None and high - low < 0.02 else 2
+
+
 def count_name(count: float) -> str:
     """A count in short, for a sentence: ``655k``, ``1.3M``, ``2.6B``."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

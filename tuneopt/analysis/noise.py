@@ -25,6 +25,7 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
+from tuneopt.analysis import cells
 from tuneopt.analysis.runs import FRACTIONS, Array, Curves, RegimeKey, TrainingRun
 from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel
 from tuneopt.search.variances import satterthwaite
@@ -256,10 +257,13 @@ def _borrowed(
             widest = Noise(spread, freedom, "measured", pool)
             if freedom >= ENOUGH:
                 return widest
+    run = next(run for seeds in settings[regime].values() for run in seeds.values())
     scale = SCALES.get(regime.scale)
-    if widest is None and scale is not None and scale.ladder == "paper":
-        return Noise(PAPER_LADDER_SIGMA, None, "assumed", "paper ladder")
-    return widest
+    if widest is not None or scale is None or scale.ladder != "paper":
+        return widest
+    # Exactly 130 million parameters are a size that was rounded, and may be any model's: the name was made from it.
+    rounded = run.parameters == round(cells.number(regime.scale, None, units=True))
+    return None if rounded else Noise(PAPER_LADDER_SIGMA, None, "assumed", "paper ladder")
 
 
 def curve_noise(

@@ -36,6 +36,9 @@ _SCALES = {folded(name): scale for name, scale in SCALES.items()}
 UNSEEDED = -1
 """The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
 
+LARGEST_BATCH = 2**27
+"""Tokens of a batch beyond any that was trained with: what counts sequences may count tokens."""
+
 COUNTS = frozenset({"parameters", "tokens", "steps", "batch_tokens", "flops", "peak_bytes", "checkpoint_bytes"})
 """Columns whose numbers may carry a unit, such as 1.3B."""
 
@@ -186,6 +189,11 @@ class Row:
             batch = (
                 None if cells.is_empty(sequences) else (self.positive("hp_train_batch_size") or 0.0) * length or None
             )
+            if batch is not None and batch > LARGEST_BATCH:
+                raise self.error(
+                    f": a batch of {batch / length:g} sequences of {length} tokens is {batch:.2g} tokens; where it "
+                    "counts tokens, name the column batch_tokens"
+                )
         if tokens is None and steps is not None and batch is not None and ratio is None:
             tokens = steps * batch
         # What is said twice must agree; only then is what is missing made of the rest.
@@ -249,7 +257,7 @@ class Row:
         return value
 
     def config(self, optimizer: str, scale: str) -> Config:
-        """Hyperparameters: those of the column config, then the columns ``hp_<name>``, which win where both name one.
+        """Hyperparameters: those of the column config, and the columns ``hp_<name>``, which must agree with it.
 
         Numbers are asked for where figures need an order: in `ALWAYS_NUMBERS`, and where a declared space has them.
         """
@@ -261,15 +269,20 @@ class Row:
                 raise self.error(": config is no JSON object; write {name: value}") from None
         if given not in (None, "") and not isinstance(given, Mapping):
             raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
-        named = {name[3:]: value for name, value in self.cells.items() if name.startswith("hp_")}
-        config = {
-            name: self.hyperparameter(name, value)
-            for name, value in {
-                **{hyperparameter_name(str(key)): cell for key, cell in (given or {}).items()},
-                **named,
-            }.items()
-            if value not in (None, "")
-        }
+        told, named = (
+            {name: self.hyperparameter(name, value) for name, value in some.items() if value not in (None, "")}
+            for some in (
+                {hyperparameter_name(str(key)): cell for key, cell in (given or {}).items()},
+                {name[3:]: value for name, value in self.cells.items() if name.startswith("hp_")},
+            )
+        )
+        for name in told.keys() & named.keys():
+            if told[name] != named[name]:
+                raise self.error(
+                    f": config has {name} {checked.shown(told[name])}, the column of its own "
+                    f"{checked.shown(named[name])}; keep one"
+                )
+        config = told | named
         try:
             frozen = TrialSpec.freeze(config)
         except InputError as error:
@@ -341,7 +354,8 @@ class Row:
         except OverflowError:
             amount = math.inf
         if not math.isfinite(amount):
-            raise self.error(f": {name} must be a finite number, not {shown}")
+            cure = "; leave it empty where a run diverged" if name == "loss" else ""
+            raise self.error(f": {name} must be a finite number, not {shown}{cure}")
         if not checked.is_usual(amount):
             raise self.error(f": {name} is beyond anything measured, {shown}; check its unit")
         return amount

@@ -12,13 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells
 from tuneopt.analysis.columns import NO_LOSS, NOT_NATS, NUMBERS, belongs_to_run, headings, missing
-from tuneopt.analysis.regimes import ONE_RATIO, settled
+from tuneopt.analysis.regimes import ONE_RATIO, near, settled
 from tuneopt.analysis.row import UNSEEDED, Row, size_of
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
@@ -46,6 +45,9 @@ UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "sch
 
 FEWEST_DIGITS = 3
 """Digits of a value that may be another one rounded: two neighbours of a grid share fewer."""
+
+MEANT = 0.75
+"""The share of a scale's optimizers that budgets meant as one bring together."""
 
 MANY_TIMES = 16.0
 """Ratios from here on, without tokens to check them by, may be tokens per parameter; a note says how they were read."""
@@ -206,14 +208,22 @@ def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None
 
 
 def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
-    """A note on each scale with budgets so near that they may be meant as one: losses are compared within each."""
-    ratios: dict[tuple[str, str], set[float]] = defaultdict(set)
+    """A note on each scale with budgets so near that they may be meant as one: losses are compared within each.
+
+    Budgets that one optimizer has with one seed are lengths that it was given. So are those of a race, where few meet
+    anyway: taken as one, near budgets must bring `MEANT` of a scale's optimizers together.
+    """
+    lines: dict[tuple[str, str], set[tuple[tuple[str, int], float]]] = defaultdict(set)
     for run in runs:
-        ratios[run.regime[:2]].add(run.regime.ratio)
-    for (_, scale), here in ratios.items():
-        pairs = [(low, high) for low, high in pairwise(sorted(here)) if high <= low * (1 + ONE_RATIO)]
-        if pairs:
-            shown = ", ".join(f"{low:g}x and {high:g}x" for low, high in pairs[:3]) + (", ..." if pairs[3:] else "")
+        lines[run.regime[:2]].add(((run.optimizer, run.seed), run.regime.ratio))
+    for (_, scale), here in lines.items():
+        most = MEANT * len({name for (name, _), _ in here})
+        groups = [sorted({ratio for _, ratio in group}) for group in near(sorted(here), ONE_RATIO, tuple)
+                  if len({name for (name, _), _ in group}) >= most]  # fmt: skip
+        apart = [f"{', '.join(f'{ratio:g}x' for ratio in group[:-1])} and {group[-1]:g}x"
+                 for group in groups if len(group) > 1]  # fmt: skip
+        if apart:
+            shown = "; ".join(apart[:3]) + ("; ..." if apart[3:] else "")
             yield (
                 f"budgets at {scale} that may be meant as one are compared apart ({shown}); give each its planned ratio"
             )

@@ -18,13 +18,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri
 
 from tuneopt.analysis.local_law import DRIFT, LocalLaw, draw_local, fit_local
-from tuneopt.analysis.noise import Noise, NoiseModel
+from tuneopt.analysis.noise import FAMILY_RATE, Noise, NoiseModel, difference_noise
 from tuneopt.analysis.runs import Array, RegimeKey
 from tuneopt.analysis.scaling import LossLaw, fit
 from tuneopt.analysis.winner import Winner, broken
@@ -101,7 +102,8 @@ class Speedup:
     the interval at the asked level; ``low`` is None where no noise is known, ``high`` also where the interval is open
     above (flag ``open above``). ``effective_tokens`` is D_eff, None under the floor. Further flags: ``extrapolated``
     (D_eff lies outside the budgets that the baseline was trained with), ``interpolated`` (the baseline has two ratios
-    only, so the bend between them is the usual one of loss laws) and ``no law`` (the baseline's loss does not fall).
+    only, so the bend between them is the usual one of loss laws) and ``no law`` (the baseline's loss does not fall, or
+    any speedup would explain a loss).
 
     ``bound_low`` and ``bound_high`` hold whatever the form of the law, as long as it falls and is convex in log D and
     its fitted points are right; ``bound_high`` is None beyond the longest run. ``settled_by`` is the ratio at which
@@ -198,6 +200,23 @@ def baseline_law(
     return BaselineLaw(corpus, scale, law, tuple(ordered), local, tuple(errors))
 
 
+def falls(law: BaselineLaw, noise: NoiseModel) -> bool:
+    """Whether a baseline's loss falls between any two budgets by more than noise explains; at all, where none is known.
+
+    All pairs are one family (Bonferroni), for of many equal losses some come in the order of a law.
+    """
+    pairs = list(combinations(law.winners, 2))
+    for before, after in pairs:
+        spreads = [noise.of(one.regime, one.optimizer) for one in (before, after)]
+        apart = 0.0
+        if spreads[0] is not None and spreads[1] is not None:
+            known = difference_noise(spreads[0], before.runs, spreads[1], after.runs)
+            apart = known.quantile(1 - FAMILY_RATE / len(pairs)) * known.sigma
+        if before.loss - after.loss > apart:
+            return True
+    return False
+
+
 def speedups(winners: Sequence[Winner], noise: NoiseModel, how: IntervalSettings = DEFAULTS) -> tuple[Speedup, ...]:
     """The speedup of every winner at a scale where the baseline's loss falls by a law, the baseline itself included.
 
@@ -291,13 +310,15 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
         if not first / BEYOND <= effective <= last * BEYOND:
             flags.append("extrapolated")
     else:
-        # Under the floor the baseline's longest run is still worse: its budget is the least that D_eff can be.
-        speedup = max((last if effective > 0 else 0.0) / winner.tokens, low or 0.0)
-        # Where nearly all redrawn speedups are endless, what is known for sure is this bound.
-        low = speedup if low is None and drawn is not None else None if low is None else min(low, speedup)
+        # Under the floor the baseline's longest run is still worse: its budget is the least that D_eff can be, unless
+        # noise may have put it there. Where nearly all redrawn speedups are endless, this bound is what is known.
+        speedup = low or (last if effective > 0 else 0.0) / winner.tokens
+        low = speedup if drawn is not None else None
         flags.append("lower bound" if effective > 0 else "no law")
     if drawn is not None and high is None:
         flags.append("open above")
+        if (low or 0.0) * winner.tokens < first / OUT_OF_REACH:  # as few tokens would do as many: nothing is known
+            flags = [flag for flag in flags if flag not in BEYOND_BUDGETS] + ["no law"]
     bounds = known.local.bounds(winner.loss)
     if own:
         bounds = winner.tokens, winner.tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneopt.analysis.names import decimals
+from tuneopt.analysis.names import decimals, speedup_decimals
 from tuneopt.analysis.noise import NoiseModel, difference_noise
 from tuneopt.analysis.ranking import Ranking, rankings
 from tuneopt.analysis.runs import RegimeKey
@@ -237,7 +237,8 @@ def _speeds(gains: Sequence[Gain]) -> str:
     shown = gains if len(gains) <= NAMED else [gains[0], gains[-1]]
     word = "" if len(gains) <= NAMED else "from the first to the last, "
     return word + ", ".join(
-        f"{gain.optimizer} {_bounds(gain.speedup, gain.low, gain.high, 2, gain.flags)}"
+        f"{gain.optimizer} "
+        f"{_bounds(gain.speedup, gain.low, gain.high, speedup_decimals(gain.low, gain.high), gain.flags)}"
         f"{' (extrapolated)' if gain.extrapolated else ''}"
         for gain in shown
     )

@@ -7,6 +7,7 @@ figure, compute it in `analyse` and give it a field of `Analysis`; `tuneopt.anal
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ from tuneopt.analysis.inputs import Inputs
 from tuneopt.analysis.joint import JointFit, joint_fits
 from tuneopt.analysis.noise import NoiseModel, measure
 from tuneopt.analysis.ranking import Flip, Ranking, rankings, regime_flips
-from tuneopt.analysis.runs import Curves, RegimeKey, Role
+from tuneopt.analysis.runs import Curves, RegimeKey, Role, TrainingRun
 from tuneopt.analysis.sensitivity import Star, stars
 from tuneopt.analysis.speedup import (
     BASELINE,
@@ -34,12 +35,13 @@ from tuneopt.analysis.speedup import (
     IntervalSettings,
     Speedup,
     baseline_laws,
+    falls,
     speedups,
 )
 from tuneopt.analysis.statements import Statement, noise_line, statements
 from tuneopt.analysis.targets import ToTarget, to_target
 from tuneopt.analysis.training import TrainingOrder, orders, training_flips
-from tuneopt.analysis.winner import Winner, broken, winners
+from tuneopt.analysis.winner import Winner, broken, far_above, winners
 from tuneopt.parallel import in_parallel
 from tuneopt.spec import InputError, nearest
 
@@ -101,6 +103,33 @@ def _short(sentence: str, regimes: Collection[RegimeKey]) -> str:
     return sentence
 
 
+def _advised(
+    speeds: Sequence[Speedup], best: Sequence[Winner], runs: Sequence[TrainingRun], baseline: str
+) -> tuple[Speedup, ...]:
+    """The speedups, where no run is asked for that would settle a result far from all others, or that diverged before.
+
+    Where a longer run of the baseline is asked for anyway, it does in place of the one that diverged.
+    """
+    far = far_above(best).keys() | broken(best)
+    there = {one.regime for one in best if one.optimizer == baseline}
+    failed = {run.regime for run in runs if run.optimizer == baseline} - there
+    asked: dict[tuple[str, str], set[float]] = defaultdict(set)
+    for one in speeds:
+        if one.settled_by is not None and (one.regime, one.optimizer) not in far:
+            asked[one.regime[:2]].add(one.settled_by)
+
+    def ratio(one: Speedup) -> float | None:
+        if one.settled_by is None or (one.regime, one.optimizer) in far:
+            return None
+        sound = [ratio for ratio in sorted(asked[one.regime[:2]]) if one.regime._replace(ratio=ratio) not in failed]
+        longest = max((regime.ratio for regime in there if regime[:2] == one.regime[:2]), default=0.0)
+        beyond = [ratio for ratio in sound if ratio >= one.settled_by > longest] or [
+            ratio for ratio in reversed(sound) if ratio <= one.settled_by < longest]  # fmt: skip
+        return beyond[0] if beyond else None
+
+    return tuple(replace(one, settled_by=ratio(one)) for one in speeds)
+
+
 def baseline_of(inputs: Inputs, wanted: str | None) -> str:
     """The baseline as its runs spell it, `BASELINE` where none is wanted; case and separators do not matter.
 
@@ -153,9 +182,10 @@ def analyse(
     laws = baseline_laws(best, noise, how)
     far = broken(best)  # broken runs: they change no order, and no law goes through them
     sound = [one for one in best if (one.regime, one.optimizer) not in far]
+    flat = {(law.corpus, law.scale) for law in laws if not law.broken and not falls(law, noise)}
 
     def over_baseline() -> tuple[tuple[Speedup, ...], tuple[Undertuned, ...]]:  # both read one set of drawn laws
-        return speedups(best, noise, how), undertuned(best, runs, laws, noise, how)
+        return _advised(speedups(best, noise, how), best, runs, baseline), undertuned(best, runs, laws, noise, how)
 
     def turned() -> tuple[Flip, ...]:
         during = training_flips(best, curves, noise, runs=runs) if curves else ()
@@ -171,7 +201,7 @@ def analyse(
         lambda: transfers(best, runs, laws),
         over_baseline,
         by_value,
-        lambda: joint_fits(sound, noise, how),
+        lambda: joint_fits([one for one in sound if one.regime[:2] not in flat], noise, how),
         turned,
         lambda: paces(best, runs),
         lambda: edges(best, runs),

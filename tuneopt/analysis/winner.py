@@ -46,28 +46,52 @@ class Winner:
 
 
 def far_above(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
-    """Results `BROKEN` nats or more above the best of their regime, by regime and optimizer, and how far."""
-    found: dict[tuple[RegimeKey, str], float] = {}
-    for regime, members in by_regime(winners).items():
-        lowest = min(winner.loss for winner in members)
-        found |= {(regime, one.optimizer): one.loss - lowest for one in members if one.loss - lowest >= BROKEN}
+    """Results `BROKEN` nats or more above the best of their regime, by regime and optimizer, and how far.
+
+    A broken result that lies as far below everybody else is no best one: it has its negative distance from the next.
+    """
+    results = list(winners)
+    gaps, odd = _gaps(results), broken(results)
+    found = {key: gap for key, gap in gaps.items() if key in odd and gap < 0}
+    for regime, members in by_regime(results).items():
+        sound = [one for one in members if (regime, one.optimizer) not in found]
+        lowest = min(winner.loss for winner in sound)
+        found |= {(regime, one.optimizer): one.loss - lowest for one in sound if one.loss - lowest >= BROKEN}
     return found
 
 
 def broken(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
-    """Results far above the best of their regime that also lie as far from what the same optimizer reaches next to it.
+    """Results `BROKEN` nats from the best other one of their regime, unlike the same optimizer's next to them.
 
-    One rival whose loss is of another kind makes everybody seem far above; nobody's own line has a step then.
+    Its distance from the others has a step of as much there, and so has its own loss, or it rises with the tokens of a
+    scale. One rival whose loss is of another kind puts everybody as far away; nobody's own line has a step then. An
+    optimizer that is far from the others everywhere, be it by a law that is steep, has none in its distance.
     """
     results = list(winners)
-    far = far_above(results)
+    gaps = _gaps(results)
+    far = {key for key, gap in gaps.items() if abs(gap) >= BROKEN}
     lines: dict[tuple[str, str], list[Winner]] = defaultdict(list)
     for one in sorted(results, key=lambda winner: winner.tokens) if far else ():
         lines[one.regime.corpus, one.optimizer].append(one)
-    steps = [pair for line in lines.values() for pair in pairwise(line) if abs(pair[0].loss - pair[1].loss) >= BROKEN]
-    return frozenset(
-        (one.regime, one.optimizer) for pair in steps for one in pair if (one.regime, one.optimizer) in far
-    )
+
+    def steps(before: Winner, after: Winner) -> bool:
+        first, second = (gaps.get((one.regime, one.optimizer), 0.0) for one in (before, after))
+        rises = before.regime.scale == after.regime.scale and after.loss > before.loss
+        own = abs(after.loss - before.loss) >= BROKEN or rises
+        return own and abs(second - first) >= BROKEN
+
+    pairs = [pair for line in lines.values() for pair in pairwise(line) if steps(*pair)]
+    return frozenset(key for pair in pairs for one in pair if (key := (one.regime, one.optimizer)) in far)
+
+
+def _gaps(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
+    """The nats of each result above the best of the others of its regime, less than 0 for the best; none alone."""
+    gaps = {}
+    for regime, members in by_regime(winners).items():
+        low = sorted(winner.loss for winner in members)
+        for one in members if len(low) > 1 else ():
+            gaps[regime, one.optimizer] = one.loss - (low[1] if one.loss == low[0] else low[0])
+    return gaps
 
 
 def winners(runs: Iterable[TrainingRun], noise: NoiseModel) -> tuple[Winner, ...]:

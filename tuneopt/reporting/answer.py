@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneopt.analysis.names import optimizer_name, place_name, scale_name
+from tuneopt.analysis.names import optimizer_name, place_name, scale_name, speedup_decimals
 from tuneopt.reporting.drawing import spread
 from tuneopt.reporting.figures.speedups import NOT_MEASURED
 from tuneopt.reporting.palette import position
@@ -168,13 +168,15 @@ def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """
     if not rows:
         return "", ""
-    least, most = (f"{pick(row['speedup'] for row in rows):.2f}" for pick in (min, max))
+    low = None if any(row["low"] is None for row in rows) else min(row["low"] for row in rows)
+    high = None if any(row["high"] is None for row in rows) else max(row["high"] for row in rows)
+    digits = speedup_decimals(low, high)
+    least, most = (f"{pick(row['speedup'] for row in rows):.{digits}f}" for pick in (min, max))
     sign = "\u2265\u00a0" if any("lower bound" in row["flags"] for row in rows) else ""
     span = f"{sign}{least}\u00d7" if least == most else f"{sign}{least}\u2013{most}\u00d7"
-    if any(row["low"] is None for row in rows):
+    if low is None:
         return span, ""
-    high = "open" if any(row["high"] is None for row in rows) else f"{max(row['high'] for row in rows):.2f}"
-    ends = f"[{min(row['low'] for row in rows):.2f}, {high}]"
+    ends = f"[{low:.{digits}f}, {'open' if high is None else f'{high:.{digits}f}'}]"
     return span, ends if len(rows) == 1 else f"within {ends}"  # of several, no one interval is this wide
 
 

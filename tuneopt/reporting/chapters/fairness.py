@@ -28,6 +28,9 @@ MOST_ROWS = 30
 MOST_MATRICES = 4
 """Regimes whose blind transfer is drawn as a matrix; the others are listed in a table."""
 
+LEAST = 1.005
+"""Speedups from here on are printed as more than 1.00."""
+
 NAMED = 5
 """Coordinates on an edge that the lead names; of more it gives the number."""
 
@@ -113,11 +116,14 @@ def _worst(comparison: Comparison) -> str:
             )
         return f"No under-tuned {baseline} lies where a law says what it would have manufactured."
     amount, worst = max(known, key=lambda pair: pair[0])
+    if amount < LEAST and not beyond:
+        return f"As far as a law says, no run of {baseline} with another tuning than its best manufactures a speedup."
     words = (
         f"An under-tuned {baseline} manufactures speedups of up to {amount:.2f} ({worst.what} at "
         f"{comparison.label(worst.regime)})"
     )
-    gpt3 = [f"{value:.2f}" for value, one in sorted(known, key=lambda pair: pair[0]) if one.gpt3]
+    rates = sorted(value for value, one in known if one.gpt3 and one.status != "same")
+    gpt3 = [f"{value:.2f}" for value in rates]
     if gpt3:
         span = gpt3[0] if gpt3[0] == gpt3[-1] else f"{gpt3[0]} to {gpt3[-1]}"
         words += f". The learning rate of GPT-3, 6e-4, with everything else tuned, manufactures {span}"
@@ -142,7 +148,11 @@ def configurations_sentence(budgets: Sequence[Budget]) -> str:
     verb = "repeats" if repeated == 1 else "repeat"
     again = f" {plural(repeated, 'further run')} {verb} one with another seed." if repeated > 0 else ""
     if len(regimes) < 2:
-        return f"{plural(tried, 'configuration')} in {plural(trials, 'run')}."
+        counts = sorted({one.configurations for one in budgets})
+        own = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+        what = f"{own} configuration{'' if counts[-1] == 1 else 's'}"
+        each = f" in each of {len(budgets)} regimes" if len(budgets) > 1 else ""
+        return f"{what}{each}, in {plural(trials, 'run')}."
     # By regime, and where several met: runs that only lengthen the law of the baseline are few by design.
     met = Counter((one.corpus, one.scale, one.ratio) for one in budgets)
     shared = {name: [one for one in own if met[one.corpus, one.scale, one.ratio] > 1] for name, own in regimes.items()}

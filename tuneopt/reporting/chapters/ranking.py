@@ -71,8 +71,8 @@ def _sentence(comparison: Comparison) -> str:
             else "Several share the lead in the one regime with several optimizers and known noise."
         )
     else:
-        first = f"Of {where}, {alone} {'has' if alone == 1 else 'have'} a single best one; in the others several share "
-        first += "the lead."
+        first = f"Of {where}, {alone} {'has' if alone == 1 else 'have'} a single best one; in the "
+        first += f"{'other' if len(known) - alone == 1 else 'others'} several share the lead."
     return (
         f"{first} Between single runs a difference counts where it is above {least} "
         f"{'nats' if least == most else f'to {most} nats (by regime)'}, which allows for the number of pairs compared."

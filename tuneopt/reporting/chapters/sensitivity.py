@@ -114,9 +114,7 @@ def _scaling_sentences(coordinates: Sequence[CoordinateScaling]) -> list[str]:
         share = (
             f"{served} of {len(coordinates)}"
             if served < len(coordinates)
-            else f"all {served}"
-            if served > 1
-            else "the one"
+            else {1: "the one", 2: "both"}.get(served, f"all {served}")
         )
         word = "coordinate" if served == len(coordinates) == 1 else "coordinates"
         sentences.append(f"For {share} {word} one value is near-optimal in all regimes.")

@@ -53,6 +53,8 @@ def chapter(comparison: Comparison) -> Chapter:
     if not rivals:
         name = optimizer_name(analysis.baseline)
         need = f"A speedup needs {name} at two ratios or more (better three) of a scale, and another optimizer there."
+        if analysis.laws and len(comparison.optimizers) > 1:
+            need = f"The losses of {name} give no law at any scale, so there is no speedup: a warning says why."
         return Chapter("speedup", TITLE, (need,))
     blocks: list[Block] = []
     for by in ("ratio", "size"):
@@ -156,8 +158,9 @@ def frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _rivals(comparison: Comparison) -> list[Speedup]:
-    """The speedups of all optimizers but the baseline, whose own is 1 by definition."""
-    return [one for one in comparison.analysis.speedups if one.optimizer != comparison.analysis.baseline]
+    """The speedups of all optimizers but the baseline, whose own is 1 by definition; without a law there is none."""
+    rivals = (one for one in comparison.analysis.speedups if one.optimizer != comparison.analysis.baseline)
+    return [one for one in rivals if "no law" not in one.flags]
 
 
 def _sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:

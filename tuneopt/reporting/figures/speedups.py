@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneopt.analysis.names import optimizer_name, scale_name
+from tuneopt.analysis.names import optimizer_name, scale_name, speedup_decimals
 from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.drawing import Drawing, Mark, fitting, height, lay_out, spread
@@ -180,8 +180,9 @@ def _range(points: Sequence[SpeedupPoint]) -> tuple[float, float]:
 
 def interval_text(speedup: float, low: float | None, high: float | None, mark: str = "") -> str:
     """A speedup with ``mark`` behind it, and its interval if there is one: ``1.30 [1.26, open]``."""
-    high_text = "open" if high is None else f"{high:.2f}"
-    return f"{speedup:.2f}{mark}" if low is None else f"{speedup:.2f}{mark} [{low:.2f}, {high_text}]"
+    digits = speedup_decimals(low, high)
+    high_text = "open" if high is None else f"{high:.{digits}f}"
+    return f"{speedup:.{digits}f}{mark}" + ("" if low is None else f" [{low:.{digits}f}, {high_text}]")
 
 
 @dataclass(frozen=True)
