@@ -357,3 +357,25 @@ def test_a_rate_that_costs_nothing_manufactures_nothing_and_the_best_one_is_not_
 
 def test_configurations_of_one_optimizer_are_counted_by_regime(page):
     assert "1 configuration in each of 4 regimes, in 8 runs." in lead(page(table({"adamw": 1})), "fairness")
+
+
+def test_a_race_of_many_lengths_is_answered_by_the_race(page):
+    """No two optimizers meet in a budget: who is first to the target is what was asked for, with a law or without."""
+    for adamw in ((5600, 5650), (5650,)):
+        lengths = {"adamw": (1.0, adamw), "muon": (1.7, (3250, 3350))}
+        rows = [{"optimizer": name, "parameters": 124_000_000, "steps": steps, "batch_tokens": 524_288, "seed": seed,
+                 "loss": round(3.278 - 0.3 * (speed * steps / 5650 - 1) + 0.001 * seed, 4)}
+                for name, (speed, own) in lengths.items() for steps in own for seed in range(2)]  # fmt: skip
+        made = page(rows, 3.28)
+        assert made.answer.headline == "Muon is first to 3.28 nats at 124M"
+        said = " ".join((*made.sentences, *made.warnings))
+        assert "other budgets, so losses are not compared" in said and "nothing to compare" not in said
+
+
+def test_a_mean_at_the_target_that_the_rule_does_not_accept_is_said_as_one(page):
+    lengths = {"adamw": 5650, "muon": 3325}
+    rows = [{"optimizer": name, "parameters": 124_000_000, "steps": steps, "batch_tokens": 524_288, "seed": seed,
+             "loss": 3.2785 + 0.001 * seed} for name, steps in lengths.items() for seed in range(2)]  # fmt: skip
+    made = page(rows, 3.28)
+    assert made.answer.headline == "Muon is first to 3.28 nats at 124M, by a margin that the rule does not accept"
+    assert any("The rule does not accept that Muon reaches it" in sentence for sentence in made.sentences)

@@ -109,7 +109,8 @@ def statements(
             one.regime[:2] == ranking.regime[:2] and one.optimizer != baseline and "no law" not in one.flags
             for one in speeds
         )
-        sentence = _sentence(ranking, gains, baseline, base is not None, level, others)
+        alone = len({name for one in members for name in one.order}) == 1
+        sentence = _sentence(ranking, gains, baseline, base is not None, level, others, alone)
         told = bool(ranking.leaders) and baseline not in ranking.leaders  # then the sentence has speedups
         if told and any(gain.extrapolated and gain.speedup is not None for gain in gains):
             sentence += _beyond(ranking.regime, gains, ratio, bracketed, baseline)
@@ -188,21 +189,27 @@ def _gain(winner: Winner, base: Winner, speed: Speedup | None, noise: NoiseModel
 
 
 def _sentence(
-    ranking: Ranking, gains: Sequence[Gain], baseline: str, there: bool, level: float, others: bool = False
+    ranking: Ranking,
+    gains: Sequence[Gain],
+    baseline: str,
+    there: bool,
+    level: float,
+    others: bool = False,
+    alone: bool = True,
 ) -> str:
     """The statement in words; ``there`` says whether the baseline has a result in the regime.
 
-    ``others`` says whether other optimizers have speedups at the scale.
+    ``others`` says whether other optimizers have speedups at the scale, ``alone`` that none has a result there.
 
     From the least that can be said to the most: one optimizer alone, noise unknown, the baseline among the leaders, no
     baseline, gains in nats where it has no law, and gains as speedups.
     """
     place, count = ranking.regime.label, len(ranking.order)
     if count == 1:
-        if others:
+        if not alone:
             return (
                 f"At {place} only {ranking.order[0]} has a result. The other optimizers of this scale were run with "
-                "other budgets, so losses are not compared; speedups are."
+                f"other budgets, so losses are not compared{'; speedups are' if others else ''}."
             )
         return f"At {place} only {ranking.order[0]} has a result, so there is nothing to compare."
     if not ranking.leaders:

@@ -121,7 +121,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
     speedups = {(row["corpus"], row["scale"], row["ratio"], row["optimizer"]): row for row in document["speedups"]}
     places = tuple(_place(one, speedups, document["baseline"]) for one in rankings if len(one["order"]) > 1)
     optimizers = {name for ranking in rankings for name in ranking["order"]}
-    if document.get("targets") and (not rankings or not document["speedups"]):
+    if document.get("targets") and (not places or not document["speedups"]):
         return Answer(_race_headline(document["targets"]), places)
     if len(places) == 1 and (one := _one_headline(places[0], document["baseline"])):
         return Answer(one, places)
@@ -191,14 +191,19 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
         return _one_race(contested[0])
     counts = sorted(first.items(), key=lambda item: (-item[1], position(item[0])))
     reached = sum(bool(rows[0]["accepted"]) for rows in contested)
+    unsure = [rows for rows in contested if not rows[0]["accepted"] and _fewest(rows)]
+    if len(contested) == len(unsure) == 1:
+        return f"{_one_race(contested[0])}, by a margin that the rule does not accept"
     if contested and not reached:
         where = "the one task" if len(contested) == 1 else f"any of {len(contested)} tasks"
-        return f"No optimizer reaches the target in {where}"
+        by_rule = " by the rule" if unsure else ""
+        return f"No optimizer reaches the target{by_rule} in {where}"
     if not reached:
         return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
     close = sum(bool(rows[0]["ties"]) or len(_fewest(rows)) > 1 for rows in contested if rows[0]["accepted"])
     doubt = f" ({close} of these {reached} not told apart from the next)" if close else ""
-    never = f", and in {len(contested) - reached} nobody reaches it" if len(contested) > reached else ""
+    by_rule = " by the rule" if unsure else ""
+    never = f", and in {len(contested) - reached} nobody reaches it{by_rule}" if len(contested) > reached else ""
     return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{doubt}{never}"
 
 

@@ -88,6 +88,10 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
         few = len(first.ties) <= NAMED
         others = listed(map(optimizer_name, first.ties)) if few else plural(len(first.ties), "optimizer")
         unsure = f" {optimizer_name(first.optimizer)} cannot be told from {others} there."
+    if not first.accepted:
+        unsure += (
+            f" The rule does not accept that {optimizer_name(first.optimizer)} reaches it: the margin is too small."
+        )
     return f"At {place}, {aim} is reached first by {words}{more}.{unsure}{_missed(rows, there)}"
 
 
