@@ -19,7 +19,7 @@ Given = Mapping[str, Any]
 """The values of a command's options and arguments, by the names of its parameters."""
 
 
-class Rule(NamedTuple):
+class Unused(NamedTuple):
     """Options that have no use ``when`` the others are so; ``why`` says with or without which, in words."""
 
     options: tuple[str, ...]
@@ -36,43 +36,45 @@ def _without(name: str) -> Callable[[Given], bool]:
 
 
 _TRACKERS = ("tensorboard", "wandb", "mlflow")
-_MODEL = Rule(("scale",), _with("model"), "with --model, which takes its place")
-_TWO_LEDGERS = Rule(
+_MODEL = Unused(("scale",), _with("model"), "with --model, which takes its place")
+_TWO_LEDGERS = Unused(
     ("ledger",), lambda given: given["place"] not in (None, given["ledger"]), "where another ledger is named without it"
 )
 
-RULES: Mapping[str, Sequence[Rule]] = {
+RULES: Mapping[str, Sequence[Unused]] = {
     "tune": (
         _MODEL,
-        Rule(
+        Unused(
             ("policy",), lambda given: given["search"] != "coordinate", "with --search {search}, which does not descend"
         ),
-        Rule(("measure",), _without("dry_run"), "without --dry-run"),
+        Unused(("measure",), _without("dry_run"), "without --dry-run"),
     ),
     "train": (_MODEL,),
     "compare": (
         _MODEL,
-        Rule(("simulate",), _with("dry_run"), "with --dry-run, which runs nothing"),
-        Rule(("measure",), lambda given: given["tokens_per_second"] is not None, "with --tokens-per-second"),
-        Rule(("output", "address", "keep_weights", *_TRACKERS), _with("simulate"), "with --simulate"),
+        Unused(("simulate",), _with("dry_run"), "with --dry-run, which runs nothing"),
+        Unused(("measure",), lambda given: given["tokens_per_second"] is not None, "with --tokens-per-second"),
+        Unused(("output", "address", "keep_weights", *_TRACKERS), _with("simulate"), "with --simulate"),
     ),
     "study plan": (
-        Rule(("measure",), lambda given: given["tokens_per_second"] is not None, "with --tokens-per-second"),
-        Rule(("measure",), lambda given: given["mfu"] is not None, "with --mfu"),
+        Unused(("measure",), lambda given: given["tokens_per_second"] is not None, "with --tokens-per-second"),
+        Unused(("measure",), lambda given: given["mfu"] is not None, "with --mfu"),
     ),
     "study run": (
-        Rule(("stars", "slots", "noise"), _without("simulate"), "without --simulate"),
-        Rule(
+        Unused(("stars", "slots", "noise"), _without("simulate"), "without --simulate"),
+        Unused(
             ("ledger", "timeout", "backend", "address", "max_concurrent", "gpus_per_trial", "memory", "keep_weights",
              *_TRACKERS),
             _with("simulate"), "with --simulate, which trains nothing",
         ),
     ),
-    "report": (Rule(("formats",), lambda given: given["figures"] is None, "without --figures"),),
-    "export": (Rule(("corpus",), _without("retrain"), "without --retrain"),),
-    "data prepare": (Rule(("workers",), _with("address"), "with --address, whose cluster encodes"),),
+    "report": (Unused(("formats",), lambda given: given["figures"] is None, "without --figures"),),
+    "export": (Unused(("corpus",), _without("retrain"), "without --retrain"),),
+    "data prepare": (Unused(("workers",), _with("address"), "with --address, whose cluster encodes"),),
     "data inspect": (
-        Rule(("corpus",), lambda given: given["path"] not in (None, given["corpus"]), "where a path names the corpus"),
+        Unused(
+            ("corpus",), lambda given: given["path"] not in (None, given["corpus"]), "where a path names the corpus"
+        ),
     ),
     **{f"ledger {name}": (_TWO_LEDGERS,) for name in ("ls", "verify", "mend", "compact", "clean")},
 }  # fmt: skip
