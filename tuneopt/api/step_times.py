@@ -11,11 +11,11 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tuneopt.search.study.budget import TrialTime
 from tuneopt.search.study.study import PHASES
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tuneopt.data import Corpus
     from tuneopt.ledger import Ledger
     from tuneopt.search.study.planner import StudyPlan
+
+Key = TypeVar("Key", bound=Hashable)
 
 FORWARD = 1 / 3
 """Share of a training step's FLOPs that a forward pass has: evaluation does no more."""
@@ -205,18 +207,20 @@ def study_times(
         corpus = load_corpus(plan.study.corpus, vocab_size=plan.study.vocabulary) if measure else None
         core = smallest.scale.ladder == "nano"  # a plan is not told where it will run; that ladder is one for cores
         times = times_of(specs, ledger, corpus, measure=measure, core=core, slots=slots, note=note)
-        for regime in {one.scale: one for phase in PHASES for one in plan.regimes(phase)}.values():
-            if regime.scale == smallest.scale:
-                continue
-            there = {
-                name: plan.study.sweep(space, regime, plan.compile, lower=True).spec(space.start)
-                for name, space in plan.study.spaces.items()
-            }
-            known: Mapping[str, TrialTime] = recorded_times(ledger, there)[0]
+        larger = {one.scale: one for phase in PHASES for one in plan.regimes(phase) if one.scale != smallest.scale}
+        starts = {
+            (name, scale): plan.study.sweep(space, regime, plan.compile, lower=True).spec(space.start)
+            for scale, regime in larger.items()
+            for name, space in plan.study.spaces.items()
+        }
+        found, _ = recorded_times(ledger, starts) if starts else ({}, None)  # in one pass: reading takes longest
+        for scale in larger:
+            known: Mapping[str, TrialTime] = {name: found[name, scale] for name in specs if (name, scale) in found}
             if not known and core and corpus is not None:
-                name = plan.study.bracket or next(iter(there))
-                known = times_of({name: there[name]}, ledger, corpus, measure=True, slots=slots, note=note).by_name
-            beyond[regime.scale] = known
+                name = plan.study.bracket or next(iter(specs))
+                spec = {name: starts[name, scale]}
+                known = times_of(spec, ledger, corpus, measure=True, slots=slots, note=note).by_name
+            beyond[scale] = known
 
     def seconds(optimizer: str, regime: Regime) -> float | None:
         if not times.by_name:
@@ -233,13 +237,13 @@ def study_times(
     return seconds, times.origin
 
 
-def recorded_times(ledger: Ledger, specs: Mapping[str, TrialSpec]) -> tuple[dict[str, TrialTime], TimeSource]:
+def recorded_times(ledger: Ledger, specs: Mapping[Key, TrialSpec]) -> tuple[dict[Key, TrialTime], TimeSource]:
     """Medians over the ledger's trials of the same optimizer, scale, evaluation and mode; others are absent.
 
     How far they may be off is how far the fastest and slowest of them lie apart, at least as `RECORDED` says.
     """
-    rates: dict[str, list[float]] = defaultdict(list)
-    fixed: dict[str, list[float]] = defaultdict(list)
+    rates: dict[Key, list[float]] = defaultdict(list)
+    fixed: dict[Key, list[float]] = defaultdict(list)
     alike = {name: _mode(spec) for name, spec in specs.items()}
     for record in ledger.records():
         mode = _mode(record.spec)

@@ -97,7 +97,7 @@ class RunController:
 
     def ask(self) -> TrialSpec | None:
         """The trial for a free slot; None when none may start now, or ever (`over`)."""
-        if self.gone or self.halt or self.plan.finished:
+        if self.halts_without_ledger() or self.halt or self.plan.finished:
             return None
         spec = self.plan.next()
         if spec is not None:
@@ -105,9 +105,8 @@ class RunController:
             self.stream.tell("asked", spec)
         return spec
 
-    @property
-    def gone(self) -> bool:
-        """Whether the ledger was deleted or moved since it was first asked; then the run is halted.
+    def halts_without_ledger(self) -> bool:
+        """Halt the run where the ledger was deleted or moved since this was first asked; whether it was.
 
         Writing would make it anew, with what came later alone: the trials that were in it would be lost in silence.
         """
@@ -241,7 +240,7 @@ def run(plan: Plan, backend: Backend, options: RunOptions, observers: Sequence[O
         finally:
             for each in narrator:
                 each.close()
-        if not controller.gone:
+        if not controller.halts_without_ledger():
             controller.keep_documents()  # with what the last trials have settled
         if controller.halt and not interrupted:
             raise InputError(controller.halt)

@@ -31,7 +31,7 @@ TYPICAL_STARS = 1.8
 
 TYPICAL_FINISH = 0.6
 """Runs of a sweep's finish in trials of its search, stars of what takes over among them; for that estimate too. Eleven
-sweeps over real models at nano-65k, with the default resolution, took 2.0 to 5.1 stars in all and 2.85 in the middle
+sweeps over real models at nano-65k, with the default resolution, took 1.9 to 5.1 stars in all and 2.9 in the middle
 (docs/nano-study.md, docs/muon-study.md): fewer in the search than simulated ones, and as many again in the finish."""
 
 Span = tuple[float, float]
