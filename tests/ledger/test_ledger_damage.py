@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ledger_samples import make_record, make_spec
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from tuneopt import cli
 from tuneopt.ledger import Ledger, open_ledger, place
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import RemoteFiles
@@ -110,11 +111,25 @@ def test_a_record_of_a_newer_release_is_no_damage(ledger: Ledger) -> None:
     assert ledger.files.read(f"trials/{record.trial}.json") == newer
 
 
-def test_what_writes_mends_and_goes_on(ledger: Ledger) -> None:
+def test_what_writes_mends_says_so_and_goes_on(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     damage(ledger, f"trials/{make_spec(1).id}.json", b"{")
     with pytest.raises(DamagedRecordError, match="tuneopt ledger mend"):
         ledger.table()
     assert mending(ledger, lambda: ledger.table().num_rows) == 2
+    assert caplog.text.count("it is kept as damaged/") == 1
+
+
+def test_mend_says_each_thing_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.put(make_record(make_spec(0)))
+    damage(ledger, f"trials/{make_spec(0).id}.json", b"{")
+    monkeypatch.setattr("sys.argv", ["tuneopt", "ledger", "mend", ledger.uri])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0 and (said.out + said.err).count("it is kept as damaged/") == 1
 
 
 @pytest.mark.parametrize("cut", [b"", place.marker_text()[:20], b"\0" * 45])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tuneopt.reporting.answer import MOST_COLUMNS, RegimeAnswer, answer, grid
 
 
-def ranking(order, groups, ratio=1.0, scale="130m", corpus=""):
+def ranking(order, groups, ratio=1.0, scale="130m", corpus="", broken=()):
     losses = [3.0 + 0.01 * place for place in range(len(order))]
-    return {"corpus": corpus, "scale": scale, "ratio": ratio, "order": order, "losses": losses, "tie_groups": groups}
+    return {"corpus": corpus, "scale": scale, "ratio": ratio, "order": order, "losses": losses, "tie_groups": groups,
+            "broken": list(broken)}  # fmt: skip
 
 
 def speedup(optimizer, value, low, high, flags=(), ratio=1.0):
@@ -48,6 +49,23 @@ def answered(*rankings, speedups=()):
     ],
 )  # fmt: skip
 def test_the_headline_names_groups_and_never_a_winner_that_is_none(rankings, headline):
+    assert answered(*rankings).headline == headline
+
+
+@pytest.mark.parametrize(
+    ("rankings", "headline"),
+    [
+        ([ranking(["lion", "muon"], [1, 2], broken=["lion"]), ranking(["muon", "lion"], [1, 2], 2.0)],
+         "No optimizer is best everywhere: Lion leads or ties in 1 of 2 regimes and Muon in 1; "
+         "the loss of Lion at 130M/1x looks broken"),
+        ([ranking(["lion", "muon"], None, broken=["lion"])],
+         "Lion has the lowest loss measured at 130M/1x, the noise being unknown; the loss of Lion looks broken"),
+        ([ranking(["lion", "muon"], [1, 2], ratio, broken=["lion"]) for ratio in (1.0, 2.0)],
+         "Lion has the lowest loss in both regimes; 2 of these losses (Lion) look broken"),
+        ([ranking(["muon", "soap", "lion"], [1, 2, 3], broken=["lion"])], "Muon has the lowest loss at 130M/1x"),
+    ],
+)  # fmt: skip
+def test_a_headline_that_counts_a_broken_loss_says_so(rankings, headline):
     assert answered(*rankings).headline == headline
 
 

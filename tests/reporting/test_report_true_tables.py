@@ -312,6 +312,7 @@ def test_a_figure_far_below_all_others_is_the_odd_one_and_not_they(page):
     assert told.startswith("Lion at 7M/8x ends ") and "below everybody else there" in told
     (drawn,) = [figure for figure in made.all_figures if figure.key == "flips-by-ratio"]
     assert "Broken, and no flip: Lion at 7M/8x" in drawn.reading
+    assert made.answer.headline.endswith("; the loss of Lion at 7M/8x looks broken")
 
 
 def test_a_broken_run_that_is_worse_than_a_shorter_one_is_no_flip(page):

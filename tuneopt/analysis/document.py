@@ -17,6 +17,7 @@ from tuneopt.analysis.noise import FAMILY_RATE
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.study import Analysis, analyse
+from tuneopt.analysis.winner import far_above
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ def document(analysis: Analysis) -> dict[str, Any]:
     """An analysis as plain data; a regime becomes the keys corpus, scale and ratio.
 
     ``declared`` holds the thresholds that were fixed before any loss was seen, so that a reader need not trust the
-    text: the rate of false differences in a family, what is near-optimal, and the tolerance (nats).
+    text: the rate of false differences in a family, what is near-optimal, and the tolerance (nats). ``broken`` of a
+    ranking names results that warnings call far from all others (`tuneopt.analysis.winner.far_above`).
     """
     ranked = {ranking.regime: ranking for ranking in analysis.rankings}
+    far = far_above(analysis.winners)
     return {
         "speedups": [
             {**_without(plain(speed), "effective_tokens"), "tie_group": ranked[speed.regime].group_of(speed.optimizer)}
@@ -55,6 +58,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
                 "sigma": None if ranking.noise is None else ranking.noise.sigma,
                 "sigma_source": None if ranking.noise is None else ranking.noise.source,
                 "span": ranking.span,
+                "broken": [name for name in ranking.order if (ranking.regime, name) in far],
             }
             for ranking in analysis.rankings
         ],

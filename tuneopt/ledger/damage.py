@@ -277,8 +277,13 @@ def set_aside(
         # The digest keeps a second, different damage of the same file from replacing the first one.
         kept = f"{FOLDER}/{name}~{mark}"
         files.move(name, kept, data, instead)
-    sentence = f"{name} in {uri} was damaged ({why}); it is kept as {kept}"
-    _log.warning("%s", sentence)
+    return f"{name} in {uri} was damaged ({why}); it is kept as {kept}"
+
+
+def tell(sentence: str) -> str:
+    """Warn of what was set aside while something else was done; ``sentence`` comes back, empty where nothing was."""
+    if sentence:
+        _log.warning("%s", sentence)
     return sentence
 
 

@@ -146,7 +146,7 @@ class Ledger:
         for _ in range(_ATTEMPTS):
             if self.files.create(name, data):
                 return True
-            if damage.set_aside(self.files, self.uri, name, instead=data):
+            if damage.tell(damage.set_aside(self.files, self.uri, name, instead=data)):
                 with contextlib.suppress(FileNotFoundError, NoPlainFileError):
                     if self.files.read(name) == data:
                         return True
@@ -304,7 +304,7 @@ class Ledger:
         own = {word: value for word, value in plain.items() if word != KEY}
         data = seal(name, json.dumps(plain_tree(own, what), sort_keys=True, allow_nan=False))
         if fault is not None:
-            damage.set_aside(self.files, self.uri, name, fault, instead=data)
+            damage.tell(damage.set_aside(self.files, self.uri, name, fault, instead=data))
         with self.files.alone(damage.FOLDER):  # who mends must not put an older text over this one
             self.files.replace(name, data)
 
@@ -341,7 +341,8 @@ def mending(ledger: Ledger, act: Callable[[], T]) -> T:
     try:
         return act()
     except DamagedRecordError:
-        ledger.mend()
+        for sentence in ledger.mend():
+            damage.tell(sentence)
         return act()
 
 

@@ -34,7 +34,8 @@ class RegimeAnswer:
     ``leaders`` is the best tie group, lowest loss first; empty where no noise is known, and then ``lowest`` is who
     measured the lowest loss. ``speedup`` and ``interval`` are texts: the range over the leaders, and an interval; of
     several leaders what all of their intervals lie within; empty where there is no speedup. It is ``sure`` where all
-    rest on a law, and ``reached`` where the baseline's runs reach as far, be it only by two of them.
+    rest on a law, and ``reached`` where the baseline's runs reach as far, be it only by two of them. ``broken`` are
+    those of `names` whose loss lies so far below all others that it may be no loss of theirs.
     """
 
     corpus: str
@@ -47,6 +48,7 @@ class RegimeAnswer:
     interval: str
     sure: bool
     reached: bool = True
+    broken: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,9 +125,21 @@ def answer(document: Mapping[str, Any]) -> Answer:
     optimizers = {name for ranking in rankings for name in ranking["order"]}
     if document.get("targets") and (not places or not document["speedups"]):
         return Answer(_race_headline(document["targets"]), places)
-    if len(places) == 1 and (one := _one_headline(places[0], document["baseline"])):
-        return Answer(one, places)
-    return Answer(_headline(places, len(optimizers), len(rankings)), places)
+    headline = _one_headline(places[0], document["baseline"]) if len(places) == 1 else ""
+    return Answer((headline or _headline(places, len(optimizers), len(rankings))) + _doubt(places), places)
+
+
+def _doubt(places: Sequence[RegimeAnswer]) -> str:
+    """What a headline adds where a loss that it counts is far below all others and may be broken."""
+    doubted = [(place, name) for place in places for name in place.broken]
+    if not doubted:
+        return ""
+    if len(doubted) > 1:
+        names = sorted({name for _, name in doubted}, key=position)
+        return f"; {len(doubted)} of these losses ({listed(map(optimizer_name, names))}) look broken"
+    ((place, name),) = doubted
+    where = "" if len(places) == 1 else f" at {place_name(place.scale, place.ratio)}"
+    return f"; the loss of {optimizer_name(name)}{where} looks broken"
 
 
 def _one_headline(place: RegimeAnswer, baseline: str) -> str:
@@ -158,7 +172,8 @@ def _place(
     speedup, interval = _amount([row for row in rows if row["optimizer"] != baseline and "no law" not in row["flags"]])
     doubts = {flag for row in rows for flag in row["flags"]} & NOT_MEASURED
     sure, reached = not doubts, doubts <= {"interpolated"}
-    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure, reached)
+    broken = tuple(name for name in leaders or order[:1] if name in ranking["broken"])
+    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure, reached, broken)
 
 
 def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
