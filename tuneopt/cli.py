@@ -20,6 +20,7 @@ from tuneopt.commands import compare, corpora, ledgers, listings, models, report
 from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
 from tuneopt.errors import TRIAL_LOG, InputError, in_words, of_missing, of_system, staying, visible, working_folder
 from tuneopt.ledger.place import ASKING
+from tuneopt.paths import check_text
 from tuneopt.streams import open_closed, results, take_for_good
 from tuneopt.training.launch import RankFailedError
 
@@ -93,6 +94,8 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command: every exception that gets here is turned into a sentence here, and nowhere else."""
     try:
+        for argument in sys.argv[1:]:
+            check_text(argument, "the argument")
         with staying():
             code: Any = app(standalone_mode=False)
         open_closed()

@@ -15,12 +15,13 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tuneopt.errors import InputError, naming, why
+from tuneopt.errors import InputError, naming, why, working_folder
 
 _HIDDEN = ".tuneopt-"
 """What names of unfinished outputs begin with; host and process follow, by which the next command knows what is left
@@ -40,20 +41,43 @@ _KINDS = (
 def cache_folder(cache_dir: Path | None = None) -> Path:
     """Where what can be made again is kept: the argument, else ``TUNEOPT_CACHE``, else ``~/.cache/tuneopt``."""
     try:
-        return Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tuneopt").expanduser().absolute()
+        folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tuneopt").expanduser().absolute()
     except RuntimeError:
         raise InputError(f"no home folder for the cache; set {CACHE_VARIABLE} to a folder") from None
+    check_text(str(folder), f"the cache's folder ({CACHE_VARIABLE})")
+    return folder
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise `InputError` where ``text``, of the system, holds bytes that its encoding does not know.
+
+    Python keeps them as half surrogates, and no record, table or page can hold those.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        mend = "" if encoding == "utf-8" else ", or set PYTHONUTF8=1"
+        raise InputError(f"{what} {text!r} holds bytes that are no text in {encoding}; rename it{mend}") from None
 
 
 def expanded(path: str | Path, what: str = "the path") -> Path:
-    """The path with ``~`` and ``~user`` as folders; raises `InputError` where that home is unknown, and for no path."""
+    """The path with ``~`` and ``~user`` as folders.
+
+    Raises `InputError` where that home is unknown, for no path, and for one that is no text (`check_text`), be it
+    because of the working folder.
+    """
     text = os.fspath(path)
     if not text.strip() or "\0" in text:
         raise InputError(f"{what} {text!r} is none; give the name of a file or folder")
+    check_text(text, what)
     try:
-        return Path(text).expanduser()
+        known = Path(text).expanduser()
     except RuntimeError:
         raise InputError(f"{what} {text!r} begins with a home folder that nobody has here; write it out") from None
+    if not known.is_absolute():
+        check_text(working_folder(), "the working folder")
+    return known
 
 
 def shipped(path: str | Path, folder: str) -> Path:

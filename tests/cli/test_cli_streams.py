@@ -36,8 +36,10 @@ SPACE = SearchSpace(
 """
 
 
-def run(*words: str, cwd: Path, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    command = " ".join([*TUNEOPT, *words, shell])
+def run(
+    *words: str, cwd: Path, shell: str = "", before: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = " ".join([before, *TUNEOPT, *words, shell])
     return subprocess.run(
         command, shell=True, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
         executable="/bin/bash",
@@ -90,6 +92,27 @@ def test_an_ascii_stdout_gets_what_it_lacks_spelt_out(space: Path) -> None:
     done = run("space", "./space.py", cwd=space, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     assert done.returncode == 0, done.stderr
     assert "\\xe9" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        ("report --results $'caf\\xe9.csv'", {}, r"the argument 'caf\udce9.csv' holds bytes that are no text in utf-8"),
+        ("ledger ls ledger", {"folder": "$'caf\\xe9'"}, r"the working folder '.*/caf\udce9' holds bytes"),
+        (
+            "tune -O adamw --dry-run",
+            {"TUNEOPT_CACHE": os.fsdecode(b"/tmp/caf\xe9")},
+            r"the cache's folder (TUNEOPT_CACHE) '/tmp/caf",
+        ),
+        ("report --results café.csv", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "PYTHONUTF8=1"),
+    ],
+)
+def test_a_name_that_is_no_text_is_one_sentence(words: str, environment: dict[str, str], said: str, tmp_path: Path):
+    own = {"folder": "here", **environment}
+    folder = own.pop("folder")
+    done = run(*words.split(" "), cwd=tmp_path, before=f"mkdir {folder}; cd {folder};", **own)
+    assert done.returncode == 2 and done.stderr.startswith("tuneopt: the ") and done.stderr.count("\n") == 1
+    assert all(part in done.stderr for part in said.split(".*")) and "; rename it" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
