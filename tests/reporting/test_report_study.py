@@ -2,6 +2,7 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,9 @@ from report_samples import CORPUS, make_record, make_sweep, run_sweep, smooth_lo
 
 from tuneopt.api.studies import planned_study, study_queue
 from tuneopt.ledger import Ledger
+from tuneopt.reporting.blocks import Prose
+from tuneopt.reporting.chapters.sources import chapter
+from tuneopt.reporting.compare import compare
 from tuneopt.reporting.section import budget
 from tuneopt.reporting.sources import gather
 from tuneopt.reporting.study import read_study
@@ -92,6 +96,34 @@ def test_a_sweep_that_is_not_there_is_bad_input(single, named):
 def test_a_ledger_without_sweeps_says_how_to_get_one(tmp_path):
     with pytest.raises(InputError, match="tuneopt tune"):
         read_study(Ledger(tmp_path))
+
+
+def test_sweeps_that_a_study_has_planned_anew_do_not_compete_with_those_in_their_place(tmp_path):
+    """Phase II begins at Phase I's winner. When that changes, the better of old and new would be the luckier."""
+    ledger, old = Ledger(tmp_path), make_sweep("adamw")
+    held = {"weight_decay": old.space.value(old.space.start, "weight_decay")}
+    new, other = replace(old, space=old.space.pin(held)), make_sweep("soap")
+    for sweep in (old, new, other):
+        run_sweep(ledger, sweep)
+        ledger.put_sweep(sweep.id, {**ledger.sweeps()[sweep.id], "study": "mine", "study_id": "7", "phase": "II"})
+
+    def shown() -> set[str]:
+        return {view.id for view in read_study(ledger).views}
+
+    assert shown() == {old.id, new.id, other.id}, "accounts of earlier releases tell no plan"
+    ledger.put_run({"study": "7", "sweeps": [old.id], "plan": [old.id, other.id], "slots": 1, "wall_seconds": 1.0})
+    assert shown() == {old.id, other.id}
+    ledger.put_run({"study": "7", "sweeps": [new.id], "plan": [new.id], "slots": 1, "wall_seconds": 1.0})
+    assert shown() == {new.id, other.id}
+    seen = read_study(ledger)
+    assert seen.replaced == 1 and seen.other_trials == len(set(ledger.ids()) - {t for v in seen.views for t in v.every})
+    assert [view.id for view in read_study(ledger, [old.id]).views] == [old.id]
+    material = gather(ledger)
+    prose = [block for block in chapter(material, compare(material), (), 2).blocks if isinstance(block, Prose)]
+    assert (
+        prose[-1].sentences[-1]
+        == "One sweep of an earlier plan is not shown: the study's newest plan has others in their place."
+    )
 
 
 def test_trials_launched_ahead_are_listed_and_count_nowhere_and_foreign_trials_are_only_counted(tmp_path):

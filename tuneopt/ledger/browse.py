@@ -5,6 +5,8 @@ People give first digits; everything else asks for a trial by its whole id. Noth
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from tuneopt.ledger.damage import DamagedRecordError
@@ -88,6 +90,29 @@ def find_log(ledger: Ledger, prefix: str) -> str:
 def names_in(names: object) -> list[str]:
     """The ids in a list of an account (``run``, ``sweeps``), which may be of another release or of another hand."""
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def superseded(sweeps: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Sweeps of a study whose newest plan has others in their place (phase, optimizer and regime).
+
+    Later phases follow from earlier ones. Where those went on, or a newer release draws another conclusion, sweeps are
+    planned anew, and what ran before stays in the ledger: to take the better of both would be to take the luckier.
+    ``sweeps`` and ``runs`` are the documents of a ledger; the newest account that names a place decides.
+    """
+
+    def place(plain: Mapping[str, Any]) -> str:
+        optimizer = plain.get("space", {}).get("optimizer")
+        return json.dumps([plain.get("study"), plain.get("phase"), optimizer, plain.get("regime")], sort_keys=True)
+
+    places = {name: place(plain) for name, plain in sweeps.items() if "study" in plain}
+    decided: dict[str, set[str]] = {}
+    for run in sorted(runs, reverse=True):  # their names begin with the time
+        planned: dict[str, set[str]] = {}
+        for name in names_in(runs[run].get("plan")):
+            if name in places:
+                planned.setdefault(places[name], set()).add(name)
+        decided = planned | decided
+    return {name for name, where in places.items() if name not in decided.get(where, {name})}
 
 
 def document(ledger: Ledger, record: TrialRecord) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from tuneopt.ledger import Ledger, TrialRecord
-from tuneopt.ledger.browse import names_in
+from tuneopt.ledger.browse import names_in, superseded
 from tuneopt.ledger.table import devices
 from tuneopt.parallel import LEAST_RECORDS, in_parallel, uncollected
 from tuneopt.reporting.palette import position
@@ -138,13 +138,15 @@ class StudyView:
     """The sweeps of a report, smallest regime first, and how many trials of the ledger belong to none of them.
 
     ``runs`` are the accounts of what the sweeps of studies share: wall seconds and slots, each run once. ``shares`` are
-    the accounts of all sweeps, shown or not, that those runs worked on.
+    the accounts of all sweeps, shown or not, that those runs worked on. ``replaced`` counts the sweeps of earlier plans
+    of a study, which are not among them (`tuneopt.ledger.browse.superseded`).
     """
 
     views: tuple[SweepView, ...]
     other_trials: int
     runs: tuple[Mapping[str, Any], ...] = ()
     shares: tuple[Mapping[str, Any], ...] = ()
+    replaced: int = 0
 
     @cached_property
     def optimizers(self) -> tuple[str, ...]:
@@ -179,16 +181,19 @@ class _ReadOnce(Ledger):
 def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView:
     """Replay the sweeps of a ledger, or those whose ids (or their beginnings) are given.
 
-    Raises `InputError` for a ledger without sweeps and an id that no sweep has.
+    Sweeps that the newest plan of their study has replaced are read where they are named, and counted otherwise. Raises
+    `InputError` for a ledger without sweeps and an id that no sweep has.
     """
-    stored = ledger.sweeps()
-    chosen = _choose(stored, sweeps, ledger.address)
+    stored, accounts = ledger.sweeps(), ledger.runs()
+    replaced = set() if sweeps is not None else superseded(stored, accounts)
+    current = {name: plain for name, plain in stored.items() if name not in replaced}
+    chosen = _choose(current, sweeps, ledger.address)
     reader = _ReadOnce(ledger.uri)
-    if len(chosen) == len(stored):  # everything is wanted: one pass over the records beats a look-up for each
+    if len(chosen) == len(current):  # everything is wanted: one pass over the records beats a look-up for each
         with uncollected():
             records = ledger.records(partial(in_parallel, least=LEAST_RECORDS))
             reader.cache.update({record.trial: record for record in records})
-    runs = list(ledger.runs().values())
+    runs = list(accounts.values())
     standings = in_parallel(lambda name: replay(stored_task(stored[name], name, reader), reader)[0], chosen)
     each = zip(chosen, standings, strict=True)
     views = _with_replicates([_view(name, stored[name], standing, reader, runs) for name, standing in each])
@@ -201,7 +206,7 @@ def read_study(ledger: Ledger, sweeps: Sequence[str] | None = None) -> StudyView
     shared = tuple(run for run in runs if "sweep" not in run and shown & set(names_in(run.get("sweeps"))))
     studies = {run.get("study") for run in shared}
     shares = tuple(run for run in runs if "sweep" in run and run.get("study") in studies)
-    return StudyView(tuple(views), len(set(ledger.ids()) - ours), shared, shares)
+    return StudyView(tuple(views), len(set(ledger.ids()) - ours), shared, shares, len(replaced))
 
 
 def _choose(stored: Mapping[str, Any], sweeps: Sequence[str] | None, uri: str) -> list[str]:

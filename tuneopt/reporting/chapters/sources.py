@@ -61,7 +61,13 @@ def chapter(material: Material, comparison: Comparison, before: Sequence[Chapter
         if material.study.other_trials:
             others, own = plural(material.study.other_trials, "further trial"), "this sweep" if sweeps == 1 else (
                 "these sweeps")  # fmt: skip
-            blocks.append(Prose((f"The ledger holds {others} outside {own}.",)))
+            told = [f"The ledger holds {others} outside {own}."]
+            if replaced := material.study.replaced:
+                which = (
+                    "One sweep of an earlier plan is" if replaced == 1 else f"{replaced} sweeps of earlier plans are"
+                )
+                told.append(f"{which} not shown: the study's newest plan has others in their place.")
+            blocks.append(Prose(tuple(told)))
     for table in (*([_results(comparison)] if sweeps != 1 else []), _figures(material, before)):
         if table.rows:
             blocks.append(Fold(table.title, (table,)))

@@ -124,8 +124,9 @@ def accounts(
     """The accounts of a run, the shared one first; a sweep on which nothing was done has none.
 
     A trial stands in one account, and its busy seconds with it. The wall seconds, and the busy seconds of trials that
-    did not end, are the shared account's: so sums over accounts are what the run took. ``study`` is the study's id,
-    ``run`` the trials that ended in this run, ``guesses`` the sweep for which a trial was launched ahead.
+    did not end, are the shared account's: so sums over accounts are what the run took. Its ``plan`` holds every sweep
+    of the study, worked on or not (`tuneopt.ledger.browse.superseded`). ``study`` is the study's id, ``run`` the trials
+    that ended in this run, ``guesses`` the sweep for which a trial was launched ahead.
     """
     owners: dict[str, str] = {}
     for sweep, standing in standings.items():
@@ -156,6 +157,7 @@ def accounts(
     shared = {
         "study": study,
         "sweeps": [account["sweep"] for account in own],
+        "plan": list(standings),
         "slots": times.slots,
         "wall_seconds": times.wall_seconds,
         # Not below 0 by rounding: the same seconds are added up in two orders.
