@@ -175,3 +175,14 @@ def test_who_reads_no_further_ends_a_listing_well(tmp_path: Path) -> None:
     """rich would silence stderr and end the command with an exit code of its own."""
     done = run("optimizers", cwd=tmp_path, shell="| true; exit ${PIPESTATUS[0]}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("moment", ["refuse_lost", "refuse_unused", "own_stdout"])
+def test_who_asks_a_command_to_end_is_told_so_at_any_moment(moment: str, tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\nfrom tuneopt import cli\nfrom tuneopt.commands import options\n"
+        f"options.{moment} = lambda *given: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.argv = ['tuneopt', 'ledger', 'ls']\ncli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and done.stderr.startswith("tuneopt: interrupted; ") and done.stdout == ""

@@ -6,11 +6,12 @@ that two commands have is declared once, so that it means the same and reads the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -122,10 +123,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class StoppedError(Exception):
-    """A command was asked to end, and has not said so itself."""
-
-
 class _ResultCommand(HelpfulCommand):
     """A command during which nothing but its result goes to stdout; its ``--help`` goes there as ever."""
 
@@ -137,24 +134,45 @@ class _ResultCommand(HelpfulCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; raises `StoppedError` at Ctrl-C, which typer would turn into an exit code without a word.
-
-        Raises `InputError` for an option that it has no use for, and for outputs in the place of something else.
-        """
+        """Run the command; raises `InputError` for an option without a use, and for outputs over something else."""
         refuse_unused(ctx)
         check_places(ctx.params)
-        try:
-            with own_stdout():
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise StoppedError from None
+        with own_stdout():
+            return super().invoke(ctx)
+
+
+class StoppedError(Exception):
+    """A command was asked to end, and has not said so itself."""
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Raise `StoppedError` at Ctrl-C, which typer would turn into an exit code without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError from None
+
+
+class _Group(OrderedGroup):
+    """Commands that can be asked to end at any moment, while the command line is read as well."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read the command line, as far as it names a command."""
+        with _stopping():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the rest of it, and run the command."""
+        with _stopping():
+            return super().invoke(ctx)
 
 
 class CommandApp(typer.Typer):
     """A `typer.Typer` whose commands keep stdout for their results; its help is that of `tuneopt.commands.help`."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"cls": OrderedGroup, "no_args_is_help": True, "rich_markup_mode": None, **settings})
+        super().__init__(**{"cls": _Group, "no_args_is_help": True, "rich_markup_mode": None, **settings})
 
     def command(self, *names: Any, **settings: Any) -> Callable[[Command], Command]:
         """A decorator that registers a command; one that takes a ledger takes ``--timeout`` as well."""
