@@ -118,9 +118,10 @@ def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpa
             continue  # a sampled search has no star and no certificate
         task = stored_task(plain, name, ledger)
         sweep, state = task.sweep, replay(task, ledger)[0].state
-        # A complete star is what a prediction needs; further seeds say how finely it is known.
-        if (state.finished or state.finishing) and state.searched.certificate.complete:
-            regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.searched)
+        # A complete star is what a prediction needs, around the incumbent that the finish ended on: where noise is
+        # large it is often another one than the search's.
+        if state.finished and state.certificate.complete:
+            regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.descent)
             found.setdefault(sweep.space.ladder, []).append((sweep.space, regime))
     if not found:
         raise InputError(f"the ledger holds no certified sweep of {optimizer}; {_other_versions(ledger, optimizer)}")

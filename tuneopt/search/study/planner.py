@@ -1,8 +1,8 @@
 """The three phases of a study, as the agenda of the scheduler queue.
 
-Each optimizer goes through the phases on its own: its Phase II begins when its Phase I has descended, whatever the
-others do, so that no slot waits for the slowest. Reruns of winners hold nothing up. A sweep whose start and whole star
-diverge is begun again with lower learning rates, and at last at the winners of other regimes.
+Each optimizer goes through the phases on its own: its Phase II begins when its Phase I has finished, whatever the
+others do, so that no slot waits for the slowest. A sweep whose start and whole star diverge is begun again with lower
+learning rates, and at last at the winners of other regimes.
 Everything follows from the study and from how its sweeps stand; an instance only remembers what it has worked out.
 """
 
@@ -134,8 +134,8 @@ class StudyPlan:
         if self.study.comparison is not None:
             scale = standing.task.sweep.regime.scale
             return own + after(self.study, standing, lambda ratio: seconds(Regime(scale, ratio, self.corpus)))
-        # Reruns of a winner and tasks that even out budgets hold nothing up: only their own trials are on the path.
-        if standing.descended or standing.task.phase not in PHASES:
+        # Tasks that even out budgets hold nothing up: only their own trials are on the path.
+        if standing.task.phase not in PHASES:
             return own
         path = _waves_left(standing) * own
         for phase in PHASES[PHASES.index(standing.task.phase) + 1 :]:
@@ -160,7 +160,7 @@ class StudyPlan:
             task = standing.task
             if task.phase == "III":
                 arrived.add(task.optimizer)
-            elif task.phase == before and not standing.descended:
+            elif task.phase == before and not standing.finished:
                 left = _waves_left(standing) * self.seconds(task.sweep.regime)
                 waits[task.optimizer] = max(left, waits.get(task.optimizer, 0.0))
         longest = max(map(self.seconds, regimes))
@@ -169,7 +169,7 @@ class StudyPlan:
         )
 
     def finding(self, optimizer: str, standings: Standings) -> PhaseFindings:
-        """What is known of an optimizer: its verdicts once Phase I has descended, its predictions after Phase II."""
+        """What is known of an optimizer: its verdicts once Phase I has finished, its predictions after Phase II."""
         judged = self._verdicts(optimizer, standings)
         return PhaseFindings(judged, self._forecasts(optimizer, standings) if judged else None)
 
@@ -186,18 +186,22 @@ class StudyPlan:
         return known[1]  # type: ignore[return-value]
 
     def _ended(self, optimizer: str, phase: str, standings: Standings) -> tuple[Standing, ...]:
-        """The sweep that stands for each regime of Phase I or II, once all of them have descended; none before."""
+        """The sweep that stands for each regime of Phase I or II, once all of them have finished; none before.
+
+        The search alone is not enough: where noise is large, the seeds of the finish decide. In a study of eight
+        optimizers at nano-65k it moved seven incumbents, and the search none (docs/nano-study.md).
+        """
         tasks = self._attempts(optimizer, phase, standings)
-        return _descended({task.sweep.regime: task for task in tasks}.values(), standings)
+        return _finished({task.sweep.regime: task for task in tasks}.values(), standings)
 
     def _attempts(self, optimizer: str, phase: str, standings: Standings) -> tuple[Task, ...]:
         """The sweeps of an optimizer in a phase; a regime's further attempts come after its first."""
         # A sweep without any finite loss has nothing to say to later phases. They wait for its further attempts.
         first = self.first[optimizer] if phase == "I" else self._second(optimizer, standings)
-        stuck = [each for task in first if (each := standings.get(task.id)) and each.descended and not _won(each)]
+        stuck = [each for task in first if (each := standings.get(task.id)) and each.finished and not _won(each)]
         if not stuck:
             return first
-        winners = _descended(first, standings) if phase == "I" else self._ended(optimizer, "I", standings)
+        winners = _finished(first, standings) if phase == "I" else self._ended(optimizer, "I", standings)
         sources = [each for each in winners if _won(each)]
         return (*first, *(task for each in stuck for task in self._again(each, sources, standings)))
 
@@ -214,7 +218,7 @@ class StudyPlan:
         for task in self.remember("again", stuck.task.id, _descents([stuck, *sources]), restarts):
             yield task
             standing = standings.get(task.id)
-            if standing is None or not standing.descended or _won(standing):
+            if standing is None or not standing.finished or _won(standing):
                 return
 
     def _second(self, optimizer: str, standings: Standings) -> tuple[Task, ...]:
@@ -231,7 +235,7 @@ class StudyPlan:
             found = []
             for regime in self.regimes("II"):
                 nearest = min(winners, key=lambda each: closeness(each.task.sweep.regime, regime))
-                found.append(self._runnable(plane.restart(dict(nearest.state.searched.incumbent)), regime, "II"))
+                found.append(self._runnable(plane.restart(dict(nearest.state.descent.incumbent)), regime, "II"))
             return tuple(found)
 
         return self.remember("second", optimizer, _descents(ended), tasks)
@@ -255,7 +259,7 @@ class StudyPlan:
         return at
 
     def _third(self, optimizer: str, standings: Standings) -> tuple[Task, ...]:
-        """The runs of Phase III, once Phase II has descended; with the study's ``star``, sweeps from there on."""
+        """The runs of Phase III, once Phase II has finished; with the study's ``star``, sweeps from there on."""
         forecasts = self._forecasts(optimizer, standings)
         if not forecasts:
             return ()
@@ -285,7 +289,7 @@ class StudyPlan:
         return self.remember("verdicts", optimizer, _descents(ended), lambda: verdicts(space, states, near))
 
     def _forecasts(self, optimizer: str, standings: Standings) -> Mapping[Regime, Forecast] | None:
-        """The predictions of Phase III by regime; None before everything that they rest on has descended."""
+        """The predictions of Phase III by regime; None before everything that they rest on has finished."""
         if not self.study.phase_3:
             return None
         first, second = (self._ended(optimizer, phase, standings) for phase in ("I", "II"))
@@ -296,7 +300,7 @@ class StudyPlan:
         def work() -> Mapping[Regime, Forecast]:
             space = self.study.spaces[optimizer].pin(finding.shared)
             tuned = [
-                star_regime(float(regime.scale.parameters), regime.ratio, standing.state.searched)
+                star_regime(float(regime.scale.parameters), regime.ratio, standing.state.descent)
                 for standing in (*first, *second)
                 if _won(standing)
                 for regime in (standing.task.sweep.regime,)
@@ -319,7 +323,7 @@ def _other_starts(stuck: Standing, sources: Sequence[Standing]) -> Iterator[dict
         for value in sorted(lower, key=float, reverse=True)[:LOWER_RATES]:
             yield {**values, "learning_rate": value}
     for source in sorted(sources, key=lambda each: closeness(each.task.sweep.regime, sweep.regime)):
-        yield dict(source.state.searched.incumbent)
+        yield dict(source.state.descent.incumbent)
 
 
 def _won(standing: Standing) -> bool:
@@ -327,15 +331,15 @@ def _won(standing: Standing) -> bool:
     return standing.state.searched.incumbent_loss is not None
 
 
-def _descended(tasks: Iterable[Task], standings: Standings) -> tuple[Standing, ...]:
-    """How the tasks stand, once all of them have descended; nothing before that."""
+def _finished(tasks: Iterable[Task], standings: Standings) -> tuple[Standing, ...]:
+    """How the tasks stand, once all of them have finished; nothing before that."""
     found = [standings.get(task.id) for task in tasks]
-    return tuple(each for each in found if each) if all(each and each.descended for each in found) else ()
+    return tuple(each for each in found if each) if all(each and each.finished for each in found) else ()
 
 
 def _descents(standings: Iterable[Standing]) -> tuple[Descent, ...]:
-    """What later phases rest on; reruns of a winner leave it as it is."""
-    return tuple(standing.state.searched for standing in standings)
+    """What later phases rest on: where each sweep ended."""
+    return tuple(standing.state.descent for standing in standings)
 
 
 def _waves_left(standing: Standing) -> int:

@@ -82,7 +82,7 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
     whose tolerance is larger, the tolerance counts, because differences below it are noise. A sweep without a finished
     incumbent says nothing and is left out.
     """
-    finished = [state for state in states if state.searched.incumbent_loss is not None]
+    finished = [state for state in states if state.descent.incumbent_loss is not None]
     bars = [max(threshold, state.tolerance) for state in finished]
     found = []
     for axis in space.varied:
@@ -93,7 +93,7 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
         near = [v for v, over in excess.items() if all(each <= bar for each, bar in zip(over, bars, strict=True))]
         # Values that look better than the winners' by less than noise are lucky ones. All of them together would be a
         # configuration that nobody ran, carried to every other regime: where the winners agree, their value stays.
-        won = {space.value(state.searched.incumbent, axis.name) for state in finished}
+        won = {space.value(state.descent.incumbent, axis.name) for state in finished}
         near.sort(key=lambda v: (won != {v}, max(excess[v]), sum(excess[v]), v != axis.start))
         fallback = min(excess, key=lambda value: (max(excess[value]), sum(excess[value])), default=axis.start)
         shared = near[0] if near else fallback
@@ -103,7 +103,7 @@ def verdicts(space: LadderSpace, states: Sequence[SweepState], threshold: float)
 
 def _line(space: LadderSpace, name: str, state: SweepState) -> dict[Value, float]:
     """The finished values of one coordinate around the incumbent, in nats above the lowest of them."""
-    descent = state.searched
+    descent = state.descent
     assert descent.incumbent_loss is not None, "only sweeps with an incumbent are asked"
     losses = {space.value(descent.incumbent, name): descent.incumbent_loss}
     for change in descent.star:
