@@ -53,6 +53,12 @@ def test_a_value_that_never_moves_is_a_constant() -> None:
     for name in ("learning_rate", "weight_decay", "beta1"):
         assert laws[name].method == "constant" and laws[name].support == 1.0
         assert laws[name].b is None and laws[name].b_low is None and laws[name].points[0][2] is None
+    # One 0 has no log, and the others are equal: no machine may show what is left in the last bits of their mean.
+    held = dict.fromkeys((1, 2, 4, 8), 0.35) | {0: 0.0}
+    results = [replace(one, config=TrialSpec.freeze({**dict(one.config), "weight_decay": held[at]}))
+               for at, one in enumerate(planted(0.0, 0.0)) if at in held]  # fmt: skip
+    (law,) = [law for law in hyper_laws(results, ()) if law.coordinate == "weight_decay"]
+    assert law.method == "law" and (law.b, law.b_low, law.b_high) == (0.0, 0.0, 0.0)
 
 
 def test_the_interval_is_that_of_a_regression() -> None:
