@@ -101,7 +101,8 @@ def superseded(sweeps: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Mappi
     """
 
     def place(plain: Mapping[str, Any]) -> str:
-        optimizer = plain.get("space", {}).get("optimizer")
+        space = plain.get("space")
+        optimizer = space.get("optimizer") if isinstance(space, dict) else None
         return json.dumps([plain.get("study"), plain.get("phase"), optimizer, plain.get("regime")], sort_keys=True)
 
     places = {name: place(plain) for name, plain in sweeps.items() if "study" in plain}
