@@ -275,8 +275,7 @@ class _Slope:
         value = round(value, 12) + 0.0  # where nothing moves, 0 on every machine and not 1e-18 of either sign
         if error is None or freedom < 1:
             return _Slope(value)
-        error = round(error, 12)
-        half = float(stdtrit(freedom, (1 + level) / 2)) * error
+        half = float(stdtrit(freedom, (1 + level) / 2)) * (error := round(error, 12))
         return _Slope(value, value - half, value + half, error)
 
 
