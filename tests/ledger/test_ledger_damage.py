@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from ledger_samples import make_record, make_spec
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from tuneopt import cli
+from tuneopt.api.scales import scale_notes
+from tuneopt.api.step_times import recorded_times
 from tuneopt.ledger import Ledger, open_ledger, place
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.files import RemoteFiles
 from tuneopt.ledger.store import mending
-from tuneopt.search.records import recorded
-from tuneopt.spec import InputError
+from tuneopt.search.records import recorded, spread_of
+from tuneopt.spec import SCALES, InputError
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -117,6 +120,31 @@ def test_what_writes_mends_says_so_and_goes_on(ledger: Ledger, caplog: pytest.Lo
         ledger.table()
     assert mending(ledger, lambda: ledger.table().num_rows) == 2
     assert caplog.text.count("it is kept as damaged/") == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda ledger: spread_of(ledger),
+        lambda ledger: recorded_times(ledger, {"all": make_spec(0)}),
+        lambda ledger: scale_notes([replace(SCALES["nano-65k"], name="mine")], ledger),
+        lambda ledger: list(ledger.records(sound=True)),
+    ],
+)
+def test_what_is_asked_before_a_run_does_not_stop_the_run_that_mends(ledger: Ledger, asked, caplog) -> None:
+    """Noise, speeds and notes rest on all records: one that was cut off once kept a study from ever going on."""
+    damage(ledger, f"trials/{make_spec(1).id}.json", b"{")
+    for _ in range(2):
+        asked(ledger)
+    assert caplog.text.count("its trial runs again") == 1
+    with pytest.raises(DamagedRecordError):
+        list(ledger.records())
+
+
+def test_damaged_accounts_are_passed_over_by_a_driver(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = ledger.put_run({"slots": 1}), ledger.put_run({"slots": 2})
+    damage(ledger, f"runs/{first}.json", b"{")
+    assert list(ledger.sound_runs()) == [second] and f"runs/{first}.json" in caplog.text
 
 
 def test_mend_says_each_thing_once(

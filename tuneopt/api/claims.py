@@ -142,7 +142,7 @@ def _home(study: Study) -> Regime:
 def _losses(ledger: Ledger, optimizer: str, home: Regime) -> dict[float, float]:
     """The lowest select loss of an optimizer by ratio, at the scale and on the corpus of a regime."""
     lowest: dict[float, float] = {}
-    for record in ledger.records():
+    for record in ledger.records(sound=True):
         regime = record.spec.regime
         here = (record.spec.optimizer, regime.scale, regime.corpus) == (optimizer, home.scale, home.corpus)
         if here and record.comparable and record.select_loss is not None:

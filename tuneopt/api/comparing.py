@@ -267,7 +267,7 @@ def _left(study: Study, question: Question, times: Mapping[str, TrialTime], ledg
 
 def _spent_hours(ledger: Ledger, study: str, queue: SchedulerQueue, slots: int) -> float:
     """Hours by the clock of all runs: those that left an account, and the trials of runs that were killed."""
-    runs = [run for run in ledger.runs().values() if run.get("study") == study]
+    runs = [run for run in ledger.sound_runs().values() if run.get("study") == study]
     wall = sum(float(run.get("wall_seconds", 0.0)) for run in runs)
     accounted = {trial for run in runs for trial in run.get("run", ())}
     # A run that was killed leaves no account, only its records: as if its slots had always been busy.

@@ -89,7 +89,7 @@ def scale_notes(scales: Iterable[Scale], ledger: Ledger) -> list[str]:
     if not own:
         return []
     others: Counter[Scale] = Counter()
-    for record in ledger.records():
+    for record in ledger.records(sound=True):
         known = record.spec.regime.scale
         others.update(known for scale in own if known.name == scale.name and known != scale)
     notes = [ladder_note(scale) for scale in own]

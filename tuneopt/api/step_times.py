@@ -245,7 +245,7 @@ def recorded_times(ledger: Ledger, specs: Mapping[Key, TrialSpec]) -> tuple[dict
     rates: dict[Key, list[float]] = defaultdict(list)
     fixed: dict[Key, list[float]] = defaultdict(list)
     alike = {name: _mode(spec) for name, spec in specs.items()}
-    for record in ledger.records():
+    for record in ledger.records(sound=True):
         mode = _mode(record.spec)
         for name, asked in alike.items():
             if mode == asked and record.status == "completed" and record.seconds["train"] > 0:

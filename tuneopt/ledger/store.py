@@ -110,9 +110,12 @@ class Ledger:
         try:
             return self.get(trial)
         except DamagedRecordError as error:
-            sentence = f"{str(error).partition(';')[0]}; its trial runs again"
-            damage.warn_once(self.uri, f"trials/{trial}.json", sentence)
+            self._runs_again(trial, error)
             return None
+
+    def _runs_again(self, trial: str, error: DamagedRecordError) -> None:
+        """Say, once, that a damaged record counts for none."""
+        damage.warn_once(self.uri, f"trials/{trial}.json", f"{str(error).partition(';')[0]}; its trial runs again")
 
     def put(self, record: TrialRecord) -> bool:
         """Store a record, durably and whole. The first writer wins: False, and no change, when a good one was there.
@@ -164,10 +167,14 @@ class Ledger:
         self.tidy()
         return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
 
-    def records(self, each: Callable[..., Iterable[TrialRecord | None]] = map) -> Iterator[TrialRecord]:
+    def records(
+        self, each: Callable[..., Iterable[TrialRecord | None]] = map, sound: bool = False
+    ) -> Iterator[TrialRecord]:
         """All records in the order of their ids; raises `DamagedRecordError` at a damaged one.
 
-        ``each`` does the decoding, called as `map` is: who has several processes at hand may share it out.
+        ``each`` does the decoding, called as `map` is: who has several processes at hand may share it out. With
+        ``sound`` a damaged record is passed over, with a warning, as its trial runs again: what is asked before and
+        while something runs (speeds, noise, a search's memory) must not stop the run that mends it.
         """
         from tuneopt.ledger import compaction
 
@@ -177,7 +184,13 @@ class Ledger:
                 data = self.files.read(f"trials/{trial}.json") if text is None else text
             except FileNotFoundError:  # gone meanwhile
                 return None
-            return damage.decode(self.uri, trial, data)
+            try:
+                return damage.decode(self.uri, trial, data)
+            except DamagedRecordError as error:
+                if not sound:
+                    raise
+                self._runs_again(trial, error)
+                return None
 
         # Who decodes a local file reads it as well; an object store answers many requests at once.
         found = each(decoded, compaction.texts(self.files, self.uri, later=self.is_local))
@@ -216,6 +229,11 @@ class Ledger:
         for plain in found.values():
             plain.pop(damage.PREVIOUS, None)
         return found
+
+    def sound_runs(self) -> dict[str, dict[str, Any]]:
+        """Every account that is not damaged, by its name: what a driver reckons with."""
+        damage.warn_of_odd(self.files, self.uri, "runs")
+        return {key: plain for _, key, plain in damage.readable(self.files, "runs", self.uri)}
 
     @property
     def is_local(self) -> bool:

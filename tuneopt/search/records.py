@@ -195,7 +195,7 @@ def spread_of(ledger: Ledger) -> SpreadModel:
     from tuneopt.search.noise import Cell, NoiseRegime, Replicate, SpreadModel  # numpy: most commands do without
 
     runs: dict[tuple[object, ...], Replicate] = {}
-    for record in ledger.records():
+    for record in ledger.records(sound=True):
         spec, loss = record.spec, outcome_of(record).loss
         if loss is None or spec.data_seed is not None:
             continue

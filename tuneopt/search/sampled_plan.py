@@ -128,7 +128,7 @@ class SampledPlan(Plan):
     def from_ledger(cls, search: SampledSearch, ledger: Ledger, trials: int | None = None) -> SampledPlan:
         """The search as the ledger leaves it."""
         kept = ledger.sound_sweeps().get(search.id, {})
-        return cls(search, trials, records=ledger.records(), known=recorded(ledger), kept=kept)
+        return cls(search, trials, records=ledger.records(sound=True), known=recorded(ledger), kept=kept)
 
     def _recall(self, records: list[TrialRecord], kept: Mapping[str, Any]) -> None:
         """Bring the search to where earlier runs left it.
