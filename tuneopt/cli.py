@@ -65,6 +65,10 @@ app.add_typer(ledgers.app, name="ledger")
 app.add_typer(corpora.app, name="data")
 app.add_typer(studies.app, name="study")
 
+_asked_to_end = False
+"""Whether a signal has asked this command to end. A library may turn that into an error of its own: one that was
+building a class in Rust called the class broken."""
+
 MISTAKE = 1
 """Exit code of what should not happen: a rank that failed, or a mistake of tuneopt itself."""
 
@@ -75,9 +79,11 @@ def main() -> None:
     A polite end (SIGTERM from batch systems and container engines, SIGHUP from a terminal that closes) counts as
     Ctrl-C.
     """
+    global _asked_to_end
     open_closed()
     take_for_good()
-    for name in ("SIGTERM", "SIGHUP"):
+    _asked_to_end = False
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         # Who ignores SIGHUP on purpose (nohup) goes on when the terminal closes.
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), _interrupt)
@@ -101,7 +107,7 @@ def _run() -> int:
         open_closed()
         sys.stdout.flush()  # at exit it would fail without a word
     except InputError as error:
-        return _refuse(str(error))
+        return _interrupted() if _asked_to_end else _refuse(str(error))
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a command that only holds others: what it holds, in full
             sys.stderr.write(error.message + "\n")
@@ -109,8 +115,7 @@ def _run() -> int:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         return _refuse(message.rstrip(".") + "; see `tuneopt --help`") if message else BAD_INPUT
     except (StoppedError, typer.Abort, KeyboardInterrupt):
-        _refuse(f"interrupted; what was finished is stored. Go on with: {shlex.join(['tuneopt', *sys.argv[1:]])}")
-        return INTERRUPTED
+        return _interrupted()
     except RankFailedError as error:
         _refuse(str(error))
         return MISTAKE
@@ -124,6 +129,8 @@ def _run() -> int:
             return _unread(error.__context__)
         return _refuse(f"a file that was named asked the program to end (SystemExit: {error}); take that out of it")
     except BaseException as error:  # a panic of a library in Rust is no Exception
+        if _asked_to_end:
+            return _interrupted()
         if isinstance(error, MemoryError) and not _log_of_trial(error):
             return _refuse("there is not enough memory for this; end other programs, raise the limit (`ulimit -v`), or "
                            "ask for less at once, and run the same command again")  # fmt: skip
@@ -153,7 +160,15 @@ def _forget_stdout() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    global _asked_to_end
+    _asked_to_end = True
     raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    """Say that the command was asked to end, and how to go on; returns the exit code."""
+    _refuse(f"interrupted; what was finished is stored. Go on with: {shlex.join(['tuneopt', *sys.argv[1:]])}")
+    return INTERRUPTED
 
 
 def _refuse(sentence: str) -> int:

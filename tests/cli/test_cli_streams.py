@@ -186,3 +186,18 @@ def test_who_asks_a_command_to_end_is_told_so_at_any_moment(moment: str, tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 130 and done.stderr.startswith("tuneopt: interrupted; ") and done.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("error", ["ValueError('broken class')", "InputError('Ray cannot start')", "None"])
+def test_an_interruption_that_a_library_turns_into_an_error_is_one(name: str, error: str, tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\nfrom tuneopt import cli\nfrom tuneopt.errors import InputError\n"
+        "from tuneopt.commands import options\n"
+        "def build(*given):\n"
+        f"    try:\n        os.kill(os.getpid(), signal.{name})\n"
+        f"    except KeyboardInterrupt as asked:\n        raise ({error} or asked) from None\n"
+        "options.refuse_lost = build\nsys.argv = ['tuneopt', 'ledger', 'ls']\ncli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and done.stderr.startswith("tuneopt: interrupted; "), done.stderr
