@@ -2,14 +2,16 @@
 
 import json
 import pickle
+import traceback
 from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune import TuneError
 
-from tuneopt.cluster.tuning import TuneCallback, TuneScheduler, TuneSearcher
+from tuneopt.cluster.tuning import TuneCallback, TuneScheduler, TuneSearcher, own_errors
 from tuneopt.ledger import CurvePoint, Ledger
 from tuneopt.observe.observer import EventStream, Observer
 from tuneopt.observe.state import RunState, TrialEnd, Worker
@@ -23,7 +25,7 @@ from tuneopt.search.sampled import SampledSearch
 from tuneopt.search.sampled_plan import SampledPlan
 from tuneopt.search.space import load_space
 from tuneopt.search.sweep import Sweep
-from tuneopt.spec import CorpusId, Regime, TrialSpec
+from tuneopt.spec import CorpusId, InputError, Regime, TrialSpec
 from tuneopt.training.config import ParallelConfig
 
 
@@ -233,3 +235,29 @@ def test_tune_can_write_all_three_down(run) -> None:
     assert callback.searcher is searcher and scheduler.searcher is searcher and not searcher.launched
     with pytest.raises(AssertionError, match="runs nothing"):
         searcher.suggest("a")
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (OSError(24, "Too many open files", "a.json"), OSError),
+        (InputError("no such place"), InputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (LookupError("a mistake of ours"), TuneError),
+    ],
+)
+def test_what_our_objects_raise_inside_tune_is_raised_as_it_was(raised: BaseException, seen: type) -> None:
+    """Tune's controller catches what a callback raises, and its Tuner what the controller raises."""
+
+    def controller() -> None:
+        try:
+            raise raised
+        except BaseException:
+            raise TuneError(traceback.format_exc())  # noqa: B904 - as Tune does
+
+    with pytest.raises(seen) as found, own_errors():
+        try:
+            controller()
+        except TuneError as error:
+            raise TuneError("the run failed") from error
+    assert seen is TuneError or found.value is raised

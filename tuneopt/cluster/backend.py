@@ -75,7 +75,7 @@ class RayBackend:
 
         from tuneopt.cluster.holders import look_at_cluster
         from tuneopt.cluster.ray_fixes.output import errors_as_asked
-        from tuneopt.cluster.tuning import TuneCallback, TuneScheduler, TuneSearcher
+        from tuneopt.cluster.tuning import TuneCallback, TuneScheduler, TuneSearcher, own_errors
 
         options, slots = controller.options, controller.state.slots
         assert options.ledger is not None, "workers write their records into a ledger"
@@ -85,6 +85,7 @@ class RayBackend:
         with (
             temporary_folder("tune") as scratch,
             errors_as_asked(),
+            own_errors(),
             WaitTimer(waits, controller.waiting, TIMES),
         ):
             tune.Tuner(

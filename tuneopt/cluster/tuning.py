@@ -8,6 +8,8 @@ follows from the plan and the records, and a driver that dies loses nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tuneopt.ledger import CurvePoint
 from tuneopt.observe.state import TrialEnd, Worker
 from tuneopt.outside import sources_of
 from tuneopt.run.spine import DEAD, RunController
-from tuneopt.spec import TrialSpec
+from tuneopt.spec import InputError, TrialSpec
 
 
 class TuneSearcher(Searcher):  # type: ignore[misc]
@@ -127,6 +129,23 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
                 return chosen
         self._starting.clear()
         return None
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise what our objects raised inside Tune as it was; Tune makes a `TuneError` of it, with a traceback as text.
+
+    An error of the system (a ledger that cannot be read, too many open files) then has its sentence.
+    """
+    try:
+        yield
+    except tune.TuneError as error:
+        inner: BaseException | None = error
+        while isinstance(inner, tune.TuneError):  # Tune names no cause: the error stands in the context
+            inner = inner.__cause__ or inner.__context__
+        if isinstance(inner, OSError | InputError | KeyboardInterrupt):
+            raise inner from None
+        raise
 
 
 class TuneCallback(tune.Callback):  # type: ignore[misc]
