@@ -62,15 +62,13 @@ class Standing:
 
     ``pending`` holds what it waits for, in launch order; ``trials`` the ids of all that it has needed so far, and
     ``seconds`` the device seconds of those that ended, where they are known.
-    ``descended``: the search has ended and only further seeds can be pending. ``finished``: nothing is left to run,
-    with or without a certificate, or the quota is spent.
+    ``finished``: nothing is left to run, with or without a certificate, or the quota is spent.
     """
 
     task: Task
     state: SweepState
     pending: tuple[TrialSpec, ...]
     trials: tuple[str, ...]
-    descended: bool
     finished: bool
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -90,8 +88,7 @@ def stand(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str] 
     if task.quota is not None:
         return _rationed(task, task.quota, outcomes, gave_up)
     state = task.sweep.state(outcomes, gave_up, task.evidence)
-    descended = state.finished or (not state.searched.pending and state.spread is not None)
-    return Standing(task, state, state.pending, tuple(spec.id for spec in state.needed), descended, state.finished)
+    return Standing(task, state, state.pending, tuple(spec.id for spec in state.needed), state.finished)
 
 
 def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> Standing:
@@ -121,7 +118,7 @@ def _rationed(task: Task, quota: int, outcomes: Mapping[str, Outcome], gave_up: 
     over = spent >= quota and not pending
     if over and not state.finished:
         state = _decided(task, {trial: outcomes[trial] for trial in (*allowed, *peers) if trial in outcomes}, gave_up)
-    return Standing(task, state, pending, tuple(allowed), state.finished or over, state.finished or over)
+    return Standing(task, state, pending, tuple(allowed), state.finished or over)
 
 
 def _decided(task: Task, outcomes: Mapping[str, Outcome], gave_up: Collection[str]) -> SweepState:

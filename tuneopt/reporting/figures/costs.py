@@ -95,8 +95,7 @@ def budgets_info(views: Sequence[SweepView]) -> BudgetsInfo | None:
     from tuneopt.search.records import ended
 
     standings = {
-        view.id: Standing(Task(view.sweep, view.phase), view.state, (), tuple(view.records), True, True)
-        for view in views
+        view.id: Standing(Task(view.sweep, view.phase), view.state, (), tuple(view.records), True) for view in views
     }
     trials = {trial: ended(record) for view in views for trial, record in view.every.items()}
     rows = spent(

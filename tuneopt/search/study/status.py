@@ -125,7 +125,7 @@ def results(plan: StudyPlan, standings: Standings) -> tuple[RegimeResult, ...]:
                 best = rival
         distance, descent = None, last.state.descent
         # The prediction is the start of a Phase III sweep with a star: how far the sweep went on from it.
-        if last.task.phase == "III" and plan.study.star and last.descended and descent.incumbent_loss is not None:
+        if last.task.phase == "III" and plan.study.star and last.finished and descent.incumbent_loss is not None:
             before = descent.path[0].loss_before if descent.path else descent.incumbent_loss
             distance = None if before is None else before - descent.incumbent_loss
         found.append(RegimeResult(optimizer, regime, last.task.phase, last, best, len(attempts), distance))
