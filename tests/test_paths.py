@@ -34,6 +34,23 @@ def test_what_is_no_plain_file_is_refused_at_once_for_reading_and_for_writing(tm
         assert (stat.S_IFMT(before.st_mode), before.st_ino) == (stat.S_IFMT(after.st_mode), after.st_ino)
 
 
+def test_a_file_in_the_place_of_a_folder_is_the_cause_that_is_said(tmp_path: Path) -> None:
+    """What the system says is "file exists", which sounds as if that were well."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError) as caught:
+        (tmp_path / "file").mkdir(exist_ok=True)
+    assert "file: a file stands where a folder is to be; move it away" in str(of_system(caught.value))
+
+
+def test_an_output_without_a_way_to_it_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    check_output(tmp_path / "new" / "newer" / "page.html", "the report")  # those folders can be made
+    with pytest.raises(InputError, match="file is no folder"):
+        check_output(tmp_path / "file" / "page.html", "the report")
+    with pytest.raises(InputError, match="file is no folder"):
+        check_output(tmp_path / "file" / "newer" / "page.html", "the report")
+
+
 def test_a_read_is_bounded_also_where_the_size_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 11)
     with pytest.raises(InputError, match="has more than"):

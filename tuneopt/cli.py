@@ -17,7 +17,7 @@ import typer
 
 from tuneopt import __version__
 from tuneopt.commands import compare, corpora, ledgers, listings, models, reports, studies, sweeps
-from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, CommandApp, StoppedError
+from tuneopt.commands.options import BAD_INPUT, DONE, INTERRUPTED, UNANSWERED, CommandApp, StoppedError
 from tuneopt.errors import TRIAL_LOG, InputError, in_words, of_missing, of_system, staying, visible, working_folder
 from tuneopt.ledger.place import ASKING
 from tuneopt.paths import check_text
@@ -70,7 +70,7 @@ _asked_to_end = False
 building a class in Rust called the class broken."""
 
 MISTAKE = 1
-"""Exit code of what should not happen: a rank that failed, or a mistake of tuneopt itself."""
+"""Exit code of what should not happen: a mistake of tuneopt itself."""
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def _run() -> int:
         return _interrupted()
     except RankFailedError as error:
         _refuse(str(error))
-        return MISTAKE
+        return UNANSWERED
     except BrokenPipeError as error:
         return _unread(error)
     except OSError as error:
@@ -137,16 +137,14 @@ def _run() -> int:
         lacking = of_missing(error) if isinstance(error, ModuleNotFoundError) else None
         if lacking is not None:
             return _refuse(str(lacking))
-        _refuse(_failed(error))
-        return MISTAKE
+        return _failed(error)
     return code if isinstance(code, int) else DONE
 
 
 def _unread(error: BrokenPipeError) -> int:
     """The exit code where who read the result has seen enough, such as `head`; a trial's own pipe is another matter."""
     if _log_of_trial(error):
-        _refuse(_failed(error))
-        return MISTAKE
+        return _failed(error)
     _forget_stdout()
     return DONE
 
@@ -186,9 +184,14 @@ def _log_of_trial(error: BaseException) -> str:
     return next((note for note in getattr(error, "__notes__", ()) if note.startswith(TRIAL_LOG)), "")
 
 
-def _failed(error: BaseException) -> str:
+def _failed(error: BaseException) -> int:
+    """Say what a trial's code raised, with its log, or that the mistake is ours; returns the exit code.
+
+    A sweep goes on without such a trial and ends without a certificate: `train` ends as that sweep would.
+    """
     note = _log_of_trial(error)
-    return f"the trial failed ({in_words(error)[:300]}); {note}" if note else _mistake(error)
+    _refuse(f"the trial failed ({in_words(error)[:300]}); {note}" if note else _mistake(error))
+    return UNANSWERED if note else MISTAKE
 
 
 def _mistake(error: BaseException) -> str:

@@ -95,6 +95,7 @@ _MENDS = {
     errno.EISDIR: "give a file",
     errno.ENOTDIR: "give a path whose folders are folders",
     errno.ENOENT: "check the path",
+    errno.EEXIST: "move it away, or choose another place",
     errno.EMLINK: "choose another folder",
     errno.ELOOP: "follow the links by hand and give the file itself",
     errno.ENAMETOOLONG: "choose a shorter path",
@@ -114,6 +115,8 @@ def why(error: OSError) -> str:
     """The system's reason for an OSError as a clause: no call, no number, and no path, which the sentence has."""
     if no_room(error):
         return "no space is left there"
+    if error.errno == errno.EEXIST and error.filename is not None and not Path(str(error.filename)).is_dir():
+        return "a file stands where a folder is to be"  # what making a folder gives is "file exists", which is no cause
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 

@@ -162,6 +162,7 @@ def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
             raise InputError(f"cannot write {what} to {path}: it is a link to {to}; name that file itself")
         if kind := other_kind(place):
             raise InputError(f"cannot write {what} to {path}: it is {kind}; name a file")
+        check_way(path.parent, path, what)
         for source in inputs:
             if place.exists() and source.exists() and place.samefile(source):
                 raise InputError(f"cannot write {what} to {path}: it is read by this command; name another file")
@@ -169,6 +170,20 @@ def check_output(path: Path, what: str, inputs: Iterable[Path] = ()) -> None:
                 raise InputError(f"cannot write {what} to {path}: {source} has files of its own; name another file")
     except OSError as error:
         raise InputError(f"cannot write {what} to {path}: {why(error)}; name another file") from None
+
+
+def check_way(folder: Path, path: Path, what: str) -> None:
+    """Raise `InputError` unless ``folder``, where ``path`` leads to, can be written to, or made.
+
+    It is asked before hours of work. What is refused after them, by a quota say, those who write turn into a sentence.
+    """
+    above = Path(os.path.realpath(folder))
+    first = next((one for one in (above, *above.parents) if os.path.lexists(one)), above)
+    if not first.is_dir():
+        instead = "give a folder" if folder == path else "name another place"
+        raise InputError(f"cannot write {what} to {path}: {first} is no folder; {instead}")
+    if not os.access(first, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {what} to {path}: {first} cannot be written to; name another place")
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ report: a rate of words            | report --results words.json                
 report: a list of numbers          | report --results list.json                               | list of objects
 report: not readable               | report --results closed.csv                              | closed.csv
 report: output below a file        | report --published -o a-file/report.html                 | a-file
+report: figures below a file       | report --published --figures a-file                      | no folder
 report: output without rights      | report --published -o locked/report.html                 | locked
 report: output with a NUL          | report --published -o "nul\\0.html"                       | --output
 report: damaged sweep              | report --ledger oddsweep                                 | sweeps/
@@ -66,6 +67,9 @@ predict: ratio beyond all          | predict -O adamw --params 1e8 --ratio 1e400
 tune: ratio beyond all             | tune -O adamw --ratio 1e300 --ledger new                 | more tokens
 tune: seed of 400 digits           | tune -O adamw --seed {digits} --ledger new               | seed
 tune: replicates without end       | tune -O adamw --replicates 1000000000 --ledger new       | replicates
+tune: page below a file            | tune -O adamw -o a-file/x.html --ledger new              | no folder
+tune: page without rights          | tune -O adamw -o locked/x.html --ledger new              | permission denied
+tune: events in a file             | tune -O adamw --tensorboard a-file --ledger new          | no folder
 tune: grid of 2000 values          | tune -O adamw --grid learning_rate={grid} --ledger new   | up to 1000
 tune: value of 5000 digits         | tune -O adamw --set beta1={digits}{digits} --ledger new  | beta1
 tune: path in an optimizer's name  | tune -O ../../etc/passwd --ledger new                    | PATH.py:Class

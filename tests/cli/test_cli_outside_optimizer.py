@@ -64,7 +64,7 @@ def train(
 )
 def test_one_that_exits_or_raises_ends_its_trial_in_one_sentence(tmp_path: Path, act: str, words: str) -> None:
     done = train(tmp_path, act)
-    assert done.returncode == 1 and done.stdout == "", done.stderr
+    assert done.returncode == 3 and done.stdout == "", done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("tuneopt: the trial failed (") and words in last and "Traceback" not in done.stderr, last
     log = Path(last.rpartition("the trial's log: ")[2])

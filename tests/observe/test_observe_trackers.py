@@ -289,8 +289,8 @@ def test_a_tracker_without_trials_starts_no_process() -> None:
     ("targets", "expected"),
     [
         ({"tensorboard": ""}, "--tensorboard is empty; give a folder"),
-        ({"tensorboard": "a-file"}, "is a file"),
-        ({"tensorboard": "a-file/below"}, "is a file or lies in one"),
+        ({"tensorboard": "a-file"}, "a-file is no folder; give a folder"),
+        ({"tensorboard": "a-file/below"}, "a-file is no folder"),
         ({"wandb": " "}, "give the name of a project"),
         ({"wandb": "a/b"}, "no name of a project"),
         ({"mlflow": "ftp://host"}, "no address that MLflow knows"),

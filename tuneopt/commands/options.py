@@ -26,8 +26,8 @@ from tuneopt.streams import own_stdout, results
 
 DONE, BAD_INPUT, UNANSWERED, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: 2 is what typer itself gives for a wrong option, 130 what shells give for Ctrl-C (128 + SIGINT). 3 is for
-what ran to its end without what was asked: a certificate, a speedup for every rival, a trial that can be compared. 1 is
-left for what should not happen: a traceback, or a rank that failed."""
+what ended without what was asked: a certificate, a speedup for every rival, a trial that can be compared. 1 is left for
+a mistake of tuneopt itself."""
 
 
 def complete_optimizers(incomplete: str) -> list[str]:

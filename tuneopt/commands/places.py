@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tuneopt.errors import InputError
-from tuneopt.paths import check_output, expanded, same_place
+from tuneopt.paths import check_output, check_way, expanded, same_place
 
 FILES = {"output": "the report", "save": "the study file"}
 """Options that name a file to write, and what is written."""
 
 GROWING = {"tensorboard": "event files", "figures": "the figures", "mlflow": "runs of MLflow"}
 """Options that name a folder, or a data base, to which more is added."""
+
+FOLDERS = {"tensorboard", "figures"}
+"""Those of them that are folders."""
 
 _WHAT = {**FILES, **GROWING}
 
@@ -46,6 +49,7 @@ def check_places(given: Mapping[str, Any]) -> None:
             raise InputError(f"cannot write {what} to {place}: this command reads what is there; name another place")
         if own and same_place(place, own[0].parent):
             raise InputError(f"cannot write {what} to {place}: it is the ledger; name another place")
+        check_way(place if name in FOLDERS else place.parent, place, what)
         _check_corpora(place, what, words)
         for other in (other for other in written if other < name and same_place(place, written[other])):
             raise InputError(f"{what} and {_WHAT[other]} would both go to {place}; name two places")

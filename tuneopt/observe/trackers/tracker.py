@@ -27,6 +27,7 @@ from typing import Any
 from tuneopt.ledger import CurvePoint
 from tuneopt.observe.observer import Observer
 from tuneopt.observe.state import TrialEnd, Worker
+from tuneopt.paths import check_way
 from tuneopt.spec import InputError, TrialSpec, nearest
 
 TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow"}
@@ -199,9 +200,7 @@ def check(targets: Mapping[str, str]) -> None:
             raise InputError(f"--{kind} needs the package {_PACKAGES[kind]}; pip install {_INSTALLED_BY[kind]}")
     if "tensorboard" in targets:
         folder = Path(targets["tensorboard"])
-        there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-        if there.exists() and not there.is_dir():  # a FIFO or a device as well
-            raise InputError(f"--tensorboard {str(folder)!r} is a file or lies in one; give a folder")
+        check_way(folder, folder, "event files")
     if "wandb" in targets and set(targets["wandb"]) & set("/\\#?%:"):
         raise InputError(f"--wandb {targets['wandb']!r} is no name of a project; leave out / \\ # ? % and :")
     if "mlflow" in targets:
