@@ -220,6 +220,11 @@ def test_mixed_precisions_are_said(tmp_path: Path) -> None:
     ledger.put(record("adamw", 1.0, 1, 4.0, precision="bf16"))
     assert any("mix compute precisions" in warning for warning in summary(ledger.table())["warnings"])
     assert dataclasses.is_dataclass(ledger.get(ledger.ids()[0]))
+    each = Ledger(tmp_path / "each")
+    each.put(record("adamw", 1.0, 0, 4.0))
+    each.put(record("soap", 1.0, 0, 3.9, precision="bf16"))
+    (said,) = (warning for warning in summary(each.table())["warnings"] if "precision" in warning)
+    assert said.endswith("in different compute precisions: adamw fp32, soap bf16")
 
 
 def test_a_run_with_an_order_of_its_own_replicates_no_run_that_changes_both_seeds(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from tuneopt import api
 from tuneopt.api.comparing import comparison_plan
-from tuneopt.spec import CorpusId
+from tuneopt.search.sweep import Sweep
+from tuneopt.spec import SCALES, CorpusId, InputError, Regime
 
 
 def name_of(**changes) -> str:
@@ -26,6 +27,15 @@ def test_the_usual_question_has_a_name_that_people_can_type():
 )
 def test_any_other_question_has_digits_of_its_own(changes):
     assert name_of(**changes).startswith("soap-nano-65k-1x-") and name_of(**changes) != name_of(seed=2)
+
+
+def test_a_run_too_short_for_the_declared_start_has_a_name_as_well():
+    """It is asked for before anything runs, and after hours of training it would be too late to fail."""
+    regime = Regime(SCALES["130m"], 0.25, CorpusId("embedded", "", 32768))  # 1,280 steps; the declared warmup has 2,000
+    with pytest.raises(InputError, match="warmup"):
+        Sweep(api.space_of("adamw").on("paper"), regime)
+    sweep = Sweep(api.space_of("adamw").on("paper", {"warmup": 500}), regime)
+    assert api.page_name(sweep) == f"adamw-130m-0.25x-{sweep.id[:6]}"
 
 
 def test_corpora_have_pages_of_their_own():

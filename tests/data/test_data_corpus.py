@@ -249,6 +249,13 @@ def test_text_is_encoded_by_a_tokenizer_of_ones_own_without_a_recipe(tmp_path, m
     assert api.encoded_corpus(str(texts), own) == path and api.encoded_corpus("embedded", None) == "embedded"
     (texts / "more.txt").write_text("Another chapter.")
     assert api.encoded_corpus(str(texts), own) != path
+    (texts / "last.txt").write_text("The last chapter.")
+    kept = sorted((tmp_path / "cache").rglob("*"))
+    with pytest.raises(InputError, match="unknown optimizer"):
+        api.plan("adamww", corpus=str(texts), tokenizer=own)
+    assert sorted((tmp_path / "cache").rglob("*")) == kept, "nothing is encoded for what cannot run"
+    _, loaded = api.plan("adamw", corpus=str(texts), tokenizer=own)
+    assert loaded.id.vocab_size == trained.id.vocab_size
     for asked, tokenizer in (("embedded", own), (path, own), (str(texts), tmp_path / "none.json")):
         with pytest.raises(InputError, match=r"has its tokenizer|cannot be read"):
             api.encoded_corpus(asked, tokenizer)

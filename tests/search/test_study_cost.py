@@ -114,6 +114,17 @@ def test_the_plan_refuses_with_the_number_and_says_what_would_do(tmp_path):
     assert fitted["total"]["device_hours"] == pytest.approx(short["total"]["device_hours"])
 
 
+def test_the_placement_that_is_proposed_can_be_pasted_and_fits(tmp_path):
+    """With the offload that it was worked out for, too: without it the same ranks do not fit."""
+    plan = {"speed": api.Speed(mfu=0.4, peak_flops=1e15), "slots": 1, "device_bytes": 24 * 2**30}
+    study = replace(LARGE, placement={"1.2b": Devices(2, 1, True)})
+    text = api.study_plan(study, str(tmp_path), **plan)["why"].partition(" at 1.2b needs")[2]
+    text = text[text.index("placement: ") :].partition("}}")[0] + "}}"
+    assert "offload: true" in text
+    pasted = replace(study, placement=parse_study(PAPER + text + "\n").placement)
+    assert api.study_plan(pasted, str(tmp_path), **plan)["scales"][-1]["fits"]
+
+
 def test_a_close_fit_is_warned_of(tmp_path):
     plan = {"speed": api.Speed(mfu=0.4, peak_flops=1e15), "slots": 1}
     peak = api.study_plan(LARGE, str(tmp_path), **plan)["peak_bytes"]

@@ -85,6 +85,7 @@ MISTAKES = [
     ("scales: [nano-65k, nano-147k]", "scales: [nano-65k, nano-174k]", 3, "unknown scale 'nano-174k'"),
     ("scales: [nano-65k, nano-147k]", "scales: [nano-65k, 130m]", 3, "a study stays on one"),
     ("ratios: [1, 2]", "ratios: [0, 2]", 4, "positive number of Chinchilla budgets, not 0"),
+    ("ratios: [1, 2]", "ratios: [1, 2, 1.0]", 4, "the budget 1 is listed twice; keep one"),
     ("ratios: [1, 2]", "ratios: [1, two]", 4, "a ratio must be a number, not 'two'"),
     ("ratios: [1, 2]", "ratios: [1, .inf]", 4, "a ratio must be a number"),
     ("corpus: embedded", "corpus: [embedded]", 5, "corpus must be a word, not a list"),

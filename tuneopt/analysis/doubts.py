@@ -54,10 +54,7 @@ def warnings(
 
 
 def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
-    """Runs and optimizers that no figure holds, and precisions that were mixed.
-
-    Only a ledger's variants name a precision: they have four parts, the compute precision first.
-    """
+    """Runs and optimizers that no figure holds, and precisions that were mixed."""
     unproven = [run for run in runs if run.status == "unproven"]
     if unproven:
         names = Counter(run.optimizer for run in unproven)
@@ -69,13 +66,17 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
         gone[optimizer].append(regime)
     for optimizer, regimes in gone.items():
         yield f"{optimizer} has no comparable run at {_places(regimes)} and is not ranked there"
-    variants: dict[tuple[str, RegimeKey], set[tuple[object, ...]]] = defaultdict(set)
+    precisions: dict[RegimeKey, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
-        variants[run.optimizer, run.regime].add(run.variant)
-    for optimizer, regime in sorted(there):
-        known = variants[optimizer, regime]
-        if len({variant[:1] for variant in known}) > 1 and all(len(variant) == 4 for variant in known):
+        if run.precision and (run.optimizer, run.regime) in there:
+            precisions[run.regime][run.optimizer].add(run.precision)
+    for regime, own in sorted(precisions.items()):
+        mixed = sorted(optimizer for optimizer, known in own.items() if len(known) > 1)
+        for optimizer in mixed:
             yield f"the runs of {optimizer} at {regime.label} mix compute precisions"
+        if not mixed and len(set().union(*own.values())) > 1:
+            listed = ", ".join(f"{optimizer} {min(known)}" for optimizer, known in sorted(own.items()))
+            yield f"the optimizers at {regime.label} were trained in different compute precisions: {listed}"
 
 
 def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
@@ -177,11 +178,11 @@ def _baseline_edges(edges: Sequence[Edge], winners: Sequence[Winner], baseline: 
     """A baseline whose best value has nothing run beyond it; where nothing else was run at all, nobody can tell."""
     own = [edge for edge in edges if edge.optimizer == baseline and edge.tried > 1]
     if own and any(winner.optimizer != baseline for winner in winners):
-        names = ", ".join(sorted({edge.coordinate for edge in own}))
+        names = sorted({edge.coordinate for edge in own})
         count, of = len({edge.regime for edge in own}), sum(winner.optimizer == baseline for winner in winners)
         yield (
-            f"the best {names} of {baseline} is on an edge of what was tried in {count} of {of} regimes: its loss may "
-            "be lower there, and what others gain over it less"
+            f"the best {' and '.join(names)} of {baseline} {'is' if len(names) == 1 else 'are'} on an edge of what was "
+            f"tried in {count} of {of} regimes: its loss may be lower beyond it, and what others gain over it less"
         )
 
 

@@ -36,6 +36,9 @@ _SCALES = {folded(name): scale for name, scale in SCALES.items()}
 UNSEEDED = -1
 """The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
 
+LEAST_PARAMETERS = 1000
+"""Parameters below which a count is meant in millions or billions, or is none."""
+
 LARGEST_BATCH = 2**27
 """Tokens of a batch beyond any that was trained with: what counts sequences may count tokens."""
 
@@ -51,7 +54,7 @@ STATES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Its number (from 1), the columns as they were spelled, and the cells by meaning.
+    """One row of a table: its number (from 1), its columns as they were spelled, its cells by meaning.
 
     ``comma`` says whether a comma is the decimal mark of the table (`tuneopt.analysis.cells.decimal_comma`).
     """
@@ -150,14 +153,21 @@ class Row:
                 )
             if parameters is None:
                 parameters = size_of(word, self.comma)
+            self._check_size(parameters)
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
             raise self.error(" says no model size; add a column scale or parameters")
+        self._check_size(parameters)
         # Only an exact count is taken for a scale of the ladders: a rounded one may be another model.
         match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
         # Four digits, and never an exponent: 70 billion are 70000m.
         rounded = float(f"{parameters / 1e6:.4g}")
         return (match[0] if match else f"{rounded:.10g}m"), int(parameters)
+
+    def _check_size(self, parameters: float | None) -> None:
+        """Raise `InputError` for a count of parameters that no model has, such as 1.2 where billions are meant."""
+        if parameters is not None and not LEAST_PARAMETERS <= parameters <= checked.LARGEST_USUAL:
+            raise self.error(f" is of {parameters:g} parameters; write the count itself, such as 1300000000 or 1.3B")
 
     @property
     def is_sized(self) -> bool:
@@ -184,14 +194,11 @@ class Row:
         # Of a scale of the ladders the length of a sequence is known, so that a batch in sequences says tokens as well.
         known = on_ladder(scale, parameters)
         if batch is None and known is not None:
-            sequences = self.cells.get("hp_train_batch_size")
-            length = known.seq_len
-            batch = (
-                None if cells.is_empty(sequences) else (self.positive("hp_train_batch_size") or 0.0) * length or None
-            )
+            sequences, length = self.positive("hp_train_batch_size"), known.seq_len
+            batch = None if sequences is None else sequences * length
             if batch is not None and batch > LARGEST_BATCH:
                 raise self.error(
-                    f": a batch of {batch / length:g} sequences of {length} tokens is {batch:.2g} tokens; where it "
+                    f": a batch of {sequences:g} sequences of {length} tokens is {batch:.2g} tokens; where it "
                     "counts tokens, name the column batch_tokens"
                 )
         if tokens is None and steps is not None and batch is not None and ratio is None:
@@ -199,14 +206,14 @@ class Row:
         # What is said twice must agree; only then is what is missing made of the rest.
         if tokens is not None and ratio is not None and parameters is not None:
             self._agree(tokens, ratio, parameters)
+        if tokens is None and ratio is not None and parameters is not None:
+            tokens = TOKENS_PER_PARAMETER * parameters * ratio
         taken = (steps or 0.0) * (self.positive("batch_tokens") or 0.0)
         if tokens and taken and max(tokens / taken, taken / tokens) > CONTRADICTION:
             raise self.error(
                 f" has {tokens:.4g} tokens, but {steps:g} steps of {taken / (steps or 1.0):g} tokens are {taken:.4g}; "
                 "correct one, or drop a column"
             )
-        if tokens is None and ratio is not None and parameters is not None:
-            tokens = TOKENS_PER_PARAMETER * parameters * ratio
         if ratio is None and tokens is not None and parameters is not None:
             ratio = tokens / (TOKENS_PER_PARAMETER * parameters)
         if tokens is None or ratio is None:
@@ -248,7 +255,7 @@ class Row:
         status = STATES[said]
         if status == "diverged":
             return None
-        # NaN is a number that a broken export writes. Only an empty cell says that a run diverged.
+        # NaN as a number is what a broken export writes; as text it is an empty cell, which says that a run diverged.
         if isinstance(loss, float) and not math.isfinite(loss):
             raise self.error(f": loss is {loss}; leave it empty where a run diverged")
         value = self.positive("loss")
@@ -269,13 +276,19 @@ class Row:
                 raise self.error(": config is no JSON object; write {name: value}") from None
         if given not in (None, "") and not isinstance(given, Mapping):
             raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
-        told, named = (
-            {name: self.hyperparameter(name, value) for name, value in some.items() if value not in (None, "")}
-            for some in (
-                {hyperparameter_name(str(key)): cell for key, cell in (given or {}).items()},
-                {name[3:]: value for name, value in self.cells.items() if name.startswith("hp_")},
-            )
-        )
+        told: dict[str, Any] = {}
+        for key, cell in (given or {}).items():
+            if cell not in (None, ""):
+                name, value = hyperparameter_name(str(key)), self.hyperparameter(str(key), cell)
+                if told.setdefault(name, value) != value:
+                    raise self.error(
+                        f": config has {name} twice, {checked.shown(told[name])} and {checked.shown(value)}; keep one"
+                    )
+        named = {
+            name[3:]: self.hyperparameter(name[3:], value)
+            for name, value in self.cells.items()
+            if name.startswith("hp_") and value not in (None, "")
+        }
         for name in told.keys() & named.keys():
             if told[name] != named[name]:
                 raise self.error(
@@ -323,14 +336,14 @@ class Row:
         if len(curve) > LARGEST_CURVE:
             raise self.error(f" has a curve of {len(curve):,} points; thin it to {LARGEST_CURVE:,}")
         if not all(0 < fraction <= 1 and math.isfinite(loss) for fraction, loss in curve):
-            raise self.error(f" has a curve with a bad point; {hint}, finite losses")
+            raise self.error(f" has a curve with a bad point; {hint} and finite losses")
         return tuple(CurveSample(fraction, loss, loss) for fraction, loss in curve)
 
     def positive(self, name: str, zero: bool = False) -> float | None:
         """A positive number, or not negative with ``zero``; None where the row has none."""
         value = self.amount(name)
         if value is not None and (value < 0 or (value == 0 and not zero)):
-            raise self.error(f": {name} must be positive, not {value:g}")
+            raise self.error(f": {name} must {'not be negative' if zero else 'be positive'}, not {value:g}")
         return value
 
     def amount(self, name: str) -> float | None:
@@ -372,6 +385,6 @@ class Row:
 def size_of(scale: str, comma: bool | None) -> float | None:
     """The parameters that a scale's own name gives, such as ``1.3B``; None for a name that is no size."""
     try:
-        return cells.number(scale, comma, units=True) if scale[-1:].lower() in ("k", "m", "b") else None
+        return cells.number(scale, comma, units=True) if scale[-1:].lower() in cells.UNITS else None
     except ValueError:
         return None

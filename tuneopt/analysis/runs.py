@@ -106,6 +106,12 @@ class TrainingRun:
         return self.regime, self.optimizer, self.config, self.variant
 
     @property
+    def precision(self) -> str:
+        """The compute precision, which a ledger's variants name first; empty where a table says none."""
+        first = self.variant[0] if self.variant else ""
+        return first if isinstance(first, str) else ""
+
+    @property
     def losses(self) -> tuple[float, float]:
         """The final select and report loss of a completed run; raises `ValueError` for a run without them."""
         if self.select_loss is None or self.report_loss is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.claims import comparison_powers, conclusion
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
-from tuneopt.api.corpora import Texts, corpus_named
+from tuneopt.api.corpora import Texts, corpus_named, encoded_corpus
 from tuneopt.api.devices import slots_here
 from tuneopt.api.optimizers import space_of
 from tuneopt.api.own_models import model_of
@@ -55,6 +55,7 @@ def comparison_plan(
     spaces: Mapping[str, str] | None = None,
     scale: str | Scale = "nano-65k",
     corpus: Texts = "embedded",
+    tokenizer: str | Path | None = None,
     hours: float | None = None,
     resolution: float | None = None,
     ratio: float | None = None,
@@ -80,12 +81,13 @@ def comparison_plan(
     what its GPUs hold), or what the ``resolution`` in nats takes. ``ratio`` is where the rivals meet, chosen by the
     budget unless given, as such or as ``tokens`` or ``steps`` (of the baseline's start). ``coordinates`` are those that
     may be tuned, all unless named; of these the budget decides how many. ``overrides``
-    pins hyperparameters of all optimizers that have them. Step times come from the ledger or the few steps, unless
+    pins hyperparameters of all optimizers that have them. ``tokenizer`` is a file of one's own for a ``corpus`` of
+    text (`encoded_corpus`). Step times come from the ledger or the few steps, unless
     ``tokens_per_second`` of one slot gives them. ``keep`` stores the plan beside the ledger, and ``note`` is told what
     takes a while. Raises `InputError` for anything that cannot be run, and for a budget that is too small.
     """
     opened, _ = with_ledger(ledger, None)
-    corpus = corpus_named(corpus)
+    corpus = corpus_named(corpus)  # text is encoded once the question is known to be one
     if gpus_per_trial and slots is None:
         slots, _ = slots_here(RunOptions(gpus_per_trial=gpus_per_trial), str(scale))
     question = question_of(
@@ -93,8 +95,10 @@ def comparison_plan(
         ratio=ratio, tokens=tokens, steps=steps, coordinates=coordinates, resolution=resolution, seed=seed,
         precision=precision, compile=compile, slots=slots,
     )  # fmt: skip
+    corpus = encoded_corpus(corpus, tokenizer)
     loaded = load_corpus(corpus, vocab_size=question.vocabulary)  # a text that is not there is answered first
-    question = replace(question, vocabulary=loaded.id.vocab_size)  # a tokenizer of one's own has as many as it has
+    # A tokenizer of one's own has as many words as it has.
+    question = replace(question, corpus=corpus, vocabulary=loaded.id.vocab_size)
     name = question_id(question)
     noise = spread_of(opened)
     text = opened.plan(name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.budgets import budget, over
-from tuneopt.api.corpora import Texts, corpus_named, regime_on
+from tuneopt.api.corpora import Texts, corpus_named, encoded_corpus, regime_on
 from tuneopt.api.devices import compiles_at
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
@@ -53,6 +53,7 @@ def plan(
     steps: int | None = None,
     coordinates: Sequence[str] = (),
     corpus: Texts = "embedded",
+    tokenizer: str | Path | None = None,
     overrides: Mapping[str, Value] | None = None,
     grids: Mapping[str, Sequence[Value]] | None = None,
     starts: Mapping[str, Value] | None = None,
@@ -70,6 +71,7 @@ def plan(
     replaces their grids, ``starts`` says where the descent begins.
     The budget is a ``ratio`` (1 where nothing is said), ``tokens``, or ``steps`` of the batch at the start.
     ``coordinates`` are those to tune, all unless named; the others are held where the descent begins.
+    ``tokenizer`` is a file of one's own for a ``corpus`` of text (`encoded_corpus`).
     ``precision`` is that of the compute, ``fp32`` or ``bf16``, and part of every trial's identity; weights stay fp32.
     None takes that of the scale's ladder (`Scale.precision`).
     ``compile=None`` compiles wherever a compiler is found. ``resolution`` (nats) is what the certificate is to see;
@@ -97,7 +99,7 @@ def plan(
     sweep = Sweep(chosen, unread, seed, replicates, policy, precision, resolution=resolution)
     check_on_model(chosen, shape)
     # Now the text: its fingerprint goes into every trial's id, and its bytes per token into losses in bits.
-    regime, loaded = regime_on(shape, share, corpus)
+    regime, loaded = regime_on(shape, share, encoded_corpus(corpus, tokenizer))
     regime = replace(regime, asked=asked, bytes_per_token=loaded.split("report").bytes_per_token)
     return replace(sweep, regime=regime, compile=compiles_at(compile, [shape])), loaded
 
@@ -192,8 +194,9 @@ def tune(
 
     opened, options = with_ledger(ledger, options)
     if isinstance(sweep, str):
-        options = replace(options, corpus=corpus_named(settings.pop("corpus", options.corpus)))
-        sweep, _ = plan(sweep, corpus=options.corpus, **settings)
+        text = corpus_named(settings.pop("corpus", options.corpus))
+        sweep, _ = plan(sweep, corpus=text, **settings)
+        options = replace(options, corpus=encoded_corpus(text, settings.get("tokenizer")))
     # Ahead: a slot that the last trials of a wave leave idle costs more than a wrong guess now and then.
     evidence = kept_evidence(opened, sweep.regime.corpus)(sweep)
     limits = Limits(max_trials, hours=hours)

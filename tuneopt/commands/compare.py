@@ -6,6 +6,7 @@ the result and goes to stdout.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +130,6 @@ def compare(
             raise InputError("give --hours or --minutes, not both")
         hours = minutes / 60
     opened = open_ledger(ledger)
-    corpus = api.encoded_corpus(corpus, tokenizer)
     api.check_backend(backend, address, slots or max_concurrent)
     if slots is not None and max_concurrent is not None and slots != max_concurrent:
         raise InputError(
@@ -141,7 +141,7 @@ def compare(
         raise InputError("a plan for a cluster needs its slots: give --slots, the trials that it runs at once")
     plan = api.comparison_plan(
         optimizers, baseline=baseline, spaces=parse_assignments(space or [], "--space"),
-        scale=parse_model(scale, model, model_set, route), corpus=corpus,
+        scale=parse_model(scale, model, model_set, route), corpus=corpus, tokenizer=tokenizer,
         hours=hours, resolution=resolution, ratio=ratio, tokens=parse_count(tokens, "--tokens"),
         steps=parse_count(steps, "--steps"), coordinates=parse_coordinates(coordinates, quick),
         overrides=parse_values(set_ or [], "--set"), seed=seed,
@@ -159,10 +159,10 @@ def compare(
         return show(plan.to_dict(), json_, lambda plain: _print_plan(plan))
     if simulate:
         simulated = api.simulate_comparison(plan)
-        show(simulated.to_dict(), json_, lambda plain: _print_result(simulated))
+        show(simulated.to_dict(), json_, lambda plain: _print_result(simulated, watching.say))
         return DONE if simulated.certified else UNANSWERED
-    for line in _foreword(plan):
-        if not json_:
+    if not json_:
+        for line in _foreword(plan):
             watching.say(line)
     options = api.RunOptions(
         address=address, max_concurrent=max_concurrent, gpus_per_trial=gpus_per_trial, keep_weights=keep_weights
@@ -190,7 +190,7 @@ def _foreword(plan: ComparisonPlan) -> list[str]:
     if used < ENOUGH * given:
         lines.append(
             f"note: {span(given)} were given, and {span(used)} are all that this can spend: ratio "
-            f"{plain['regime']['ratio']:g}, {len(next(iter(plain['coordinates'].values())))} coordinates and "
+            f"{plain['regime']['ratio']:g}, {max(map(len, plain['coordinates'].values()))} coordinates and "
             f"{plain['seeds']} seeds are the most that is planned; take a larger --scale or a longer --ratio"
         )
     names = plain["coordinates"]
@@ -227,9 +227,9 @@ def _print_plan(plan: ComparisonPlan) -> None:
     out.print(plan.text, markup=False)
 
 
-def _print_result(result: ComparisonResult) -> None:
-    """The statement first; then what it rests on."""
-    from tuneopt.console import loss, out, pairs, report_lines, say, span, table
+def _print_result(result: ComparisonResult, say: Callable[[str], None]) -> None:
+    """The statement first; then what it rests on; warnings go to ``say``."""
+    from tuneopt.console import loss, out, pairs, report_lines, span, table
 
     if result.simulated:
         out.print("Simulated on surfaces and a fake clock: nothing was trained, and no optimizer was compared.")
@@ -247,7 +247,7 @@ def _print_result(result: ComparisonResult) -> None:
     out.print()
     pairs(
         {
-            **{f"{care.optimizer}": tuned_text(care.to_dict()) for care in result.conclusion.care},
+            **{care.optimizer: tuned_text(care.to_dict()) for care in result.conclusion.care},
             "budget": f"{span(3600 * result.spent_hours)} spent, {span(3600 * result.plan.planned_hours)} planned",
             "trials": f"{len(result.run)} run, {len(result.reused)} reused, {len(result.diverged)} diverged, "
             f"{len(result.failed)} failed",

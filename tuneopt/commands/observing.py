@@ -97,12 +97,13 @@ class Watching:
         ledger: Ledger,
         path: Path,
         json_: bool,
-        draw: Callable[[Reported], None],
+        draw: Callable[[Reported, Callable[[str], None]], None],
         baseline: str | None = None,
     ) -> int:
         """The end of every run: a hint how to go on from an interrupt, or the report and the result; the exit code.
 
-        ``baseline`` is whom the report's speedups are over, where the result does not say.
+        ``draw`` prints the result, and gives its notes to what it gets as well (`say`). ``baseline`` is whom the
+        report's speedups are over, where the result does not say.
         """
         from tuneopt import api
         from tuneopt.display import resume_hint
@@ -115,7 +116,7 @@ class Watching:
         baseline = baseline or getattr(result, "baseline", None)  # a comparison has one of its own
         mending(ledger, lambda: api.report(ledger, path, result.sweeps, baseline=baseline))
         done = replace(result, report=str(path))
-        show(done.to_dict(), json_, lambda plain: draw(done))
+        show(done.to_dict(), json_, lambda plain: draw(done, self.say))
         return DONE if result.certified else UNANSWERED
 
     def say(self, text: str) -> None:

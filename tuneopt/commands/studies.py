@@ -8,7 +8,7 @@ and scripts never see different numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,9 +89,10 @@ def study_status(file: File, ledger: LedgerUri = "ledger", match_budget: Match =
                  json_: Json = False) -> int:  # fmt: skip
     """Say where a study stands: phase, certificates, what is running, spent and left."""
     from tuneopt import api
+    from tuneopt.console import say
 
     status = api.study_status(api.load_study(file, match_budget), ledger)
-    show(status, json_, _print_status)
+    show(status, json_, lambda plain: _print_status(plain, say))
     if spent and not json_:
         _print_spent(status)
     return DONE
@@ -138,8 +139,8 @@ def study_run(
     check_places({**outputs, "words": words, "corpus": study.corpus, "ledger": None if simulate else ledger})
     over = api.report_baseline(study, baseline)
 
-    def draw(result: StudyResult) -> None:
-        _print_status({**result.status, **({} if result.conclusion is None else result.conclusion.to_dict())})
+    def draw(result: StudyResult, say: Callable[[str], None]) -> None:
+        _print_status({**result.status, **({} if result.conclusion is None else result.conclusion.to_dict())}, say)
         if spent:
             _print_spent(result.status)
         if result.report:
@@ -148,13 +149,14 @@ def study_run(
     # A simulation trains nothing, so it opens no ledger. It writes a report only where one is asked for by name, and
     # the report says what it is: no simulated figure may be taken for a result.
     if simulate:
-        words = ["study", "run", str(file), "--simulate", "--slots", str(slots), "--noise", f"{noise:g}"]
-        words += [] if stars is None else ["--stars", str(stars)]
-        words += [] if baseline is None else ["--baseline", baseline]
+        command = ["study", "run", str(file), "--simulate", "--slots", str(slots), "--noise", repr(noise)]
+        command += [] if stars is None else ["--stars", str(stars)]
+        command += [] if baseline is None else ["--baseline", baseline]
+        command += ["--match-budget"] if match_budget else []
         simulated = api.simulate_study(
-            study, slots=slots, stars=stars, noise=noise, report=watching.output, command=words, baseline=over
+            study, slots=slots, stars=stars, noise=noise, report=watching.output, command=command, baseline=over
         )
-        show(simulated.to_dict(), json_, lambda plain: draw(simulated))
+        show(simulated.to_dict(), json_, lambda plain: draw(simulated, watching.say))
         return DONE if simulated.certified else UNANSWERED
     opened = open_ledger(ledger)  # what is wrong with an address is answered before anything is shown
     api.check_backend(backend, address, max_concurrent)
@@ -174,7 +176,7 @@ def study_run(
 def _bytes(gibibytes: float | None) -> int | None:
     """GiB as typed, in bytes: data sheets of devices name GiB, everything inside counts bytes."""
     if gibibytes is not None and not 0 < gibibytes < 2**30:  # NaN is no number of bytes
-        raise InputError(f"--memory must be a positive number of GiB, not {gibibytes:g}")
+        raise InputError(f"--memory must be a positive number of GiB below {2**30}, not {gibibytes:g}")
     return None if gibibytes is None else int(gibibytes * 2**30)
 
 
@@ -227,9 +229,9 @@ def _certificate(plain: Mapping[str, Any]) -> str:
     return state if resolution is None else f"{state} ({bound_text(resolution)} nats)"
 
 
-def _print_status(status: Mapping[str, Any]) -> None:
+def _print_status(status: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """The statement of a comparison; phases, best configurations so far, what is sensitive, what is spent and left."""
-    from tuneopt.console import loss, out, pairs, say, span, table
+    from tuneopt.console import loss, out, pairs, span, table
 
     if "statement" in status:
         out.print(_statement(status), markup=False)

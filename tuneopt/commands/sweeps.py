@@ -1,7 +1,7 @@
 """``tuneopt tune`` and ``tuneopt train``: parse, call one function of the API, print its result.
 
 Order matters at the start of a command. What a user mistyped is answered before anything slow or lasting happens: names
-first, then the ledger's address, then what can run at all, and only then is text tokenized or Ray started.
+and bounds first, then the ledger's address, then what can run at all, and only then is text tokenized or Ray started.
 
 A command's docstring and its options' texts are its ``--help``. Imports of the API wait inside the functions, because
 ``--help`` has to answer without torch or Ray.
@@ -9,6 +9,7 @@ A command's docstring and its options' texts are its ``--help``. Imports of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,12 +136,11 @@ def tune(
     api.check_names(search, scheduler, trials)
     api.check_budget(search, resolution, max_trials, hours)
     api.check_backend(backend, address, max_concurrent)
-    opened = open_ledger(ledger)  # before any text is tokenized
-    corpus = api.encoded_corpus(corpus, tokenizer)
+    opened = open_ledger(ledger)
     shape = parse_model(scale, model, model_set, route)
     placement = api.placement_of(ranks, zero, offload, checkpointing, shape)
     sweep, loaded = api.plan(
-        optimizer, space=space, scale=shape, ratio=ratio, corpus=corpus,
+        optimizer, space=space, scale=shape, ratio=ratio, corpus=corpus, tokenizer=tokenizer,
         tokens=parse_count(tokens, "--tokens"), steps=parse_count(steps, "--steps"),
         coordinates=parse_coordinates(coordinates, quick),
         overrides=parse_values(set_ or [], "--set"), grids=parse_grids(grid or []),
@@ -149,11 +149,14 @@ def tune(
     )  # fmt: skip
     for note in api.scale_notes([sweep.regime.scale], opened):
         watching.say(note)
-    # A batch that does not divide is refused before Ray starts, and by --dry-run.
-    options = api.RunOptions(opened, corpus, address, max_concurrent, gpus_per_trial, api.placed(sweep, placement),
-                             keep_weights)  # fmt: skip
-    # Coordinate descent is no sampled search: it ends by its certificate, and these by a number of trials.
+    # A sampled search ends after a number of trials; coordinate descent ends with its certificate.
     sampled = None if search == "coordinate" else api.SampledSearch(sweep, search, scheduler)
+    # The page's name, and that the batch divides among the ranks, are known before anything runs.
+    path = watching.output or Path("reports") / f"{api.page_name(sweep, sampled)}.html"
+    options = api.RunOptions(
+        ledger=opened, corpus=api.encoded_corpus(corpus, tokenizer), address=address, max_concurrent=max_concurrent,
+        gpus_per_trial=gpus_per_trial, parallel=api.placed(sweep, placement), keep_weights=keep_weights,
+    )  # fmt: skip
     if dry_run:
         cost = api.cost(sweep, loaded, opened, sampled, trials, measure=measure, options=options, note=watching.say)
         return show(cost.to_dict(), json_, lambda plain: _print_cost(cost))
@@ -171,7 +174,6 @@ def tune(
                               hours=hours)  # fmt: skip
         else:
             result = api.sample(sampled, opened, options, trials=trials, backend=backend, observers=observers)
-    path = watching.output or Path("reports") / f"{api.page_name(sweep, sampled)}.html"
     return watching.reported(result, opened, path, json_, _print_result)
 
 
@@ -215,9 +217,9 @@ def train(
 
     watching = Watching(log_level, log_format, tensorboard, wandb, mlflow)
     opened = open_ledger(ledger)
-    corpus = api.encoded_corpus(corpus, tokenizer)
     spec, loaded = api.single_trial(
         optimizer, space=space, scale=parse_model(scale, model, model_set, route), ratio=ratio, corpus=corpus,
+        tokenizer=tokenizer,
         tokens=parse_count(tokens, "--tokens"), steps=parse_count(steps, "--steps"),
         overrides=parse_values(set_ or [], "--set"), seed=seed, data_seed=data_seed, precision=precision,
         compile=compile,
@@ -254,9 +256,8 @@ def _print_cost(cost: SweepCost) -> None:
         {
             "sweep": f"{cost.optimizer} at {regime.scale.name}, ratio {regime.ratio:g}, corpus {regime.corpus.name}"
             + (f"; asked: {regime.asked}" if regime.asked else ""),
-            "first wave": f"{cost.first_wave} trials (the start, its other seeds, its star); {cost.in_ledger} of them "
-            "in the ledger",
-            "expected in all": f"{between(cost.fewest, cost.most)} trials",
+            "first wave": f"{cost.first_wave} trials" + ("" if cost.search else " (the start, its seeds, its star)"),
+            "expected in all": f"{between(cost.fewest, cost.most)} trials, {cost.in_ledger} of them in the ledger",
             "per trial": f"{number(regime.tokens, 'tokens')}, {number(cost.steps, 'steps')}, "
             f"{regime.flops:.2e} FLOPs, {cost.epochs:.2f} epochs of the corpus",
             "throughput": f"{number(rate, 'tokens/s')} per slot, by {cost.throughput_from}"
@@ -283,19 +284,20 @@ def _time_text(cost: SweepCost) -> str:
     return f"{spans(*cost.ends)} by the clock on {cost.slots} slots{more}"
 
 
-def _print_result(result: SweepResult) -> None:
-    """How a sweep or a search ended, and what must be said with the result of a search.
+def _print_result(result: SweepResult, say: Callable[[str], None]) -> None:
+    """How a sweep or a search ended, and by ``say`` what must be said with the result of a search.
 
     The certificate is named in every case, complete or not, since the best loss alone does not say whether it may be
     compared. The whole configuration is shown and not what changed: it is what a reader copies.
     """
     from tuneopt.api.results import SearchResult
-    from tuneopt.console import pairs, report_lines, say, span
+    from tuneopt.console import pairs, report_lines, span
 
     best = result.state.best
     marks: tuple[str, ...] = ()
     if isinstance(result, SearchResult):
-        search, marks = result.search, result.marks  # what a reader has to know of a search
+        search = result.search
+        marks = result.marks  # what a reader has to know of a search
         under = "" if search.scheduler == "none" else f" under {search.scheduler}, {len(result.cut)} cut"
         pairs({"search": f"{search.search}{under}, a budget of {result.budget} trials"})
     use = result.utilisation  # None where every trial was in the ledger

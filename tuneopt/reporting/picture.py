@@ -108,13 +108,15 @@ def _values(data: Sequence[Mapping[str, Any]], name: str, key: str) -> Iterator[
     for trace in data:
         if _key(trace.get("xaxis")) != key or trace.get("yaxis") == "y2" != f"y{key}":
             continue
-        numbers = [value for value in trace.get(name, ()) if value is not None]
+        numbers = trace.get(name, ())
         if trace["type"] == "heatmap":
-            numbers = [-0.5, len(numbers) - 0.5]
-        yield from numbers
+            yield from (-0.5, len(numbers) - 0.5)
+            continue
+        yield from (value for value in numbers if value is not None)
         errors = trace.get(f"error_{name}", {}).get("array", ())
         for value, error in zip(numbers, errors, strict=False):
-            yield from (value - error, value + error)
+            if value is not None and error is not None:
+                yield from (value - error, value + error)
 
 
 def _angle(plain: Mapping[str, Any], values: Iterable[float], pixels: float) -> int:

@@ -136,7 +136,8 @@ def _enough(
     ranks = 1
     while (ranks := 2 * ranks) <= most_ranks and all(batch % ranks == 0 for batch in sizes):
         for stage in STAGES:
-            sequences = max(_share(shape.sequences, batch, ranks) for batch in sizes)
+            # Of each batch anew: what the study's own ranks leave a pass is less than what fewer ranks leave it.
+            sequences = max(_share(micro_batch(batch, shape.scale), batch, ranks) for batch in sizes)
             devices = Devices(ranks, stage, shape.devices.offload)
             needed = peak(replace(shape, devices=devices, sequences=sequences))
             if needed <= HEADROOM * device_bytes:
@@ -215,7 +216,7 @@ def plan_document(
     ):
         stop = limits[limit]
         if stop is not None and amount is not None and amount > stop:
-            over.append(f"about {amount:,.0f} {unit} are expected, and the study stops at {limit} {stop:,.0f}")
+            over.append(f"about {_usual(amount)} {unit} are expected, and the study stops at {limit} {_usual(stop)}")
     return {
         "study": plan.study.name,
         "phases": phases,
@@ -283,10 +284,16 @@ def _memory(need: Need, most: int) -> str:
     if need.enough is None or need.enough_bytes is None:
         return short + "take larger devices, more ranks or smaller scales"
     ranks, stage = need.enough.ranks, need.enough.zero
+    more = ", offload: true" if need.enough.offload else ""
     return (
         f"{short}on {ranks} ranks with ZeRO {stage} it needs {size(need.enough_bytes)}; add placement: "
-        f"{{{need.scale.name}: {{ranks: {ranks}, zero: {stage}}}}}"
+        f"{{{need.scale.name}: {{ranks: {ranks}, zero: {stage}{more}}}}}"
     )
+
+
+def _usual(amount: float) -> str:
+    """A number in whole ones, or in three digits where it is small: nano studies take parts of an hour."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
 
 
 def size(count: float) -> str:

@@ -100,6 +100,9 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
     listed = [*sequence(keys["ratios"] if "ratios" in keys else keys["tokens"], "budgets")]
     read = _ratio if "ratios" in keys else _tokens
     budgets = [read(entry) for entry in listed]  # once, so that a mistake in one is told once
+    for place, amount in enumerate(budgets):
+        if amount in budgets[:place]:
+            listed[place].fail(f"the budget {amount:g} is listed twice; keep one")
     every = [  # all regimes, as scale and ratio
         (name, float(amount) if "ratios" in keys else ratio_of(shape, int(amount)))
         for name, shape in scales.items()
