@@ -129,6 +129,12 @@ def test_every_mistake_is_one_sentence_with_its_line(old, new, line, words):
     assert words in message and "\n" not in message
 
 
+@pytest.mark.parametrize("changes", ["decay: 0.5, lr_schedule: linear", "lr_schedule: linear, decay: 0.5"])
+def test_a_change_may_need_another_one_that_stands_below_it(changes):
+    study = parse_study(GOOD.replace("[adamw, muon]", f"{{adamw: {{set: {{{changes}}}}}, muon: {{}}}}"))
+    assert dict(study.spaces["adamw"].start)["decay"] == 0.5
+
+
 def test_a_mistake_in_a_space_has_the_line_of_its_hyperparameter():
     text = mistaken("[adamw, muon]", "\n  adamw:\n    set:\n      beta1: 0.9\n      bata2: 0.95\n  muon:")
     with pytest.raises(InputError, match=r"^study.yaml:6: unknown hyperparameter 'bata2'.*'beta2'"):

@@ -109,7 +109,8 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
         for amount in budgets
     ]
     phases = _phases(root, keys, scales, every, model_of)  # which adds the scales of Phase III
-    # In the order of the keys, so that of several mistakes the first is told; what is left out has the study's default.
+    # In this order whatever the file's is: phases were read before, since a comparison's rules need them. What is left
+    # out has the study's default.
     readers: dict[str, Callable[[Node], Any]] = {
         "vocabulary": lambda node: whole(node, "vocabulary", least=2),
         "seed": lambda node: whole(node, "seed"),
@@ -253,10 +254,15 @@ def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace
 
 
 def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> LadderSpace:
-    """The space with what the file changes; each change is tried alone too, so that a mistake has its own line."""
+    """The space with what the file changes.
+
+    Changes are tried together, since one may need another that stands below it. Only where they fail is each tried
+    with those before it, so that the mistake has its own line.
+    """
     pinned: dict[str, Value] = {}
     grids: dict[str, list[Value]] = {}
     starts: dict[str, Value] = {}
+    faults: list[tuple[str, Node, int]] = []
     for part in ("set", "grid", "start"):  # a start must lie on the grid, so it is read last
         if part not in parts:
             continue
@@ -270,13 +276,17 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
             try:
                 space.on(ladder, pinned, grids).begin_at(starts)
             except InputError as error:
-                parts[part].fail(str(error), parts[part].keys[key])
-    plane = space.on(ladder, pinned, grids).begin_at(starts)
+                faults.append((str(error), parts[part], parts[part].keys[key]))
+    try:
+        changed = space.on(ladder, pinned, grids).begin_at(starts)
+    except InputError as error:  # the last change was tried with all others, so that one fault says this
+        _, node, line = next(fault for fault in faults if fault[0] == str(error))
+        node.fail(str(error), line)
     if "coordinates" not in parts:
-        return plane
-    names = [axis.name for axis in plane.varied]
+        return changed
+    names = [axis.name for axis in changed.varied]
     kept = [word(entry, "coordinate", names) for entry in sequence(parts["coordinates"], "coordinates")]
-    return plane.pin({axis.name: axis.start for axis in plane.varied if axis.name not in kept})
+    return changed.pin({axis.name: axis.start for axis in changed.varied if axis.name not in kept})
 
 
 def _phases(
