@@ -19,8 +19,8 @@ from tuneopt.analysis.statements import SHOWN
 from tuneopt.analysis.winner import Winner, far_above
 
 MISFIT = 2.0
-"""Factor of widened intervals from which a baseline's own losses are called inconsistent: chance alone brings four
-points there in 2% of cases."""
+"""From this factor on by which a misfit widens intervals, the baseline's losses are called inconsistent: by chance
+alone four points reach it in 2% of cases."""
 
 
 def warnings(
@@ -43,7 +43,7 @@ def warnings(
     return [
         *_left_out(runs, winners),
         *_far_above(winners),
-        *_baseline_gaps(winners, laws, baseline, frontiers),
+        *_baseline_gaps(winners, laws, baseline, frontiers, several),
         *([] if raced else _scattered(winners, laws, several)),
         *_baseline_edges(edges, winners, baseline),
         *_law_doubts(laws, noise, baseline, several),
@@ -85,14 +85,14 @@ def _far_above(winners: Sequence[Winner]) -> Iterable[str]:
     below: dict[str, dict[RegimeKey, float]] = defaultdict(dict)
     for (regime, optimizer), nats in far_above(winners).items():
         (above if nats > 0 else below)[optimizer][regime] = abs(nats)
-    few = len(above) <= SHOWN
-    for optimizer, own in above.items() if few else ():
-        what = "a broken run" if len(own) == 1 else "broken runs"
-        yield (
-            f"{optimizer} at {_places(list(own))} ends {_span(own.values())} nats above the best there: {what}, "
-            "a loss of another kind, or an optimizer that hardly trains, and what rests on it says little"
-        )
-    if not few:
+    if len(above) <= SHOWN:
+        for optimizer, own in above.items():
+            what = "a broken run" if len(own) == 1 else "broken runs"
+            yield (
+                f"{optimizer} at {_places(list(own))} ends {_span(own.values())} nats above the best there: {what}, "
+                "a loss of another kind, or an optimizer that hardly trains, and what rests on it says little"
+            )
+    else:
         every = [nats for own in above.values() for nats in own.values()]
         yield (
             f"{len(every)} results of {len(above)} optimizers end {_span(every)} nats above the best of their regimes: "
@@ -147,7 +147,11 @@ def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw], several: 
 
 
 def _baseline_gaps(
-    winners: Sequence[Winner], laws: Sequence[BaselineLaw], baseline: str, frontiers: Sequence[Frontier]
+    winners: Sequence[Winner],
+    laws: Sequence[BaselineLaw],
+    baseline: str,
+    frontiers: Sequence[Frontier],
+    several: bool,
 ) -> Iterable[str]:
     """Scales without speedups, and why; a baseline that nobody ran is named with who was run."""
     names = sorted({winner.optimizer for winner in winners})
@@ -157,19 +161,16 @@ def _baseline_gaps(
         yield f"there is no result of {baseline}, so no speedups{other}"
         return
     fitted = {(law.corpus, law.scale) for law in laws}
-    corpora = {winner.regime.corpus for winner in winners}
     reasons: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for corpus, scale in dict.fromkeys(winner.regime[:2] for winner in winners):
         if (corpus, scale) not in fitted:
-            ratios = sum(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
-            reasons["no result" if ratios == 0 else "one ratio only"].append((corpus, scale))
+            own = any(winner.optimizer == baseline and winner.regime[:2] == (corpus, scale) for winner in winners)
+            reasons["one ratio only" if own else "no result"].append((corpus, scale))  # of two ratios a law is fitted
+    reached = {one.regime[:2] for front in frontiers for one in front.speedups if one.optimizer != baseline}
     for has, places in reasons.items():
-        names = [_scale(*place, len(corpora) > 1) for place in places]
-        where = f"scale {names[0]}" if len(names) == 1 else f"scales {', '.join(names)}"
-        instead = ""
-        reached = {one.regime[:2] for front in frontiers for one in front.speedups if one.optimizer != baseline}
-        if reached >= set(places):
-            instead = "; over its sizes there are speedups in compute"
+        scales = [_scale(*place, several) for place in places]
+        where = f"scale {scales[0]}" if len(scales) == 1 else f"scales {', '.join(scales)}"
+        instead = "; over its sizes there are speedups in compute" if reached >= set(places) else ""
         need = f"a loss law needs two (better three){instead}"
         yield f"no speedups at {where}: {baseline} has {has} there, and {need}"
 
@@ -197,6 +198,7 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str, s
                 f"the loss of {baseline} does not fall with its budget at scale {name} by more than noise explains: a "
                 "speedup there is a bound or not known"
             )
+        # Where the law does not fall at all, that is the reason, whatever is broken besides: it is said below.
         if known.broken and float(known.law.alpha) > 0:
             places = ", ".join(regime.label for regime in known.broken)
             yield (
@@ -224,9 +226,9 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str, s
 
 
 def _noise_doubts(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
-    """Regimes where nothing is known of the noise, and where it is assumed; replicates that all end alike show none.
+    """Regimes whose noise is unknown or assumed.
 
-    Equal losses are rounded ones, copies of one run, or seeds that changed nothing.
+    Replicates that all end alike show none: their losses were rounded or copied, or the seed changed nothing.
     """
     seeds: dict[object, set[int]] = defaultdict(set)
     for run in runs:

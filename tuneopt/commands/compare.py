@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
 
 
-ENOUGH = 0.85
+WELL_SPENT = 0.85
 """The part of a budget that a plan uses at least, unless there is nothing left to spend it on."""
 
 
@@ -187,7 +187,7 @@ def _foreword(plan: ComparisonPlan) -> list[str]:
         f"{what}: {span(3600 * plan.planned_hours)} by the clock on {plan.slots} slots, {_left(plan)}",
     ]
     given, used = plan.question.seconds or 0.0, 3600 * plan.planned_hours
-    if used < ENOUGH * given:
+    if used < WELL_SPENT * given:
         lines.append(
             f"note: {span(given)} were given, and {span(used)} are all that this can spend: ratio "
             f"{plain['regime']['ratio']:g}, {max(map(len, plain['coordinates'].values()))} coordinates and "

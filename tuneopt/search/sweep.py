@@ -66,11 +66,11 @@ def micro_batch(batch: int, scale: Scale) -> int:
 class Sweep:
     """Everything a sweep depends on. Two equal sweeps have one `id` and ask for the same trials.
 
-    The start and the winner run with ``replicates`` seeds (``seed``, ``seed`` + 1, and so on). ``tolerance_floor`` is
-    in nats per token; noise can raise the tolerance above it, nothing lowers it. ``resolution`` is what the certificate
-    is to see, in nats; None asks for what the scale usually affords (`question`). ``precision``, ``compile`` and
-    ``evaluation`` go into every trial as they are. Raises `InputError` for settings out of range, and for a start that
-    cannot run in the regime.
+    The start and the winner run with ``replicates`` seeds (``seed``, ``seed`` + 1, and so on), and with more where the
+    finish needs them. ``tolerance_floor`` is in nats per token; noise can raise the tolerance above it, nothing lowers
+    it. ``resolution`` is what the certificate is to see, in nats; None asks for what the scale usually affords
+    (`question`). ``precision``, ``compile`` and ``evaluation`` go into every trial as they are. Raises `InputError` for
+    settings out of range, and for a start that cannot run in the regime.
     """
 
     space: LadderSpace
@@ -122,7 +122,7 @@ class Sweep:
 
     @property
     def seeds(self) -> range:
-        """Every seed that the start and the winner run with, the sweep's own first."""
+        """The seeds that the start and the winner run with in any case, the sweep's own first."""
         return range(self.seed, self.seed + self.replicates)
 
     def spec(self, config: Config, seed: int | None = None) -> TrialSpec:
@@ -160,12 +160,13 @@ class Sweep:
         return not self._fault(config)
 
     def _fault(self, config: Config) -> str:
+        """Why ``config`` cannot run in the regime, in a sentence; empty where it can."""
         try:
             steps = self.regime.steps(int(self.space.value(config, "train_batch_size")))
         except InputError as error:
             return str(error)
         warmup = float(self.space.value(config, "warmup"))
-        if warmup < (steps if warmup >= 1 else 1):
+        if warmup < (steps if warmup >= 1 else 1):  # below 1 it is a share of the run
             return ""
         return f"warmup of {warmup:g} steps does not end within the {steps} steps of the run; choose a smaller one"
 
@@ -175,7 +176,7 @@ class Sweep:
         gave_up: Collection[str] = frozenset(),
         evidence: Evidence = ALONE,
     ) -> SweepState:
-        """Where the sweep stands, given the outcomes by trial id; pure, and independent of their number and order.
+        """Where the sweep stands, given the outcomes by trial id; pure: neither their order nor those of others matter.
 
         ``gave_up`` names trials that will never finish: the sweep goes on without them, its certificate incomplete
         where the star lacks one. ``evidence`` is what else is known of noise, the same at every call.
@@ -195,7 +196,7 @@ class Sweep:
             feasible=self.feasible,
             missing=GivenUp(self.trial_id, gave_up),
             decide=not late,
-            foreseen=self._noise((), {}, evidence)[1],  # without own runs: the same before and after they end
+            foreseen=self._noise((), {}, evidence)[1],  # without own runs, so that it is the same when they have ended
             remember=self._remember,
         )
         # The order of ``needed`` is that in which trials are asked for. Runs of the descent have the sweep's own seed,
@@ -223,15 +224,10 @@ class Sweep:
             descent, star=tuple(name_unproven(self.trial_id, change, outcomes) for change in descent.star)
         )
         pending = [spec for trial, spec in ordered if trial not in outcomes and trial not in gave_up]
-        # What is still to come, as a range for people: how long a descent is shows only when it has ended.
-        left = searching(self.policy, searched, self.replicates, len(pending))
-        if not self.space.varied:  # seeds of one configuration: they are asked for at once, and nothing follows them
-            left = ToCome(len(pending), len(pending), len(pending))
-        elif finish is not None:
-            left = finishing(len(pending), finish.needed if pending else 0, self._room(searched) - len(finish.asked))
-        elif descended:
-            left = ToCome(len(pending), len(pending), len(pending) + self._room(searched))
         own = {trial for trial, _ in ordered}
+        reruns = int(
+            descended and bool(searched.path) and self.replicates > 1
+        )  # the winner's seeds, a wave of their own
         return SweepState(
             pending=(*pending, *(spec for spec in late if spec.id not in own)),
             needed=tuple(spec for _, spec in ordered),
@@ -243,13 +239,23 @@ class Sweep:
             finishing=finish is not None,
             best=best_of(self.spec(descent.incumbent), [spec for _, spec in ordered], outcomes),
             progress=progress_of(
-                descent.waves + (descended and bool(searched.path) and self.replicates > 1),
+                descent.waves + reruns,
                 [trial for trial, _ in ordered],
-                left,
+                self._to_come(searched, descended, finish, len(pending)),
                 outcomes,
                 gave_up,
             ),
         )
+
+    def _to_come(self, searched: Descent, descended: bool, finish: Finish | None, pending: int) -> ToCome:
+        """The trials that are still to come, as a range: how long a descent is shows only when it has ended."""
+        if not self.space.varied:  # seeds of one configuration: they are asked for at once, and nothing follows them
+            return ToCome(pending, pending, pending)
+        if finish is not None:
+            return finishing(pending, finish.needed if pending else 0, self._room(searched) - len(finish.asked))
+        if descended:
+            return ToCome(pending, pending, pending + self._room(searched))
+        return searching(self.policy, searched, self.replicates, pending)
 
     def _noise(
         self, specs: Sequence[TrialSpec], outcomes: Mapping[str, Outcome], evidence: Evidence
