@@ -60,3 +60,6 @@ NANO_LOSS = (3.06, 1.005, 0.3, 1_310_720)
 
 Through the means of six seeds at ratio 0.5 (4.296) and twelve at ratio 1 (4.064, benchmarks/noise_components.csv), with
 a usual exponent. Only plans and simulations rest on it, never a result."""
+
+VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
+"""Entries of the tokenizer of a corpus that brings none, by ladder; 1024 was measured (docs/lab-notebook.md)."""

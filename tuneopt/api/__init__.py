@@ -8,7 +8,7 @@ result = api.tune(sweep, "ledger")
 from tuneopt.api.budgets import chosen_coordinates
 from tuneopt.api.comparing import compare, comparison_plan, run_comparison, simulate_comparison
 from tuneopt.api.comparison_results import ComparisonPlan, ComparisonResult
-from tuneopt.api.corpora import VOCAB_SIZES, CorpusAccount, encoded_corpus, inspect_corpus, prepare_corpus, regime_on
+from tuneopt.api.corpora import CorpusAccount, encoded_corpus, inspect_corpus, prepare_corpus, regime_on
 from tuneopt.api.devices import placed, placement_of
 from tuneopt.api.ledgers import clean, compact, export, mend, pack, unpack, verify
 from tuneopt.api.optimizers import optimizers, space_of
@@ -38,7 +38,6 @@ from tuneopt.run.options import RunOptions
 from tuneopt.search.sampled import SampledSearch, check_names
 
 __all__ = [
-    "VOCAB_SIZES",
     "ComparisonPlan",
     "ComparisonResult",
     "CorpusAccount",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tuneopt.api.own_models import scale_named
+from tuneopt.constants import VOCAB_SIZES
 from tuneopt.data import Corpus, describe, load_corpus
 from tuneopt.data.manifest import LARGEST_TOKENIZER, MANIFEST_FILE
 from tuneopt.errors import why
@@ -21,9 +22,6 @@ from tuneopt.spec import CorpusId, InputError, Regime, Scale, ratio_of
 if TYPE_CHECKING:
     from tuneopt.data.recipe.run import PreparationProgress
     from tuneopt.data.sources import Source
-
-VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
-"""Entries of the tokenizer trained for a corpus that brings none; 1024 was measured (docs/lab-notebook.md)."""
 
 Texts: TypeAlias = str | Path | Corpus | Iterable[str] | Iterable[Mapping[str, Any]]
 """What a corpus may be in Python: a name, a path, a prepared corpus, a `datasets.Dataset`, or an iterable of texts."""

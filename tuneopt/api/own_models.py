@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuneopt.constants import VOCAB_SIZES
 from tuneopt.errors import in_words
 from tuneopt.scale_files import ModelFile, find_scale
 from tuneopt.spec import InputError, OwnModel, Scale, Value
@@ -144,7 +145,6 @@ def model_facts(
     """
     from tuneopt.api.optimizers import space_of
     from tuneopt.optim.routing import model_roles
-    from tuneopt.search.study.file import VOCABULARY
     from tuneopt.spec import CorpusId, Regime
     from tuneopt.training.own_model import VOCABULARIES, build
 
@@ -154,7 +154,7 @@ def model_facts(
     if not isinstance(scale, OwnModel):
         raise InputError(f"{word} is no model of your own; see it with `tuneopt scale show {word}`")
     declared = space_of(optimizer, space).on(scale.ladder)
-    vocabulary = VOCABULARY[scale.ladder]
+    vocabulary = VOCAB_SIZES[scale.ladder]
     roles = model_roles(build(scale, VOCABULARIES[0], 0), scale)
     return ModelFacts(
         scale=scale,

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.budgets import budget, over
-from tuneopt.api.corpora import VOCAB_SIZES
 from tuneopt.api.devices import compiles_at
 from tuneopt.api.optimizers import check_outside, space_of
 from tuneopt.api.own_models import check_on_model, scale_named
 from tuneopt.api.sweeps import PRECISIONS
+from tuneopt.constants import VOCAB_SIZES
 from tuneopt.data.sources import EMBEDDED
 from tuneopt.errors import enough
 from tuneopt.search.space import DECAY, space_names

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.own_models import limits_of, role_summary, scale_named
 from tuneopt.architecture import Scale
+from tuneopt.constants import VOCAB_SIZES
 from tuneopt.scale_files import ladder_note
 from tuneopt.spec import CorpusId, OwnModel, Regime
 
@@ -50,7 +51,6 @@ def scale_facts(name: str, corpus: str = "embedded", *, measure: bool = False) -
     With ``measure`` a few uncompiled AdamW steps are trained on ``corpus`` in this process. Raises `InputError` for
     what is no scale.
     """
-    from tuneopt.api.corpora import VOCAB_SIZES
     from tuneopt.api.devices import peak_bytes
     from tuneopt.search.study.cost import TrialShape
     from tuneopt.search.study.study import Devices

@@ -19,15 +19,17 @@ from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words, clip
 SIZE, TICK = 12.0, 11.0
 """Pixels of the letters of titles and of ticks."""
 
-LEGEND_ROW = 20.0
-MOST_LEGEND = 2
-"""Rows of a legend on a screen, twice as many on a phone; names beyond answer to the pointer and are in the data."""
+LEGEND_ROW, MOST_LEGEND = 20.0, 2
+"""Pixels of a row of a legend, and its rows on a screen; a phone's has twice as many. Names beyond are in the data."""
+
+BAND_OVERHANG = 8.0
+"""Pixels by which a band may reach beyond its plot, for half of a sign that stands on the edge."""
 
 _FIELD = re.compile(r"%\{(\w+)(?:\[(\d+)\])?(?::([^}]*))?\}")
 
 
 class Plot(NamedTuple):
-    """One pair of axes: their names in plotly, the axes themselves with pixels, and plotly's words for them."""
+    """One pair of axes: with pixels (``x``, ``y``), and as plotly describes them (``across``, ``up``)."""
 
     x: PixelAxis
     y: PixelAxis
@@ -49,18 +51,23 @@ def picture(plain: Mapping[str, Any], width: float) -> Scene:
     for shape in layout.get("shapes", ()):
         _shape(scene, shape, plots)
     for plot in plots.values():
-        _grid(scene, plot, plots)
+        _grid(scene, plot)
     for trace in data:
         _trace(scene, trace, plots[_key(trace.get("xaxis"))], layout)
     scene.parts += legend
     for note in layout.get("annotations", ()):
-        _note(scene, note, plots, layout)
+        _note(scene, note, plots)
     return scene
 
 
 def _key(name: str | None) -> str:
     """``2`` of ``x2`` or ``y2``; empty for the first axes."""
     return (name or "").lstrip("xy").removesuffix(" domain")
+
+
+def _plot_of(drawn: Mapping[str, Any], plots: Mapping[str, Plot]) -> Plot:
+    """The plot that a shape or a note belongs to, by the first of its axes; the first plot where it names none."""
+    return plots[_key(next((ref for ref in (drawn.get("xref", "x"), drawn.get("yref", "y")) if ref != "paper"), ""))]
 
 
 def _plots(layout: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scene: Scene, extra: float) -> dict[str, Plot]:
@@ -106,7 +113,7 @@ def _letters(markup: str) -> str:
 def _values(data: Sequence[Mapping[str, Any]], name: str, key: str) -> Iterator[float]:
     """The numbers that lie on an axis, error bars and the half cells of a grid included."""
     for trace in data:
-        if _key(trace.get("xaxis")) != key or trace.get("yaxis") == "y2" != f"y{key}":
+        if _key(trace.get("xaxis")) != key or (trace.get("yaxis") == "y2" and key != "2"):
             continue
         numbers = trace.get(name, ())
         if trace["type"] == "heatmap":
@@ -129,18 +136,15 @@ def _angle(plain: Mapping[str, Any], values: Iterable[float], pixels: float) -> 
     return 90 if sum(text_width(_letters(text), TICK) + 5 for _, text in ticks) > pixels else 0
 
 
-def _grid(scene: Scene, plot: Plot, plots: Mapping[str, Plot]) -> None:
+def _grid(scene: Scene, plot: Plot) -> None:
     """Grid lines, tick texts and titles of a pair of axes."""
     left, top, right, bottom = plot.edges
-    if plot.up.get("showgrid", True):
-        scene.parts += [
-            Stroke(((left, plot.y.inner(at)), (right, plot.y.inner(at))), RULE, 1) for at, _ in plot.y.ticks
-        ]
+    rules = [((left, bottom), (right, bottom))]
     if plot.across.get("showgrid", True):
-        scene.parts += [
-            Stroke(((plot.x.inner(at), top), (plot.x.inner(at), bottom)), RULE, 1) for at, _ in plot.x.ticks
-        ]
-    scene.parts.append(Stroke(((left, bottom), (right, bottom)), RULE, 1))
+        rules = [*(((x, top), (x, bottom)) for x in (plot.x.inner(at) for at, _ in plot.x.ticks)), *rules]
+    if plot.up.get("showgrid", True):
+        rules = [*(((left, y), (right, y)) for y in (plot.y.inner(at) for at, _ in plot.y.ticks)), *rules]
+    scene.parts += [Stroke(rule, RULE, 1) for rule in rules]
     if plot.up.get("showticklabels", True):
         for at, text in plot.y.ticks:
             scene.parts.append(Words(left - 6, plot.y.inner(at), runs(text)[0], TICK, "end"))
@@ -160,8 +164,8 @@ def _grid(scene: Scene, plot: Plot, plots: Mapping[str, Plot]) -> None:
             scene.parts.append(Words(x, bottom + 11, words, TICK, "middle"))
     title = plot.across["title"]["text"]
     if title:
-        half = text_width(title, SIZE) / 2
-        middle = min(max((left + right) / 2, half + 2), max(scene.width - half - 2, half + 2))
+        half = text_width(title, SIZE) / 2 + 2
+        middle = min(max((left + right) / 2, half), max(scene.width - half, half))
         scene.parts.append(Words(middle, scene.height - 10, runs(title)[0], SIZE, "middle"))
     title = plot.up["title"]["text"]
     if title:
@@ -170,8 +174,7 @@ def _grid(scene: Scene, plot: Plot, plots: Mapping[str, Plot]) -> None:
 
 def _shape(scene: Scene, shape: Mapping[str, Any], plots: Mapping[str, Plot]) -> None:
     """A band, a stripe or a rule, cut at the edges of its plot."""
-    plot = plots[_key(shape.get("xref") if shape.get("xref") != "paper" else shape.get("yref", "y"))] if (
-        shape.get("xref") != "paper" or shape.get("yref") != "paper") else plots[""]  # fmt: skip
+    plot = _plot_of(shape, plots)
     left, top, right, bottom = plot.edges
 
     def place(axis_: PixelAxis, ref: str, value: float) -> float:
@@ -186,7 +189,9 @@ def _shape(scene: Scene, shape: Mapping[str, Any], plots: Mapping[str, Plot]) ->
         for piece in clipped(list(zip(xs, ys, strict=True)), left, top, right, bottom):
             scene.parts.append(Stroke(tuple(piece), line["color"], line["width"], _dash(line.get("dash", "solid"))))
         return
-    reach = 8.0 if shape.get("xref", "x") not in ("paper",) and "domain" not in shape.get("xref", "x") else 0.0
+    # A band in data values, around one tick say, is as wide as what it lies behind: a little beyond the plot's edge.
+    xref = shape.get("xref", "x")
+    reach = 0.0 if xref == "paper" or "domain" in xref else BAND_OVERHANG
     x0, x1 = (min(max(x, left - reach), right + reach) for x in sorted(xs))
     y0, y1 = (min(max(y, top), bottom) for y in sorted(ys))
     if x1 > x0 and y1 > y0:
@@ -194,17 +199,16 @@ def _shape(scene: Scene, shape: Mapping[str, Any], plots: Mapping[str, Plot]) ->
 
 
 def _dash(dash: str) -> str:
-    named = {"solid": "", "dot": "1.5 3", "dash": "6 4"}
-    return named[dash] if dash in named else dash.replace("px", "").replace(",", " ")
+    return {"solid": "", "dot": "1.5 3", "dash": "6 4"}.get(dash, dash.replace("px", "").replace(",", " "))
 
 
-def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot], layout: Mapping[str, Any]) -> None:
+def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot]) -> None:
     """A text at a place of its plot, of the whole plot area (``paper``) or of one panel (``domain``).
 
     With ``showarrow`` a thin line leads from the place to the text, which stands ``ax``, ``ay`` pixels beside it.
     """
     xref, yref = note.get("xref", "x"), note.get("yref", "y")
-    plot = plots[_key(xref if xref != "paper" else yref if yref != "paper" else "x")]
+    plot = _plot_of(note, plots)
     area = _area(plots)
 
     def place(axis_: PixelAxis, ref: str, value: float, ends: tuple[float, float]) -> float:
@@ -216,7 +220,6 @@ def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot], layo
     y = place(plot.y, yref, note["y"], (area[3], area[1])) - note.get("yshift", 0)
     size = float(note.get("font", {}).get("size", SIZE))
     anchor = {"left": "start", "right": "end"}.get(note.get("xanchor", ""), "middle")
-    lines = runs(note["text"])
     lift = {"bottom": -0.62 * size, "top": 0.62 * size}.get(note.get("yanchor", ""), 0.0)
     colour = note.get("font", {}).get("color", "")
     if note.get("showarrow"):
@@ -226,12 +229,13 @@ def _note(scene: Scene, note: Mapping[str, Any], plots: Mapping[str, Plot], layo
         ends = (x + start * away[0], y + start * away[1]), (x + away[0] - gap, y + away[1])
         scene.parts.append(Stroke(ends, note["arrowcolor"], note["arrowwidth"], series=note.get("name", "")))
         x, y = x + away[0], y + away[1]
+    lines = runs(note["text"])
     for number, words in enumerate(lines):
         at = y + lift + (number - (len(lines) - 1) / 2) * 1.25 * size
         part = Words(x, at, words, size, anchor, colour, float(note.get("textangle", 0)), note.get("name", ""))
         if xref == "paper" and not part.angle and anchor == "middle":  # a title: inside the picture at any width
-            part = Words(min(max(x, part.width / 2 + 2), max(scene.width - part.width / 2 - 2, part.width / 2)), at,
-                         words, size, anchor, colour)  # fmt: skip
+            half = part.width / 2
+            part = Words(min(max(x, half + 2), max(scene.width - half - 2, half)), at, words, size, anchor, colour)
         scene.parts.append(part)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from tuneopt import declared
 from tuneopt.checked import SUFFIXES, count
+from tuneopt.constants import VOCAB_SIZES
 from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import shipped
 from tuneopt.scale_files import ModelOf, declared_scale, find_scale, no_models
@@ -37,9 +38,6 @@ from tuneopt.spec import SCALES, CorpusId, Evaluation, InputError, Scale, Value,
 
 EXAMPLE = "studies/smoke.yaml"
 """The file that errors name where a study is missing or empty."""
-
-VOCABULARY = {"nano": 1024, "paper": 32_768}
-"""Entries of the tokenizer where a study declares none, by ladder: those of the embedded corpus, and a usual one."""
 
 KEYS = (
     "name", "optimizers", "scales", "ratios", "tokens", "steps", "corpus", "vocabulary", "phase_1", "phase_2",
@@ -97,20 +95,18 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
             entry.fail(f"scale {shape.name} is listed twice; keep one")
         _joins(scales, shape, entry, entry.line)
     ladder = next(iter(scales.values())).ladder
-    listed = [*sequence(keys["ratios"] if "ratios" in keys else keys["tokens"], "budgets")]
-    read = _ratio if "ratios" in keys else _tokens
-    budgets = [read(entry) for entry in listed]  # once, so that a mistake in one is told once
-    for place, amount in enumerate(budgets):
-        if amount in budgets[:place]:
-            listed[place].fail(f"the budget {amount:g} is listed twice; keep one")
+    budgets: list[float] = []
+    for entry in sequence(keys["ratios"] if "ratios" in keys else keys["tokens"], "budgets"):
+        budgets.append(_ratio(entry) if "ratios" in keys else _tokens(entry))
+        if budgets[-1] in budgets[:-1]:
+            entry.fail(f"the budget {budgets[-1]:g} is listed twice; keep one")
     every = [  # all regimes, as scale and ratio
         (name, float(amount) if "ratios" in keys else ratio_of(shape, int(amount)))
         for name, shape in scales.items()
         for amount in budgets
     ]
     phases = _phases(root, keys, scales, every, model_of)  # which adds the scales of Phase III
-    # In this order whatever the file's is: phases were read before, since a comparison's rules need them. What is left
-    # out has the study's default.
+    # In this order whatever the file's is. What is left out has the study's default.
     readers: dict[str, Callable[[Node], Any]] = {
         "vocabulary": lambda node: whole(node, "vocabulary", least=2),
         "seed": lambda node: whole(node, "seed"),
@@ -135,7 +131,7 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
         scales={name: shape for name, shape in scales.items() if name not in SCALES},
         # In one mapping, so that a field of `Study` that the file leaves out keeps the default that `Study` gives it.
         **{
-            "vocabulary": VOCABULARY[ladder],
+            "vocabulary": VOCAB_SIZES[ladder],
             "precision": next(iter(scales.values())).precision,
             **phases,
             **{name: read(keys[name]) for name, read in readers.items() if name in keys},
@@ -256,8 +252,8 @@ def _spaces(node: Node, ladder: str, space_of: SpaceOf) -> dict[str, LadderSpace
 def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> LadderSpace:
     """The space with what the file changes.
 
-    Changes are tried together, since one may need another that stands below it. Only where they fail is each tried
-    with those before it, so that the mistake has its own line.
+    One change may need another that stands below it, so they count together. Where they fail, the line is that of the
+    first one by which they do.
     """
     pinned: dict[str, Value] = {}
     grids: dict[str, list[Value]] = {}
