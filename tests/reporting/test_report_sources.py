@@ -96,6 +96,25 @@ def test_rows_that_name_the_ledger_s_corpus_join_its_comparison(several, tmp_pat
     assert next(ranking["order"][0] for regime, ranking in found.rankings.items() if regime.ratio == 4) == "kron"
 
 
+def test_a_file_named_like_another_source_s_corpus_is_another_text(several, tmp_path):
+    rows = [{name: value for name, value in row.items() if name != "corpus"} for row in table_rows()]
+    for name, about in {"embedded": {"ledger": several}, "published": {"published": True}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+        inputs = gather(results=tmp_path / f"{name}.json", **about).inputs
+        corpora = {run.regime.corpus for run in inputs.runs if run.trial.startswith(f"{name}: ")}
+        assert f"file: {name}" in corpora, corpora
+        theirs = {run.regime.corpus for run in gather(**about).inputs.runs} or {name}
+        assert f"file: {name}" not in theirs
+
+
+def test_a_ledger_s_own_export_beside_it_counts_once(several, tmp_path):
+    api.export(several, tmp_path / "export.csv")
+    alone, both = gather(several).inputs, gather(several, results=tmp_path / "export.csv").inputs
+    ids = [run.trial.removeprefix("export: ") for run in both.runs]
+    assert len(ids) == len(set(ids)) and {run.trial for run in alone.runs} <= set(ids)
+    assert any("are the ledger's own and count once" in note for note in both.notes)
+
+
 def test_curves_of_a_table_stay_with_their_runs_beside_another_source(several, table):
     beside = compare(gather(several, results=table)).analysis.orders
     alone = compare(gather(results=table)).analysis.orders

@@ -8,6 +8,7 @@ same corpus: rows that name none get their source's name when there is a second 
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,16 @@ from pathlib import Path
 
 from tuneopt.analysis.inputs import Inputs, load
 from tuneopt.analysis.inputs import published as published_study
-from tuneopt.analysis.runs import Role, from_records
+from tuneopt.analysis.runs import Role, TrainingRun, from_records
 from tuneopt.ledger import Ledger
 from tuneopt.reporting.study import ALONE, StudyView, SweepView, read_study
 from tuneopt.reporting.text import count_text, plural, shareable
 from tuneopt.spec import InputError, Regime
+
+PUBLISHED = "published"
+"""The name of the published study's runs, and of their corpus, where there is another source."""
+
+_LEDGER_ID = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,12 @@ def gather(
         options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
     if published:
         inputs = published_study(further=True)
-        parts.append((inputs, "published"))
+        parts.append((inputs, PUBLISHED))
         origins.append(Origin(inputs.source, counts(inputs)))
         options.append("--published")
     if not parts:
         raise InputError("there is nothing to report on; give --ledger, --results or --published")
-    return Material(study, parts[0][0] if len(parts) == 1 else _merge(parts), tuple(origins), tuple(options))
+    return Material(study, parts[0][0] if len(parts) == 1 else _merge(parts, published), tuple(origins), tuple(options))
 
 
 def _of_study(study: StudyView) -> Inputs:
@@ -118,20 +124,35 @@ def _place(view: SweepView) -> tuple[str, Regime]:
     return view.optimizer, view.sweep.regime
 
 
-def _merge(parts: Sequence[tuple[Inputs, str]]) -> Inputs:
-    """Several sources as one: runs with a source's name carry it, and their corpus too where the rows name none."""
-    runs = [
-        replace(run, trial=f"{name}: {run.trial}", regime=run.regime._replace(corpus=run.regime.corpus or name))
-        if name
-        else run
-        for inputs, name in parts
-        for run in inputs.runs
-    ]
-    notes = tuple(note for inputs, _ in parts for note in inputs.notes)
+def _merge(parts: Sequence[tuple[Inputs, str]], published: bool) -> Inputs:
+    """Several sources as one: runs with a source's name carry it, and their corpus too where the rows name none.
+
+    A file with the name of another source's corpus is about another text, as far as anybody knows: its runs are on
+    "file: NAME". A table exported from a ledger has that ledger's trials, which count once. With ``published`` the last
+    source is the published study.
+    """
+    runs: list[TrainingRun] = []
+    notes = [note for inputs, _ in parts for note in inputs.notes]
+    for place, (inputs, name) in enumerate(parts):
+        corpus = name
+        if not (published and place + 1 == len(parts)):  # rows that name the published study's corpus mean it
+            taken = {run.regime.corpus for part, _ in parts[:place] for run in part.runs}
+            corpus = f"file: {name}" if name in taken or (published and name == PUBLISHED) else name
+        held = {run.trial for run in runs if _LEDGER_ID.fullmatch(run.trial)}
+        own = [run for run in inputs.runs if run.trial not in held]
+        if len(own) < len(inputs.runs):
+            notes.append(f"{plural(len(inputs.runs) - len(own), 'run')} of {name} are the ledger's own and count once")
+        runs += [
+            replace(run, trial=f"{name}: {run.trial}", regime=run.regime._replace(corpus=run.regime.corpus or corpus))
+            if name
+            else run
+            for run in own
+        ]
     trials = tuple(trial for inputs, _ in parts for trial in inputs.trials)
     targets = tuple(sorted({target for inputs, _ in parts for target in inputs.targets}))
     doubts = tuple(doubt for inputs, _ in parts for doubt in inputs.doubts)
-    return Inputs(tuple(runs), ", ".join(inputs.source for inputs, _ in parts), notes, trials, targets, doubts)
+    source = ", ".join(inputs.source for inputs, _ in parts)
+    return Inputs(tuple(runs), source, tuple(notes), trials, targets, doubts)
 
 
 def counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:
