@@ -79,7 +79,7 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
             ended = simulate(sweep, lambda spec, best=best: 3 + 40 * abs(spec.config["learning_rate"] - best)).state
             # The finish may end on another incumbent than the search: that one counts.
             states[sweep.id] = replace(ended, searched=sweep.state({}).searched)
-    ledger = SimpleNamespace(sweeps=lambda: sweeps, uri="here")
+    ledger = SimpleNamespace(sweeps=lambda: sweeps, uri="copy", address="here")
     monkeypatch.setattr(records, "replay", lambda task, ledger: (SimpleNamespace(state=states[task.sweep.id]), {}))
     found = api.predict("adamw", 131072, 1, ledger).to_dict()
     assert (found["regimes"], found["ladder"]) == (2, "nano")
@@ -87,3 +87,52 @@ def test_certified_sweeps_of_a_ledger_are_the_ground(monkeypatch):
     assert (rate["low"], rate["high"], rate["method"]) == (0.008, 0.016, "median")
     with pytest.raises(InputError, match="no certified sweep of muon"):
         api.predict("muon", 1e6, 1, ledger)
+
+
+def test_a_sweep_that_varies_nothing_tells_no_regime():
+    """The example has eight complete certificates of AdamW, and in one of those sweeps something was varied."""
+    from tuneopt.reporting.example import FILE
+
+    found = api.predict("adamw", 1e9, 1, str(FILE))
+    assert found.forecast.regimes == 1 and found.forecast.extrapolation["ratio"] == pytest.approx(1 / 0.7071, rel=1e-4)
+    assert {name: each.method for name, each in found.forecast.coordinates.items()}["learning_rate"] == "constant"
+    assert found.forecast.coordinates["learning_rate"].support == 1
+    assert found.forecast.coordinates["weight_decay"].support == 0  # held in the one sweep, so not tuned
+    assert found.source == f"certified sweeps in {FILE}" and "from 1 regime: " in str(found)
+    with pytest.raises(InputError, match="no certified sweep of muon that varies anything"):
+        api.predict("muon", 1e9, 1, str(FILE))
+
+
+def test_a_regime_has_one_winner_that_of_the_sweep_that_varies_most(monkeypatch):
+    """Five sweeps in two regimes: no law. What one sweep held is told by another that varied it."""
+    from types import SimpleNamespace
+
+    from tuneopt.run.simulated import simulate
+    from tuneopt.search import records
+    from tuneopt.search.space import load_space
+    from tuneopt.search.sweep import Sweep
+    from tuneopt.spec import SCALES, CorpusId, Regime
+
+    corpus = CorpusId("embedded", "00000000", 512)
+    every = load_space("adamw").on("nano")
+    sweeps, states = {}, {}
+    for scale, seed, varied, best in (
+        ("nano-65k", 0, ("learning_rate", "warmup"), 0.016),
+        ("nano-65k", 1, ("learning_rate",), 0.001),
+        ("nano-65k", 2, ("learning_rate",), 0.001),
+        ("nano-65k", 3, (), 0.001),
+        ("nano-262k", 4, ("learning_rate",), 0.008),
+    ):
+        space = every.pin({axis.name: axis.start for axis in every.axes if axis.name not in varied})
+        sweep = Sweep(space, Regime(SCALES[scale], 1, corpus), seed, replicates=1)
+        sweeps[sweep.id] = sweep.to_dict()
+        states[sweep.id] = simulate(
+            sweep, lambda spec, best=best: 3 + 40 * abs(spec.config["learning_rate"] - best)
+        ).state
+    ledger = SimpleNamespace(sweeps=lambda: sweeps, address="here")
+    monkeypatch.setattr(records, "replay", lambda task, ledger: (SimpleNamespace(state=states[task.sweep.id]), {}))
+    found = api.predict("adamw", 131072, 1, ledger).to_dict()
+    assert found["regimes"] == 2
+    rate = found["config"]["learning_rate"]
+    assert (rate["low"], rate["high"], rate["method"]) == (0.008, 0.016, "median")
+    assert found["config"]["warmup"]["support"] == 1 and found["config"]["weight_decay"]["support"] == 0

@@ -57,6 +57,14 @@ def test_held_out_published_optima_are_mostly_within_a_step(name):
     assert sum(each <= 1 for each in away) >= 0.8 * len(away)
 
 
+def test_several_results_of_one_regime_are_no_law():
+    values = (0.001, 0.002, 0.008, 0.016)
+    same = [TunedRegime(SIZES[0], 1, {"learning_rate": value}) for value in values]
+    assert predict(RATE, same, 1e9, 1).method == "median"
+    apart = [TunedRegime(SIZES[0], ratio, {"learning_rate": value}) for ratio, value in enumerate(values, 1)]
+    assert predict(RATE, apart, 1e9, 1).method == "law"
+
+
 @pytest.mark.parametrize(("b", "c"), [(-0.5, 0.0), (0.4, 0.3), (-0.3, -0.4)])
 def test_a_law_without_noise_is_recovered(b, c):
     sizes, ratios = np.array(GROUND, float).T

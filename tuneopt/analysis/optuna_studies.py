@@ -170,7 +170,7 @@ def export_studies(ledger: Ledger, path: Path) -> Exported:
     """
     stored = ledger.sweeps()
     if not stored:
-        raise InputError(f"the ledger {ledger.uri} holds no sweep yet; run `tuneopt tune` on it first")
+        raise InputError(f"the ledger {ledger.address} holds no sweep yet; run `tuneopt tune` on it first")
     sweeps = {name: stored_sweep(plain, name) for name, plain in stored.items()}
     records = list(ledger.records())
     _check_place(path, ledger.own_places)

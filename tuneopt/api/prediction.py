@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.reading import Readable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.search.prediction import Forecast, TunedRegime
     from tuneopt.search.space import LadderSpace
+    from tuneopt.spec import Regime
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,9 +26,14 @@ class PredictedConfig(Readable):
     source: str  # what the prediction rests on, in words
     forecast: Forecast
 
+    @property
+    def ground(self) -> str:
+        """How many regimes the prediction rests on, and which."""
+        return f"from {self.forecast.regimes} regime{'' if self.forecast.regimes == 1 else 's'}: {self.source}"
+
     def _headline(self) -> str:
         regime = f"{self.forecast.params:.4g} parameters, ratio {self.forecast.ratio:g}"
-        return f"{self.optimizer} at {regime}, from {self.forecast.regimes} regimes: {self.source}"
+        return f"{self.optimizer} at {regime}, {self.ground}"
 
     def _facts(self) -> Mapping[str, str]:
         far = {name: factor for name, factor in self.forecast.extrapolation.items() if factor > 1}
@@ -67,8 +73,8 @@ def predict(
 
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own. Without a ledger the
     published tuned points of the search space are the ground, for the built-in ones those of arXiv 2509.02046; with one
-    the winners of certified sweeps, for which no space is needed. Raises `InputError` when there is no ground, or a
-    figure is not positive.
+    the winners of certified sweeps that varied something, for which no space is needed. Raises `InputError` when there
+    is no ground, or a figure is not positive.
     """
     from tuneopt.api.optimizers import space_of
     from tuneopt.optim import external
@@ -89,7 +95,7 @@ def predict(
         # A name that the ledger has is taken as it is: its file may have been edited or be gone since.
         name = optimizer if optimizer in swept else external.resolve(optimizer)
         plane, regimes = _certified(opened, name, params)
-        source = f"certified sweeps in {opened.uri}"
+        source = f"certified sweeps in {opened.address}"
     return PredictedConfig(plane.optimizer, plane.ladder, source, forecast(plane, regimes, params, ratio))
 
 
@@ -104,32 +110,49 @@ def _other_versions(ledger: Ledger, optimizer: str) -> str:
 
 
 def _certified(ledger: Ledger, optimizer: str, params: float) -> tuple[LadderSpace, tuple[TunedRegime, ...]]:
-    """The winners of an optimizer's certified sweeps on the ladder nearest to ``params``, and the space of the last.
+    """The winners of an optimizer's certified sweeps on the ladder nearest to ``params``, one for each regime.
 
-    Ladders are not mixed: their warmups and batches count different things.
+    With them the space of the sweep that varies most, where what it held varies as in another sweep. Ladders are not
+    mixed: their warmups and batches count different things. A sweep that varies nothing has tuned nothing: its
+    certificate is complete whatever its values are. Of several sweeps in a regime the one that varies most counts, and
+    the last of equals.
     """
     from tuneopt.search.prediction import star_regime
     from tuneopt.search.records import replay, stored_task
 
-    found: dict[str, list[tuple[LadderSpace, TunedRegime]]] = {}
+    found: dict[str, dict[Regime, tuple[LadderSpace, TunedRegime]]] = {}  # by ladder
     for name, plain in ledger.sweeps().items():
         space = plain.get("space")
         if not isinstance(space, dict) or space.get("optimizer") != optimizer or "policy" not in plain:
             continue  # a sampled search has no star and no certificate
         task = stored_task(plain, name, ledger)
-        sweep, state = task.sweep, replay(task, ledger)[0].state
+        sweep = task.sweep
+        here = found.setdefault(sweep.space.ladder, {})
+        rival = here.get(sweep.regime)
+        if len(sweep.space.varied) < (1 if rival is None else len(rival[0].varied)):
+            continue
+        state = replay(task, ledger)[0].state
         # A complete star is what a prediction needs, around the incumbent that the finish ended on: where noise is
         # large it is often another one than the search's.
         if state.finished and state.certificate.complete:
             regime = star_regime(sweep.regime.scale.parameters, sweep.regime.ratio, state.descent)
-            found.setdefault(sweep.space.ladder, []).append((sweep.space, regime))
+            # What a sweep held is not what tuning found there.
+            tuned = {axis.name: regime.config[axis.name] for axis in sweep.space.varied}
+            here[sweep.regime] = sweep.space, replace(regime, config=tuned)
+    found = {ladder: here for ladder, here in found.items() if here}
     if not found:
-        raise InputError(f"the ledger holds no certified sweep of {optimizer}; {_other_versions(ledger, optimizer)}")
+        raise InputError(
+            f"the ledger holds no certified sweep of {optimizer} that varies anything; "
+            f"{_other_versions(ledger, optimizer)}"
+        )
 
     def far(ladder: str) -> float:
         if not (math.isfinite(params) and params > 0):
             return 0.0  # refused, with its sentence, by the forecast
-        return min(abs(math.log(regime.params / params)) for _, regime in found[ladder])
+        return min(abs(math.log(regime.params / params)) for _, regime in found[ladder].values())
 
-    chosen = found[min(found, key=far)]
-    return chosen[-1][0], tuple(regime for _, regime in chosen)
+    chosen = found[min(found, key=far)].values()
+    spaces = sorted((space for space, _ in chosen), key=lambda space: -len(space.varied))
+    varied = {axis.name: axis for space in reversed(spaces) for axis in space.varied}
+    plane = replace(spaces[0], axes=tuple(varied.get(axis.name, axis) for axis in spaces[0].axes))
+    return plane, tuple(regime for _, regime in chosen)

@@ -197,7 +197,7 @@ def _print_prediction(predicted: PredictedConfig, plain: Mapping[str, Any]) -> N
     )
     fixed = ", ".join(f"{name}={value}" for name, value in plain["fixed"].items())
     out.print(f"fixed: {fixed or 'nothing'}", markup=False)
-    out.print(f"from {forecast.regimes} regimes: {predicted.source}; N in units of 1e8 parameters", markup=False)
+    out.print(f"{predicted.ground}; N in units of 1e8 parameters", markup=False)
     # Inside the tuned range the factor is 1, however far the nearest tuned regime is.
     beyond = {name: factor for name, factor in forecast.extrapolation.items() if factor > 1}
     if beyond:

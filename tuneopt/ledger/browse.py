@@ -52,7 +52,9 @@ def find_record(ledger: Ledger, prefix: str) -> TrialRecord:
     trial = _only(ledger.ids(), prefix)
     record = None if trial is None else ledger.get(trial)
     if record is None:
-        raise InputError(f"no trial in {ledger.uri} has an id that begins with {prefix!r}; list them with ledger ls")
+        raise InputError(
+            f"no trial in {ledger.address} has an id that begins with {prefix!r}; list them with ledger ls"
+        )
     return record
 
 
@@ -84,7 +86,7 @@ def find_log(ledger: Ledger, prefix: str) -> str:
         raise InputError(
             f"the trial {prefix!r} has a record but no log; `tuneopt ledger show {prefix}` shows the record"
         )
-    raise InputError(f"no trial in {ledger.uri} has a log and an id that begins with {prefix!r}")
+    raise InputError(f"no trial in {ledger.address} has a log and an id that begins with {prefix!r}")
 
 
 def names_in(names: object) -> list[str]:

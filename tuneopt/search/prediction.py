@@ -176,7 +176,7 @@ def predict(
     tuned = [regime for regime, value in zip(known, winners, strict=True) if axis.numeric and _has_log(axis, value)]
     if 2 * len(tuned) <= len(winners):  # mostly off: a law through the few others would be about another question
         return _majority(axis, known, params, ratio)
-    if len(tuned) < FEWEST:
+    if len({(regime.params, regime.ratio) for regime in tuned}) < FEWEST:  # several results of one regime are one point
         values = sorted((regime.config[axis.name] for regime in tuned), key=float)
         value = values[(len(values) - 1) // 2]  # the lower middle: a value that was tuned, and no mean of two
         return Prediction(axis.name, value, values[0], values[-1], "median", values.count(value) / len(winners))
