@@ -96,6 +96,24 @@ def test_another_start_joins_the_grid():
         space.begin_at({"beta2": 1.5})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "grids", "start", "words"),
+    [
+        ({"learning_rate": 0.001}, {}, {"learning_rate": 0.002}, "learning_rate is both pinned to a value"),
+        (
+            {},
+            {"learning_rate": (0.001,)},
+            {"learning_rate": 0.002},
+            "learning_rate is both pinned to a value and given",
+        ),
+        ({"lr_schedule": "cosine"}, {}, {"decay": 0.5}, "a cosine has no decay phase"),
+    ],
+)
+def test_what_is_pinned_begins_nowhere_else(overrides, grids, start, words):
+    with pytest.raises(InputError, match=words):
+        load_space("muon").on("nano", overrides, grids, start)
+
+
 def without_start(space: LadderSpace, name: str) -> tuple:
     axis = space.by_name[name]
     return axis.values, axis.low, axis.high, axis.extend, axis.whole

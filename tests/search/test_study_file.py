@@ -141,6 +141,12 @@ def test_a_mistake_in_a_space_has_the_line_of_its_hyperparameter():
         parse_study(text)
 
 
+def test_what_a_study_pins_begins_nowhere_else():
+    changes = "{adamw: {set: {learning_rate: 0.001}, start: {learning_rate: 0.002}}, muon: {}}"
+    with pytest.raises(InputError, match=r"^study.yaml:\d+: learning_rate is both pinned to a value and given a start"):
+        parse_study(GOOD.replace("[adamw, muon]", changes))
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match="no study file at"):
         read_study(tmp_path / "none.yaml")

@@ -79,15 +79,10 @@ def plan(
     """
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; {nearest(precision, PRECISIONS)}")
-    both = [name for name in starts or () if name in (overrides or {})]
-    if both:
-        raise InputError(f"{both[0]} is both pinned to a value and given a start; choose one of them")
     shape = scale_named(scale)
     precision = precision or shape.precision
-    # In this order: pins and grids first, since a start must lie on the grid that is searched, and coordinates last,
-    # for what is not tuned is held where the descent begins.
-    chosen = space_of(optimizer, space).on(shape.ladder, overrides or {}, grids or {}).begin_at(starts or {})
-    chosen = over(chosen, coordinates)
+    # Coordinates last: what is not tuned is held where the descent begins.
+    chosen = over(space_of(optimizer, space).on(shape.ladder, overrides, grids, starts), coordinates)
     held = [name for name in grids or () if coordinates and name not in coordinates]
     if held:
         raise InputError(f"{held[0]} is held and not tuned, so its grid has no use; leave out the grid, or pin it")

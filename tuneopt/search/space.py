@@ -254,14 +254,16 @@ class SearchSpace:
         ladder: str,
         overrides: Values | None = None,
         grids: Mapping[str, Sequence[Value]] | None = None,
+        starts: Mapping[str, Value] | None = None,
     ) -> LadderSpace:
         """The space on one ladder.
 
         ``overrides`` pins coordinates, or changes fixed numbers and switches, and the schedule, whatever the table
-        declares; ``grids`` replaces grids. Values may be text, as a command line gives them. Raises `InputError` for an
-        unknown name, a value of another kind or out of bounds, and a coordinate that is given both.
+        declares; ``grids`` replaces grids; ``starts`` says where a sweep begins, as `LadderSpace.begin_at` takes it.
+        Values may be text, as a command line gives them. Raises `InputError` for an unknown name, a value of another
+        kind or out of bounds, and a coordinate that is pinned and given a grid or a start as well.
         """
-        overrides, grids = overrides or {}, grids or {}
+        overrides, grids, starts = overrides or {}, grids or {}, starts or {}
         if ladder not in self.fixed:
             raise InputError(f"{self.optimizer} has no search space for {ladder!r}; {nearest(ladder, self.fixed)}")
         axes = {each.name: each.axis(ladder) for each in self.coordinates if ladder in each.grids}
@@ -271,7 +273,7 @@ class SearchSpace:
             fixed |= {DECAY: 1.0} if DECAY in overrides else {}
         switches = {switch.name: switch for switch in self.switches if switch.name not in (*axes, *fixed)}
         known = (*axes, *fixed, *switches)
-        if schedule == "cosine" and (DECAY in overrides or DECAY in grids):
+        if schedule == "cosine" and DECAY in (*overrides, *grids, *starts):
             raise InputError("a cosine has no decay phase; leave out decay, or set lr_schedule=linear")
         for name in (*overrides, *grids):
             if name not in known:
@@ -283,6 +285,9 @@ class SearchSpace:
             if name not in axes:
                 raise InputError(f"{name} is fixed for {self.optimizer} and takes no grid; pin it to a value instead")
             axes[name] = axes[name].regrid(grid.split(",") if isinstance(grid, str) else grid)
+        for name in starts:  # a grid of one value pins as well
+            if name in overrides or (name in grids and axes[name].pinned):
+                raise InputError(f"{name} is both pinned to a value and given a start; choose one of them")
         for name, value in overrides.items():
             if name in axes:
                 axes[name] = axes[name].regrid((value,))
@@ -292,7 +297,7 @@ class SearchSpace:
                 fixed[name] = self._read_fixed(name, value, fixed[name])
         if overrides.get("lr_schedule") == "cosine" and DECAY in axes:
             axes[DECAY] = axes[DECAY].regrid((axes[DECAY].start,))  # it does nothing now: no trial is spent on it
-        return LadderSpace(self.optimizer, ladder, tuple(axes.values()), TrialSpec.freeze(fixed))
+        return LadderSpace(self.optimizer, ladder, tuple(axes.values()), TrialSpec.freeze(fixed)).begin_at(starts)
 
     def switched(self, optimizer: str, on: Values, *others: Coordinate, source: str, grid_source: str) -> SearchSpace:
         """The space of an optimizer that is this one with switches ``on``, with ``others`` among its coordinates."""

@@ -270,11 +270,11 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
             else:
                 (pinned if part == "set" else starts)[key] = value(entry, key)
             try:
-                space.on(ladder, pinned, grids).begin_at(starts)
+                space.on(ladder, pinned, grids, starts)
             except InputError as error:
                 faults.append((str(error), parts[part], parts[part].keys[key]))
     try:
-        changed = space.on(ladder, pinned, grids).begin_at(starts)
+        changed = space.on(ladder, pinned, grids, starts)
     except InputError as error:  # the last change was tried with all others, so that one fault says this
         _, node, line = next(fault for fault in faults if fault[0] == str(error))
         node.fail(str(error), line)
