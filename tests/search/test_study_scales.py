@@ -114,6 +114,12 @@ def test_budgets_of_a_study_may_be_tokens_and_then_are_equal_at_every_scale():
     phased = parse_study(text + "phase_1: {regimes: {nano-65k: [1M]}}\nphase_2: {regimes: rest}\n")
     assert [regime.tokens for regime in phased.regimes("I", corpus)] == [10**6]
     assert len(phased.phase_2) == 3
+    # A plain number is what the study's own budgets are, and one that the study has not is a budget in tokens too.
+    plain = text + "phase_1: {regimes: {nano-65k: [1000000, 3e6]}}\nphase_2: {regimes: rest}\n"
+    assert [regime.tokens for regime in parse_study(plain).regimes("I", corpus)] == [10**6, 3 * 10**6]
+    assert parse_study(plain).phase_2 == phased.phase_2
+    with pytest.raises(InputError, match=r"study.yaml:6: a budget in tokens must be a whole number"):
+        parse_study(text + "phase_1: {regimes: {nano-65k: [0.5]}}\n")
 
 
 @pytest.mark.parametrize(

@@ -204,9 +204,9 @@ def _tokens(node: Node) -> int:
         node.fail(str(error))
 
 
-def _share(node: Node, scale: Scale) -> float:
-    """The ratio that a budget is at a scale: a number is one, and a count with a letter behind it is of tokens."""
-    if isinstance(node.plain, str) and node.plain[-1:].lower() in SUFFIXES:
+def _share(node: Node, scale: Scale, in_tokens: bool) -> float:
+    """The ratio that a budget is at a scale: of tokens where the study's are, or with a letter behind the count."""
+    if in_tokens or (isinstance(node.plain, str) and node.plain[-1:].lower() in SUFFIXES):
         return ratio_of(scale, _tokens(node))
     return _ratio(node)
 
@@ -295,22 +295,20 @@ def _phases(
     to ``scales``.
     """
     if "phase_1" not in keys:
-        for name, why in (
-            ("phase_2", "Phase II sweeps what Phase I finds"),
-            ("phase_3", "Phase III predicts from Phase I"),
-        ):
+        whys = {"phase_2": "Phase II sweeps what Phase I finds", "phase_3": "Phase III predicts from Phase I"}
+        for name, why in whys.items():
             if name in keys:
                 root.fail(f"{why}, and there is no phase_1; declare its regimes", root.keys[name])
         return {"phase_1": tuple(every), "phase_2": (), "phase_3": ()}
-    ladder = next(iter(scales.values())).ladder
-    first = _regimes(keys["phase_1"], "phase_1", scales, every, model_of)
+    ladder, in_tokens = next(iter(scales.values())).ladder, "tokens" in keys
+    first = _regimes(keys["phase_1"], "phase_1", scales, every, model_of, in_tokens)
     second: tuple[ScaleRatio, ...] = ()
     third: tuple[ScaleRatio, ...] = ()
     if "phase_2" in keys:
         left = [place for place in every if place not in first]
-        second = _regimes(keys["phase_2"], "phase_2", scales, left, model_of)
+        second = _regimes(keys["phase_2"], "phase_2", scales, left, model_of, in_tokens)
     if "phase_3" in keys:
-        third = _regimes(keys["phase_3"], "phase_3", scales, [], model_of)
+        third = _regimes(keys["phase_3"], "phase_3", scales, [], model_of, in_tokens)
     for name, places, before in (("phase_2", second, first), ("phase_3", third, (*first, *second))):
         for place in places:
             if place in before:
@@ -328,7 +326,7 @@ def _phases(
 
 
 def _regimes(
-    node: Node, name: str, scales: dict[str, Scale], rest: list[ScaleRatio], model_of: ModelOf
+    node: Node, name: str, scales: dict[str, Scale], rest: list[ScaleRatio], model_of: ModelOf, in_tokens: bool
 ) -> tuple[ScaleRatio, ...]:
     """The regimes of one phase; ``scales`` are those that it may name. Phase III may name others, which join them."""
     parts = mapping(node, name, ("regimes", "star") if name == "phase_3" else ("regimes",))
@@ -350,8 +348,8 @@ def _regimes(
         if name != "phase_3" and shape.name not in scales:
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", line)
         _joins(scales, shape, listed, line)
-        for ratio in sequence(entry, f"the ratios of {key}"):
-            places[shape.name, _share(ratio, shape)] = None
+        for budget in sequence(entry, f"the {'budgets in tokens' if in_tokens else 'ratios'} of {key}"):
+            places[shape.name, _share(budget, shape, in_tokens)] = None
     return tuple(places)
 
 
