@@ -130,3 +130,29 @@ def test_a_tokenizer_of_ones_own_encodes_them(prose, corpus, tmp_path):
     assert api.encoded_corpus(iter(prose), tokenizer) == path
     plan = to.comparison_plan(["muon"], corpus=path, hours=1, tokens_per_second=50_000, slots=2, ledger=tmp_path)
     assert plan.question.vocabulary == corpus.id.vocab_size, "steps are counted with the head as it is"
+
+
+def test_a_preparation_that_was_cut_off_goes_on_with_its_own_tokenizer(prose, tmp_path, monkeypatch):
+    """The user's file is replaced by another tokenizer meanwhile, and the first one has moved."""
+    from tuneopt.api import corpora
+    from tuneopt.data.tokenizer import train_tokenizer
+
+    file, moved = tmp_path / "mine.json", tmp_path / "moved.json"
+    text = tmp_path / "prose.jsonl"
+    text.write_text(Path(corpus_named(prose)).read_text(encoding="utf-8"), encoding="utf-8")
+    train_tokenizer(prose[:5], 300).save(str(file))
+    with monkeypatch.context() as cut:
+        cut.setattr(corpora, "prepare_corpus", lambda recipe, folder: None)
+        begun = Path(api.encoded_corpus(text, file))
+    moved.write_bytes(file.read_bytes())
+    train_tokenizer(prose[:5], 330).save(str(file))
+    assert api.encoded_corpus(text, moved) == str(begun)
+    assert load_corpus(str(begun), vocab_size=1).id.vocab_size == 300
+    assert load_corpus(api.encoded_corpus(text, file), vocab_size=1).id.vocab_size == 330
+    for kept in begun.parent.glob("*.*"):  # what was damaged is written again
+        if kept.is_file():
+            kept.write_bytes(kept.read_bytes()[:-9])
+    assert api.encoded_corpus(text, moved) == str(begun)
+    (tmp_path / "none.json").write_text("{}")
+    with pytest.raises(InputError, match=r"none\.json is no tokenizer file"):
+        api.encoded_corpus(text, tmp_path / "none.json")

@@ -14,9 +14,9 @@ import numpy as np
 from tuneopt.api.own_models import scale_named
 from tuneopt.constants import VOCAB_SIZES
 from tuneopt.data import Corpus, describe, load_corpus
-from tuneopt.data.manifest import LARGEST_TOKENIZER, MANIFEST_FILE
+from tuneopt.data.manifest import MANIFEST_FILE
 from tuneopt.errors import why
-from tuneopt.paths import expanded, read_plain
+from tuneopt.paths import expanded, replacing
 from tuneopt.spec import CorpusId, InputError, Regime, Scale, ratio_of
 
 if TYPE_CHECKING:
@@ -200,35 +200,55 @@ def encoded_corpus(corpus: Texts, tokenizer: str | Path | None) -> str:
     corpus = corpus_named(corpus)
     if tokenizer is None:
         return corpus
-    from tuneopt.data.cache import write_whole
-    from tuneopt.data.sources import EMBEDDED, find_source
+    from tuneopt.data.sources import EMBEDDED, FileSource, find_source
+    from tuneopt.data.tokenizer import parse_tokenizer, read_tokenizer
     from tuneopt.outside import digest
     from tuneopt.paths import cache_folder
 
     if corpus == EMBEDDED or (expanded(corpus) / MANIFEST_FILE).is_file():
         raise InputError(f"the corpus {corpus} has its tokenizer; give --tokenizer with a folder or a file of text")
-    source, file = find_source(corpus), expanded(tokenizer).resolve()
-    try:
-        content = read_plain(file, LARGEST_TOKENIZER)
-    except OSError as error:
-        raise InputError(
-            f"the tokenizer {tokenizer} cannot be read ({error.strerror}); give a tokenizer.json"
-        ) from None
-    # Text or tokenizer changed: another folder, so that nothing in the cache is mistaken for it.
-    name = f"{source.name}-{digest(content)}-{digest(str(source.stamp()).encode())}"
-    folder = cache_folder() / "corpora" / name
-    written = folder.with_suffix(".recipe.yaml")
-    if not written.exists():
-        recipe = {
-            "name": source.name,
-            "tokenizer": {"file": str(file)},
-            "sources": {"text": {"files": [str(expanded(corpus).resolve())], "weight": 1}},
-            "evaluation": {"held_out": _held_out(source)},
-        }
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(written, json.dumps(recipe, indent=1))  # YAML reads JSON
+    source, file = find_source(corpus), expanded(tokenizer)
+    assert isinstance(source, FileSource), "the embedded text is refused above"
+    text = read_tokenizer(file)
+    own = digest(text.encode())
+    # Text or tokenizer changed: another folder, so that nothing in the cache is mistaken for it. The recipe names a
+    # copy of the tokenizer: at the user's own path another one may stand when an interrupted preparation goes on.
+    folder = cache_folder() / "corpora" / f"{source.name}-{own}-{digest(str(source.stamp()).encode())}"
+    copy, written = folder.with_name(f"tokenizer-{own}.json"), folder.with_suffix(".recipe.yaml")
+    if not _holds(copy, text):
+        parse_tokenizer(text, str(file))  # a file that is none is named as the user gave it
+        _keep(copy, text, "the tokenizer")
+    recipe = {
+        "name": source.name,
+        "tokenizer": {"file": str(copy.absolute())},
+        "sources": {"text": {"files": [str(source.root)], "weight": 1}},
+    }
+    evaluation = _evaluation_of(written, recipe) or {"held_out": _held_out(source)}
+    stated = json.dumps({**recipe, "evaluation": evaluation}, indent=1)  # YAML reads JSON
+    if not _holds(written, stated):
+        _keep(written, stated, "the recipe")
     prepare_corpus(written, folder)
     return str(folder)
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file of the cache is there and whole: what a crash or somebody else left of it is no ground."""
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
+def _keep(path: Path, text: str, what: str) -> None:
+    with replacing(path, what, make_folder=True) as place:
+        place.write_text(text, encoding="utf-8", newline="")
+
+
+def _evaluation_of(written: Path, recipe: Mapping[str, Any]) -> Any:
+    """What a kept recipe says of evaluation, which takes a pass over the text to know; None where the rest differs."""
+    try:
+        kept = json.loads(written.read_bytes())
+        evaluation = kept.pop("evaluation", None)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return evaluation if kept == recipe else None
 
 
 def _held_out(source: Source) -> float:
