@@ -49,6 +49,15 @@ def test_it_holds_what_a_file_of_the_texts_holds_and_is_prepared_once(texts, pro
     assert [path.name for path in Path(path).parent.iterdir()] == [Path(path).name], "nothing is left behind"
 
 
+def test_a_kept_file_that_was_damaged_is_written_again(texts):
+    path = Path(corpus_named(texts))
+    whole = path.read_bytes()
+    for damaged in (whole.splitlines(keepends=True)[0], whole.swapcase(), b""):
+        path.write_bytes(damaged)
+        assert corpus_named(texts) == str(path) and path.read_bytes() == whole
+    assert [path.name for path in path.parent.iterdir()] == [path.name], "nothing is left behind"
+
+
 def test_names_paths_and_prepared_corpora_stand_for_themselves(corpus):
     assert corpus_named("embedded") == "embedded" and corpus_named(Path("texts")) == "texts"
     assert load_corpus(corpus_named(corpus), vocab_size=1).id == corpus.id

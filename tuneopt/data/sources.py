@@ -7,6 +7,7 @@ prepared anew, beside the older corpus, and nothing is ever compared or overwrit
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import io
 import json
@@ -177,8 +178,8 @@ def keep_texts(texts: Iterable[Any], folder: Path) -> Path:
 
     ``texts`` is a `datasets.Dataset`, or gives each document as a string or as a mapping with a column ``text`` (or one
     column of strings alone). It is gone through once, so a generator will do. Empty documents and nulls are left out,
-    as they are of files. The same texts in the same order give the same file, which is not written again. Raises
-    `InputError` for anything else, and for what holds no text.
+    as they are of files. The same texts in the same order give the same file, which is not written again unless it was
+    damaged. Raises `InputError` for anything else, and for what holds no text.
     """
     # What iterates, and not over its documents in an order that is always the same.
     strange = (str, bytes, Mapping, Set, io.IOBase)
@@ -198,7 +199,8 @@ def keep_texts(texts: Iterable[Any], folder: Path) -> Path:
         if not made.stat().st_size:
             raise InputError("the corpus holds no text; give an iterable of texts that are not empty")
         target = folder / f"texts-{content.hexdigest()[:12]}.jsonl"
-        if not target.exists():  # one that is there stays: what was prepared from it goes by its time
+        # A whole one that is there stays: what was prepared from it goes by its time.
+        if not (target.is_file() and filecmp.cmp(made, target, shallow=False)):
             made.replace(target)
     return target
 
