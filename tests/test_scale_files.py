@@ -43,6 +43,13 @@ def test_a_shorthand_is_a_file_in_one_word(tmp_path: Path) -> None:
     assert short.name == "6x384,seq=256,family=gpt2" and (short.d_ff, short.heads) == (1536, 6)
 
 
+def test_an_option_without_a_use_is_refused() -> None:
+    with pytest.raises(InputError, match="rope_base has no use without rotary positions"):
+        find_scale("2x64,positions=learned,rope_base=500")
+    learned = find_scale("2x64,positions=learned,family=qwen3")
+    assert "rope_base" not in learned.declaration() and learned.norm_eps == 1e-6
+
+
 def test_what_is_left_out_follows_from_the_ladder_that_is_nearest_in_size() -> None:
     small, large = find_scale("2x64"), find_scale("24x1024")
     assert (small.ladder, small.seq_len) == ("nano", SCALES["nano-65k"].seq_len)

@@ -137,6 +137,12 @@ def declared_scale(root: declared.Node, name: str, model_of: ModelOf = no_models
             options[key] = declared.number(node, key)
         else:
             options[key] = declared.whole(node, key, least=1)
+    if options.get("positions", "rope") != "rope":
+        if "rope_base" in keys:
+            keys["rope_base"].fail(
+                "rope_base has no use without rotary positions; leave it out, or say positions: rope"
+            )
+        options.pop("rope_base", None)  # a family's, of no use either: one architecture has one spelling
     width = options["d_model"]
     options.setdefault("d_ff", 4 * width)
     if "heads" not in options:
@@ -168,10 +174,9 @@ def _declared_model(root: declared.Node, name: str, model_of: ModelOf) -> Scale:
     beside = Path(root.path).parent / word
     if beside.parent.joinpath(beside.name.partition(":")[0]).is_file():
         word = str(beside)
-    arguments, routing = (
-        declared.mapping(keys[key], key, tuple(keys[key].plain)) if key in keys and keys[key].plain else {}
-        for key in ("arguments", "routing")
-    )
+    arguments, routing = _pairs(keys, "arguments", "{width: 64}"), _pairs(keys, "routing", "{down: vector}")
+    if "seq_len" in keys and "seq_len" in arguments and keys["seq_len"].plain != arguments["seq_len"].plain:
+        arguments["seq_len"].fail("the arguments have another seq_len than the scale; give it once, as seq_len")
     try:
         return model_of(
             ModelFile(
@@ -187,6 +192,16 @@ def _declared_model(root: declared.Node, name: str, model_of: ModelOf) -> Scale:
         if str(error).startswith(f"{root.path}:"):
             raise
         root.fail(str(error))
+
+
+def _pairs(keys: Mapping[str, declared.Node], key: str, example: str) -> dict[str, declared.Node]:
+    """What stands under a key that is a mapping of any names; nothing where there is no such key, or nothing in it."""
+    node = keys.get(key)
+    if node is None or node.plain is None:
+        return {}
+    if not isinstance(node.plain, dict):
+        node.fail(f"{key} must be a mapping, not {declared.in_words(node)}; try {key}: {example}")
+    return dict(node.plain)
 
 
 def nearest_ladder(scale: Scale) -> str:

@@ -338,3 +338,26 @@ def test_scale_files_name_models_with_their_arguments_and_roles(tmp_path):
     (tmp_path / "scale.yaml").write_text("model: mine.py:build\nlayers: 2\n")
     with pytest.raises(InputError, match=r"scale\.yaml:2: unknown key 'layers' of a scale with a model of its own"):
         scale_named(str(tmp_path / "scale.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("arguments: 5", "scale.yaml:2: arguments must be a mapping, not 5; try"),
+        ("arguments: 0", "scale.yaml:2: arguments must be a mapping, not 0; try"),
+        ("arguments: true", "arguments must be a mapping, not True"),
+        ("arguments: [1, 2]", "arguments must be a mapping, not a list"),
+        ("routing: 5", "scale.yaml:2: routing must be a mapping, not 5; try"),
+        ("seq_len: 16\narguments: {seq_len: 32}", "scale.yaml:3: the arguments have another seq_len than the scale"),
+    ],
+)
+def test_arguments_and_roles_that_are_none_are_refused(tmp_path, lines, words):
+    from tuneopt.api.own_models import scale_named
+
+    (tmp_path / "mine.py").write_text(PLAIN)
+    (tmp_path / "scale.yaml").write_text(f"model: mine.py:build\n{lines}\n")
+    with pytest.raises(InputError) as refused:
+        scale_named(str(tmp_path / "scale.yaml"))
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    (tmp_path / "scale.yaml").write_text("model: mine.py:build\nseq_len: 16\narguments: {seq_len: 16}\nrouting:\n")
+    assert scale_named(str(tmp_path / "scale.yaml")).seq_len == 16
