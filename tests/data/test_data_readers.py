@@ -68,6 +68,34 @@ def test_jsonl_takes_text_or_the_only_string(tmp_path: Path) -> None:
     assert list(read_jsonl(lines(tmp_path / "b.jsonl", rows))) == ["two"]
 
 
+def test_a_text_that_a_row_gives_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one", "n": {"text": "nested", "text": 2}}\n{"text": "two", "n": 1, "text": "three"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: 'text' is given twice; keep one"):
+        list(read_jsonl(path))
+    path.write_text('{"text": "say \\"text\\" twice", "meta": {"text": "nested"}}\n')
+    assert list(read_jsonl(path)) == ['say "text" twice']
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.txt.zst", "a.json.zst"])
+def test_a_compressed_file_without_a_byte_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.touch()
+    with pytest.raises(InputError, match=f"{name}: an empty file is no compressed one"):
+        list((read_txt if ".txt" in name else read_jsonl)(path))
+
+
+def test_a_parquet_column_that_is_two_or_of_bytes_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+    with pytest.raises(InputError, match="two columns are called 'text'"):
+        list(read_parquet(path))
+    for kind, values in (("binary", [b"a"]), ("int64", [1])):
+        pq.write_table(pa.table({"text": values, "other": ["b"]}), path)
+        with pytest.raises(InputError, match=f"the column 'text' is of {kind} and not of strings; write it as strings"):
+            list(read_parquet(path))
+
+
 @pytest.mark.parametrize("first", [0, 1, 5])
 def test_a_row_that_has_lost_its_text_never_becomes_a_document_of_another_text(tmp_path: Path, first: int) -> None:
     rows: list[object] = [{"content": f"text {number}", "n": number} for number in range(9)]
@@ -137,8 +165,8 @@ def test_parquet_takes_the_only_string_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "columns",
-    [{"a": ["x"], "b": ["y"]}, {"n": [1]}, {"text": [1], "other": ["x"]}],
-    ids=["two", "none", "not-a-string"],
+    [{"a": ["x"], "b": ["y"]}, {"n": [1]}],
+    ids=["two", "none"],
 )
 def test_parquet_without_a_clear_text_column_lists_what_there_is(
     tmp_path: Path, columns: dict[str, list[object]]

@@ -110,6 +110,31 @@ def test_data_files_are_relative_to_where_they_are_given(folder: Path, monkeypat
     assert hub is not None and hub.folder is not None and hub.folder.resolve() == folder / "web"
 
 
+def test_a_file_counts_once_by_whatever_folders_it_is_named(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "web")
+    named = f"[web/a.jsonl, link/../web/a.jsonl, ../{folder.name}/web/a.jsonl, link/a.jsonl, link/b.jsonl]"
+    text = f"name: a\ntokenizer: {{train: 400}}\nsources: {{web: {{files: {named}, weight: 1}}}}\n"
+    (source,) = read_recipe(write_recipe(folder, text)).sources
+    assert source.files == (folder / "web" / "a.jsonl", folder / "link" / "b.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["tokens=1e6", "tokens=2e6"], "--set 'tokens=2e6': --set tokens gives that as well; keep one of them"),
+        (["tokenizer={train: 300}", "tokenizer.train=500"], "--set tokenizer gives that as well"),
+        (["tokenizer.train=500", "tokenizer={train: 300}"], "--set tokenizer.train gives that as well"),
+    ],
+)
+def test_two_changes_of_one_value_are_refused(folder: Path, changes: list[str], words: str) -> None:
+    path = write_recipe(folder, GOOD)
+    with pytest.raises(InputError) as refused:
+        read_recipe(path, changes)
+    assert words in str(refused.value)
+    more = [f"evaluation={{sources: {{e: {{files: {folder / 'web'}}}}}}}", "evaluation.tokens=5"]
+    assert read_recipe(path, more).evaluation_tokens == 5
+
+
 MISTAKES = [
     ("name: small", "name: a b", 1, "must be of letters"),
     ("name: small", "nam: small", 1, "did you mean 'name'"),

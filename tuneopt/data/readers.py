@@ -255,8 +255,10 @@ def _places(path: Path, start: int = 0) -> Where:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file as bytes, decompressed by its ending."""
+    """A file as bytes, decompressed by its ending; raises `InputError` for a compressed one that was never written."""
     if path.suffix.lower() in _CODECS:
+        if not path.stat().st_size:  # pyarrow takes it for text without a byte; whole ones have a head at least
+            raise InputError(f"{path}: an empty file is no compressed one; get the file again or leave it out")
         with _decompressed(str(path), str(path)) as stream:
             yield stream
     else:
@@ -303,6 +305,9 @@ def _json_text(line: str, number: int, where: Where, name: str) -> str:
     row = _json_row(line, where(number), name)
     if name not in row:
         raise InputError(_no_column(where(number), name, row))
+    # Python's json keeps the last of two equal keys. The row's own pairs are what the hook is given last.
+    if line.count(f'"{name}"') > 1 and [key for key, _ in json.loads(line, object_pairs_hook=list)].count(name) > 1:
+        raise InputError(f"{where(number)}: {name!r} is given twice; keep one")
     text = row[name]
     if text is None:
         return ""
@@ -312,9 +317,8 @@ def _json_text(line: str, number: int, where: Where, name: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InputError(
-                f"{where(number)}: half of a surrogate pair is no text; write the character itself"
-            ) from None
+            fault = "half of a surrogate pair is no text; write the character itself"
+            raise InputError(f"{where(number)}: {fault}") from None
     return text
 
 
@@ -344,16 +348,20 @@ def read_parquet(path: Path, column: str | None = None, groups: Iterable[int] | 
 
 def _text_column(schema: pa.Schema, path: Path, column: str | None) -> str:
     """The column that was asked for, else ``text``, else the only column of strings there is."""
-    names = []
-    for field in schema:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            names.append(str(field.name))
+    kinds = (field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema)
+    strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    names = [str(name) for name, kind in zip(schema.names, kinds, strict=True) if any(fits(kind) for fits in strings)]
     if column is None and len(names) == 1 and TEXT_COLUMN not in schema.names:
         return names[0]
-    if (column or TEXT_COLUMN) not in names:
-        raise InputError(_no_column(str(path), column or TEXT_COLUMN, schema.names))
-    return column or TEXT_COLUMN
+    name = column or TEXT_COLUMN
+    if schema.names.count(name) > 1:
+        raise InputError(f"{path}: two columns are called {name!r}; give one of them another name")
+    if name not in schema.names:
+        raise InputError(_no_column(str(path), name, schema.names))
+    if name not in names:
+        kind = str(schema.field(name).type)[:80]
+        raise InputError(f"{path}: the column {name!r} is of {kind} and not of strings; write it as strings")
+    return name
 
 
 def check_columns(paths: Iterable[Path]) -> None:

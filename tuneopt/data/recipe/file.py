@@ -89,7 +89,8 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
 def _change(root: Node, change: str) -> None:
     """Put the value of ``a.b.c=VALUE`` (YAML) into the tree, before anything is checked.
 
-    So a change may give what the file lacks, and is checked as if it stood there.
+    So a change may give what the file lacks, and is checked as if it stood there. Raises `InputError` for one that
+    changes nothing that there can be, and for what another change gives: one of the two would be lost.
     """
     key, equals, text = change.partition("=")
     if not equals or not key or not text.strip():
@@ -104,8 +105,22 @@ def _change(root: Node, change: str) -> None:
         node = node.plain[name]
     if not isinstance(node.plain, dict):
         raise InputError(f"--set {change!r}: {last!r} is below something that is no mapping; name a whole value")
+    if last in node.plain and (other := _given_by(node.plain[last])):
+        raise InputError(f"--set {change!r}: {other} gives that as well; keep one of them")
     node.plain[last] = parse_yaml(text, f"--set {key}", "docs/corpora.md")
     node.keys[last] = node.line
+
+
+def _given_by(node: Node) -> str:
+    """The change of the command line that gave a value or a part of it; empty where the file alone did."""
+    if _is_change(node):
+        return node.path
+    parts = node.plain.values() if isinstance(node.plain, dict) else node.plain if isinstance(node.plain, list) else ()
+    return next(filter(None, map(_given_by, parts)), "")
+
+
+def _is_change(node: Node) -> bool:
+    return node.path.startswith("--set ")
 
 
 def _recipe(root: Node, folder: Path) -> Recipe:
@@ -255,7 +270,7 @@ def _files(node: Node, folder: Path) -> tuple[Path, ...]:
     The order is a part of the corpus, so it must not be the file system's. Raises for an entry that names no file, or
     one that no reader knows: what was meant to be in the corpus is never left out silently.
     """
-    paths: dict[Path, None] = {}  # a file that two entries name counts once
+    paths: dict[Path, Path] = {}  # a file that two entries name counts once, by whatever folders they lead there
     base = _base(node, folder)
     for entry in sequence(node, "files"):
         pattern = word(entry, "a file")
@@ -274,13 +289,14 @@ def _files(node: Node, folder: Path) -> tuple[Path, ...]:
             entry.fail(
                 f"no file that can be read at {pattern!r}; give .txt, .jsonl or .parquet, or these as .zst or .gz"
             )
-        paths.update(dict.fromkeys(matches))
-    return tuple(paths)
+        for match in matches:
+            paths.setdefault(match.parent.resolve() / match.name, match)
+    return tuple(paths.values())
 
 
 def _base(node: Node, folder: Path) -> Path:
     """What paths are relative to: the recipe's folder; the current one in changes of the command line."""
-    return Path() if node.path.startswith("--set ") else folder
+    return Path() if _is_change(node) else folder
 
 
 def _matches(base: Path, pattern: str) -> list[Path]:
