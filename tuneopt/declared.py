@@ -10,15 +10,17 @@ one, or for two meanings.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tuneopt import checked
 from tuneopt.errors import of_system
 from tuneopt.paths import read_plain
 from tuneopt.spec import InputError, Value, nearest
+
+T = TypeVar("T")
 
 MAX_BYTES = 64 * 1024
 """Largest file; the largest in this repository has some two thousand bytes."""
@@ -168,6 +170,17 @@ def sequence(node: Node, what: str) -> Iterator[Node]:
     if isinstance(node.plain, dict) or node.plain is None or node.plain == []:
         node.fail(f"{what} must be a list with at least one entry, not {in_words(node)}")
     yield from node.plain if isinstance(node.plain, list) else (node,)
+
+
+def distinct(node: Node, what: str, one: str, read: Callable[[Node], T]) -> list[T]:
+    """What ``read`` makes of the entries of a list; ``one`` of them that is listed twice is a mistake."""
+    found: list[T] = []
+    for entry in sequence(node, what):
+        found.append(read(entry))
+        if found[-1] in found[:-1]:
+            shown = f"{found[-1]:g}" if isinstance(found[-1], float | int) else found[-1]
+            entry.fail(f"{one} {shown} is listed twice; keep one")
+    return found
 
 
 def word(node: Node, what: str, known: Collection[str] = ()) -> str:

@@ -82,6 +82,8 @@ def test_coordinates_that_are_not_named_are_held_at_the_start():
     assert chosen_coordinates((), True) == ("learning_rate",)
     with pytest.raises(InputError, match="--quick tunes the learning rate alone"):
         chosen_coordinates(("beta1",), True)
+    with pytest.raises(InputError, match="--coordinates names beta1 twice; keep one"):
+        chosen_coordinates(("beta1", "warmup", "beta1"), False)
 
 
 def test_a_quick_comparison_tunes_the_learning_rate_of_each_at_three_ratios_of_the_baseline():

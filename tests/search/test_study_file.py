@@ -101,6 +101,8 @@ MISTAKES = [
     ("  max_trials: 500", "  max_device_hours: -1", 16, "must be above 0"),
     ("phase_1:\n  regimes:\n    nano-65k: [1, 2]\n", "", 6, "there is no phase_1"),
     ("    nano-65k: [1, 2]", "    nano-65k: [1, 0]", 8, "positive number"),
+    ("    nano-65k: [1, 2]", "    nano-65k: [1, 1.0]", 8, "phase_1 lists nano-65k at ratio 1 twice; keep one"),
+    ("[adamw, muon]", "{adamw: {coordinates: [warmup, warmup]}}", 2, "the coordinate warmup is listed twice; keep one"),
     ("    nano-65k: [1, 2]", "    nano-262k: [1]", 8, "not among the study's scales"),
     ("    nano-65k: [1, 2]", "    nano-65k: [1, 4000]\n    nano-65k: [1]", 9, "is given twice, first in line 8"),
     ("  regimes: rest", "  regimes: most", 10, "must be a mapping of scales to ratios, not 'most'"),

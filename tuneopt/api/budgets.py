@@ -46,10 +46,15 @@ def budget(
 
 
 def chosen_coordinates(coordinates: Sequence[str], quick: bool) -> tuple[str, ...]:
-    """What ``--coordinates`` or ``--quick`` asks for, nothing for all; raises `InputError` for both."""
+    """What ``--coordinates`` or ``--quick`` asks for, nothing for all; raises `InputError` for both, and for a
+    coordinate that is named twice.
+    """
+    twice = [name for place, name in enumerate(coordinates) if name in coordinates[:place]]
+    if twice:
+        raise InputError(f"--coordinates names {twice[0]} twice; keep one")
     if quick and coordinates:
         raise InputError("--quick tunes the learning rate alone; leave it out, or --coordinates")
-    return QUICK if quick else tuple(dict.fromkeys(coordinates))
+    return QUICK if quick else tuple(coordinates)
 
 
 def over(space: LadderSpace, coordinates: Iterable[str], *, passing: bool = False) -> LadderSpace:

@@ -26,7 +26,7 @@ from typing import Any
 from tuneopt import declared
 from tuneopt.checked import SUFFIXES, count
 from tuneopt.constants import VOCAB_SIZES
-from tuneopt.declared import Node, in_words, mapping, number, sequence, switch, value, whole, word
+from tuneopt.declared import Node, distinct, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import shipped
 from tuneopt.scale_files import ModelOf, declared_scale, find_scale, no_models
 from tuneopt.search.descent import POLICIES
@@ -95,11 +95,8 @@ def _study(root: Node, space_of: SpaceOf, model_of: ModelOf) -> Study:
             entry.fail(f"scale {shape.name} is listed twice; keep one")
         _joins(scales, shape, entry, entry.line)
     ladder = next(iter(scales.values())).ladder
-    budgets: list[float] = []
-    for entry in sequence(keys["ratios"] if "ratios" in keys else keys["tokens"], "budgets"):
-        budgets.append(_ratio(entry) if "ratios" in keys else _tokens(entry))
-        if budgets[-1] in budgets[:-1]:
-            entry.fail(f"the budget {budgets[-1]:g} is listed twice; keep one")
+    budget: Callable[[Node], float] = _ratio if "ratios" in keys else _tokens
+    budgets = distinct(keys["ratios" if "ratios" in keys else "tokens"], "budgets", "the budget", budget)
     every = [  # all regimes, as scale and ratio
         (name, float(amount) if "ratios" in keys else ratio_of(shape, int(amount)))
         for name, shape in scales.items()
@@ -281,7 +278,7 @@ def _changed(space: SearchSpace, ladder: str, parts: Mapping[str, Node]) -> Ladd
     if "coordinates" not in parts:
         return changed
     names = [axis.name for axis in changed.varied]
-    kept = [word(entry, "coordinate", names) for entry in sequence(parts["coordinates"], "coordinates")]
+    kept = distinct(parts["coordinates"], "coordinates", "the coordinate", lambda node: word(node, "coordinate", names))
     return changed.pin({axis.name: axis.start for axis in changed.varied if axis.name not in kept})
 
 
@@ -340,7 +337,7 @@ def _regimes(
     if not isinstance(listed.plain, dict) or not listed.plain:
         what = f"the regimes of {name} must be a mapping of scales to ratios"
         listed.fail(f"{what}, not {in_words(listed)}; try {{nano-65k: [1, 2]}}")
-    places: dict[ScaleRatio, None] = {}  # an ordered set: a ratio that is listed twice counts once
+    places: list[ScaleRatio] = []
     for key, entry in listed.items():
         line = listed.keys[key]
         # By the name that a scale has, or by the word that it is listed by, such as a file.
@@ -349,7 +346,10 @@ def _regimes(
             listed.fail(f"{key} is not among the study's scales ({', '.join(scales)}); add it there", line)
         _joins(scales, shape, listed, line)
         for budget in sequence(entry, f"the {'budgets in tokens' if in_tokens else 'ratios'} of {key}"):
-            places[shape.name, _share(budget, shape, in_tokens)] = None
+            place = shape.name, _share(budget, shape, in_tokens)
+            if place in places:
+                budget.fail(f"{name} lists {place[0]} at ratio {place[1]:g} twice; keep one")
+            places.append(place)
     return tuple(places)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneopt.declared import Node, mapping, number, sequence, whole
+from tuneopt.declared import Node, distinct, mapping, number, sequence, whole
 from tuneopt.search.study.study import ComparisonRules, ScaleRatio
 
 NEEDED = ("baseline", "ratios", "trials")
@@ -27,9 +27,9 @@ def comparison_rules(node: Node, keys: Mapping[str, Node], places: Sequence[Scal
     for key in ("phase_2", "phase_3", "match_budget"):
         if key in keys and keys[key].plain is not False:
             keys[key].fail(f"a comparison has no {key}: it has budgets and ratios of its own; drop one of them")
-    ratios = tuple(number(entry, "a ratio", above=True, example="1") for entry in sequence(parts["ratios"], "ratios"))
-    if len(set(ratios)) < len(ratios):
-        parts["ratios"].fail("a ratio of the comparison is listed twice; keep one")
+    ratios = distinct(
+        parts["ratios"], "ratios", "the ratio", lambda entry: number(entry, "a ratio", above=True, example="1")
+    )
     if len(places) != 1 or places[0][1] != ratios[0]:
         node.fail(
             f"a comparison tunes in one regime, at the first of its ratios ({ratios[0]:g}); give that scale and ratio"
@@ -46,7 +46,7 @@ def comparison_rules(node: Node, keys: Mapping[str, Node], places: Sequence[Scal
             numbers[key] = number(parts[key], key)
     if "prices" in parts:
         numbers["prices"] = _prices(parts["prices"])
-    return ComparisonRules(baseline=baseline.plain, ratios=ratios, **numbers)
+    return ComparisonRules(baseline=baseline.plain, ratios=tuple(ratios), **numbers)
 
 
 def _prices(node: Node) -> dict[str, tuple[float, float]]:
