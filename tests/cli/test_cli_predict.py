@@ -33,6 +33,14 @@ def test_json_has_the_documented_shape(monkeypatch, capsys):
     assert document["config"]["train_batch_size"]["value"] in (128, 256, 512, 1024)
 
 
+def test_parameters_are_counted_as_people_write_them(monkeypatch, capsys):
+    for written in ("124M", "124e6", "124_000_000"):
+        assert cli(monkeypatch, "predict", "-O", "adamw", "--params", written, "--ratio", "1", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["params"] == 124e6
+    with pytest.raises(InputError, match=r"at least 1,000, not 0.124; write 124 million as 124e6"):
+        api.predict("adamw", 0.124, 1)
+
+
 def test_people_see_a_table_and_how_far_it_reaches(monkeypatch, capsys):
     code = cli(monkeypatch, "predict", "--optimizer", "lion", "--params", "1.2e9", "--ratio", "8")
     shown = capsys.readouterr()
@@ -46,6 +54,9 @@ def test_people_see_a_table_and_how_far_it_reaches(monkeypatch, capsys):
     [
         (("--optimizer", "adamv", "--params", "1e9", "--ratio", "1"), "adamw"),
         (("--optimizer", "adamw", "--params", "0", "--ratio", "1"), "params must be"),
+        (("--optimizer", "adamw", "--params", "0.124", "--ratio", "1"), "params must be a whole number"),
+        (("--optimizer", "adamw", "--params", "124", "--ratio", "1"), "at least 1,000, not 124; write"),
+        (("--optimizer", "adamw", "--params", "124MB", "--ratio", "1"), "params must be a count such as 50M"),
         (("--optimizer", "adamw", "--params", "1e9", "--ratio", "-2"), "ratio must be"),
         (("--optimizer", "adamw", "--params", "1e9", "--ratio", "1", "--ledger", "/nowhere/at/all"), "ledger"),
     ],

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tuneopt.search.space import LadderSpace
     from tuneopt.spec import Regime
 
+SMALLEST = 1000
+"""Parameters of the smallest model that is predicted for: fewer are a count in millions."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PredictedConfig(Readable):
@@ -74,12 +77,16 @@ def predict(
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own. Without a ledger the
     published tuned points of the search space are the ground, for the built-in ones those of arXiv 2509.02046; with one
     the winners of certified sweeps that varied something, for which no space is needed. Raises `InputError` when there
-    is no ground, or a figure is not positive.
+    is no ground, when a figure is not positive, and for fewer than `SMALLEST` parameters.
     """
     from tuneopt.api.optimizers import space_of
     from tuneopt.optim import external
     from tuneopt.search.prediction import forecast, published_regimes
 
+    if 0 < params < SMALLEST:
+        raise InputError(
+            f"params must be at least {SMALLEST:,}, not {params:g}; write 124 million as 124e6 (--params 124M)"
+        )
     if ledger is None:
         declared = space_of(optimizer, space)
         if not declared.published:

@@ -80,7 +80,7 @@ EXAMPLES = {
     "tune": ("tune --optimizer soap --dry-run", "tune --optimizer soap --set lr_schedule=cosine --hours 1"),
     "train": ("train --optimizer muon --set learning_rate=0.01 --ratio 0.1",),
     "report": ("report --example", "report --ledger ledger -o reports/all.html"),
-    "predict": ("predict --optimizer muon --params 1.2e9 --ratio 8",),
+    "predict": ("predict --optimizer muon --params 1.2B --ratio 8",),
     "space": ("space soap",),
     "study plan": ("study plan studies/nano.yaml",),
     "study run": ("study run studies/paper.yaml --simulate",),

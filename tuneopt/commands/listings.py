@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tuneopt.checked import count
 from tuneopt.commands.options import BAD_INPUT, DONE, CorpusName, Json, Optimizer, Space, group, show
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _print_space(plain: Mapping[str, Any]) -> None:
 
 def predict(
     optimizer: Optimizer,
-    params: Annotated[float, typer.Option("--params", help="Non-embedding parameters, such as 1.2e9.")],
+    params: Annotated[str, typer.Option("--params", metavar="COUNT", help="Non-embedding parameters, such as 1.2B.")],
     ratio: Annotated[float, typer.Option("--ratio", help="Tokens over the Chinchilla optimum (20 per parameter).")],
     ledger: Annotated[
         str | None, typer.Option("--ledger", help="Certified sweeps to learn from; default: the published points.")
@@ -158,7 +159,7 @@ def predict(
     """Predict hyperparameters, with intervals, for a scale and ratio that nobody tuned."""
     from tuneopt import api
 
-    predicted = api.predict(optimizer, params, ratio, ledger, space=space)
+    predicted = api.predict(optimizer, float(count("--params", params)), ratio, ledger, space=space)
     return show(predicted.to_dict(), json_, lambda plain: _print_prediction(predicted, plain))
 
 
