@@ -1,11 +1,13 @@
 """A ledger in one file is read where it lies, cannot be written to, and shows any change."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tuneopt import api
 from tuneopt.ledger import open_ledger
-from tuneopt.ledger.packed import pack
+from tuneopt.ledger.packed import _SEAL_KEY, _digest, pack
+from tuneopt.ledger.place import MARKER, marker_text
 from tuneopt.reporting.example import example_ledger
 from tuneopt.reporting.study import read_study
 from tuneopt.spec import InputError
@@ -126,6 +128,61 @@ def test_a_file_that_was_changed_is_refused(packed, fault):
     else:
         pq.write_table(pq.read_table(packed).rename_columns(["a", "b"]), packed)
     with pytest.raises(InputError, match=r"is damaged|no packed ledger"):
+        open_ledger(packed, must_exist=True)
+
+
+MARKED = (MARKER, marker_text().decode())
+
+
+def forged(path, rows, kind):
+    """A file as `pack` makes it, with a seal that fits, of rows that nobody packed."""
+    names, texts = zip(*rows, strict=True)
+    table = pa.table({"name": pa.array(names, kind), "text": pa.array(texts, pa.string())})
+    pq.write_table(table.replace_schema_metadata({_SEAL_KEY: _digest(table).encode()}), path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "said"),
+    [
+        ([MARKED, ("../evil", "x")], pa.string(), r"'\.\./evil' is no document of a ledger"),
+        ([MARKED, ("{outside}/evil", "x")], pa.string(), r"evil' is no document of a ledger"),
+        ([MARKED, ("trials/../../evil.json", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("trials/a/b.json", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("trials/.a.json", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("trials/a\0.json", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("trials/" + "a" * 300 + ".json", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("trials/a.yaml", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("leases/a.json", "x")], pa.string(), "is no document of a ledger"),
+        ([MARKED, ("trials", "x"), ("trials/a.json", "{}")], pa.string(), "'trials' is no document of a ledger"),
+        ([MARKED, ("", "x")], pa.string(), "'' is no document of a ledger"),
+        ([MARKED, ("trials/a.json", "{}"), ("trials/a.json", "{1}")], pa.string(), "holds 'trials/a.json' twice"),
+        ([MARKED, ("trials/a.json", None)], pa.string(), "not all of its names and documents are texts"),
+        ([MARKED, (None, "x")], pa.string(), "not all of its names and documents are texts"),
+        ([(1, MARKED[1])], pa.int64(), "not all of its names and documents are texts"),
+        ([("trials/a.json", "{}")], pa.string(), "lacks ledger.json"),
+        ([(MARKER, '{"kind": "tuneopt ledger", "schema": 99}')], pa.string(), "upgrade tuneopt"),
+        ([(MARKER, "{}")], pa.string(), "belongs to another program"),
+    ],
+)
+def test_a_sealed_file_of_what_is_no_ledger_writes_nothing(tmp_path, monkeypatch, rows, kind, said):
+    monkeypatch.setenv("TUNEOPT_CACHE", str(tmp_path / "cache" / "deep"))
+    rows = [(name.format(outside=tmp_path) if isinstance(name, str) else name, text) for name, text in rows]
+    forged(tmp_path / "evil.parquet", rows, kind)
+    for read in (
+        lambda: open_ledger(tmp_path / "evil.parquet", must_exist=True),
+        lambda: api.unpack(tmp_path / "evil.parquet", tmp_path / "out" / "deep"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read()
+    assert [each.name for each in tmp_path.rglob("*")] == ["evil.parquet"]
+
+
+def test_texts_that_are_no_unicode_are_refused(packed):
+    table = pq.read_table(packed)
+    broken = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
+    raw = pa.table({"name": broken, "text": pa.array(["x"])}).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(raw, packed)
+    with pytest.raises(InputError, match="no packed ledger, or damaged"):
         open_ledger(packed, must_exist=True)
 
 

@@ -36,6 +36,9 @@ FOLDER = "damaged"
 PLANS = "comparisons"
 """The folder of the plans of comparisons, which are YAML; all other documents are JSON."""
 
+SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+"""Names that are a single part of a path, and no hidden file, on every file system."""
+
 PREVIOUS = "previous"
 """The entry of a run's account that names the account before it."""
 
@@ -75,6 +78,13 @@ class Content:
 def ending(folder: str) -> str:
     """How the names of a folder's documents end."""
     return ".yaml" if folder == PLANS else ".json"
+
+
+def is_document(name: str) -> bool:
+    """Whether a name is one that a document can have: with a folder of documents, and right inside it."""
+    folder, _, file = name.partition("/")
+    known = folder in DECODERS and file.endswith(ending(folder))
+    return known and SAFE.fullmatch(file.removesuffix(ending(folder))) is not None
 
 
 def document_names(files: Files, folder: str) -> list[str]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tuneopt.ledger.damage import PREVIOUS, key
+from tuneopt.checked import shown
+from tuneopt.ledger.damage import PREVIOUS, document_names, is_document, key
 from tuneopt.ledger.files import Files, LocalFiles
-from tuneopt.ledger.place import MARKER
+from tuneopt.ledger.place import MARKER, check_marker
 from tuneopt.ledger.seal import seal, unseal
 from tuneopt.paths import cache_folder
 from tuneopt.spec import InputError
@@ -34,8 +36,8 @@ def pack(files: Files, only: Collection[str] | None = None) -> tuple[bytes, int]
 
     ``only`` names those that are packed, as ``trials/<id>.json``; None packs all of them.
     """
-    inside = (f"{folder}/{name}" for folder in FOLDERS for name in files.names(folder))
-    names = [name for name in inside if name.endswith((".json", ".yaml")) and (only is None or name in only)]
+    inside = (name for folder in FOLDERS for name in document_names(files, folder))
+    names = [name for name in inside if is_document(name) and (only is None or name in only)]
     pairs = sorted(files.read_all([MARKER, *names]))
     if only is not None:
         pairs = list(_chained(pairs))
@@ -62,11 +64,11 @@ def unpack(path: Path, folder: Path) -> int:
 
     What is there already is left alone. Raises `InputError` for a file that is not what was packed.
     """
-    table = _table(path)
+    documents = _documents(path, path.read_bytes())
     files = LocalFiles(folder)
-    for name, text in zip(table["name"].to_pylist(), table["text"].to_pylist(), strict=True):
-        files.create(name, text.encode())
-    return int(table.num_rows)
+    for name, data in documents.items():
+        files.create(name, data)
+    return len(documents)
 
 
 def unfolded(path: Path) -> Path:
@@ -76,17 +78,35 @@ def unfolded(path: Path) -> Path:
     return folder
 
 
-def _table(path: Path) -> pa.Table:
+def _documents(path: Path, data: bytes) -> dict[str, bytes]:
+    """What stands in a packed file, by name; raises `InputError` for a file that is not what was packed.
+
+    A seal can be made by anybody. So each name must be a document's, or a file from elsewhere could be written anywhere
+    on the disk, and the marker must be there and be of this release.
+    """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(io.BytesIO(data))
+        columns = [table[name].to_pylist() for name in table.column_names]
     except (pa.ArrowException, OSError, ValueError):
         raise InputError(f"{path} is no packed ledger, or damaged; take another copy of it") from None
     seal = (table.schema.metadata or {}).get(_SEAL_KEY)
     if seal is None or table.column_names != ["name", "text"]:
         raise InputError(f"{path} is no packed ledger; `tuneopt ledger pack` makes one of a ledger")
+    names, texts = columns
+    if set(table.schema.types) != {pa.string()} or None in names or None in texts:
+        raise InputError(f"{path} was altered: not all of its names and documents are texts; take another copy of it")
     if seal != _digest(table).encode():
         raise InputError(f"{path} is damaged: its seal does not fit; take another copy of it")
-    return table
+    for name, count in Counter(names).items():
+        if name != MARKER and not is_document(name):
+            raise InputError(f"{path} was altered: {shown(name)} is no document of a ledger; take another copy of it")
+        if count > 1:
+            raise InputError(f"{path} was altered: it holds {shown(name)} twice; take another copy of it")
+    if MARKER not in names:
+        raise InputError(f"{path} was altered: it lacks {MARKER}; take another copy of it")
+    documents = {name: text.encode() for name, text in zip(names, texts, strict=True)}
+    check_marker(documents[MARKER], str(path))
+    return documents
 
 
 def _digest(table: pa.Table) -> str:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
-_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-"""Names that are a single part of a path, and no hidden file, on every file system."""
-
 LAYOUT = (
     place.MARKER, "trials", "sweeps", "runs", "comparisons", "studies", "compacted", "logs", "leases", "checkpoints",
     "weights", damage.FOLDER,
@@ -366,6 +362,6 @@ def mending(ledger: Ledger, act: Callable[[], T]) -> T:
 
 def _safe(name: str) -> str:
     """The name, if it cannot lead out of its folder; raises `InputError`."""
-    if not _SAFE.fullmatch(name):
+    if not damage.SAFE.fullmatch(name):
         raise InputError(f"{name!r} is no id of a trial or sweep; use letters, digits, '-', '_' and '.'")
     return name
