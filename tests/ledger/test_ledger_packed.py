@@ -1,11 +1,17 @@
 """A ledger in one file is read where it lies, cannot be written to, and shows any change."""
 
+import errno
+import os
+import shutil
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tuneopt import api
 from tuneopt.ledger import open_ledger
+from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.packed import _SEAL_KEY, _digest, pack
 from tuneopt.ledger.place import MARKER, marker_text
 from tuneopt.reporting.example import example_ledger
@@ -88,6 +94,65 @@ def test_nothing_is_recorded_in_it(packed):
         with pytest.raises(InputError, match="packed ledger, which is only read; `tuneopt ledger unpack"):
             act(str(packed.parent))
     assert packed.read_bytes() == before and [each.name for each in packed.parent.iterdir()] == ["ledger.parquet"]
+
+
+def broken_copy(fault, folder):
+    """Damage the copy in the cache."""
+    record = min((folder / "trials").iterdir())
+    if fault == "short":
+        record.write_bytes(record.read_bytes()[:-40])
+    elif fault == "flip":
+        record.write_bytes(record.read_bytes().replace(b"1", b"2", 1))
+    elif fault == "gone":
+        record.unlink()
+    elif fault == "marker gone":
+        (folder / MARKER).unlink()
+    elif fault == "another":
+        shutil.copy(record, record.with_name("another.json"))
+    else:
+        record.unlink()
+        record.mkdir() if fault == "folder" else record.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("fault", ["short", "flip", "gone", "marker gone", "another", "folder", "dead link"])
+def test_a_damaged_copy_in_the_cache_is_made_again(packed, tmp_path, fault):
+    expected = list(open_ledger(packed, must_exist=True).records())
+    (folder,) = (tmp_path / "cache" / "ledgers").iterdir()
+    broken_copy(fault, folder)
+    left = {path: path.stat().st_mtime_ns for path in (folder / "sweeps").iterdir()}
+
+    again = open_ledger(packed, must_exist=True)
+
+    assert list(again.records()) == expected and api.verify(again).problems == []
+    assert {path: path.stat().st_mtime_ns for path in (folder / "sweeps").iterdir()} == left
+
+
+def test_an_unpacking_that_was_interrupted_is_repeated(packed, tmp_path, monkeypatch):
+    target, full = tmp_path / "grown", iter(range(60))
+
+    def write(self, name, data, whole=LocalFiles.replace):
+        if next(full, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(self, name, data)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(LocalFiles, "replace", write)
+        api.unpack(packed, target)
+    with pytest.raises(InputError, match="is not a ledger"):  # half of one would pass for the whole
+        open_ledger(target, must_exist=True)
+    api.unpack(packed, target)
+    assert list(open_ledger(target, must_exist=True).records()) == list(example_ledger().records())
+
+
+@pytest.mark.parametrize("name", ["trials/0000.json", "trials/{known}"])
+def test_it_is_not_unpacked_among_documents_of_another_ledger(packed, tmp_path, name):
+    known = min(path.name for path in (Path(example_ledger().uri) / "trials").iterdir())
+    other = tmp_path / "other" / name.format(known=known)
+    other.parent.mkdir(parents=True)
+    other.write_text("{}\n")
+    with pytest.raises(InputError, match=rf"holds trials/{other.name}, which is not of .*; give another folder"):
+        api.unpack(packed, tmp_path / "other")
+    assert list((tmp_path / "other").rglob("*.json")) == [other] and other.read_text() == "{}\n"
 
 
 def test_unpacked_it_can_grow(packed, tmp_path):

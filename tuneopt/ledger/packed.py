@@ -11,14 +11,15 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tuneopt.checked import shown
-from tuneopt.ledger.damage import PREVIOUS, document_names, is_document, key
+from tuneopt.ledger.damage import PREVIOUS, document_names, is_document, key, odd_names
+from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files, LocalFiles
 from tuneopt.ledger.place import MARKER, check_marker
 from tuneopt.ledger.seal import seal, unseal
@@ -62,20 +63,52 @@ def _chained(pairs: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
 def unpack(path: Path, folder: Path) -> int:
     """Unfold a packed ledger into ``folder``, which is made; returns how many documents it holds.
 
-    What is there already is left alone. Raises `InputError` for a file that is not what was packed.
+    An interrupted call leaves no marker, and the same call goes on where it stood. Raises `InputError` for a file that
+    is not what was packed, and for a folder with other documents.
     """
     documents = _documents(path, path.read_bytes())
     files = LocalFiles(folder)
-    for name, data in documents.items():
-        files.create(name, data)
+    for inside in FOLDERS:
+        for name in document_names(files, inside) + odd_names(files, inside):
+            if name not in documents or _bytes_of(files, name) != documents[name]:
+                raise InputError(f"{folder} holds {name}, which is not of {path}; give another folder")
+    _write(files, documents)
     return len(documents)
 
 
 def unfolded(path: Path) -> Path:
-    """The folder in the cache with the ledger of a packed file, under the digest of the file."""
-    folder = cache_folder() / "ledgers" / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    unpack(path, folder)
+    """The folder in the cache with the ledger of a packed file, under the digest of the file.
+
+    Disks and people damage caches too: what is not as it was packed is written anew, and what was not packed goes.
+    Raises `InputError` for a file that is not what was packed.
+    """
+    data = path.read_bytes()
+    documents = _documents(path, data)
+    folder = cache_folder() / "ledgers" / hashlib.sha256(data).hexdigest()[:16]
+    files = LocalFiles(folder)
+    for inside in FOLDERS:
+        for name in odd_names(files, inside):
+            files.delete_tree(name)  # a file is not renamed over a folder, as it is over everything else
+        for name in document_names(files, inside) + odd_names(files, inside):
+            if name not in documents:
+                files.delete(name)
+    _write(files, documents)
     return folder
+
+
+def _write(files: LocalFiles, documents: Mapping[str, bytes]) -> None:
+    """Write what is missing or different, each file whole; the marker last, so that only a whole ledger is one."""
+    for name in sorted(documents, key=MARKER.__eq__):
+        if _bytes_of(files, name) != documents[name]:
+            files.replace(name, documents[name])
+
+
+def _bytes_of(files: LocalFiles, name: str) -> bytes | None:
+    """The bytes of a file; None where there is none, or no plain file."""
+    try:
+        return files.read(name)
+    except (FileNotFoundError, NoPlainFileError):
+        return None
 
 
 def _documents(path: Path, data: bytes) -> dict[str, bytes]:
