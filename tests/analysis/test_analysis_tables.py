@@ -37,6 +37,7 @@ def csv_file(folder: Path, text: str, name: str = "table.csv", encoding: str = "
         ("1.3B", None, 1.3e9), ("130 M", None, 1.3e8), ("26b", None, 2.6e10), ("512k", None, 512e3), ("1T", None, 1e12),
         ("3,53", True, 3.53), ("2.600.000,5", True, 2_600_000.5), ("2,600,000", False, 2.6e6), ("1,3B", True, 1.3e9),
         ("1 300 000", None, 1.3e6), ("1e9", None, 1e9), ("2.5e-3", None, 2.5e-3), ("-4", None, -4),
+        ("5.000", True, 5e3), ("1.300M", True, 1.3e9), ("5.000", None, 5), ("5.000", False, 5),
     ],
 )  # fmt: skip
 def test_numbers_as_people_write_them(text: str, comma: bool | None, value: float) -> None:
@@ -60,8 +61,18 @@ def test_the_decimal_mark_is_decided_once_for_a_table() -> None:
     assert decimal_comma(["3.53", "3,530"]) is False
     assert decimal_comma(["1,300,000"]) is False
     assert decimal_comma(["3,530", "12"]) is None and decimal_comma(["3,530"], usual=True) is True
+    assert decimal_comma(["130.000.000", "3,530"]) is True and decimal_comma(["3.530"], usual=True) is None
     with pytest.raises(InputError, match="two ways"):
         decimal_comma(["3,53", "3.53"])
+
+
+def test_points_group_digits_beside_decimal_commas(tmp_path: Path) -> None:
+    head = "optimizer;parameters;steps;batch_tokens;hp_warmup;loss\n"
+    (run,) = load(csv_file(tmp_path, head + "adamw;130.000.000;5.000;524.288;1.000;3,53\n")).runs
+    assert (run.parameters, run.steps, run.tokens) == (130_000_000, 5000, 5000 * 524_288)
+    assert run.config == (("warmup", 1000),)
+    with pytest.raises(InputError, match=r"loss must be a number, not '3,530' .*comma"):
+        load(csv_file(tmp_path, head + "adamw;130M;5.000;524.288;100;3,530\n"))
 
 
 def test_a_table_with_decimal_commas_and_units(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What a cell of somebody's table means: numbers as people write them, and names as people spell them.
 
-A number may carry a unit (``1.3B``), group its digits (``2,600,000``) or have a decimal comma (``3,53``). Whether a
-comma is a decimal mark is decided once for a whole table, from the cells that leave no doubt: read cell by cell,
-``3,530`` would be 3.53 in one row and 3,530 in the next.
+A number may carry a unit (``1.3B``), group its digits (``2,600,000``) or have a decimal comma (``3,53``), beside which
+points group digits. Whether a comma is a decimal mark is decided once for a whole table, from the cells that leave no
+doubt: read cell by cell, ``3,530`` would be 3.53 in one row and 3,530 in the next.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WITH_UNIT = re.compile(r"(.*\d\.?)\s*([a-z])", re.IGNORECASE)
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}((\.\d{3})*|\d*),\d+(e[+-]?\d+)?", re.IGNORECASE)
+_GROUPED_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 _SPACES = re.compile(r"(?<=\d)[ \u00a0\u202f'](?=\d{3})")
 
 
@@ -41,11 +42,13 @@ def is_empty(value: Any) -> bool:
 def decimal_comma(texts: Iterable[str], usual: bool = False) -> bool | None:
     """Whether a comma is the decimal mark in the numbers of one table; None where they do not say.
 
-    ``3,53`` says yes, ``3.53`` and ``1,300,000`` say no, ``3,530`` alone says nothing, and then ``usual`` stands if it
-    is true: a table whose cells are parted by semicolons has them for the sake of its commas. Raises `InputError` for
-    a table that says both.
+    ``3,53`` and ``1.300.000`` say yes, ``3.53`` and ``1,300,000`` say no. ``3,530`` alone says nothing, and then
+    ``usual`` stands if it is true: a table whose cells are parted by semicolons has them for the sake of its commas.
+    Beside a ``5.000`` it does not stand, for one of the two groups digits. Raises `InputError` for a table that says
+    both.
     """
     yes = no = ""
+    points = False  # a point that may be a decimal mark or may group digits
     for text in texts:
         word = _SPACES.sub("", text.strip())
         if "," in word:
@@ -53,13 +56,16 @@ def decimal_comma(texts: Iterable[str], usual: bool = False) -> bool | None:
                 no = no or (word if "." in word or word.count(",") > 1 else "")
             elif _DECIMAL_COMMA.fullmatch(word):
                 yes = yes or word
-        elif re.fullmatch(r"[+-]?\d*\.\d+", word) and not re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", word):
+        elif _GROUPED_BY_POINTS.fullmatch(word):
+            points = True
+            yes = yes or (word if word.count(".") > 1 else "")
+        elif re.fullmatch(r"[+-]?\d*\.\d+", word):
             no = no or word
     if yes and no:
         raise InputError(
             f"the results write numbers in two ways, {checked.shown(yes)} and {checked.shown(no)}; use one decimal mark"
         )
-    return True if yes else False if no else True if usual else None
+    return True if yes else False if no else True if usual and not points else None
 
 
 def number(text: str, comma: bool | None = None, units: bool = False) -> float:
@@ -81,7 +87,7 @@ def number(text: str, comma: bool | None = None, units: bool = False) -> float:
             word = word.replace(",", "")
         elif comma is None and _GROUPED.fullmatch(word):
             raise AmbiguousCommaError("a comma that may be a decimal mark or may group digits")
-    elif comma and word.count(".") > 1:
+    elif comma and _GROUPED_BY_POINTS.fullmatch(word):  # 5.000 steps are five thousand there
         word = word.replace(".", "")
     if word.lower().lstrip("+-") in ("inf", "infinity"):
         return math.copysign(math.inf, -1 if word.startswith("-") else 1)

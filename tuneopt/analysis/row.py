@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -314,11 +315,9 @@ class Row:
         """A hyperparameter's value; text that writes a number or a switch becomes one."""
         if not isinstance(value, str):
             return value
-        if "," in value:
-            try:
+        if "," in value or (self.comma and "." in value):  # beside decimal commas a point groups digits
+            with suppress(ValueError):
                 return cells.number(value, self.comma)
-            except ValueError:
-                return value
         return cells.value(value)
 
     def curve(self) -> tuple[CurveSample, ...]:
