@@ -141,6 +141,19 @@ def test_tables_of_other_tools_are_read(tmp_path: Path, name: str, text: str) ->
     assert losses(load(tmp_path, name, text)) == {"adamw": 3.53, "muon": 3.49}
 
 
+@pytest.mark.parametrize("budget", [{"tpp": 20}, {"steps": 5000, "batch_tokens": 524_288}, {"ratio": 1}])
+def test_rows_with_a_budget_and_a_loss_are_runs_also_where_they_say_when_a_target_was_reached(
+    budget: dict[str, float],
+) -> None:
+    rows = [{"optimizer": name, "scale": "130m", "loss": loss, "steps_to_target": 4000} | budget
+            for name, loss in (("adamw", 3.5), ("muon", 3.4))]  # fmt: skip
+    table = parse(rows)
+    assert losses(table) == {"adamw": 3.5, "muon": 3.4} and not table.trials
+    assert any("steps_to_target is not read" in note for note in table.notes)
+    race = parse([{key: cell for key, cell in row.items() if key not in budget} for row in rows])
+    assert not race.runs and len(race.trials) == 2
+
+
 def test_a_column_without_a_name_in_which_something_stands_is_not_left_out(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a column without a name"):
         load(tmp_path, "a.csv", "optimizer,scale,ratio,loss,\nadamw,130m,1,3.53,\nmuon,130m,1,3.49,x\n")

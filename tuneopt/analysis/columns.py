@@ -102,6 +102,7 @@ _INDEX = re.compile(r"|unnamed: ?\d+|__index_level_\d+__|index", re.IGNORECASE)
 _TRACKERS = frozenset({"runtime", "timestamp", "wandb"})  # of Weights & Biases, with an underscore in front
 _PAGE = frozenset({"created", "state", "runtime", "user", "sweep"})  # headings of its table of runs, two or more
 
+_REACHED = frozenset({"target_steps", "target_seconds"})
 _WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
 _MEANING = {folded(word): column for word, column in _WORDS.items()} | {folded(word): "" for word in ASIDE}
 
@@ -122,6 +123,11 @@ class Headings:
     def is_race(self) -> bool:
         """Whether rows say when they reached a target and not how long they were to run, as AlgoPerf's logs do."""
         return _is_race({*self.meanings.values(), *self.constants})
+
+    @property
+    def unread_targets(self) -> list[str]:
+        """Columns of a table of runs that say when a target was reached: there it is worked out from the losses."""
+        return [] if self.is_race else [name for name, meaning in self.meanings.items() if meaning in _REACHED]
 
     @property
     def loss_column(self) -> str:
@@ -264,10 +270,13 @@ def _counts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def _is_race(known: Collection[str]) -> bool:
-    """Whether columns of these meanings say when a target was reached, and not how long runs were to be."""
-    return not {"target_steps", "target_seconds"}.isdisjoint(known) and {"tokens", "ratio", "parameters"}.isdisjoint(
-        known
-    )
+    """Whether columns of these meanings say when a target was reached, and not how long runs were to be.
+
+    A loss beside a whole budget makes a run of each row, also where the row says when a target was reached.
+    """
+    if _REACHED.isdisjoint(known) or not {"tokens", "ratio", "parameters"}.isdisjoint(known):
+        return False
+    return "loss" not in known or not ("tokens_per_parameter" in known or {"steps", "batch_tokens"} <= set(known))
 
 
 def _lacking(known: Collection[str], sized: bool = True) -> list[str]:
