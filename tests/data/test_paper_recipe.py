@@ -57,7 +57,7 @@ def hub(prose: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def paper(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     changes = [f"sources.{name}.files={hub / name}" for name in ("dclm", "starcoder", "proofpile")]
-    changes += [f"evaluation.sources.c4.files={hub / 'c4'}", f"tokenizer.file={hub / 'tokenizer.json'}"]
+    changes += [f"evaluation.sources.c4.files={hub / 'c4'}"]
     recipe = read_recipe(find_recipe("paper"), [*changes, "tokenizer={file: %s, end_of_text: <|end_of_text|>}" % (
         hub / "tokenizer.json"), "guard.ngram=30", "tokens=60000"])  # fmt: skip
     corpus, _ = prepare_recipe(recipe, tmp_path_factory.mktemp("paper") / "out", local_pool(0))
