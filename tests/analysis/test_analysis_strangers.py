@@ -3,13 +3,16 @@
 import gzip
 import json
 import lzma
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from tuneopt.analysis import inputs
 from tuneopt.analysis.results import read_file
 from tuneopt.analysis.rows import ParsedTable, parse
 from tuneopt.spec import InputError
@@ -203,3 +206,57 @@ def test_what_is_no_table_is_called_what_it_is(tmp_path: Path, name: str, conten
 def test_a_part_of_an_exported_table_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lacks its status, scale, .* export it again"):
         load(tmp_path, "a.csv", "trial,comparable,budget_tokens,optimizer,loss\na,true,1,adamw,3.5\n")
+
+
+@pytest.fixture
+def exported() -> pa.Table:
+    from tuneopt.reporting.example import example_ledger
+
+    return example_ledger().table()
+
+
+def changed(table: pa.Table, **cells: object) -> list[dict[str, object]]:
+    rows = [row for row in table.to_pylist() if row["status"] == "completed"][:4]
+    return [rows[0] | cells, *rows[1:]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"report_loss": None}, "completed and has no report_loss"),
+        ({"select_loss": float("nan")}, "completed and has no select_loss"),
+        ({"status": "diverged"}, "diverged and has a select_loss"),
+        ({"status": "running"}, "status is not as it was exported, 'running'"),
+        ({"report_loss": -5.0}, "report_loss is not as it was exported"),
+        ({"ratio": 0.0}, "ratio is not as it was exported"),
+        ({"parameters": 0}, "parameters is not as it was exported"),
+        ({"parameters": 0.5}, "parameters is not as it was exported"),
+        ({"budget_tokens": 0}, "budget_tokens is not as it was exported"),
+        ({"devices": -3}, "devices is not as it was exported"),
+        ({"seconds_train": -3.0}, "seconds_train is not as it was exported"),
+        ({"trial": None}, "trial is not as it was exported"),
+        ({"comparable": "False"}, "comparable is not as it was exported"),
+    ],
+)
+def test_a_changed_cell_of_an_exported_table_is_refused(exported: pa.Table, cells: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=f"row 1 of the results: .*{said}"):
+        parse(changed(exported, **cells))
+
+
+def test_rows_of_overlapping_exports_count_once(exported: pa.Table) -> None:
+    rows = changed(exported)
+    both = parse([*rows, *rows[:2]])
+    assert both.runs == parse(rows).runs and both.notes == ("rows that repeat another one are counted once (2)",)
+    with pytest.raises(InputError, match=r"rows 1 and 5 of the results are both the trial .* differ in 'report_loss'"):
+        parse([*rows, rows[0] | {"report_loss": 1.0}])
+
+
+def test_counts_that_a_null_made_real_numbers_are_read(exported: pa.Table, tmp_path: Path) -> None:
+    rows = changed(exported, peak_bytes=None)
+    real = [row | {"peak_bytes": None if (peak := row["peak_bytes"]) is None else float(str(peak))} for row in rows]
+    pacsv.write_csv(pa.Table.from_pylist(rows, exported.schema), tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text(re.sub(r",([0-9]{6,}),", r",\1.0,", (tmp_path / "a.csv").read_text()))
+    assert parse(real).runs == parse(rows).runs
+    read = inputs.load(tmp_path / "b.csv").runs
+    assert read == inputs.load(tmp_path / "a.csv").runs and [type(run.peak_bytes) for run in read[1:]] == [int] * 3
+    assert read[0].peak_bytes is None and [run.seed for run in read] == [row["seed"] for row in rows]

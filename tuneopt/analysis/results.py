@@ -136,15 +136,15 @@ def _csv(path: Path) -> FileRows:
     _refuse_open_quotes(path, data, encoding, parted)
     # Texts, and not what pyarrow would guess: it would read the name 007 as the number 7.
     exported = set(names) >= EXPORTED
+    # Counts too: pandas writes those of a column with a null in it as 604872704.0.
+    kinds = {field.name: pa.string() if pa.types.is_integer(field.type) else field.type for field in FIXED}
     table = arrow_csv.read_csv(
         pa.BufferReader(data),
         read_options=arrow_csv.ReadOptions(
             encoding="utf-16" if encoding == "utf-16" else "utf8", skip_rows=1 if told else 0
         ),
         parse_options=arrow_csv.ParseOptions(delimiter=parted, newlines_in_values=True),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types={field.name: field.type for field in FIXED} if exported else dict.fromkeys(names, pa.string())
-        ),
+        convert_options=arrow_csv.ConvertOptions(column_types=kinds if exported else dict.fromkeys(names, pa.string())),
     )
     check_rows(table.num_rows)
     if "" in table.column_names:

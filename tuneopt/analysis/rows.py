@@ -8,8 +8,9 @@ budgets are one) is decided once, from all of its rows.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -21,7 +22,7 @@ from tuneopt.analysis.regimes import ONE_RATIO, near, settled
 from tuneopt.analysis.row import UNSEEDED, Row, size_of
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
-from tuneopt.ledger.record import SECONDS
+from tuneopt.ledger.record import SECONDS, STATUSES
 from tuneopt.search.space import space_names
 from tuneopt.spec import InputError, Value
 
@@ -31,13 +32,19 @@ LARGEST_ROWS = 1_000_000
 EXPORTED = {"trial", "comparable", "budget_tokens"}
 """Columns by which the exported table of a ledger is known; it is read whole, by its own names."""
 
-NEVER_NULL = ("status", "optimizer", "scale", "parameters", "ratio", "corpus", "seed", "comparable", "tokens",
+NEVER_NULL = ("trial", "status", "optimizer", "scale", "parameters", "ratio", "corpus", "seed", "comparable", "tokens",
               "budget_tokens", "devices", *(f"seconds_{part}" for part in SECONDS))  # fmt: skip
 MAY_BE_NULL = ("select_loss", "report_loss", "steps", "flops", "peak_bytes", "checkpoint_bytes")
 """Columns of an exported table that the analysis reads."""
 
+ABOVE_ZERO = frozenset({"parameters", "ratio", "budget_tokens", "devices", "select_loss", "report_loss"})
+"""Columns of an exported table whose numbers are never 0; none is below it."""
+
 LATER = frozenset({"report_bits_per_byte"})
 """Columns that exported tables of earlier releases lack, and that nobody reads."""
+
+OPTIONAL = LATER | {"data_seed"}
+"""Columns that not every exported table has."""
 
 UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued",
               "preempted", "preempting", "paused", "waiting")  # fmt: skip
@@ -88,7 +95,7 @@ def parse(
         if columns:
             raise InputError("the results are a table of `tuneopt ledger export`, whose columns have names; leave "
                              "--columns out")  # fmt: skip
-        return ParsedTable(_from_export(rows))
+        return ParsedTable(*_from_export(rows))
     rows = [_lifted(row) for row in rows]
     known = headings(rows, columns)
     read = [(number, known.cells(row)) for number, row in enumerate(rows, start=1)]
@@ -283,39 +290,89 @@ def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
         counts[run.setting] += run.seed == UNSEEDED
 
 
-def _check_exported(number: int, row: Mapping[str, Any]) -> None:
-    """Raise `InputError` for a row that lacks a column of an exported table, or whose cell is of another kind."""
-    from tuneopt.ledger.table import FIXED  # with pyarrow, which a table of rows alone does without
+def _exported(number: int, row: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """A row of an exported table as it was exported; ``kinds`` are the types of its columns.
 
-    lacking = [name for name in FIXED.names if name not in row and name not in LATER]
+    Raises `InputError` for a row that lacks a column, whose cell is of another kind or beyond its bounds, or whose
+    losses do not fit its status: the table may have been changed since.
+    """
+    lacking = [name for name in kinds if name not in row and name not in OPTIONAL]
     if lacking:
         raise InputError(
             f"row {number} of the results has the columns {', '.join(sorted(EXPORTED))} of `tuneopt ledger export` "
             f"and lacks its {', '.join(lacking[:5])}{', ...' if lacking[5:] else ''}; export it again, or rename those"
         )
+    typed = {name: _as_exported(value, kinds.get(name, "")) for name, value in row.items()}
     for name in NEVER_NULL + MAY_BE_NULL:
-        value, kind = row[name], str(FIXED.field(name).type)
-        fits = isinstance(value, str | bool) if kind in ("string", "bool") else checked.is_number(value)
+        value, kind = typed[name], kinds[name]
+        if kind in ("string", "bool"):
+            fits = value in STATUSES if name == "status" else isinstance(value, str if kind == "string" else bool)
+        else:
+            fits = checked.is_usual(value) and value >= 0 and (value > 0 or name not in ABOVE_ZERO)
+            fits = fits and (kind != "int64" or isinstance(value, int))
         if not fits and not (value is None and name in MAY_BE_NULL):
             shown = checked.shown(value)
             raise InputError(f"row {number} of the results: {name} is not as it was exported, {shown}; export it again")
+    for name in ("select_loss", "report_loss"):
+        if (typed[name] is None) != (typed["status"] == "diverged"):
+            has = f"{typed['status']} and has {'no' if typed[name] is None else 'a'} {name}"
+            raise InputError(f"row {number} of the results: the trial {has}; export it again")
+    return typed
 
 
-def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
-    """Runs of the rows of `tuneopt.ledger.table`; the same as `from_records` gives, but without learning curves."""
+def _as_exported(value: Any, kind: str) -> Any:
+    """A cell as it was exported: pandas makes the counts of a column real numbers where one is null, and null NaN."""
+    if kind == "int64" and isinstance(value, str):
+        try:
+            value = int(value) if value.isdecimal() else float(value or "nan")
+        except ValueError:  # no number
+            return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if kind == "int64" and value.is_integer():
+            return int(value)
+    return value
+
+
+def _each_once(rows: Iterable[dict[str, Any]], known: Collection[str]) -> tuple[list[dict[str, Any]], int]:
+    """The rows without repetitions, and how many there were: overlapping exports may have been put together.
+
+    Raises `InputError` for two rows of one trial that differ in a column of the export (``known``, and ``hp_``).
+    """
+    seen: dict[str, tuple[int, dict[str, Any]]] = {}
+    repeated = 0
     for number, row in enumerate(rows, start=1):
-        _check_exported(number, row)
+        first, other = seen.setdefault(str(row["trial"]), (number, row))
+        if first == number:
+            continue
+        differing = [name for name in {**other, **row} if other.get(name) != row.get(name) and name not in LATER
+                     and (name in known or name.startswith("hp_"))]  # fmt: skip
+        if differing:
+            both = f"are both the trial {checked.shown(row['trial'])} and differ in {checked.shown(differing[0])}"
+            raise InputError(f"rows {first} and {number} of the results {both}; export it again")
+        repeated += 1
+    return [row for _, row in seen.values()], repeated
+
+
+def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[TrainingRun, ...], tuple[str, ...]]:
+    """Runs of the rows of `tuneopt.ledger.table`, and notes; the same as `from_records` gives, but without curves."""
+    from tuneopt.ledger.table import FIXED, ORDER  # with pyarrow, which a table of rows alone does without
+
+    kinds = {field.name: str(field.type) for field in FIXED} | {ORDER: "int64"}
+    rows, repeated = _each_once((_exported(number, row, kinds) for number, row in enumerate(rows, start=1)), kinds)
+    notes = (f"rows that repeat another one are counted once ({repeated})",) if repeated else ()
     # Two corpora of one name are told apart by their fingerprints, which a table from elsewhere does not have.
     names = corpus_names((row["corpus"], row["corpus_fingerprint"]) for row in rows)
     columns = [(name, name.removeprefix("hp_")) for name in sorted(rows[0]) if name.startswith("hp_")]
-    return tuple(
+    runs = tuple(
         TrainingRun(
             trial=str(row["trial"]),
             optimizer=row["optimizer"],
             regime=RegimeKey(names[row["corpus"], row["corpus_fingerprint"]], row["scale"], row["ratio"]),
             parameters=row["parameters"],
             tokens=float(row["budget_tokens"]),
-            config=tuple((name, row[column]) for column, name in columns if row[column] is not None),
+            config=tuple((name, row[column]) for column, name in columns if row.get(column) is not None),
             seed=row["seed"],
             status="unproven" if row["status"] == "completed" and not row["comparable"] else row["status"],
             select_loss=row["select_loss"],
@@ -338,3 +395,4 @@ def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[TrainingRun, ...]:
         )
         for row in rows
     )
+    return runs, notes
