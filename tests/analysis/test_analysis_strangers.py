@@ -144,6 +144,43 @@ def test_tables_of_other_tools_are_read(tmp_path: Path, name: str, text: str) ->
     assert losses(load(tmp_path, name, text)) == {"adamw": 3.53, "muon": 3.49}
 
 
+OBJECT: dict[str, Any] = {"optimizer": "adamw", "scale": "130m", "ratio": 1, "loss": 3.5}
+
+
+def test_a_configuration_as_text_is_read_as_an_object_is() -> None:
+    given = [({"lr": 0.01, "seed": seed}, loss) for seed, loss in ((1, 3.53), (2, 3.54), (3, 3.52))]
+    as_objects = parse([OBJECT | {"config": config, "loss": loss} for config, loss in given])
+    mixed = [OBJECT | {"config": config if loss == 3.53 else json.dumps(config), "loss": loss}
+             for config, loss in given]  # fmt: skip
+    assert parse(mixed) == as_objects
+    assert [(run.seed, run.config) for run in as_objects.runs] == [
+        (seed, (("learning_rate", 0.01),)) for seed in (1, 2, 3)
+    ]
+    same = OBJECT | {"config": '{"optimizer": "AdamW", "scale": "130M", "lr": 0.01}'}
+    assert parse([same]).runs[0].config == (("learning_rate", 0.01),)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"config": '{"lr": 0.01, "lr": 0.02}'}, "row 1 .* config is no JSON object .*key twice"),
+        ({"config": '{"optimizer": "muon", "scale": "300m"}'}, "row 1 .* optimizer 'adamw' and, in its config, 'muon'"),
+        ({"config": {"model": "300m"}}, "row 1 .* scale '130m' and, in its config, '300m'"),
+        ({"summary": {"acc": 3.5}, "metrics": {"acc": 3.1}}, "row 1 .* acc 3.5 and, in its metrics, 3.1"),
+        ({"config": {"seed": 1}, "hparams": {"seed": 2}}, "row 1 .* seed 1 and, in its hparams, 2"),
+    ],
+)
+def test_objects_that_contradict_a_column_or_each_other_are_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse([OBJECT | more])
+
+
+def test_what_is_left_aside_is_named_in_the_order_of_the_table() -> None:
+    summary = {"loss": 3.5, "third": 1, "second": 1, "first": 1}
+    row = {"config": {"optimizer": "adamw", "scale": "130m", "ratio": 1}, "summary": summary}
+    assert "summary.third, summary.second, summary.first" in parse([row]).notes[0]
+
+
 @pytest.mark.parametrize("budget", [{"tpp": 20}, {"steps": 5000, "batch_tokens": 524_288}, {"ratio": 1}])
 def test_rows_with_a_budget_and_a_loss_are_runs_also_where_they_say_when_a_target_was_reached(
     budget: dict[str, float],

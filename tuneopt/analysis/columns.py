@@ -247,9 +247,15 @@ _COORDINATES = frozenset(
 )  # fmt: skip
 
 
-def belongs_to_run(name: str) -> bool:
-    """Whether a name inside a configuration says which run this is (its optimizer, scale, budget), not how it ran."""
-    return _MEANING.get(folded(name)) in _IN_CONFIG
+def known_meaning(name: str) -> str | None:
+    """What the name of a column means by itself; "" for one that is not read, None for an unknown one."""
+    return _MEANING.get(folded(name))
+
+
+def meaning_in_run(name: str) -> str | None:
+    """What a name inside a configuration says of which run this is (its optimizer, scale, budget); None for others."""
+    known = known_meaning(name)
+    return known if known in _IN_CONFIG else None
 
 
 def hyperparameter_name(name: str) -> str:

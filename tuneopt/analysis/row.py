@@ -270,12 +270,9 @@ class Row:
         Numbers are asked for where figures need an order: in `ALWAYS_NUMBERS`, and where a declared space has them.
         """
         given = self.cells.get("config")
-        if isinstance(given, str) and given.strip():
-            try:
-                given = json.loads(given)
-            except (ValueError, RecursionError):
-                raise self.error(": config is no JSON object; write {name: value}") from None
-        if given not in (None, "") and not isinstance(given, Mapping):
+        if isinstance(given, str) and not given.strip():
+            given = None
+        if given is not None and not isinstance(given, Mapping):
             raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
         told: dict[str, Any] = {}
         for key, cell in (given or {}).items():

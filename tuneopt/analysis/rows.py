@@ -16,8 +16,8 @@ from decimal import Decimal
 from typing import Any
 
 from tuneopt import checked
-from tuneopt.analysis import cells
-from tuneopt.analysis.columns import NO_LOSS, NOT_NATS, NUMBERS, belongs_to_run, headings, missing
+from tuneopt.analysis import cells, trackers
+from tuneopt.analysis.columns import NO_LOSS, NOT_NATS, NUMBERS, headings, missing
 from tuneopt.analysis.regimes import ONE_RATIO, near, settled
 from tuneopt.analysis.row import UNSEEDED, Row, size_of
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
@@ -45,10 +45,6 @@ LATER = frozenset({"report_bits_per_byte"})
 
 OPTIONAL = LATER | {"data_seed"}
 """Columns that not every exported table has."""
-
-UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued",
-              "preempted", "preempting", "paused", "waiting")  # fmt: skip
-"""Words by which a tracker says that a run has not come to its end; such rows are left out."""
 
 FEWEST_DIGITS = 3
 """Digits of a value that may be another one rounded: two neighbours of a grid share fewer."""
@@ -96,13 +92,13 @@ def parse(
             raise InputError("the results are a table of `tuneopt ledger export`, whose columns have names; leave "
                              "--columns out")  # fmt: skip
         return ParsedTable(*_from_export(rows))
-    rows = [_lifted(row) for row in rows]
+    rows = [trackers.lifted(number, row, columns or {}) for number, row in enumerate(rows, start=1)]
     known = headings(rows, columns)
     read = [(number, known.cells(row)) for number, row in enumerate(rows, start=1)]
     notes: list[str] = []
     doubts: list[str] = []
     if known.tracker:
-        read, left_out = _finished(read)
+        read, left_out = trackers.finished(read)
         if left_out:
             what = "1 row of a run" if left_out == 1 else f"{left_out} rows of runs"
             notes.append(f"{what} that did not finish {'is' if left_out == 1 else 'are'} left out")
@@ -152,36 +148,6 @@ def check_rows(count: int) -> None:
     """Raise `InputError` for more rows than a table may have."""
     if count > LARGEST_ROWS:
         raise InputError(f"the results hold {count:,} rows, over the limit of {LARGEST_ROWS:,}; split the table")
-
-
-def _lifted(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row whose objects ``summary`` and ``config`` say what is a column elsewhere, with these as columns.
-
-    Trackers hand out runs as objects: which optimizer and scale a run had stands in its configuration.
-    """
-    nested = [name for name, cell in row.items() if isinstance(cell, Mapping) and str(name).lower() in _NESTED]
-    if not nested:
-        return row
-    flat = {name: cell for name, cell in row.items() if name not in nested}
-    for name in nested:
-        prefix, inside = _NESTED[str(name).lower()], row[name]
-        lifted = {key for key in inside if prefix == "summary" or belongs_to_run(str(key))}
-        flat |= {f"{prefix}.{key}": inside[key] for key in lifted}
-        if rest := {key: value for key, value in inside.items() if key not in lifted}:
-            flat[name] = rest
-    return flat
-
-
-_NESTED = {"config": "config", "hparams": "config", "summary": "summary", "summary_metrics": "summary",
-           "metrics": "summary"}  # fmt: skip
-
-_Read = tuple[int, dict[str, Any]]  # the number of a row, and its cells by meaning
-
-
-def _finished(read: Sequence[_Read]) -> tuple[list[_Read], int]:
-    """The rows of a tracker's export whose runs came to their end, and how many did not."""
-    kept = [(number, cell) for number, cell in read if str(cell.get("status") or "").strip().lower() not in UNFINISHED]
-    return kept, len(read) - len(kept)
 
 
 def _number_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:

@@ -1,0 +1,101 @@
+"""What trackers hand out, as columns like those of other tables: objects of a run, runs without an end, names of runs.
+
+A tracker gives each run as objects: its configuration, and a summary of what it measured. A table has such an object as
+JSON text. Both are read alike, in all rows of a table: what says which run this is (its optimizer, scale, seed) is a
+column elsewhere, and must not contradict one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuneopt import checked
+from tuneopt.analysis import cells
+from tuneopt.analysis.columns import known_meaning, meaning_in_run
+from tuneopt.spec import InputError
+
+UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued",
+              "preempted", "preempting", "paused", "waiting")  # fmt: skip
+"""Words by which a tracker says that a run has not come to its end; such rows are left out."""
+
+_SUMMARIES = ("summary", "summary_metrics", "metrics")
+
+Read = tuple[int, dict[str, Any]]  # the number of a row, and its cells by meaning
+
+
+def lifted(number: int, row: Mapping[str, Any], named: Mapping[str, str]) -> Mapping[str, Any]:
+    """A row whose objects ``summary`` and ``config`` say what is a column elsewhere, with these as columns.
+
+    ``named`` is what ``--columns`` says. Raises `InputError` for JSON text that cannot be read or has a key twice, and
+    for an object that contradicts a column or another object: one of the two would be passed over in silence.
+    """
+    prefixes = {name: prefix for name, cell in row.items() if cell is not None and (prefix := _prefix(name, named))}
+    objects = {name: _object(number, prefix, name, row[name]) for name, prefix in prefixes.items()}
+    if not any(isinstance(cell, Mapping) for cell in objects.values()):
+        return row
+    flat = {name: cell for name, cell in row.items() if not isinstance(objects.get(name), Mapping)}
+    # A column called name is the run's where something else names the optimizer.
+    plain = {meaning: name for name in flat if (meaning := known_meaning(str(name))) and not cells.is_empty(row[name])
+             and cells.folded(str(name)) != "name"}  # fmt: skip
+    for name, inside in objects.items():
+        if not isinstance(inside, Mapping):
+            continue
+        rest = {}
+        for key, value in inside.items():
+            meaning = meaning_in_run(str(key))
+            if prefixes[name] == "config" and meaning is None:
+                rest[key] = value
+                continue
+            place, column = f"{prefixes[name]}.{key}", plain.get(meaning or "")
+            if place in flat and not _same(flat[place], value):
+                raise _contradiction(number, str(key), flat[place], value, name)
+            if column is None or prefixes[name] != "config" or meaning in named:
+                flat[place] = value
+            elif not cells.is_empty(value) and not _same(row[column], value):
+                raise _contradiction(number, str(column), row[column], value, name)
+        if rest:
+            flat[name] = rest
+    return flat
+
+
+def _prefix(name: object, named: Mapping[str, str]) -> str:
+    """What stands in front of the columns that are made of an object: of measurements, of settings, or nothing."""
+    if str(name).strip().lower() in _SUMMARIES:
+        return "summary"
+    return "config" if named.get("config") == name or known_meaning(str(name)) == "config" else ""
+
+
+def _object(number: int, prefix: str, name: str, cell: Any) -> Any:
+    """A cell with its JSON text read; other cells as they are."""
+    if not isinstance(cell, str) or not cell.strip() or (prefix == "summary" and not cell.lstrip().startswith("{")):
+        return cell
+    try:
+        return checked.parse_object(cell, str(name))
+    except InputError as error:
+        raise InputError(
+            f"row {number} of the results: {name} is no JSON object ({error}); write {{name: value}}, each name once"
+        ) from None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two cells say one thing, also where one of them writes a number or a name otherwise."""
+    if one == other or cells.folded(str(one)) == cells.folded(str(other)):
+        return True
+    try:
+        return cells.number(str(one), units=True) == cells.number(str(other), units=True)
+    except ValueError:
+        return False
+
+
+def _contradiction(number: int, what: str, one: Any, other: Any, name: str) -> InputError:
+    return InputError(
+        f"row {number} of the results has {what} {checked.shown(one)} and, in its {name}, {checked.shown(other)}; "
+        "keep one"
+    )
+
+
+def finished(read: Sequence[Read]) -> tuple[list[Read], int]:
+    """The rows of a tracker's export whose runs came to their end, and how many did not."""
+    kept = [(number, cell) for number, cell in read if str(cell.get("status") or "").strip().lower() not in UNFINISHED]
+    return kept, len(read) - len(kept)
