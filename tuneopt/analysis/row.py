@@ -278,10 +278,11 @@ class Row:
         for key, cell in (given or {}).items():
             if cell not in (None, ""):
                 name, value = hyperparameter_name(str(key)), self.hyperparameter(str(key), cell)
-                if told.setdefault(name, value) != value:
+                if name in told and told[name] != value:
                     raise self.error(
                         f": config has {name} twice, {checked.shown(told[name])} and {checked.shown(value)}; keep one"
                     )
+                told[name] = value
         named = {
             name[3:]: self.hyperparameter(name[3:], value)
             for name, value in self.cells.items()
