@@ -182,8 +182,9 @@ def check_way(folder: Path, path: Path, what: str) -> None:
     if not first.is_dir():
         instead = "give a folder" if folder == path else "name another place"
         raise InputError(f"cannot write {what} to {path}: {first} is no folder; {instead}")
-    if not os.access(first, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {what} to {path}: {first} cannot be written to; name another place")
+    if not os.access(first, os.W_OK | os.X_OK):  # which does not say why
+        reason = "read-only file system" if os.statvfs(first).f_flag & os.ST_RDONLY else "permission denied"
+        raise InputError(f"cannot write {what} to {path}: {first}: {reason}; name another place")
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ BAD = {
     "near level": ("train -O soap --log-level warnin", "did you mean 'warning'"),
     "unknown format": ("tune -O soap --log-format yaml", "--log-format 'yaml' is unknown"),
     "study: unknown format": ("study run none.yaml --log-format jsn", "--log-format 'jsn' is unknown"),
-    "board in a file": ("tune -O soap --tensorboard a-file", "is a file"),
+    "board in a file": ("tune -O soap --tensorboard a-file", "is no folder; give a folder"),
     "no board": ("train -O soap --tensorboard ''", "--tensorboard is empty"),
     "logs of no ledger": ("ledger logs ab --ledger nowhere", "nowhere"),
     "logs of no trial": ("ledger logs ffff --ledger good", "no trial in"),
