@@ -63,3 +63,6 @@ a usual exponent. Only plans and simulations rest on it, never a result."""
 
 VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
 """Entries of the tokenizer of a corpus that brings none, by ladder; 1024 was measured (docs/lab-notebook.md)."""
+
+LEAST_PARAMETERS = 1000
+"""Parameters of the smallest model that is read or predicted: below it a count is one of millions or billions."""

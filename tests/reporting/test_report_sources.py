@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -101,10 +102,8 @@ def test_a_file_named_like_another_source_s_corpus_is_another_text(several, tmp_
     for name, about in {"embedded": {"ledger": several}, "published": {"published": True}}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
         inputs = gather(results=tmp_path / f"{name}.json", **about).inputs
-        corpora = {run.regime.corpus for run in inputs.runs if run.trial.startswith(f"{name}: ")}
-        assert f"file: {name}" in corpora, corpora
-        theirs = {run.regime.corpus for run in gather(**about).inputs.runs} or {name}
-        assert f"file: {name}" not in theirs
+        corpora = Counter(run.regime.corpus for run in inputs.runs)
+        assert corpora[f"file: {name}"] == len(rows) and corpora[name] == len(inputs.runs) - len(rows) > 0
 
 
 def test_a_ledger_s_own_export_beside_it_counts_once(several, tmp_path):
@@ -112,7 +111,12 @@ def test_a_ledger_s_own_export_beside_it_counts_once(several, tmp_path):
     alone, both = gather(several).inputs, gather(several, results=tmp_path / "export.csv").inputs
     ids = [run.trial.removeprefix("export: ") for run in both.runs]
     assert len(ids) == len(set(ids)) and {run.trial for run in alone.runs} <= set(ids)
-    assert any("are the ledger's own and count once" in note for note in both.notes)
+    assert any("that the ledger holds count once" in note and "another loss" not in note for note in both.notes)
+    changed = (tmp_path / "export.csv").read_text().replace(repr(alone.runs[0].report_loss), "3.25")
+    (tmp_path / "export.csv").write_text(changed)
+    odd = gather(several, results=tmp_path / "export.csv").inputs
+    assert [run.report_loss for run in odd.runs] == [run.report_loss for run in both.runs]
+    assert any("1 of them have another loss there, and the ledger's stands" in note for note in odd.notes)
 
 
 def test_curves_of_a_table_stay_with_their_runs_beside_another_source(several, table):

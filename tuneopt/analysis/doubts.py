@@ -180,9 +180,10 @@ def _baseline_edges(edges: Sequence[Edge], winners: Sequence[Winner], baseline: 
     own = [edge for edge in edges if edge.optimizer == baseline and edge.tried > 1]
     if own and any(winner.optimizer != baseline for winner in winners):
         names = sorted({edge.coordinate for edge in own})
+        listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         count, of = len({edge.regime for edge in own}), sum(winner.optimizer == baseline for winner in winners)
         yield (
-            f"the best {' and '.join(names)} of {baseline} {'is' if len(names) == 1 else 'are'} on an edge of what was "
+            f"the best {listed} of {baseline} {'is' if len(names) == 1 else 'are'} on an edge of what was "
             f"tried in {count} of {of} regimes: its loss may be lower beyond it, and what others gain over it less"
         )
 

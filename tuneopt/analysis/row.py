@@ -21,7 +21,7 @@ from tuneopt.analysis.regimes import CONTRADICTION, ONE_RATIO
 from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import axes, on_ladder
 from tuneopt.analysis.targets import TargetTrial
-from tuneopt.constants import TOKENS_PER_PARAMETER
+from tuneopt.constants import LEAST_PARAMETERS, TOKENS_PER_PARAMETER
 from tuneopt.search.axis import is_number
 from tuneopt.spec import SCALES, InputError, TrialSpec, nearest
 
@@ -36,9 +36,6 @@ _SCALES = {folded(name): scale for name, scale in SCALES.items()}
 
 UNSEEDED = -1
 """The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
-
-LEAST_PARAMETERS = 1000
-"""Parameters below which a count is meant in millions or billions, or is none."""
 
 LARGEST_BATCH = 2**27
 """Tokens of a batch beyond any that was trained with: what counts sequences may count tokens."""

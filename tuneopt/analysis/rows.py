@@ -109,7 +109,8 @@ def parse(
         what = "1 column of the export is" if len(known.aside) == 1 else f"{len(known.aside)} columns of the export are"
         notes.append(f"{what} not read ({shown})")
     if unread := known.unread_targets:
-        notes.append(f"rows with a budget and a loss are runs, and {' and '.join(unread)} is not read; say --target")
+        what = f"{' and '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read"
+        notes.append(f"rows with a budget and a loss are runs, and {what}; say --target")
     comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
     lacking = known.lacking("scale" not in known.meanings.values() or typed[0].is_sized) if typed else []

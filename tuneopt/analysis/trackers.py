@@ -1,4 +1,4 @@
-"""What trackers hand out, as columns like those of other tables: objects of a run, runs without an end, names of runs.
+"""What trackers hand out, as columns like those of other tables: objects of a run, and runs without an end.
 
 A tracker gives each run as objects: its configuration, and a summary of what it measured. A table has such an object as
 JSON text. Both are read alike, in all rows of a table: what says which run this is (its optimizer, scale, seed) is a

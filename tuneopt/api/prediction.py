@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tuneopt.api.reading import Readable
+from tuneopt.constants import LEAST_PARAMETERS
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from tuneopt.search.prediction import Forecast, TunedRegime
     from tuneopt.search.space import LadderSpace
     from tuneopt.spec import Regime
-
-SMALLEST = 1000
-"""Parameters of the smallest model that is predicted for: fewer are a count in millions."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,15 +75,15 @@ def predict(
     ``optimizer`` and ``space`` are what `space_of` takes: names, or files of a user's own. Without a ledger the
     published tuned points of the search space are the ground, for the built-in ones those of arXiv 2509.02046; with one
     the winners of certified sweeps that varied something, for which no space is needed. Raises `InputError` when there
-    is no ground, when a figure is not positive, and for fewer than `SMALLEST` parameters.
+    is no ground, when a figure is not positive, and for fewer than `LEAST_PARAMETERS` parameters.
     """
     from tuneopt.api.optimizers import space_of
     from tuneopt.optim import external
     from tuneopt.search.prediction import forecast, published_regimes
 
-    if 0 < params < SMALLEST:
+    if 0 < params < LEAST_PARAMETERS:
         raise InputError(
-            f"params must be at least {SMALLEST:,}, not {params:g}; write 124 million as 124e6 (--params 124M)"
+            f"params must be at least {LEAST_PARAMETERS:,}, not {params:g}; write 124 million as 124e6 (--params 124M)"
         )
     if ledger is None:
         declared = space_of(optimizer, space)

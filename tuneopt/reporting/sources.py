@@ -71,12 +71,13 @@ def gather(
     ``columns`` maps the names of the results' columns (`tuneopt.analysis.columns.headings`).
     """
     study = None if ledger is None else read_study(ledger, sweeps)
-    parts: list[tuple[Inputs, str]] = []  # each source, and the name that its runs get where there is another
+    # Each source, and the name and the corpus that its runs get where there is another source and they have none.
+    parts: list[tuple[Inputs, str, str]] = []
     origins: list[Origin] = []
     options: list[str] = []
     if study is not None and ledger is not None:
         inputs = _of_study(study)
-        parts.append((inputs, ""))
+        parts.append((inputs, "", ""))
         facts = (("sweeps", str(len(study.views))), ("trials", f"{len(inputs.runs):,}"))
         where = shareable(ledger.address)
         origins.append(Origin("the example that ships with tuneopt" if example else f"ledger {where}",
@@ -84,7 +85,9 @@ def gather(
         options += ["--example"] if example else ["--ledger", where]
     if results is not None:
         inputs = load(results, columns)
-        parts.append((inputs, results.stem))
+        # A file with the name of another source's corpus is about another text, as far as anybody knows.
+        taken = {run.regime.corpus for part, _, _ in parts for run in part.runs} | ({PUBLISHED} if published else set())
+        parts.append((inputs, results.stem, f"file: {results.stem}" if results.stem in taken else results.stem))
         with results.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         origins.append(Origin(f"file {results.name}", (("SHA-256", digest), *counts(inputs))))
@@ -92,12 +95,12 @@ def gather(
         options += [word for name, column in (columns or {}).items() for word in ("--columns", f"{name}={column}")]
     if published:
         inputs = published_study(further=True)
-        parts.append((inputs, PUBLISHED))
+        parts.append((inputs, PUBLISHED, PUBLISHED))
         origins.append(Origin(inputs.source, counts(inputs)))
         options.append("--published")
     if not parts:
         raise InputError("there is nothing to report on; give --ledger, --results or --published")
-    return Material(study, parts[0][0] if len(parts) == 1 else _merge(parts, published), tuple(origins), tuple(options))
+    return Material(study, parts[0][0] if len(parts) == 1 else _merge(parts), tuple(origins), tuple(options))
 
 
 def _of_study(study: StudyView) -> Inputs:
@@ -124,34 +127,33 @@ def _place(view: SweepView) -> tuple[str, Regime]:
     return view.optimizer, view.sweep.regime
 
 
-def _merge(parts: Sequence[tuple[Inputs, str]], published: bool) -> Inputs:
-    """Several sources as one: runs with a source's name carry it, and their corpus too where the rows name none.
+def _merge(parts: Sequence[tuple[Inputs, str, str]]) -> Inputs:
+    """Several sources as one: runs carry their source's name, and its corpus where their rows name none.
 
-    A file with the name of another source's corpus is about another text, as far as anybody knows: its runs are on
-    "file: NAME". A table exported from a ledger has that ledger's trials, which count once. With ``published`` the last
-    source is the published study.
+    A table exported from a ledger has that ledger's trials, which count once, as the ledger has them.
     """
     runs: list[TrainingRun] = []
-    notes = [note for inputs, _ in parts for note in inputs.notes]
-    for place, (inputs, name) in enumerate(parts):
-        corpus = name
-        if not (published and place + 1 == len(parts)):  # rows that name the published study's corpus mean it
-            taken = {run.regime.corpus for part, _ in parts[:place] for run in part.runs}
-            corpus = f"file: {name}" if name in taken or (published and name == PUBLISHED) else name
-        held = {run.trial for run in runs if _LEDGER_ID.fullmatch(run.trial)}
-        own = [run for run in inputs.runs if run.trial not in held]
-        if len(own) < len(inputs.runs):
-            notes.append(f"{plural(len(inputs.runs) - len(own), 'run')} of {name} are the ledger's own and count once")
+    notes = [note for inputs, _, _ in parts for note in inputs.notes]
+    for inputs, name, corpus in parts:
+        held = {run.trial: run for run in runs if _LEDGER_ID.fullmatch(run.trial)}
+        again = [run for run in inputs.runs if run.trial in held]
+        if again:
+            other = sum(run.report_loss != held[run.trial].report_loss for run in again)
+            notes.append(
+                f"trials of {name} that the ledger holds count once ({len(again)})"
+                + (f"; {other} of them have another loss there, and the ledger's stands" if other else "")
+            )
         runs += [
             replace(run, trial=f"{name}: {run.trial}", regime=run.regime._replace(corpus=run.regime.corpus or corpus))
             if name
             else run
-            for run in own
+            for run in inputs.runs
+            if run.trial not in held
         ]
-    trials = tuple(trial for inputs, _ in parts for trial in inputs.trials)
-    targets = tuple(sorted({target for inputs, _ in parts for target in inputs.targets}))
-    doubts = tuple(doubt for inputs, _ in parts for doubt in inputs.doubts)
-    source = ", ".join(inputs.source for inputs, _ in parts)
+    trials = tuple(trial for inputs, _, _ in parts for trial in inputs.trials)
+    targets = tuple(sorted({target for inputs, _, _ in parts for target in inputs.targets}))
+    doubts = tuple(doubt for inputs, _, _ in parts for doubt in inputs.doubts)
+    source = ", ".join(inputs.source for inputs, _, _ in parts)
     return Inputs(tuple(runs), source, tuple(notes), trials, targets, doubts)
 
 
