@@ -282,7 +282,7 @@ def test_a_path_that_cannot_be_written_is_bad_input(single, tmp_path):
     with pytest.raises(InputError, match="it is a folder"):
         write_report(single, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="name another file"):
+    with pytest.raises(InputError, match="name another place"):
         write_report(single, tmp_path / "file" / "r.html")
 
 
