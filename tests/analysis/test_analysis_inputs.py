@@ -10,12 +10,12 @@ import pytest
 from analysis_samples import published as paper
 
 from tuneopt import analysis
-from tuneopt.analysis.columns import COLUMNS
 from tuneopt.analysis.inputs import Inputs, as_inputs, from_rows, load, published, read_runs
 from tuneopt.analysis.results import LARGEST_FILE
 from tuneopt.analysis.rows import LARGEST_ROWS, parse
 from tuneopt.analysis.runs import Role, TrainingRun
 from tuneopt.analysis.study import Analysis, analyse
+from tuneopt.analysis.vocabulary import COLUMNS
 from tuneopt.spec import InputError
 
 ROW = {"optimizer": "muon", "scale": "130m", "ratio": 2, "loss": 3.4}
@@ -28,6 +28,7 @@ def test_every_synonym_is_read(column: str, word: str) -> None:
     values = {
         "optimizer": "muon", "scale": "130m", "parameters": 134217728, "status": "completed", "corpus": "c4",
         "curve": [[0.5, 4.0]], "config": {"lr": 1}, "trial": "x", "tokens": 5_368_709_120, "tokens_per_parameter": 40,
+        "peak_bytes": 2**30, "checkpoint_bytes": 2**30,
     }  # fmt: skip
     row: dict[str, object] = {key: value for key, value in ROW.items() if key != column}
     spelled = word.upper().replace("_", "-")
@@ -42,11 +43,13 @@ def test_columns_aside_are_left_alone_and_costs_are_read() -> None:
         "Notes": "x",
         "seconds": 3,
         "flops": "1e18",
-        "peak_memory": 5,
+        "peak_memory": "23.5G",
         "checkpoint_bytes": 0,
     }
     (run,) = read_runs([row])
-    assert (run.seconds, run.device_seconds, run.flops, run.peak_bytes, run.checkpoint_bytes) == (3, 3, 1e18, 5, 0)
+    assert (run.seconds, run.device_seconds, run.flops, run.peak_bytes, run.checkpoint_bytes) == (
+        3, 3, 1e18, 23_500_000_000, 0
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

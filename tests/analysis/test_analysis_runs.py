@@ -27,7 +27,7 @@ def test_a_plain_row() -> None:
         ({"optimizer": "a", "params": 134217728, "ratio": 1, "loss": 3}, "130m", 1),
         ({"Optimizer": "a", "Parameters": "5e6", "TOKENS": "2e8", "Loss": "3"}, "5m", 2),
         ({"optimizer": "a", "scale": "130M", "tokens": 20 * 134217728 * 4, "loss": 3}, "130m", 4),
-        ({"optimizer": "a", "scale": "mine", "tokens": 100, "ratio": 3, "loss": 3}, "mine", 3),
+        ({"optimizer": "a", "scale": "mine", "tokens": 100_000, "ratio": 3, "loss": 3}, "mine", 3),
     ],
 )
 def test_other_names_and_ways_to_say_a_regime(row: dict[str, object], scale: str, ratio: float) -> None:

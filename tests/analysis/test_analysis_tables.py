@@ -72,7 +72,9 @@ def test_points_group_digits_beside_decimal_commas(tmp_path: Path) -> None:
     assert (run.parameters, run.steps, run.tokens) == (130_000_000, 5000, 5000 * 524_288)
     assert run.config == (("warmup", 1000),)
     with pytest.raises(InputError, match=r"loss must be a number, not '3,530' .*comma"):
-        load(csv_file(tmp_path, head + "adamw;130M;5.000;524.288;100;3,530\n"))
+        load(csv_file(tmp_path, head + "adamw;130M;5000;524288;100;3,530\nadamw;130M;5000;524288;1.000;3\n"))
+    with pytest.raises(InputError, match=r"steps is '5\.000', and no cell says whether a point groups digits"):
+        load(csv_file(tmp_path, head + "adamw;130M;5.000;524288;100;3.530\n"))
 
 
 def test_a_table_with_decimal_commas_and_units(tmp_path: Path) -> None:

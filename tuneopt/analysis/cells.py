@@ -7,13 +7,15 @@ doubt: read cell by cell, ``3,530`` would be 3.53 in one row and 3,530 in the ne
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tuneopt import checked
+from tuneopt.search.axis import is_number
 from tuneopt.spec import InputError
 
 UNITS: Mapping[str, float] = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
@@ -68,6 +70,11 @@ def decimal_comma(texts: Iterable[str], usual: bool = False) -> bool | None:
     return True if yes else False if no else True if usual and not points else None
 
 
+def may_be_grouped(text: str) -> bool:
+    """Whether a number's points may group its digits, as in ``5.000``."""
+    return _GROUPED_BY_POINTS.fullmatch(text.strip()) is not None
+
+
 def number(text: str, comma: bool | None = None, units: bool = False) -> float:
     """The number that a text writes; ``comma`` is what `decimal_comma` says, ``units`` allows a letter behind it.
 
@@ -96,6 +103,14 @@ def number(text: str, comma: bool | None = None, units: bool = False) -> float:
     return float(word) * size
 
 
+def size_of(scale: str, comma: bool | None) -> float | None:
+    """The parameters that a scale's own name gives, such as ``1.3B``; None for a name that is no size."""
+    try:
+        return number(scale, comma, units=True) if scale[-1:].lower() in UNITS else None
+    except ValueError:
+        return None
+
+
 def value(text: str) -> Any:
     """A hyperparameter that came as text: a switch, a whole number, a number, else the text as it is."""
     word = text.strip()
@@ -104,6 +119,29 @@ def value(text: str) -> Any:
     if re.fullmatch(r"[+-]?\d{1,15}", word):
         return int(word)
     return float(word) if _PLAIN.fullmatch(word) else text
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with its lists and objects as JSON text, and torch's pair ``betas`` as beta1 and beta2."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if str(key) == "betas" and isinstance(value, Sequence) and len(value) == 2 and all(map(is_number, value)):
+            flat |= {"beta1": value[0], "beta2": value[1]}
+        else:
+            flat[key] = json.dumps(value) if isinstance(value, Mapping | list) else value
+    return flat
+
+
+def points(curve: Any) -> list[tuple[float, float]]:
+    """The points of a learning curve, fraction of the run and loss, in order; a list of them, or that as JSON text.
+
+    Raises `TypeError`, `ValueError` or `KeyError` for what is no curve.
+    """
+    if curve is None or curve == "":
+        return []
+    listed = json.loads(curve) if isinstance(curve, str) else list(curve)
+    pairs = [(one["fraction"], one["loss"]) if isinstance(one, Mapping) else tuple(one) for one in listed]
+    return sorted((float(fraction), float(loss)) for fraction, loss in pairs if loss is not None)
 
 
 def folded(name: str) -> str:

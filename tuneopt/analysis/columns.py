@@ -18,106 +18,38 @@ from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis.cells import folded
+from tuneopt.analysis.vocabulary import (
+    COLUMNS,
+    CONSTANTS,
+    NUMBERS,
+    WORDS,
+    hyperparameter_column,
+    is_no_loss,
+    is_upside_down,
+    meaning,
+)
 from tuneopt.errors import InputError, nearest
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "optimizer": ("optimiser", "opt", "method", "algorithm", "name"),
-    "scale": ("model", "model_size", "size", "workload"),
-    "parameters": ("params", "n", "n_params", "num_params", "non_embedding_parameters"),
-    "ratio": ("chinchilla", "chinchilla_ratio", "data_ratio"),
-    "tokens": ("d", "n_tokens", "train_tokens", "token_budget", "budget_tokens"),
-    "tokens_per_parameter": ("tpp", "tokens_per_param"),
-    "steps": ("step", "n_steps", "num_steps", "train_steps", "global_step", "training_iteration"),
-    "batch_tokens": ("tokens_per_step", "tokens_per_batch"),
-    "loss": ("final_loss", "eval_loss", "val_loss", "validation_loss", "report_loss"),
-    "select_loss": (),
-    "sigma": ("std", "loss_std", "noise"),
-    "seed": ("random_seed",),
-    "corpus": ("data", "dataset"),
-    "status": ("state",),
-    "seconds": ("device_seconds", "train_seconds", "wall_seconds", "wall_time", "time", "runtime", "time_total_s"),
-    "flops": ("total_flops",),
-    "peak_bytes": ("peak_memory", "peak_memory_bytes", "memory_bytes"),
-    "checkpoint_bytes": ("checkpoint_size",),
-    "curve": ("loss_curve", "history"),
-    "config": ("hyperparameters", "hparams"),
-    "trial": ("id", "run", "run_id", "trial_id", "run_name"),
-    "study": (),
-    "target": ("target_loss",),
-    "target_steps": ("steps_to_target",),
-    "target_seconds": ("seconds_to_target", "time_to_target"),
-    "ruleset": (),
-}
-"""Each column that is read, and its synonyms; ``hp_<name>`` columns are hyperparameters."""
-
-NUMBERS = frozenset({
-    "parameters", "ratio", "tokens", "tokens_per_parameter", "steps", "batch_tokens", "loss", "select_loss", "sigma",
-    "seed", "seconds", "flops", "peak_bytes", "checkpoint_bytes", "target", "target_steps", "target_seconds",
-})  # fmt: skip
-"""Columns that hold numbers."""
-
-CONSTANTS = frozenset({"scale", "corpus"}) | NUMBERS
-"""Columns that ``--columns`` may give one value for all rows."""
-
-NOT_NATS = frozenset({
-    "bpb", "bitsperbyte", "bitspertoken", "bitsperchar", "bpc", "bpt", "perplexity", "ppl", "evalbpb", "valbpb",
-    "valperplexity", "evalperplexity", "testbpb", "valbitsperbyte", "evalbitsperbyte",
-})  # fmt: skip
-"""Names, folded, of what is computed from a loss and is not one in nats per token."""
-
-NO_LOSS = re.compile(r"(train|val|validation|eval|test)?(top[15])?(acc|accuracy|score|reward|bleu|f1)")
-"""Names, folded, of what is better where it is larger: read as a loss, it would turn every order upside down."""
-
-ASIDE = (
-    "report_bits_per_byte",
-    "family",
-    "note",
-    "notes",
-    "comment",
-    "source",
-    "url",
-    "date",
-    "framework",
-    "metric",
-    "best",
-)
-"""Columns that may stand in a table and are not read."""
-
-HYPERPARAMETERS: Mapping[str, str] = {
-    "lr": "learning_rate",
-    "peak_lr": "learning_rate",
-    "wd": "weight_decay",
-    "batch_size": "train_batch_size",
-    "schedule": "lr_schedule",
-    "scheduler": "lr_schedule",
-    "lr_scheduler": "lr_schedule",
-}
-"""Short names of hyperparameters, as trackers have them, and the coordinates that they stand for."""
-
-_PREFIX = re.compile(
-    r"(?P<hp>(config|hparams|hyperparameters|args)[./]|params[./]|hp[./])|(?P<metric>(summary|metrics|tags)[./])",
-    re.IGNORECASE,
-)
 _INDEX = re.compile(r"|unnamed: ?\d+|__index_level_\d+__|index", re.IGNORECASE)
 _TRACKERS = frozenset({"runtime", "timestamp", "wandb"})  # of Weights & Biases, with an underscore in front
+_OPTUNA = {"params": "params.", "user_attrs": "metrics."}
 _PAGE = frozenset({"created", "state", "runtime", "user", "sweep"})  # headings of its table of runs, two or more
-
 _REACHED = frozenset({"target_steps", "target_seconds"})
-_WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
-_MEANING = {folded(word): column for word, column in _WORDS.items()} | {folded(word): "" for word in ASIDE}
 
 
 @dataclass(frozen=True)
 class Headings:
     """What each column of a table means: a key of `COLUMNS`, ``hp_<name>``, or "" where it is not read.
 
-    ``constants`` are values that all rows have, ``aside`` the columns of a tracker's export that nobody reads.
+    ``constants`` are values that all rows have, ``aside`` the columns of a tracker's export that nobody reads,
+    ``chosen`` the meanings that ``--columns`` gave.
     """
 
     meanings: Mapping[str, str]
     constants: Mapping[str, Any] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
     tracker: bool = False
+    chosen: frozenset[str] = frozenset()
 
     @property
     def is_race(self) -> bool:
@@ -127,12 +59,25 @@ class Headings:
     @property
     def unread_targets(self) -> list[str]:
         """Columns of a table of runs that say when a target was reached: there it is worked out from the losses."""
-        return [] if self.is_race else [name for name, meaning in self.meanings.items() if meaning in _REACHED]
+        return [] if self.is_race else [name for name, means in self.meanings.items() if means in _REACHED]
 
-    @property
-    def loss_column(self) -> str:
-        """The column that the loss is read from, empty where there is none."""
-        return next((name for name, meaning in self.meanings.items() if meaning == "loss"), "")
+    def check_loss(self) -> str:
+        """A doubt about the column of the loss, by its name: "" where there is none.
+
+        Raises `InputError` for one that is better where it is larger: every order would be upside down.
+        """
+        name = next((name for name, means in self.meanings.items() if means == "loss"), "")
+        if is_upside_down(name):
+            raise InputError(
+                f"the loss is read from the column {checked.shown(name)}, which by its name is better where it is "
+                "larger, so that every order would be upside down; name the column that holds a loss"
+            )
+        if not is_no_loss(name):
+            return ""
+        return (
+            f"the loss is read from the column {name}, which by its name is not in nats per token: then nothing that "
+            "is said in nats is in nats, and assumed noise and tolerances are of another size"
+        )
 
     def lacking(self, sized: bool) -> list[str]:
         """What every table needs and this one has no column for; ``sized`` says whether its scales' sizes are known."""
@@ -141,7 +86,7 @@ class Headings:
     def cells(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The cells of a row by meaning, with the constants; unread ones are left out."""
         named = ((self.meanings[str(name)], value) for name, value in row.items())
-        return {**self.constants, **{meaning: value for meaning, value in named if meaning}}
+        return {**self.constants, **{means: value for means, value in named if means}}
 
 
 def headings(rows: Sequence[Mapping[str, Any]], wanted_as: Mapping[str, str] | None = None) -> Headings:
@@ -157,25 +102,28 @@ def headings(rows: Sequence[Mapping[str, Any]], wanted_as: Mapping[str, str] | N
         for name in row:
             columns.setdefault(str(name), number)
     meant, constants, drop_rest = _mapped(columns, wanted_as or {})
-    tracker = _from_tracker(columns)
+    mapped = {*meant.values(), *constants}
+    optuna = {"number", "value", "state"} <= set(columns)  # Optuna's own data frame, whose prefixes have no point
+    tracker = optuna or _from_tracker(columns)
     unknown: list[str] = []
     for name in columns:
         if name in meant:
             continue
-        meaning = _meaning(name, rows)
-        if meaning is None:
+        word = re.sub(r"^(params|user_attrs)_", lambda found: _OPTUNA[found[1]], name) if optuna else name
+        means = "" if _INDEX.fullmatch(name.strip()) and _counts(rows, name) else meaning(word)
+        if means is None:
             unknown.append(name)
-        elif meaning in constants or (meaning in meant.values() and meaning in (wanted_as or {})):
+        elif means in constants or (means in meant.values() and means in mapped):
             meant[name] = ""  # another column, or a value, was named in its place
         else:
-            meant[name] = meaning
+            meant[name] = means
     # Exports of trackers have dozens of columns that nobody means; in a table of somebody's own an unknown name is most
     # likely a misspelt one, and a loss that is passed over in silence would be worse than a question.
     if unknown and not (tracker or drop_rest):
         raise _unknown(unknown, columns, _lacking({*meant.values(), *constants}))
     meant |= dict.fromkeys(unknown, "")
     _one_each(meant, columns)
-    return Headings(meant, constants, tuple(unknown), tracker)
+    return Headings(meant, constants, tuple(unknown), tracker, frozenset(mapped))
 
 
 def _mapped(columns: Mapping[str, int], wanted_as: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any], bool]:
@@ -183,10 +131,18 @@ def _mapped(columns: Mapping[str, int], wanted_as: Mapping[str, str]) -> tuple[d
     meant: dict[str, str] = {}
     constants: dict[str, Any] = {}
     drop_rest = False
+    spelled = {name.strip(): name for name in columns}  # a header may have spaces behind its commas
     for name, said in wanted_as.items():
-        parts = [part.strip() for part in said.split(",")] if name == "drop" else [said]
-        for part in parts:
+        one = name != "drop" or said in columns or said.strip() in spelled  # a name may hold a comma itself
+        for word in [said] if one else said.split(","):
+            part = word if word in columns else spelled.get(word.strip(), word.strip())
             known = "" if name == "drop" else name
+            if known.startswith("hp_"):
+                known = hyperparameter_column(known[3:]) or ""
+                if not known:
+                    raise InputError(
+                        "--columns maps to 'hp_', which names no hyperparameter; say which, as in hp_beta2"
+                    )
             if name == "drop" and part == "*":
                 drop_rest = True
             elif name == "drop" and not part and part not in columns:
@@ -215,53 +171,6 @@ def _from_tracker(columns: Iterable[str]) -> bool:
         (name.startswith("_") and name[1:] in _TRACKERS) or re.match(r"(config|summary|params|metrics|tags)[./]", name)
         for name in plain
     )
-
-
-def _meaning(name: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """What a column means; "" for one that is not read, None for an unknown one."""
-    word = name.strip()
-    if _INDEX.fullmatch(word) and _counts(rows, name):
-        return ""
-    plain = re.sub(r"[\s\-]+", "_", word.lower())
-    if plain.startswith("hp_"):
-        return f"hp_{hyperparameter_name(plain[3:])}"
-    match = _PREFIX.match(word)
-    rest = word[match.end() :] if match else word.removeprefix("_")
-    known = _MEANING.get(folded(rest)) if folded(rest) else None
-    if match and match["metric"]:
-        return known
-    if match:
-        # Inside a configuration a name is a hyperparameter, unless it says which run this is; a loss is a result.
-        inner = known if known in _IN_CONFIG else None
-        return inner or f"hp_{hyperparameter_name(rest)}"
-    if known is not None:
-        return known
-    return f"hp_{hyperparameter_name(word)}" if folded(word) in _COORDINATES else None
-
-
-_IN_CONFIG = frozenset(COLUMNS) - {"loss", "select_loss", "sigma", "status", "curve", "config", "study", "ruleset"}
-_COORDINATES = frozenset(
-    folded(word)
-    for word in (*HYPERPARAMETERS, *HYPERPARAMETERS.values(), "warmup", "beta1", "beta2", "epsilon", "max_grad_norm",
-                 "momentum", "min_lr_ratio")
-)  # fmt: skip
-
-
-def known_meaning(name: str) -> str | None:
-    """What the name of a column means by itself; "" for one that is not read, None for an unknown one."""
-    return _MEANING.get(folded(name))
-
-
-def meaning_in_run(name: str) -> str | None:
-    """What a name inside a configuration says of which run this is (its optimizer, scale, budget); None for others."""
-    known = known_meaning(name)
-    return known if known in _IN_CONFIG else None
-
-
-def hyperparameter_name(name: str) -> str:
-    """The name of a hyperparameter as the spaces write it: lower case, underscores, no short form."""
-    plain = re.sub(r"[\s\-]+", "_", name.strip().lower())
-    return HYPERPARAMETERS.get(plain, plain)
 
 
 def _counts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -319,7 +228,7 @@ def missing(words: Sequence[str], columns: Iterable[str]) -> InputError:
 def _unknown(names: Sequence[str], columns: Mapping[str, int], lacking: Sequence[str]) -> InputError:
     """The error for columns that are not known, with the cure that fits, and with what else a table needs."""
     still = f" (needed still: {', '.join(lacking)})" if lacking else ""
-    bits = [name for name in names if folded(name) in NOT_NATS] if "loss" in lacking else []
+    bits = [name for name in names if is_no_loss(name)] if "loss" in lacking else []
     if bits:
         still += (
             f"; a loss is in nats per token, which {checked.shown(bits[0])} is not: bits per byte times ln 2 times the "
@@ -337,7 +246,7 @@ def _unknown(names: Sequence[str], columns: Mapping[str, int], lacking: Sequence
     if not name.strip():
         return InputError(f"row {columns[name]} of the results has a column without a name; name it, or drop it")
     # Where no known name is close ("did you mean"), a list of fifty would not help, and one letter is close to all.
-    hint = nearest(name.strip().lower(), [word for word in _WORDS if len(word) > 2])
+    hint = nearest(name.strip().lower(), [word for word in WORDS if len(word) > 2])
     drop = f"drop it (--columns drop={name})"
     if "loss" in lacking and "loss" in name.lower():
         hint = f"if it is the final loss that counts, say --columns loss={name}; otherwise {drop}"
@@ -351,17 +260,17 @@ def _unknown(names: Sequence[str], columns: Mapping[str, int], lacking: Sequence
 def _one_each(meant: dict[str, str], columns: Mapping[str, int]) -> None:
     """Raise `InputError` for two columns of one meaning; ``name`` beside a better name of the optimizer is a run's."""
     by_meaning: dict[str, list[str]] = {}
-    for name, meaning in meant.items():
-        if meaning:
-            by_meaning.setdefault(meaning, []).append(name)
+    for name, means in meant.items():
+        if means:
+            by_meaning.setdefault(means, []).append(name)
     for name in by_meaning.get("optimizer", []):
         if folded(name) == "name" and len(by_meaning["optimizer"]) > 1:
             meant[name] = "" if "trial" in by_meaning else "trial"
             by_meaning["optimizer"].remove(name)
-    for meaning, names in by_meaning.items():
+    for means, names in by_meaning.items():
         if len(names) > 1:
             row = columns[names[1]]
             raise InputError(
-                f"row {row} of the results says {meaning} twice, as {names[0]!r} and {names[1]!r}; keep one, or say "
-                f"which: --columns {meaning}={names[1]}"
+                f"row {row} of the results says {means} twice, as {names[0]!r} and {names[1]!r}; keep one, or say "
+                f"which: --columns {means}={names[1]}"
             )

@@ -53,6 +53,8 @@ NO_TEXT = {
 }
 """How files begin that are called ``.csv`` or ``.json`` by mistake: what they are, and what helps."""
 
+_NEWLINE = r"\r\n|[\r\n]"
+
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """Endings of compressed files, which are not unpacked here: a few bytes of them can stand for a disk."""
 
@@ -120,9 +122,11 @@ def _csv(path: Path) -> FileRows:
     data = _text_bytes(path)
     start = data[: 1 << 20]  # enough for the names of the columns, whatever the size of the file
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    lines = re.split(r"\r\n|[\r\n]", start.decode(encoding, errors="replace").lstrip("\r\n"), maxsplit=2)
-    told = re.fullmatch(r"sep=([,;\t|])", lines[0].strip('"'))  # a line for Excel alone
-    header = lines[1] if told and lines[1:] else lines[0]
+    text = start.decode(encoding, errors="replace")
+    first = text.lstrip("\r\n")
+    empty = len(re.findall(_NEWLINE, text[: len(text) - len(first)]))
+    told = re.match(r"\"?sep=([,;\t|])\"?(\r\n|[\r\n])", first)  # a line for Excel alone
+    header = _first_line(first[told.end() :] if told else first)
     if header.startswith(("[", "{")):
         raise InputError(f"the results file {str(path)!r} holds JSON; let its name end in .json")
     # By the header alone: texts in cells may hold any of the marks, names of columns seldom do.
@@ -131,7 +135,7 @@ def _csv(path: Path) -> FileRows:
     if header.startswith("#"):
         begins = f"begins with a comment, {header[:40]!r}"
         raise InputError(f"the results file {str(path)!r} {begins}; let it begin with the names of the columns")
-    names = next(csv.reader([header], delimiter=parted), [])
+    names = next(csv.reader(io.StringIO(header, newline=""), delimiter=parted), [])
     _refuse_twice(name for name in names if name)
     _refuse_open_quotes(path, data, encoding, parted)
     # Texts, and not what pyarrow would guess: it would read the name 007 as the number 7.
@@ -141,7 +145,7 @@ def _csv(path: Path) -> FileRows:
     table = arrow_csv.read_csv(
         pa.BufferReader(data),
         read_options=arrow_csv.ReadOptions(
-            encoding="utf-16" if encoding == "utf-16" else "utf8", skip_rows=1 if told else 0
+            encoding="utf-16" if encoding == "utf-16" else "utf8", skip_rows=empty + 1 if told else 0
         ),
         parse_options=arrow_csv.ParseOptions(delimiter=parted, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(column_types=kinds if exported else dict.fromkeys(names, pa.string())),
@@ -181,6 +185,17 @@ def _refuse_open_quotes(path: Path, data: bytes, encoding: str, parted: str) -> 
         csv.field_size_limit(limit)
 
 
+def _first_line(text: str) -> str:
+    """The first line of a CSV; one that ends inside of a quoted name goes on in the next."""
+    marks = seen = 0
+    for end in re.finditer(_NEWLINE, text):
+        marks += text.count('"', seen, end.start())
+        seen = end.start()
+        if marks % 2 == 0:
+            return text[:seen]
+    return re.split(_NEWLINE, text, maxsplit=1)[0]  # a mark that nothing closes, which is refused further on
+
+
 def _outside_quotes(line: str) -> Counter[str]:
     """How often each character stands in a line outside of double quotes."""
     return Counter("".join(line.split('"')[::2]))
@@ -212,7 +227,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _lines(text: str) -> list[Any]:
     # Not str.splitlines: a line separator (U+2028) may stand inside of a text.
-    return [_json(line) for line in re.split(r"\r\n|[\r\n]", text) if line.strip()]
+    return [_json(line) for line in re.split(_NEWLINE, text) if line.strip()]
 
 
 def _objects(text: str) -> Any:

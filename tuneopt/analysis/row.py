@@ -6,7 +6,6 @@ What is decided for a whole table comes with the row: its decimal mark and the s
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,11 +15,12 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.analysis import cells
 from tuneopt.analysis.cells import folded
-from tuneopt.analysis.columns import hyperparameter_name
 from tuneopt.analysis.regimes import CONTRADICTION, ONE_RATIO
 from tuneopt.analysis.runs import Config, CurveSample, RegimeKey, TrainingRun
 from tuneopt.analysis.spaces import axes, on_ladder
 from tuneopt.analysis.targets import TargetTrial
+from tuneopt.analysis.trackers import FINISHED
+from tuneopt.analysis.vocabulary import hyperparameter_name
 from tuneopt.constants import LEAST_PARAMETERS, TOKENS_PER_PARAMETER
 from tuneopt.search.axis import is_number
 from tuneopt.spec import SCALES, InputError, TrialSpec, nearest
@@ -35,19 +35,16 @@ _SCALES = {folded(name): scale for name, scale in SCALES.items()}
 """The built-in scales, by their names without case and separators."""
 
 UNSEEDED = -1
-"""The seed of a row that names none: no trial has it, so such a row is never taken for a replicate."""
+"""The seed of a row that names none; no trial has it."""
 
 LARGEST_BATCH = 2**27
 """Tokens of a batch beyond any that was trained with: what counts sequences may count tokens."""
 
+UNIX_TIMES = (1.2e9, 2.2e9)  # the years 2008 to 2039, in seconds since 1970
+LEAST_BYTES = 10_000  # that anything trained takes and stores
+
 COUNTS = frozenset({"parameters", "tokens", "steps", "batch_tokens", "flops", "peak_bytes", "checkpoint_bytes"})
 """Columns whose numbers may carry a unit, such as 1.3B."""
-
-STATES: Mapping[str, str] = {
-    "": "", "completed": "completed", "complete": "completed", "finished": "completed", "terminated": "completed",
-    "diverged": "diverged",
-}  # fmt: skip
-"""Words of the column status, the trackers' own among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +62,9 @@ class Row:
     def optimizer(self) -> str:
         """The name of the optimizer as the row spells it."""
         optimizer = self.cells.get("optimizer")
-        if not isinstance(optimizer, str) or not optimizer.strip():
-            listed = ", ".join(self.columns[:12]) or "no column"  # of a wide table the first ones: one line of error
-            raise self.error(f" names no optimizer (found {listed}); add it to its column")
+        if not isinstance(optimizer, str) or cells.is_empty(optimizer):
+            found = ", ".join(self.columns[:12]) or "no column"  # of a wide table the first ones
+            raise self.error(f" names no optimizer (found {found}); add it to its column")
         return self.word("optimizer")
 
     def run(self, spelled: Mapping[str, str]) -> TrainingRun:
@@ -77,7 +74,7 @@ class Row:
         tokens, ratio, steps = self.budget(optimizer, scale, parameters)
         loss = self.loss()
         select = self.positive("select_loss")  # most tables have one loss, which then chooses and reports
-        seconds = self.positive("seconds", zero=True)
+        seconds = self.seconds()
         return TrainingRun(
             trial=self.word("trial") or f"row {self.number}",
             optimizer=optimizer,
@@ -95,10 +92,24 @@ class Row:
             seconds=seconds,  # nor on how many devices: its seconds are taken for device seconds
             device_seconds=seconds,
             flops=self.positive("flops", zero=True),
-            peak_bytes=self.positive("peak_bytes", zero=True),
-            checkpoint_bytes=self.positive("checkpoint_bytes", zero=True),
+            peak_bytes=self.bytes("peak_bytes"),
+            checkpoint_bytes=self.bytes("checkpoint_bytes"),
             curve=self.curve(),
         )
+
+    def seconds(self) -> float | None:
+        """The seconds of the run; a moment since 1970, as TensorBoard logs it under ``wall_time``, is no duration."""
+        seconds = self.positive("seconds", zero=True)
+        if seconds is not None and UNIX_TIMES[0] <= seconds <= UNIX_TIMES[1]:
+            raise self.error(f": seconds is {seconds:.0f}, a moment (Unix time) and no duration; drop the column")
+        return seconds
+
+    def bytes(self, name: str) -> float | None:
+        """A size in bytes; fewer than `LEAST_BYTES` are gigabytes or megabytes."""
+        size = self.positive(name, zero=True)
+        if size and size < LEAST_BYTES:
+            raise self.error(f": {name} is {size:g}, less than any model takes; give bytes, such as 23.5G")
+        return size
 
     def seed(self) -> int:
         """The seed, exactly: as a real number two of 64 bits would be one. `UNSEEDED` where the row has none."""
@@ -150,7 +161,7 @@ class Row:
                     f"{parameters:,.0f} parameters; correct one, or give the scale another name"
                 )
             if parameters is None:
-                parameters = size_of(word, self.comma)
+                parameters = cells.size_of(word, self.comma)
             self._check_size(parameters)
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
@@ -171,7 +182,7 @@ class Row:
     def is_sized(self) -> bool:
         """Whether the scale's name says how large the model is."""
         word = self.word("scale")
-        return word.lower() in SCALES or size_of(word, self.comma) is not None
+        return word.lower() in SCALES or cells.size_of(word, self.comma) is not None
 
     def stated_ratio(self) -> float | None:
         """The ratio that the row itself gives, None where it follows from tokens."""
@@ -224,6 +235,8 @@ class Row:
                 f" ({optimizer}) does not say its token budget; add a positive ratio for a known scale or with "
                 "parameters, tokens with parameters, or steps with batch_tokens"
             )
+        if tokens < LEAST_PARAMETERS:  # of these too fewer are millions or billions
+            raise self.error(f" has a budget of {tokens:g} tokens; write the count itself, such as 2600000000 or 2.6B")
         return tokens, ratio, steps if steps is not None or batch is None else tokens / batch
 
     def _agree(self, tokens: float, ratio: float, parameters: int) -> None:
@@ -247,11 +260,10 @@ class Row:
         """The final loss in nats per token; None where the run diverged."""
         if "loss" not in self.cells:
             raise self.error(f" has no column loss; {nearest('loss', self.columns)}")
-        said, loss = str(self.cells.get("status") or "").strip().lower(), self.cells["loss"]
-        if said not in STATES:
-            raise self.error(f": status must be completed or diverged, not {said!r}")
-        status = STATES[said]
-        if status == "diverged":
+        status, loss = self.status(), self.cells["loss"]
+        if status not in ("", "completed", "diverged", *FINISHED):
+            raise self.error(f": status must be completed or diverged, not {status!r}")
+        if status == "diverged" or self.is_lost():
             return None
         # NaN as a number is what a broken export writes; as text it is an empty cell, which says that a run diverged.
         if isinstance(loss, float) and not math.isfinite(loss):
@@ -260,6 +272,19 @@ class Row:
         if value is None and status == "completed":
             raise self.error(" is completed and has no loss; give it, or say diverged")
         return value
+
+    def status(self) -> str:
+        """What the row says of its end, in lower case; empty where it says nothing."""
+        return self.word("status").lower()
+
+    def is_lost(self) -> bool:
+        """Whether a tracker calls a run finished whose loss is no number: it came to its end, and diverged."""
+        loss = str(self.cells["loss"])
+        if self.status() not in FINISHED or cells.is_empty(loss):
+            return self.status() in FINISHED
+        with suppress(ValueError):
+            return not math.isfinite(cells.number(loss, self.comma))
+        return False
 
     def config(self, optimizer: str, scale: str) -> Config:
         """Hyperparameters: those of the column config, and the columns ``hp_<name>``, which must agree with it.
@@ -272,7 +297,7 @@ class Row:
         if given is not None and not isinstance(given, Mapping):
             raise self.error(f": config must be an object of hyperparameters, not {checked.shown(given)}")
         told: dict[str, Any] = {}
-        for key, cell in (given or {}).items():
+        for key, cell in cells.settings(given or {}).items():
             if cell not in (None, ""):
                 name, value = hyperparameter_name(str(key)), self.hyperparameter(str(key), cell)
                 if name in told and told[name] != value:
@@ -304,6 +329,8 @@ class Row:
                 raise self.error(f": {name} must be a number, not {checked.shown(value)}{cure}")
             if is_number(value) and not checked.is_usual(value):
                 raise self.error(f": {name} is beyond anything tuned, {checked.shown(value)}")
+            if name in ALWAYS_NUMBERS and float(value) < 0:
+                raise self.error(f": {name} must not be negative, {checked.shown(value)}")
         return frozen
 
     def hyperparameter(self, name: str, value: Any) -> Any:
@@ -317,14 +344,9 @@ class Row:
 
     def curve(self) -> tuple[CurveSample, ...]:
         """The learning curve; a table has one loss for each point, which stands for both splits."""
-        given = self.cells.get("curve")
-        if given is None or given == "":
-            return ()
         hint = "a curve is a list of [fraction of the run, loss] with fractions in (0, 1]"
         try:
-            points = json.loads(given) if isinstance(given, str) else list(given)
-            pairs = [(one["fraction"], one["loss"]) if isinstance(one, Mapping) else tuple(one) for one in points]
-            curve = sorted((float(fraction), float(loss)) for fraction, loss in pairs if loss is not None)
+            curve = cells.points(self.cells.get("curve"))
         except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
             raise self.error(f" has a curve that cannot be read; {hint}") from None
         if len(curve) > LARGEST_CURVE:
@@ -368,17 +390,10 @@ class Row:
         return amount
 
     def word(self, name: str) -> str:
-        """A name, one line of text; empty where the row has none."""
+        """A name, one line of text; empty where the row has none, as R's ``NA`` says too."""
         value = self.cells.get(name)
+        word = "" if value is None else str(value).strip()
         try:
-            return checked.text(name, "" if value is None else str(value).strip())
+            return "" if cells.is_empty(word) else checked.text(name, word)
         except InputError as error:
             raise self.error(f": {error}") from None
-
-
-def size_of(scale: str, comma: bool | None) -> float | None:
-    """The parameters that a scale's own name gives, such as ``1.3B``; None for a name that is no size."""
-    try:
-        return cells.number(scale, comma, units=True) if scale[-1:].lower() in cells.UNITS else None
-    except ValueError:
-        return None

@@ -17,11 +17,12 @@ from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells, trackers
-from tuneopt.analysis.columns import NO_LOSS, NOT_NATS, NUMBERS, headings, missing
+from tuneopt.analysis.columns import headings, missing
 from tuneopt.analysis.regimes import ONE_RATIO, near, settled
-from tuneopt.analysis.row import UNSEEDED, Row, size_of
+from tuneopt.analysis.row import ALWAYS_NUMBERS, COUNTS, UNSEEDED, Row
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
+from tuneopt.analysis.vocabulary import NUMBERS
 from tuneopt.ledger.record import SECONDS, STATUSES
 from tuneopt.search.space import space_names
 from tuneopt.spec import InputError, Value
@@ -104,6 +105,14 @@ def parse(
             notes.append(f"{what} that did not finish {'is' if left_out == 1 else 'are'} left out")
         if not read:
             raise InputError(f"none of the {left_out} runs of the export finished, so there is no final loss to read")
+    own = {means for name, means in known.meanings.items() if means.startswith("hp_") and not name.startswith("hp_")}
+    if aside := trackers.labels(read, own - known.chosen if known.tracker else ()):
+        read = trackers.without(read, aside)
+        shown = ", ".join(name.removeprefix("hp_") for name in aside)
+        notes.append(
+            f"what is another text in every run names it, and is not read as a hyperparameter ({shown}); "
+            "--columns hp_NAME=COLUMN reads it"
+        )
     if known.aside:
         shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
         what = "1 column of the export is" if len(known.aside) == 1 else f"{len(known.aside)} columns of the export are"
@@ -112,20 +121,14 @@ def parse(
         what = f"{' and '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read"
         notes.append(f"rows with a budget and a loss are runs, and {what}; say --target")
     comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
+    if semicolons and comma is None:
+        _refuse_points(read)
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
     lacking = known.lacking("scale" not in known.meanings.values() or typed[0].is_sized) if typed else []
     if lacking and lacking != ["parameters"]:  # what a row says of its own scale is a better cure
         raise missing(lacking, known.meanings)
-    if NO_LOSS.fullmatch(cells.folded(known.loss_column)):
-        raise InputError(
-            f"the loss is read from the column {known.loss_column!r}, which by its name is better where it is larger, "
-            "so that every order would be upside down; name the column that holds a loss"
-        )
-    if cells.folded(known.loss_column) in NOT_NATS:
-        doubts.append(
-            f"the loss is read from the column {known.loss_column}, which by its name is not in nats per token: then "
-            "nothing that is said in nats is in nats, and assumed noise and tolerances are of another size"
-        )
+    if doubt := known.check_loss():
+        doubts.append(doubt)
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
     if known.is_race:
         return ParsedTable(
@@ -133,6 +136,9 @@ def parse(
         )
     runs = _one_rounding(_one_spelling([row.run(spelled) for row in typed]))
     _refuse_doubles(runs, [row.number for row in typed])
+    if lost := sum(row.is_lost() for row in typed):
+        what = "1 run that finished without a loss is" if lost == 1 else f"{lost} runs that finished without a loss are"
+        doubts.append(f"{what} counted as diverged")
     runs = settled(runs, [row.stated_ratio() for row in typed])
     doubts += _near_regimes(runs)
     ratios = {run.regime.ratio for run in runs}
@@ -157,6 +163,17 @@ def _number_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         for name, value in row.items():
             if isinstance(value, str) and (name in NUMBERS or name.startswith("hp_")):
                 yield value
+
+
+def _refuse_points(read: Iterable[trackers.Read]) -> None:
+    """Raise `InputError` for a count such as ``5.000`` beside semicolons and no comma: is it 5 or 5,000?"""
+    for number, row in read:
+        for name in COUNTS & row.keys():
+            if isinstance(row[name], str) and cells.may_be_grouped(row[name]):
+                raise InputError(
+                    f"row {number} of the results: {name} is {checked.shown(row[name])}, and no cell says whether a "
+                    "point groups digits; write the count without it"
+                )
 
 
 def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None:
@@ -215,7 +232,7 @@ def _one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     spelled = []
     for run in runs:
         corpus, scale, ratio = run.regime
-        name = scales.setdefault(size_of(scale, None) or cells.folded(scale) or scale, scale)
+        name = scales.setdefault(cells.size_of(scale, None) or cells.folded(scale) or scale, scale)
         same = (corpora[corpus], name) == (corpus, scale)
         spelled.append(run if same else replace(run, regime=RegimeKey(corpora[corpus], name, ratio)))
     return spelled
@@ -280,6 +297,10 @@ def _exported(number: int, row: Mapping[str, Any], kinds: Mapping[str, str]) -> 
         if not fits and not (value is None and name in MAY_BE_NULL):
             shown = checked.shown(value)
             raise InputError(f"row {number} of the results: {name} is not as it was exported, {shown}; export it again")
+    for name in (f"hp_{name}" for name in ALWAYS_NUMBERS):
+        if typed.get(name) is not None and not (checked.is_usual(typed[name]) and typed[name] >= 0):
+            shown = checked.shown(typed[name])
+            raise InputError(f"row {number} of the results: {name} is not as it was exported, {shown}; export it again")
     for name in ("select_loss", "report_loss"):
         if (typed[name] is None) != (typed["status"] == "diverged"):
             has = f"{typed['status']} and has {'no' if typed[name] is None else 'a'} {name}"
@@ -339,7 +360,8 @@ def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[TrainingRun, 
             regime=RegimeKey(names[row["corpus"], row["corpus_fingerprint"]], row["scale"], row["ratio"]),
             parameters=row["parameters"],
             tokens=float(row["budget_tokens"]),
-            config=tuple((name, row[column]) for column, name in columns if row.get(column) is not None),
+            # A CSV writes a null text as an empty one.
+            config=tuple((name, row[column]) for column, name in columns if row.get(column) not in (None, "")),
             seed=row["seed"],
             status="unproven" if row["status"] == "completed" and not row["comparable"] else row["status"],
             select_loss=row["select_loss"],

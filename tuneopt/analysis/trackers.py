@@ -7,18 +7,26 @@ column elsewhere, and must not contradict one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells
-from tuneopt.analysis.columns import known_meaning, meaning_in_run
+from tuneopt.analysis.vocabulary import hyperparameter_name, is_coordinate, known_meaning, meaning_in_run
 from tuneopt.spec import InputError
 
 UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued",
               "preempted", "preempting", "paused", "waiting")  # fmt: skip
 """Words by which a tracker says that a run has not come to its end; such rows are left out."""
 
+FINISHED = frozenset({"complete", "finished", "terminated"})
+"""A tracker's words for a run that came to its end, with or without a loss."""
+
+FEWEST_ROWS = 3
+"""Rows from which on a text that is another one in each of them is taken for a label."""
+
+_GROUP = ("optimizer", "scale", "parameters", "ratio", "tokens", "tokens_per_parameter", "steps", "corpus")
 _SUMMARIES = ("summary", "summary_metrics", "metrics")
 
 Read = tuple[int, dict[str, Any]]  # the number of a row, and its cells by meaning
@@ -38,13 +46,16 @@ def lifted(number: int, row: Mapping[str, Any], named: Mapping[str, str]) -> Map
     # A column called name is the run's where something else names the optimizer.
     plain = {meaning: name for name in flat if (meaning := known_meaning(str(name))) and not cells.is_empty(row[name])
              and cells.folded(str(name)) != "name"}  # fmt: skip
+    has_batch = any(hyperparameter_name(str(name).removeprefix("hp_")) == "train_batch_size" for name in flat)
     for name, inside in objects.items():
         if not isinstance(inside, Mapping):
             continue
         rest = {}
         for key, value in inside.items():
             meaning = meaning_in_run(str(key))
-            if prefixes[name] == "config" and meaning is None:
+            # With steps the batch says how many tokens they are, so it is a column too, where none of the table's is.
+            batch = hyperparameter_name(str(key)) == "train_batch_size" and not has_batch
+            if prefixes[name] == "config" and meaning is None and not batch:
                 rest[key] = value
                 continue
             place, column = f"{prefixes[name]}.{key}", plain.get(meaning or "")
@@ -99,3 +110,40 @@ def finished(read: Sequence[Read]) -> tuple[list[Read], int]:
     """The rows of a tracker's export whose runs came to their end, and how many did not."""
     kept = [(number, cell) for number, cell in read if str(cell.get("status") or "").strip().lower() not in UNFINISHED]
     return kept, len(read) - len(kept)
+
+
+def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
+    """Settings of a tracker's export that only name a run, such as the folder of its outputs.
+
+    Taken for hyperparameters they would make a configuration of every run, and no two would be replicates. A label is
+    a text that is another one in each row of at least `FEWEST_ROWS`, or in each row of a method and size whose seeds
+    differ as well. ``own`` are columns that are looked at besides those of ``config``.
+    """
+    settings = [{name: cell[name] for name in own if name in cell} for _, cell in read]
+    for setting, (_, cell) in zip(settings, read, strict=True):
+        setting.update(cell["config"] if isinstance(cell.get("config"), Mapping) else {})
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, (_, cell) in enumerate(read):
+        groups[tuple(str(cell.get(name)) for name in _GROUP)].append(place)
+
+    def differ(values: Sequence[object]) -> bool:
+        return all(len({values[place] for place in places}) == len(places) for places in groups.values())
+
+    seeds = [str(cell.get("seed") or "") for _, cell in read]
+    seeded = all(seeds) and len(groups) < len(read) and differ(seeds)
+    found = []
+    for name in settings[0] if len(read) >= FEWEST_ROWS else ():
+        values = [one.get(name) for one in settings]
+        texts = [value for value in values if isinstance(value, str) and isinstance(cells.value(value), str)]
+        if len(texts) == len(read) and not is_coordinate(name.removeprefix("hp_")):
+            found += [name] if len(set(texts)) == len(texts) or (seeded and differ(texts)) else []
+    return found
+
+
+def without(read: Sequence[Read], names: Collection[str]) -> list[Read]:
+    """The rows without these settings, in columns of their own or in ``config``."""
+    kept = [(number, {name: cell for name, cell in row.items() if name not in names}) for number, row in read]
+    for _, row in kept:
+        if isinstance(row.get("config"), Mapping):
+            row["config"] = {name: cell for name, cell in row["config"].items() if name not in names}
+    return kept
