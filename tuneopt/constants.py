@@ -66,3 +66,6 @@ VOCAB_SIZES = {"nano": 1024, "paper": 32_768}
 
 LEAST_PARAMETERS = 1000
 """Parameters of the smallest model that is read or predicted: below it a count is one of millions or billions."""
+
+LARGEST_RATIO = 1e6
+"""Chinchilla budgets that a study may ask for: beyond it a number is one of tokens, or a slip."""

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tuneopt.analysis.noise import Noise, NoiseModel
+from tuneopt.analysis.results import read_file
+from tuneopt.analysis.rows import ParsedTable, parse
 from tuneopt.analysis.runs import Curves, CurveSample, RegimeKey
 from tuneopt.analysis.winner import Winner
 
@@ -67,3 +71,20 @@ def published(name: str) -> Any:
     if not path.exists():
         pytest.skip(f"the published figures ({path.name}) do not lie beside this clone")
     return json.loads(path.read_text())
+
+
+def load_table(
+    folder: Path, name: str, content: str | bytes | pa.Table, columns: dict[str, str] | None = None
+) -> ParsedTable:
+    """The runs of a file of that name and content."""
+    path = folder / name
+    if isinstance(content, pa.Table):
+        pq.write_table(content, path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    read = read_file(path)
+    return parse(read.rows, columns, read.semicolons)
+
+
+def losses(table: ParsedTable) -> dict[str, float | None]:
+    return {run.optimizer: run.report_loss for run in table.runs}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -73,6 +74,9 @@ def test_a_text_that_a_row_gives_twice_is_refused(tmp_path: Path) -> None:
     path.write_text('{"text": "one", "n": {"text": "nested", "text": 2}}\n{"text": "two", "n": 1, "text": "three"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl:2: 'text' is given twice; keep one"):
         list(read_jsonl(path))
+    path.write_text('{"text": "one", "te\\u0078t": "two"}\n')  # one key, of which some letter is an escape
+    with pytest.raises(InputError, match=r"a\.jsonl:1: 'text' is given twice; keep one"):
+        list(read_jsonl(path))
     path.write_text('{"text": "say \\"text\\" twice", "meta": {"text": "nested"}}\n')
     assert list(read_jsonl(path)) == ['say "text" twice']
 
@@ -83,6 +87,15 @@ def test_a_compressed_file_without_a_byte_is_refused(tmp_path: Path, name: str) 
     path.touch()
     with pytest.raises(InputError, match=f"{name}: an empty file is no compressed one"):
         list((read_txt if ".txt" in name else read_jsonl)(path))
+    with path.open("rb") as stream, pytest.raises(InputError, match="an empty file is no compressed one"):
+        list(jsonl_stream(stream, f"https://hub/{name}?download=true"))
+
+
+def test_a_compressed_file_of_no_text_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b""))
+    assert list(read_jsonl(tmp_path / "a.jsonl.gz")) == []
+    with (tmp_path / "a.jsonl.gz").open("rb") as stream:
+        assert list(jsonl_stream(stream, "a.jsonl.gz")) == []
 
 
 def test_a_parquet_column_that_is_two_or_of_bytes_is_named(tmp_path: Path) -> None:

@@ -64,9 +64,11 @@ def test_changes_replace_values_and_their_paths_are_those_of_the_caller(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_recipe(folder, GOOD)
-    monkeypatch.chdir(folder / "web")
+    (folder / "mine").mkdir()
+    jsonl(folder / "mine" / "a.jsonl", ["text"])
+    monkeypatch.chdir(folder / "mine")
     recipe = read_recipe(path, ["sources.code.files=a.jsonl", "tokens=5e6", "evaluation={held_out: 0.1}", "seed=9"])
-    assert recipe.sources[1].files == (folder / "web" / "a.jsonl",)
+    assert recipe.sources[1].files == (folder / "mine" / "a.jsonl",)
     assert recipe.sources[1].origin == "1 files, in place of some/code"
     assert (recipe.tokens, recipe.held_out, recipe.evaluation, recipe.seed) == (5_000_000, 0.1, (), 9)
 
@@ -164,6 +166,12 @@ MISTAKES = [
     ("config: python", "format: json", 9, "needs data_files"),
     ("config: python", "format: jsn, data_files: a", 9, "did you mean 'json'"),
     ("config: python", "data_files: 'hf://datasets/a/b/c.parquet'", 9, "say hub: OWNER/NAME and format"),
+    (
+        "  code: {",
+        "  twin: {files: [web/../more.txt], weight: 1}\n  code: {",
+        6,
+        "more.txt is in two sources, web and twin",
+    ),
     ("  code: {", "  'c/o': {", 9, "must be of letters"),
     ("held: {", "web: {", 11, "names a source of training and of evaluation"),
     ("  tokens: 1e5", "  held_out: 0.1", 11, "either sources of its own or held_out"),

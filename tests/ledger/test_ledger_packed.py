@@ -11,6 +11,7 @@ import pytest
 
 from tuneopt import api
 from tuneopt.ledger import open_ledger
+from tuneopt.ledger import packed as packed_ledgers
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.packed import _SEAL_KEY, _digest, pack
 from tuneopt.ledger.place import MARKER, marker_text
@@ -107,6 +108,13 @@ def broken_copy(fault, folder):
         record.unlink()
     elif fault == "marker gone":
         (folder / MARKER).unlink()
+    elif fault in ("file for folder", "link for folder"):
+        shutil.move(folder / "trials", folder.parent / "elsewhere")
+        if fault == "file for folder":
+            (folder / "trials").write_text("")
+        else:
+            (folder / "trials").symlink_to(folder.parent / "elsewhere")
+            shutil.copy(folder.parent / "elsewhere" / record.name, folder.parent / "elsewhere" / "another.json")
     elif fault == "another":
         shutil.copy(record, record.with_name("another.json"))
     else:
@@ -114,7 +122,8 @@ def broken_copy(fault, folder):
         record.mkdir() if fault == "folder" else record.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("fault", ["short", "flip", "gone", "marker gone", "another", "folder", "dead link"])
+@pytest.mark.parametrize("fault", ["short", "flip", "gone", "marker gone", "another", "folder", "dead link",
+                                   "file for folder", "link for folder"])  # fmt: skip
 def test_a_damaged_copy_in_the_cache_is_made_again(packed, tmp_path, fault):
     expected = list(open_ledger(packed, must_exist=True).records())
     (folder,) = (tmp_path / "cache" / "ledgers").iterdir()
@@ -125,6 +134,8 @@ def test_a_damaged_copy_in_the_cache_is_made_again(packed, tmp_path, fault):
 
     assert list(again.records()) == expected and api.verify(again).problems == []
     assert {path: path.stat().st_mtime_ns for path in (folder / "sweeps").iterdir()} == left
+    elsewhere = tmp_path / "cache" / "ledgers" / "elsewhere"
+    assert fault != "link for folder" or (elsewhere / "another.json").exists(), "nothing is deleted through a link"
 
 
 def test_an_unpacking_that_was_interrupted_is_repeated(packed, tmp_path, monkeypatch):
@@ -240,6 +251,18 @@ def test_a_sealed_file_of_what_is_no_ledger_writes_nothing(tmp_path, monkeypatch
         with pytest.raises(InputError, match=said):
             read()
     assert [each.name for each in tmp_path.rglob("*")] == ["evil.parquet"]
+
+
+def test_a_text_that_a_few_bytes_repeat_too_often_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.parquet"
+    names = [f"trials/{number:016x}.json" for number in range(1000)]
+    forged(path, [MARKED, *((name, "x" * 1000) for name in names)], pa.string())
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(packed_ledgers, "LARGEST_UNPACKED", 1 << 20)
+    open_ledger(path, must_exist=True)
+    forged(path, [MARKED, *((name, "x" * 2000) for name in names)], pa.string())
+    with pytest.raises(InputError, match="unpacks to more than"):
+        open_ledger(path, must_exist=True)
 
 
 def test_texts_that_are_no_unicode_are_refused(packed):

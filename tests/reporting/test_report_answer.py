@@ -15,6 +15,12 @@ def ranking(order, groups, ratio=1.0, scale="130m", corpus="", broken=()):
             "broken": list(broken)}  # fmt: skip
 
 
+def level(order, count):
+    """A ranking without known noise, whose first ``count`` losses are equal."""
+    plain = ranking(order, None)
+    return {**plain, "losses": [3.0] * count + plain["losses"][count:]}
+
+
 def speedup(optimizer, value, low, high, flags=(), ratio=1.0):
     return {"corpus": "", "scale": "130m", "ratio": ratio, "optimizer": optimizer, "speedup": value, "low": low,
             "high": high, "flags": list(flags)}  # fmt: skip
@@ -46,6 +52,10 @@ def answered(*rankings, speedups=()):
          "SOAP has the lowest loss in the one regime with several optimizers and known noise"),
         ([ranking(["soap", "muon"], None), ranking(["muon", "soap"], None, 2.0)],
          "Lowest loss measured, the noise being unknown: Muon in 1, SOAP in 1 of 2 regimes"),
+        ([level(["lion", "muon", "soap"], 2)],
+         "Lion and Muon have the lowest loss measured at 130M/1x, the noise being unknown"),
+        ([level(["lion", "muon", "soap"], 2), ranking(["muon", "lion"], None, 2.0)],
+         "Lowest loss measured, the noise being unknown: Muon in 2, Lion in 1 of 2 regimes"),
     ],
 )  # fmt: skip
 def test_the_headline_names_groups_and_never_a_winner_that_is_none(rankings, headline):

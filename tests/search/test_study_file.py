@@ -88,6 +88,8 @@ MISTAKES = [
     ("ratios: [1, 2]", "ratios: [1, 2, 1.0]", 4, "the budget 1 is listed twice; keep one"),
     ("ratios: [1, 2]", "ratios: [1, two]", 4, "a ratio must be a number, not 'two'"),
     ("ratios: [1, 2]", "ratios: [1, .inf]", 4, "a ratio must be a number"),
+    ("ratios: [1, 2]", "ratios: [1, 1e30]", 4, "a ratio of 1e+30 is beyond any budget"),
+    ("    nano-65k: [1, 2]", "    nano-65k: [1, 2e6]", 8, "a ratio of 2e+06 is beyond any budget"),
     ("corpus: embedded", "corpus: [embedded]", 5, "corpus must be a word, not a list"),
     ("replicates: 2", "replikates: 2", 14, "unknown key 'replikates' of a study; did you mean 'replicates'"),
     ("replicates: 2", "replicates: two", 14, "replicates must be a whole number, not 'two'"),

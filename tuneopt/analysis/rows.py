@@ -50,6 +50,9 @@ OPTIONAL = LATER | {"data_seed"}
 FEWEST_DIGITS = 3
 """Digits of a value that may be another one rounded: two neighbours of a grid share fewer."""
 
+ONE_END = 0.3
+"""Nats between a curve's end and the final loss beyond which they are no two splits of one run."""
+
 MEANT = 0.75
 """The share of a scale's optimizers that budgets meant as one bring together."""
 
@@ -140,7 +143,7 @@ def parse(
         what = "1 run that finished without a loss is" if lost == 1 else f"{lost} runs that finished without a loss are"
         doubts.append(f"{what} counted as diverged")
     runs = settled(runs, [row.stated_ratio() for row in typed])
-    doubts += _near_regimes(runs)
+    doubts += [*_near_regimes(runs), *_other_ends(runs)]
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
         doubts.append(
@@ -220,6 +223,16 @@ def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
             yield (
                 f"budgets at {scale} that may be meant as one are compared apart ({shown}); give each its planned ratio"
             )
+
+
+def _other_ends(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on runs whose curve ends with another loss than their final one: one of the two may be another run's."""
+    ends = [(run, run.curve[-1].report_loss) for run in runs if run.curve and run.curve[-1].fraction == 1]
+    apart = [(run, end) for run, end in ends if run.report_loss and end and abs(end - run.report_loss) > ONE_END]
+    if apart:
+        run, end = apart[0]
+        many = "1 run ends" if len(apart) == 1 else f"{len(apart)} runs end"
+        yield f"the curve of {many} elsewhere than the final loss ({run.trial}: {end:g}, and {run.report_loss:g})"
 
 
 def _one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:

@@ -214,8 +214,10 @@ def _sentence(
         return f"At {place} only {ranking.order[0]} has a result, so there is nothing to compare."
     if not ranking.leaders:
         gap = f", {abs(gains[0].nats):.4f} nats under {baseline}'s" if gains else ""
+        equal = ranking.losses.count(ranking.losses[0])
+        whose = f"{ranking.order[0]}'s" if equal == 1 else f"that of {equal} of them"
         return (
-            f"At {place} the lowest of {count} losses is {ranking.order[0]}'s{gap}, but the noise is not known, so no "
+            f"At {place} the lowest of {count} losses is {whose}{gap}, but the noise is not known, so no "
             "best optimizer can be named."
         )
     first = f"At {place} {_group(ranking.leaders, count)}"

@@ -97,7 +97,7 @@ def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
             [
                 (
                     f"{place['corpus']} {place['scale']}/{place['ratio']:g}x".strip(),
-                    ", ".join(place["leaders"]) or f"{place['lowest']} (noise unknown)",
+                    ", ".join(place["leaders"]) or f"{', '.join(place['equals'])} (noise unknown)",
                     place["speedup"],
                     place["interval"],
                 )

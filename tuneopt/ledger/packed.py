@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tuneopt.checked import shown
@@ -28,6 +29,9 @@ from tuneopt.spec import InputError
 
 FOLDERS = ("trials", "sweeps", "runs", "comparisons")
 """What a report reads, and with it what is packed: logs, leases, weights and checkpoints stay behind."""
+
+LARGEST_UNPACKED = 8 << 30
+"""Bytes of the documents of a packed ledger: those of a quarter of a million trials."""
 
 _SEAL_KEY = b"tuneopt_seal"
 
@@ -87,6 +91,8 @@ def unfolded(path: Path) -> Path:
     folder = cache_folder() / "ledgers" / hashlib.sha256(data).hexdigest()[:16]
     files = LocalFiles(folder)
     for inside in FOLDERS:
+        if (folder / inside).is_symlink() or not (folder / inside).is_dir():
+            files.delete(inside)  # a file in the folder's place, or a link, through which others' files would go
         for name in odd_names(files, inside):
             files.delete_tree(name)  # a file is not renamed over a folder, as it is over everything else
         for name in document_names(files, inside) + odd_names(files, inside):
@@ -118,8 +124,10 @@ def _documents(path: Path, data: bytes) -> dict[str, bytes]:
     on the disk, and the marker must be there and be of this release.
     """
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = _table(path, data)
         columns = [table[name].to_pylist() for name in table.column_names]
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError):
         raise InputError(f"{path} is no packed ledger, or damaged; take another copy of it") from None
     seal = (table.schema.metadata or {}).get(_SEAL_KEY)
@@ -140,6 +148,24 @@ def _documents(path: Path, data: bytes) -> dict[str, bytes]:
     documents = {name: text.encode() for name, text in zip(names, texts, strict=True)}
     check_marker(documents[MARKER], str(path))
     return documents
+
+
+def _table(path: Path, data: bytes) -> pa.Table:
+    """The table of a packed file; raises `InputError` for one that unpacks to more than `LARGEST_UNPACKED`.
+
+    A few bytes of Parquet can stand for a text that a million rows repeat. Texts stay in their dictionaries until it is
+    known how much they are together.
+    """
+    table = pq.read_table(io.BytesIO(data), read_dictionary=["name", "text"])
+    size = 0
+    for column in table.columns:
+        for chunk in column.chunks:
+            if pa.types.is_dictionary(chunk.type):
+                size += pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
+    if size > LARGEST_UNPACKED:
+        raise InputError(f"{path} unpacks to more than {LARGEST_UNPACKED >> 30} GiB, and is no packed ledger")
+    return table.cast(pa.schema([pa.field(field.name, pa.string()) if pa.types.is_dictionary(field.type) else field
+                                 for field in table.schema], table.schema.metadata))  # fmt: skip
 
 
 def _digest(table: pa.Table) -> str:

@@ -35,7 +35,8 @@ class RegimeAnswer:
     measured the lowest loss. ``speedup`` and ``interval`` are texts: the range over the leaders, and an interval; of
     several leaders what all of their intervals lie within; empty where there is no speedup. It is ``sure`` where all
     rest on a law, and ``reached`` where the baseline's runs reach as far, be it only by two of them. ``broken`` are
-    those of `names` whose loss lies so far below all others that it may be no loss of theirs.
+    those of `names` whose loss lies so far below all others that it may be no loss of theirs. ``equals`` are all whose
+    loss is that of ``lowest``.
     """
 
     corpus: str
@@ -49,11 +50,12 @@ class RegimeAnswer:
     sure: bool
     reached: bool = True
     broken: tuple[str, ...] = ()
+    equals: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Who is named: the leaders, or who measured the lowest loss."""
-        return self.leaders or (self.lowest,)
+        return self.leaders or self.equals
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain = [{**asdict(place), "leaders": list(place.leaders)} for place in self.places]
+        plain = [
+            {**asdict(place), "leaders": list(place.leaders), "equals": list(place.equals)} for place in self.places
+        ]
         return {"headline": self.headline, "places": plain}
 
 
@@ -168,12 +172,15 @@ def _place(
     order, groups = ranking["order"], ranking["tie_groups"] or [None] * len(ranking["order"])
     leaders = tuple(name for name, group in zip(order, groups, strict=True) if group == 1)
     regime = (ranking["corpus"], ranking["scale"], ranking["ratio"])
-    rows = [speedups[(*regime, name)] for name in leaders or order[:1] if (*regime, name) in speedups]
+    # Of equal losses the alphabet decides who comes first: nobody is named without the others.
+    equals = tuple(name for name, loss in zip(order, ranking["losses"], strict=True) if loss == ranking["losses"][0])
+    named = leaders or equals
+    rows = [speedups[(*regime, name)] for name in named if (*regime, name) in speedups]
     speedup, interval = _amount([row for row in rows if row["optimizer"] != baseline and "no law" not in row["flags"]])
     doubts = {flag for row in rows for flag in row["flags"]} & NOT_MEASURED
     sure, reached = not doubts, doubts <= {"interpolated"}
-    broken = tuple(name for name in leaders or order[:1] if name in ranking["broken"])
-    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure, reached, broken)
+    broken = tuple(name for name in named if name in ranking["broken"])
+    return RegimeAnswer(*regime, leaders, order[0], len(order), speedup, interval, sure, reached, broken, equals)
 
 
 def _amount(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -281,7 +288,10 @@ def _headline(places: Sequence[RegimeAnswer], optimizers: int, regimes: int) -> 
     if not known:
         if len(places) == 1:
             where = f"at {place_name(places[0].scale, places[0].ratio)}"
-            return f"{optimizer_name(places[0].lowest)} has the lowest loss measured {where}, the noise being unknown"
+            names = sorted(places[0].equals, key=position)
+            who = f"{listed(map(optimizer_name, names))} {'have' if len(names) > 1 else 'has'}"
+            who = who if len(names) <= MOST_LEADERS else f"{len(names)} optimizers have"
+            return f"{who} the lowest loss measured {where}, the noise being unknown"
         return f"Lowest loss measured, the noise being unknown: {', '.join(_named(counts))} of {len(places)} regimes"
     where = {1: "in the one regime", 2: "in both regimes"}.get(len(known), f"in all {len(known)} regimes")
     if len(places) == 1:

@@ -151,6 +151,14 @@ def _recipe(root: Node, folder: Path) -> Recipe:
     )
     if recipe.when_exhausted == REPEAT and recipe.tokens is None:
         keys["when_exhausted"].fail("sources that repeat have no end; say how many tokens there shall be")
+    listed: dict[Path, str] = {}
+    for source in sources:
+        for path in source.files:
+            if (other := listed.setdefault(path.resolve(), source.name)) != source.name:
+                keys["sources"].fail(
+                    f"{path.name} is in two sources, {other} and {source.name}, and would be drawn twice as often; "
+                    "keep one, and give it both weights"
+                )
     known = {source.name for source in sources}
     for source in recipe.evaluation:
         if source.name in known:

@@ -25,7 +25,7 @@ from typing import Any
 
 from tuneopt import declared
 from tuneopt.checked import SUFFIXES, count
-from tuneopt.constants import VOCAB_SIZES
+from tuneopt.constants import LARGEST_RATIO, VOCAB_SIZES
 from tuneopt.declared import Node, distinct, in_words, mapping, number, sequence, switch, value, whole, word
 from tuneopt.paths import shipped
 from tuneopt.scale_files import ModelOf, declared_scale, find_scale, no_models
@@ -190,6 +190,8 @@ def _ratio(node: Node) -> float:
     ratio = number(node, "a ratio", least=-math.inf, example="1")
     if ratio <= 0:
         node.fail(f"a ratio must be a positive number of Chinchilla budgets, not {ratio:g}; try 1")
+    if ratio > LARGEST_RATIO:
+        node.fail(f"a ratio of {ratio:g} is beyond any budget; try 1")
     return ratio
 
 

@@ -25,6 +25,9 @@ HALVING = 4
 """Times as many seeds that halve a resolution: it falls with the root of their number."""
 
 
+LARGEST_SPEEDUP = 100.0
+"""A factor of tokens beyond anything claimed: there the baseline's loss hardly falls, and says nothing in tokens."""
+
 MEASURED, LAW = "replicates in the ledger", "a law over model size, good to a factor of four"
 """Where a sigma is from."""
 
@@ -43,10 +46,10 @@ class Power:
 
     A difference of ``nats`` between the two configurations is found with ``confidence`` as often as not (power one
     half), one of ``tuned_nats`` between the optimizers: another tuning would have ended on others. Where two
-    configurations of one optimizer are compared, both are the same. ``speedup`` and ``tuned_speedup`` are the factors
-    of tokens that they stand for, None where no slope is known. With ``halving_seeds`` seeds instead of ``seeds`` the
-    nats halve, not the tuned ones; that takes ``halving_trials`` trials more. ``sigma`` (nats, of one run) is the
-    larger of the two optimizers'.
+    configurations of one optimizer are compared, both are the same. ``speedup`` and ``tuned_speedup`` are the
+    factors of tokens that they stand for, None where no slope is known or a factor is above `LARGEST_SPEEDUP`. With
+    ``halving_seeds`` seeds instead of ``seeds`` the nats halve, not the tuned ones; that takes ``halving_trials``
+    trials more. ``sigma`` (nats, of one run) is the larger of the two optimizers'.
     """
 
     optimizer: str
@@ -122,14 +125,21 @@ def power(
         if widest.replicates
         else "a law over model size, good to a factor of four",
         nats=nats,
-        speedup=None if steep is None else math.exp(nats / steep.nats),
+        speedup=_factor(nats, steep),
         slope_from="" if steep is None else steep.origin,
         confidence=CONFIDENCE,
         halving_seeds=HALVING * seeds,
         halving_trials=(HALVING - 1) * seeds * cells,
         tuned_nats=tuned,
-        tuned_speedup=None if steep is None else math.exp(tuned / steep.nats),
+        tuned_speedup=_factor(tuned, steep),
     )
+
+
+def _factor(nats: float, steep: Slope | None) -> float | None:
+    """The factor of tokens that a difference stands for; None without a slope, or with one too flat."""
+    if steep is None or nats / steep.nats > math.log(LARGEST_SPEEDUP):
+        return None
+    return math.exp(nats / steep.nats)
 
 
 def study_power(plan: StudyPlan, noise: SpreadModel) -> tuple[Power, ...]:
