@@ -158,8 +158,9 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
         beyond = all(one.extrapolated or measured(one) for optimizer in always for one in own[optimizer])
         word = "extrapolated" if beyond else f"on a law through two runs of {name}"
         doubt = f" ({guessed} of {len(always) * len(regimes)} {word})" if guessed else ""
-        where = "size and ratio" if len({regime.scale for regime in regimes}) > 1 else "ratio"
-        return f"{who} {verb} tokens over {name} at every {where}{doubt}"
+        # Not every size and ratio: where the baseline has no law there is no speedup, and nothing is drawn.
+        where = "sizes and ratios" if len({regime.scale for regime in regimes}) > 1 else "ratios"
+        return f"{who} {verb} tokens over {name} at {'both' if len(regimes) == 2 else f'all {len(regimes)}'} {where} shown{doubt}"
     unknown = sum(one.low is None and one.high is None for one in rivals)
     if unknown == len(rivals):
         least, most = (f"{pick(one.speedup for one in rivals):.2f}" for pick in (min, max))
