@@ -41,8 +41,10 @@ def test_settings_that_are_shared_or_numbers_are_hyperparameters(tmp_path: Path,
 def test_a_label_inside_of_a_configuration_is_left_aside_too(tmp_path: Path) -> None:
     rows = [{"optimizer": "adamw", "scale": "130m", "ratio": 1, "loss": 3.5, "seed": seed,
              "config": {"lr": 0.01, "host": f"node-{seed}"}} for seed in range(3)]  # fmt: skip
-    table = load(tmp_path, "a.json", json.dumps(rows))
-    assert {run.config for run in table.runs} == {(("learning_rate", 0.01),)} and "(host)" in table.notes[0]
+    twins = [*rows, *(row | {"optimizer": "muon"} for row in rows)]  # each host ran both
+    for each in (rows, twins):
+        table = load(tmp_path, "a.json", json.dumps(each))
+        assert {run.config for run in table.runs} == {(("learning_rate", 0.01),)} and "(host)" in table.notes[0]
 
 
 @pytest.mark.parametrize("loss", ["", "NaN", "Infinity"])

@@ -119,6 +119,18 @@ def test_a_ledger_s_own_export_beside_it_counts_once(several, tmp_path):
     assert any("1 of them have another loss there, and the ledger's stands" in note for note in odd.notes)
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_one_corpus_name_of_two_texts_is_two_corpora_across_sources(several, tmp_path, same):
+    rows = several.table().to_pylist()
+    other = rows[0]["corpus_fingerprint"] if same else "0123456789abcdef"
+    rows = [row | {"trial": f"{place:016x}", "corpus_fingerprint": other} for place, row in enumerate(rows)]
+    pa.parquet.write_table(pa.Table.from_pylist(rows, several.table().schema), tmp_path / "export.parquet")
+    both = gather(several, results=tmp_path / "export.parquet").inputs
+    corpora = {run.regime.corpus for run in both.runs}
+    assert corpora == ({"embedded"} if same else {f"embedded@{rows[0]['corpus_fingerprint'][:8]}",
+                                                  f"embedded@{several.table()['corpus_fingerprint'][0].as_py()[:8]}"})
+
+
 def test_curves_of_a_table_stay_with_their_runs_beside_another_source(several, table):
     beside = compare(gather(several, results=table)).analysis.orders
     alone = compare(gather(results=table)).analysis.orders

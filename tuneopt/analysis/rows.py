@@ -99,27 +99,8 @@ def parse(
     rows = [trackers.lifted(number, row, columns or {}) for number, row in enumerate(rows, start=1)]
     known = headings(rows, columns)
     read = [(number, known.cells(row)) for number, row in enumerate(rows, start=1)]
-    notes: list[str] = []
+    read, notes = trackers.of_runs(read, known)
     doubts: list[str] = []
-    if known.tracker:
-        read, left_out = trackers.finished(read)
-        if left_out:
-            what = "1 row of a run" if left_out == 1 else f"{left_out} rows of runs"
-            notes.append(f"{what} that did not finish {'is' if left_out == 1 else 'are'} left out")
-        if not read:
-            raise InputError(f"none of the {left_out} runs of the export finished, so there is no final loss to read")
-    own = {means for name, means in known.meanings.items() if means.startswith("hp_") and not name.startswith("hp_")}
-    if aside := trackers.labels(read, own - known.chosen if known.tracker else ()):
-        read = trackers.without(read, aside)
-        shown = ", ".join(name.removeprefix("hp_") for name in aside)
-        notes.append(
-            f"what is another text in every run names it, and is not read as a hyperparameter ({shown}); "
-            "--columns hp_NAME=COLUMN reads it"
-        )
-    if known.aside:
-        shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
-        what = "1 column of the export is" if len(known.aside) == 1 else f"{len(known.aside)} columns of the export are"
-        notes.append(f"{what} not read ({shown})")
     if unread := known.unread_targets:
         what = f"{' and '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read"
         notes.append(f"rows with a budget and a loss are runs, and {what}; say --target")
@@ -394,6 +375,7 @@ def _from_export(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[TrainingRun, 
             flops=row["flops"],
             peak_bytes=row["peak_bytes"],
             checkpoint_bytes=row["checkpoint_bytes"],
+            fingerprint=row["corpus_fingerprint"] or "",
         )
         for row in rows
     )

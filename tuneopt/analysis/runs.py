@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -99,6 +99,7 @@ class TrainingRun:
     curve: tuple[CurveSample, ...] = ()
     role: Role = Role.CANDIDATE
     steps: float | None = None
+    fingerprint: str = ""  # of the corpus's text; empty where a table does not say
 
     @property
     def setting(self) -> tuple[RegimeKey, str, Config, tuple[Any, ...]]:
@@ -168,6 +169,7 @@ def _from_record(
         curve=tuple(sorted(samples, key=lambda sample: sample.fraction)),
         role=role,
         steps=float(record.steps),
+        fingerprint=regime.corpus.fingerprint,
     )
 
 
@@ -186,6 +188,16 @@ def corpus_names(corpora: Iterable[tuple[str, str]]) -> dict[tuple[str, str], st
     return {
         (name, fingerprint): f"{name}@{fingerprint[:8]}" if texts[name] > 1 else name for name, fingerprint in different
     }
+
+
+def one_name_each(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """Runs of several sources with one name for each text: `corpus_names` asked of all of them together."""
+    own = [run.regime.corpus.removesuffix(f"@{run.fingerprint[:8]}") if run.fingerprint else "" for run in runs]
+    names = corpus_names((name, run.fingerprint) for name, run in zip(own, runs, strict=True) if run.fingerprint)
+    return [
+        replace(run, regime=run.regime._replace(corpus=names[name, run.fingerprint])) if run.fingerprint else run
+        for name, run in zip(own, runs, strict=True)
+    ]
 
 
 def scale_names(scales: Iterable[Scale]) -> dict[Scale, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells
+from tuneopt.analysis.columns import Headings
 from tuneopt.analysis.vocabulary import hyperparameter_name, is_coordinate, known_meaning, meaning_in_run
 from tuneopt.spec import InputError
 
@@ -106,10 +107,35 @@ def _contradiction(number: int, what: str, one: Any, other: Any, name: str) -> I
     )
 
 
-def finished(read: Sequence[Read]) -> tuple[list[Read], int]:
-    """The rows of a tracker's export whose runs came to their end, and how many did not."""
-    kept = [(number, cell) for number, cell in read if str(cell.get("status") or "").strip().lower() not in UNFINISHED]
-    return kept, len(read) - len(kept)
+def of_runs(read: Sequence[Read], known: Headings) -> tuple[list[Read], list[str]]:
+    """The rows of runs that came to their end, without what only names them, and notes on all that is left out.
+
+    Raises `InputError` where none of the runs of an export finished.
+    """
+    notes = []
+    kept = [(number, cell) for number, cell in read if not (known.tracker and _state(cell) in UNFINISHED)]
+    if left_out := len(read) - len(kept):
+        if not kept:
+            raise InputError(f"none of the {left_out} runs of the export finished, so there is no final loss to read")
+        what = "1 row of a run" if left_out == 1 else f"{left_out} rows of runs"
+        notes.append(f"{what} that did not finish {'is' if left_out == 1 else 'are'} left out")
+    own = {means for name, means in known.meanings.items() if means.startswith("hp_") and not name.startswith("hp_")}
+    if names := labels(kept, own - known.chosen if known.tracker else ()):
+        kept = _without(kept, names)
+        shown = ", ".join(name.removeprefix("hp_") for name in names)
+        notes.append(
+            f"what is another text in every run names it, and is not read as a hyperparameter ({shown}); "
+            "--columns hp_NAME=COLUMN reads it"
+        )
+    if known.aside:
+        shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
+        what = "1 column of the export is" if len(known.aside) == 1 else f"{len(known.aside)} columns of the export are"
+        notes.append(f"{what} not read ({shown})")
+    return kept, notes
+
+
+def _state(cell: Mapping[str, Any]) -> str:
+    return str(cell.get("status") or "").strip().lower()
 
 
 def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
@@ -119,7 +145,7 @@ def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
     a text that is another one in each row of at least `FEWEST_ROWS`, or in each row of a method and size whose seeds
     differ as well. ``own`` are columns that are looked at besides those of ``config``.
     """
-    settings = [{name: cell[name] for name in own if name in cell} for _, cell in read]
+    settings = [{name: cell[name] for name in sorted(own) if name in cell} for _, cell in read]
     for setting, (_, cell) in zip(settings, read, strict=True):
         setting.update(cell["config"] if isinstance(cell.get("config"), Mapping) else {})
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
@@ -129,8 +155,8 @@ def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
     def differ(values: Sequence[object]) -> bool:
         return all(len({values[place] for place in places}) == len(places) for places in groups.values())
 
-    seeds = [str(cell.get("seed") or "") for _, cell in read]
-    seeded = all(seeds) and len(groups) < len(read) and differ(seeds)
+    seeds = [cell.get("seed") for _, cell in read]
+    seeded = not any(map(cells.is_empty, seeds)) and len(groups) < len(read) and differ(seeds)
     found = []
     for name in settings[0] if len(read) >= FEWEST_ROWS else ():
         values = [one.get(name) for one in settings]
@@ -140,7 +166,7 @@ def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
     return found
 
 
-def without(read: Sequence[Read], names: Collection[str]) -> list[Read]:
+def _without(read: Sequence[Read], names: Collection[str]) -> list[Read]:
     """The rows without these settings, in columns of their own or in ``config``."""
     kept = [(number, {name: cell for name, cell in row.items() if name not in names}) for number, row in read]
     for _, row in kept:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tuneopt.analysis.inputs import Inputs, load
 from tuneopt.analysis.inputs import published as published_study
-from tuneopt.analysis.runs import Role, TrainingRun, from_records
+from tuneopt.analysis.runs import Role, TrainingRun, from_records, one_name_each
 from tuneopt.ledger import Ledger
 from tuneopt.reporting.study import ALONE, StudyView, SweepView, read_study
 from tuneopt.reporting.text import count_text, plural, shareable
@@ -154,7 +154,7 @@ def _merge(parts: Sequence[tuple[Inputs, str, str]]) -> Inputs:
     targets = tuple(sorted({target for inputs, _, _ in parts for target in inputs.targets}))
     doubts = tuple(doubt for inputs, _, _ in parts for doubt in inputs.doubts)
     source = ", ".join(inputs.source for inputs, _, _ in parts)
-    return Inputs(tuple(runs), source, tuple(notes), trials, targets, doubts)
+    return Inputs(tuple(one_name_each(runs)), source, tuple(notes), trials, targets, doubts)
 
 
 def counts(inputs: Inputs) -> tuple[tuple[str, str], ...]:

@@ -160,7 +160,8 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
         doubt = f" ({guessed} of {len(always) * len(regimes)} {word})" if guessed else ""
         # Not every size and ratio: where the baseline has no law there is no speedup, and nothing is drawn.
         where = "sizes and ratios" if len({regime.scale for regime in regimes}) > 1 else "ratios"
-        return f"{who} {verb} tokens over {name} at {'both' if len(regimes) == 2 else f'all {len(regimes)}'} {where} shown{doubt}"
+        every = "both" if len(regimes) == 2 else f"all {len(regimes)}"
+        return f"{who} {verb} tokens over {name} at {every} {where} shown{doubt}"
     unknown = sum(one.low is None and one.high is None for one in rivals)
     if unknown == len(rivals):
         least, most = (f"{pick(one.speedup for one in rivals):.2f}" for pick in (min, max))
