@@ -122,7 +122,7 @@ def test_a_ledger_s_own_export_beside_it_counts_once(several, tmp_path):
 @pytest.mark.parametrize("same", [True, False])
 def test_one_corpus_name_of_two_texts_is_two_corpora_across_sources(several, tmp_path, same):
     rows = several.table().to_pylist()
-    other = rows[0]["corpus_fingerprint"] if same else "0123456789abcdef"
+    other = rows[0]["corpus_fingerprint"] if same else "f" * 16
     rows = [row | {"trial": f"{place:016x}", "corpus_fingerprint": other} for place, row in enumerate(rows)]
     pa.parquet.write_table(pa.Table.from_pylist(rows, several.table().schema), tmp_path / "export.parquet")
     both = gather(several, results=tmp_path / "export.parquet").inputs
