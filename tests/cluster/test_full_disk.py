@@ -1,6 +1,7 @@
 """A full disk ends the whole run with one sentence, and no trial is given up for it."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from test_tuning import Trial, a_run, sweep
 
 from tuneopt import cli
+from tuneopt.cluster import trainable
 from tuneopt.cluster.trainable import TrialTrainable
 from tuneopt.cluster.tuning import TuneSearcher
 from tuneopt.errors import NoRoomError
@@ -22,8 +24,8 @@ class Worker(TrialTrainable):
     """A worker without Ray whose training ends in an error."""
 
     def __init__(self, tmp_path: Path, error: Exception) -> None:
-        self.spec, self.run = sweep().spec(sweep().space.start), None
-        self.ledger, self.error = Ledger(tmp_path / "ledger"), error
+        self.spec, self.run, self.begun = sweep().spec(sweep().space.start), None, True
+        self.config, self.error = {"ledger": str(tmp_path / "ledger")}, error
 
     def _train_on(self):
         raise self.error
@@ -39,6 +41,19 @@ def test_a_worker_says_why_the_run_has_to_stop(tmp_path: Path, error: Exception)
 def test_other_errors_of_a_worker_stay_errors(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         Worker(tmp_path, PermissionError(errno.EACCES, "Permission denied")).step()
+
+
+def test_a_worker_takes_up_a_trial_whatever_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tune starts a trial again whose step raises, and gives one up whose worker cannot be reset.
+    def refused(uri: str) -> Ledger:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), uri)
+
+    monkeypatch.setattr(trainable, "open_ledger", refused)
+    worker = TrialTrainable.__new__(TrialTrainable)
+    spec = json.dumps(sweep().spec(sweep().space.start).to_dict())
+    assert worker.reset_config({"spec": spec, "sources": "{}", "ledger": str(tmp_path), "every_point": False})
+    with pytest.raises(OSError, match="Too many open files"):
+        worker.step()
 
 
 def test_nothing_more_is_started_and_nothing_is_given_up(tmp_path: Path) -> None:

@@ -139,3 +139,32 @@ def test_a_process_of_ray_that_dies_before_ray_has_a_node_is_seen(tmp_path, kind
 def test_ray_may_say_itself_why_it_does_not_start(tmp_path) -> None:
     done = starts(tmp_path, "gcs_server", "30", "1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "lost ''\n", "")
+
+
+KILLED = """
+from ray._private import node
+real = node.Node.start_ray_processes
+
+def start(self):
+    real(self)
+    for raylet in self.all_processes["raylet"]:
+        raylet.process.kill()
+        raylet.process.wait()
+
+node.Node.start_ray_processes = start
+from tuneopt.cluster.session import connect
+from tuneopt.errors import InputError
+try:
+    with connect(None):
+        print("connected")
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_raylet_that_dies_right_before_its_driver_connects_has_its_sentence(tmp_path) -> None:
+    # Ray's core would end this process with exit code 1.
+    command = [sys.executable, "-c", KILLED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Ray could not be started on this machine (") and "same command again" in done.stdout

@@ -127,8 +127,14 @@ def test_one_corpus_name_of_two_texts_is_two_corpora_across_sources(several, tmp
     pa.parquet.write_table(pa.Table.from_pylist(rows, several.table().schema), tmp_path / "export.parquet")
     both = gather(several, results=tmp_path / "export.parquet").inputs
     corpora = {run.regime.corpus for run in both.runs}
-    assert corpora == ({"embedded"} if same else {f"embedded@{rows[0]['corpus_fingerprint'][:8]}",
-                                                  f"embedded@{several.table()['corpus_fingerprint'][0].as_py()[:8]}"})
+    assert corpora == (
+        {"embedded"}
+        if same
+        else {
+            f"embedded@{rows[0]['corpus_fingerprint'][:8]}",
+            f"embedded@{several.table()['corpus_fingerprint'][0].as_py()[:8]}",
+        }
+    )
 
 
 def test_curves_of_a_table_stay_with_their_runs_beside_another_source(several, table):

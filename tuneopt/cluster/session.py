@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tuneopt.cluster.ray_fixes.access import guard_token, loopback
 from tuneopt.cluster.ray_fixes.folder import scratch
-from tuneopt.cluster.ray_fixes.lost import own_signals, watching
+from tuneopt.cluster.ray_fixes.lost import alive_before_connecting, own_signals, watching
 from tuneopt.cluster.ray_fixes.output import core_messages, messages_to_log
 from tuneopt.errors import why
 from tuneopt.spec import InputError
@@ -137,7 +137,7 @@ def _start(address: str | None, folder: Path | None, environment: Mapping[str, s
 
     # Signals stay ours: Ctrl-C means the same while Ray starts. `core_said` gives what Ray's core printed: only there
     # stands that a cluster wants a secret. A local Ray listens on the loopback address alone while it starts.
-    with core_messages() if address else loopback() as core_said, own_signals():
+    with core_messages() if address else loopback() as core_said, own_signals(), alive_before_connecting():
         try:
             if address == "auto":
                 address = _running_here()

@@ -43,17 +43,27 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another trial in this warm worker."""
+        """Take up another trial in this warm worker.
+
+        Only what cannot fail: Tune gives a trial up for good whose worker raises here, be it for too many open files.
+        What `step` raises, it starts again.
+        """
+        self.config = new_config
         self.spec = TrialSpec.from_dict(json.loads(new_config["spec"]))
-        adopt_all(json.loads(new_config["sources"]))
-        self.corpus_source = str(new_config["corpus"])
-        self.ledger = marked(open_ledger(new_config["ledger"]), json.loads(new_config["marks"]))
-        self.placement = ParallelConfig(**json.loads(new_config["placement"]))
-        self.keep_weights = bool(new_config["keep_weights"])
         # Where trials are judged by their curves, each point is compared with others at an equal fraction of the run.
         self.report_seconds = 0.0 if new_config["every_point"] else REPORT_SECONDS
         self.run: TrialRun | None = None
+        self.begun = False
         return True  # "this worker can be used again": Tune would start another otherwise
+
+    def _begin(self) -> None:
+        """Open what the trial needs: its optimizer's files and its ledger."""
+        adopt_all(json.loads(self.config["sources"]))
+        self.ledger = marked(open_ledger(self.config["ledger"]), json.loads(self.config["marks"]))
+        self.corpus_source = str(self.config["corpus"])
+        self.placement = ParallelConfig(**json.loads(self.config["placement"]))
+        self.keep_weights = bool(self.config["keep_weights"])
+        self.begun = True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial's checkpoints are its own, in the ledger, and outlive Tune's experiment."""
@@ -67,11 +77,13 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
         A full disk is no failure of the trial: its last step then says why the whole run has to stop.
         """
         try:
+            if not self.begun:
+                self._begin()
             return self._train_on()
         except (OSError, NoRoomError) as error:
             if not (no_room(error) or isinstance(error, NoRoomError)):
                 raise
-            why = str(error) if isinstance(error, NoRoomError) else str(NoRoomError(self.ledger.uri))
+            why = str(error) if isinstance(error, NoRoomError) else str(NoRoomError(self.config["ledger"]))
             # A result and not an exception, which Tune would answer by starting the trial again, on the same disk.
             return {
                 "trial": self.spec.id,

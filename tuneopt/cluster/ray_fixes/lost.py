@@ -131,6 +131,29 @@ def _dead_children() -> str:
     return ""
 
 
+@contextmanager
+def alive_before_connecting() -> Iterator[None]:
+    """Look for Ray's processes once more right before its core connects, while the block runs.
+
+    Where the raylet is gone by then, the core ends this process at once, with exit code 1 and a line of its own
+    (``core_worker_process.cc``, "Worker will terminate"). What is raised here is answered as any failed start is.
+    """
+    from ray._private import worker
+
+    connect = worker.connect
+
+    def looked(*words: Any, **named: Any) -> Any:
+        if dead := _dead_processes():
+            raise RuntimeError(f"{dead} while Ray started")
+        return connect(*words, **named)
+
+    worker.connect = looked
+    try:
+        yield
+    finally:
+        worker.connect = connect
+
+
 def _dead_node() -> str:
     """Whether the cluster gave up the node that this driver is connected to."""
     import ray
