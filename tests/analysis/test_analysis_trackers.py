@@ -47,6 +47,14 @@ def test_a_label_inside_of_a_configuration_is_left_aside_too(tmp_path: Path) -> 
         assert {run.config for run in table.runs} == {(("learning_rate", 0.01),)} and "(host)" in table.notes[0]
 
 
+@pytest.mark.parametrize("seed", [[1], {"a": 1}, True])
+def test_a_seed_that_is_no_number_has_its_sentence(tmp_path: Path, seed: object) -> None:
+    rows = [{"optimizer": "adamw", "scale": "130m", "ratio": 1, "loss": 3.5, "seed": seed, "config": {"x": f"a{place}"}}
+            for place in range(3)]  # fmt: skip
+    with pytest.raises(InputError, match=r"seed must be a (finite )?number"):
+        load(tmp_path, "a.json", json.dumps([*rows, rows[0] | {"config": {"x": "a0"}}]))
+
+
 @pytest.mark.parametrize("loss", ["", "NaN", "Infinity"])
 @pytest.mark.parametrize("state", ["finished", "TERMINATED", "COMPLETE"])
 def test_a_run_that_finished_without_a_loss_diverged(tmp_path: Path, state: str, loss: str) -> None:

@@ -153,7 +153,7 @@ def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
         groups[tuple(str(cell.get(name)) for name in _GROUP)].append(place)
 
     def differ(values: Sequence[object]) -> bool:
-        return all(len({values[place] for place in places}) == len(places) for places in groups.values())
+        return all(len({str(values[place]) for place in places}) == len(places) for places in groups.values())
 
     seeds = [cell.get("seed") for _, cell in read]
     seeded = not any(map(cells.is_empty, seeds)) and len(groups) < len(read) and differ(seeds)
