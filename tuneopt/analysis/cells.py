@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tuneopt import checked
-from tuneopt.search.axis import is_number
 from tuneopt.spec import InputError
 
 UNITS: Mapping[str, float] = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "p": 1e15}
@@ -125,7 +124,12 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with its lists and objects as JSON text, and torch's pair ``betas`` as beta1 and beta2."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if str(key) == "betas" and isinstance(value, Sequence) and len(value) == 2 and all(map(is_number, value)):
+        if (
+            str(key) == "betas"
+            and isinstance(value, Sequence)
+            and len(value) == 2
+            and all(map(checked.is_number, value))
+        ):
             flat |= {"beta1": value[0], "beta2": value[1]}
         else:
             flat[key] = json.dumps(value) if isinstance(value, Mapping | list) else value

@@ -15,6 +15,7 @@ from tuneopt import checked
 from tuneopt.analysis import cells
 from tuneopt.analysis.columns import Headings
 from tuneopt.analysis.vocabulary import hyperparameter_name, is_coordinate, known_meaning, meaning_in_run
+from tuneopt.analysis.vocabulary import meaning as meaning_of
 from tuneopt.spec import InputError
 
 UNFINISHED = ("running", "crashed", "failed", "killed", "error", "pending", "scheduled", "pruned", "fail", "queued",
@@ -47,7 +48,7 @@ def lifted(number: int, row: Mapping[str, Any], named: Mapping[str, str]) -> Map
     # A column called name is the run's where something else names the optimizer.
     plain = {meaning: name for name in flat if (meaning := known_meaning(str(name))) and not cells.is_empty(row[name])
              and cells.folded(str(name)) != "name"}  # fmt: skip
-    has_batch = any(hyperparameter_name(str(name).removeprefix("hp_")) == "train_batch_size" for name in flat)
+    has_batch = any(meaning_of(str(name)) == "hp_train_batch_size" for name in flat)
     for name, inside in objects.items():
         if not isinstance(inside, Mapping):
             continue
