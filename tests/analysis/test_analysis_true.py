@@ -10,6 +10,7 @@ from analysis_samples import public_table
 from tuneopt.analysis.comparison import one_place_statement
 from tuneopt.analysis.document import document
 from tuneopt.analysis.inputs import from_rows, load
+from tuneopt.analysis.speedup import above_one
 from tuneopt.analysis.study import Analysis, analyse
 
 
@@ -341,3 +342,16 @@ def test_one_speedup_is_no_speedups() -> None:
     analysis = races({"adamw": 1.0, "muon": 1.3}, (1, 2, 4), {})
     (beyond,) = [one for one in analysis.warnings if "extrapolate" in one]
     assert beyond.startswith("1 speedup extrapolates") and "; a run of adamw" in beyond and beyond.endswith("settle it")
+
+
+def test_a_lower_bound_of_one_is_no_equality() -> None:
+    """As long as the baseline's longest run, and far below all: it saves, and nobody knows how much."""
+    rows = [{"optimizer": "adamw", "scale": "130m", "ratio": ratio, "loss": law(ratio)} for ratio in (1, 2, 4, 8)]
+    rows += [{"optimizer": name, "scale": "130m", "ratio": 8, "loss": 2.9 + place / 50}
+             for place, name in enumerate(("muon", "soap"))]  # fmt: skip
+    analysis = analyse(from_rows(rows), draws=200, sigma=0.001)
+    (muon,) = [one for one in analysis.speedups if one.optimizer == "muon"]
+    assert muon.low == muon.speedup == 1 and above_one(muon.low, muon.flags)
+    sentence = one_place_statement(document(analysis))
+    assert "Muon ends below what AdamW is known to reach, so it saves at least 1.00x [1.00, open]" in sentence
+    assert "cannot be told" not in sentence  # neither from AdamW nor from each other: 0.02 nats at a noise of 0.001

@@ -12,6 +12,7 @@ from typing import Any
 
 from tuneopt.analysis.names import optimizer_name, place_name, speedup_decimals
 from tuneopt.analysis.runs import RegimeKey, Role, TrainingRun
+from tuneopt.analysis.speedup import above_one
 from tuneopt.search.axis import is_number
 from tuneopt.search.plan import Outcome
 from tuneopt.search.standing import Standing
@@ -48,10 +49,13 @@ def _overlap(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> 
     """Whether the interval of one rival holds the figure of the other: then tuning again may change their order.
 
     Tie groups know the noise of seeds alone, which tells configurations apart; the intervals hold the choice of them.
+    Two lower bounds have no order to change.
     """
 
     def holds(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
         low, high, value = outer["low"], outer["high"], inner["speedup"]
+        if "lower bound" in outer["flags"] and "lower bound" in inner["flags"]:
+            return False
         return low is not None and value is not None and low <= value and (high is None or value <= high)
 
     return one is not None and other is not None and (holds(one, other) or holds(other, one))
@@ -89,12 +93,13 @@ def _against(name: str, base: str, row: Mapping[str, Any] | None) -> str:
         return f"{name} reaches {base}'s loss with {value:.2f}x fewer tokens, the noise being unknown{beyond}"
     digits = speedup_decimals(low, high)
     end = "open" if high is None else f"{high:.{digits}f}"
-    if low <= 1 and (high is None or high >= 1):
+    if low <= 1 and (high is None or high >= 1) and not above_one(low, flags):
         return f"{name} cannot be told from {base} ({value:.{digits}f}x [{low:.{digits}f}, {end}]{beyond})"
     if value >= 1:
-        least = "at least " if "lower bound" in flags else ""
         ends = f"[{low:.{digits}f}, {end}]"
-        return f"{name} reaches {base}'s loss with {least}{value:.{digits}f}x fewer tokens {ends}{beyond}"
+        if "lower bound" in flags:
+            return f"{name} ends below what {base} is known to reach, so it saves at least {value:.{digits}f}x {ends}"
+        return f"{name} reaches {base}'s loss with {value:.{digits}f}x fewer tokens {ends}{beyond}"
     digits = speedup_decimals(1 / high, 1 / low)
     ends = f"[{1 / high:.{digits}f}, {1 / low:.{digits}f}]"
     return f"{name} needs {1 / value:.{digits}f}x as many tokens as {base} {ends}{beyond}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -136,6 +136,14 @@ class Speedup:
             1 / part if part is not None and part > 0 else None for part in (value, self.high, self.low)
         )
         return value, low, high
+
+
+def above_one(low: float | None, flags: Collection[str]) -> bool:
+    """Whether an interval that begins at ``low`` says that tokens are saved.
+
+    A lower bound of 1 does: noise apart, the baseline's longest run is as long, and worse.
+    """
+    return low is not None and (low > 1 or (low == 1 and "lower bound" in flags))
 
 
 @dataclass(frozen=True, slots=True)

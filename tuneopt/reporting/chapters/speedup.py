@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tuneopt.analysis.names import in_words, optimizer_name, ratio_span, scale_name
-from tuneopt.analysis.speedup import Speedup
+from tuneopt.analysis.speedup import Speedup, above_one
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Fold, Prose, Table, figures_of
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.figures.laws import draw_laws, laws_info
@@ -169,7 +169,7 @@ def _sentence(comparison: Comparison, rivals: Sequence[Speedup]) -> str:
     A lone speedup is the largest one.
     """
     name, level = optimizer_name(comparison.analysis.baseline), percent_text(comparison.analysis.level)
-    above = sum(one.low is not None and one.low > 1 for one in rivals)
+    above = sum(above_one(one.low, one.flags) for one in rivals)
     below = sum(one.high is not None and one.high < 1 for one in rivals)
     unknown = sum(one.low is None and one.high is None for one in rivals)
     known = [one for one in rivals if measured(one)]

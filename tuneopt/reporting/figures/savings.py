@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneopt.analysis.names import optimizer_name, place_name, ratio_name, scale_name
-from tuneopt.analysis.speedup import Speedup
+from tuneopt.analysis.speedup import Speedup, above_one
 from tuneopt.reporting.blocks import Cell, Info
 from tuneopt.reporting.drawing import Drawing, Mark, spread
 from tuneopt.reporting.figures.speedups import interval_text, measured
@@ -146,7 +146,7 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
     always = [
         optimizer
         for optimizer, all_ in own.items()
-        if len(all_) == len(regimes) and all(one.low is not None and one.low > 1 for one in all_)
+        if len(all_) == len(regimes) and all(above_one(one.low, one.flags) for one in all_)
     ]
     always.sort(key=lambda optimizer: -sum(one.speedup for one in own[optimizer]))
     if always and len(regimes) > 1:
@@ -167,7 +167,7 @@ def _everywhere(rivals: Sequence[Speedup], baseline: str) -> str:
         least, most = (f"{pick(one.speedup for one in rivals):.2f}" for pick in (min, max))
         span = least if least == most else f"{least} to {most}"
         return f"Speedups over {name} of {span}, the noise being unknown"
-    above = sum(one.low is not None and one.low > 1 for one in rivals)
+    above = sum(above_one(one.low, one.flags) for one in rivals)
     doubt = f", which is not known for {unknown}" if unknown else ""
     if len(rivals) > 1 and all(one.high is not None and one.high < 1 for one in rivals):
         return f"All speedups over {name} are below 1 beyond noise"
