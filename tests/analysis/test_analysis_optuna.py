@@ -10,6 +10,8 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from tuneopt.analysis.importance import FEWEST, importances
 from tuneopt.analysis.optuna_studies import export_studies, study_name
@@ -270,3 +272,27 @@ def test_a_data_base_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no Optuna storage"):
         export_studies(ledger, path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.99])
+def test_a_transaction_that_fails_is_one_sentence_whichever_it_is(share: float, tmp_path: Path, monkeypatch) -> None:
+    """Optuna wraps errors of SQLite where it writes trials, and where it makes its tables."""
+    ledger, path, again = Ledger(tmp_path / "ledger"), tmp_path / "studies.db", tmp_path / "again.db"
+    put_star(ledger, sweep())
+    commit, done, most = Session.commit, 0, sys.maxsize
+
+    def counted(session: Session) -> None:
+        nonlocal done
+        done += 1
+        if done > most:
+            raise OperationalError("COMMIT", (), sqlite3.OperationalError("unable to open database file"))
+        commit(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "commit", counted)
+        export_studies(ledger, path)
+        done, most = 0, int(share * done)
+        with pytest.raises(InputError, match=r"cannot write the studies to .*unable to open"):
+            export_studies(ledger, again)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ledger", "studies.db"]
+    assert export_studies(ledger, again).added == export_studies(ledger, path).trials

@@ -270,6 +270,7 @@ def _unwritten(path: Path, error: BaseException) -> InputError:
 
 def _open(path: Path, shown: Path) -> RDBStorage:
     """The storage in a SQLite file, ``shown`` in sentences; raises `InputError` where Optuna cannot open or make it."""
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -278,7 +279,7 @@ def _open(path: Path, shown: Path) -> RDBStorage:
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()
     try:
         return RDBStorage(url)
-    except OperationalError as error:
+    except (OperationalError, StorageInternalError) as error:  # it makes its tables at once
         raise _unwritten(shown, error) from None
     except (SQLAlchemyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]  # SQLAlchemy's own runs over several lines
