@@ -67,12 +67,14 @@ LEFT_ON_PURPOSE = (
     "leases/",
     ".preparing",
     ".building",
+    "/runs/",
 )
-"""Parts of names of files that may stay: logs say what happened, and the next command removes or uses the others."""
+"""Parts of names of files that may stay: logs and accounts of runs say what happened, and the next command removes or
+uses the others."""
 
-UNDELETED = ".tmp"
-"""What may stay besides where every call fails from one on, that which deletes too: the next run removes it, once the
-process that wrote it is dead."""
+UNDELETED = (".tmp", ".part")
+"""What may stay besides where every call fails from one on, that which deletes too: the next run removes or replaces
+it, once the process that wrote it is dead."""
 
 SPACE = """
 from tuneopt.search.space import SearchSpace, learning_rate, train_batch_size, warmup, weight_decay
@@ -186,7 +188,7 @@ def main() -> None:
                     world.fail(kind, 1, 600, 0, (number, last))
                     code, out, err = call(words)
                     world.mend()
-                    may = LEFT_ON_PURPOSE if last == number + 1 else (*LEFT_ON_PURPOSE, UNDELETED)
+                    may = LEFT_ON_PURPOSE if last == number + 1 else (*LEFT_ON_PURPOSE, *UNDELETED)
                     left = sorted(path for path in files() - before - whole if not any(part in path for part in may))
                     again = call(words)
                     same = name in CHANGING or NEW.sub("", again[1]) == NEW.sub("", usual[1])

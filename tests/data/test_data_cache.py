@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuneopt.data import cache as module
-from tuneopt.data.cache import discard, only_process, publish, remove_leftovers
+from tuneopt.data.cache import discard, only_process, publish, remove_leftovers, write_whole
 from tuneopt.paths import cache_folder
 from tuneopt.spec import InputError
 
@@ -66,6 +66,24 @@ def test_a_rename_that_fails_for_another_reason_is_reported(tmp_path: Path) -> N
     (tmp_path / "corpus").write_text("a file is in the way")
     with pytest.raises(OSError, match="corpus"):
         publish(tmp_path / "corpus", lambda folder: (folder / "a").write_text("1"))
+
+
+@pytest.mark.parametrize("call", ["write_text", "replace"])
+def test_a_small_file_that_cannot_be_written_leaves_nothing_and_is_named(
+    call: str, tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "manifest.json"
+    write_whole(path, "old")
+
+    def full(self: Path, *given: object, **more: object) -> None:
+        self.touch()
+        raise OSError(28, "full", str(self), None, "elsewhere")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="full") as raised:
+        broken.setattr(Path, call, full)
+        write_whole(path, "new")
+    assert (raised.value.filename, raised.value.filename2) == (str(path), None)
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_discard_and_leftovers_touch_only_their_own(tmp_path: Path) -> None:

@@ -89,3 +89,14 @@ def test_a_damaged_shard_says_so(tmp_path: Path, damage: str) -> None:
         map_shard(tmp_path, shard)
     assert shard.file in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_error_of_the_disk_is_said_in_the_systems_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (shard,) = _write(tmp_path, [np.arange(9, dtype=np.uint16)], np.uint16, 9, 9)
+
+    def unreadable(path: str) -> None:
+        raise OSError(5, f"Failed to open local file '{path}'. Detail: [errno 5] Input/output error")
+
+    monkeypatch.setattr(pa, "memory_map", unreadable)
+    with pytest.raises(DamagedCorpusError, match=r"damaged \(train-00000.arrow: input/output error\); delete"):
+        map_shard(tmp_path, shard)

@@ -1,6 +1,7 @@
 """Who works on a sweep: two processes at once, a killed holder, a holder on another machine, a damaged lease."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import threading
@@ -66,6 +67,23 @@ def test_a_killed_holder_holds_nothing_up(tmp_path: Path) -> None:
     with hold(Ledger(tmp_path), "sweep"):
         assert time.monotonic() - began < 1.0
         end(process)
+
+
+def test_a_lease_that_could_not_be_deleted_does_not_bar_its_own_process(tmp_path: Path, monkeypatch) -> None:
+    """A notebook goes on where a disk was full for a moment; a lease that is held there is refused as anybody's."""
+    ledger = Ledger(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(ledger.files), "delete", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
+        with hold(ledger, "sweep"):
+            pass
+    assert (tmp_path / "leases" / "sweep.json").exists()
+    with (
+        hold(ledger, "sweep"),
+        pytest.raises(InputError, match=f"under way: process {os.getpid()} "),
+        hold(ledger, "sweep"),
+    ):
+        pass
+    assert not (tmp_path / "leases" / "sweep.json").exists()
 
 
 def test_other_sweeps_of_one_ledger_are_free(tmp_path: Path) -> None:

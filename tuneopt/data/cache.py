@@ -17,8 +17,6 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from tuneopt.errors import naming
-
 FIRST_SECONDS = 30.0
 """How long a process waits before it says for whom."""
 
@@ -49,11 +47,19 @@ def only_process(target: Path) -> Iterator[bool]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file: a reader, or who comes after a kill, sees the old content or the new one, never a part."""
+    """Write a small file: a reader, or who comes after a kill, sees the old content or the new one, never a part.
+
+    Where that fails, what was written is removed, and the error names ``path``.
+    """
     aside = path.with_name(f".{path.name}.part")
-    with naming(path):
+    try:
         aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def publish(target: Path, build: Callable[[Path], object]) -> None:

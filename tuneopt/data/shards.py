@@ -13,6 +13,7 @@ in the order of the file, so a footer that points elsewhere changes nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -161,7 +162,10 @@ def _map_columns(folder: Path, file: str, *names: str) -> list[list[NDArray[Any]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, OSError) and not lasting(error):
             raise
-        raise DamagedCorpusError(folder, f"{file}: {str(error).splitlines()[0]}") from None
+        # What pyarrow says of an error of the system holds its number and its own call.
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number).lower() if number else str(error).splitlines()[0]
+        raise DamagedCorpusError(folder, f"{file}: {reason}") from None
 
 
 class Documents:

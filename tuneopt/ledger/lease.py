@@ -38,6 +38,9 @@ that lives shows itself within one beat and the time of a write."""
 
 _log = logging.getLogger(__name__)
 
+_held: set[str] = set()
+"""Tokens of the leases that this process holds: one of its own that is not among them could not be deleted."""
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -64,8 +67,12 @@ class Holder:
 
     @property
     def gone(self) -> bool:
-        """Whether it ran on this very machine and runs no more."""
-        return self.machine == _machine() and _born(self.process) != self.born
+        """Whether it ran on this very machine and runs no more, or is this process and has come to its end."""
+        if self.machine != _machine():
+            return False
+        if _born(self.process) != self.born:
+            return True
+        return self.process == os.getpid() and self.token not in _held
 
     def beaten(self) -> Holder:
         """The same holder, a heartbeat later."""
@@ -94,17 +101,20 @@ def hold(ledger: Ledger, name: str, what: str = "sweep") -> Iterator[None]:
 
     Raises `InputError` that names the host, the process and since when, where another driver holds it.
     """
-    lease = _Lease(ledger, name, what)
-    lease.take()
-    done = threading.Event()
+    lease, done = _Lease(ledger, name, what), threading.Event()
     beating = threading.Thread(target=lease.beat, args=(done,), name="lease", daemon=True)
-    beating.start()
+    _held.add(lease.mine.token)  # before it is written: another thread may read it at once
     try:
-        yield
+        lease.take()
+        beating.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beating.join(BEAT_SECONDS)
+            lease.leave()
     finally:
-        done.set()
-        beating.join(BEAT_SECONDS)
-        lease.leave()
+        _held.discard(lease.mine.token)
 
 
 class _Lease:
