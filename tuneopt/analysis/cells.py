@@ -151,9 +151,14 @@ def points(curve: Any) -> list[tuple[float, float]]:
 def folded(name: str) -> str:
     """A name without case and separators, to compare spellings: ``Adam-W`` and ``adam_w`` are one.
 
-    Between two digits separators count, all alike: ``1.2b`` is no ``12b``.
+    Between two digits separators count, all alike: ``1.2b`` is no ``12b``. So does what a number begins with, as in
+    ``wd .1``, ``p=-0.5`` and ``1e-3``, and a raised or lowered digit is no plain one.
     """
-    one = re.sub(r"(?<=\d)[\s_\-./:]+(?=\d)", ",", unicodedata.normalize("NFKC", name))
+    raised = (f"^{one}" if unicodedata.decomposition(one).startswith(("<super>", "<sub>")) else one for one in name)
+    one = unicodedata.normalize("NFKC", "".join(raised))
+    one = re.sub(r"(?<!\w)\.(?=\d)", "0,", one)
+    one = re.sub(r"((?<!\w)|(?<=\d[eE]))-(?=\d)", "~", one)
+    one = re.sub(r"(?<=\d)[\s_\-./:]+(?=\d)", ",", one)
     return re.sub(r"[\s_\-./:]+", "", one).lower()
 
 

@@ -29,6 +29,7 @@ from tuneopt.analysis.vocabulary import (
     meaning,
 )
 from tuneopt.errors import InputError, nearest
+from tuneopt.search.space import space_names
 
 _INDEX = re.compile(r"|unnamed: ?\d+|__index_level_\d+__|index", re.IGNORECASE)
 _TRACKERS = frozenset({"runtime", "timestamp", "wandb"})  # of Weights & Biases, with an underscore in front
@@ -61,12 +62,22 @@ class Headings:
         """Columns of a table of runs that say when a target was reached: there it is worked out from the losses."""
         return [] if self.is_race else [name for name, means in self.meanings.items() if means in _REACHED]
 
-    def check_loss(self) -> str:
-        """A doubt about the column of the loss, by its name: "" where there is none.
+    def check_loss(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """A doubt about the column of the loss, by its name or by what a column ``metric`` calls it; "" where none is.
 
-        Raises `InputError` for one that is better where it is larger: every order would be upside down.
+        Raises `InputError` for one that is better where it is larger, for every order would be upside down, and for
+        rows of several metrics.
         """
         name = next((name for name, means in self.meanings.items() if means == "loss"), "")
+        metric = next((name for name, means in self.meanings.items() if means == "metric"), "")
+        if called := sorted({str(row.get(metric) or "").strip() for row in rows} - {""}) if metric else []:
+            if len(called) > 1:
+                listed = ", ".join(map(checked.shown, called[:5])) + (", ..." if called[5:] else "")
+                raise InputError(
+                    f"the column {metric} names {len(called)} metrics ({listed}), and losses of one can be compared; "
+                    "keep its rows, or drop the column"
+                )
+            name = called[0]
         if is_upside_down(name):
             raise InputError(
                 f"the loss is read from the column {checked.shown(name)}, which by its name is better where it is "
@@ -123,7 +134,21 @@ def headings(rows: Sequence[Mapping[str, Any]], wanted_as: Mapping[str, str] | N
         raise _unknown(unknown, columns, _lacking({*meant.values(), *constants}))
     meant |= dict.fromkeys(unknown, "")
     _one_each(meant, columns)
+    if tracker:
+        _refuse_run_names(rows, [name for name, means in meant.items() if means == "optimizer" and means not in mapped])
     return Headings(meant, constants, tuple(unknown), tracker, frozenset(mapped))
+
+
+def _refuse_run_names(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> None:
+    """Raise `InputError` where the optimizer of an export would be the name of each of its runs."""
+    for name in optimizers:
+        names = [str(row.get(name)) for row in rows]
+        invented = {folded(one) for one in names}.isdisjoint(map(folded, space_names()))
+        if folded(name) == "name" and len(rows) > 1 and len(set(names)) == len(rows) and invented:
+            raise InputError(
+                f"the column {name} of the export names runs ({checked.shown(names[0])}, {checked.shown(names[1])}); "
+                "say which column names the optimizer, such as --columns optimizer=algo"
+            )
 
 
 def _mapped(columns: Mapping[str, int], wanted_as: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any], bool]:

@@ -71,6 +71,7 @@ def settled(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> list
     ``stated`` is the ratio that each run's row gave, None where it follows from tokens. A stated ratio is a name: it
     stays as it is, and rows of one scale and ratio must have one budget (`InputError` otherwise).
     """
+    _refuse_two_sizes(runs)
     _refuse_two_budgets(runs, stated)
     counts: dict[tuple[str, str], dict[float, list[int]]] = defaultdict(lambda: defaultdict(list))
     taken: dict[str, set[float]] = defaultdict(set)  # stated ratios by corpus
@@ -119,6 +120,26 @@ def short(groups: Sequence[Sequence[float]], taken: Iterable[float] = ()) -> lis
         if not shared or max(digits) > 6:
             return names
         digits = [count + (name in shared) for name, count in zip(names, digits, strict=True)]
+
+
+def _refuse_two_sizes(runs: Sequence[TrainingRun]) -> None:
+    """Raise `InputError` for two rows of one scale whose models are not of one size, however parameters are counted.
+
+    A name such as ``llama`` is one of a family: losses of its sizes would be compared with each other.
+    """
+    ends: dict[tuple[str, str], tuple[tuple[int, int], tuple[int, int]]] = {}  # the smallest and largest, with rows
+    for row, run in enumerate(runs, start=1):
+        if run.parameters is not None:
+            here = (run.parameters, row)
+            least, most = ends.get(run.regime[:2], (here, here))
+            ends[run.regime[:2]] = min(least, here), max(most, here)
+    for (_, scale), ((small, one), (large, other)) in ends.items():
+        if large > CONTRADICTION * small:
+            (one, first), (other, second) = sorted([(one, small), (other, large)])
+            raise InputError(
+                f"rows {one} and {other} of the results are both at {scale}, with {first:,} and {second:,} parameters; "
+                "correct one, or give the scales two names; without that column rows go by their parameters"
+            )
 
 
 def _refuse_two_budgets(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> None:

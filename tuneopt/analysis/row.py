@@ -151,17 +151,14 @@ class Row:
             known = _SCALES.get(folded(word))
             if known is not None and parameters is None:
                 return known.name, known.parameters
-            if (
-                known
-                and parameters
-                and max(parameters / known.parameters, known.parameters / parameters) > CONTRADICTION
-            ):
+            size = known.parameters if known else cells.size_of(word, self.comma)
+            if size and parameters and max(parameters / size, size / parameters) > CONTRADICTION:
+                name = f"{known.name} of {size:,} parameters without embeddings" if known else word
                 raise self.error(
-                    f" is at scale {known.name} of {known.parameters:,} parameters without embeddings, but says "
-                    f"{parameters:,.0f} parameters; correct one, or give the scale another name"
+                    f" is at scale {name}, but says {parameters:,.0f} parameters; correct one, or give the scale "
+                    "another name"
                 )
-            if parameters is None:
-                parameters = cells.size_of(word, self.comma)
+            parameters = parameters or size
             self._check_size(parameters)
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
@@ -203,11 +200,11 @@ class Row:
         # Of a scale of the ladders the length of a sequence is known, so that a batch in sequences says tokens as well.
         known = on_ladder(scale, parameters)
         if batch is None and known is not None:
-            sequences, length = self.positive("hp_train_batch_size"), known.seq_len
+            sequences, length = self.positive("hp_train_batch_size"), self.positive("hp_seq_len") or known.seq_len
             batch = None if sequences is None else sequences * length
             if batch is not None and batch > LARGEST_BATCH:
                 raise self.error(
-                    f": a batch of {sequences:g} sequences of {length} tokens is {batch:.2g} tokens; where it "
+                    f": a batch of {sequences:g} sequences of {length:g} tokens is {batch:.2g} tokens; where it "
                     "counts tokens, name the column batch_tokens"
                 )
         if tokens is None and steps is not None and batch is not None and ratio is None:
@@ -218,7 +215,7 @@ class Row:
         if tokens is None and ratio is not None and parameters is not None:
             tokens = TOKENS_PER_PARAMETER * parameters * ratio
         taken = (steps or 0.0) * (self.positive("batch_tokens") or 0.0)
-        if tokens and taken and max(tokens / taken, taken / tokens) > CONTRADICTION:
+        if tokens and taken and max(tokens / taken, taken / tokens) > 1 + ONE_RATIO:
             raise self.error(
                 f" has {tokens:.4g} tokens, but {steps:g} steps of {taken / (steps or 1.0):g} tokens are {taken:.4g}; "
                 "correct one, or drop a column"
@@ -320,7 +317,8 @@ class Row:
         try:
             frozen = TrialSpec.freeze(config)
         except InputError as error:
-            raise self.error(f": {error}") from None
+            odd = next((f"{name}: " for name, value in config.items() if value != value), "")  # NaN
+            raise self.error(f": {odd}{error}") from None
         # A word in the place of a number would make its coordinate one of words, without an order, in every figure.
         known = axes(optimizer, scale) or {}
         for name, value in frozen:

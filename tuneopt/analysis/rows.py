@@ -111,7 +111,7 @@ def parse(
     lacking = known.lacking("scale" not in known.meanings.values() or typed[0].is_sized) if typed else []
     if lacking and lacking != ["parameters"]:  # what a row says of its own scale is a better cure
         raise missing(lacking, known.meanings)
-    if doubt := known.check_loss():
+    if not known.is_race and (doubt := known.check_loss(rows)):
         doubts.append(doubt)
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
     if known.is_race:
@@ -119,11 +119,12 @@ def parse(
             (), (*notes, *doubts), tuple(row.target_trial(spelled) for row in typed), doubts=tuple(doubts)
         )
     runs = _one_rounding(_one_spelling([row.run(spelled) for row in typed]))
-    _refuse_doubles(runs, [row.number for row in typed])
     if lost := sum(row.is_lost() for row in typed):
         what = "1 run that finished without a loss is" if lost == 1 else f"{lost} runs that finished without a loss are"
         doubts.append(f"{what} counted as diverged")
     runs = settled(runs, [row.stated_ratio() for row in typed])
+    _refuse_doubles(runs, [row.number for row in typed])
+    doubts += _repeats(runs)
     doubts += [*_near_regimes(runs), *_other_ends(runs)]
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
@@ -162,15 +163,17 @@ def _refuse_points(read: Iterable[trackers.Read]) -> None:
 
 def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None:
     """Raise `InputError` for two rows of one setting and seed, of which one would silently be lost, and equal names."""
-    seen: dict[tuple[Any, ...], tuple[int, float | None]] = {}  # setting and seed -> row, steps
+    seen: dict[tuple[Any, ...], tuple[int, TrainingRun]] = {}  # setting and seed -> row
     trials: dict[str, tuple[int, float | None]] = {}  # trial -> row, steps
     seeded = any(run.seed != UNSEEDED for run in runs)
     for number, run in zip(numbers, runs, strict=True):
-        first, steps = seen.setdefault((run.setting, run.seed), (number, run.steps))
+        first, same = seen.setdefault((run.setting, run.seed), (number, run))
         if first != number and seeded:
             cure = "tell them apart by hp_ columns, or drop the column seed to compare the best of them"
-            if steps != run.steps:
-                cure = f"they are at {steps or 0:g} and {run.steps or 0:g} steps: of each run keep the last row"
+            if same.steps != run.steps:
+                cure = f"they are at {same.steps or 0:g} and {run.steps or 0:g} steps: of each run keep the last row"
+            elif same.tokens != run.tokens:  # of a log, or nearly one budget
+                cure = f"they are at {same.tokens:.5g} and {run.tokens:.5g} tokens: of each run keep the last row"
             elif run.seed == UNSEEDED:  # the best of these would be compared with the mean of the others
                 cure = "they have none, and other rows do: give every row its seed, or drop the column"
             raise InputError(
@@ -178,10 +181,24 @@ def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None
             )
         other = trials.setdefault(run.trial, (number, run.steps))
         if other[0] != number:
-            cure = ""
+            cure = "; give each run its name, or drop the column"
             if run.steps != other[1]:  # a log of training, with a row for each moment of a run
                 cure = f", at {other[1] or 0:g} and {run.steps or 0:g} steps: of each run keep the last row"
             raise InputError(f"rows {other[0]} and {number} of the results are both called {run.trial!r}{cure}")
+
+
+def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on rows without seeds that differ in nothing: more draws make the best of them better by luck alone."""
+    counts = Counter((run.optimizer, run.setting) for run in runs if run.seed == UNSEEDED)
+    most: dict[str, int] = defaultdict(int)
+    for (optimizer, _), count in counts.items():
+        most[optimizer] = max(most[optimizer], count)
+    if repeated := {optimizer: count for optimizer, count in most.items() if count > 1}:
+        shown = ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(repeated.items())[:5])
+        yield (
+            f"rows without a seed that differ in nothing count as configurations, of which the best stands ({shown}); "
+            "give the column seed, and their mean does"
+        )
 
 
 def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:

@@ -7,6 +7,7 @@ column elsewhere, and must not contradict one.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,13 @@ FINISHED = frozenset({"complete", "finished", "terminated"})
 
 FEWEST_ROWS = 3
 """Rows from which on a text that is another one in each of them is taken for a label."""
+
+NAMES_A_RUN = re.compile(
+    r"(.*_)?(seed|job_?id|pid|port|host|hostname|node|node_?list|user|username|timestamp|start_time|commit|git_sha|"
+    r"(local|global|node)_?rank|(run|output|log|save|checkpoint)_?(dir|path|name|id))",
+    re.IGNORECASE,
+)
+"""Names of settings that say which run this is, and nothing of how it was trained."""
 
 _GROUP = ("optimizer", "scale", "parameters", "ratio", "tokens", "tokens_per_parameter", "steps", "corpus")
 _SUMMARIES = ("summary", "summary_metrics", "metrics")
@@ -125,8 +133,7 @@ def of_runs(read: Sequence[Read], known: Headings) -> tuple[list[Read], list[str
         kept = _without(kept, names)
         shown = ", ".join(name.removeprefix("hp_") for name in names)
         notes.append(
-            f"what is another text in every run names it, and is not read as a hyperparameter ({shown}); "
-            "--columns hp_NAME=COLUMN reads it"
+            f"what only names a run is not read as a hyperparameter ({shown}); --columns hp_NAME=COLUMN reads it"
         )
     if known.aside:
         shown = ", ".join(known.aside[:8]) + (", ..." if len(known.aside) > 8 else "")
@@ -144,7 +151,8 @@ def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
 
     Taken for hyperparameters they would make a configuration of every run, and no two would be replicates. A label is
     a text that is another one in each row of at least `FEWEST_ROWS`, or in each row of a method and size whose seeds
-    differ as well. ``own`` are columns that are looked at besides those of ``config``.
+    differ as well; and whatever its name says to be a seed, or where and when a run ran (`NAMES_A_RUN`), where it is
+    not the same in all rows. ``own`` are columns that are looked at besides those of ``config``.
     """
     settings = [{name: cell[name] for name in sorted(own) if name in cell} for _, cell in read]
     for setting, (_, cell) in zip(settings, read, strict=True):
@@ -161,6 +169,9 @@ def labels(read: Sequence[Read], own: Collection[str]) -> list[str]:
     found = []
     for name in settings[0] if len(read) >= FEWEST_ROWS else ():
         values = [one.get(name) for one in settings]
+        if NAMES_A_RUN.fullmatch(name.removeprefix("hp_")) and len(set(map(str, values))) > 1:
+            found.append(name)
+            continue
         texts = [value for value in values if isinstance(value, str) and isinstance(cells.value(value), str)]
         if len(texts) == len(read) and not is_coordinate(name.removeprefix("hp_")):
             found += [name] if len(set(texts)) == len(texts) or (seeded and differ(texts)) else []

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from tuneopt.analysis.cells import folded
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "optimizer": ("optimiser", "opt", "method", "algorithm", "name"),
+    "optimizer": ("optimiser", "opt", "optim", "optimizer_name", "optimizer_type", "method", "algorithm", "name"),
     "scale": ("model", "model_size", "size", "workload"),
     "parameters": ("params", "n", "n_params", "num_params", "non_embedding_parameters"),
     "ratio": ("chinchilla", "chinchilla_ratio", "data_ratio"),
@@ -21,6 +21,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "steps": ("step", "n_steps", "num_steps", "train_steps", "global_step", "training_iteration"),
     "batch_tokens": ("tokens_per_step", "tokens_per_batch"),
     "loss": ("final_loss", "eval_loss", "val_loss", "validation_loss", "report_loss"),
+    "metric": (),
     "select_loss": (),
     "sigma": ("std", "loss_std", "noise"),
     "seed": ("random_seed",),
@@ -51,8 +52,10 @@ CONSTANTS = frozenset({"scale", "corpus"}) | NUMBERS
 """Columns that ``--columns`` may give one value for all rows."""
 
 _SPLIT = "(train|val|valid|validation|eval|test|top|mean)?"
-_LARGER_IS_BETTER = re.compile(_SPLIT + r"(top\d)?(acc|accuracy|score|reward|return|bleu|rouge|f1|auc|recall)s?\d*")
-_NOT_NATS = re.compile(_SPLIT + r"(bp[bcdtw]|bits?|bitsper\w+|ppl|perplexity|[wc]er|error|r?mse|mae)")
+_LARGER_IS_BETTER = re.compile(
+    _SPLIT + r"(top\d)?(acc|accuracy|score|reward|return|bleu|rouge|f1|auc|recall|mmlu|hellaswag)s?\d*"
+)
+_NOT_NATS = re.compile(_SPLIT + r"(bp[bcdtw]|bits?|bitsper\w+|bytes?|ppl|perplexity|[wc]er|error|r?mse|mae)")
 
 ASIDE = (
     "report_bits_per_byte",
@@ -64,7 +67,6 @@ ASIDE = (
     "url",
     "date",
     "framework",
-    "metric",
     "best",
 )
 """Columns that may stand in a table and are not read."""
@@ -77,6 +79,10 @@ HYPERPARAMETERS: Mapping[str, str] = {
     "schedule": "lr_schedule",
     "scheduler": "lr_schedule",
     "lr_scheduler": "lr_schedule",
+    "sequence_length": "seq_len",
+    "seq_length": "seq_len",
+    "context_length": "seq_len",
+    "max_seq_len": "seq_len",
 }
 """Short names of hyperparameters, as trackers have them, and the coordinates that they stand for."""
 
@@ -87,7 +93,17 @@ _PREFIX = re.compile(
 
 WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
 _MEANING = {folded(word): column for word, column in WORDS.items()} | {folded(word): "" for word in ASIDE}
-_IN_CONFIG = frozenset(COLUMNS) - {"loss", "select_loss", "sigma", "status", "curve", "config", "study", "ruleset"}
+_IN_CONFIG = frozenset(COLUMNS) - {
+    "loss",
+    "metric",
+    "select_loss",
+    "sigma",
+    "status",
+    "curve",
+    "config",
+    "study",
+    "ruleset",
+}
 _COORDINATES = frozenset(
     folded(word)
     for word in (*HYPERPARAMETERS, *HYPERPARAMETERS.values(), "warmup", "beta1", "beta2", "epsilon", "max_grad_norm",

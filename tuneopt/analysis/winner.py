@@ -12,9 +12,10 @@ seeds stands: it was confirmed, and taking the lowest of many near-equal runs wo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from tuneopt.analysis.noise import NoiseModel
@@ -115,20 +116,22 @@ def winners(runs: Iterable[TrainingRun], noise: NoiseModel) -> tuple[Winner, ...
 
 def _winner(candidates: list[dict[int, TrainingRun]], noise: NoiseModel) -> Winner:
     """The one of ``candidates`` (each one's runs by seed) that stands."""
-    # One run speaks for each candidate: a mean over more seeds would hide a lucky one. It is that of the seed that most
-    # of them have; a candidate without it has its own first seed, for none may be left out of the choice.
-    counts = Counter(seed for candidate in candidates for seed in candidate)
-    usual = min(counts, key=lambda seed: (-counts[seed], seed))
-    judged = [candidate.get(usual, candidate[min(candidate)]) for candidate in candidates]
-    lowest = min(run.losses[0] for run in judged)
-    known = noise.of(judged[0].regime)
+    # The seeds that all candidates ran with speak for them: a mean over more of some would hide a lucky run. Without
+    # any it is the seed that most have; a candidate without it has its own first seed, for none may be left out.
+    common = set.intersection(*map(set, candidates))
+    if not common:
+        counts = Counter(seed for candidate in candidates for seed in candidate)
+        common = {min(counts, key=lambda seed: (-counts[seed], seed))}
+    judged = [fmean(run.losses[0] for run in _judged(candidate, common)) for candidate in candidates]
+    lowest, first = min(judged), [candidate[min(candidate)] for candidate in candidates]
+    known = noise.of(first[0].regime)
     tolerance = TOLERANCE if known is None else max(TOLERANCE, known.threshold())
-    near = [place for place, run in enumerate(judged) if run.losses[0] <= lowest + tolerance]
+    near = [place for place, loss in enumerate(judged) if loss <= lowest + tolerance]
     if max(len(candidates[place]) for place in near) == 1:  # nothing was confirmed: the lowest loss stands
-        near = [place for place in near if judged[place].losses[0] == lowest]
+        near = [place for place in near if judged[place] == lowest]
     # The configuration as text comes last, so that equal losses give the same winner in any order of the rows.
     chosen = candidates[
-        min(near, key=lambda place: (-len(candidates[place]), judged[place].losses[0], repr(judged[place].config)))
+        min(near, key=lambda place: (-len(candidates[place]), judged[place], repr(first[place].config)))
     ]
     members = [chosen[number] for number in sorted(chosen)]
     return Winner(
@@ -142,6 +145,11 @@ def _winner(candidates: list[dict[int, TrainingRun]], noise: NoiseModel) -> Winn
         config=members[0].config,
         trials=tuple(run.trial for run in members),
     )
+
+
+def _judged(candidate: dict[int, TrainingRun], common: Collection[int]) -> list[TrainingRun]:
+    """The runs of a candidate that the choice looks at."""
+    return [candidate[seed] for seed in sorted(common) if seed in candidate] or [candidate[min(candidate)]]
 
 
 def by_regime(winners: Iterable[Winner]) -> dict[RegimeKey, list[Winner]]:
