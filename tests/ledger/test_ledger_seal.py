@@ -64,7 +64,7 @@ def test_a_document_is_what_it_was_and_its_seal_is_no_part_of_it(tmp_path: Path,
     assert ledger.get(make_spec(1).id) == make_record(make_spec(1))
     assert ledger.sweeps() == {"sweep": PLAIN}
     assert list(ledger.runs().values()) == [{"run": [make_spec(1).id], "wall_seconds": 2.5}]
-    assert ledger.unsealed() == [] and ledger.verify() == []
+    assert ledger.findings().unsealed == [] and ledger.verify() == []
 
 
 @pytest.mark.parametrize("folder", READERS)
@@ -99,7 +99,7 @@ def test_what_an_earlier_release_wrote_is_read_named_and_sealed(tmp_path: Path, 
     sealed = path.read_bytes()
     without_seal(path)
     READERS[folder](ledger)
-    assert ledger.unsealed() == [f"{folder}/{path.name}"] and ledger.verify() == []
+    assert ledger.findings().unsealed == [f"{folder}/{path.name}"] and ledger.verify() == []
     (said,) = ledger.mend()
     assert "1 files of an earlier release were sealed" in said
     assert path.read_bytes() == sealed and ledger.mend() == []
@@ -160,7 +160,7 @@ def test_a_plan_of_an_earlier_release_is_read_named_and_sealed(tmp_path: Path) -
     path = written(ledger)["comparisons"]
     sealed = path.read_bytes()
     path.write_text(PLAN)
-    assert ledger.plan("question") == PLAN and ledger.unsealed() == ["comparisons/question.yaml"]
+    assert ledger.plan("question") == PLAN and ledger.findings().unsealed == ["comparisons/question.yaml"]
     assert "1 files of an earlier release were sealed" in ledger.mend()[0] and path.read_bytes() == sealed
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 from ledger_samples import make_record, make_spec
 
-from tuneopt.ledger import Ledger
+from tuneopt import api
+from tuneopt.ledger import Ledger, open_ledger
 from tuneopt.spec import InputError
 
 
@@ -114,3 +116,75 @@ def test_damaged_sweeps_runs_and_markers_are_found(ledger: Ledger) -> None:
         ledger.sweeps()
     (root / "ledger.json").unlink()
     assert any("ledger.json: missing" in problem for problem in ledger.verify())
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"\xff\xfe.json"), "a\nb.json", "{trial}.json.bak", "notes.txt"])
+def test_a_file_that_no_document_is_called_is_named_and_set_aside(ledger: Ledger, name: str) -> None:
+    trials = Path(ledger.uri) / "trials"
+    name = name.format(trial=ledger.ids()[0])
+    (trials / name).write_bytes((trials / f"{ledger.ids()[0]}.json").read_bytes())
+    (problem,) = ledger.verify()
+    assert "not a record; move it away" in problem and problem.isprintable()
+    assert len(list(ledger.records())) == 3 and ledger.compact() == 3
+    (sentence,) = ledger.mend()
+    assert "has a name that no document has" in sentence and sentence.isprintable()
+    assert ledger.verify() == [] and len(list((Path(ledger.uri) / "damaged" / "trials").iterdir())) == 1
+
+
+def test_a_marker_that_was_cut_short_is_named_by_readers_and_mended(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(ledger.uri) / "ledger.json").write_text("")
+    open_ledger(ledger.uri, must_exist=True)
+    assert "ledger.json was cut short" in caplog.text
+    assert any(problem.startswith("ledger.json: ") for problem in ledger.verify())
+    (sentence,) = Ledger(ledger.uri).mend()
+    assert "ledger.json" in sentence and "cut short" in sentence and ledger.verify() == []
+
+
+def test_a_folder_that_leads_nowhere_is_no_empty_ledger(ledger: Ledger) -> None:
+    """As where a disk is not mounted."""
+    trials = Path(ledger.uri) / "trials"
+    trials.rename(trials.with_name("away"))
+    trials.symlink_to("/nonexistent/disk")
+    for read in (ledger.ids, ledger.table, lambda: list(ledger.records()), ledger.verify, ledger.mend):
+        with pytest.raises(InputError, match="trials/ of the ledger is a link to nothing; mount what it leads to"):
+            read()
+
+
+def test_whoever_reads_says_that_records_are_gone(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    trial = ledger.ids()[0]
+    ledger.put_run({"run": [trial, ledger.ids()[1]]})
+    (Path(ledger.uri) / "trials" / f"{trial}.json").unlink()
+    assert ledger.table().num_rows == len(list(ledger.records())) == 2
+    assert (
+        caplog.text.count(f"1 record is gone from {ledger.uri} that accounts of runs tell of (trials/{trial}.json)")
+        == 1
+    )
+    found = api.verify(ledger)
+    assert len(found.gone) == 1 and set(found.gone) < set(found.problems)
+
+
+def test_a_ledger_that_lost_a_record_is_packed_as_it_is(ledger: Ledger, tmp_path_factory, caplog) -> None:
+    ledger.put_run({"run": ledger.ids()})
+    (Path(ledger.uri) / "trials" / f"{ledger.ids()[0]}.json").unlink()
+    target = tmp_path_factory.mktemp("packed") / "p.parquet"
+    api.pack(ledger, target)
+    assert "1 document is gone, and is not packed" in caplog.text
+    assert len(Ledger(open_ledger(target, must_exist=True).uri).ids()) == 2
+
+
+def test_a_broken_seal_is_not_called_one_of_an_earlier_release(ledger: Ledger) -> None:
+    path = Path(ledger.uri) / "trials" / f"{ledger.ids()[0]}.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    found = ledger.findings()
+    assert len(found.problems) == 1 and "seal" in found.problems[0] and found.unsealed == []
+
+
+def test_a_record_that_meets_a_deleted_ledger_is_stored_whole_and_says_so(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(ledger.uri)
+    assert ledger.put(make_record(make_spec(7)))
+    assert "was deleted or moved while this ran" in caplog.text
+    assert ledger.verify() == [] and len(open_ledger(ledger.uri, must_exist=True).ids()) == 1

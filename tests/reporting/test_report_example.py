@@ -17,7 +17,7 @@ def page(tmp_path_factory):
 def test_the_file_is_small_and_its_records_are_whole():
     assert FILE.stat().st_size < 2**20
     ledger = example_ledger()
-    assert ledger.verify() == [] and ledger.unsealed() == []
+    assert ledger.verify() == [] and ledger.findings().unsealed == []
     assert {record.spec.optimizer for record in ledger.records()} == {"adamw", "muon", "soap"}
     assert all(record.proof_passed for record in ledger.records())
 

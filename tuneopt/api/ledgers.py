@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from tuneopt.spec import InputError, nearest
 if TYPE_CHECKING:
     from tuneopt.ledger import Ledger
     from tuneopt.ledger.clean import Leftover
+
+_log = logging.getLogger(__name__)
 
 TABLES = (".parquet", ".csv")
 OPTUNA = (".db", ".sqlite", ".sqlite3")
@@ -59,10 +62,14 @@ class Cleaning:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What is wrong with a ledger, a sentence for each file, and the files of releases before seals."""
+    """What is wrong with a ledger, a sentence for each file, and the files of releases before seals.
+
+    ``gone`` are those of the problems that nothing can be set aside for.
+    """
 
     problems: list[str]
     unsealed: list[str]
+    gone: list[str]
 
 
 def verify(ledger: Ledger | str) -> Verification:
@@ -71,7 +78,9 @@ def verify(ledger: Ledger | str) -> Verification:
     Raises `InputError` where there is no ledger.
     """
     opened = _opened(ledger)
-    return Verification([*opened.verify(), *_sweep_faults(opened).values()], opened.unsealed())
+    found = opened.findings()
+    problems = [*found.problems, *found.gone, *_sweep_faults(opened).values()]
+    return Verification(problems, found.unsealed, found.gone)
 
 
 def mend(ledger: Ledger | str) -> list[str]:
@@ -127,9 +136,15 @@ def pack(ledger: Ledger | str, path: Path | str, study: str | None = None) -> in
     opened, target = _opened(ledger), expanded(path)
     if target.suffix != ".parquet":
         raise InputError(f"a packed ledger is a .parquet file, not {target.name!r}; name it {target.stem}.parquet")
-    problems = verify(opened).problems
+    found, inside = verify(opened), tuple(f"{folder}/" for folder in packed.FOLDERS)
+    problems = [problem for problem in found.problems if problem not in found.gone and problem.startswith(inside)]
     if problems:
         raise InputError(f"{len(problems)} documents are damaged, the first: {problems[0]}; run `tuneopt ledger mend`")
+    if found.gone:
+        many = (
+            "1 document is gone, and is" if len(found.gone) == 1 else f"{len(found.gone)} documents are gone, and are"
+        )
+        _log.warning("%s not packed; the first: %s", many, found.gone[0])
     data, count = packed.pack(opened.files, None if study is None else _of_study(opened, study))
     with replacing(target, "the packed ledger", opened.own_places, make_folder=True) as place:
         place.write_bytes(data)

@@ -5,10 +5,12 @@ People give first digits; everything else asks for a trial by its whole id. Noth
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from tuneopt.ledger import damage
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.logs import has_log, log_address, logged_trials
 from tuneopt.ledger.record import SECONDS, TrialRecord
@@ -68,8 +70,12 @@ def find_finished(ledger: Ledger, prefix: str) -> TrialRecord:
         logged = [trial for trial in logged_trials(ledger) if prefix and trial.startswith(prefix)]
         if len(logged) != 1 or ledger.has(logged[0]):
             raise
+        with contextlib.suppress(FileNotFoundError):
+            damage.read(ledger.files, ledger.uri, f"trials/{logged[0]}.json")  # raises where no file stands there
+        ran = any(logged[0] in names_in(plain.get("run")) for plain in ledger.sound_runs().values())
+        why = "and the account of a run tells of one" if ran else "because it runs, was interrupted or failed"
         raise InputError(
-            f"trial {logged[0]} has no record, because it runs, was interrupted or failed; its log "
+            f"trial {logged[0]} has no record, {why}; its log "
             f"{log_address(ledger, logged[0])} says more: print it with ledger logs {logged[0]}"
         ) from None
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneopt.checked import NewerSchemaError
+from tuneopt.errors import visible
 from tuneopt.ledger.contradictions import in_account, in_record
 from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import Files
@@ -88,13 +89,26 @@ def is_document(name: str) -> bool:
 
 
 def document_names(files: Files, folder: str) -> list[str]:
-    """Names of the documents of a folder, the folder's own name in front, sorted; one listing, no file is opened."""
-    return [f"{folder}/{name}" for name in files.names(folder) if name.endswith(ending(folder))]
+    """Names of the documents of a folder, the folder's own name in front, sorted; one listing, no file is opened.
+
+    Raises `InputError` where a folder is a link to a disk that is not there, say: that is no empty ledger.
+    """
+    names = [f"{folder}/{name}" for name in files.names(folder)]
+    if not names and (what := files.oddity(folder)) not in ("", "a folder"):
+        raise InputError(f"{folder}/ of the ledger is {what}; mount what it leads to, or move it away")
+    return [name for name in names if is_document(name)]
 
 
 def odd_names(files: Files, folder: str) -> list[str]:
-    """As `document_names`: what is no plain file, but a folder, a FIFO or a link to nothing."""
-    return [f"{folder}/{name}" for name in files.odd_names(folder) if name.endswith(ending(folder))]
+    """As `document_names`: what looks like a document and is none. That is a folder, a FIFO or a link to nothing, or a
+    file with a name that no document has."""
+    names = [f"{folder}/{name}" for name in files.odd_names(folder) if name.endswith(ending(folder))]
+    return [*names, *(name for name in foreign_names(files, folder) if name.endswith(ending(folder)))]
+
+
+def foreign_names(files: Files, folder: str) -> list[str]:
+    """Plain files in a folder of documents with names that no document has, such as copies that somebody made."""
+    return [name for name in (f"{folder}/{each}" for each in files.names(folder)) if not is_document(name)]
 
 
 def key(name: str) -> str:
@@ -119,19 +133,31 @@ def read_all(files: Files, uri: str, folder: str) -> Iterator[tuple[str, bytes]]
 def warn_of_odd(files: Files, uri: str, folder: str) -> None:
     """Say once of each thing that stands in the place of a document that it cannot be read."""
     for name in odd_names(files, folder):
-        warn_once(uri, name, f"{_odd(uri, NoPlainFileError(name, files.oddity(name)))}; it was passed over")
+        what = files.oddity(name)
+        found = _odd(uri, NoPlainFileError(name, what)) if what else f"{visible(name)} in {uri} {_FOREIGN}; {_ADVICE}"
+        warn_once(uri, name, f"{found}; it was passed over")
 
 
 def warn_once(uri: str, name: str, sentence: str) -> None:
     """Warn of a file; a second time this process is silent, because one report reads a ledger several times."""
-    if (uri, name) not in _warned:
-        _warned.add((uri, name))
+    if first_time(uri, name):
         _log.warning("%s", sentence)
 
 
+def first_time(uri: str, name: str) -> bool:
+    """Whether this process has not spoken of a file yet; from now on it has."""
+    new = (uri, name) not in _warned
+    _warned.add((uri, name))
+    return new
+
+
+_ADVICE = "move it away (`tuneopt ledger mend`)"
+_FOREIGN = "has a name that no document has"
+
+
 def _odd(uri: str, error: NoPlainFileError) -> DamagedRecordError:
-    advice = "move it away (`tuneopt ledger mend`)"
-    return DamagedRecordError(f"{error.name} in {uri} is {error.what}, not a file; {advice}", f"is {error.what}")
+    sentence = f"{visible(error.name)} in {uri} is {error.what}, not a file; {_ADVICE}"
+    return DamagedRecordError(sentence, f"is {error.what}")
 
 
 def decode(uri: str, trial: str, data: bytes) -> TrialRecord:
@@ -281,13 +307,14 @@ def set_aside(
         except NoPlainFileError as error:  # moved as it is: nothing follows a link or opens a FIFO
             data, why, mark = b"", f"it was {error.what}", secrets.token_hex(4)
         else:
-            why, mark = fault(name, data), hashlib.sha256(data).hexdigest()[:8]
+            known = name == LAST_RUN or is_document(name)
+            why, mark = fault(name, data) if known else f"it {_FOREIGN}", hashlib.sha256(data).hexdigest()[:8]
         if not why:
             return ""
         # The digest keeps a second, different damage of the same file from replacing the first one.
         kept = f"{FOLDER}/{name}~{mark}"
         files.move(name, kept, data, instead)
-    return f"{name} in {uri} was damaged ({why}); it is kept as {kept}"
+    return f"{visible(name)} in {uri} was damaged ({why}); it is kept as {visible(kept)}"
 
 
 def tell(sentence: str) -> str:
@@ -304,7 +331,8 @@ def mend(files: Files, uri: str) -> list[str]:
     """
     done, sealed = [], 0
     for folder in DECODERS:
-        done += [set_aside(files, uri, name) for name in odd_names(files, folder)]
+        odd = {*odd_names(files, folder), *foreign_names(files, folder)}
+        done += [set_aside(files, uri, name) for name in sorted(odd)]
         for name, data in files.read_all(document_names(files, folder)):
             try:
                 if fault(name, data):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import re
 import threading
@@ -31,6 +32,8 @@ PACKED = "ledger.parquet"
 
 MARKER_SCHEMA = 1
 """Version of the layout. A ledger of a later one is neither read nor written."""
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -93,6 +96,14 @@ def cut_short(data: bytes) -> bool:
     A file system that orders its journal before its data can show a file at its full length with no content yet.
     """
     return data != marker_text() and (marker_text().startswith(data) or not data.strip(b"\0"))
+
+
+def marker_cut_short(files: Files) -> bool:
+    """Whether a ledger's marker is there and is only a part of it."""
+    try:
+        return cut_short(files.read(MARKER))
+    except FileNotFoundError:
+        return False
 
 
 def check_marker(data: bytes, uri: str) -> None:
@@ -159,7 +170,9 @@ def inspect(uri: str, files: Files, must_exist: bool) -> None:
         )
         if there_is:
             data = files.read(MARKER)
-            if not cut_short(data):  # the next write mends it
+            if cut_short(data):  # the next write mends it
+                _log.warning("%s/%s was cut short; `tuneopt ledger mend` writes it again", uri, MARKER)
+            else:
                 check_marker(data, uri)
         elif must_exist:
             raise InputError(f"{uri} is not a ledger (it has no {MARKER}); check the address")

@@ -33,12 +33,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneopt.checked import plain_tree
 from tuneopt.ledger import damage, place
-from tuneopt.ledger.check import check
+from tuneopt.ledger.check import Findings, check, warn_of_gone
 from tuneopt.ledger.damage import DamagedRecordError
 from tuneopt.ledger.durable import NoPlainFileError
 from tuneopt.ledger.files import LocalFiles
 from tuneopt.ledger.record import TrialRecord
-from tuneopt.ledger.seal import KEY, has_seal, seal, seal_lines
+from tuneopt.ledger.seal import KEY, seal, seal_lines
 from tuneopt.spec import InputError
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ class Ledger:
         where the place cannot be had.
         """
         name = f"trials/{record.trial}.json"
+        if self._marked and self.is_local and not self.files.exists(place.MARKER):
+            damage.tell(f"the ledger {self.uri} was deleted or moved while this ran; {name} begins a new one there")
+            self._marked = False
         return self._create(name, seal(name, record.to_json()))
 
     def put_plan(self, question: str, text: str) -> bool:
@@ -161,18 +164,24 @@ class Ledger:
         from tuneopt.ledger import compaction
 
         self.tidy()
-        return [*damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
+        again = []
+        if place.marker_cut_short(self.files):
+            self.mark()
+            again = [f"{place.MARKER} in {self.uri} was cut short; it was written again"]
+        return [*again, *damage.mend(self.files, self.uri), *filter(None, [compaction.mend(self.files, self.uri)])]
 
     def records(
         self, each: Callable[..., Iterable[TrialRecord | None]] = map, sound: bool = False
     ) -> Iterator[TrialRecord]:
-        """All records in the order of their ids; raises `DamagedRecordError` at a damaged one.
+        """All records in the order of their ids; raises `DamagedRecordError` at a damaged one. Warns of those gone.
 
         ``each`` does the decoding, called as `map` is: who has several processes at hand may share it out. With
         ``sound`` a damaged record is passed over, with a warning, as its trial runs again: what is asked before and
         while something runs (speeds, noise, a search's memory) must not stop the run that mends it.
         """
         from tuneopt.ledger import compaction
+
+        warn_of_gone(self.files, self.uri)
 
         def decoded(known: tuple[str, bytes | None]) -> TrialRecord | None:
             trial, text = known
@@ -246,6 +255,7 @@ class Ledger:
         """One row per trial, ordered by id, flat columns (`tuneopt.ledger.table` lists them)."""
         from tuneopt.ledger import compaction
 
+        warn_of_gone(self.files, self.uri)
         return compaction.table(self.files, self.uri)
 
     def curves(self) -> pa.Table:
@@ -273,21 +283,22 @@ class Ledger:
             with contextlib.suppress(OSError):
                 self.files.delete(name)
 
-    def verify(self) -> list[str]:
-        """One sentence per damaged, misplaced or left-over file; empty when all is well. Changes nothing."""
+    def findings(self) -> Findings:
+        """What is not well: damaged, misplaced and left-over files, what is gone, what has no seal. Changes nothing."""
         from tuneopt.ledger import compaction
 
         found = check(self.files, self.uri)
-        strays = [
+        found.problems.extend(
             f"{name}: left behind by an interrupted write; it holds nothing that counts and may be removed"
             for name in damage.strays(self.files)
-        ]
-        return [*found.problems, *strays, *compaction.problems(self.files, found.records)]
+        )
+        found.problems.extend(compaction.problems(self.files, found.records))
+        return found
 
-    def unsealed(self) -> list[str]:
-        """Names of the documents that have no seal, because a release before seals wrote them; `mend` seals them."""
-        names = [name for folder in damage.DECODERS for name in damage.document_names(self.files, folder)]
-        return [name for name, data in self.files.read_all(names) if not has_seal(data)]
+    def verify(self) -> list[str]:
+        """One sentence for each file that is not well, or gone; empty when all is well. Changes nothing."""
+        found = self.findings()
+        return [*found.problems, *found.gone]
 
     def mark(self) -> None:
         """Make the marker before the first write, and never write into a ledger of a newer release."""
