@@ -14,6 +14,7 @@ from analysis_samples import load_table as load
 from analysis_samples import losses
 
 from tuneopt.analysis import inputs
+from tuneopt.analysis.cells import folded
 from tuneopt.analysis.rows import parse
 from tuneopt.spec import InputError
 
@@ -288,3 +289,79 @@ def test_counts_that_a_null_made_real_numbers_are_read(exported: pa.Table, tmp_p
     read = inputs.load(tmp_path / "b.csv").runs
     assert read == inputs.load(tmp_path / "a.csv").runs and [type(run.peak_bytes) for run in read[1:]] == [int] * 3
     assert read[0].peak_bytes is None and [run.seed for run in read] == [row["seed"] for row in rows]
+
+
+# ---- One name for two things, two names for one, and what a row says twice.
+
+
+def test_the_sizes_of_a_family_are_no_one_scale(tmp_path: Path) -> None:
+    head = "optimizer,model,parameters,tokens,loss\n"
+    rows = "adamw,llama,130000000,2600000000,3.4\nmuon,llama,350000000,7000000000,3.0\n"
+    with pytest.raises(InputError, match=r"rows 1 and 2 .* both at llama, with 130,000,000 and 350,000,000 parameters"):
+        load(tmp_path, "a.csv", head + rows)
+    assert len(load(tmp_path, "a.csv", head + rows.replace("350000000,7", "170000000,3")).runs) == 2  # with embeddings
+    with pytest.raises(InputError, match=r"row 1 .* at scale 350M, but says 35,000,000 parameters"):
+        load(tmp_path, "a.csv", head + "adamw,350M,35000000,7000000000,3.0\n")
+
+
+def test_counts_of_parameters_that_nearly_agree_are_one_size(tmp_path: Path) -> None:
+    head = "optimizer,parameters,ratio,loss\n"
+    runs = load(tmp_path, "a.csv", head + "adamw,124439808,1,3.4\nmuon,124475904,1,3.3\nsoap,130000000,1,3.2\n").runs
+    assert [run.regime.scale for run in runs] == ["124.4m", "124.4m", "130m"]
+
+
+@pytest.mark.parametrize("tokens", [2484000000, 2475000000])
+def test_two_rows_of_nearly_one_budget_and_one_seed_are_refused(tmp_path: Path, tokens: int) -> None:
+    rows = f"adamw,124M,2480000000,0,3.4\nadamw,124M,{tokens},0,3.3\nmuon,124M,2480000000,0,3.35\n"
+    with pytest.raises(InputError, match=r"rows 1 and 2 .* same optimizer, regime and seed; they are at 2.48e\+09 and"):
+        load(tmp_path, "a.csv", "optimizer,parameters,tokens,seed,loss\n" + rows)
+
+
+def test_rows_without_seeds_that_differ_in_nothing_are_said(tmp_path: Path) -> None:
+    table = load(tmp_path, "a.csv", HEAD + "muon,130m,1,3.40\n" * 10 + "adamw,130m,1,3.41\nadamw,130m,1,3.40\n")
+    assert "differ in nothing count as configurations, of which the best stands (muon up to 10, adamw up to 2)" in str(
+        table.doubts
+    )
+    assert not load(tmp_path, "a.csv", TWO).doubts
+
+
+def test_rows_without_a_corpus_among_others_are_said(tmp_path: Path) -> None:
+    rows = "adamw,130m,1,3.53,C4\nmuon,130m,1,3.49,\n"
+    assert "1 row names no corpus" in str(load(tmp_path, "a.csv", HEAD.strip() + ",corpus\n" + rows).doubts)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [(("accuracy", "accuracy"), "'accuracy', which by its name is better where it is larger"),
+     (("val_loss", "train_loss"), "names 2 metrics"), (("val_loss", "val_loss"), "")],
+)  # fmt: skip
+def test_a_column_metric_says_what_the_loss_is(tmp_path: Path, metrics: tuple[str, str], says: str) -> None:
+    text = HEAD.strip() + f",metric\nadamw,130m,1,.53,{metrics[0]}\nmuon,130m,1,.49,{metrics[1]}\n"
+    if not says:
+        assert losses(load(tmp_path, "a.csv", text)) == {"adamw": 0.53, "muon": 0.49}
+        return
+    with pytest.raises(InputError, match=says):
+        load(tmp_path, "a.csv", text)
+    assert len(load(tmp_path, "a.csv", text, {"drop": "metric"}).runs) == 2
+
+
+def test_a_row_says_how_long_its_sequences_are(tmp_path: Path) -> None:
+    head = "optimizer,scale,steps,hp_train_batch_size,hp_sequence_length,loss\n"
+    (run,) = load(tmp_path, "a.csv", head + "adamw,130m,10000,128,1024,3.4\n").runs
+    assert run.tokens == 10_000 * 128 * 1024
+
+
+def test_tokens_and_steps_that_disagree_are_refused(tmp_path: Path) -> None:
+    head = "optimizer,parameters,tokens,steps,batch_tokens,loss\n"
+    with pytest.raises(InputError, match=r"3300 steps of 524288 tokens are 1.73e"):
+        load(tmp_path, "a.csv", head + "adamw,124M,2.48B,3300,524288,3.4\n")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("Muon (wd .1)", "Muon (wd 1)", False), ("Shampoo p=-0.5", "Shampoo p=0.5", False),
+     ("Muon 1e-3", "Muon 1e3", False), ("Muon²", "Muon2", False),
+     ("wd .1", "WD 0.1", True), ("Adam-W", "adam_w", True), ("GPT-2", "gpt 2", True)],
+)  # fmt: skip
+def test_what_a_number_begins_with_is_no_separator(one: str, other: str, same: bool) -> None:
+    assert (folded(one) == folded(other)) is same

@@ -157,3 +157,23 @@ def test_a_curve_that_ends_elsewhere_than_its_loss_is_doubted(tmp_path: Path) ->
             for name, end in (("adamw", 3.52), ("muon", 4.1))]  # fmt: skip
     (doubt,) = load(tmp_path, "a.json", json.dumps(rows)).doubts
     assert "the curve of 1 run ends elsewhere than the final loss (row 2: 4.1, and 3.5)" in doubt
+
+
+def test_names_of_runs_are_no_optimizers(tmp_path: Path) -> None:
+    head, rows = "Name,State,Runtime,algo,parameters,ratio,loss\n", "calm-sea,finished,9,adamw,124M,1,3.5\n"
+    text = head + rows + "dry-leaf,finished,9,muon,124M,1,3.4\n"
+    with pytest.raises(InputError, match=r"column Name of the export names runs .*'calm-sea', 'dry-leaf'.*optimizer="):
+        load(tmp_path, "a.csv", text)
+    assert losses(load(tmp_path, "a.csv", text, {"optimizer": "algo"})) == {"adamw": 3.5, "muon": 3.4}
+    for known in ("optim", "optimizer.name"):
+        assert losses(load(tmp_path, "a.csv", text.replace("algo", known))) == {"adamw": 3.5, "muon": 3.4}
+
+
+@pytest.mark.parametrize("name", ["slurm_job_id", "data_seed", "master_port", "hostname", "local_rank"])
+def test_settings_that_say_where_a_run_ran_hide_no_replicates(tmp_path: Path, name: str) -> None:
+    rows = [{"optimizer": optimizer, "scale": "130m", "ratio": 1, "loss": 3.5 + seed / 100, "seed": seed,
+             "config": {name: seed % 2, "lr": 0.1, "rank": 4}}
+            for optimizer in ("adamw", "muon") for seed in range(3)]  # fmt: skip
+    table = load(tmp_path, "a.json", json.dumps(rows))
+    assert len({run.setting for run in table.runs}) == 2 and f"({name})" in table.notes[0]
+    assert dict(table.runs[0].config)["rank"] == 4  # a hyperparameter of Dion

@@ -355,3 +355,16 @@ def test_a_lower_bound_of_one_is_no_equality() -> None:
     sentence = one_place_statement(document(analysis))
     assert "Muon ends below what AdamW is known to reach, so it saves at least 1.00x [1.00, open]" in sentence
     assert "cannot be told" not in sentence  # neither from AdamW nor from each other: 0.02 nats at a noise of 0.001
+
+
+def test_of_a_full_grid_all_shared_seeds_choose() -> None:
+    """One lucky seed of a poor configuration must not stand for an optimizer, whatever the seeds are called."""
+    grid = {("muon", 0.01): (3.300, 3.360, 3.360), ("muon", 0.003): (3.315, 3.312, 3.313),
+            ("adamw", 0.003): (3.320, 3.322, 3.321)}  # fmt: skip
+    for order in ((0, 1, 2), (2, 1, 0)):
+        rows = [{"optimizer": name, "scale": "130m", "ratio": 1, "hp_lr": rate, "seed": seed, "loss": losses[place]}
+                for (name, rate), losses in grid.items() for place, seed in enumerate(order)]  # fmt: skip
+        analysis = analyse(from_rows(rows), draws=50, sigma=0.002)
+        (muon,) = [one for one in analysis.winners if one.optimizer == "muon"]
+        assert dict(muon.config)["learning_rate"] == 0.003 and muon.runs == 3
+        assert "muon is the best of 2 optimizers" in analysis.statements[0].sentence

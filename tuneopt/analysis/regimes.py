@@ -19,6 +19,7 @@ from itertools import pairwise
 from statistics import median
 from typing import TypeVar
 
+from tuneopt.analysis import cells
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.spec import InputError
 
@@ -63,6 +64,26 @@ def near(
             start[left + len(groups[left]) - 1] = left
             groups[right] = []
     return [group for group in groups if group]
+
+
+def one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The runs with one name for each corpus and scale: the first of ``GPT-2`` and ``gpt2``, of ``1.3B`` and ``1300M``.
+
+    Taken for two regimes, no optimizer in one would ever be compared with those in the other.
+    """
+    corpora = cells.one_spelling((run.regime.corpus for run in runs), ())
+    sizes = {size: None for run in runs if (size := cells.size_of(run.regime.scale, None))}
+    # Counts with and without biases, say: 124.4m and 124.5m are one model.
+    same = {size: group[0][1] for group in near(((one, one) for one in sizes), ONE_BUDGET, float) for size, _ in group}
+    scales: dict[object, str] = {}
+    spelled = []
+    for run in runs:
+        corpus, scale, ratio = run.regime
+        size = cells.size_of(scale, None)
+        name = scales.setdefault(same[size] if size else cells.folded(scale) or scale, scale)
+        kept = (corpora[corpus], name) == (corpus, scale)
+        spelled.append(run if kept else replace(run, regime=RegimeKey(corpora[corpus], name, ratio)))
+    return spelled
 
 
 def settled(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> list[TrainingRun]:

@@ -18,7 +18,7 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.analysis import cells, trackers
 from tuneopt.analysis.columns import headings, missing
-from tuneopt.analysis.regimes import ONE_RATIO, near, settled
+from tuneopt.analysis.regimes import ONE_RATIO, near, one_spelling, settled
 from tuneopt.analysis.row import ALWAYS_NUMBERS, COUNTS, UNSEEDED, Row
 from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
@@ -118,14 +118,14 @@ def parse(
         return ParsedTable(
             (), (*notes, *doubts), tuple(row.target_trial(spelled) for row in typed), doubts=tuple(doubts)
         )
-    runs = _one_rounding(_one_spelling([row.run(spelled) for row in typed]))
+    runs = _one_rounding(one_spelling([row.run(spelled) for row in typed]))
     if lost := sum(row.is_lost() for row in typed):
         what = "1 run that finished without a loss is" if lost == 1 else f"{lost} runs that finished without a loss are"
         doubts.append(f"{what} counted as diverged")
     runs = settled(runs, [row.stated_ratio() for row in typed])
     _refuse_doubles(runs, [row.number for row in typed])
     doubts += _repeats(runs)
-    doubts += [*_near_regimes(runs), *_other_ends(runs)]
+    doubts += [*_near_regimes(runs), *_other_ends(runs), *_without_corpus(runs)]
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
         doubts.append(
@@ -223,6 +223,14 @@ def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
             )
 
 
+def _without_corpus(runs: Sequence[TrainingRun]) -> Iterator[str]:
+    """A note on rows that name no corpus where others do: they are compared among themselves alone."""
+    blank = sum(not run.regime.corpus for run in runs)
+    if 0 < blank < len(runs):
+        many = "1 row names" if blank == 1 else f"{blank} rows name"
+        yield f"{many} no corpus, and {'is' if blank == 1 else 'are'} compared apart from those that do"
+
+
 def _other_ends(runs: Iterable[TrainingRun]) -> Iterator[str]:
     """A note on runs whose curve ends with another loss than their final one: one of the two may be another run's."""
     ends = [(run, run.curve[-1].report_loss) for run in runs if run.curve and run.curve[-1].fraction == 1]
@@ -231,22 +239,6 @@ def _other_ends(runs: Iterable[TrainingRun]) -> Iterator[str]:
         run, end = apart[0]
         many = "1 run ends" if len(apart) == 1 else f"{len(apart)} runs end"
         yield f"the curve of {many} elsewhere than the final loss ({run.trial}: {end:g}, and {run.report_loss:g})"
-
-
-def _one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
-    """The runs with one name for each corpus and scale: the first of ``GPT-2`` and ``gpt2``, of ``1.3B`` and ``1300M``.
-
-    Taken for two regimes, no optimizer in one would ever be compared with those in the other.
-    """
-    corpora = cells.one_spelling((run.regime.corpus for run in runs), ())
-    scales: dict[object, str] = {}
-    spelled = []
-    for run in runs:
-        corpus, scale, ratio = run.regime
-        name = scales.setdefault(cells.size_of(scale, None) or cells.folded(scale) or scale, scale)
-        same = (corpora[corpus], name) == (corpus, scale)
-        spelled.append(run if same else replace(run, regime=RegimeKey(corpora[corpus], name, ratio)))
-    return spelled
 
 
 def _one_rounding(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
