@@ -11,6 +11,7 @@ from tuneopt.reporting.compare import compare
 from tuneopt.reporting.figures.races import FARTHEST, draw_races, races_info
 from tuneopt.reporting.page import build_page
 from tuneopt.reporting.sources import gather
+from tuneopt.spec import InputError
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,57 @@ def test_a_headline_of_races_says_how_many_are_not_told_apart(tmp_path):
             for study, seconds in enumerate(times)]  # fmt: skip
     headline = page_of(tmp_path, rows).answer.headline
     assert "(1 of these 3 not told apart from the next)" in headline
+
+
+def ended(losses, **more):
+    """Final losses by optimizer and steps, a seed each; None diverged."""
+    return [{"optimizer": name, "parameters": 124_000_000, "tokens": 524_288 * steps, "steps": steps, "seed": seed,
+             "loss": loss} | more
+            for (name, steps), own in losses.items() for seed, loss in enumerate(own)]  # fmt: skip
+
+
+def test_many_runs_that_the_rule_accepts_come_before_one_lucky_run(tmp_path):
+    rows = ended({("adamw", 5000): [3.2783, 3.2777] * 4, ("muon", 6000): [3.2768, 3.2762] * 4}, hp_learning_rate=0.001)
+    rows += ended({("adamw", 5000): [3.2775]}, hp_learning_rate=0.002)
+    page = page_of(tmp_path, rows, 3.28, 3.28)
+    assert page.answer.headline == "AdamW is first to 3.28 nats at 124M"
+    (told,) = [one for one in page.sentences if "3.28 nats" in one]
+    assert told == "At 124M, 3.28 nats is reached first by AdamW in 5,000 steps, then by Muon in 6,000 steps."
+
+
+def test_a_race_names_the_runs_that_diverged(tmp_path):
+    rows = ended({("adamw", 5000): [3.27, None, None, None, None], ("muon", 6000): [3.271, 3.272, 3.273]})
+    page = page_of(tmp_path, rows, 3.28)
+    assert page.answer.headline == "AdamW is first to 3.28 nats at 124M, where 4 of its 5 runs diverged"
+    assert any(one.endswith(" are in no mean: 4 of 5 of AdamW.") for one in page.sentences)
+
+
+def test_races_to_two_targets_are_two_races(tmp_path):
+    rows = [{"optimizer": name, "workload": "w", "target_seconds": seconds, "target": target}
+            for name, seconds, target in (("nadamw", 100, 3.0), ("shampoo", 80, 3.5))]  # fmt: skip
+    assert not any(one.startswith("Areas") for one in page_of(tmp_path, rows).sentences)
+
+
+def test_seconds_are_not_compared_with_steps(tmp_path):
+    rows = [{"optimizer": "nadamw", "workload": "w", "target_seconds": "", "target_steps": 1000},
+            {"optimizer": "shampoo", "workload": "w", "target_seconds": 80, "target_steps": 900}]  # fmt: skip
+    told = page_of(tmp_path, rows).sentences
+    assert any("first by Shampoo in 900 steps, then by NAdamW in 1,000 steps" in one for one in told)
+    with pytest.raises(InputError, match=r"no seconds to the target \(nadamw\) and some no steps \(shampoo\)"):
+        page_of(tmp_path, [rows[0], rows[1] | {"target_steps": ""}])
+
+
+def test_a_target_that_some_studies_reach_is_not_called_missed(tmp_path):
+    def log(**times):
+        return [{"optimizer": name, "workload": "w", "study": study, "target_seconds": seconds}
+                for name, own in times.items() for study, seconds in enumerate(own)]  # fmt: skip
+
+    page = page_of(tmp_path, log(nadamw=(100, None, None), shampoo=(200, 210, None)))
+    assert page.answer.headline == "Shampoo is first to the target at w, not told from NAdamW"
+    assert (
+        "At w Shampoo alone reaches the target in most of its studies, in 3.5 min. Shampoo cannot be told from NAdamW "
+        "there. In some studies only it was reached by NAdamW (1 of 3)."
+    ) in page.sentences
+    page = page_of(tmp_path, log(nadamw=(100, None, None), shampoo=(200, None, None)))
+    assert page.answer.headline == "No optimizer reaches the target in most studies in the one task"
+    assert any(one.startswith("No optimizer reaches the target in most of its studies at w.") for one in page.sentences)

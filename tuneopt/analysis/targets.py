@@ -22,6 +22,7 @@ from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.regimes import ONE_BUDGET, near
 from tuneopt.analysis.runs import TrainingRun
 from tuneopt.constants import ONE_SIDED_95
+from tuneopt.spec import InputError
 
 MARGIN = 0.004
 """Nats by which a mean must pass the target, times the square root of its runs: 3 times the track's `RULE_SIGMA`."""
@@ -68,7 +69,9 @@ class ToTarget:
     known) that would do: for lengths they reach to where the mean would lie on the target, moved by its noise, and for
     logs to the fastest and slowest study, whose seconds are ``quickest`` and ``slowest``. ``loss`` is the mean there
     over ``runs``, ``accepted`` says whether the rule accepts it, and ``ties`` names the optimizers that the rule does
-    not tell from this one. ``shortest`` says that no shorter length was run, so that fewer may do.
+    not tell from this one. ``shortest`` says that no shorter length was run, so that fewer may do. ``lost`` counts what
+    never came there: further runs of that configuration that diverged, or in a log those of ``runs`` studies that did
+    not reach the target.
     """
 
     optimizer: str
@@ -88,6 +91,7 @@ class ToTarget:
     quickest: float | None = None
     slowest: float | None = None
     shortest: bool = False
+    lost: int = 0
 
     @property
     def size(self) -> float | None:
@@ -109,6 +113,8 @@ class _Length:
     seconds: float | None
     loss: float
     runs: int
+    lost: int
+    accepted: bool
 
 
 def to_target(
@@ -116,53 +122,71 @@ def to_target(
 ) -> tuple[ToTarget, ...]:
     """What every optimizer needs to each of ``targets`` (nats), by corpus, scale and target, the fewest first.
 
-    ``trials`` bring their own target. Runs count where they completed; a run's loss is its report loss.
+    ``trials`` bring their own target. Means are over runs that completed; a run's loss is its report loss. Raises
+    `InputError` for a race of which some results count seconds and others steps.
     """
     places: dict[tuple[str, str], dict[str, list[TrainingRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs if targets else ():
-        if run.status == "completed":
+        if run.status != "unproven":
             places[run.regime[:2]][run.optimizer].append(run)
     rows: list[ToTarget] = []
-    for (corpus, scale), members in places.items():
+    for (corpus, scale), every in places.items():
+        members = {name: own for name, own in every.items() if any(run.status == "completed" for run in own)}
         sigmas = [
-            spread.sigma for own in members.values() for run in own if (spread := noise.of(run.regime, run.optimizer))
+            spread.sigma
+            for own in members.values()
+            for run in own
+            if run.status == "completed" and (spread := noise.of(run.regime, run.optimizer))
         ]
         sigma = max(RULE_SIGMA, median(sigmas)) if sigmas else RULE_SIGMA
-        for target in targets:
-            reached = [_reached(name, corpus, scale, target, _lengths(own), sigma) for name, own in members.items()]
+        for target in dict.fromkeys(targets):
+            reached = [
+                _reached(name, corpus, scale, target, _lengths(own, target, sigma), sigma)
+                for name, own in members.items()
+            ]
             rows += _with_ties(sorted(reached, key=_fewest), sigma)
     return (*rows, *_from_trials(trials))
 
 
-def _lengths(runs: Iterable[TrainingRun]) -> list[_Length]:
-    """The best configuration at each budget, shortest first: each setting's seeds are one mean."""
+def _lengths(runs: Iterable[TrainingRun], target: float, sigma: float) -> list[_Length]:
+    """The best configuration at each budget, shortest first: each setting's seeds are one mean.
+
+    One that the rule accepts comes before a lower mean that it does not: a lucky run proves nothing against many.
+    """
     settings: dict[object, list[TrainingRun]] = defaultdict(list)
     for run in runs:
         settings[run.setting].append(run)
-    means = [(members, fmean(run.losses[1] for run in members)) for members in settings.values()]
-    lengths = []
-    for group in near((((place, members[0].tokens), members[0].tokens) for place, (members, _) in enumerate(means)),
-                      ONE_BUDGET, lambda key: key[0]):  # fmt: skip
-        members, loss = min((means[place] for (place, _), _ in group), key=lambda pair: pair[1])
-        steps = [run.steps for run in members if run.steps is not None]
-        seconds = [run.seconds for run in members if run.seconds is not None]
-        lengths.append(
-            _Length(
-                tokens=fmean(run.tokens for run in members),
-                steps=fmean(steps) if len(steps) == len(members) else None,
-                seconds=median(seconds) if seconds else None,
-                loss=loss,
-                runs=len(members),
-            )
-        )
-    return lengths
+    means = [length for members in settings.values() if (length := _length(members, target, sigma)) is not None]
+    groups = near((((place, one.tokens), one.tokens) for place, one in enumerate(means)), ONE_BUDGET, lambda key: key)
+    return [
+        min((means[place] for (place, _), _ in group), key=lambda one: (not one.accepted, one.loss)) for group in groups
+    ]
+
+
+def _length(every: Sequence[TrainingRun], target: float, sigma: float) -> _Length | None:
+    """The runs of one setting; None where all of them diverged."""
+    members = [run for run in every if run.status == "completed"]
+    if not members:
+        return None
+    loss = fmean(run.losses[1] for run in members)
+    steps = [run.steps for run in members if run.steps is not None]
+    seconds = [run.seconds for run in members if run.seconds is not None]
+    return _Length(
+        tokens=fmean(run.tokens for run in members),
+        steps=fmean(steps) if len(steps) == len(members) else None,
+        seconds=median(seconds) if seconds else None,
+        loss=loss,
+        runs=len(members),
+        lost=len(every) - len(members),
+        accepted=(target - loss) * math.sqrt(len(members)) >= _margin(sigma),
+    )
 
 
 def _reached(
     optimizer: str, corpus: str, scale: str, target: float, lengths: Sequence[_Length], sigma: float
 ) -> ToTarget:
     """The shortest accepted length, else the shortest whose mean is at the target, else None."""
-    accepted = [one for one in lengths if (target - one.loss) * math.sqrt(one.runs) >= _margin(sigma)]
+    accepted = [one for one in lengths if one.accepted]
     at_target = accepted or [one for one in lengths if one.loss <= target]
     best = at_target[0] if at_target else min(lengths, key=lambda one: one.loss)
     low, high = _bounds(best, lengths, target, sigma)
@@ -180,6 +204,7 @@ def _reached(
         runs=best.runs,
         accepted=bool(accepted),
         shortest=bool(at_target) and best is lengths[0] and len(lengths) > 1,
+        lost=best.lost,
     )
 
 
@@ -242,13 +267,16 @@ def _from_trials(trials: Iterable[TargetTrial]) -> list[ToTarget]:
 
     A study whose trials never reach the target counts as endless, so the median is one only where most studies do.
     """
-    groups: dict[tuple[str, str, str], dict[str, dict[str, list[TargetTrial]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+    races: dict[tuple[str, str, str, float | None], list[TargetTrial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.corpus, trial.task, trial.ruleset][trial.optimizer][trial.study].append(trial)
+        races[trial.corpus, trial.task, trial.ruleset, trial.target].append(trial)
+    groups: dict[tuple[str, str, str, float | None], dict[str, dict[str, list[TargetTrial]]]] = {}
+    for race, members in races.items():
+        groups[race] = defaultdict(lambda: defaultdict(list))
+        for trial in _in_one_unit(members):
+            groups[race][trial.optimizer][trial.study].append(trial)
     rows: list[ToTarget] = []
-    for (corpus, task, ruleset), optimizers in groups.items():
+    for (corpus, task, ruleset, _), optimizers in groups.items():
         own: list[tuple[ToTarget, list[float]]] = []  # each with the times of its studies
         for name, studies in optimizers.items():
             best = [min(members, key=lambda one: _or_endless(one.seconds or one.steps)) for members in studies.values()]
@@ -271,11 +299,29 @@ def _from_trials(trials: Iterable[TargetTrial]) -> list[ToTarget]:
                 ruleset=ruleset,
                 quickest=_finite(seconds[0]),
                 slowest=_finite(seconds[-1]),
+                lost=sum(math.isinf(time) for time in times),
             )
             own.append((row, times))
         told = [replace(row, ties=_overlapping(row, times, own)) for row, times in own]
         rows += sorted(told, key=lambda one: (_or_endless(one.seconds or one.steps), one.optimizer))
     return rows
+
+
+def _in_one_unit(trials: Sequence[TargetTrial]) -> list[TargetTrial]:
+    """The trials of a race by seconds where all that reached the target have them, else by steps alone."""
+    there = [trial for trial in trials if trial.seconds is not None or trial.steps is not None]
+    if all(trial.seconds is not None for trial in there):
+        return list(trials)
+    if all(trial.steps is not None for trial in there):
+        return [replace(trial, seconds=None) for trial in trials]
+    names = [
+        ", ".join(sorted({trial.optimizer for trial in there if getattr(trial, other) is None}))
+        for other in ("seconds", "steps")
+    ]
+    raise InputError(
+        f"in the race at {there[0].task} some results have no seconds to the target ({names[0]}) and some no steps "
+        f"({names[1]}); give either of them for all"
+    )
 
 
 def _overlapping(
@@ -290,7 +336,8 @@ def _overlapping(
     def apart(own: Sequence[float]) -> bool:
         return math.comb(len(times) + len(own), len(own)) >= ORDERS and (times[-1] < own[0] or own[-1] < times[0])
 
-    near_by = [other.optimizer for other, own in others if other is not row and other.accepted and not apart(own)]
+    there = [(other, own) for other, own in others if other is not row and math.isfinite(own[0])]
+    near_by = [other.optimizer for other, own in there if not apart(own)]
     return tuple(near_by) if row.accepted else ()
 
 
@@ -319,11 +366,13 @@ def scores(rows: Sequence[ToTarget], most: float = 4.0) -> Mapping[str, float]:
     """AlgoPerf's score of each optimizer: the area under its performance profile, from 1 to ``most`` times the fastest.
 
     A profile says for each factor on which share of the tasks an optimizer is within that factor of the fastest one
-    (Dahl et al., arXiv 2306.07179, section 4.3). A task that nobody finishes counts against all.
+    (Dahl et al., arXiv 2306.07179, section 4.3). A task that nobody finishes counts against all. One that a single
+    optimizer ran compares nothing, and is left out; the score is empty where no other is.
     """
-    tasks: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    tasks: dict[tuple[str, str, float | None], dict[str, float]] = defaultdict(dict)
     for row in rows:
-        tasks[row.corpus, row.scale][row.optimizer] = _or_endless(row.seconds)
+        tasks[row.corpus, row.scale, row.target][row.optimizer] = _or_endless(row.size)
+    tasks = {task: times for task, times in tasks.items() if len(times) > 1}
     names = {name for times in tasks.values() for name in times}
     total = dict.fromkeys(sorted(names), 0.0)
     for times in tasks.values():

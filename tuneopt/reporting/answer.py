@@ -216,16 +216,18 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     unsure = [rows for rows in contested if not rows[0]["accepted"] and _fewest(rows)]
     if len(contested) == len(unsure) == 1:
         return f"{_one_race(contested[0])}, by a margin that the rule does not accept"
+    lacking = [row for rows in contested if not rows[0]["accepted"] for row in rows if row["loss"] is None]
+    often = " in most studies" if any(row["lost"] < row["runs"] for row in lacking) else ""
     if contested and not reached:
         where = "the one task" if len(contested) == 1 else f"any of {len(contested)} tasks"
         by_rule = " by the rule" if unsure else ""
-        return f"No optimizer reaches the target{by_rule} in {where}"
+        return f"No optimizer reaches the target{by_rule}{often} in {where}"
     if not reached:
         return f"{plural(len(races), 'race')} to a target: nothing to compare yet"
     close = sum(bool(rows[0]["ties"]) or len(_fewest(rows)) > 1 for rows in contested if rows[0]["accepted"])
     doubt = f" ({close} of these {reached} not told apart from the next)" if close else ""
     by_rule = " by the rule" if unsure else ""
-    never = f", and in {len(contested) - reached} nobody reaches it{by_rule}" if len(contested) > reached else ""
+    never = f", and in {len(contested) - reached} nobody reaches it{by_rule}{often}" if len(contested) > reached else ""
     return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{doubt}{never}"
 
 
@@ -241,6 +243,8 @@ def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
     few = len(ties) <= NAMED
     others = listed(map(optimizer_name, ties)) if few else plural(len(ties), "optimizer")
     doubt = f", not told from {others}" if ties else ""
+    if first["loss"] and first["lost"]:
+        doubt += f", where {first['lost']} of its {first['runs'] + first['lost']} runs diverged"
     return f"{optimizer_name(first['optimizer'])} is first to {aim} at {scale_name(first['scale'])}{doubt}"
 
 

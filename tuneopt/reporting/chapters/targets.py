@@ -61,10 +61,12 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
     place = f"{scale_name(first.scale)}{f' ({first.ruleset})' if first.ruleset else ''}"
     there = [row for row in rows if row.size is not None]
     if len(rows) == 1:
-        end = f"reaches {aim} in {needed_text(first)}" if there else f"does not reach {aim}"
-        return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}."
+        often = " in most of its studies" if _in_some(first) else ""
+        end = f"reaches {aim} in {needed_text(first)}" if there else f"does not reach {aim}{often}"
+        return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}.{_diverged(there)}"
+    often = " in most of its studies" if any(_in_some(row) for row in rows) else ""
     if not there:
-        return f"No optimizer reaches {aim} at {place}."
+        return f"No optimizer reaches {aim}{often} at {place}.{_missed([row for row in rows if _in_some(row)], ())}"
     equals = [row for row in there if row.size == first.size]
     if len(equals) > 1:
         names = listed(optimizer_name(row.optimizer) for row in equals)
@@ -72,34 +74,61 @@ def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
         later = [f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in there[len(equals) :]]
         after = f", {listed(later) if len(later) <= NAMED else f'and {len(later)} optimizers in more'}" if later else ""
         fewer = " or fewer" if all(row.shortest for row in equals) else ""
-        return f"At {place} {who} each reach {aim} in {needed_text(first)}{fewer}{after}.{_missed(rows, there)}"
+        return f"At {place} {who} each reach {aim} in {needed_text(first)}{fewer}{after}.{_ends(rows, there)}"
     ahead = there[:NAMED]
     own = [f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in ahead]
     words = f"{own[0]}, then by {listed(own[1:])}"
     if len(there) == 1:
-        return f"At {place} {optimizer_name(first.optimizer)} alone reaches {aim}, in {needed_text(first)}."
+        name = optimizer_name(first.optimizer)
+        alone = f"At {place} {name} alone reaches {aim}{often}, in {needed_text(first)}."
+        return f"{alone}{_unsure(first)}{_missed(list(filter(_in_some, rows)), there)}{_diverged(there)}"
     base = next((row for row in there if row.optimizer == baseline), None)
     more, size = "", first.size
     if base is not None and base not in ahead and size:
         ratio = (base.size or 0.0) / size
         more = f"; {optimizer_name(baseline)} in {needed_text(base)}, {ratio:.2f} times as many"
-    unsure = ""
+    return f"At {place}, {aim} is reached first by {words}{more}.{_unsure(first)}{_ends(rows, there)}"
+
+
+def _unsure(first: ToTarget) -> str:
+    """Why the first one may not be the first, as further sentences."""
+    words, name = "", optimizer_name(first.optimizer)
     if first.ties:
         few = len(first.ties) <= NAMED
         others = listed(map(optimizer_name, first.ties)) if few else plural(len(first.ties), "optimizer")
-        unsure = f" {optimizer_name(first.optimizer)} cannot be told from {others} there."
+        words = f" {name} cannot be told from {others} there."
     if not first.accepted:
-        unsure += (
-            f" The rule does not accept that {optimizer_name(first.optimizer)} reaches it: the margin is too small."
-        )
-    return f"At {place}, {aim} is reached first by {words}{more}.{unsure}{_missed(rows, there)}"
+        words += f" The rule does not accept that {name} reaches it: the margin is too small."
+    return words
+
+
+def _ends(rows: Sequence[ToTarget], there: Sequence[ToTarget]) -> str:
+    """What became of the others, and of runs that no mean holds, as further sentences."""
+    return _missed(rows, there) + _diverged(there)
+
+
+def _diverged(there: Sequence[ToTarget]) -> str:
+    """Whose means leave out runs that diverged, as a further sentence."""
+    lost = [f"{row.lost} of {row.runs + row.lost} of {optimizer_name(row.optimizer)}"
+            for row in there if row.lost and row.loss is not None]  # fmt: skip
+    who = listed(lost) if len(lost) <= NAMED else f"some of {len(lost)} optimizers"
+    return f" Of the runs with these configurations some diverged and are in no mean: {who}." if lost else ""
 
 
 def _missed(rows: Sequence[ToTarget], there: Sequence[ToTarget]) -> str:
-    """Who did not reach the target, as a further sentence; empty where all did."""
-    never = [optimizer_name(row.optimizer) for row in rows if row not in there]
+    """Who did not reach the target, as further sentences; empty where all did."""
+    never = [optimizer_name(row.optimizer) for row in rows if row not in there and not _in_some(row)]
     who = listed(never) if len(never) <= NAMED else plural(len(never), "optimizer")
-    return f" {who} did not reach it." if never else ""
+    some = [f"{optimizer_name(row.optimizer)} ({row.runs - row.lost} of {row.runs})"
+            for row in rows if row not in there and _in_some(row)]  # fmt: skip
+    seldom = listed(some) if len(some) <= NAMED else f"{len(some)} optimizers"
+    words = f" In some studies only it was reached by {seldom}." if some else ""
+    return words + (f" {who} did not reach it." if never else "")
+
+
+def _in_some(row: ToTarget) -> bool:
+    """Whether some studies of a log reached the target, but too few for a median."""
+    return row.loss is None and row.size is None and row.lost < row.runs
 
 
 def _table(rows: Sequence[ToTarget], several: bool) -> Table:
