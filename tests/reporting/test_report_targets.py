@@ -177,3 +177,13 @@ def test_a_target_that_some_studies_reach_is_not_called_missed(tmp_path):
     page = page_of(tmp_path, log(nadamw=(100, None, None), shampoo=(200, None, None)))
     assert page.answer.headline == "No optimizer reaches the target in most studies in the one task"
     assert any(one.startswith("No optimizer reaches the target in most of its studies at w.") for one in page.sentences)
+
+
+def test_races_on_several_corpora_name_them(tmp_path):
+    rows = []
+    for corpus, (adamw, muon) in (("web", (5000, 6000)), ("code", (6000, 5000))):
+        rows += ended({("adamw", adamw): [3.27, 3.271], ("muon", muon): [3.27, 3.271]}, corpus=corpus)
+    told = [one for one in page_of(tmp_path, rows, 3.28).sentences if "first by" in one]
+    assert [one.split(" in 5,000")[0] for one in told] == [
+        "At web 124M, 3.28 nats is reached first by AdamW", "At code 124M, 3.28 nats is reached first by Muon"
+    ]  # fmt: skip

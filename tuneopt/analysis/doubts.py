@@ -49,7 +49,7 @@ def warnings(
         *_law_doubts(laws, noise, baseline, several),
         *_noise_doubts(runs, winners, noise),
         *_speedup_doubts(speeds, baseline),
-        *_joint_doubts(joint),
+        *_joint_doubts(joint, several),
     ]
 
 
@@ -271,9 +271,13 @@ def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
         yield f"{what} the law of {baseline} beyond the budgets that it was trained with{settled}"
 
 
-def _joint_doubts(joint: Sequence[JointFit]) -> Iterable[str]:
+def _joint_doubts(joint: Sequence[JointFit], several: bool) -> Iterable[str]:
     """Joint fits that their own test rejects."""
-    places = [(fit.scale or "all scales together", fit.excess) for fit in joint if "misfit" in fit.flags]
+    places = [
+        (_scale(fit.corpus, fit.scale or "all scales together", several), fit.excess)
+        for fit in joint
+        if "misfit" in fit.flags
+    ]
     if places:
         listed = ", ".join(f"{place} {excess:.1f}" for place, excess in places if excess is not None)
         yield (

@@ -57,13 +57,16 @@ def findings(
     how: IntervalSettings = DEFAULTS,
     curves: Curves | None = None,
 ) -> tuple[Finding, ...]:
-    """The findings of every corpus; those about curves where curves are given."""
+    """The findings of every corpus, named where there are several; those about curves where curves are given."""
     made: list[Finding] = []
-    for corpus in dict.fromkeys(ranking.regime.corpus for ranking in rankings):
+    corpora = dict.fromkeys(ranking.regime.corpus for ranking in rankings)
+    for corpus in corpora:
         ranked = [ranking for ranking in rankings if ranking.regime.corpus == corpus]
         own = [winner for winner in winners if winner.regime.corpus == corpus]
         made += [*_families(corpus, ranked), *_trends(corpus, own, ranked, noise, how)]
         made += [*(_anytime(corpus, own, curves) if curves else []), *_missing(corpus, own)]
+    if len(corpora) > 1:  # what rises on one text may fall on another
+        made = [replace(one, sentence=f"On {one.corpus or 'a corpus without a name'}: {one.sentence}") for one in made]
     return tuple(made)
 
 
@@ -99,12 +102,15 @@ def _families(corpus: str, rankings: Sequence[Ranking]) -> Iterable[Finding]:
         known = sum(ranking.span is not None for ranking in first)
         where = "all" if len(first) == len(shared) else f"{number_word(len(first))} of"
         count = number_word(len(members))
+        who = f"{count} {family} optimizers ({_listed(members)})"
+        # Where no regime had all of them, they took as many places as were run there.
+        lead = f"The {who} take the first {count} places" if whole else (
+            f"Of the {who}, those with a result take the first places")  # fmt: skip
         beyond = {0: "in none", len(first): "in all"}.get(sure, f"in {number_word(sure)}")
         gap = f"{beyond} of them with a gap that noise does not explain" if known else "the noise being unknown"
         yield Finding(
             "family",
-            f"The {count} {family} optimizers ({_listed(members)}) take the first {count} places in "
-            f"{where} {number_word(len(shared))} regimes{with_all}, {gap}.",
+            f"{lead} in {where} {number_word(len(shared))} regimes{with_all}, {gap}.",
             corpus, tuple(members), tuple(dict.fromkeys(one.regime.scale for one in shared)), len(first), len(shared),
         )  # fmt: skip
 
@@ -151,10 +157,16 @@ def _trends(
         beyond = {_change(by_place[small, ratio], by_place[large, ratio], wider) for ratio in ratios}
         changes = [change if change in (None, *beyond) else 0 for change in changes]
         if changes and None not in changes:
-            word, sign = ("falls", -1) if changes.count(-1) >= changes.count(1) else ("rises", 1)
-            count, of = changes.count(sign), len(ratios)
+            ways = (
+                (("falls", -1), ("rises", 1))
+                if changes.count(-1) >= changes.count(1)
+                else (("rises", 1), ("falls", -1))
+            )
+            (word, sign), (other, less) = ways
+            count, rest, of = changes.count(sign), changes.count(less), len(ratios)
             where = "every ratio" if count == of else f"{number_word(count)} of {number_word(of)} ratios"
             where = f" at {ratios[0]:g}x" if of == 1 else f" at {where}"
+            where += f" and {other} at {number_word(rest)} of them" if rest else ""
             moves = f"{word} from" if count else "does not change from"
             sentence = (
                 f"The speedup of {optimizer_name(optimizer)} {moves} {scale_name(small)} to {scale_name(large)}"
@@ -228,8 +240,12 @@ def _missing(corpus: str, winners: Sequence[Winner]) -> Iterable[Finding]:
     for winner in winners:
         regimes[winner.optimizer].add(winner.regime[1:])
     every = set().union(*regimes.values()) if regimes else set()
-    short = {name: len(own) for name, own in regimes.items() if 2 <= len(own) < len(every)}
-    if short and len(short) < len(regimes) and max(map(len, regimes.values())) == len(every):
+    short = {name: len(own) for name, own in regimes.items() if len(own) < len(every)}
+    if (
+        any(count > 1 for count in short.values())
+        and len(short) < len(regimes)
+        and max(map(len, regimes.values())) == len(every)
+    ):
         groups = sorted({*short.values()}, reverse=True)
         words = "; ".join(
             f"{_listed([name for name in sorted(short) if short[name] == count])} in {number_word(count)}"

@@ -142,7 +142,9 @@ def _doubt(places: Sequence[RegimeAnswer]) -> str:
         names = sorted({name for _, name in doubted}, key=position)
         return f"; {len(doubted)} of these losses ({listed(map(optimizer_name, names))}) look broken"
     ((place, name),) = doubted
-    where = "" if len(places) == 1 else f" at {place_name(place.scale, place.ratio)}"
+    several = len({one.corpus for one in places}) > 1
+    where = f" at {place_name(place.scale, place.ratio, place.corpus if several else '')}"
+    where = "" if len(places) == 1 else where
     return f"; the loss of {optimizer_name(name)}{where} looks broken"
 
 

@@ -153,7 +153,8 @@ def frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
         )
         over = f"{optimizer_name(comparison.analysis.baseline)}'s frontier of sizes"
         begin = "In" if comparison.analysis.laws else "Each scale has about one ratio, so speedups are in"
-        sentences.append(f"{begin} compute, over {over}: {optimizer_name(best)} {words}.")
+        on = f" on {front.corpus}" if comparison.several_corpora and front.corpus else ""
+        sentences.append(f"{begin} compute, over {over}{on}: {optimizer_name(best)} {words}.")
     return tuple(sentences)
 
 

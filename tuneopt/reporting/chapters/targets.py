@@ -52,13 +52,14 @@ def sentences(comparison: Comparison) -> list[str]:
             told.append(f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.")
     # Races with somebody to race against come first.
     ordered = sorted(races(rows), key=lambda own: len(own) == 1)
-    return told + [_sentence(own, comparison.analysis.baseline) for own in ordered]
+    several = len({row.corpus for row in rows}) > 1
+    return told + [_sentence(own, comparison.analysis.baseline, several) for own in ordered]
 
 
-def _sentence(rows: Sequence[ToTarget], baseline: str) -> str:
+def _sentence(rows: Sequence[ToTarget], baseline: str, several: bool) -> str:
     first = rows[0]
     aim = "the target" if first.target is None else f"{first.target:.6g}" + (" nats" if first.loss is not None else "")
-    place = f"{scale_name(first.scale)}{f' ({first.ruleset})' if first.ruleset else ''}"
+    place = f"{_place(first, several)}{f' ({first.ruleset})' if first.ruleset else ''}"
     there = [row for row in rows if row.size is not None]
     if len(rows) == 1:
         often = " in most of its studies" if _in_some(first) else ""

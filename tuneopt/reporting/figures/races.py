@@ -83,8 +83,9 @@ def needed_text(row: ToTarget) -> str:
 
 def races_info(rows: Iterable[ToTarget]) -> RacesInfo | None:
     """The races that at least two optimizers end; None without any. Those without room are left out evenly."""
-    lanes = []
-    for own in races(rows):
+    lanes, every = [], list(rows)
+    several = len({row.corpus for row in every}) > 1
+    for own in races(every):
         there = [(row, row.size) for row in own if row.size]
         if len(there) < 2:
             continue
@@ -98,7 +99,8 @@ def races_info(rows: Iterable[ToTarget]) -> RacesInfo | None:
             points.append(RacePoint(row.optimizer, size / least, low, high, needed_text(row), equal, row.accepted))
         aim = "the target" if first.target is None else f"{first.target:.6g}"
         rules = f", {first.ruleset}" if first.ruleset else ""
-        lanes.append(RaceLane(f"{scale_name(first.scale)} to {aim}{rules}", tuple(points), len(own) - len(there)))
+        place = f"{first.corpus if several else ''} {scale_name(first.scale)}".strip()
+        lanes.append(RaceLane(f"{place} to {aim}{rules}", tuple(points), len(own) - len(there)))
     chosen = tuple(lanes[place] for place in fitting([len(lane.points) for lane in lanes]))
     return RacesInfo(chosen, len(lanes)) if chosen else None
 

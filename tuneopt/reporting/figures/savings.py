@@ -214,6 +214,8 @@ def _along_size(rivals: Sequence[Speedup], scales: Sequence[str], baseline: str)
         return f"{name}'s speedup does not change beyond its intervals{where}"
     count, word = (falls, "falls") if falls >= rises else (rises, "rises")
     share = "at every ratio" if count == len(ends) else f"at {count} of {len(ends)} ratios"
+    if falls and rises:
+        share += f" and {'rises' if falls >= rises else 'falls'} at {min(falls, rises)} of them"
     return f"{name}'s speedup {word}{where} {share}, beyond its intervals"
 
 
