@@ -50,3 +50,20 @@ def test_values_that_differ_between_regimes_alone_are_no_difference() -> None:
     batches = [ran(name, ratio, train_batch_size=8 * ratio) for name in ("adamw", "muon") for ratio in (1, 2)]
     (one,) = circumstances(batches)
     assert not one.differs and dict(one.values)["adamw"] == ("8", "16")
+
+
+def test_what_no_search_space_knows_is_not_said_to_be_equal() -> None:
+    long = [ran("adamw", train_batch_size=512, seq_len=1024), ran("muon", train_batch_size=512, seq_len=4096)]
+    assert circumstances_sentence(circumstances(long)) == (
+        "Batch size is the same for all. Also different, and not known here to belong to the update rules: seq_len "
+        "(1024 for AdamW, 4096 for Muon)."
+    )
+    tuned = [ran("adamw", learning_rate=0.001, seq_len=1024), ran("muon", learning_rate=0.02, seq_len=1024)]
+    assert circumstances_sentence(circumstances(tuned)) == ""
+
+
+def test_what_some_runs_do_not_say_is_not_the_same_for_all() -> None:
+    batches = [ran("adamw", train_batch_size=512), ran("muon", train_batch_size=512), ran("soap")]
+    assert circumstances_sentence(circumstances(batches)) == (
+        "Besides the update rules nothing is known to differ: batch size is the same wherever the runs say it."
+    )
