@@ -237,3 +237,58 @@ def test_two_curves_have_no_rank_correlation() -> None:
 
     assert curves(2) == []
     assert (curves(3)[0], curves(3)[-1]) == (pytest.approx(-1), pytest.approx(1))
+
+
+def found(rows: list[dict[str, object]], kind: str) -> list[str]:
+    return [one.sentence for one in analyse(from_rows(rows), draws=50, sigma=0.0005).findings if one.kind == kind]
+
+
+def two_scales(speeds: dict[tuple[str, int], float], **more: object) -> list[dict[str, object]]:
+    """AdamW and Muon at two sizes; Muon's speed by scale and ratio."""
+    return [
+        {"optimizer": name, "scale": scale, "ratio": ratio, "loss": floor + 0.5 * (speed * ratio) ** -0.4} | more
+        for (scale, ratio), fast in speeds.items()
+        for floor in ({"130m": 3.0, "300m": 2.8}[scale],)
+        for name, speed in (("adamw", 1.0), ("muon", fast))
+    ]
+
+
+def test_a_trend_that_goes_both_ways_is_said_both_ways() -> None:
+    ratios = (1, 2, 4, 8)
+    speeds = {("130m", ratio): 1.2 if ratio < 4 else 1.6 for ratio in ratios}
+    speeds |= {("300m", ratio): 1.6 if ratio < 4 else 1.2 for ratio in ratios}
+    rows = two_scales(speeds) + [
+        {"optimizer": "adamw", "scale": scale, "ratio": 16, "loss": floor + 0.5 * 16**-0.4}
+        for scale, floor in (("130m", 3.0), ("300m", 2.8))
+    ]
+    (told,) = found(rows, "trend")
+    assert "falls from 130M to 300M at two of four ratios and rises at two of them by more" in told
+
+
+def test_of_several_corpora_each_finding_names_its_own() -> None:
+    rows = []
+    for corpus, (small, large) in (("web", (1.2, 1.6)), ("code", (1.6, 1.2))):
+        speeds = {(scale, ratio): speed for scale, speed in (("130m", small), ("300m", large)) for ratio in (1, 2, 4)}
+        rows += two_scales(speeds, corpus=corpus)
+    assert sorted(sentence.split(" from")[0] for sentence in found(rows, "trend")) == [
+        "On code: The speedup of Muon falls", "On web: The speedup of Muon rises"
+    ]  # fmt: skip
+
+
+def test_a_family_takes_no_more_places_than_it_ran_for() -> None:
+    pairs = {1: ("muon", "soap"), 2: ("muon", "kron"), 4: ("soap", "kron")}
+    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": 3.5 - 0.1 * ratio - 0.01 * place}
+            for ratio, pair in pairs.items() for place, name in enumerate(("adamw", *pair))]  # fmt: skip
+    (told,) = found(rows, "family")
+    assert told.startswith(
+        "Of the three matrix optimizers (Kron, Muon and SOAP), those with a result take the first places in all three"
+    )
+
+
+def test_who_has_one_result_is_among_those_that_lack_some() -> None:
+    ran = {"adamw": (1, 2, 4), "muon": (1, 2, 4), "soap": (1, 2), "lion": (2,)}
+    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": 3.5 - 0.1 * ratio}
+            for name, ratios in ran.items() for ratio in ratios]  # fmt: skip
+    assert found(rows, "missing") == [
+        "Not every optimizer has a result in all three regimes: SOAP in two; Lion in one."
+    ]  # fmt: skip

@@ -372,54 +372,38 @@ def test_of_a_full_grid_all_shared_seeds_choose() -> None:
 
 def found(rows: list[dict[str, object]], kind: str) -> list[str]:
     return [one.sentence for one in analyse(from_rows(rows), draws=50, sigma=0.0005).findings if one.kind == kind]
+def ended(losses: dict[tuple[str, int], list[float | None]], **more: object) -> list[dict[str, object]]:
+    """Losses by optimizer and ratio, a seed each; None diverged."""
+    return [{"optimizer": name, "parameters": 124_000_000, "ratio": ratio, "seed": seed, "loss": loss} | more
+            for (name, ratio), own in losses.items() for seed, loss in enumerate(own)]  # fmt: skip
 
 
-def two_scales(speeds: dict[tuple[str, int], float], **more: object) -> list[dict[str, object]]:
-    """AdamW and Muon at two sizes; Muon's speed by scale and ratio."""
-    return [
-        {"optimizer": name, "scale": scale, "ratio": ratio, "loss": floor + 0.5 * (speed * ratio) ** -0.4} | more
-        for (scale, ratio), fast in speeds.items()
-        for floor in ({"130m": 3.0, "300m": 2.8}[scale],)
-        for name, speed in (("adamw", 1.0), ("muon", fast))
+def told_of(rows: list[dict[str, object]], words: str) -> list[str]:
+    return [one for one in analyse(from_rows(rows), draws=50, sigma=0.001).warnings if words in one]
+
+
+def test_seeds_that_diverged_are_named_beside_the_mean_of_the_others() -> None:
+    losses: dict[tuple[str, int], list[float | None]] = {("adamw", ratio): [law(ratio)] * 3 for ratio in (1, 2)}
+    losses |= {("muon", 1): [law(1.5), None, None], ("muon", 2): [law(3), None]}
+    assert told_of(ended(losses), "diverged") == [
+        "3 of 5 runs with the configuration that stands for muon at 124m/1x and 124m/2x diverged, and its losses there "
+        "leave them out"
     ]
 
 
-def test_a_trend_that_goes_both_ways_is_said_both_ways() -> None:
-    ratios = (1, 2, 4, 8)
-    speeds = {("130m", ratio): 1.2 if ratio < 4 else 1.6 for ratio in ratios}
-    speeds |= {("300m", ratio): 1.6 if ratio < 4 else 1.2 for ratio in ratios}
-    rows = two_scales(speeds) + [
-        {"optimizer": "adamw", "scale": scale, "ratio": 16, "loss": floor + 0.5 * 16**-0.4}
-        for scale, floor in (("130m", 3.0), ("300m", 2.8))
-    ]
-    (told,) = found(rows, "trend")
-    assert "falls from 130M to 300M at two of four ratios and rises at two of them by more" in told
+def test_budgets_that_differ_under_one_ratio_are_named() -> None:
+    rows = ended({("adamw", 1): [law(1)]}, tokens=2.48e9) + ended({("muon", 1): [law(1.03)]}, tokens=2.5767e9)
+    (told,) = told_of(rows, "more tokens")
+    assert told.startswith("the optimizers at 124m/1x have one ratio by name, and budgets that differ by up to 3.9%")
+    assert not told_of(ended({("adamw", 1): [law(1)], ("muon", 1): [law(1.03)]}, tokens=2.48e9), "more tokens")
 
 
-def test_of_several_corpora_each_finding_names_its_own() -> None:
-    rows = []
-    for corpus, (small, large) in (("web", (1.2, 1.6)), ("code", (1.6, 1.2))):
-        speeds = {(scale, ratio): speed for scale, speed in (("130m", small), ("300m", large)) for ratio in (1, 2, 4)}
-        rows += two_scales(speeds, corpus=corpus)
-    assert sorted(sentence.split(" from")[0] for sentence in found(rows, "trend")) == [
-        "On code: The speedup of Muon falls", "On web: The speedup of Muon rises"
-    ]  # fmt: skip
-
-
-def test_a_family_takes_no_more_places_than_it_ran_for() -> None:
-    pairs = {1: ("muon", "soap"), 2: ("muon", "kron"), 4: ("soap", "kron")}
-    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": law(ratio) - 0.01 * place}
-            for ratio, pair in pairs.items() for place, name in enumerate(("adamw", *pair))]  # fmt: skip
-    (told,) = found(rows, "family")
-    assert told.startswith(
-        "Of the three matrix optimizers (Kron, Muon and SOAP), those with a result take the first places in all three"
-    )
-
-
-def test_who_has_one_result_is_among_those_that_lack_some() -> None:
-    ran = {"adamw": (1, 2, 4), "muon": (1, 2, 4), "soap": (1, 2), "lion": (2,)}
-    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": law(ratio)}
-            for name, ratios in ran.items() for ratio in ratios]  # fmt: skip
-    assert found(rows, "missing") == [
-        "Not every optimizer has a result in all three regimes: SOAP in two; Lion in one."
-    ]  # fmt: skip
+def test_flops_in_two_units_make_no_speedup() -> None:
+    rows = [{"optimizer": name, "parameters": size * 1e6, "tokens": size * 2e7, "loss": 2 + 0.9 * size**-0.2 * gain,
+             "flops": 6 * size * 1e6 * size * 2e7 / unit}
+            for name, unit, gain in (("adamw", 1e15, 1.0), ("muon", 1, 0.97))
+            for size in (50, 100, 200, 400)]  # fmt: skip
+    analysis = analyse(from_rows(rows), draws=50, sigma=0.001)
+    (front,) = analysis.frontiers
+    assert front.measure == "6ND" and all(0.5 < one.speedup < 2 for one in front.speedups)
+    assert any("the FLOPs of adamw are 1e-15 times 6 N D" in one for one in analysis.warnings)

@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 
 from tuneopt.analysis.coordinates import Edge
-from tuneopt.analysis.frontier import Frontier
+from tuneopt.analysis.frontier import Frontier, compute, is_likely
 from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
+from tuneopt.analysis.regimes import ONE_BUDGET
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup, falls
 from tuneopt.analysis.statements import SHOWN
-from tuneopt.analysis.winner import Winner, far_above
+from tuneopt.analysis.winner import Winner, by_regime, far_above
 
 MISFIT = 2.0
 """From this factor on by which a misfit widens intervals, the baseline's losses are called inconsistent: by chance
@@ -42,6 +43,8 @@ def warnings(
     several = len({winner.regime.corpus for winner in winners}) > 1
     return [
         *_left_out(runs, winners),
+        *_diverged(runs, winners),
+        *_uneven(runs, winners),
         *_far_above(winners),
         *_baseline_gaps(winners, laws, baseline, frontiers, several),
         *([] if raced else _scattered(winners, laws, several)),
@@ -77,6 +80,51 @@ def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
         if not mixed and len(set().union(*own.values())) > 1:
             listed = ", ".join(f"{optimizer} {min(known)}" for optimizer, known in sorted(own.items()))
             yield f"the optimizers at {regime.label} were trained in different compute precisions: {listed}"
+
+
+def _diverged(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
+    """Results whose configuration diverged with other seeds: means over what was left look as sure as any."""
+    settings = {run.trial: run.setting for run in runs}
+    lost = Counter(run.setting for run in runs if run.status == "diverged")
+    counts: dict[str, dict[RegimeKey, tuple[int, int]]] = defaultdict(dict)
+    for one in winners:
+        if (setting := settings.get(one.trials[0])) in lost:
+            counts[one.optimizer][one.regime] = lost[setting], lost[setting] + one.runs
+    for optimizer, own in counts.items():
+        gone, every = map(sum, zip(*own.values(), strict=True))
+        yield (
+            f"{gone} of {every} runs with the configuration that stands for {optimizer} at {_places(list(own))} "
+            f"diverged, and its {'loss' if len(own) == 1 else 'losses'} there leave them out"
+        )
+
+
+def _uneven(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
+    """Budgets that differ under one stated ratio, and FLOPs that no model of the size takes."""
+    wide = {}
+    for regime, members in by_regime(winners).items():
+        tokens = [one.tokens for one in members]
+        if max(tokens) > min(tokens) * (1 + ONE_BUDGET):
+            wide[regime] = max(tokens) / min(tokens) - 1
+    if wide:
+        yield (
+            f"the optimizers at {_places(list(wide))} have one ratio by name, and budgets that differ by up to "
+            f"{max(wide.values()):.1%}: a lower loss there may be one of more tokens"
+        )
+    factors: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        if run.status == "completed" and run.flops and run.parameters:
+            factor = run.flops / compute(run.parameters, run.tokens)
+            if not is_likely(factor):
+                factors[run.optimizer].append(factor)
+    if factors:
+        every = sorted(factor for own in factors.values() for factor in own)
+        names = sorted(factors)
+        listed = ", ".join(names) if len(names) <= SHOWN else f"{len(names)} optimizers"
+        times = " to ".join(dict.fromkeys(f"{factor:.0e}" for factor in (every[0], every[-1])))
+        yield (
+            f"the FLOPs of {listed} are {times} times 6 N D, as in another unit: speedups in compute go by 6 N D, and "
+            "costs in FLOPs say nothing"
+        )
 
 
 def _far_above(winners: Sequence[Winner]) -> Iterable[str]:

@@ -5,7 +5,8 @@ have one over compute: L(C) = alpha C^-B + beta. A rival that reaches a loss wit
 baseline's frontier reaches it; its speedup is C_eff / C. It says how much more compute the baseline would need, spent
 on a larger model *and* more tokens, so it is another figure than the speedup in tokens at one size, and is kept apart.
 
-Compute is what the table counts as FLOPs; where a row has none, 6 N D, and where N is not known, there is no frontier.
+Compute is what the table counts as FLOPs; where a row has none, or has them in another unit, 6 N D, and where N is not
+known, there is no frontier.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from tuneopt.analysis.speedup import (
     redrawn_law,
 )
 from tuneopt.analysis.winner import Winner, broken
+
+FAR = 1e3
+"""Factor between FLOPs and 6 N D from which on they are of another unit: embeddings, attention and recomputation make
+a small model's a few tens of times as many."""
 
 FEWEST_SCALES = 3
 """Sizes of the baseline that a frontier needs: a straight line through two has no error that shows."""
@@ -78,14 +83,29 @@ def frontiers(
 
 
 def _flops(winners: Sequence[Winner], runs: Iterable[TrainingRun]) -> Mapping[int, float]:
-    """The FLOPs of each winner's runs as the table counts them, by identity; none where a run does not say."""
+    """The FLOPs of each winner's runs as the table counts them, by identity; none where a run does not say.
+
+    Those that no model of the size takes are none either.
+    """
     by_trial = {run.trial: run.flops for run in runs}
     counted = {}
     for winner in winners:
         known = [value for trial in winner.trials if (value := by_trial.get(trial))]
         if known and len(known) == len(winner.trials):
-            counted[id(winner)] = sum(known) / len(known)
+            mean = sum(known) / len(known)
+            if winner.parameters is None or is_likely(mean / compute(winner.parameters, winner.tokens)):
+                counted[id(winner)] = mean
     return counted
+
+
+def compute(parameters: float, tokens: float) -> float:
+    """6 N D, the usual estimate of the FLOPs of training."""
+    return 6.0 * parameters * tokens
+
+
+def is_likely(factor: float) -> bool:
+    """Whether FLOPs that are ``factor`` times 6 N D may be counted ones."""
+    return 1 / FAR < factor < FAR
 
 
 def _frontier(
@@ -95,7 +115,7 @@ def _frontier(
     spent = [
         replace(
             winner,
-            tokens=counted[id(winner)] if measure == "flops" else 6.0 * (winner.parameters or 0) * winner.tokens,
+            tokens=counted[id(winner)] if measure == "flops" else compute(winner.parameters or 0, winner.tokens),
         )
         for winner in members
     ]
