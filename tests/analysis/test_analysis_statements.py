@@ -7,11 +7,13 @@ import pytest
 from analysis_samples import known_noise, result, study
 
 from tuneopt.analysis.costs import costs, pareto
+from tuneopt.analysis.inputs import from_rows
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.ranking import rankings
 from tuneopt.analysis.runs import TrainingRun
 from tuneopt.analysis.speedup import IntervalSettings, speedups
 from tuneopt.analysis.statements import Statement, noise_line, statements
+from tuneopt.analysis.study import analyse
 from tuneopt.analysis.winner import Winner
 
 SILENT = NoiseModel({})
@@ -185,3 +187,10 @@ def test_a_gain_in_nats_has_the_digits_of_its_error() -> None:
     known = {sigma: state(results, known_noise(sigma, results))[0].sentence for sigma in (0.0012, 0.012)}
     under = {sigma: re.search(r"([\d.]+) nats under", words)[1] for sigma, words in known.items()}  # type: ignore[index]
     assert [len(number.partition(".")[2]) for number in under.values()] == [4, 3]
+
+
+def test_who_diverged_at_a_budget_is_not_said_to_have_had_another() -> None:
+    rows = [{"optimizer": name, "scale": "130m", "ratio": ratio, "loss": loss}
+            for name, ratio, loss in (("adamw", 2, 3.3), ("muon", 1, 3.35), ("muon", 2, None))]  # fmt: skip
+    told = " ".join(one.sentence for one in analyse(from_rows(rows), draws=50, sigma=0.002).statements)
+    assert "have results only with other budgets" in told and "were run with" not in told

@@ -238,7 +238,7 @@ def test_optimizers_that_met_in_few_budgets_are_told_of_races() -> None:
     rows = [{"optimizer": f"own{place}", "scale": "mine", "parameters": 1e8, "ratio": 1 + 0.2 * (place // 2),
              "loss": law(1 + place)} for place in range(8)]  # fmt: skip
     (told,) = [one for one in analyse(from_rows(rows), draws=50).warnings if "--target" in one]
-    assert told.startswith("the 8 optimizers at scale mine were trained with 4 budgets, at most 2 of them")
+    assert told.startswith("the 8 optimizers at scale mine have results with 4 budgets, at most 2 of them")
     assert not [one for one in analyse(from_rows(rows), draws=50, targets=[3.2]).warnings if "--target" in one]
     assert not [
         one for one in races({"adamw": 1.0, "muon": 1.3, "lion": 0.9}, (1, 2), {}).warnings if "--target" in one

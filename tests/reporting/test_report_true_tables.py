@@ -380,3 +380,15 @@ def test_a_mean_at_the_target_that_the_rule_does_not_accept_is_said_as_one(page)
     made = page(rows, 3.28)
     assert made.answer.headline == "Muon is first to 3.28 nats at 124M, by a margin that the rule does not accept"
     assert any("The rule does not accept that Muon reaches it" in sentence for sentence in made.sentences)
+
+
+def test_a_speedup_beyond_what_was_measured_is_no_end_of_a_range(page):
+    """At 2x the worst rate does worse than AdamW at 1x: that is a bound, and the middle one was measured."""
+    rows = [row | {"hp_lr": rate, "loss": row["loss"] + cost}
+            for row in unseeded(table({"adamw": 1, "muon": 1.3}, (1.3e8,), (1, 2)))
+            for rate, cost in ((0.001, 0), (0.003, 0.1), (0.0003, 0.7))]  # fmt: skip
+    said = lead(page(rows), "fairness")
+    assert said.startswith(
+        "An under-tuned AdamW manufactures speedups of 2.0 and more (learning_rate = 0.0003 at 130M/2x)"
+    )
+    assert "1 run with more than the smallest budget did worse than the tuned AdamW with that one" in said

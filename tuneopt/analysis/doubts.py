@@ -88,7 +88,8 @@ def _diverged(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
     lost = Counter(run.setting for run in runs if run.status == "diverged")
     counts: dict[str, dict[RegimeKey, tuple[int, int]]] = defaultdict(dict)
     for one in winners:
-        if (setting := settings.get(one.trials[0])) in lost:
+        setting = settings.get(one.trials[0])
+        if setting is not None and setting in lost:
             counts[one.optimizer][one.regime] = lost[setting], lost[setting] + one.runs
     for optimizer, own in counts.items():
         gone, every = map(sum, zip(*own.values(), strict=True))
@@ -184,7 +185,7 @@ def _scattered(winners: Sequence[Winner], laws: Sequence[BaselineLaw], several: 
         most, of = max(regimes.values()), len(names[place])
         if place not in fitted and of > 2 and 2 * most < of:
             yield (
-                f"the {of} optimizers at scale {_scale(*place, several)} were trained with {len(regimes)} budgets, "
+                f"the {of} optimizers at scale {_scale(*place, several)} have results with {len(regimes)} budgets, "
                 + (
                     f"at most {most} of them with the same one, and losses are compared there only"
                     if most > 1

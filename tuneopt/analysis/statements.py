@@ -208,8 +208,8 @@ def _sentence(
     if count == 1:
         if not alone:
             return (
-                f"At {place} only {ranking.order[0]} has a result. The other optimizers of this scale were run with "
-                f"other budgets, so losses are not compared{'; speedups are' if others else ''}."
+                f"At {place} only {ranking.order[0]} has a result. The other optimizers of this scale have results "
+                f"only with other budgets, so losses are not compared{'; speedups are' if others else ''}."
             )
         return f"At {place} only {ranking.order[0]} has a result, so there is nothing to compare."
     if not ranking.leaders:

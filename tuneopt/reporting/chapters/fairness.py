@@ -107,30 +107,40 @@ def _worst(comparison: Comparison) -> str:
     """
     analysis, baseline = comparison.analysis, optimizer_name(comparison.analysis.baseline)
     known = [(one.manufactured, one) for one in analysis.undertuned if one.manufactured is not None]
-    beyond = [one.at_least for one in analysis.undertuned if one.at_least is not None and one.status == "trial"]
+    tried = [one for one in analysis.undertuned if one.status == "trial"]
+    bounds = [(one.at_least, one) for one in tried if one.at_least is not None]
+    beyond = sorted(bound for bound, _ in bounds)
     if not known:
         if beyond:
+            every = "Every" if len(beyond) == len(tried) else "Some"
             return (
-                f"Every under-tuned {baseline} is worse than the tuned one at its smallest budget, so that it "
-                f"manufactures a speedup of more than {min(beyond):.1f}."
+                f"{every} under-tuned {baseline} is worse than the tuned one at its smallest budget, so that it "
+                f"manufactures a speedup of more than {beyond[0]:.1f}."
             )
         return f"No under-tuned {baseline} lies where a law says what it would have manufactured."
     amount, worst = max(known, key=lambda pair: pair[0])
     if amount < LEAST and not beyond:
         return f"As far as a law says, no run of {baseline} with another tuning than its best manufactures a speedup."
+    upto = f"up to {amount:.2f}"
+    if beyond and beyond[-1] > amount:
+        bound, worst = max(bounds, key=lambda pair: pair[0])
+        upto = f"{bound:.1f} and more"
     words = (
-        f"An under-tuned {baseline} manufactures speedups of up to {amount:.2f} ({worst.what} at "
-        f"{comparison.label(worst.regime)})"
+        f"An under-tuned {baseline} manufactures speedups of {upto} ({worst.what} at {comparison.label(worst.regime)})"
     )
     rates = sorted(value for value, one in known if one.gpt3 and one.status != "same")
     gpt3 = [f"{value:.2f}" for value in rates]
     if gpt3:
         span = gpt3[0] if gpt3[0] == gpt3[-1] else f"{gpt3[0]} to {gpt3[-1]}"
         words += f". The learning rate of GPT-3, 6e-4, with everything else tuned, manufactures {span}"
+        words += " where that was measured" if any(one.gpt3 for _, one in bounds) else ""
     if beyond:
+        broken = any(one.status == "broken" for one in analysis.undertuned)
+        ends = " to ".join(dict.fromkeys(f"{bound:.1f}" for bound in (beyond[0], beyond[-1])))
         words += (
-            f". {plural(len(beyond), 'run')} did worse than the tuned {baseline} at its smallest budget, and what "
-            f"{'it' if len(beyond) == 1 else 'they'} would have manufactured was not measured"
+            f". {'Besides broken runs, ' if broken else ''}{plural(len(beyond), 'run')} with more than the smallest "
+            f"budget did worse than the tuned {baseline} with that one: how much more than {ends} "
+            f"{'it manufactures' if len(beyond) == 1 else 'they manufacture'} was not measured"
         )
     return f"{words}."
 
