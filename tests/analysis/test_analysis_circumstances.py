@@ -67,3 +67,10 @@ def test_what_some_runs_do_not_say_is_not_the_same_for_all() -> None:
     assert circumstances_sentence(circumstances(batches)) == (
         "Besides the update rules nothing is known to differ: batch size is the same wherever the runs say it."
     )
+
+
+def test_a_schedule_without_a_decay_phase_leaves_no_gap() -> None:
+    schedules = [ran("adamw", lr_schedule="cosine"), ran("muon", lr_schedule="linear", decay=0.8),
+                 ran("scion", lr_schedule="linear", decay=0.8)]  # fmt: skip
+    (_, decay) = circumstances(schedules)
+    assert (decay.name, decay.differs, decay.whole) == ("decay", False, True)

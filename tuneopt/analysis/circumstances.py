@@ -32,8 +32,8 @@ NAMED = 4
 class Circumstance:
     """A hyperparameter of the training loop, and what the winners of each optimizer had, in text, without repeats.
 
-    ``differs`` where two winners of one regime had other values; ``whole`` where every winner has one. A name that is
-    not in `WORDS` is one of which nobody here knows whether it belongs to an update rule.
+    ``differs`` where two winners of one regime had other values; ``whole`` where every optimizer has one. A name that
+    is not in `WORDS` is one of which nobody here knows whether it belongs to an update rule.
     """
 
     name: str
@@ -60,9 +60,15 @@ def circumstances(winners: Sequence[Winner]) -> tuple[Circumstance, ...]:
             values.setdefault(optimizer, {})[text] = None
         differs = any(len({text for _, text in pairs if text}) > 1 for pairs in known)
         if name in WORDS or (differs and not _is_of_a_rule(name)):
-            whole = all(text for pairs in here for _, text in pairs)
+            # Who names a schedule and no decay phase has none: that is no gap.
+            silent = {
+                one.optimizer
+                for members in regimes
+                for one in members
+                if one.optimizer not in values and not (name == "decay" and "lr_schedule" in dict(one.config))
+            }
             told = tuple((key, tuple(texts)) for key, texts in values.items())
-            found.append(Circumstance(name, told, differs, whole))
+            found.append(Circumstance(name, told, differs, not silent))
     return tuple(found)
 
 
