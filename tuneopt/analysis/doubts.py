@@ -95,7 +95,7 @@ def _diverged(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterabl
         gone, every = map(sum, zip(*own.values(), strict=True))
         yield (
             f"{gone} of {every} runs with the configuration that stands for {optimizer} at {_places(list(own))} "
-            f"diverged, and its {'loss' if len(own) == 1 else 'losses'} there leave them out"
+            f"diverged, and its {'loss there leaves' if len(own) == 1 else 'losses there leave'} them out"
         )
 
 
