@@ -372,6 +372,8 @@ def test_of_a_full_grid_all_shared_seeds_choose() -> None:
 
 def found(rows: list[dict[str, object]], kind: str) -> list[str]:
     return [one.sentence for one in analyse(from_rows(rows), draws=50, sigma=0.0005).findings if one.kind == kind]
+
+
 def ended(losses: dict[tuple[str, int], list[float | None]], **more: object) -> list[dict[str, object]]:
     """Losses by optimizer and ratio, a seed each; None diverged."""
     return [{"optimizer": name, "parameters": 124_000_000, "ratio": ratio, "seed": seed, "loss": loss} | more
