@@ -110,12 +110,14 @@ def print_summary(summary: Mapping[str, Any], path: Path | str) -> None:
     def times(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}x"
 
+    corpora = ("corpus",) if len({row["corpus"] for row in rows}) > 1 else ()
     if rows:
         table(
-            ("optimizer", "scale", "ratio", "speedup", "low", "high", "tie group", "remarks"),
+            ("optimizer", *corpora, "scale", "ratio", "speedup", "low", "high", "tie group", "remarks"),
             [
                 (
                     row["optimizer"],
+                    *(row[name] for name in corpora),
                     row["scale"],
                     f"{row['ratio']:g}",
                     *(times(row[key]) for key in ("speedup", "low", "high")),
