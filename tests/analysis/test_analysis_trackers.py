@@ -177,3 +177,8 @@ def test_settings_that_say_where_a_run_ran_hide_no_replicates(tmp_path: Path, na
     table = load(tmp_path, "a.json", json.dumps(rows))
     assert len({run.setting for run in table.runs}) == 2 and f"({name})" in table.notes[0]
     assert dict(table.runs[0].config)["rank"] == 4  # a hyperparameter of Dion
+
+
+def test_a_seed_of_a_race_is_a_repetition(tmp_path: Path) -> None:
+    text = "optimizer,workload,seed,target_seconds\n" + "".join(f"nadamw,w,{seed},{100 + seed}\n" for seed in range(3))
+    assert [trial.study for trial in load(tmp_path, "a.csv", text).trials] == ["0", "1", "2"]

@@ -118,7 +118,7 @@ def test_a_loss_that_the_baseline_never_reaches_is_a_speedup_beyond_noise(page):
     made = page(rows)
     assert made.grid is not None and made.grid.places[0].interval == "[8.00, open]"
     assert titles(made)[0].replace("\u00a0", " ").startswith("Muon saves tokens over AdamW at all 4 ratios shown")
-    assert "3 have a 90% interval above 1 and none has one below it" in lead(made, "details")
+    assert "4 have a 90% interval above 1 and none has one below it" in lead(made, "details")
 
 
 def test_what_diverged_was_run(page):

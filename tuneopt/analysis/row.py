@@ -134,7 +134,7 @@ class Row:
             corpus=self.word("corpus"),
             task=task,
             ruleset=self.word("ruleset"),
-            study=self.word("study"),
+            study=self.word("study") or self.word("seed"),  # another seed is a repetition, and no further try
             target=self.amount("target"),
             steps=steps,
             seconds=seconds,
