@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tuneopt.optim.base import Frozen, Kind, Optimizer, Parameters
+from tuneopt.optim.base import Optimizer, Parameters
 from tuneopt.optim.bucket import ParameterBucket
 from tuneopt.optim.hyperparameters import COMMON, Settings
-from tuneopt.optim.routing import DEFAULT_RULES, ROLES, Route, RouteRule, as_groups, route
+from tuneopt.optim.routing import DEFAULT_RULES, ROLES, Frozen, Kind, Route, RouteRule, as_groups, route
 from tuneopt.optim.rule import Rule, Shape
 from tuneopt.spec import InputError
 
@@ -137,6 +137,7 @@ class Adapted(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Into the inner optimizer, as it loads it."""
+        self._take_order(state_dict["param_groups"])
         self.inner.load_state_dict(state_dict)
         self._share()
 

@@ -9,8 +9,8 @@ the rule of each bucket, and from the rule to its update function.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,32 +18,10 @@ from torch import Tensor, nn
 from tuneopt.optim import routing
 from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, norm_divisors, state_elements
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Replaces, ScalesRate, Settings, checked, declared
-from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Route, RouteRule, as_groups, owners, route, with_tables
+from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Frozen, Kind, Route, RouteRule, kind_of, route
 from tuneopt.optim.routing import Parameters as Parameters
 from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
 from tuneopt.spec import InputError, Value, nearest
-
-
-class Kind(NamedTuple):
-    """What the parameters of one group have in common: where they were given, and their route."""
-
-    origin: int
-    """Number of the given group, which a user's settings come with."""
-    rule: str
-    decay: bool
-    pieces: int
-    transposed: bool
-    by_input: bool = False
-
-
-class Frozen(NamedTuple):
-    """A parameter that waits to be trained: its place among the routes, and the group that it was given in."""
-
-    place: int
-    origin: int
-    name: str
-    parameter: Tensor
-    given: Settings
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -82,16 +60,16 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Parameters, settings: Settings, rules: Sequence[RouteRule] | None = None) -> None:
         self._begin(params, self.routing_rules if rules is None else rules, settings)
-        super().__init__(as_groups(params), checked(settings, self.bounds))
+        super().__init__(routing.as_groups(params), checked(settings, self.bounds))
         if not any(group["params"] for group in self.param_groups):
             raise InputError("the optimizer got no parameter that requires a gradient")
 
     def _begin(self, params: Parameters, rules: Sequence[RouteRule], settings: Mapping[str, Any]) -> None:
         """What is there before any group."""
-        self._route_rules = with_tables(rules) if settings.get("matrices") == "all" else tuple(rules)
+        self._route_rules = routing.with_tables(rules) if settings.get("matrices") == "all" else tuple(rules)
         self._heads = routing.head_widths(params) if settings.get("split_heads") else {}
         self._routes: list[Route] = []
-        self._modules = owners(params) if isinstance(params, nn.Module) else {}
+        self._modules = routing.owners(params) if isinstance(params, nn.Module) else {}
         self._names: dict[Tensor, str] = {}
         self._kinds: list[Kind] = []
         """For each group, what its members have in common."""
@@ -228,20 +206,34 @@ class Optimizer(torch.optim.Optimizer):
         A group that names its ``rule`` is taken as it is. Raises `InputError` for unnamed parameters where names are
         needed, for complex ones, for one that is given twice, and for settings out of their bounds.
         """
+        groups = len(self.param_groups)
+        books = {key: self.__dict__[key].copy() for key in ("_routes", "_names", "_kinds", "_frozen")}
+        try:
+            self._add(param_group)
+        except BaseException:  # what is refused leaves nothing
+            del self.param_groups[groups:]
+            self.__dict__.update(books)
+            raise
+
+    def _add(self, param_group: Mapping[str, Any]) -> None:
         given = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}
         named = self._named(param_group["params"], param_group.get("param_names"), explicit="rule" in given)
         names = [rule.name for rule in self.rules]
         if "rule" in given and given["rule"] not in names:
             raise InputError(f"unknown rule {given['rule']!r}; {nearest(str(given['rule']), names)}")
-        origin = len(self._routes)  # grows with each given group
+        origin = 1 + max([kind.origin for kind in self._kinds] + [entry.origin for entry in self._frozen], default=-1)
+        # A parameter that waits, and is given once more, belongs to the later group, and keeps its place in the routes.
+        places = {entry.parameter: entry.place for entry in self._frozen}
+        again = {parameter for _, parameter in named}
+        self._frozen = [entry for entry in self._frozen if entry.parameter not in again]
         kinds: dict[Kind, list[tuple[str, Tensor]]] = {}
         for (name, parameter), entry in zip(named, self._route(named, given), strict=True):
+            place = places.get(parameter, len(self._routes))
             if entry.rule == "frozen":
-                self._frozen.append(Frozen(len(self._routes), origin, name, parameter, given))
+                self._frozen.append(Frozen(place, origin, name, parameter, given))
             else:
-                kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed, entry.by_input)
-                kinds.setdefault(kind, []).append((name, parameter))
-            self._routes.append(entry)
+                kinds.setdefault(kind_of(origin, entry), []).append((name, parameter))
+            self._routes[place : place + 1] = [entry]
         for kind, members in kinds.items():
             self._add_group(kind, members, given)
 
@@ -270,49 +262,34 @@ class Optimizer(torch.optim.Optimizer):
         self._kinds.append(kind)
 
     def _named(self, params: Any, names: Sequence[str] | None, explicit: bool) -> list[tuple[str, Tensor]]:
-        entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
-        if names is not None:
-            entries = list(zip(names, entries, strict=True))
-        if entries and isinstance(entries[0], Tensor):
-            if isinstance(self.main, MatrixRule) and not explicit:
-                raise InputError(
-                    f"{type(self).__name__} routes parameters by name; pass the model, model.named_parameters() "
-                    "or groups with a 'rule'"
-                )
-            start = len(self._routes)
-            entries = [(f"parameter.{start + i}", parameter) for i, parameter in enumerate(entries)]
-        given: set[Tensor] = set()
-        for entry in entries:
-            if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Tensor)):
-                raise InputError(f"expected (name, tensor) pairs or tensors to optimize, not {entry!r}")
-            if entry[1].is_complex():
-                raise InputError(f"{entry[0]} is complex; pass torch.view_as_real of it")
-            if entry[1] in given:  # torch warns, and moves it twice in each step
-                raise InputError(f"{entry[0]} is a tensor that was given before; give tied weights once")
-            given.add(entry[1])
-        return entries
+        by_name = "" if explicit or not isinstance(self.main, MatrixRule) else type(self).__name__
+        return routing.named_tensors(params, names, len(self._routes), by_name)
 
-    def _let_thawed_join(self) -> None:
+    def _let_thawed_join(self, names: Collection[str] | None = None) -> None:
         """Parameters that were frozen when they were given, and require a gradient now, join the group of their kind.
 
-        Each goes where it would have been from the start, so that a `state_dict` has one order of parameters.
+        Each takes the place among its members that it would have had from the start. A kind without a group gets one at
+        the end, because schedulers count groups. With ``names``, parameters of other names go on waiting.
         """
-        thawed = [entry for entry in self._frozen if entry.parameter.requires_grad]
-        if thawed:
-            self._frozen = [entry for entry in self._frozen if not entry.parameter.requires_grad]
-        for place, origin, name, parameter, given in thawed:
+        thawed = [e for e in self._frozen if e.parameter.requires_grad and (names is None or e.name in names)]
+        held = {parameter for group in self.param_groups for parameter in group["params"]} if thawed else set()
+        for waiting in thawed:
+            place, origin, name, parameter, given = waiting
             (entry,) = self._route([(name, parameter)], given)
-            self._routes[place] = entry
-            kind = Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed, entry.by_input)
-            if kind not in self._kinds:
+            kind = kind_of(origin, entry)
+            if parameter in held:  # its owner has put it into a group
+                self._names[parameter] = name
+            elif kind not in self._kinds:
                 self._add_group(kind, [(name, parameter)], given)
-                continue
-            group = self.param_groups[self._kinds.index(kind)]
-            earlier = {known.parameter for known in self._routes[:place]}
-            position = sum(other in earlier for other in group["param_names"])
-            group["params"].insert(position, parameter)
-            group["param_names"].insert(position, name)
-            self._names[parameter] = name
+            else:
+                group = self.param_groups[self._kinds.index(kind)]
+                earlier = {known.parameter for known in self._routes[:place]}
+                position = sum(other in earlier for other in group["param_names"])
+                group["params"].insert(position, parameter)
+                group["param_names"].insert(position, name)
+                self._names[parameter] = name
+            self._routes[place] = entry
+            self._frozen = [other for other in self._frozen if other is not waiting]
 
     def _name_members(self) -> None:
         """Keep ``param_names`` in step with ``params``, which users edit.
@@ -365,6 +342,7 @@ class Optimizer(torch.optim.Optimizer):
             others = {group.get("rule") for group in final["param_groups"]}.difference(known)
             if others:
                 raise InputError(f"the state_dict is of another optimizer: its rule is {others.pop()}, not {known[0]}")
+            self._take_order(final["param_groups"])
 
         # The last before the load sees what all others made of it; the first after it comes before theirs.
         keep = self.register_load_state_dict_pre_hook(take)
@@ -377,6 +355,23 @@ class Optimizer(torch.optim.Optimizer):
         self._buckets = None
         if any(p.device.type != "cpu" for group in self.param_groups for p in group["params"]):
             self.buckets()  # state is on its device when this returns
+
+    def _take_order(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Bring groups and their members into the order of saved ones, where names tell it: torch loads by position.
+
+        A kind that thawed has the last group where it was saved, and another one in an optimizer that is built now.
+        """
+        names = [list(group.get("param_names", ())) for group in saved]
+        place = {name: i for i, name in enumerate(name for members in names for name in members)}
+        self._let_thawed_join(place)
+        order = list(map(frozenset, names))
+        own = [frozenset(self._names.get(p, "") for p in group["params"]) for group in self.param_groups]
+        if set(own) == set(order) and len(own) == len(self._kinds):
+            for group in self.param_groups:
+                group["params"].sort(key=lambda parameter: place[self._names.get(parameter, "")])
+            turned = sorted(range(len(own)), key=lambda i: order.index(own[i]))
+            self.param_groups[:] = [self.param_groups[i] for i in turned]
+            self._kinds = [self._kinds[i] for i in turned]
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_route_rules", "_heads", "_routes", "_modules", "_names", "_kinds", "_frozen")

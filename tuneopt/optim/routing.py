@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -110,6 +110,33 @@ class Route:
         """Plain data for JSON; ``by_input`` only where it is so."""
         plain = {**asdict(self), "shape": list(self.shape)}
         return plain if self.by_input else {name: value for name, value in plain.items() if name != "by_input"}
+
+
+class Kind(NamedTuple):
+    """What the parameters of one group have in common: where they were given, and their route."""
+
+    origin: int
+    """Number of the given group, which a user's settings come with."""
+    rule: str
+    decay: bool
+    pieces: int
+    transposed: bool
+    by_input: bool = False
+
+
+class Frozen(NamedTuple):
+    """A parameter that waits to be trained: its place among the routes, and the group that it was given in."""
+
+    place: int
+    origin: int
+    name: str
+    parameter: Tensor
+    given: dict[str, Any]
+
+
+def kind_of(origin: int, entry: Route) -> Kind:
+    """The kind of a parameter with this route, given in the group of this number."""
+    return Kind(origin, entry.rule, entry.decay, entry.pieces, entry.transposed, entry.by_input)
 
 
 def with_tables(rules: Iterable[RouteRule]) -> tuple[RouteRule, ...]:
@@ -218,6 +245,33 @@ def as_groups(params: Parameters) -> list[dict[str, Any]]:
             for group in cast(list[dict[str, Any]], entries)
         ]
     return [{"params": entries}]
+
+
+def named_tensors(params: Any, names: Sequence[str] | None, start: int, by_name: str) -> list[tuple[str, Tensor]]:
+    """The parameters of one group as (name, tensor) pairs; tensors without names are numbered from ``start``.
+
+    ``by_name`` is the class that needs real names, or empty. Raises `InputError` where those are missing, for what is
+    no tensor, for complex ones, and for one that is given twice.
+    """
+    entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
+    if names is not None:
+        entries = list(zip(names, entries, strict=True))
+    if entries and isinstance(entries[0], Tensor):
+        if by_name:
+            raise InputError(
+                f"{by_name} routes parameters by name; pass the model, model.named_parameters() or groups with a 'rule'"
+            )
+        entries = [(f"parameter.{start + i}", parameter) for i, parameter in enumerate(entries)]
+    given: set[Tensor] = set()
+    for entry in entries:
+        if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Tensor)):
+            raise InputError(f"expected (name, tensor) pairs or tensors to optimize, not {entry!r}")
+        if entry[1].is_complex():
+            raise InputError(f"{entry[0]} is complex; pass torch.view_as_real of it")
+        if entry[1] in given:  # torch warns, and moves it twice in each step
+            raise InputError(f"{entry[0]} is a tensor that was given before; give tied weights once")
+        given.add(entry[1])
+    return entries
 
 
 def route_table(routes: Iterable[Route]) -> str:
