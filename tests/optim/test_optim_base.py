@@ -1,12 +1,17 @@
 """What callers may pass, how groups get their settings, and how steps are counted."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from tuneopt.optim import SOAP, AdamW, Muon, create
 from tuneopt.optim.bucket import StackBucket
+from tuneopt.optim.factory import implementation
 from tuneopt.optim.info import names
+from tuneopt.optim.routing import DEFAULT_RULES, RouteRule
+from tuneopt.optim.rule import MatrixRule
 from tuneopt.optim.testing import TinyModel, seed_gradients
 from tuneopt.spec import InputError
 
@@ -247,3 +252,30 @@ def test_a_step_asks_no_tensor_for_its_value(kind):
         assert optimizer.state_bytes() == optimizer.predicted_state_bytes()
         with pytest.raises(DataDependentOutputException):
             float(model.get_parameter("norm.weight").detach().sum())
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4)])
+def test_what_is_no_matrix_is_refused_under_a_rule_for_matrices(name, shape):
+    for rule in implementation(name).rules:
+        tensor = nn.Parameter(torch.ones(shape))
+        routes = (RouteRule("mixer", rule.name, True, "mine"), *DEFAULT_RULES)
+        for params, more in (
+            ([{"params": [("mixer", tensor)], "rule": rule.name}], {}),
+            ([("mixer", tensor)], {"rules": routes}),
+        ):
+            if not rule.takes(shape):
+                with pytest.raises(InputError, match=rf"'mixer' of shape {re.escape(str(shape))} is no matrix"):
+                    create(name, params, **more)
+            else:
+                optimizer = create(name, params, learning_rate=0.01, **more)
+                tensor.grad = torch.ones(shape)
+                optimizer.step()
+                assert tensor.isfinite().all()
+        assert isinstance(rule, MatrixRule) <= (not rule.takes(shape))
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_parameter_without_a_shape_is_refused_by_name(name):
+    with pytest.raises(InputError, match=r"0\.weight has no shape yet; run a batch"):
+        create(name, nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 4)))

@@ -7,7 +7,7 @@ import torch
 from test_optim_buckets import K, Q, copied, each, equal, made, parameters, step
 from torch import nn
 
-from tuneopt.optim import AdamW, Muon
+from tuneopt.optim import AdamMini, AdamW, Muon
 from tuneopt.optim.adapter import adapted
 from tuneopt.optim.routing import DEFAULT_RULES, RouteRule
 from tuneopt.spec import InputError
@@ -161,3 +161,11 @@ def test_a_thawed_parameter_that_cannot_be_routed_is_refused_each_time():
     for _ in range(2):
         with pytest.raises(InputError, match="cannot be cut into 3 logical matrices"):
             step(optimizer, named, 0)
+
+
+def test_heads_that_do_not_divide_leave_nothing_either():
+    optimizer = AdamMini(parameters().items(), heads=4)
+    before = groups(optimizer)
+    with pytest.raises(InputError, match="cannot be cut into 4 heads"):
+        optimizer.add_param_group({"params": [("layers.1.q_proj.weight", nn.Parameter(torch.ones(6, 8)))]})
+    assert groups(optimizer) == before

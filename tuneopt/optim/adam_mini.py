@@ -12,7 +12,7 @@ one attention head. Norms and other vectors are AdamW's.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -91,6 +91,10 @@ class AdamMiniRule(ElementwiseRule):
 
     name = "adam_mini"
 
+    def takes(self, shape: Shape) -> bool:
+        """What has rows."""
+        return len(shape) >= 2
+
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
         """The first moment, and one second moment per block."""
         return {"exp_avg": shape, "exp_avg_sq": (block_count(shape, settings), 1, 1)}
@@ -168,10 +172,10 @@ class AdamMini(Optimizer):
             own["max_grad_norm"] = 0.0
         return own
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """See `Optimizer.add_param_group`; raises `InputError` too where heads do not divide the rows."""
+    def _add(self, param_group: Mapping[str, Any]) -> None:
+        """Raises `InputError` too where heads do not divide the rows."""
         known = len(self.param_groups)
-        super().add_param_group(param_group)
+        super()._add(param_group)
         for group in self.param_groups[known:]:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 shape = tuple(parameter.shape)

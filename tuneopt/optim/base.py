@@ -20,7 +20,7 @@ from tuneopt.optim.bucket import Batch, ParameterBucket, build_buckets, norm_div
 from tuneopt.optim.hyperparameters import Bounds, OneOf, Only, Replaces, ScalesRate, Settings, checked, declared
 from tuneopt.optim.routing import DEFAULT_RULES, FALLBACK, MAIN, Frozen, Kind, Route, RouteRule, kind_of, route
 from tuneopt.optim.routing import Parameters as Parameters
-from tuneopt.optim.rule import MatrixRule, Rule, state_dtype
+from tuneopt.optim.rule import MatrixRule, Rule, state_dtype, without_autocast
 from tuneopt.spec import InputError, Value, nearest
 
 
@@ -103,16 +103,18 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         # Buckets are kept from step to step, because stacked state is dear to rebuild, and checked against groups and
         # state, which belong to the user. A batch is the part of a bucket that has gradients and one step number.
-        batches = [batch for bucket in self.buckets() for batch in bucket.batches()]
-        # Before the clip: a rule whose own gradient it is that gets clipped (MARS) puts it in the place of the given.
-        self.prepare(batches)
-        # The clip is a divisor that updates apply where they read gradients anyway, which saves a pass over memory.
-        divisors = self.clip_divisors(batches)
-        for batch, divisor in zip(batches, divisors, strict=True):
-            # The rule of the bucket updates its state and gives u; then p <- p - lr (u + wd p).
-            batch.bucket.advance(batch, divisor)
-        self.finish(batches)
-        self.settle()
+        buckets = self.buckets()
+        with without_autocast({bucket.parameters[0].device.type for bucket in buckets}):
+            batches = [batch for bucket in buckets for batch in bucket.batches()]
+            # Before the clip: a rule whose own gradient gets clipped (MARS) puts it in the place of the given one.
+            self.prepare(batches)
+            # The clip is a divisor that updates apply where they read gradients anyway, to save a pass over memory.
+            divisors = self.clip_divisors(batches)
+            for batch, divisor in zip(batches, divisors, strict=True):
+                # The rule of the bucket updates its state and gives u; then p <- p - lr (u + wd p).
+                batch.bucket.advance(batch, divisor)
+            self.finish(batches)
+            self.settle()
         return loss
 
     def prepare(self, batches: list[Batch]) -> None:
@@ -204,7 +206,7 @@ class Optimizer(torch.optim.Optimizer):
         """Add parameters, routed by name into one group per rule and decay.
 
         A group that names its ``rule`` is taken as it is. Raises `InputError` for unnamed parameters where names are
-        needed, for complex ones, for one that is given twice, and for settings out of their bounds.
+        needed, for one that its rule cannot take or that is given twice, and for settings out of their bounds.
         """
         groups = len(self.param_groups)
         books = {key: self.__dict__[key].copy() for key in ("_routes", "_names", "_kinds", "_frozen")}
@@ -243,6 +245,10 @@ class Optimizer(torch.optim.Optimizer):
             decays = given.get("weight_decay", self.defaults["weight_decay"]) > 0
             rules = (RouteRule("", given["rule"], decays, "named by its group"),)
         table = route(named, rules, {MAIN: self.rules[0].name, FALLBACK: self.rules[-1].name}, self._modules)
+        takers = {rule.name: rule.takes for rule in self.rules}
+        for one in table:
+            if one.rule in takers and not takers[one.rule](one.shape):
+                raise InputError(f"{one.parameter!r} of shape {one.shape} is no matrix; do not give it to {one.rule}")
         return tuple(routing.by_head(entry, self._heads) if entry.rule == self.main.name else entry for entry in table)
 
     def _add_group(self, kind: Kind, members: list[tuple[str, Tensor]], given: Settings) -> None:
@@ -277,17 +283,15 @@ class Optimizer(torch.optim.Optimizer):
             place, origin, name, parameter, given = waiting
             (entry,) = self._route([(name, parameter)], given)
             kind = kind_of(origin, entry)
-            if parameter in held:  # its owner has put it into a group
-                self._names[parameter] = name
-            elif kind not in self._kinds:
-                self._add_group(kind, [(name, parameter)], given)
-            else:
+            if parameter not in held and kind in self._kinds:
                 group = self.param_groups[self._kinds.index(kind)]
                 earlier = {known.parameter for known in self._routes[:place]}
                 position = sum(other in earlier for other in group["param_names"])
                 group["params"].insert(position, parameter)
                 group["param_names"].insert(position, name)
-                self._names[parameter] = name
+            elif parameter not in held:  # else its owner has put it into a group
+                self._add_group(kind, [(name, parameter)], given)
+            self._names[parameter] = name
             self._routes[place] = entry
             self._frozen = [other for other in self._frozen if other is not waiting]
 

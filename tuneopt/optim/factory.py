@@ -141,5 +141,5 @@ def state_bytes_per_parameter(kind: Callable[[nn.Module], Optimizer]) -> float:
     matrices = nn.Module()
     with torch.device("meta"):
         for index, shape in enumerate(LAYER):
-            matrices.register_parameter(f"matrix{index}", nn.Parameter(torch.empty(shape)))
+            matrices.register_parameter(f"matrix{index}", nn.Parameter(torch.empty(shape, dtype=torch.float32)))
     return kind(matrices).predicted_state_bytes() / sum(p.numel() for p in matrices.parameters())

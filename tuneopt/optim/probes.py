@@ -20,4 +20,4 @@ def gaussian(like: Tensor, *words: int | str) -> Tensor:
     The numbers depend on the kind of device: CPUs and GPUs have generators of their own.
     """
     generator = torch.Generator(device=like.device).manual_seed(seed_of(*words))
-    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=torch.float32).to(like.dtype)

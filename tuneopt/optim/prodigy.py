@@ -140,7 +140,7 @@ class Prodigy(Optimizer):
         """r and the 1-norm of s over all parameters that have stepped, (2,)."""
         estimates = self._estimates()
         if not estimates:
-            return torch.zeros(2)
+            return torch.zeros(2, dtype=torch.float32)
         wide = torch.float64 if any(e.dtype == torch.float64 for e in estimates) else torch.float32
         return torch.stack([e[:DISTANCE].to(estimates[0].device, wide) for e in estimates]).sum(dim=0)
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from tuneopt.spec import InputError, OwnModel, nearest
 
@@ -251,7 +252,7 @@ def named_tensors(params: Any, names: Sequence[str] | None, start: int, by_name:
     """The parameters of one group as (name, tensor) pairs; tensors without names are numbered from ``start``.
 
     ``by_name`` is the class that needs real names, or empty. Raises `InputError` where those are missing, for what is
-    no tensor, for complex ones, and for one that is given twice.
+    no tensor, for complex ones and those of lazy modules, and for one that is given twice.
     """
     entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
     if names is not None:
@@ -266,6 +267,10 @@ def named_tensors(params: Any, names: Sequence[str] | None, start: int, by_name:
     for entry in entries:
         if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Tensor)):
             raise InputError(f"expected (name, tensor) pairs or tensors to optimize, not {entry!r}")
+        if is_lazy(entry[1]):
+            raise InputError(
+                f"{entry[0]} has no shape yet; run a batch through the model first, then build its optimizer"
+            )
         if entry[1].is_complex():
             raise InputError(f"{entry[0]} is complex; pass torch.view_as_real of it")
         if entry[1] in given:  # torch warns, and moves it twice in each step

@@ -7,8 +7,9 @@ tensors of any shape) or a matrix rule (stacks of equal matrices); it holds no d
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -33,6 +34,10 @@ class Rule(ABC):
     """State tensors that are shaped as the parameter; memory models count them."""
     reads_weights: ClassVar[bool] = False
     """Whether an update depends on the weights, which then travel to the owner rank under ZeRO."""
+
+    def takes(self, shape: Shape) -> bool:
+        """Whether the rule can move a parameter of this shape."""
+        return True
 
     def state_shapes(self, shape: Shape, settings: Settings) -> dict[str, Shape]:
         """State tensors (all start at zero) of one parameter or logical matrix of ``shape``; fp32, 4 bytes each.
@@ -78,6 +83,10 @@ class ElementwiseRule(Rule):
 
 class MatrixRule(Rule):
     """A rule over stacks of equal matrices, each with its short side first."""
+
+    def takes(self, shape: Shape) -> bool:
+        """Matrices alone."""
+        return len(shape) == 2
 
     def constants(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> dict[str, Tensor]:
         """Tensors with one entry per matrix that the rule needs at each step, made once and not saved.
@@ -133,6 +142,16 @@ def apply_in_one_pass(parameters: list[Tensor], direction: list[Tensor], setting
         maximize=False,
         is_first_step=False,
     )
+
+
+@contextlib.contextmanager
+def without_autocast(kinds: Iterable[str]) -> Iterator[None]:
+    """Compute in the dtypes that tensors have, also where a step is taken within autocast, which rounds products."""
+    with contextlib.ExitStack() as stack:
+        for kind in kinds:
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def state_dtype(parameter: Tensor) -> torch.dtype:

@@ -43,7 +43,7 @@ class TinyModel(nn.Module):
         for name, shape in shapes.items():
             holder, _, leaf = name.partition(".")
             module = nn.Module()
-            value = 0.1 * torch.randn(shape, generator=generator)
+            value = 0.1 * torch.randn(shape, generator=generator, dtype=torch.float32)
             module.register_parameter(leaf, nn.Parameter(value.to(dtype)))
             self.add_module(holder, module)
 
@@ -52,7 +52,7 @@ def seed_gradients(model: nn.Module, seed: int, scale: float = 0.01) -> None:
     """Give every parameter a gradient that depends on ``seed`` alone."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        parameter.grad = (scale * torch.randn(parameter.shape, generator=generator)).to(parameter)
+        parameter.grad = (scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)).to(parameter)
 
 
 def seed_hessian(
@@ -64,7 +64,9 @@ def seed_hessian(
     """
     if optimizer.hessian_interval and (seed + 1) % optimizer.hessian_interval == 0:
         generator = torch.Generator().manual_seed(seed)
-        numbers = {p: scale * torch.randn(p.shape, generator=generator) for p in model.parameters()}
+        numbers = {
+            p: scale * torch.randn(p.shape, generator=generator, dtype=torch.float32) for p in model.parameters()
+        }
         diagonal: dict[Tensor, Tensor] = {p: number.to(p) for p, number in numbers.items()}
         optimizer.update_hessian(diagonal)
         if check:

@@ -79,7 +79,7 @@ def probe(like: Tensor, step: int, h: Hyperparameters, *, triangular: bool) -> T
     digest = hashlib.blake2b("\n".join(map(str, words)).encode(), digest_size=8).digest()
     generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest, "big") >> 1)
     shape = sorted(like.shape) if triangular else like.shape
-    v = torch.randn(shape, generator=generator, device=like.device).double()
+    v = torch.randn(shape, generator=generator, device=like.device, dtype=torch.float32).double()
     return v.mT if triangular and like.shape[0] > like.shape[1] else v
 
 
