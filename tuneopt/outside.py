@@ -189,7 +189,7 @@ def run_source(text: str, shown: str, what: str) -> ModuleType:
         exec(compile(content, place, "exec"), module.__dict__)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, InputError) or not isinstance(error, Exception | SystemExit):
+        if isinstance(error, InputError | KeyboardInterrupt):
             raise
         raise InputError(f"the {what} {shown} cannot be run: {in_words(error)}") from error
     return module
@@ -225,7 +225,9 @@ def load(point: importlib.metadata.EntryPoint, what: str) -> Any:
     """What an entry point stands for; raises `InputError` in one sentence when it cannot be imported."""
     try:
         return point.load()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a package may raise anything, what is no Exception too
         raise InputError(
             f"the {what} {point.name!r} of {origin(point)} cannot be imported: {in_words(error)}; mend or remove it"
         ) from error

@@ -58,6 +58,7 @@ def train(
         ("sys.exit(0)", "asked the program to end (SystemExit: 0)"),
         ("os._exit(0)", "asked the program to end (SystemExit: 0)"),
         ("raise BrokenPipeError", "BrokenPipeError"),
+        ("raise GeneratorExit", "asked the program to end (GeneratorExit)"),
         ("raise type('Odd', (BaseException,), {})('odd')", "Odd: odd"),
         ("raise LookupError('nothing\\n here')", "LookupError: nothing here"),
     ],

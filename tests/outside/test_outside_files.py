@@ -139,6 +139,8 @@ REFUSED = {
     "broken": ("./broken.py:Plain", "cannot be run: ZeroDivisionError"),
     "syntax": ("./syntax.py:Plain", "cannot be run: SyntaxError"),
     "exits": ("./exits.py:Plain", "cannot be run: SystemExit"),
+    "ends": ("./ends.py:Plain", "cannot be run: GeneratorExit"),
+    "odd": ("./odd.py:Plain", "cannot be run: Odd: odd"),
     "no text": ("./latin.py:Plain", "cannot be read: UnicodeDecodeError"),
     "built-in name": ("./taken.py:adamw", "has the name of a built-in optimizer"),
     "neighbour": ("./neighbour.py:Plain", "imports mine beside it"),
@@ -155,6 +157,8 @@ def test_what_cannot_run_is_refused_in_one_sentence(case, here):
     (here / "broken.py").write_text("1 / 0")
     (here / "syntax.py").write_text("class Plain(")
     (here / "exits.py").write_text("raise SystemExit(3)")
+    (here / "ends.py").write_text("raise GeneratorExit")
+    (here / "odd.py").write_text("raise type('Odd', (BaseException,), {})('odd')")
     (here / "latin.py").write_bytes("# caf\xe9".encode("latin-1"))
     (here / "taken.py").write_text(PLAIN.replace("Plain", "adamw"))
     (here / "neighbour.py").write_text("def f():\n    from mine import Plain\n")

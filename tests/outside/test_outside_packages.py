@@ -125,6 +125,7 @@ def test_one_module_is_a_package_too(site):
 BROKEN = {
     "import": ({"optimizer": "import sample_nowhere"}, "mine", "cannot be imported: ModuleNotFoundError"),
     "exits": ({"optimizer": "raise SystemExit"}, "mine", "cannot be imported: SystemExit"),
+    "ends": ({"optimizer": "raise GeneratorExit"}, "mine", "cannot be imported: GeneratorExit"),
     "attribute": ({"optimizer": "x = 1"}, "mine", "cannot be imported: AttributeError"),
     "no class": ({"optimizer": "Plain = 3"}, "mine", "is no torch optimizer"),
     "module": ({"optimizers": "mine = sample_absent.optimizer:Plain"}, "mine", "there is no module 'sample_absent'"),

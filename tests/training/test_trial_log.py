@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -141,7 +141,7 @@ class OddError(BaseException):
     """No `Exception`, as code from outside may raise."""
 
 
-@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), OddError("odd")])
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), OddError("odd"), GeneratorExit()])
 def test_code_that_asks_the_program_to_end_fails_its_trial_instead(tmp_path: Path, error: BaseException) -> None:
     ledger = Ledger(tmp_path)
     words = f"asked the program to end .{type(error).__name__}"
@@ -149,6 +149,17 @@ def test_code_that_asks_the_program_to_end_fails_its_trial_instead(tmp_path: Pat
         raise error
     (event,) = read_log(ledger, "t1")[0]
     assert event["event"] == "error" and "Traceback" in event["traceback"]
+
+
+def test_a_generator_around_a_trial_may_be_closed(ledger: Ledger) -> None:
+    def trains() -> Iterator[None]:
+        with logging_to(TrialLog(ledger, "t1")):
+            yield
+
+    around = trains()
+    next(around)
+    around.close()
+    assert [event["event"] for event in events(ledger, "t1")] == ["interrupted"]
 
 
 def test_a_worker_of_ray_that_was_asked_to_end_does(tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def check_outside(space: LadderSpace) -> None:
     config: dict[str, Value] = {word: value for word, value in space.start if word not in LOOP}
     try:
         create(space.optimizer, Decoder(scale, 64), **facts, **config)
-    except InputError:
+    except (InputError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # a user's code may raise anything
+    except BaseException as error:  # a user's code may raise anything
         plain = space.optimizer.partition("@")[0]
         raise InputError(f"{plain} cannot be built from the start of its search space: {in_words(error)}") from error

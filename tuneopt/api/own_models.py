@@ -90,9 +90,9 @@ def routes(space: LadderSpace, scale: OwnModel) -> Sequence[Any]:
     spec = TrialSpec(space.optimizer, space.start, regime)
     try:
         return build_optimizer(spec, build(scale, VOCABULARIES[0], 0)).routing
-    except InputError:
+    except (InputError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # a user's code may raise anything
+    except BaseException as error:  # a user's code may raise anything
         raise InputError(f"{space.optimizer} cannot be built over {word}: {in_words(error)}") from error
 
 

@@ -7,6 +7,7 @@ docs/observability.md, so that its fields stand in one place; `tuneopt.ledger.lo
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import socket
@@ -99,7 +100,7 @@ def logging_to(log: TrialLog) -> Iterator[None]:
         with staying():
             yield
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | GeneratorExit) or _from_outside(error):
+        if isinstance(error, KeyboardInterrupt) or _is_closing(error) or _from_outside(error):
             log.write("interrupted", "warning", text="the process was asked to end")
             raise
         log.write("error", "error", text=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
@@ -111,6 +112,12 @@ def logging_to(log: TrialLog) -> Iterator[None]:
         root.removeHandler(handler)
         if warnings.showwarning is show:  # somebody else's hook stays
             warnings.showwarning = shown
+
+
+def _is_closing(error: BaseException) -> bool:
+    """Whether a generator around the trial is being closed; a trial's code may raise the same `GeneratorExit`."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, GeneratorExit) and bool(frames[-1].f_code.co_flags & inspect.CO_GENERATOR)
 
 
 def _from_outside(error: BaseException) -> bool:
