@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_optim_buckets import Q, each, equal, made, parameters, step
+from test_optim_buckets import Q, copied, each, equal, made, parameters, step
 
 from tuneopt.optim import AdamW
 from tuneopt.spec import InputError
@@ -68,6 +68,32 @@ def test_a_tensor_of_another_shape_in_an_entry_is_refused():
     optimizer.state[named[Q]]["exp_avg"] = torch.zeros(3)
     with pytest.raises(InputError, match=r"'exp_avg' of layers\.0\.q\.weight has shape \(3,\), not \(8, 8\)"):
         step(optimizer, named, 1)
+
+
+@each
+def test_state_that_lacks_a_part_is_refused_by_name_and_starts_anew_as_a_whole(name):
+    """One moment at zero under the count of the others moved weights by hundreds of learning rates."""
+    named = parameters()
+    optimizer = made(name, named, max_grad_norm=0.0)
+    step(optimizer, named, 0, 1)
+    for key in (Q, "embed_tokens.weight"):
+        entry = optimizer.state[named[key]]
+        for part in list(entry) if len(entry) > 2 else ["step"]:
+            held, before = entry.pop(part), {other: p.detach().clone() for other, p in named.items()}
+            with pytest.raises(InputError, match=rf"the state of {key} lacks '{part}'; put it back, or let"):
+                step(optimizer, named, 2)
+            assert equal(named, before)
+            entry[part] = held
+    step(optimizer, named, 2)
+    assert optimizer.state[named[Q]]["step"] == 3
+    twins = copied(named)
+    fresh = made(name, twins, max_grad_norm=0.0)
+    for part in [part for part in optimizer.state[named[Q]] if part != "step"]:
+        optimizer.state[named[Q]].pop(part)
+    step(optimizer, named, 3)
+    step(fresh, twins, 3)
+    assert optimizer.state[named[Q]]["step"] == 1
+    torch.testing.assert_close(named[Q], twins[Q], rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("saved", "into"), [("adamw", "lion"), ("lion", "adamw"), ("muon", "soap")])

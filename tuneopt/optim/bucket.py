@@ -11,6 +11,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -66,7 +67,8 @@ class ParameterBucket(ABC):
         self._forms = list(map(_FORM, self.parameters))
         # Entries are filled in place: whoever holds one (a pretended optimizer of the update check) goes on seeing it.
         self.entries = [state.setdefault(parameter, {}) for parameter in self.parameters]
-        for entry in self.entries:
+        for row, entry in enumerate(self.entries):
+            self._check_whole(row)
             entry["step"] = int(entry.get("step", 0))
         for name, parameter in members:
             stale = parameter.grad  # torch compares the shapes when a gradient is set, and not when data is exchanged
@@ -83,8 +85,10 @@ class ParameterBucket(ABC):
         under a fused kernel would be written to past its end.
         """
         # By map, not by a loop: this runs at each step, and a step of a tiny model takes 0.3 ms.
-        return all(map(operator.is_, map(state.get, self.parameters), self.entries)) and (
-            list(map(_FORM, self.parameters)) == self._forms
+        return (
+            all(map(operator.is_, map(state.get, self.parameters), self.entries))
+            and all(map(operator.contains, self.entries, repeat("step")))
+            and list(map(_FORM, self.parameters)) == self._forms
         )
 
     def batches(self) -> list[Batch]:
@@ -111,6 +115,21 @@ class ParameterBucket(ABC):
             entry["step"] = batch.step
         self._move(batch, divisor)
 
+    def _check_whole(self, row: int) -> None:
+        """Moments follow from all steps that are counted: one alone must not go on from zero, nor with another count.
+
+        Without any tensor a state starts anew. Raises `InputError` where some are there and some are not.
+        """
+        entry, keys = self.entries[row], list(self._shapes(row))
+        lacking = next((key for key in (*keys, "step") if key not in entry), None)
+        if keys and entry.keys().isdisjoint(keys):
+            entry["step"] = 0
+        elif keys and lacking is not None:
+            raise InputError(
+                f"the state of {self.names[row]} lacks {lacking!r}; put it back, or let all of it start anew with "
+                "optimizer.state.pop(parameter)"
+            )
+
     def _saved(self, row: int, key: str, shape: Shape) -> Tensor | None:
         """What the state entry of a member holds already, from a checkpoint or an earlier bucket."""
         saved: Tensor | None = self.entries[row].get(key)
@@ -120,6 +139,10 @@ class ParameterBucket(ABC):
                 "its own shape, or let it start anew with optimizer.state.pop(parameter)"
             )
         return saved
+
+    @abstractmethod
+    def _shapes(self, row: int) -> dict[str, Shape]:
+        """The state tensors of a member, or of each of its logical matrices."""
 
     @abstractmethod
     def _gather(self, rows: list[int]) -> list[Tensor]: ...
@@ -137,7 +160,7 @@ class ListBucket(ParameterBucket):
         super().__init__(rule, group, members, state)
         self.keys: tuple[str, ...] = ()
         for row, (parameter, entry) in enumerate(zip(self.parameters, self.entries, strict=True)):
-            shapes = rule.state_shapes(tuple(parameter.shape), group)
+            shapes = self._shapes(row)
             self.keys = tuple(shapes)
             for key, shape in shapes.items():
                 saved = self._saved(row, key, shape)
@@ -146,6 +169,9 @@ class ListBucket(ParameterBucket):
                 else:
                     entry[key] = saved.to(parameter.device, self.dtype).contiguous()
         self._tensors = [entry[key] for entry in self.entries for key in self.keys]
+
+    def _shapes(self, row: int) -> dict[str, Shape]:
+        return self.rule.state_shapes(tuple(self.parameters[row].shape), self.group)
 
     def holds(self, state: State) -> bool:
         """As the base says; a tensor that was put into an entry may have another shape, order or dtype."""
@@ -189,10 +215,9 @@ class StackBucket(ParameterBucket):
         # State is kept as stacks (members, pieces, ...), and each member's entry is a view of its row: rules run over
         # all matrices at once, while a checkpoint and torch's own functions find state by parameter, as everywhere.
         first, count, self.pieces = self.parameters[0], len(self.parameters), int(group["pieces"])
-        shapes = state_shapes(rule, tuple(laid_out(logical(first, group)[0], group).shape), group)
         self.stacks: dict[str, Tensor] = {
             key: torch.zeros((count, self.pieces, *shape), dtype=self.dtype, device=first.device)
-            for key, shape in shapes.items()
+            for key, shape in self._shapes(0).items()
         }
         for row, entry in enumerate(self.entries):
             for key, stack in self.stacks.items():
@@ -204,6 +229,10 @@ class StackBucket(ParameterBucket):
         out_in = [(m.shape[0], m.shape[1]) for p in self.parameters for m in logical(p, group)]
         constants = self.rule.constants(out_in, torch.empty(0, dtype=self.dtype, device=first.device))
         self.constants = {key: value.view(count, self.pieces, *value.shape[1:]) for key, value in constants.items()}
+
+    def _shapes(self, row: int) -> dict[str, Shape]:
+        matrix = laid_out(logical(self.parameters[row], self.group)[0], self.group)
+        return state_shapes(self.rule, tuple(matrix.shape), self.group)
 
     def holds(self, state: State) -> bool:
         """As the base says; a tensor that was put in the place of a view would not be stepped with, either."""
