@@ -265,6 +265,12 @@ class Scheduling(torch.optim.SGD):
         self.param_groups[0]["lr"] *= 2
 
 
+class Widening(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        torch.set_default_dtype(torch.float64)
+
+
 class Forgetting(torch.optim.SGD):
     def state_dict(self):
         return {"state": {}, "param_groups": super().state_dict()["param_groups"]}
@@ -276,6 +282,7 @@ class Forgetting(torch.optim.SGD):
         (Dropping, "which parameters it has"),
         (Replacing, "which parameters it has"),
         (Scheduling, "learning rate from 0.1 to 0.2"),
+        (Widening, "Widening changes torch's default dtype to torch.float64"),
         (Forgetting, "state_dict leaves out state"),
     ],
 )
@@ -286,3 +293,4 @@ def test_a_class_that_changes_what_it_was_given_or_forgets_is_refused(kind, sent
         for seed in range(3):
             train(model, optimizer, [seed])
             optimizer.state_dict()
+    assert torch.get_default_dtype() == torch.float32

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from outside_samples import PLAIN, SPACE, install, page_files
 
 from tuneopt import api, outside
@@ -114,6 +115,25 @@ def test_naming_a_file_runs_nothing_yet_and_imports_no_torch(here):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Plain@") and not (here / "ran").exists()
+
+
+@pytest.mark.parametrize("base", ["torch.optim.SGD", "tuneopt.optim.AdamW", "a function", "the file"])
+def test_one_that_changes_the_default_dtype_is_refused_and_it_is_set_back(here, base):
+    act = "torch.set_default_dtype(torch.float64)"
+    text = f"""
+class Wide({base}):
+    def __init__(self, params, lr=0.1):
+        {act}
+        super().__init__(params, lr=lr)
+"""
+    if base == "a function":
+        text = f"def Wide(params, lr=0.1):\n    {act}\n    return torch.optim.SGD([p for _, p in params], lr=lr)\n"
+    elif base == "the file":
+        text = f"{act}\nclass Wide(torch.optim.SGD):\n    pass\n"
+    (here / "wide.py").write_text(f"import torch\nimport tuneopt.optim\n{text}")
+    with pytest.raises(InputError, match=r"Wide@\w+ changes torch's default dtype to torch.float64"):
+        create(external.resolve("./wide.py:Wide"), TinyModel())
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_traceback_shows_the_lines_of_the_file(here):

@@ -8,8 +8,9 @@ and `torch.optim.AdamW` for the rest.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -110,9 +111,10 @@ class Adapted(Optimizer):
         if self._limit > 0:
             members = [parameter for group in self.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(members, self._limit)
-        before = _held(self.param_groups)
-        self._advance()
-        after, name = _held(self.param_groups), self.kind.__name__
+        before, name = _held(self.param_groups), self.kind.__name__
+        with keeping_dtype(name):
+            self._advance()
+        after = _held(self.param_groups)
         if [members for members, _ in before] != [members for members, _ in after]:
             raise InputError(f"{name} changes in a step which parameters it has; all of them stay to the end")
         for (_, rate), (_, other) in zip(before, after, strict=True):
@@ -247,6 +249,25 @@ class Made(Adapted):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**Optimizer.__getstate__(self), "inners": self.inners, "_limit": self._limit, "rules": self.rules}
+
+
+@contextlib.contextmanager
+def keeping_dtype(name: str) -> Iterator[None]:
+    """Refuse code of ``name`` that changes torch's default dtype: the model would go on in another than recorded.
+
+    It is set back, because a process trains one after the other. Raises `InputError` at the end of the block.
+    """
+    before = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        after = torch.get_default_dtype()
+        torch.set_default_dtype(before)
+    if after != before:
+        raise InputError(
+            f"{name} changes torch's default dtype to {after}, in which the model would train while its record says "
+            f"{before}; give a dtype to single tensors instead"
+        )
 
 
 def _held(groups: Sequence[dict[str, Any]]) -> list[tuple[list[int], float]]:

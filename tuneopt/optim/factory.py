@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneopt.optim import external
-from tuneopt.optim.adapter import Adapted, adapted
+from tuneopt.optim.adapter import Adapted, adapted, keeping_dtype
 from tuneopt.optim.base import Optimizer
 from tuneopt.optim.hyperparameters import BETAS, WORDS
 from tuneopt.optim.info import BUILT_IN, OptimizerInfo, entry_of
@@ -38,7 +38,8 @@ def implementation(name: str) -> type[Optimizer]:
     """
     homes = {entry.name: entry.implementation for entry in BUILT_IN}
     if name not in homes:
-        return from_outside(name, external.load(name))
+        with keeping_dtype(name):
+            return from_outside(name, external.load(name))
     module, _, attribute = homes[name].partition(":")
     kind: type[Optimizer] = getattr(importlib.import_module(module), attribute)
     return kind
@@ -112,7 +113,7 @@ def create(
         if parameter.default is parameter.empty and missing:
             words = [word for word in known if ARGUMENTS.get(word, word) == argument] or list(BETAS)
             raise InputError(f"{name} needs {' and '.join(words)}, which its class gives no default; give a value")
-    with covered(name):
+    with covered(name), keeping_dtype(name):
         return kind(model_or_named_parameters, **arguments)
 
 
