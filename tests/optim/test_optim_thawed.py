@@ -169,3 +169,16 @@ def test_heads_that_do_not_divide_leave_nothing_either():
     with pytest.raises(InputError, match="cannot be cut into 4 heads"):
         optimizer.add_param_group({"params": [("layers.1.q_proj.weight", nn.Parameter(torch.ones(6, 8)))]})
     assert groups(optimizer) == before
+
+
+@each
+def test_state_of_parameters_that_come_in_another_order_goes_by_name(name):
+    named = parameters()
+    optimizer = made(name, named, max_grad_norm=0.01)
+    step(optimizer, named, 0, 1)
+    twins = copied(named)
+    other = made(name, dict(reversed(twins.items())), max_grad_norm=0.01)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(optimizer, named, 2)
+    step(other, twins, 2)
+    assert equal(named, twins)

@@ -368,12 +368,12 @@ class Optimizer(torch.optim.Optimizer):
         names = [list(group.get("param_names", ())) for group in saved]
         place = {name: i for i, name in enumerate(name for members in names for name in members)}
         self._let_thawed_join(place)
-        order = list(map(frozenset, names))
-        own = [frozenset(self._names.get(p, "") for p in group["params"]) for group in self.param_groups]
-        if set(own) == set(order) and len(own) == len(self._kinds):
+        own = [[self._names.get(parameter, "") for parameter in group["params"]] for group in self.param_groups]
+        theirs, mine = list(map(frozenset, names)), list(map(frozenset, own))
+        if own != names and set(mine) == set(theirs) and len(own) == len(self._kinds):
             for group in self.param_groups:
                 group["params"].sort(key=lambda parameter: place[self._names.get(parameter, "")])
-            turned = sorted(range(len(own)), key=lambda i: order.index(own[i]))
+            turned = sorted(range(len(own)), key=lambda i: theirs.index(mine[i]))
             self.param_groups[:] = [self.param_groups[i] for i in turned]
             self._kinds = [self._kinds[i] for i in turned]
 
