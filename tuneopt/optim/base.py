@@ -104,7 +104,7 @@ class Optimizer(torch.optim.Optimizer):
         # Buckets are kept from step to step, because stacked state is dear to rebuild, and checked against groups and
         # state, which belong to the user. A batch is the part of a bucket that has gradients and one step number.
         buckets = self.buckets()
-        with without_autocast({bucket.parameters[0].device.type for bucket in buckets}):
+        with without_autocast():
             batches = [batch for bucket in buckets for batch in bucket.batches()]
             # Before the clip: a rule whose own gradient gets clipped (MARS) puts it in the place of the given one.
             self.prepare(batches)
