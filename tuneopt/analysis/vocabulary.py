@@ -79,12 +79,10 @@ HYPERPARAMETERS: Mapping[str, str] = {
     "schedule": "lr_schedule",
     "scheduler": "lr_schedule",
     "lr_scheduler": "lr_schedule",
-    "sequence_length": "seq_len",
-    "seq_length": "seq_len",
-    "context_length": "seq_len",
-    "max_seq_len": "seq_len",
 }
 """Short names of hyperparameters, as trackers have them, and the coordinates that they stand for."""
+
+_LENGTHS = ("sequence_length", "seq_length", "context_length", "max_seq_len")  # tokens of a sequence, ``seq_len``
 
 _PREFIX = re.compile(
     r"(?P<hp>(config|hparams|hyperparameters|args)[./]|params[./]|hp[./])|(?P<metric>(summary|metrics|tags)[./])",
@@ -172,4 +170,4 @@ def hyperparameter_column(name: str) -> str | None:
 def hyperparameter_name(name: str) -> str:
     """The name of a hyperparameter as the spaces write it: lower case, underscores, no short form."""
     plain = re.sub(r"[\s\-]+", "_", name.strip().lower())
-    return HYPERPARAMETERS.get(plain, plain)
+    return HYPERPARAMETERS.get(plain, "seq_len" if plain in _LENGTHS else plain)
