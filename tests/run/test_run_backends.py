@@ -26,8 +26,8 @@ TUNE = [
 GPU_SERVER = Path(__file__).with_name("gpu_server")
 
 
-def tune(folder: Path, backend: str, *more: str) -> dict:
-    command = [sys.executable, "-m", "tuneopt", *TUNE, "--backend", backend, "--ledger", backend, *more]
+def tune(folder: Path, backend: str, ledger: str = "") -> dict:
+    command = [sys.executable, "-m", "tuneopt", *TUNE, "--backend", backend, "--ledger", ledger or backend]
     path = os.pathsep.join(filter(None, [str(GPU_SERVER), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=500, env=environment)
@@ -56,7 +56,7 @@ def test_inline_gives_the_records_of_ray(tmp_path: Path) -> None:
     for trial in shared:
         assert lasting(here.get(trial)) == lasting(there.get(trial))
     assert here.sweeps() == there.sweeps()
-    assert tune(tmp_path, "ray", "--ledger", "inline")["trials"]["run"] == 0, "what one leaves, the other goes on from"
+    assert tune(tmp_path, "ray", "inline")["trials"]["run"] == 0, "what one leaves, the other goes on from"
 
 
 @pytest.mark.slow
