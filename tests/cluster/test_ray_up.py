@@ -36,7 +36,7 @@ pytestmark = [
 PINNED = ("weight_decay=0.1", "beta1=0.9", "beta2=0.95", "epsilon=1e-10", "max_grad_norm=1", "warmup=0.1")
 SWEEP = [
     sys.executable, "-m", "tuneopt", "tune", "--optimizer", "adamw", "--ratio", "0.02", "--no-compile", "--json",
-    "--replicates", "1", "--grid", "learning_rate=0.004,0.016", "--set", "train_batch_size=16",
+    "--replicates", "2", "--resolution", "0.3", "--grid", "learning_rate=0.004,0.016", "--set", "train_batch_size=16",
     *(word for pair in PINNED for word in ("--set", pair)),
 ]  # fmt: skip
 
