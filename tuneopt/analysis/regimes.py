@@ -72,7 +72,7 @@ def one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     Taken for two regimes, no optimizer in one would ever be compared with those in the other.
     """
     corpora = cells.one_spelling((run.regime.corpus for run in runs), ())
-    sizes = {size: None for run in runs if (size := cells.size_of(run.regime.scale, None))}
+    sizes = {size for run in runs if (size := cells.size_of(run.regime.scale, None))}
     # Counts with and without biases, say: 124.4m and 124.5m are one model.
     same = {size: group[0][1] for group in near(((one, one) for one in sizes), ONE_BUDGET, float) for size, _ in group}
     scales: dict[object, str] = {}

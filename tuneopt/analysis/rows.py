@@ -124,8 +124,7 @@ def parse(
         doubts.append(f"{what} counted as diverged")
     runs = settled(runs, [row.stated_ratio() for row in typed])
     _refuse_doubles(runs, [row.number for row in typed])
-    doubts += _repeats(runs)
-    doubts += [*_near_regimes(runs), *_other_ends(runs), *_without_corpus(runs)]
+    doubts += [*_repeats(runs), *_near_regimes(runs), *_other_ends(runs), *_without_corpus(runs)]
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
         doubts.append(
@@ -189,12 +188,13 @@ def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None
 
 def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:
     """A note on rows without seeds that differ in nothing: more draws make the best of them better by luck alone."""
-    counts = Counter((run.optimizer, run.setting) for run in runs if run.seed == UNSEEDED)
-    most: dict[str, int] = defaultdict(int)
-    for (optimizer, _), count in counts.items():
-        most[optimizer] = max(most[optimizer], count)
-    if repeated := {optimizer: count for optimizer, count in most.items() if count > 1}:
-        shown = ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(repeated.items())[:5])
+    counts = Counter(run.setting for run in runs if run.seed == UNSEEDED)
+    most: dict[str, int] = {}
+    for (_, optimizer, *_), count in counts.items():
+        if count > most.get(optimizer, 1):
+            most[optimizer] = count
+    if most:
+        shown = ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(most.items())[:5])
         yield (
             f"rows without a seed that differ in nothing count as configurations, of which the best stands ({shown}); "
             "give the column seed, and their mean does"
