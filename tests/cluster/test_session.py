@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -152,6 +153,31 @@ def test_a_ray_that_does_not_start_is_one_sentence_whatever_it_raises(
     with pytest.raises(InputError, match=words) as caught, session.connect(None):
         pass
     assert "--backend inline" in str(caught.value) and "None" not in str(caught.value)
+
+
+# What two of Ray's processes write where the raylet is killed while Ray starts.
+RETOLD = """Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL. Last 20 lines of it:
+    [state-dump] NodeManager.GCTaskFailureReason - 1 total (1 active)
+    [2026-12-01 12:58:22,574 I 16258 16258] (raylet) accessor.cc:475: Received address, IsAlive = 1
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("logs", "reason"),
+    [
+        ({"runtime_env_agent.err": RETOLD}, "the raylet ended"),
+        ({"raylet.err": "[2026-12-01 12:58:22,574 I 1 1] (raylet) main.cc:1: Raylet starts\n"}, "the raylet ended"),
+        ({"raylet.err": "[2026-12-01 12:58:22,574 C 1 1] (raylet) main.cc:1: no room\n", "zygote.err": RETOLD},
+         "raylet: [2026-12-01 12:58:22,574 C 1 1] (raylet) main.cc:1: no room"),
+    ],
+)  # fmt: skip
+def test_of_rays_logs_only_what_tells_a_cause_is_said(tmp_path: Path, logs: dict[str, str], reason: str) -> None:
+    (place := tmp_path / "session_1" / "logs").mkdir(parents=True)
+    for name, text in logs.items():
+        (place / name).write_text(text)
+    said = session._not_started(RuntimeError("the raylet ended"), tmp_path)
+    assert said.startswith(f"Ray could not be started on this machine ({reason}); end what is left")
 
 
 def test_ray_sets_no_handlers_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,8 +127,10 @@ def connect(
             raise InputError(watch.lost)
 
 
-_INFO = re.compile(r"\[[\d :,.-]+I ")
-"""How Ray's core begins a line that reports no fault, such as ``[2026-11-29 10:43:58,202 I 8787 8818]``."""
+_NO_FAULT = re.compile(r"\s|$|\[[\d :,.-]+I |.*\bRaylet is terminated\b")
+"""How lines of Ray's logs begin that tell no cause. Its core marks what reports no fault with an I, such as
+``[2026-11-29 10:43:58,202 I 8787 8818]``. Its agents note that the raylet is dead, and quote its log, indented: the
+raylet's last words, whatever they are, and not why it died (``process_watcher.py``)."""
 
 
 def _start(address: str | None, folder: Path | None, environment: Mapping[str, str]) -> None:
@@ -168,9 +170,9 @@ def _not_started(error: BaseException, folder: Path | None) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
     if isinstance(error, OSError) and error.filename:
         reason = f"{error.filename}: {why(error)}"
-    # The last words of the last log that has any, lines that report no fault left out.
+    # The last words of the last log that tells a fault.
     for log in sorted(folder.glob("session_*/logs/*.err")) if folder else ():
-        lines = [line for line in log.read_text(errors="replace").strip().splitlines() if not _INFO.match(line)]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if not _NO_FAULT.match(line)]
         reason = f"{log.stem}: {lines[-1].strip()}" if lines else reason
     text = f"{reason} {error}"  # Ray raises plain exceptions here: only their words tell what to mend
     if "AF_UNIX" in text or "socket" in text.lower():
