@@ -66,6 +66,23 @@ def test_the_decimal_mark_is_decided_once_for_a_table() -> None:
         decimal_comma(["3,53", "3.53"])
 
 
+@pytest.mark.parametrize(
+    ("loss", "setting", "read"),
+    [
+        ("3.53", "30,60", "30,60"),  # a list, where losses have points
+        ("3,53", "0,001", 0.001),
+        ("3,53", "0.001", 0.001),  # no digits are grouped behind a 0
+        ("3", "0,001", 0.001),  # the losses do not say, and no digits are grouped behind a 0
+        ("3", "30,600", "30,600"),
+        ("3.53", "1,000,000", 1000000),
+    ],
+)
+def test_columns_of_numbers_say_what_a_comma_means_before_settings_do(loss: str, setting: str, read: object) -> None:
+    rows = [{"optimizer": "adamw", "scale": "130m", "ratio": "1", "loss": loss, "hp_steps": setting}]
+    (run,) = from_rows(rows).runs
+    assert dict(run.config) == {"steps": read}
+
+
 def test_points_group_digits_beside_decimal_commas(tmp_path: Path) -> None:
     head = "optimizer;parameters;steps;batch_tokens;hp_warmup;loss\n"
     (run,) = load(csv_file(tmp_path, head + "adamw;130.000.000;5.000;524.288;1.000;3,53\n")).runs

@@ -260,6 +260,19 @@ def test_rounded_values_of_a_grid_are_the_values_themselves() -> None:
     assert {dict(run.config)["beta1"] for run in analysis.inputs.runs} == {0.95, 0.995, 0.9949}
 
 
+def test_words_of_a_setting_are_one_however_they_are_spelt() -> None:
+    """Seeds of one configuration are no two, of which the luckier would stand, because somebody wrote Cosine."""
+    spelt = ("cosine", "Cosine", "COSINE")
+    rows = [{"optimizer": name, "scale": "mine", "parameters": 1e8, "ratio": ratio, "seed": seed,
+             "hp_lr_schedule": spelt[seed], "hp_betas": ("[0.9, 0.95]", "[0.9,0.95]", "[0.9, 0.95]")[seed],
+             "loss": law(ratio) + 0.01 * seed - 0.1 * (name == "muon")}
+            for ratio in (1, 2, 4) for name in ("adamw", "muon") for seed in range(3)]  # fmt: skip
+    analysis = analyse(from_rows(rows), draws=50)
+    assert {dict(run.config)["lr_schedule"] for run in analysis.inputs.runs} == {"cosine"}
+    assert {dict(run.config)["betas"] for run in analysis.inputs.runs} == {"[0.9, 0.95]"}
+    assert {one.runs for one in analysis.winners} == {3}
+
+
 def test_seeds_of_one_configuration_are_no_trials_of_a_tuning() -> None:
     curve = [[place / 10, 4 - place / 10] for place in range(1, 11)]
     rows = [{"optimizer": "muon", "scale": "130m", "ratio": 1, "seed": seed, "loss": 3 + 0.001 * seed, "curve": curve}

@@ -25,7 +25,7 @@ EMPTY = frozenset({"", "nan", "-nan", "na", "n/a", "#n/a", "null", "none", "nil"
 
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WITH_UNIT = re.compile(r"(.*\d\.?)\s*([a-z])", re.IGNORECASE)
-_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}((\.\d{3})*|\d*),\d+(e[+-]?\d+)?", re.IGNORECASE)
 _GROUPED_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 _SPACES = re.compile(r"(?<=\d)[ \u00a0\u202f'](?=\d{3})")

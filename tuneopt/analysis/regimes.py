@@ -1,4 +1,4 @@
-"""Which runs of a table are in one regime: nearly equal budgets are one, and its ratio has a short name.
+"""Which runs of a table are in one regime, and alike: nearly equal budgets are one, and its ratio has a short name.
 
 A measured number of tokens is a whole number of batches, so one budget comes in as many counts as there are batch
 sizes; and a ratio worked out from tokens has digits that mean nothing. Both are settled once for a table, from all of
@@ -15,13 +15,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from itertools import pairwise
 from statistics import median
 from typing import TypeVar
 
 from tuneopt.analysis import cells
-from tuneopt.analysis.runs import RegimeKey, TrainingRun
-from tuneopt.spec import InputError
+from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun
+from tuneopt.spec import InputError, Value
 
 Key = TypeVar("Key")
 
@@ -34,6 +35,9 @@ ONE_RATIO = 0.04
 
 ONE_LINE = 0.25
 """Relative difference up to which ratios of different scales are "about" the same, for an order over scales."""
+
+FEWEST_DIGITS = 3
+"""Digits of a value that may be another one rounded: two neighbours of a grid share fewer."""
 
 CONTRADICTION = 1.5
 """Factor between tokens and 20 N ratio beyond which a row contradicts itself. Papers count parameters with or without
@@ -84,6 +88,45 @@ def one_spelling(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
         kept = (corpora[corpus], name) == (corpus, scale)
         spelled.append(run if kept else replace(run, regime=RegimeKey(corpora[corpus], name, ratio)))
     return spelled
+
+
+def one_value(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """The runs with one value for a hyperparameter that some rows round: 0.003906 is what others call 0.00391.
+
+    Taken for two values, each would seem to have been left out where only the other was run. A value is a rounded one
+    where it has three significant digits or more, and one with more digits rounds to it. Rates whose distance from 1
+    counts are left alone. Words have one spelling too: ``Cosine`` is ``cosine``.
+    """
+    values: dict[str, set[float]] = defaultdict(set)
+    words: dict[str, dict[str, None]] = defaultdict(dict)  # in the order of the rows: the first spelling stands
+    for run in runs:
+        for name, value in run.config:
+            if isinstance(value, float) and name not in COMPLEMENTS:
+                values[name].add(value)
+            elif isinstance(value, str):
+                words[name][value] = None
+    exact: dict[tuple[str, Value], Value] = {
+        (name, word): first
+        for name, known in words.items()
+        for word, first in cells.one_spelling(known, ()).items()
+        if word != first
+    }
+    for name, numbers in values.items():
+        digits = {value: _digits(value) for value in numbers}
+        rounded = {(count, float(f"{value:.{count - 1}e}")): value for value in sorted(numbers, key=digits.__getitem__)
+                   for count in range(FEWEST_DIGITS, digits[value])}  # fmt: skip
+        exact |= {(name, value): rounded[count, value] for value, count in digits.items() if (count, value) in rounded}
+    if not exact:
+        return list(runs)
+    return [
+        replace(run, config=tuple((name, exact.get((name, value), value)) for name, value in run.config))
+        for run in runs
+    ]
+
+
+def _digits(value: float) -> int:
+    """The significant digits that a number is written with."""
+    return len(f"{Decimal(repr(value)).normalize():e}".partition("e")[0].strip("-").replace(".", ""))
 
 
 def settled(runs: Sequence[TrainingRun], stated: Sequence[float | None]) -> list[TrainingRun]:

@@ -12,20 +12,19 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells, trackers
 from tuneopt.analysis.columns import headings, missing
-from tuneopt.analysis.regimes import ONE_RATIO, near, one_spelling, settled
+from tuneopt.analysis.regimes import ONE_RATIO, near, one_spelling, one_value, settled
 from tuneopt.analysis.row import ALWAYS_NUMBERS, COUNTS, UNSEEDED, Row
-from tuneopt.analysis.runs import COMPLEMENTS, RegimeKey, TrainingRun, corpus_names, own_order
+from tuneopt.analysis.runs import RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
 from tuneopt.analysis.vocabulary import NUMBERS
 from tuneopt.ledger.record import SECONDS, STATUSES
 from tuneopt.search.space import space_names
-from tuneopt.spec import InputError, Value
+from tuneopt.spec import InputError
 
 LARGEST_ROWS = 1_000_000
 """Rows that a table may have: as Python values each takes about a kilobyte."""
@@ -46,9 +45,6 @@ LATER = frozenset({"report_bits_per_byte"})
 
 OPTIONAL = LATER | {"data_seed"}
 """Columns that not every exported table has."""
-
-FEWEST_DIGITS = 3
-"""Digits of a value that may be another one rounded: two neighbours of a grid share fewer."""
 
 ONE_END = 0.3
 """Nats between a curve's end and the final loss beyond which they are no two splits of one run."""
@@ -104,7 +100,7 @@ def parse(
     if unread := known.unread_targets:
         what = f"{' and '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read"
         notes.append(f"rows with a budget and a loss are runs, and {what}; say --target")
-    comma = cells.decimal_comma(_number_texts(cell for _, cell in read), usual=semicolons)
+    comma = _decimal_comma([cell for _, cell in read], semicolons)
     if semicolons and comma is None:
         _refuse_points(read)
     typed = [Row(number, tuple(map(str, rows[number - 1])), cell, comma) for number, cell in read]
@@ -118,7 +114,7 @@ def parse(
         return ParsedTable(
             (), (*notes, *doubts), tuple(row.target_trial(spelled) for row in typed), doubts=tuple(doubts)
         )
-    runs = _one_rounding(one_spelling([row.run(spelled) for row in typed]))
+    runs = one_value(one_spelling([row.run(spelled) for row in typed]))
     if lost := sum(row.is_lost() for row in typed):
         what = "1 run that finished without a loss is" if lost == 1 else f"{lost} runs that finished without a loss are"
         doubts.append(f"{what} counted as diverged")
@@ -141,12 +137,17 @@ def check_rows(count: int) -> None:
         raise InputError(f"the results hold {count:,} rows, over the limit of {LARGEST_ROWS:,}; split the table")
 
 
-def _number_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """The cells of numeric columns that came as text."""
-    for row in rows:
-        for name, value in row.items():
-            if isinstance(value, str) and (name in NUMBERS or name.startswith("hp_")):
-                yield value
+def _decimal_comma(rows: Sequence[Mapping[str, Any]], semicolons: bool) -> bool | None:
+    """Whether a comma is the decimal mark of a table, by the cells that came as text (`cells.decimal_comma`).
+
+    Columns of numbers say it before hyperparameters do: ``30,60`` beside a loss of ``3.53`` is a list of two.
+    """
+    numbers = [value for row in rows for name, value in row.items() if name in NUMBERS and isinstance(value, str)]
+    said = cells.decimal_comma(numbers)
+    if said is not None or not numbers:
+        return said
+    own = [value for row in rows for name, value in row.items() if name.startswith("hp_") and isinstance(value, str)]
+    return cells.decimal_comma([*numbers, *own], usual=semicolons)
 
 
 def _refuse_points(read: Iterable[trackers.Read]) -> None:
@@ -239,33 +240,6 @@ def _other_ends(runs: Iterable[TrainingRun]) -> Iterator[str]:
         run, end = apart[0]
         many = "1 run ends" if len(apart) == 1 else f"{len(apart)} runs end"
         yield f"the curve of {many} elsewhere than the final loss ({run.trial}: {end:g}, and {run.report_loss:g})"
-
-
-def _one_rounding(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
-    """The runs with one spelling for a hyperparameter that some rows round: 0.003906 is what others call 0.00391.
-
-    Taken for two values, each would seem to have been left out where only the other was run. A value is a rounded one
-    where it has three significant digits or more, and one with more digits rounds to it. Rates whose distance from 1
-    counts are left alone.
-    """
-    values: dict[str, set[float]] = defaultdict(set)
-    for run in runs:
-        for name, value in run.config:
-            if isinstance(value, float) and name not in COMPLEMENTS:
-                values[name].add(value)
-    exact: dict[tuple[str, Value], float] = {}
-    for name, known in values.items():
-        digits = {value: len(f"{Decimal(repr(value)).normalize():e}".partition("e")[0].strip("-").replace(".", ""))
-                  for value in known}  # fmt: skip
-        rounded = {(count, float(f"{value:.{count - 1}e}")): value for value in sorted(known, key=digits.__getitem__)
-                   for count in range(FEWEST_DIGITS, digits[value])}  # fmt: skip
-        exact |= {(name, value): rounded[digits[value], value] for value in known if (digits[value], value) in rounded}
-    if not exact:
-        return list(runs)
-    return [
-        replace(run, config=tuple((name, exact.get((name, value), value)) for name, value in run.config))
-        for run in runs
-    ]
 
 
 def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:
