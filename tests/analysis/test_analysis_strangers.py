@@ -365,3 +365,13 @@ def test_tokens_and_steps_that_disagree_are_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_a_number_begins_with_is_no_separator(one: str, other: str, same: bool) -> None:
     assert (folded(one) == folded(other)) is same
+
+
+def test_a_race_has_one_name_for_a_task_and_one_target_in_every_row() -> None:
+    rows = [{"optimizer": name, "workload": task, "target": "30", "target_seconds": str(seconds)}
+            for name, task, seconds in (("adamw", "wmt", 100), ("muon", "WMT", 80), ("lion", "Wmt", 90))]  # fmt: skip
+    assert {trial.task for trial in parse(rows).trials} == {"wmt"}
+    rows[1]["target"] = ""
+    with pytest.raises(InputError, match=r"^row 2 of the results names no target, and other rows of wmt do \(30\)"):
+        parse(rows)
+    assert len(parse([row | {"target": ""} for row in rows]).trials) == 3  # AlgoPerf's own logs say none

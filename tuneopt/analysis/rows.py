@@ -111,9 +111,8 @@ def parse(
         doubts.append(doubt)
     spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
     if known.is_race:
-        return ParsedTable(
-            (), (*notes, *doubts), tuple(row.target_trial(spelled) for row in typed), doubts=tuple(doubts)
-        )
+        trials = _races([row.target_trial(spelled) for row in typed], [row.number for row in typed])
+        return ParsedTable((), (*notes, *doubts), trials, doubts=tuple(doubts))
     runs = one_value(one_spelling([row.run(spelled) for row in typed]))
     if lost := sum(row.is_lost() for row in typed):
         what = "1 run that finished without a loss is" if lost == 1 else f"{lost} runs that finished without a loss are"
@@ -185,6 +184,22 @@ def _refuse_doubles(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> None
             if run.steps != other[1]:  # a log of training, with a row for each moment of a run
                 cure = f", at {other[1] or 0:g} and {run.steps or 0:g} steps: of each run keep the last row"
             raise InputError(f"rows {other[0]} and {number} of the results are both called {run.trial!r}{cure}")
+
+
+def _races(trials: Sequence[TargetTrial], numbers: Sequence[int]) -> tuple[TargetTrial, ...]:
+    """The trials of a log with one name for each corpus and task; ``numbers`` are those of their rows.
+
+    Raises `InputError` for one without a target where others of its task name theirs: it would be a race of its own.
+    """
+    spelled = [cells.one_spelling(names, ()) for names in zip(*((one.corpus, one.task) for one in trials), strict=True)]
+    trials = [replace(one, corpus=spelled[0][one.corpus], task=spelled[1][one.task]) for one in trials]
+    targets = {(one.corpus, one.task): one.target for one in trials if one.target is not None}
+    for number, one in zip(numbers, trials, strict=True):
+        if one.target is None and (other := targets.get((one.corpus, one.task))) is not None:
+            raise InputError(
+                f"row {number} of the results names no target, and other rows of {one.task} do ({other:g}); fill it in"
+            )
+    return tuple(trials)
 
 
 def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:
