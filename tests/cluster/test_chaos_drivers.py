@@ -16,7 +16,8 @@ from tuneopt.ledger import Ledger
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SWEEP = [
-    "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.02", "--no-compile", "--replicates", "1",
+    "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.02", "--no-compile", "--replicates", "2",
+    "--resolution", "0.3",  # what two seeds of this little can certify
     "--grid", "learning_rate=0.004,0.016", "--set", "weight_decay=0.1", "--set", "beta1=0.9", "--set", "beta2=0.95",
     "--set", "epsilon=1e-10", "--set", "max_grad_norm=1", "--set", "warmup=0.1", "--set", "train_batch_size=16",
 ]  # fmt: skip
