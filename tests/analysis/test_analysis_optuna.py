@@ -216,7 +216,9 @@ def test_too_few_trials_give_no_importances_and_others_do_not_count() -> None:
     assert importances(of, [*few, *elsewhere, *diverged]) is None
 
 
-@pytest.mark.parametrize("part", [0, 7, 40, 0.1, 0.5, 0.99, "tables"])
+@pytest.mark.parametrize(
+    "part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (7, 40, 0.1, 0.5)), 0.99, "tables"]
+)
 def test_an_export_that_was_cut_off_is_made_again(tmp_path: Path, part: float | str, caplog) -> None:
     ledger, of, path = Ledger(tmp_path / "ledger"), sweep(), tmp_path / "studies.db"
     written = put_star(ledger, of)
@@ -274,7 +276,7 @@ def test_a_data_base_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.99])
+@pytest.mark.parametrize("share", [0, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.2, 0.5)), 0.99])
 def test_a_transaction_that_fails_is_one_sentence_whichever_it_is(share: float, tmp_path: Path, monkeypatch) -> None:
     """Optuna wraps errors of SQLite where it writes trials, and where it makes its tables."""
     ledger, path, again = Ledger(tmp_path / "ledger"), tmp_path / "studies.db", tmp_path / "again.db"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(600)
 
 SWEEP = [
     "tune", "--optimizer", "adamw", "--scale", "nano-65k", "--ratio", "0.02", "--no-compile", "--replicates", "2",
-    "--resolution", "0.1",
+    "--resolution", "0.2",
     "--grid", "learning_rate=0.004,0.016", "--grid", "weight_decay=0,0.1", "--grid", "beta1=0.9",
     "--grid", "beta2=0.95,0.98", "--grid", "epsilon=1e-10", "--grid", "max_grad_norm=1", "--grid", "warmup=0.1",
     "--grid", "train_batch_size=16",

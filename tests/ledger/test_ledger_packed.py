@@ -20,12 +20,19 @@ from tuneopt.reporting.study import read_study
 from tuneopt.spec import InputError
 
 
-@pytest.fixture
-def packed(tmp_path, monkeypatch):
-    monkeypatch.setenv("TUNEOPT_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "study" / "ledger.parquet"
+@pytest.fixture(scope="module")
+def packed_once(tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "ledger.parquet"
     assert api.pack(example_ledger(), path) > len(example_ledger().ids()) > 100
     return path
+
+
+@pytest.fixture
+def packed(packed_once, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEOPT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "study" / "ledger.parquet"
+    path.parent.mkdir()
+    return Path(shutil.copy(packed_once, path))
 
 
 def test_a_packed_ledger_is_read_as_the_one_it_was_made_of(packed):

@@ -135,7 +135,9 @@ SUMMED = {("muon", "130m", 8), ("muon", "520m", 1)}
 `joint` tries such changes together and is not caught by them."""
 
 
-@pytest.mark.parametrize("policy", ["joint", "single", "cyclic"])
+@pytest.mark.parametrize(
+    "policy", ["joint", *(pytest.param(policy, marks=pytest.mark.slow) for policy in ("single", "cyclic"))]
+)
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_from_the_published_starts_the_regret_stays_below_the_tolerance(name, policy):
     stars = [star for star in published("stars.json") if star["optimizer"] == name]
