@@ -206,7 +206,8 @@ def test_one_trial_of_each_kind_trains(folder, text):
 @pytest.mark.timeout(600)
 def test_a_sweep_runs_on_workers_and_an_edited_file_would_be_swept_anew(folder, text):
     grids = [word for grid in HELD for word in ("--grid", grid)]
-    sweep = ["tune", *FILES, *SMALL, "--corpus", str(text), "--ledger", "swept", "--replicates", "1", *grids]
+    seeds = ["--replicates", "2", "--resolution", "0.3"]  # what two seeds of this little can certify
+    sweep = ["tune", *FILES, *SMALL, "--corpus", str(text), "--ledger", "swept", *seeds, *grids]
     first = tuneopt(folder, *sweep)
     assert first["certificate"]["complete"] and first["trials"]["failed"] == 0 and first["trials"]["run"] >= 2
     assert first["optimizer"] == external.resolve(f"{folder / 'my_optimizer.py'}:Mine")
