@@ -17,7 +17,7 @@ from tuneopt.analysis.noise import FAMILY_RATE
 from tuneopt.analysis.runs import RegimeKey
 from tuneopt.analysis.scaling import describe
 from tuneopt.analysis.study import Analysis, analyse
-from tuneopt.analysis.winner import far_above
+from tuneopt.analysis.winner import far_above, torn
 from tuneopt.constants import NEAR_OPTIMAL, TOLERANCE
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def document(analysis: Analysis) -> dict[str, Any]:
 
     ``declared`` holds the thresholds that were fixed before any loss was seen, so that a reader need not trust the
     text: the rate of false differences in a family, what is near-optimal, and the tolerance (nats). ``broken`` of a
-    ranking names results that warnings call far from all others (`tuneopt.analysis.winner.far_above`).
+    ranking names results that warnings call far from all others, or torn (`tuneopt.analysis.winner`).
     """
     ranked = {ranking.regime: ranking for ranking in analysis.rankings}
-    far = far_above(analysis.winners)
+    far = far_above(analysis.winners).keys() | torn(analysis.winners)
     return {
         "speedups": [
             {**_without(plain(speed), "effective_tokens"), "tie_group": ranked[speed.regime].group_of(speed.optimizer)}

@@ -17,7 +17,7 @@ from tuneopt.analysis.regimes import ONE_BUDGET
 from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup, falls
 from tuneopt.analysis.statements import SHOWN
-from tuneopt.analysis.winner import Winner, by_regime, far_above
+from tuneopt.analysis.winner import Winner, by_regime, far_above, torn
 
 MISFIT = 2.0
 """From this factor on by which a misfit widens intervals, the baseline's losses are called inconsistent: by chance
@@ -45,6 +45,7 @@ def warnings(
         *_left_out(runs, winners),
         *_diverged(runs, winners),
         *_uneven(runs, winners),
+        *_torn(winners),
         *_far_above(winners),
         *_baseline_gaps(winners, laws, baseline, frontiers, several),
         *([] if raced else _scattered(winners, laws, several)),
@@ -125,6 +126,21 @@ def _uneven(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[
         yield (
             f"the FLOPs of {listed} are {times} times 6 N D, as in another unit: speedups in compute go by 6 N D, and "
             "costs in FLOPs say nothing"
+        )
+
+
+def _torn(winners: Sequence[Winner]) -> Iterable[str]:
+    """Means over seeds of which one ended far from the others."""
+    odd = torn(winners)
+    apart: dict[str, list[Winner]] = defaultdict(list)
+    for one in winners:
+        if (one.regime, one.optimizer) in odd:
+            apart[one.optimizer].append(one)
+    for optimizer, own in apart.items():
+        places, nats = _places([one.regime for one in own]), _span([one.spread for one in own])
+        yield (
+            f"the seeds of {optimizer} at {places} end {nats} nats apart, unlike those of other results: one of them "
+            "is a broken run or a loss of another kind, and their mean says little"
         )
 
 
@@ -253,7 +269,7 @@ def _law_doubts(laws: Sequence[BaselineLaw], noise: NoiseModel, baseline: str, s
             places = ", ".join(regime.label for regime in known.broken)
             yield (
                 f"no speedups at scale {name}: a law through what {baseline} reaches at {places}, a nat or more "
-                "from the others there, would be one of no optimizer"
+                "from the others there or from seed to seed, would be one of no optimizer"
             )
         elif known.local is None:
             rise, lower, upper = max(

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, median_low
 from typing import Any
 
 from tuneopt.analysis.noise import NoiseModel
@@ -26,13 +26,16 @@ BROKEN = 1.0
 """Nats above a tuned loss from which on a run is broken: learning rates of published sweeps that trained at all cost
 up to half of it."""
 
+TORN, TIMES = 0.1, 20.0
+"""One seed is broken where seeds end this many nats apart, and this many times as far as those of other results."""
+
 
 @dataclass(frozen=True, slots=True)
 class Winner:
     """The result of an optimizer in a regime: the configuration that stands for it.
 
     ``loss`` and ``select_loss`` (nats) are means over its ``runs`` seeds, ``tokens`` is the budget of one run.
-    ``trials`` are the ids of those runs, by seed.
+    ``trials`` are the ids of those runs, by seed; ``spread`` is how far the seeds lie apart (nats).
     """
 
     optimizer: str
@@ -44,14 +47,29 @@ class Winner:
     runs: int
     config: Config
     trials: tuple[str, ...]
+    spread: float = 0.0
+
+
+def torn(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
+    """Results of which one seed ends far from the others, by what other results show; their mean is nobody's loss."""
+    several = [one for one in winners if one.runs > 1]
+    spreads = sorted(one.spread for one in several)
+    found = set()
+    for one in several:
+        others = list(spreads)
+        others.remove(one.spread)
+        if one.spread >= (max(TORN, TIMES * median_low(others)) if others else BROKEN):
+            found.add((one.regime, one.optimizer))
+    return frozenset(found)
 
 
 def far_above(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
     """Results `BROKEN` nats or more above the best of their regime, by regime and optimizer, and how far.
 
     A broken result that lies as far below everybody else is no best one: it has its negative distance from the next.
+    Nor is the mean over seeds of which one is broken, which is left out.
     """
-    results = list(winners)
+    results = _whole(winners)
     gaps, odd = _gaps(results), broken(results)
     found = {key: gap for key, gap in gaps.items() if key in odd and gap < 0}
     for regime, members in by_regime(results).items():
@@ -66,9 +84,11 @@ def broken(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
 
     Its distance from the others has a step of as much there, and so has its own loss, or it rises with the tokens of a
     scale. One rival whose loss is of another kind puts everybody as far away; nobody's own line has a step then. An
-    optimizer that is far from the others everywhere, be it by a law that is steep, has none in its distance.
+    optimizer that is far from the others everywhere, be it by a law that is steep, has none in its distance. Broken as
+    well is a mean over seeds that end as far apart (`torn`).
     """
-    results = list(winners)
+    every = list(winners)
+    results = _whole(every)
     gaps = _gaps(results)
     far = {key for key, gap in gaps.items() if abs(gap) >= BROKEN}
     lines: dict[tuple[str, str], list[Winner]] = defaultdict(list)
@@ -82,7 +102,15 @@ def broken(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
         return own and abs(second - first) >= BROKEN
 
     pairs = [pair for line in lines.values() for pair in pairwise(line) if steps(*pair)]
-    return frozenset(key for pair in pairs for one in pair if (key := (one.regime, one.optimizer)) in far)
+    apart = {(one.regime, one.optimizer) for one in every} - {(one.regime, one.optimizer) for one in results}
+    return frozenset(apart | {key for pair in pairs for one in pair if (key := (one.regime, one.optimizer)) in far})
+
+
+def _whole(winners: Iterable[Winner]) -> list[Winner]:
+    """The results without those of which one seed ends `BROKEN` nats from the others."""
+    every = list(winners)
+    odd = torn(every)
+    return [one for one in every if one.spread < BROKEN or (one.regime, one.optimizer) not in odd]
 
 
 def _gaps(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
@@ -134,16 +162,18 @@ def _winner(candidates: list[dict[int, TrainingRun]], noise: NoiseModel) -> Winn
         min(near, key=lambda place: (-len(candidates[place]), judged[place], repr(first[place].config)))
     ]
     members = [chosen[number] for number in sorted(chosen)]
+    ends = [run.losses[1] for run in members]
     return Winner(
         optimizer=members[0].optimizer,
         regime=members[0].regime,
         parameters=members[0].parameters,
         tokens=members[0].tokens,
-        loss=sum(run.losses[1] for run in members) / len(members),
+        loss=sum(ends) / len(ends),
         select_loss=sum(run.losses[0] for run in members) / len(members),
         runs=len(members),
         config=members[0].config,
         trials=tuple(run.trial for run in members),
+        spread=max(ends) - min(ends),
     )
 
 

@@ -1,0 +1,41 @@
+"""Tables as people upload them: what cannot be meant as it stands is doubted or refused, and nobody else is blamed."""
+
+from typing import Any
+
+import pytest
+
+from tuneopt.analysis.document import document
+from tuneopt.analysis.inputs import from_rows
+from tuneopt.analysis.study import analyse
+
+SPEEDS = {"adamw": 1.0, "muon": 1.3}
+
+
+def law(tokens_ratio: float) -> float:
+    return 3.0 + 0.5 * tokens_ratio**-0.4
+
+
+def table(seeds: int = 3, ratios: tuple[float, ...] = (1, 2, 4), **more: Any) -> list[dict[str, Any]]:
+    """Two optimizers, with seeds a thousandth of a nat apart."""
+    return [{"optimizer": name, "scale": "130m", "ratio": ratio, "seed": seed, "loss": law(ratio * speed) + seed / 1000}
+            | more for name, speed in SPEEDS.items() for ratio in ratios for seed in range(seeds)]  # fmt: skip
+
+
+def warned(rows: list[dict[str, Any]], words: str) -> list[str]:
+    return [one for one in analyse(from_rows(rows), draws=50).warnings if words in one]
+
+
+# ---- A broken seed.
+
+
+@pytest.mark.parametrize("loss", [0.32, 3.6, 9.9])
+def test_a_seed_far_from_the_others_is_named_and_nobody_else_is(loss: float) -> None:
+    analysis = analyse(from_rows([*table()[:-1], table()[-1] | {"loss": loss}]), draws=50)
+    (told,) = [one for one in analysis.warnings if "broken" in one]
+    assert told.startswith("the seeds of muon at 130m/4x end ") and "one of them is a broken run" in told
+    assert [one["broken"] for one in document(analysis)["rankings"]] == [[], [], ["muon"]]
+
+
+def test_seeds_that_scatter_widely_everywhere_are_not_broken() -> None:
+    rows = [row | {"loss": row["loss"] + 0.3 * row["seed"]} for row in table()]
+    assert not warned(rows, "nats apart") and not warned(table(), "nats apart")
