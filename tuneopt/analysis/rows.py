@@ -9,16 +9,17 @@ budgets are one) is decided once, from all of its rows.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneopt import checked
 from tuneopt.analysis import cells, trackers
 from tuneopt.analysis.columns import headings, missing
-from tuneopt.analysis.regimes import ONE_RATIO, near, one_spelling, one_value, settled
+from tuneopt.analysis.regimes import one_spelling, one_value, settled
 from tuneopt.analysis.row import ALWAYS_NUMBERS, COUNTS, UNSEEDED, Row
+from tuneopt.analysis.row_doubts import row_doubts
 from tuneopt.analysis.runs import RegimeKey, TrainingRun, corpus_names, own_order
 from tuneopt.analysis.targets import TargetTrial
 from tuneopt.analysis.vocabulary import NUMBERS
@@ -45,12 +46,6 @@ LATER = frozenset({"report_bits_per_byte"})
 
 OPTIONAL = LATER | {"data_seed"}
 """Columns that not every exported table has."""
-
-ONE_END = 0.3
-"""Nats between a curve's end and the final loss beyond which they are no two splits of one run."""
-
-MEANT = 0.75
-"""The share of a scale's optimizers that budgets meant as one bring together."""
 
 MANY_TIMES = 16.0
 """Ratios from here on, without tokens to check them by, may be tokens per parameter; a note says how they were read."""
@@ -119,7 +114,7 @@ def parse(
         doubts.append(f"{what} counted as diverged")
     runs = settled(runs, [row.stated_ratio() for row in typed])
     _refuse_doubles(runs, [row.number for row in typed])
-    doubts += [*_repeats(runs), *_near_regimes(runs), *_other_ends(runs), *_without_corpus(runs)]
+    doubts += row_doubts(runs)
     ratios = {run.regime.ratio for run in runs}
     if "ratio" in known.meanings.values() and "tokens" not in known.meanings.values() and min(ratios) >= MANY_TIMES:
         doubts.append(
@@ -200,61 +195,6 @@ def _races(trials: Sequence[TargetTrial], numbers: Sequence[int]) -> tuple[Targe
                 f"row {number} of the results names no target, and other rows of {one.task} do ({other:g}); fill it in"
             )
     return tuple(trials)
-
-
-def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:
-    """A note on rows without seeds that differ in nothing: more draws make the best of them better by luck alone."""
-    counts = Counter(run.setting for run in runs if run.seed == UNSEEDED)
-    most: dict[str, int] = {}
-    for (_, optimizer, *_), count in counts.items():
-        if count > most.get(optimizer, 1):
-            most[optimizer] = count
-    if most:
-        shown = ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(most.items())[:5])
-        yield (
-            f"rows without a seed that differ in nothing count as configurations, of which the best stands ({shown}); "
-            "give the column seed, and their mean does"
-        )
-
-
-def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
-    """A note on each scale with budgets so near that they may be meant as one: losses are compared within each.
-
-    Budgets that one optimizer has with one seed are lengths that it was given. So are those of a race, where few meet
-    anyway: taken as one, near budgets must bring `MEANT` of a scale's optimizers together.
-    """
-    lines: dict[tuple[str, str], set[tuple[tuple[str, int], float]]] = defaultdict(set)
-    for run in runs:
-        lines[run.regime[:2]].add(((run.optimizer, run.seed), run.regime.ratio))
-    for (_, scale), here in lines.items():
-        most = MEANT * len({name for (name, _), _ in here})
-        groups = [sorted({ratio for _, ratio in group}) for group in near(sorted(here), ONE_RATIO, tuple)
-                  if len({name for (name, _), _ in group}) >= most]  # fmt: skip
-        apart = [f"{', '.join(f'{ratio:g}x' for ratio in group[:-1])} and {group[-1]:g}x"
-                 for group in groups if len(group) > 1]  # fmt: skip
-        if apart:
-            shown = "; ".join(apart[:3]) + ("; ..." if apart[3:] else "")
-            yield (
-                f"budgets at {scale} that may be meant as one are compared apart ({shown}); give each its planned ratio"
-            )
-
-
-def _without_corpus(runs: Sequence[TrainingRun]) -> Iterator[str]:
-    """A note on rows that name no corpus where others do: they are compared among themselves alone."""
-    blank = sum(not run.regime.corpus for run in runs)
-    if 0 < blank < len(runs):
-        many = "1 row names" if blank == 1 else f"{blank} rows name"
-        yield f"{many} no corpus, and {'is' if blank == 1 else 'are'} compared apart from those that do"
-
-
-def _other_ends(runs: Iterable[TrainingRun]) -> Iterator[str]:
-    """A note on runs whose curve ends with another loss than their final one: one of the two may be another run's."""
-    ends = [(run, run.curve[-1].report_loss) for run in runs if run.curve and run.curve[-1].fraction == 1]
-    apart = [(run, end) for run, end in ends if run.report_loss and end and abs(end - run.report_loss) > ONE_END]
-    if apart:
-        run, end = apart[0]
-        many = "1 run ends" if len(apart) == 1 else f"{len(apart)} runs end"
-        yield f"the curve of {many} elsewhere than the final loss ({run.trial}: {end:g}, and {run.report_loss:g})"
 
 
 def _told_apart(runs: Iterable[TrainingRun]) -> Iterable[TrainingRun]:

@@ -1,0 +1,80 @@
+"""What a table says that may not be meant: a sentence on each doubt about its rows, before anything is computed.
+
+What cannot be meant is refused (`tuneopt.analysis.rows`); this may be, and a reader must know it before quoting any
+number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from tuneopt.analysis.regimes import ONE_RATIO, near
+from tuneopt.analysis.row import UNSEEDED
+from tuneopt.analysis.runs import TrainingRun
+
+ONE_END = 0.3
+"""Nats between a curve's end and the final loss beyond which they are no two splits of one run."""
+
+MEANT = 0.75
+"""The share of a scale's optimizers that budgets meant as one bring together."""
+
+
+def row_doubts(runs: Sequence[TrainingRun]) -> list[str]:
+    """The doubts about the runs of a table, as they were read from its rows."""
+    return [*_repeats(runs), *_near_regimes(runs), *_other_ends(runs), *_without_corpus(runs)]
+
+
+def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on rows without seeds that differ in nothing: more draws make the best of them better by luck alone."""
+    counts = Counter(run.setting for run in runs if run.seed == UNSEEDED)
+    most: dict[str, int] = {}
+    for (_, optimizer, *_), count in counts.items():
+        if count > most.get(optimizer, 1):
+            most[optimizer] = count
+    if most:
+        shown = ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(most.items())[:5])
+        yield (
+            f"rows without a seed that differ in nothing count as configurations, of which the best stands ({shown}); "
+            "give the column seed, and their mean does"
+        )
+
+
+def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on each scale with budgets so near that they may be meant as one: losses are compared within each.
+
+    Budgets that one optimizer has with one seed are lengths that it was given. So are those of a race, where few meet
+    anyway: taken as one, near budgets must bring `MEANT` of a scale's optimizers together.
+    """
+    lines: dict[tuple[str, str], set[tuple[tuple[str, int], float]]] = defaultdict(set)
+    for run in runs:
+        lines[run.regime[:2]].add(((run.optimizer, run.seed), run.regime.ratio))
+    for (_, scale), here in lines.items():
+        most = MEANT * len({name for (name, _), _ in here})
+        groups = [sorted({ratio for _, ratio in group}) for group in near(sorted(here), ONE_RATIO, tuple)
+                  if len({name for (name, _), _ in group}) >= most]  # fmt: skip
+        apart = [f"{', '.join(f'{ratio:g}x' for ratio in group[:-1])} and {group[-1]:g}x"
+                 for group in groups if len(group) > 1]  # fmt: skip
+        if apart:
+            shown = "; ".join(apart[:3]) + ("; ..." if apart[3:] else "")
+            yield (
+                f"budgets at {scale} that may be meant as one are compared apart ({shown}); give each its planned ratio"
+            )
+
+
+def _without_corpus(runs: Sequence[TrainingRun]) -> Iterator[str]:
+    """A note on rows that name no corpus where others do: they are compared among themselves alone."""
+    blank = sum(not run.regime.corpus for run in runs)
+    if 0 < blank < len(runs):
+        many = "1 row names" if blank == 1 else f"{blank} rows name"
+        yield f"{many} no corpus, and {'is' if blank == 1 else 'are'} compared apart from those that do"
+
+
+def _other_ends(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on runs whose curve ends with another loss than their final one: one of the two may be another run's."""
+    ends = [(run, run.curve[-1].report_loss) for run in runs if run.curve and run.curve[-1].fraction == 1]
+    apart = [(run, end) for run, end in ends if run.report_loss and end and abs(end - run.report_loss) > ONE_END]
+    if apart:
+        run, end = apart[0]
+        many = "1 run ends" if len(apart) == 1 else f"{len(apart)} runs end"
+        yield f"the curve of {many} elsewhere than the final loss ({run.trial}: {end:g}, and {run.report_loss:g})"
