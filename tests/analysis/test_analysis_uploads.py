@@ -1,5 +1,6 @@
 """Tables as people upload them: what cannot be meant as it stands is doubted or refused, and nobody else is blamed."""
 
+import math
 from typing import Any
 
 import pytest
@@ -39,3 +40,13 @@ def test_a_seed_far_from_the_others_is_named_and_nobody_else_is(loss: float) -> 
 def test_seeds_that_scatter_widely_everywhere_are_not_broken() -> None:
     rows = [row | {"loss": row["loss"] + 0.3 * row["seed"]} for row in table()]
     assert not warned(rows, "nats apart") and not warned(table(), "nats apart")
+
+
+# ---- Another unit.
+
+
+def test_perplexities_under_the_name_of_a_loss_are_doubted_and_break_nothing() -> None:
+    rows = [row | {"loss": math.exp(row["loss"])} for row in table()]
+    (doubt,) = warned(rows, "perplexities")
+    assert doubt.startswith("every loss is 26.01 or more, which no loss in nats per token is")
+    assert not warned(rows, "broken") and not warned([*table(), table()[0] | {"seed": 9, "loss": 14}], "perplexities")

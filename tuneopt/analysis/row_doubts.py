@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tuneopt.analysis.regimes import ONE_RATIO, near
 from tuneopt.analysis.row import UNSEEDED
-from tuneopt.analysis.runs import TrainingRun
+from tuneopt.analysis.runs import LARGEST_LOSS, TrainingRun
 
 ONE_END = 0.3
 """Nats between a curve's end and the final loss beyond which they are no two splits of one run."""
@@ -22,7 +22,18 @@ MEANT = 0.75
 
 def row_doubts(runs: Sequence[TrainingRun]) -> list[str]:
     """The doubts about the runs of a table, as they were read from its rows."""
-    return [*_repeats(runs), *_near_regimes(runs), *_other_ends(runs), *_without_corpus(runs)]
+    every = (_other_unit, _repeats, _near_regimes, _other_ends, _without_corpus)
+    return [doubt for find in every for doubt in find(runs)]
+
+
+def _other_unit(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on losses that are all too large for nats per token, as perplexities are."""
+    lowest = min((run.report_loss for run in runs if run.report_loss is not None), default=0.0)
+    if lowest > LARGEST_LOSS:
+        yield (
+            f"every loss is {lowest:.4g} or more, which no loss in nats per token is: perplexities, perhaps, whose "
+            "logarithm is one; then nothing that is said in nats is in nats, and assumed noise is of another size"
+        )
 
 
 def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:

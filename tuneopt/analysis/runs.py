@@ -32,6 +32,10 @@ rates."""
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Parts of training at which learning curves are compared. Fractions, because steps differ with the batch size."""
 
+LARGEST_LOSS = 13.0
+"""Nats above which no language model ends that has learned anything: guessing among 400,000 tokens costs as much. Where
+all losses are larger, they are in another unit."""
+
 
 class RegimeKey(NamedTuple):
     """What results are compared in: corpus, scale name, data-to-model ratio."""

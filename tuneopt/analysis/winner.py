@@ -12,14 +12,14 @@ seeds stands: it was confirmed, and taking the lowest of many near-equal runs wo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median_low
 from typing import Any
 
 from tuneopt.analysis.noise import NoiseModel
-from tuneopt.analysis.runs import Config, RegimeKey, Role, TrainingRun
+from tuneopt.analysis.runs import LARGEST_LOSS, Config, RegimeKey, Role, TrainingRun
 from tuneopt.constants import TOLERANCE
 
 BROKEN = 1.0
@@ -88,7 +88,7 @@ def broken(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
     well is a mean over seeds that end as far apart (`torn`).
     """
     every = list(winners)
-    results = _whole(every)
+    results, apart = _whole(every), _apart(every)
     gaps = _gaps(results)
     far = {key for key, gap in gaps.items() if abs(gap) >= BROKEN}
     lines: dict[tuple[str, str], list[Winner]] = defaultdict(list)
@@ -102,15 +102,22 @@ def broken(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
         return own and abs(second - first) >= BROKEN
 
     pairs = [pair for line in lines.values() for pair in pairwise(line) if steps(*pair)]
-    apart = {(one.regime, one.optimizer) for one in every} - {(one.regime, one.optimizer) for one in results}
     return frozenset(apart | {key for pair in pairs for one in pair if (key := (one.regime, one.optimizer)) in far})
 
 
+def _apart(winners: Sequence[Winner]) -> frozenset[tuple[RegimeKey, str]]:
+    """Results of which one seed ends `BROKEN` nats from the others."""
+    wide = {(one.regime, one.optimizer) for one in winners if one.spread >= BROKEN}
+    return torn(winners) & wide
+
+
 def _whole(winners: Iterable[Winner]) -> list[Winner]:
-    """The results without those of which one seed ends `BROKEN` nats from the others."""
+    """The results whose distance says something: seeds agree, and losses may be in nats (`LARGEST_LOSS`)."""
     every = list(winners)
-    odd = torn(every)
-    return [one for one in every if one.spread < BROKEN or (one.regime, one.optimizer) not in odd]
+    if min((one.loss for one in every), default=0.0) > LARGEST_LOSS:
+        return []
+    apart = _apart(every)
+    return [one for one in every if (one.regime, one.optimizer) not in apart]
 
 
 def _gaps(winners: Iterable[Winner]) -> dict[tuple[RegimeKey, str], float]:
