@@ -50,3 +50,13 @@ def test_perplexities_under_the_name_of_a_loss_are_doubted_and_break_nothing() -
     (doubt,) = warned(rows, "perplexities")
     assert doubt.startswith("every loss is 26.01 or more, which no loss in nats per token is")
     assert not warned(rows, "broken") and not warned([*table(), table()[0] | {"seed": 9, "loss": 14}], "perplexities")
+
+
+@pytest.mark.parametrize("name", ["hp_vocab_size", "hp_tokenizer", "hp_val_set"])
+def test_losses_over_other_tokens_or_texts_are_doubted(name: str) -> None:
+    rows = [row | {name: "a" if row["optimizer"] == "muon" else "b"} for row in table()]
+    (doubt,) = warned(rows, "measured on")
+    assert doubt.startswith(f"losses with another {name[3:]} (b, a) are compared")
+    assert not warned([row | {name: "a"} for row in rows], "measured on")
+    apart = [row | {"corpus": row[name]} for row in rows]
+    assert not warned(apart, "measured on")

@@ -6,12 +6,13 @@ number.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from tuneopt.analysis.regimes import ONE_RATIO, near
 from tuneopt.analysis.row import UNSEEDED
-from tuneopt.analysis.runs import LARGEST_LOSS, TrainingRun
+from tuneopt.analysis.runs import LARGEST_LOSS, RegimeKey, TrainingRun
 
 ONE_END = 0.3
 """Nats between a curve's end and the final loss beyond which they are no two splits of one run."""
@@ -19,10 +20,16 @@ ONE_END = 0.3
 MEANT = 0.75
 """The share of a scale's optimizers that budgets meant as one bring together."""
 
+MEASURES = re.compile(
+    r"(padded_|n_)?vocab(ulary)?(_size)?|tokeni[sz]er.*|split|"
+    r"(eval|val|valid|validation|test)_?(set|data|dataset|split|corpus)"
+)
+"""Settings that say what a loss is measured on, and nothing of how a model was trained."""
+
 
 def row_doubts(runs: Sequence[TrainingRun]) -> list[str]:
     """The doubts about the runs of a table, as they were read from its rows."""
-    every = (_other_unit, _repeats, _near_regimes, _other_ends, _without_corpus)
+    every = (_other_unit, _other_measures, _repeats, _near_regimes, _other_ends, _without_corpus)
     return [doubt for find in every for doubt in find(runs)]
 
 
@@ -33,6 +40,22 @@ def _other_unit(runs: Iterable[TrainingRun]) -> Iterator[str]:
         yield (
             f"every loss is {lowest:.4g} or more, which no loss in nats per token is: perplexities, perhaps, whose "
             "logarithm is one; then nothing that is said in nats is in nats, and assumed noise is of another size"
+        )
+
+
+def _other_measures(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on losses of one regime that are measured on other texts or tokens, and so differ by that alone."""
+    values: dict[tuple[str, RegimeKey], dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        for name, value in run.config:
+            if MEASURES.fullmatch(name):
+                values[name, run.regime][str(value)] = None
+    mixed = {name: known for (name, _), known in values.items() if len(known) > 1}
+    for name, known in mixed.items():
+        shown = ", ".join([*known][:3]) + (", ..." if len(known) > 3 else "")
+        yield (
+            f"losses with another {name} ({shown}) are compared, though a loss depends on what it is measured on: the "
+            "lowest may be lowest for that alone; give each its own corpus"
         )
 
 
