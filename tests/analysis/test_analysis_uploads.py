@@ -60,3 +60,18 @@ def test_losses_over_other_tokens_or_texts_are_doubted(name: str) -> None:
     assert not warned([row | {name: "a"} for row in rows], "measured on")
     apart = [row | {"corpus": row[name]} for row in rows]
     assert not warned(apart, "measured on")
+
+
+# ---- Rounded, or no final losses.
+
+
+@pytest.mark.parametrize(
+    ("digits", "said"),
+    [(1, "1 digit behind the point: rounding alone moves each by up to 0.05"),
+     (2, "2 digits behind the point: rounding alone moves each by up to 0.005"), (4, "")],
+)  # fmt: skip
+def test_losses_that_were_rounded_more_than_seeds_move_them_are_doubted(digits: int, said: str) -> None:
+    rows = [row | {"loss": round(row["loss"], digits)} for row in table()]
+    told = [one for one in analyse(from_rows(rows), draws=50, sigma=0.001).warnings if "rounding alone" in one]
+    assert [said in one for one in told] == [True] * bool(said)
+    assert not [one for one in analyse(from_rows(rows), draws=50, sigma=0.06).warnings if "rounding alone" in one]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal
 from itertools import pairwise
 
 from tuneopt.analysis.coordinates import Edge
@@ -22,6 +23,9 @@ from tuneopt.analysis.winner import Winner, by_regime, far_above, torn
 MISFIT = 2.0
 """From this factor on by which a misfit widens intervals, the baseline's losses are called inconsistent: by chance
 alone four points reach it in 2% of cases."""
+
+ROUNDED = 4
+"""Results that all have few digits before they are taken for rounded: the last digit of one in ten is 0."""
 
 
 def warnings(
@@ -52,6 +56,7 @@ def warnings(
         *_baseline_edges(edges, winners, baseline),
         *_law_doubts(laws, noise, baseline, several),
         *_noise_doubts(runs, winners, noise),
+        *_rounded(runs, winners, noise),
         *_speedup_doubts(speeds, baseline),
         *_joint_doubts(joint, several),
     ]
@@ -313,6 +318,22 @@ def _noise_doubts(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise:
         else:
             where = "" if len(groups) == 1 else f" at {_places(regimes)}"
             yield f"{why}: intervals and tie groups{where} assume sigma = {sigma:g} nats, the paper ladder's"
+
+
+def _rounded(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
+    """Losses that were rounded by more than seeds move them, which replicates do not show."""
+    ends = {run.report_loss for run in runs if run.report_loss is not None}
+    digits = max((max(0, -int(Decimal(repr(loss)).normalize().as_tuple().exponent)) for loss in ends), default=0)
+    most = 0.5 * 10.0**-digits
+    if (
+        len(winners) >= ROUNDED
+        and len(ends) > 1
+        and any(spread.sigma < most for one in winners if (spread := noise.of(one.regime)))
+    ):
+        yield (
+            f"losses have at most {digits} digit{'' if digits == 1 else 's'} behind the point: rounding alone moves "
+            f"each by up to {most:g} nats, and neither intervals nor tie groups allow for it"
+        )
 
 
 def _speedup_doubts(speeds: Sequence[Speedup], baseline: str) -> Iterable[str]:
