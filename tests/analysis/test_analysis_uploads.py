@@ -75,3 +75,16 @@ def test_losses_that_were_rounded_more_than_seeds_move_them_are_doubted(digits: 
     told = [one for one in analyse(from_rows(rows), draws=50, sigma=0.001).warnings if "rounding alone" in one]
     assert [said in one for one in told] == [True] * bool(said)
     assert not [one for one in analyse(from_rows(rows), draws=50, sigma=0.06).warnings if "rounding alone" in one]
+
+
+def test_the_moments_of_a_log_are_no_runs_that_ended_there() -> None:
+    def told(steps: list[int]) -> list[str]:
+        rows = [row | {"steps": one, "batch_tokens": 524288, "loss": law(one / 5000)}
+                for row in table(1, (1,)) for one in steps]  # fmt: skip
+        return warned(
+            [{key: cell for key, cell in row.items() if key != "ratio"} for row in rows], "the log of one run"
+        )
+
+    (doubt,) = told([*range(500, 5001, 500)])
+    assert "equal distances of steps (adamw 10, muon 10)" in doubt
+    assert not told([1000, 2000, 4000, 8000, 16000, 32000]) and not told([1000, 2000, 3000, 4000])

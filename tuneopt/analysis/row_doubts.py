@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from tuneopt.analysis.regimes import ONE_RATIO, near
 from tuneopt.analysis.row import UNSEEDED
@@ -26,10 +27,13 @@ MEASURES = re.compile(
 )
 """Settings that say what a loss is measured on, and nothing of how a model was trained."""
 
+MOMENTS, EVEN = 6, 0.02
+"""So many steps at equal distances (relative) look like the moments of a log; the budgets of a study mostly double."""
+
 
 def row_doubts(runs: Sequence[TrainingRun]) -> list[str]:
     """The doubts about the runs of a table, as they were read from its rows."""
-    every = (_other_unit, _other_measures, _repeats, _near_regimes, _other_ends, _without_corpus)
+    every = (_other_unit, _other_measures, _moments, _repeats, _near_regimes, _other_ends, _without_corpus)
     return [doubt for find in every for doubt in find(runs)]
 
 
@@ -56,6 +60,25 @@ def _other_measures(runs: Iterable[TrainingRun]) -> Iterator[str]:
         yield (
             f"losses with another {name} ({shown}) are compared, though a loss depends on what it is measured on: the "
             "lowest may be lowest for that alone; give each its own corpus"
+        )
+
+
+def _moments(runs: Iterable[TrainingRun]) -> Iterator[str]:
+    """A note on rows that look like the moments of a run: a loss before its schedule ended is none of a shorter run."""
+    logs: dict[tuple[object, ...], set[float]] = defaultdict(set)
+    for run in runs:
+        if run.steps is not None and run.report_loss is not None:
+            logs[run.optimizer, run.regime[:2], run.config, run.seed].add(run.steps)
+    even: dict[str, int] = {}
+    for (optimizer, *_), steps in logs.items():
+        gaps = [after - before for before, after in pairwise(sorted(steps))]
+        if len(steps) >= MOMENTS and max(gaps) <= min(gaps) * (1 + EVEN):
+            even[str(optimizer)] = max(len(steps), even.get(str(optimizer), 0))
+    if even:
+        shown = ", ".join(f"{optimizer} {count}" for optimizer, count in list(even.items())[:5])
+        yield (
+            f"losses with one configuration and seed lie at equal distances of steps ({shown}), as in the log of one "
+            "run, and each counts as a run that ended there; of each run keep the last row"
         )
 
 
