@@ -51,6 +51,13 @@ MANY_TIMES = 16.0
 """Ratios from here on, without tokens to check them by, may be tokens per parameter; a note says how they were read."""
 
 
+SUMMARIES = frozenset(
+    ("total", "totals", "grandtotal", "subtotal", "sum", "average", "avg", "mean", "median", "std", "stdev", "min",
+     "max", "overall")
+)  # fmt: skip
+"""Names that stand in the column of the optimizer where a row sums up those above it."""
+
+
 @dataclass(frozen=True)
 class ParsedTable:
     """The runs of a table, in its order, and sentences on what it does not say or what was left out of it.
@@ -104,7 +111,7 @@ def parse(
         raise missing(lacking, known.meanings)
     if not known.is_race and (doubt := known.check_loss(rows)):
         doubts.append(doubt)
-    spelled = cells.one_spelling((row.optimizer() for row in typed), space_names())
+    spelled = cells.one_spelling((_optimizer(row) for row in typed), space_names())
     if known.is_race:
         trials = _races([row.target_trial(spelled) for row in typed], [row.number for row in typed])
         return ParsedTable((), (*notes, *doubts), trials, doubts=tuple(doubts))
@@ -123,6 +130,14 @@ def parse(
         )
     targets = sorted({target for row in typed if (target := row.positive("target")) is not None})
     return ParsedTable(tuple(_told_apart(runs)), (*notes, *doubts), targets=tuple(targets), doubts=tuple(doubts))
+
+
+def _optimizer(row: Row) -> str:
+    """The optimizer of a row; a row that sums up others has none (`InputError`)."""
+    name = row.optimizer()
+    if cells.folded(name) in SUMMARIES:
+        raise row.error(f" is called {checked.shown(name)}, as what sums up other rows is; leave it out")
+    return name
 
 
 def check_rows(count: int) -> None:
