@@ -7,7 +7,9 @@ import pytest
 
 from tuneopt.analysis.document import document
 from tuneopt.analysis.inputs import from_rows
+from tuneopt.analysis.rows import parse
 from tuneopt.analysis.study import analyse
+from tuneopt.spec import InputError
 
 SPEEDS = {"adamw": 1.0, "muon": 1.3}
 
@@ -88,3 +90,19 @@ def test_the_moments_of_a_log_are_no_runs_that_ended_there() -> None:
     (doubt,) = told([*range(500, 5001, 500)])
     assert "equal distances of steps (adamw 10, muon 10)" in doubt
     assert not told([1000, 2000, 4000, 8000, 16000, 32000]) and not told([1000, 2000, 3000, 4000])
+
+
+# ---- What is refused.
+
+
+@pytest.mark.parametrize("name", ["Total", "Grand total", "mean", "Std"])
+def test_a_row_that_sums_up_others_is_no_optimizer(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^row 19 of the results is called '{name}', as what sums up other rows is"):
+        parse([*table(), table()[0] | {"optimizer": name}])
+
+
+def test_a_budget_in_millions_of_tokens_is_named() -> None:
+    rows = [{key: cell for key, cell in row.items() if key != "ratio"} | {"tokens": row["ratio"] * 2600}
+            for row in table()]  # fmt: skip
+    with pytest.raises(InputError, match="row 1 of the results has a budget of 2600 tokens; write the count itself"):
+        parse(rows)

@@ -42,6 +42,7 @@ LARGEST_BATCH = 2**27
 
 UNIX_TIMES = (1.2e9, 2.2e9)  # the years 2008 to 2039, in seconds since 1970
 LEAST_BYTES = 10_000  # that anything trained takes and stores
+LEAST_SHARE = 1e-3  # of a token for each parameter, below which no budget counts single tokens
 
 COUNTS = frozenset({"parameters", "tokens", "steps", "batch_tokens", "flops", "peak_bytes", "checkpoint_bytes"})
 """Columns whose numbers may carry a unit, such as 1.3B."""
@@ -232,7 +233,7 @@ class Row:
                 f" ({optimizer}) does not say its token budget; add a positive ratio for a known scale or with "
                 "parameters, tokens with parameters, or steps with batch_tokens"
             )
-        if tokens < LEAST_PARAMETERS:  # of these too fewer are millions or billions
+        if tokens < max(LEAST_PARAMETERS, LEAST_SHARE * (parameters or 0)):  # of these too fewer are millions
             raise self.error(f" has a budget of {tokens:g} tokens; write the count itself, such as 2600000000 or 2.6B")
         return tokens, ratio, steps if steps is not None or batch is None else tokens / batch
 
