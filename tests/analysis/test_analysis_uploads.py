@@ -64,6 +64,16 @@ def test_losses_over_other_tokens_or_texts_are_doubted(name: str) -> None:
     assert not warned(apart, "measured on")
 
 
+def test_seconds_beside_hours_are_doubted() -> None:
+    def told(unit: float) -> list[str]:
+        return warned([row | {"seconds": row["ratio"] * (3600 if row["optimizer"] == "adamw" else 3600 / unit)}
+                       for row in table()], "seconds")  # fmt: skip
+
+    (doubt,) = told(3600)
+    assert doubt.startswith("by their seconds muon trains 3,600 times as fast as adamw at 130m/1x")
+    assert not told(5)
+
+
 # ---- Rounded, or no final losses.
 
 

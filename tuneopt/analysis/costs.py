@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,10 @@ REDRAWN = 400
 
 UNEVEN = 0.1
 """Spread of equal trials' speeds from which on a warning says that the clock was not theirs alone."""
+
+NO_RULE = 30.0
+"""Factor between two optimizers' speeds from which on it is not their update rules that differ: a step of Shampoo that
+takes its roots every time is a few times as slow as one of AdamW."""
 
 _Place = tuple[RegimeKey, str]
 
@@ -172,7 +176,28 @@ def paces(winners: Iterable[Winner], runs: Iterable[TrainingRun]) -> dict[_Place
 
 
 def uneven_clocks(paces: Mapping[_Place, Pace]) -> tuple[str, ...]:
-    """A warning where equal trials differ in speed by more than `UNEVEN`: other work ran, or the machines differ."""
+    """Warnings where equal trials differ in speed by more than `UNEVEN`, and where no two clocks can have one unit."""
+    return (*_uneven(paces), *_other_units(paces))
+
+
+def _other_units(paces: Mapping[_Place, Pace]) -> Iterator[str]:
+    """A warning where optimizers of a regime differ in speed by more than `NO_RULE`, as hours and seconds do."""
+    rates: dict[RegimeKey, dict[str, float]] = defaultdict(dict)
+    for (regime, optimizer), pace in paces.items():
+        rates[regime][optimizer] = pace.rate
+    factors = {regime: max(own.values()) / min(own.values()) for regime, own in rates.items()}
+    apart = {regime: factor for regime, factor in factors.items() if factor > NO_RULE}
+    if apart:
+        worst = max(apart, key=lambda regime: apart[regime])
+        slow, fast = (pick(rates[worst], key=rates[worst].__getitem__) for pick in (min, max))
+        yield (
+            f"by their seconds {fast} trains {apart[worst]:,.0f} times as fast as {slow} at {worst.label}, which is no "
+            "update rule's doing: they are in other units or of other devices, and what is said in seconds says nothing"
+        )
+
+
+def _uneven(paces: Mapping[_Place, Pace]) -> tuple[str, ...]:
+    """A warning where equal trials differ in speed: other work ran, or the machines differ."""
     made = {place: pace for place, pace in paces.items() if pace.trials > 1}
     uneven = {place: pace for place, pace in made.items() if pace.spread > UNEVEN}
     if not uneven:
