@@ -102,6 +102,21 @@ def test_the_moments_of_a_log_are_no_runs_that_ended_there() -> None:
     assert not told([1000, 2000, 4000, 8000, 16000, 32000]) and not told([1000, 2000, 3000, 4000])
 
 
+# ---- Unequal tuning.
+
+
+def test_a_baseline_with_far_fewer_configurations_than_its_rival_is_named() -> None:
+    def told(own: int, rivals: int) -> list[str]:
+        rows = [row | {"hp_lr": 0.001 * (place + 1)} for row in table(1)
+                for place in range(own if row["optimizer"] == "adamw" else rivals)]  # fmt: skip
+        return warned(rows, "far more")
+
+    (doubt,) = told(1, 8)
+    assert doubt.startswith("adamw was run with 1 configuration at 130m/1x, 130m/2x and 130m/4x, and others with far")
+    assert "(muon up to 8)" in doubt
+    assert "at most 2 configurations" in told(2, 8)[0] and not told(2, 6) and not told(8, 1)
+
+
 # ---- What is refused.
 
 

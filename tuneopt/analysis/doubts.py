@@ -27,6 +27,9 @@ alone four points reach it in 2% of cases."""
 ROUNDED = 4
 """Results that all have few digits before they are taken for rounded: the last digit of one in ten is 0."""
 
+UNEQUAL = 4
+"""So many times the baseline's configurations are no equal tuning."""
+
 
 def warnings(
     runs: Sequence[TrainingRun],
@@ -54,6 +57,7 @@ def warnings(
         *_baseline_gaps(winners, laws, baseline, frontiers, several),
         *([] if raced else _scattered(winners, laws, several)),
         *_baseline_edges(edges, winners, baseline),
+        *_untuned(runs, winners, baseline),
         *_law_doubts(laws, noise, baseline, several),
         *_noise_doubts(runs, winners, noise),
         *_rounded(runs, winners, noise),
@@ -255,6 +259,30 @@ def _baseline_edges(edges: Sequence[Edge], winners: Sequence[Winner], baseline: 
         yield (
             f"the best {listed} of {baseline} {'is' if len(names) == 1 else 'are'} on an edge of what was "
             f"tried in {count} of {of} regimes: its loss may be lower beyond it, and what others gain over it less"
+        )
+
+
+def _untuned(runs: Sequence[TrainingRun], winners: Sequence[Winner], baseline: str) -> Iterable[str]:
+    """A baseline with far fewer configurations than a rival: the best of many is lower by tuning, and by luck."""
+    tried: dict[RegimeKey, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        tried[run.regime][run.optimizer].add(run.setting)
+    most: dict[str, int] = {}
+    places, own = [], 0
+    for regime, members in by_regime(winners).items():
+        counts = {one.optimizer: len(tried[regime][one.optimizer]) for one in members}
+        base = counts.pop(baseline, 0)
+        favoured = {name: count for name, count in counts.items() if base and count >= UNEQUAL * base}
+        if favoured:
+            places.append(regime)
+            own = max(own, base)
+            most |= {name: max(count, most.get(name, 0)) for name, count in favoured.items()}
+    if places:
+        listed = ", ".join(f"{name} up to {count}" for name, count in [*most.items()][:SHOWN])
+        few = "1 configuration" if own == 1 else f"at most {own} configurations"
+        yield (
+            f"{baseline} was run with {few} at {_places(places)}, and others with far more ({listed}): what they gain "
+            "over it may be their tuning"
         )
 
 
