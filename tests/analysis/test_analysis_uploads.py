@@ -131,3 +131,11 @@ def test_a_budget_in_millions_of_tokens_is_named() -> None:
             for row in table()]  # fmt: skip
     with pytest.raises(InputError, match="row 1 of the results has a budget of 2600 tokens; write the count itself"):
         parse(rows)
+
+
+def test_an_endless_time_to_a_target_has_its_cure() -> None:
+    rows = [{"optimizer": name, "workload": "wmt", "target_seconds": time} for name, time in (("a", "9"), ("b", "inf"))]
+    with pytest.raises(
+        InputError, match=r"row 2 .* target_seconds must be a finite number, not 'inf'; leave it empty wh"
+    ):
+        parse(rows)

@@ -382,7 +382,8 @@ class Row:
         except OverflowError:
             amount = math.inf
         if not math.isfinite(amount):
-            cure = "; leave it empty where a run diverged" if name == "loss" else ""
+            where = "a run diverged" if name == "loss" else "it was not reached" if name.startswith("target_") else ""
+            cure = f"; leave it empty where {where}" if where else ""
             raise self.error(f": {name} must be a finite number, not {shown}{cure}")
         if not checked.is_usual(amount):
             raise self.error(f": {name} is beyond anything measured, {shown}; check its unit")
