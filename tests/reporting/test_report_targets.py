@@ -187,3 +187,17 @@ def test_races_on_several_corpora_name_them(tmp_path):
     assert [one.split(" in 5,000")[0] for one in told] == [
         "At web 124M, 3.28 nats is reached first by AdamW", "At code 124M, 3.28 nats is reached first by Muon"
     ]  # fmt: skip
+
+
+def test_areas_under_profiles_say_which_tasks_they_are_over(tmp_path):
+    def areas(*ran):
+        rows = [{"optimizer": name, "workload": task, "target_seconds": seconds} for name, task, seconds in ran]
+        return next(one for one in page_of(tmp_path, rows).sentences if one.startswith("Areas"))
+
+    both = [("nadamw", "v", 100), ("muon", "v", 80)]
+    assert areas(*both).endswith(": Muon 1.000, NAdamW 0.917.")
+    assert areas(*both, ("nadamw", "w", 9)).endswith(
+        " They are over 1 of the 2 tasks: one optimizer alone ran the rest."
+    )
+    told = areas(*both, ("nadamw", "w", 9), ("soap", "w", 9), ("soap", "v", 90))
+    assert told.endswith(" A task that one did not run counts as not reached: Muon ran 1 of 2.")

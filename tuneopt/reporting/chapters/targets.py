@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tuneopt.analysis.names import optimizer_name, scale_name
@@ -45,15 +46,32 @@ def sentences(comparison: Comparison) -> list[str]:
     rows = comparison.analysis.targets
     told = []
     for ruleset in dict.fromkeys(row.ruleset for row in rows if row.loss is None):
-        table = scores([row for row in rows if row.ruleset == ruleset and row.loss is None])
+        own = [row for row in rows if row.ruleset == ruleset and row.loss is None]
+        table = scores(own)
         if len(table) > 1 and any(table.values()):
             ranked = sorted(table.items(), key=lambda pair: (-pair[1], pair[0]))
             words = ", ".join(f"{optimizer_name(name)} {score:.3f}" for name, score in ranked)
-            told.append(f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.")
+            told.append(
+                f"Areas under the performance profiles{f' ({ruleset})' if ruleset else ''}: {words}.{_unrun(own)}"
+            )
     # Races with somebody to race against come first.
     ordered = sorted(races(rows), key=lambda own: len(own) == 1)
     several = len({row.corpus for row in rows}) > 1
     return told + [_sentence(own, comparison.analysis.baseline, several) for own in ordered]
+
+
+def _unrun(rows: Sequence[ToTarget]) -> str:
+    """What the areas leave out, and what they hold against an optimizer: tasks that not every one ran."""
+    every = races(rows)
+    met = [race for race in every if len(race) > 1]
+    ran = Counter(row.optimizer for race in met for row in race)
+    over = (
+        f" They are over {len(met)} of the {len(every)} tasks: one optimizer alone ran the rest."
+        if len(met) < len(every)
+        else ""
+    )
+    less = listed(f"{optimizer_name(name)} ran {ran[name]} of {len(met)}" for name in ran if ran[name] < len(met))
+    return f"{over} A task that one did not run counts as not reached: {less}." if less else over
 
 
 def _sentence(rows: Sequence[ToTarget], baseline: str, several: bool) -> str:
