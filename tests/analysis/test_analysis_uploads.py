@@ -1,9 +1,11 @@
 """Tables as people upload them: what cannot be meant as it stands is doubted or refused, and nobody else is blamed."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+from analysis_samples import load_table
 
 from tuneopt.analysis.document import document
 from tuneopt.analysis.inputs import from_rows
@@ -139,3 +141,9 @@ def test_an_endless_time_to_a_target_has_its_cure() -> None:
         InputError, match=r"row 2 .* target_seconds must be a finite number, not 'inf'; leave it empty wh"
     ):
         parse(rows)
+
+
+@pytest.mark.parametrize("title", ["My runs,,,", ",,Results,"])
+def test_a_line_above_the_names_of_the_columns_is_called_that(tmp_path: Path, title: str) -> None:
+    with pytest.raises(InputError, match="the first line of the results does not name every column"):
+        load_table(tmp_path, "a.csv", f"{title}\noptimizer,scale,ratio,loss\nadamw,130m,1,3.5\n")

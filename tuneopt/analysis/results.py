@@ -204,6 +204,10 @@ def _outside_quotes(line: str) -> Counter[str]:
 def _refuse_twice(names: Iterable[str]) -> None:
     """Raise `InputError` for a column that a table has twice: of the two one would silently be lost."""
     twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice and not twice[0].strip():  # a title, or a heading over several columns
+        raise InputError(
+            "the first line of the results does not name every column; let it, and leave out what stands above it"
+        )
     if twice:
         raise InputError(f"the results have the column {checked.shown(twice[0])} twice; keep one")
 
