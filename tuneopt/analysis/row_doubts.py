@@ -78,7 +78,7 @@ def _moments(runs: Iterable[TrainingRun]) -> Iterator[str]:
         shown = ", ".join(f"{optimizer} {count}" for optimizer, count in list(even.items())[:5])
         yield (
             f"losses with one configuration and seed lie at equal distances of steps ({shown}), as in the log of one "
-            "run, and each counts as a run that ended there; of each run keep the last row"
+            "run; each counts as a run that ended there, so if they are moments of a run, keep its last row"
         )
 
 
