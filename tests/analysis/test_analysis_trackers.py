@@ -179,6 +179,30 @@ def test_settings_that_say_where_a_run_ran_hide_no_replicates(tmp_path: Path, na
     assert dict(table.runs[0].config)["rank"] == 4  # a hyperparameter of Dion
 
 
+@pytest.mark.parametrize("group", ["optimizer", "optim"])
+def test_settings_in_groups_are_those_of_the_run(tmp_path: Path, group: str) -> None:
+    """Nested configurations, as objects and as the columns that trackers make of them."""
+    nested = [{"run": name, "config": {group: {"name": name, "lr": rate, "betas": [0.9, 0.95]}, "seed": 0,
+                                       "model": {"n_params": 134_000_000, "activation": "silu"}},
+               "summary": {"val_loss": 3.4, "tokens": 2_680_000_000}}
+              for name, rate in (("adamw", 0.001), ("muon", 0.02))]  # fmt: skip
+    rows = "a,adamw,0.001,134M,0,3.4,2.68B\nb,muon,0.02,134M,0,3.4,2.68B\n"
+    lines = [f"run,{prefix}{group}.name,{prefix}{group}.lr,{prefix}model.n_params,seed,val/loss,tokens\n{rows}"
+             for prefix in ("", "config.")]  # fmt: skip
+    tables = [load(tmp_path, "a.json", json.dumps(nested)), *(load(tmp_path, "a.csv", text) for text in lines)]
+    for table in tables:
+        assert [(run.optimizer, run.parameters, dict(run.config)["learning_rate"]) for run in table.runs] == [
+            ("adamw", 134_000_000, 0.001), ("muon", 134_000_000, 0.02)]  # fmt: skip
+    assert dict(tables[0].runs[0].config).keys() == {"learning_rate", "beta1", "beta2", "model.activation"}
+
+
+def test_what_is_logged_in_a_group_is_no_setting(tmp_path: Path) -> None:
+    """The learning rate that a run ended with is 0."""
+    text = "Name,State,_runtime,optimizer,n_params,tokens,eval/loss,optimizer/lr\na,finished,9,adamw,134M,2.68B,3.4,0\n"
+    (run,) = load(tmp_path, "a.csv", text).runs
+    assert not run.config
+
+
 def test_a_seed_of_a_race_is_a_repetition(tmp_path: Path) -> None:
     text = "optimizer,workload,seed,target_seconds\n" + "".join(f"nadamw,w,{seed},{100 + seed}\n" for seed in range(3))
     assert [trial.study for trial in load(tmp_path, "a.csv", text).trials] == ["0", "1", "2"]

@@ -125,7 +125,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if (
-            str(key) == "betas"
+            str(key).rpartition(".")[2] == "betas"  # in a group, too
             and isinstance(value, Sequence)
             and len(value) == 2
             and all(map(checked.is_number, value))

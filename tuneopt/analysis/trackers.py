@@ -15,7 +15,7 @@ from typing import Any
 from tuneopt import checked
 from tuneopt.analysis import cells
 from tuneopt.analysis.columns import Headings
-from tuneopt.analysis.vocabulary import hyperparameter_name, is_coordinate, known_meaning, meaning_in_run
+from tuneopt.analysis.vocabulary import hyperparameter_name, in_group, is_coordinate, known_meaning, meaning_in_run
 from tuneopt.analysis.vocabulary import meaning as meaning_of
 from tuneopt.spec import InputError
 
@@ -49,7 +49,7 @@ def lifted(number: int, row: Mapping[str, Any], named: Mapping[str, str]) -> Map
     for an object that contradicts a column or another object: one of the two would be passed over in silence.
     """
     prefixes = {name: prefix for name, cell in row.items() if cell is not None and (prefix := _prefix(name, named))}
-    objects = {name: _object(number, prefix, name, row[name]) for name, prefix in prefixes.items()}
+    objects = {name: _in_groups(_object(number, prefix, name, row[name])) for name, prefix in prefixes.items()}
     if not any(isinstance(cell, Mapping) for cell in objects.values()):
         return row
     flat = {name: cell for name, cell in row.items() if not isinstance(objects.get(name), Mapping)}
@@ -97,6 +97,20 @@ def _object(number: int, prefix: str, name: str, cell: Any) -> Any:
         raise InputError(
             f"row {number} of the results: {name} is no JSON object ({error}); write {{name: value}}, each name once"
         ) from None
+
+
+def _in_groups(cell: Any) -> Any:
+    """An object with what it nests as names in a group, such as ``optimizer.lr``; other cells as they are.
+
+    Only where a group says something: what else is nested stays one setting.
+    """
+    if not isinstance(cell, Mapping):
+        return cell
+    flat: dict[str, Any] = {}
+    for key, value in cell.items():
+        inside = {f"{key}.{own}": one for own, one in value.items()} if isinstance(value, Mapping) else {}
+        flat |= inside if any(map(in_group, inside)) else {key: value}
+    return flat
 
 
 def _same(one: Any, other: Any) -> bool:

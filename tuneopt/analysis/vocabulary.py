@@ -89,6 +89,11 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 
+_OF_RULE = re.compile(r"(optimi[sz]er|optim|opt)\.(?!(name|type)$)", re.IGNORECASE)
+_RULE = re.compile(r"(optimi[sz]er|optim|opt)\.(name|type)", re.IGNORECASE)
+"""The group in which nested configurations hold an optimizer's settings. Behind a slash stand measurements: what is
+logged as ``optimizer/lr`` ends at 0."""
+
 WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
 _MEANING = {folded(word): column for word, column in WORDS.items()} | {folded(word): "" for word in ASIDE}
 _IN_CONFIG = frozenset(COLUMNS) - {
@@ -122,11 +127,10 @@ def meaning(name: str) -> str | None:
         return known
     if match:
         # Inside a configuration a name is a hyperparameter, unless it says which run this is; a loss is a result.
-        inner = known if known in _IN_CONFIG else None
-        return inner or hyperparameter_column(rest)
+        return meaning_in_run(rest) or hyperparameter_column(rest)
     if known is not None:
         return known
-    return hyperparameter_column(word) if is_coordinate(word) else None
+    return hyperparameter_column(word) if is_coordinate(word) or _OF_RULE.match(word) else meaning_in_run(word)
 
 
 def _words(name: str) -> list[str]:
@@ -158,8 +162,15 @@ def known_meaning(name: str) -> str | None:
 
 def meaning_in_run(name: str) -> str | None:
     """What a name inside a configuration says of which run this is (its optimizer, scale, budget); None for others."""
-    known = known_meaning(name)
+    known = "optimizer" if _RULE.fullmatch(name) else known_meaning(name)
+    if known is None and known_meaning(name.lower().removeprefix("model.")) == "parameters":
+        return "parameters"
     return known if known in _IN_CONFIG else None
+
+
+def in_group(name: str) -> bool:
+    """Whether a name that is nested in a configuration says the optimizer, one of its settings or the model's size."""
+    return _OF_RULE.match(name) is not None or meaning_in_run(name) in ("optimizer", "parameters")
 
 
 def hyperparameter_column(name: str) -> str | None:
@@ -168,6 +179,6 @@ def hyperparameter_column(name: str) -> str | None:
 
 
 def hyperparameter_name(name: str) -> str:
-    """The name of a hyperparameter as the spaces write it: lower case, underscores, no short form."""
-    plain = re.sub(r"[\s\-]+", "_", name.strip().lower())
+    """The name of a hyperparameter as the spaces write it: lower case, underscores, no short form and no group."""
+    plain = re.sub(r"[\s\-]+", "_", _OF_RULE.sub("", name.strip(), count=1).lower())
     return HYPERPARAMETERS.get(plain, "seq_len" if plain in _LENGTHS else plain)
