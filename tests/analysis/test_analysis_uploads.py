@@ -147,3 +147,16 @@ def test_an_endless_time_to_a_target_has_its_cure() -> None:
 def test_a_line_above_the_names_of_the_columns_is_called_that(tmp_path: Path, title: str) -> None:
     with pytest.raises(InputError, match="the first line of the results does not name every column"):
         load_table(tmp_path, "a.csv", f"{title}\noptimizer,scale,ratio,loss\nadamw,130m,1,3.5\n")
+
+
+def test_a_loss_that_any_speedup_would_explain_has_none() -> None:
+    """One seed far below puts the mean under the law's floor, and its noise says that it may lie anywhere."""
+    rows = table(ratios=(1, 2, 4, 8))
+    for row in rows:
+        if (row["optimizer"], row["ratio"], row["seed"]) == ("muon", 4, 1):
+            row["loss"] = 0.32
+    analysis = analyse(from_rows(rows), draws=200)
+    (odd,) = [one for one in analysis.speedups if "no law" in one.flags]
+    assert (odd.optimizer, odd.regime.ratio) == ("muon", 4)
+    assert (odd.speedup, odd.low, odd.high, odd.flags) == (0, None, None, ("no law",))
+    assert not any(0 < one.speedup < 0.5 for one in analysis.speedups)

@@ -103,7 +103,8 @@ class Speedup:
     known, ``high`` also where the interval is open above (flag ``open above``). ``effective_tokens`` is D_eff, None
     under the floor. Further flags: ``extrapolated`` (D_eff lies outside the budgets that the baseline was trained
     with), ``interpolated`` (the baseline has two ratios only, so the bend between them is the usual one of loss laws)
-    and ``no law`` (the baseline's loss does not fall, or any speedup would explain a loss).
+    and ``no law`` (the baseline's loss does not fall, or any speedup would explain a loss: ``speedup`` is no number
+    then and stands as 0, but for the baseline's own).
 
     ``bound_low`` and ``bound_high`` hold whatever the form of the law, as long as it falls and is convex in log D and
     its fitted points are right; ``bound_high`` is None beyond the longest run. ``settled_by`` is the ratio at which
@@ -114,7 +115,7 @@ class Speedup:
     regime: RegimeKey
     loss: float  # nats per token, the mean over ``runs`` seeds
     runs: int
-    speedup: float  # of tokens, above 0; 1 is the baseline's own
+    speedup: float  # of tokens; 1 is the baseline's own, 0 stands where there is none
     low: float | None
     high: float | None
     effective_tokens: float | None
@@ -329,6 +330,8 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
         flags.append("open above")
         if (low or 0.0) * winner.tokens < first / OUT_OF_REACH:  # as few tokens would do as many: nothing is known
             flags = [flag for flag in flags if flag not in BEYOND_BUDGETS] + ["no law"]
+    if "no law" in flags and not own:
+        speedup, low, high, flags = 0.0, None, None, ["no law"]
     bounds = known.local.bounds(winner.loss)
     if own:
         bounds = winner.tokens, winner.tokens

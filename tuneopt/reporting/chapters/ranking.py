@@ -127,7 +127,7 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
                 loss_text(loss, error),
                 change_text(loss - ranking.losses[0], error),
                 NONE if group is None else str(group),
-                NONE if speed is None
+                NONE if speed is None or "no law" in speed.flags
                 else "baseline" if optimizer == baseline
                 else interval_text(speed.speedup, speed.low, speed.high),
                 str(runs),

@@ -99,7 +99,7 @@ def savings_info(
     ``scales`` are the scale names, smallest first. Panels that hold one place are left out. ``told`` is the
     finding where the analysis has stated one; otherwise it is found here, from intervals alone.
     """
-    rivals = [one for one in speedups if one.optimizer != baseline]
+    rivals = [one for one in speedups if one.optimizer != baseline and "no law" not in one.flags]
     several = len({one.regime.corpus for one in rivals}) > 1
     groups: dict[tuple[str, float], list[Speedup]] = {}
     titles: dict[tuple[str, float], str] = {}

@@ -106,7 +106,7 @@ def speedups_infos(comparison: Comparison) -> list[SpeedupsInfo]:
         points = [
             SpeedupPoint(row["optimizer"], row["speedup"], row["low"], row["high"], tuple(row["flags"]))
             for (place, name), row in comparison.speedups.items()
-            if place == regime and name != baseline
+            if place == regime and name != baseline and "no law" not in row["flags"]
         ]
         points.sort(key=lambda point: (-point.speedup, point.optimizer))
         if points:
