@@ -147,8 +147,8 @@ class Row:
 
     def scale(self) -> tuple[str, int | None]:
         """The scale's name and its non-embedding parameters; each is looked up by the other where it is missing."""
-        parameters, word = self.positive("parameters"), self.word("scale")
-        if word:
+        self._check_size(parameters := self.positive("parameters"))
+        if word := self.word("scale"):
             known = _SCALES.get(folded(word))
             if known is not None and parameters is None:
                 return known.name, known.parameters
@@ -164,7 +164,6 @@ class Row:
             return (known.name if known else word), None if parameters is None else int(parameters)
         if parameters is None:
             raise self.error(" says no model size; add a column scale or parameters")
-        self._check_size(parameters)
         # Only an exact count is taken for a scale of the ladders: a rounded one may be another model.
         match = [scale.name for scale in SCALES.values() if scale.parameters == int(parameters)]
         # Four digits, and never an exponent: 70 billion are 70000m.
@@ -174,7 +173,8 @@ class Row:
     def _check_size(self, parameters: float | None) -> None:
         """Raise `InputError` for a count of parameters that no model has, such as 1.2 where billions are meant."""
         if parameters is not None and not LEAST_PARAMETERS <= parameters <= checked.LARGEST_USUAL:
-            raise self.error(f" is of {parameters:g} parameters; write the count itself, such as 1300000000 or 1.3B")
+            raise self.error(f" is of {parameters:g} parameters; write the count itself, such as 1300000000 or 1.3B, "
+                             "or drop the column, if it counts something else (--columns drop=n)")  # fmt: skip
 
     @property
     def is_sized(self) -> bool:
@@ -366,25 +366,26 @@ class Row:
 
         A switch is no number, though Python says so: a column of true and false has another meaning than 1 and 0.
         """
-        value = self.cells.get(name)
-        if value is None or cells.is_empty(value):
+        if cells.is_empty(value := self.cells.get(name)):
             return None
         shown = checked.shown(value)  # cut, with control characters spelt out: it is printed on a terminal
         try:
             if isinstance(value, str):
-                amount = cells.number(value, self.comma, units=name in COUNTS)
+                word = value.rstrip("xX\u00d7 ") if name == "ratio" else value
+                amount = cells.number(word, self.comma, name in COUNTS)
             else:
                 amount = math.nan if isinstance(value, bool) else float(value)
         except cells.AmbiguousCommaError as error:
             raise self.error(f": {name} must be a number, not {shown} ({error})") from None
         except (TypeError, ValueError):
-            raise self.error(f": {name} must be a number, not {shown}") from None
+            cure = "; write the mean alone, and its spread in a column std" if "\u00b1" in str(value) else ""
+            raise self.error(f": {name} must be a number, not {shown}{cure}") from None
         except OverflowError:
             amount = math.inf
         if not math.isfinite(amount):
             where = "a run diverged" if name == "loss" else "it was not reached" if name.startswith("target_") else ""
-            cure = f"; leave it empty where {where}" if where else ""
-            raise self.error(f": {name} must be a finite number, not {shown}{cure}")
+            raise self.error(f": {name} must be a finite number, not {shown}"
+                             + (f"; leave it empty where {where}" if where else ""))  # fmt: skip
         if not checked.is_usual(amount):
             raise self.error(f": {name} is beyond anything measured, {shown}; check its unit")
         return amount
