@@ -94,7 +94,7 @@ class Regime:
         """The canonical JSON that ids hash; a corpus counts by content alone."""
         return canonical_json(_content(self.to_dict()))
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """The token budget D = 20 N ratio."""
         return int(TOKENS_PER_PARAMETER * self.scale.parameters * self.ratio)
@@ -224,11 +224,10 @@ class TrialSpec:
     @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
-        # `identity` of `to_dict`, put together in the alphabet: the regime's text is that of all its trials, made once.
-        plain = self._plain()
-        before, after = ({n: v for n, v in plain.items() if part(n)} for part in ("regime".__gt__, "regime".__lt__))
-        regime = f'"regime":{self.regime.canonical_text}'
-        return _digits(f"{canonical_json(before)[:-1]},{regime},{canonical_json(after)[1:]}")
+        # `identity` of `to_dict`; the regime's text is that of all its trials, made once. In the alphabet only numbers
+        # come after it, so that the last place that looks like a regime of 0 is where it belongs.
+        before, name, after = canonical_json({**self._plain(), "regime": 0}).rpartition('"regime":')
+        return _digits(f"{before}{name}{self.regime.canonical_text}{after[1:]}")
 
     @cached_property
     def replicate_id(self) -> str:
@@ -297,19 +296,22 @@ def canonical(value: Value) -> Value:
 
     Raises `InputError` for NaN, infinities and whole numbers beyond every float.
     """
+    if isinstance(value, float) and math.isfinite(value):
+        # Below 2^53 every whole number is a float of its own; above, a float stands for several and keeps its spelling.
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, bool | str):
         return value
     if isinstance(value, int) and -checked.LARGEST_NUMBER <= value <= checked.LARGEST_NUMBER:
         return value
-    if isinstance(value, float) and math.isfinite(value):
-        # Below 2^53 every whole number is a float of its own; above, a float stands for several and keeps its spelling.
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value
     raise InputError(f"a hyperparameter must be a finite number, a word or a switch, not {checked.shown(value)}")
 
 
 def _canonical_tree(tree: Any) -> Any:
     """`canonical` for every value in nested data."""
-    if isinstance(tree, str | int | float):  # most of them, and asking what a Mapping is takes longer
+    kind = type(tree)  # nearly all are of these kinds, and asking what is a Mapping or one of several takes longer
+    if kind is str or kind is bool:
+        return tree
+    if kind is int or kind is float:
         return canonical(tree)
     if isinstance(tree, Mapping):
         return {key: _canonical_tree(value) for key, value in tree.items()}
@@ -320,4 +322,8 @@ def _canonical_tree(tree: Any) -> Any:
 
 def canonical_json(tree: Any) -> str:
     """JSON with sorted keys, no spaces, ASCII only and one spelling per number (shortest round-trip digits)."""
-    return json.dumps(_canonical_tree(tree), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(_canonical_tree(tree))
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+"""Made once: `json.dumps` makes one for each text, and a report writes twenty thousand for ids."""
