@@ -36,11 +36,6 @@ LARGEST = sys.float_info.max
 """The largest float: comparing with it also refuses infinities and whole numbers beyond every float."""
 
 
-def _usual_loss(loss: Any) -> bool:
-    """Whether a loss is a finite float, or None: what `number` takes, but for the rarer kinds."""
-    return loss is None or (type(loss) is float and -LARGEST <= loss <= LARGEST)
-
-
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
     """One measurement during training; a loss is None where it was not measured or not finite (nats per token)."""
@@ -55,17 +50,16 @@ class CurvePoint:
     """Seconds since the trial began, earlier parts of a resumed trial included."""
 
     def __post_init__(self) -> None:
-        rate, seconds = self.learning_rate, self.seconds
+        step, tokens, rate, seconds = self.step, self.tokens, self.learning_rate, self.seconds
+        train, select, report = self.train_loss, self.select_loss, self.report_loss
         if (  # the usual kinds, of which the checks below say the same: every record has twenty points
-            type(self.step) is type(self.tokens) is int
-            and type(rate) is type(seconds) is float
-            and 0 <= self.step <= checked.LARGEST_COUNT
-            and 0 <= self.tokens <= checked.LARGEST_COUNT
-            and 0 <= rate <= LARGEST
-            and 0 <= seconds <= LARGEST
-            and _usual_loss(self.train_loss)
-            and _usual_loss(self.select_loss)
-            and _usual_loss(self.report_loss)
+            type(step) is type(tokens) is int
+            and type(rate) is type(train) is type(select) is type(report) is type(seconds) is float
+            and 0 <= step <= checked.LARGEST_COUNT
+            and 0 <= tokens <= checked.LARGEST_COUNT
+            and rate >= 0
+            and seconds >= 0
+            and math.isfinite(rate + seconds + train + select + report)  # so all of them are
         ):
             return
         checked.whole("a curve point's step", self.step)
@@ -154,7 +148,9 @@ class TrialRecord:
             "curve": tuple(self.curve),
             "seconds": {name: number(f"seconds {name}", self.seconds[name]) for name in SECONDS},
             "proof": checked.plain_tree(self.proof, "proof"),
-            "routing": tuple(checked.plain_tree(route, "routing") for route in self.routing),
+            "routing": self.routing
+            if type(self.routing) is checked.Shared  # which is plain
+            else tuple(checked.plain_tree(route, "routing") for route in self.routing),
             "environment": checked.plain_tree(self.environment, "environment"),
             "notes": tuple(map(checked.whole_text, self.notes)),
         }
