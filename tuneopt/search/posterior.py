@@ -248,8 +248,7 @@ class Posterior:
         scale = np.sqrt(scales[:, owners[:, 0]] * scales[:, owners[:, 1]])  # (models, effects - 1)
         drawn = (scale * mean)[which] + scale[which] * (parts[0] @ root.T) + parts[1] @ plain.T
         level = LEVEL * parts[2]
-        spread, drift = trials.cover(scales, noise)
-        weights = np.asarray(np.linalg.inv(spread), np.float64)
+        weights, drift = trials.weights(scales, noise), scales @ trials.drift
         errors = parts[3] * np.sqrt((noise[which, None] * trials.sigma) ** 2 / trials.seeds + trials.far)
         across = root @ (root.T @ x.T), plain @ (plain.T @ x.T)  # (effects - 1, trials) each
 
@@ -336,12 +335,27 @@ class _Trials:
 
     def cover(self, scales: Floats, noise: Floats) -> tuple[Floats, Floats]:
         """(models, trials, trials) covariances and (models, trials) means of the losses."""
-        pairs = scales[:, self.couples[:, 0]] * scales[:, self.couples[:, 1]]
-        spread = self.fixed + (scales**2 @ self.spread.reshape(len(self.spread), -1)).reshape(-1, *self.fixed.shape)
+        return self._coupled(self._alone(scales), scales, noise), scales @ self.drift
+
+    def _alone(self, scales: Floats) -> Floats:
+        """(models, trials, trials): the covariances as far as single coordinates make them, without noise."""
+        return self.fixed + (scales**2 @ self.spread.reshape(len(self.spread), -1)).reshape(-1, *self.fixed.shape)
+
+    def _coupled(self, spread: Floats, scales: Floats, noise: Floats) -> Floats:
+        """With what pairs of coordinates and the noise add, each model's by itself; changes ``spread``."""
+        pairs, own = scales[:, self.couples[:, 0]] * scales[:, self.couples[:, 1]], np.arange(len(self.y))
         spread += (self.crossed * pairs[:, None, :]) @ self.crossed.T
-        own = np.arange(len(self.y))
         spread[:, own, own] += (noise[:, None] * self.sigma) ** 2 / self.seeds
-        return spread, scales @ self.drift
+        return spread
+
+    def weights(self, scales: Floats, noise: Floats) -> Floats:
+        """(models, trials, trials): the inverses of the covariances. Of 64 models half are equal, and inverted once."""
+        alone, rows = self._alone(scales), list(map(tuple, np.column_stack([scales, noise]).tolist()))
+        places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+        which, first = [places[row] for row in rows], [rows.index(row) for row in places]
+        if not np.array_equal(alone[first][which], alone):  # a product of many rows: their last digits may differ
+            first = which = list(range(len(scales)))
+        return np.asarray(np.linalg.inv(self._coupled(alone[first], scales[first], noise[first]))[which], np.float64)
 
     def models(self, chances: Floats) -> tuple[Floats, Floats]:
         """Scales (models, coordinates) and noise (models,) drawn about those that explain the trials best.
