@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from tuneopt.reporting.axes import PixelAxis, axis, number_text, thinned
 from tuneopt.reporting.palette import LINES, RULE, bare, shade
-from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words, clipped, runs, text_width
+from tuneopt.reporting.scene import Box, Point, Scene, Sign, Stroke, Words, clipped, runs, spoken, text_width
 
 SIZE, TICK = 12.0, 11.0
 """Pixels of the letters of titles and of ticks."""
@@ -269,7 +270,7 @@ def _legend(
             parts.append(Stroke(((x, y), (x + 18, y)), line["color"], line["width"], _dash(line.get("dash", "solid")),
                                 series=series))  # fmt: skip
         if "markers" in trace["mode"]:
-            symbol, colour = _one(trace["marker"]["symbol"], 0), _one(trace["marker"]["color"], 0)
+            symbol, colour = next(_each(trace["marker"]["symbol"])), next(_each(trace["marker"]["color"]))
             line = 2.0 if bare(symbol) in LINES else 1.5 if "-open" in symbol else 0.0
             parts.append(Sign(x + 9, y, symbol, 9, colour, line, series=series))
         parts.append(Words(x + 23, y, words, SIZE, series=series))
@@ -278,11 +279,6 @@ def _legend(
         parts.append(Words(x + 2, 11 + LEGEND_ROW * row, ((f"+{len(named) - shown}", False),), SIZE))
     # The drawing has room for one row.
     return parts, LEGEND_ROW * row
-
-
-def _one(value: Any, number: int) -> Any:
-    """The value of one mark, where a trace has one for each or one for all."""
-    return value[number] if isinstance(value, list | tuple) else value
 
 
 def _trace(scene: Scene, trace: Mapping[str, Any], plot: Plot, layout: Mapping[str, Any]) -> None:
@@ -321,15 +317,12 @@ def _lines(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:
             scene.parts.append(Stroke(tuple(piece), trace["fillcolor"], 0, fill=True, opacity=trace["opacity"],
                                       series=series))  # fmt: skip
         return
-    hover = _hover(trace, None)
-    free = trace.get("cliponaxis") is False
+    hover, dash, opacity = _hover(trace, None), _dash(line.get("dash", "solid")), trace.get("opacity", 1.0)
+    free, colour, width = trace.get("cliponaxis") is False, line["color"], line["width"]
     for piece in pieces:
         inside = [piece] if free else clipped(piece, left - 1, top - 1, right + 1, bottom + 1)
-        scene.parts += [
-            Stroke(tuple(own), line["color"], line["width"], _dash(line.get("dash", "solid")),
-                   opacity=trace.get("opacity", 1.0), series=series, hover=hover)
-            for own in inside if len(own) > 1
-        ]  # fmt: skip
+        scene.parts += [Stroke(tuple(own), colour, width, dash, False, opacity, series, hover)
+                        for own in inside if len(own) > 1]  # fmt: skip
     if not hover and "hovertemplate" in trace and "markers" not in trace["mode"]:
         for number, (x, y) in enumerate(points):
             if x is not None and y is not None and top <= y <= bottom:
@@ -354,21 +347,25 @@ def _marks(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:
     left, top, right, bottom = plot.edges
     free = trace.get("cliponaxis") is False
     texts = trace.get("text", ()) if "text" in trace["mode"] else ()
-    for number, (x, y) in enumerate(zip(trace["x"], trace["y"], strict=True)):
-        if x is None or y is None:
+    symbols, colours, sizes = _each(marker.get("symbol", "circle")), _each(marker["color"]), _each(marker["size"])
+    lines, faded = _each(marker.get("line", {}).get("width", 0.0)), _each(marker.get("opacity", 1.0))
+    opacity = trace.get("opacity", 1.0)
+    for number, (at, up) in enumerate(zip(plot.x.all(trace["x"]), plot.y.all(trace["y"]), strict=True)):
+        symbol, colour, size, line, pale = next(symbols), next(colours), next(sizes), next(lines), next(faded)
+        if at is None or up is None:
             continue
-        at, up = plot.x.at(x), plot.y.at(y)
         if not free and not (left - 2 <= at <= right + 2 and top - 2 <= up <= bottom + 2):
             continue
-        symbol = _one(marker.get("symbol", "circle"), number)
-        colour = _one(marker["color"], number)
-        line = float(_one(marker.get("line", {}).get("width", 0.0), number))
-        opacity = trace.get("opacity", 1.0) * float(_one(marker.get("opacity", 1.0), number))
-        size = float(_one(marker["size"], number))
-        scene.parts.append(Sign(at, up, symbol, size, colour, line, opacity, series, _hover(trace, number)))
+        scene.parts.append(Sign(at, up, symbol, float(size), colour, float(line), opacity * float(pale), series,
+                                _hover(trace, number)))  # fmt: skip
         if texts:
             font = trace["textfont"]
             scene.parts.append(Words(at, up, ((texts[number], False),), font["size"], "middle", font["color"]))
+
+
+def _each(value: Any) -> Iterator[Any]:
+    """The values of all marks, one after the other, where a trace has one for each or one for all."""
+    return iter(value) if isinstance(value, list | tuple) else repeat(value)
 
 
 def _hover(trace: Mapping[str, Any], number: int | None) -> str:
@@ -376,6 +373,8 @@ def _hover(trace: Mapping[str, Any], number: int | None) -> str:
     template = trace.get("hovertemplate", "").replace("<extra></extra>", "")
     if not template or (number is None and "%{" in template):
         return ""
+    if template == "%{text}":  # most of them
+        return spoken(str(trace["text"][number]))
 
     def value(match: re.Match[str]) -> str:
         name, index, form = match.groups()
@@ -383,8 +382,7 @@ def _hover(trace: Mapping[str, Any], number: int | None) -> str:
         own = own[int(index)] if index is not None else own
         return number_text(own, form) if form else str(own)
 
-    words = _FIELD.sub(value, template) if number is not None else template
-    return "\n".join("".join(part for part, _ in line) for line in runs(words))
+    return spoken(_FIELD.sub(value, template) if number is not None else template)
 
 
 def _cells(scene: Scene, trace: Mapping[str, Any], plot: Plot) -> None:

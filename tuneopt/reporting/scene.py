@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 import itertools
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 Point = tuple[float, float]
 
@@ -18,8 +19,7 @@ _TAG = re.compile(r"(</?b>|<br>)")
 _NARROW, _BROAD = set("ijlftrI.,:;'|![]()/ "), set("mwMWGOQ@%+\u00d7")
 
 
-@dataclass(frozen=True, slots=True)
-class Stroke:
+class Stroke(NamedTuple):
     """A line through points, or with ``fill`` an area; ``width`` in pixels, ``dash`` as SVG has it, empty for none."""
 
     points: tuple[Point, ...]
@@ -33,11 +33,10 @@ class Stroke:
 
     def moved(self, down: float) -> Stroke:
         """The same, ``down`` pixels lower."""
-        return replace(self, points=tuple((x, y + down) for x, y in self.points))
+        return self._replace(points=tuple((x, y + down) for x, y in self.points))
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(NamedTuple):
     """A mark: a plotly symbol of ``size`` pixels; ``line`` is the width of an outline."""
 
     x: float
@@ -52,11 +51,10 @@ class Sign:
 
     def moved(self, down: float) -> Sign:
         """The same, ``down`` pixels lower."""
-        return replace(self, y=self.y + down)
+        return self._replace(y=self.y + down)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """A text; ``anchor`` is start, middle or end, ``y`` its middle. ``colour`` is empty for the ink of the page."""
 
     x: float
@@ -80,11 +78,10 @@ class Words:
 
     def moved(self, down: float) -> Words:
         """The same, ``down`` pixels lower."""
-        return replace(self, y=self.y + down)
+        return self._replace(y=self.y + down)
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """A filled rectangle from its upper left corner."""
 
     x: float
@@ -96,7 +93,7 @@ class Box:
 
     def moved(self, down: float) -> Box:
         """The same, ``down`` pixels lower."""
-        return replace(self, y=self.y + down)
+        return self._replace(y=self.y + down)
 
 
 @dataclass
@@ -127,6 +124,12 @@ def runs(markup: str) -> tuple[tuple[tuple[str, bool], ...], ...]:
 
 
 @lru_cache(maxsize=4096)
+def spoken(markup: str) -> str:
+    """The letters of a label, line by line: the hover texts of a figure come again in its other picture."""
+    return "\n".join("".join(words for words, _ in line) for line in runs(markup))
+
+
+@lru_cache(maxsize=4096)
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """About how many pixels a text takes in the fonts of a page, rather too many than too few."""
     units = sum(0.38 if letter in _NARROW else 0.92 if letter in _BROAD else 0.72 if letter.isupper() else 0.62
@@ -136,7 +139,10 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 def clipped(points: list[Point], left: float, top: float, right: float, bottom: float) -> list[list[Point]]:
     """The pieces of a line that lie inside a rectangle (Liang and Barsky, segment by segment)."""
-    if all(left <= x <= right and top <= y <= bottom for x, y in points):
+    for x, y in points:
+        if not (left <= x <= right and top <= y <= bottom):
+            break
+    else:
         return [list(points)] if len(points) > 1 else []
     pieces: list[list[Point]] = []
     for (x0, y0), (x1, y1) in itertools.pairwise(points):

@@ -7,6 +7,7 @@ and larger. Numbers have one decimal, a tenth of a pixel.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from html import escape
 
 from tuneopt.reporting.drawing import FONT
@@ -97,12 +98,7 @@ def _stroke(part: Stroke) -> str:
 
 
 def _sign(part: Sign) -> str:
-    radius, hollow = part.size / 2, "-open" in part.symbol or bare(part.symbol) in LINES
-    look = f'fill="{part.colour}"'
-    if hollow:  # a ring with a dot shows what lies under it, every other open mark hides its line
-        clear = bare(part.symbol) in LINES or part.symbol.endswith("-open-dot")
-        look = f'fill="{"none" if clear else "var(--page,#fff)"}" stroke="{part.colour}"'
-        look += f' stroke-width="{part.line or 1.5:g}"'
+    radius, look = part.size / 2, _look(part.symbol, part.colour, part.line)
     pieces = outline(part.symbol)
     if not pieces:
         head = f'circle cx="{_n(part.x)}" cy="{_n(part.y)}" r="{_n(radius)}" {look}{_faded(part.opacity)}'
@@ -110,6 +106,16 @@ def _sign(part: Sign) -> str:
     close = "" if bare(part.symbol) in LINES else "Z"
     ways = "".join(_way((part.x + radius * x, part.y + radius * y) for x, y in piece) + close for piece in pieces)
     return _closed(f'path d="{ways}" {look}{_faded(part.opacity)}', "path", part.hover)
+
+
+@lru_cache(maxsize=512)
+def _look(symbol: str, colour: str, line: float) -> str:
+    """How a mark is filled and outlined."""
+    if "-open" not in symbol and bare(symbol) not in LINES:
+        return f'fill="{colour}"'
+    # A ring with a dot shows what lies under it, every other open mark hides its line.
+    clear = bare(symbol) in LINES or symbol.endswith("-open-dot")
+    return f'fill="{"none" if clear else "var(--page,#fff)"}" stroke="{colour}" stroke-width="{line or 1.5:g}"'
 
 
 def _dot(part: Sign) -> str:
