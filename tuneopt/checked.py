@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from tuneopt.errors import InputError, nearest
@@ -93,11 +92,10 @@ def shown(value: Any) -> str:
     return words if len(words) <= 80 else words[:79] + "\u2026"
 
 
-def parse_object(data: str | bytes, what: str, common: str = "") -> dict[str, Any]:
+def parse_object(data: str | bytes, what: str) -> dict[str, Any]:
     """A JSON object without NaN, infinities or repeated keys; raises `InputError` naming ``what`` otherwise.
 
-    Python's `json` reads all three, and other readers do not: what is damaged or ambiguous is refused here, once. The
-    entry ``common``, a list of objects that many texts have alike, may come as a `Shared` one.
+    Python's `json` reads all three, and other readers do not: what is damaged or ambiguous is refused here, once.
     """
 
     def no_constant(word: str) -> None:
@@ -109,8 +107,6 @@ def parse_object(data: str | bytes, what: str, common: str = "") -> dict[str, An
             raise InputError(f"{what} holds a key twice; the data is damaged")
         return plain
 
-    if common and (shared := _with_common(data, what, common)):
-        return shared
     try:
         tree = json.loads(data, parse_constant=no_constant)
         if _keys_of(tree) != _keys_in(data):
@@ -129,39 +125,6 @@ def parse_object(data: str | bytes, what: str, common: str = "") -> dict[str, An
         except (UnicodeEncodeError, RecursionError):
             raise InputError(f"{what} holds half of a surrogate pair, which is no text; the data is damaged") from None
     return tree
-
-
-class Shared(tuple[Any, ...]):
-    """A list as `plain_tree` gives it, which several objects hold: nobody may change what is in it."""
-
-    __slots__ = ()
-
-
-def _with_common(data: str | bytes, what: str, common: str) -> dict[str, Any] | None:
-    """The object with the list ``common`` of others that were spelled the same; None where it is to be read as a whole.
-
-    Without escapes a name that is found once is that key. What follows it and is a list by itself is the key's whole
-    value, so that everything else means the same with a 0 in its place.
-    """
-    name = f'"{common}"'.encode()
-    if not isinstance(data, bytes) or b"\\" in data or data.count(name) != 1:
-        return None
-    start = data.index(name) + len(name) + 1
-    end = data.find(b'}],"', start) + 2
-    try:
-        shared = _read_common(data[start:end])
-        tree = parse_object(data[:start] + b"0" + data[end:], what)
-    except InputError:  # said of the whole text, which knows at what letter
-        return None
-    return {**tree, common: shared} if data[start - 1 : start] == b":" and tree.get(common) == 0 else None
-
-
-@lru_cache(maxsize=256)
-def _read_common(text: bytes) -> Shared:
-    (found,) = parse_object(b'{"":%b}' % text, "").values()
-    if type(found) is not list:
-        raise InputError("no list")
-    return Shared(plain_tree(found, ""))
 
 
 def _keys_of(tree: Any) -> int:

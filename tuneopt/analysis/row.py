@@ -366,7 +366,7 @@ class Row:
 
         A switch is no number, though Python says so: a column of true and false has another meaning than 1 and 0.
         """
-        if cells.is_empty(value := self.cells.get(name)):
+        if (value := self.cells.get(name)) is None or cells.is_empty(value):
             return None
         shown = checked.shown(value)  # cut, with control characters spelt out: it is printed on a terminal
         try:

@@ -178,7 +178,7 @@ def decode_plain(uri: str, name: str, data: bytes) -> dict[str, Any]:
 def _read_record(uri: str, name: str, data: bytes) -> Content:
     trial, state = key(name), "unsealed"
     try:
-        plain, state = unseal(name, data, "a trial record", "routing")
+        plain, state = unseal(name, data, "a trial record")
         record = TrialRecord.from_dict(plain)
         why = _wrong(state, in_record, record)
     except NewerSchemaError as error:

@@ -149,9 +149,7 @@ class TrialRecord:
             "curve": tuple(self.curve),
             "seconds": {name: number(f"seconds {name}", self.seconds[name]) for name in SECONDS},
             "proof": checked.plain_tree(self.proof, "proof"),
-            "routing": self.routing
-            if type(self.routing) is checked.Shared  # which is plain
-            else tuple(checked.plain_tree(route, "routing") for route in self.routing),
+            "routing": tuple(checked.plain_tree(route, "routing") for route in self.routing),
             "environment": checked.plain_tree(self.environment, "environment"),
             "notes": tuple(map(checked.whole_text, self.notes)),
         }

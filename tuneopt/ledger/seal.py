@@ -53,12 +53,12 @@ def seal(name: str, text: str) -> bytes:
     return f'{text[:-1]}{separator}"{KEY}":"{_digest(name, text.encode())}"}}\n'.encode()
 
 
-def unseal(name: str, data: bytes, what: str, common: str = "") -> tuple[dict[str, Any], SealedState]:
+def unseal(name: str, data: bytes, what: str) -> tuple[dict[str, Any], SealedState]:
     """The object in the bytes of the file ``name``, without its seal, and whether that fits.
 
-    Raises `InputError`, with ``what`` as the noun, for anything but a JSON object; ``common`` as in `parse_object`.
+    Raises `InputError`, with ``what`` as the noun, for anything but a JSON object.
     """
-    plain = parse_object(data, what, common)
+    plain = parse_object(data, what)
     tail = _TAIL.search(data, max(0, len(data) - _LONGEST_TAIL))
     if KEY not in plain:
         return plain, "broken" if _MAIMED_TAIL.search(data, max(0, len(data) - _LONGEST_TAIL)) else "unsealed"
