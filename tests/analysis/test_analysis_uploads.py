@@ -160,3 +160,25 @@ def test_a_loss_that_any_speedup_would_explain_has_none() -> None:
     assert (odd.optimizer, odd.regime.ratio) == ("muon", 4)
     assert (odd.speedup, odd.low, odd.high, odd.flags) == (0, None, None, ("no law",))
     assert not any(0 < one.speedup < 0.5 for one in analysis.speedups)
+
+
+# ---- Cells as people write them.
+
+
+def test_a_ratio_may_be_written_as_what_it_is() -> None:
+    rows = [
+        row | {"ratio": f"{row['ratio']}{mark}"} for row, mark in zip(table(), ["x", "X", "\u00d7"] * 6, strict=True)
+    ]
+    assert {run.regime.ratio for run in from_rows(rows).runs} == {1, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ({"loss": "3.45 \u00b1 0.01"}, "write the mean alone, and its spread in a column std"),
+        ({"n": 3}, r"is of 3 parameters; .* or drop the column, if it counts something else \(--columns drop=n\)"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_says_what_to_write(cell: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        from_rows([row | cell for row in table()])
