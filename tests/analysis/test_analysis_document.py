@@ -87,7 +87,7 @@ def test_the_document_of_a_ledger(ledger: Ledger) -> None:
     assert document["flips"] == []
     text = " | ".join(document["warnings"])
     assert "proof of the optimizer is missing or failed: muon 1 trials" in text
-    assert "lion has no comparable run at nano-65k/1x" in text
+    assert "lion is not ranked at nano-65k/1x, where it has no comparable run" in text
 
 
 def test_everything_is_in_the_document(ledger: Ledger) -> None:

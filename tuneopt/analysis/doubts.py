@@ -68,17 +68,17 @@ def warnings(
 
 def _left_out(runs: Sequence[TrainingRun], winners: Sequence[Winner]) -> Iterable[str]:
     """Runs and optimizers that no figure holds, and precisions that were mixed."""
-    unproven = [run for run in runs if run.status == "unproven"]
+    unproven = Counter(run.optimizer for run in runs if run.status == "unproven")
     if unproven:
-        names = Counter(run.optimizer for run in unproven)
-        listed = ", ".join(f"{name} {count}" for name, count in sorted(names.items()))
+        listed = ", ".join(f"{name} {count}" for name, count in sorted(unproven.items()))
         yield f"left out because the proof of the optimizer is missing or failed: {listed} trials"
     there = {(winner.optimizer, winner.regime) for winner in winners}
     gone: dict[str, list[RegimeKey]] = defaultdict(list)
     for optimizer, regime in sorted({(run.optimizer, run.regime) for run in runs} - there):
         gone[optimizer].append(regime)
     for optimizer, regimes in gone.items():
-        yield f"{optimizer} has no comparable run at {_places(regimes)} and is not ranked there"
+        why = "" if optimizer in unproven else ": all of them diverged"
+        yield f"{optimizer} is not ranked at {_places(regimes)}, where it has no comparable run{why}"
     precisions: dict[RegimeKey, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
         if run.precision and (run.optimizer, run.regime) in there:
