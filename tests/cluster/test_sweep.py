@@ -74,6 +74,7 @@ def test_the_same_command_again_runs_nothing(undisturbed, text_folder: Path) -> 
     assert losses(ledger) == before
 
 
+@pytest.mark.slow  # Ray's agents go a minute after their driver
 def test_kill_nine_of_the_driver_changes_nothing(undisturbed, text_folder: Path, tmp_path: Path) -> None:
     summary, whole = undisturbed
     ledger = tmp_path / "ledger"

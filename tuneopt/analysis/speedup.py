@@ -331,7 +331,7 @@ def _speedup(winner: Winner, known: BaselineLaw, drawn: Array | None, how: Inter
         if (low or 0.0) * winner.tokens < first / OUT_OF_REACH:  # as few tokens would do as many: nothing is known
             flags = [flag for flag in flags if flag not in BEYOND_BUDGETS] + ["no law"]
     if "no law" in flags and not own:
-        speedup, low, high, flags = 0.0, None, None, ["no law"]
+        speedup, low, high = 0.0, None, None
     bounds = known.local.bounds(winner.loss)
     if own:
         bounds = winner.tokens, winner.tokens
