@@ -172,6 +172,13 @@ def test_the_command_prints_one_json_document(table, tmp_path):
     assert {"kind", "pair", "where", "significant"} <= set(document["flips"][0])
 
 
+def test_the_command_of_a_report_has_every_option_that_changes_it(table, tmp_path):
+    document = write_report(None, tmp_path / "r.html", results=table, sigma=0.002, baseline="SOAP", targets=(3.28, 3.0))
+    asked = "--sigma 0.002 --baseline SOAP --target 3.28 --target 3.0"
+    assert document["command"] == f"tuneopt report --results {table.name} {asked}"
+    assert f"{asked} -o report.html" in (tmp_path / "r.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

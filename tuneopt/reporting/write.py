@@ -7,6 +7,7 @@ these the page (`build_page`), and the page HTML (`render`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,15 @@ def write_report(
     # Everything is read and judged before a byte is written: a source that cannot be read leaves an older report alone.
     material = gather(ledger, sweeps, results, published, columns, example)
     comparison = compare(material, sigma=sigma, baseline=baseline, targets=targets)
+    material = replace(material, options=(*material.options, *_asked(sigma, baseline, targets)))
     sources = [*([] if results is None else [results]), *([] if ledger is None else ledger.own_places)]
     return _write(material, comparison, path, sources, export)
+
+
+def _asked(sigma: float | None, baseline: str | None, targets: Sequence[float]) -> list[str]:
+    """The words of the command line that change what is found in the sources: without them another report is made."""
+    given = [("--sigma", sigma), ("--baseline", baseline), *(("--target", target) for target in targets)]
+    return [word for option, value in given if value is not None for word in (option, str(value))]
 
 
 @uncollected()
