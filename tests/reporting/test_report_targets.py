@@ -157,10 +157,17 @@ def test_races_to_two_targets_are_two_races(tmp_path):
 def test_seconds_are_not_compared_with_steps(tmp_path):
     rows = [{"optimizer": "nadamw", "workload": "w", "target_seconds": "", "target_steps": 1000},
             {"optimizer": "shampoo", "workload": "w", "target_seconds": 80, "target_steps": 900}]  # fmt: skip
-    told = page_of(tmp_path, rows).sentences
-    assert any("first by Shampoo in 900 steps, then by NAdamW in 1,000 steps" in one for one in told)
+    page = page_of(tmp_path, rows)
+    assert any("first by Shampoo in 900 steps, then by NAdamW in 1,000 steps" in one for one in page.sentences)
+    assert page.answer.headline == "Shampoo is first to the target at w, not told from NAdamW"
     with pytest.raises(InputError, match=r"no seconds to the target \(nadamw\) and some no steps \(shampoo\)"):
         page_of(tmp_path, [rows[0], rows[1] | {"target_steps": ""}])
+
+
+@pytest.mark.parametrize(("unit", "words"), [("seconds", "in the same time"), ("steps", "after equally many steps")])
+def test_equals_of_a_log_are_equal_in_the_unit_of_the_race(tmp_path, unit, words):
+    rows = [{"optimizer": name, "workload": "w", f"target_{unit}": 80} for name in ("nadamw", "shampoo")]
+    assert page_of(tmp_path, rows).answer.headline == f"NAdamW and Shampoo reach the target at w {words}"
 
 
 def test_a_target_that_some_studies_reach_is_not_called_missed(tmp_path):

@@ -240,7 +240,8 @@ def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
     equals = _fewest(rows)
     if len(equals) > 1:
         who = listed(map(optimizer_name, equals)) if len(equals) <= NAMED else plural(len(equals), "optimizer")
-        return f"{who} reach {aim} at {scale_name(first['scale'])} after equally many steps"
+        unit = "in the same time" if first["loss"] is None and first["seconds"] else "after equally many steps"
+        return f"{who} reach {aim} at {scale_name(first['scale'])} {unit}"
     ties = first["ties"]
     few = len(ties) <= NAMED
     others = listed(map(optimizer_name, ties)) if few else plural(len(ties), "optimizer")
@@ -253,7 +254,8 @@ def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
 def _fewest(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Who needs as few steps (tokens, seconds) to the target as the first: of equals nobody is first."""
     needs = [
-        (row["optimizer"], row["seconds"] if row["loss"] is None else row["steps"] or row["tokens"]) for row in rows
+        (row["optimizer"], (row["seconds"] if row["loss"] is None else None) or row["steps"] or row["tokens"])
+        for row in rows
     ]
     return [name for name, need in needs if need is not None and need == needs[0][1]]
 
