@@ -141,6 +141,17 @@ def test_many_runs_that_the_rule_accepts_come_before_one_lucky_run(tmp_path):
     assert told == "At 124M, 3.28 nats is reached first by AdamW in 5,000 steps, then by Muon in 6,000 steps."
 
 
+def test_the_margin_of_the_rule_is_stated_as_it_was_used(tmp_path):
+    def note(spread):
+        losses = [3.27 + sign * spread for sign in (-1, 1, -1, 1)]
+        page = page_of(tmp_path, ended({("adamw", 5000): losses, ("muon", 4000): losses}), 3.28)
+        chapter = next(one for one in page.chapters if one.anchor == "targets")
+        return next(one.note for one in chapter.blocks if one.kind == "table")
+
+    assert "at least 0.004 nats;" in note(0.0005) and "in proportion" not in note(0.0005)
+    assert "at least 0.004 nats;" not in note(0.02) and "That is 0.004 for seeds that scatter by" in note(0.02)
+
+
 def test_a_race_names_the_runs_that_diverged(tmp_path):
     rows = ended({("adamw", 5000): [3.27, None, None, None, None], ("muon", 6000): [3.271, 3.272, 3.273]})
     page = page_of(tmp_path, rows, 3.28)

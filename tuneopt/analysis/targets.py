@@ -71,7 +71,8 @@ class ToTarget:
     over ``runs``, ``accepted`` says whether the rule accepts it, and ``ties`` names the optimizers that the rule does
     not tell from this one. ``shortest`` says that no shorter length was run, so that fewer may do. ``lost`` counts what
     never came there: further runs of that configuration that diverged, or in a log those of ``runs`` studies that did
-    not reach the target.
+    not reach the target. ``margin`` (nats) is what the rule asks of a mean times the square root of its runs; None in a
+    log.
     """
 
     optimizer: str
@@ -92,6 +93,7 @@ class ToTarget:
     slowest: float | None = None
     shortest: bool = False
     lost: int = 0
+    margin: float | None = None
 
     @property
     def size(self) -> float | None:
@@ -205,6 +207,7 @@ def _reached(
         accepted=bool(accepted),
         shortest=bool(at_target) and best is lengths[0] and len(lengths) > 1,
         lost=best.lost,
+        margin=MARGIN * sigma / RULE_SIGMA,
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneopt.analysis.names import optimizer_name, scale_name
-from tuneopt.analysis.targets import ToTarget, races, scores
+from tuneopt.analysis.targets import CREDIT, MARGIN, RULE_SIGMA, ToTarget, races, scores
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Table
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.figures.races import draw_races, needed_text, races_info
@@ -159,9 +159,16 @@ def _table(rows: Sequence[ToTarget], several: bool) -> Table:
     cells = [(optimizer_name(row.optimizer), *_needed(row), f"{row.loss:.4f}", *_told(row)) for row in rows]
     aim = "a target" if first.target is None else f"{first.target:.6g} nats"
     heads = ("optimizer", *_NEEDED, "mean loss (nats)", *_TOLD)
+    margin = MARGIN if first.margin is None else first.margin
+    wider = (
+        f" That is {MARGIN:g} for seeds that scatter by {RULE_SIGMA:g} nats, and more in proportion here."
+        if f"{margin:.2g}" != f"{MARGIN:.2g}"
+        else ""
+    )
     note = (
-        "A length is accepted at n runs where (target - mean) sqrt(n) is at least 0.004 nats; two optimizers are told "
-        "apart where their means, with 0.0045 nats for each 100 steps fewer, differ by as much over sqrt(1/n + 1/m)."
+        f"A length is accepted at n runs where (target - mean) sqrt(n) is at least {margin:.2g} nats; two optimizers "
+        f"are told apart where their means, with {CREDIT:g} nats for each 100 steps fewer, differ by as much over "
+        f"sqrt(1/n + 1/m).{wider}"
     )
     return _filled(f"To {aim} at {_place(first, several)}", heads, cells, note)
 
