@@ -152,6 +152,17 @@ def test_the_margin_of_the_rule_is_stated_as_it_was_used(tmp_path):
     assert "at least 0.004 nats;" not in note(0.02) and "That is 0.004 for seeds that scatter by" in note(0.02)
 
 
+def test_steps_of_several_batch_sizes_are_compared_by_their_tokens(tmp_path):
+    """Twice the batch makes half the steps of the same text."""
+    rows = ended({("adamw", 5000): [3.27, 3.271]})
+    other = [row | {"optimizer": "muon", "steps": row["steps"] * 2} for row in rows]
+    (told,) = [one for one in page_of(tmp_path, [*rows, *other], 3.28).sentences if "3.28 nats" in one]
+    assert told == "At 124M AdamW and Muon each reach 3.28 nats in 2.62 G tokens."
+    uncounted = [row | {"optimizer": "muon", "steps": "", "tokens": row["tokens"] // 2} for row in rows]
+    (told,) = [one for one in page_of(tmp_path, [*rows, *uncounted], 3.28).sentences if "3.28 nats" in one]
+    assert "first by Muon in 1.31 G tokens, then by AdamW in 2.62 G tokens" in told
+
+
 def test_a_race_names_the_runs_that_diverged(tmp_path):
     rows = ended({("adamw", 5000): [3.27, None, None, None, None], ("muon", 6000): [3.271, 3.272, 3.273]})
     page = page_of(tmp_path, rows, 3.28)

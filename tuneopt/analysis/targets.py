@@ -39,6 +39,9 @@ TRACK_STEPS = 3300
 ORDERS = 20
 """Orders in which the studies of two optimizers can come: of so many, two have all studies of one first (10%)."""
 
+ONE_BATCH = 1.05
+"""Largest over smallest tokens of a step up to which batches are one: ends of an epoch make some a little smaller."""
+
 APART = 0.1
 """Log ratio of two lengths from which on they show a slope: closer ones show the noise of their means."""
 
@@ -65,7 +68,8 @@ class ToTarget:
     """What one optimizer needs to reach a target loss at a scale.
 
     ``steps``, ``tokens`` and ``seconds`` are those of the shortest length whose mean loss is at the target, None where
-    no run reached it or the table does not count them. ``low`` and ``high`` bound the steps (tokens where steps are not
+    no run reached it or the table does not count them. Steps are None as well where those of a race are of several
+    batch sizes. ``low`` and ``high`` bound the steps (tokens where steps are not
     known) that would do: for lengths they reach to where the mean would lie on the target, moved by its noise, and for
     logs to the fastest and slowest study, whose seconds are ``quickest`` and ``slowest``. ``loss`` is the mean there
     over ``runs``, ``accepted`` says whether the rule accepts it, and ``ties`` names the optimizers that the rule does
@@ -142,10 +146,8 @@ def to_target(
         ]
         sigma = max(RULE_SIGMA, median(sigmas)) if sigmas else RULE_SIGMA
         for target in dict.fromkeys(targets):
-            reached = [
-                _reached(name, corpus, scale, target, _lengths(own, target, sigma), sigma)
-                for name, own in members.items()
-            ]
+            lengths = _in_one_batch({name: _lengths(own, target, sigma) for name, own in members.items()})
+            reached = [_reached(name, corpus, scale, target, own, sigma) for name, own in lengths.items()]
             rows += _with_ties(sorted(reached, key=_fewest), sigma)
     return (*rows, *_from_trials(trials))
 
@@ -182,6 +184,15 @@ def _length(every: Sequence[TrainingRun], target: float, sigma: float) -> _Lengt
         lost=len(every) - len(members),
         accepted=(target - loss) * math.sqrt(len(members)) >= _margin(sigma),
     )
+
+
+def _in_one_batch(lengths: Mapping[str, list[_Length]]) -> Mapping[str, list[_Length]]:
+    """The lengths of a race, without steps where a step is not as many tokens for all: it is then won by its batch."""
+    every = [one for own in lengths.values() for one in own]
+    batches = [one.tokens / one.steps for one in every if one.steps]
+    if len(batches) == len(every) and max(batches) <= ONE_BATCH * min(batches):
+        return lengths
+    return {name: [replace(one, steps=None) for one in own] for name, own in lengths.items()}
 
 
 def _reached(
