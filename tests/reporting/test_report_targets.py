@@ -163,6 +163,17 @@ def test_steps_of_several_batch_sizes_are_compared_by_their_tokens(tmp_path):
     assert "first by Muon in 1.31 G tokens, then by AdamW in 2.62 G tokens" in told
 
 
+def test_a_target_that_the_shortest_runs_reach_may_need_fewer(tmp_path):
+    rows = ended({("adamw", 5000): [3.27, 3.271], ("adamw", 6000): [3.25, 3.251],
+                  ("muon", 3000): [3.32, 3.321], ("muon", 4000): [3.28, 3.281]})  # fmt: skip
+    page = page_of(tmp_path, rows, 3.3)
+    assert page.answer.headline == "Muon is first to 3.3 nats at 124M, of the lengths that were run"
+    (told,) = [one for one in page.sentences if "3.3 nats" in one]
+    assert "first by Muon in 4,000 steps, then by AdamW in 5,000 steps or fewer." in told
+    page = page_of(tmp_path, rows, 3.275)
+    assert page.answer.headline == "AdamW is first to 3.275 nats at 124M"
+
+
 def test_a_race_names_the_runs_that_diverged(tmp_path):
     rows = ended({("adamw", 5000): [3.27, None, None, None, None], ("muon", 6000): [3.271, 3.272, 3.273]})
     page = page_of(tmp_path, rows, 3.28)

@@ -248,6 +248,10 @@ def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
     doubt = f", not told from {others}" if ties else ""
     if first["loss"] and first["lost"]:
         doubt += f", where {first['lost']} of its {first['runs'] + first['lost']} runs diverged"
+    need = first["steps"] or first["tokens"]
+    # A rival that was only run longer may need as little as the first.
+    if any(row["shortest"] and row["low"] is not None and row["low"] <= need for row in rows[1:]):
+        doubt += ", of the lengths that were run"
     return f"{optimizer_name(first['optimizer'])} is first to {aim} at {scale_name(first['scale'])}{doubt}"
 
 

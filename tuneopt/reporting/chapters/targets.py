@@ -81,7 +81,7 @@ def _sentence(rows: Sequence[ToTarget], baseline: str, several: bool) -> str:
     there = [row for row in rows if row.size is not None]
     if len(rows) == 1:
         often = " in most of its studies" if _in_some(first) else ""
-        end = f"reaches {aim} in {needed_text(first)}" if there else f"does not reach {aim}{often}"
+        end = f"reaches {aim} in {_needs(first)}" if there else f"does not reach {aim}{often}"
         return f"At {place} {optimizer_name(first.optimizer)}, the only optimizer there, {end}.{_diverged(there)}"
     often = " in most of its studies" if any(_in_some(row) for row in rows) else ""
     if not there:
@@ -90,23 +90,28 @@ def _sentence(rows: Sequence[ToTarget], baseline: str, several: bool) -> str:
     if len(equals) > 1:
         names = listed(optimizer_name(row.optimizer) for row in equals)
         who = names if len(equals) <= NAMED else plural(len(equals), "optimizer")
-        later = [f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in there[len(equals) :]]
+        later = [f"{optimizer_name(row.optimizer)} in {_needs(row)}" for row in there[len(equals) :]]
         after = f", {listed(later) if len(later) <= NAMED else f'and {len(later)} optimizers in more'}" if later else ""
         fewer = " or fewer" if all(row.shortest for row in equals) else ""
         return f"At {place} {who} each reach {aim} in {needed_text(first)}{fewer}{after}.{_ends(rows, there)}"
     ahead = there[:NAMED]
-    own = [f"{optimizer_name(row.optimizer)} in {needed_text(row)}" for row in ahead]
+    own = [f"{optimizer_name(row.optimizer)} in {_needs(row)}" for row in ahead]
     words = f"{own[0]}, then by {listed(own[1:])}"
     if len(there) == 1:
         name = optimizer_name(first.optimizer)
-        alone = f"At {place} {name} alone reaches {aim}{often}, in {needed_text(first)}."
+        alone = f"At {place} {name} alone reaches {aim}{often}, in {_needs(first)}."
         return f"{alone}{_unsure(first)}{_missed(list(filter(_in_some, rows)), there)}{_diverged(there)}"
     base = next((row for row in there if row.optimizer == baseline), None)
     more, size = "", first.size
     if base is not None and base not in ahead and size:
-        ratio = (base.size or 0.0) / size
-        more = f"; {optimizer_name(baseline)} in {needed_text(base)}, {ratio:.2f} times as many"
+        times = "" if base.shortest or first.shortest else f", {(base.size or 0.0) / size:.2f} times as many"
+        more = f"; {optimizer_name(baseline)} in {_needs(base)}{times}"
     return f"At {place}, {aim} is reached first by {words}{more}.{_unsure(first)}{_ends(rows, there)}"
+
+
+def _needs(row: ToTarget) -> str:
+    """What the target took, in words; a shorter length that nobody ran may do as well."""
+    return needed_text(row) + (" or fewer" if row.shortest else "")
 
 
 def _unsure(first: ToTarget) -> str:
