@@ -227,6 +227,17 @@ def test_replicates_that_all_end_alike_are_replicates_and_show_no_noise() -> Non
             assert noise.startswith(lead)
 
 
+def test_noise_is_assumed_where_no_seeds_were_run_and_only_there() -> None:
+    rows = [
+        {"optimizer": name, "scale": "130m", "corpus": corpus, "ratio": ratio, "seed": seed,
+         "loss": law(ratio * speed) + 0.001 * seed}
+        for name, speed in (("adamw", 1.0), ("muon", 1.3)) for ratio in (1, 2)
+        for corpus, seeds in (("seeded", 3), ("single", 1)) for seed in range(seeds)
+    ]  # fmt: skip
+    (told,) = [one for one in analyse(from_rows(rows), draws=50).warnings if "assume sigma" in one]
+    assert told.startswith("no seed replicates at single 130m/1x and single 130m/2x: intervals and tie groups assume")
+
+
 def test_where_noise_is_unknown_no_sentence_goes_on_about_speedups_that_it_has_not_named() -> None:
     rows = [{"optimizer": name, "scale": "mine", "parameters": 1e8, "ratio": ratio, "loss": law(ratio * speed)}
             for name, speed in (("adamw", 1.0), ("muon", 1.3)) for ratio in (1, 2, 4)]  # fmt: skip

@@ -344,8 +344,8 @@ def _noise_doubts(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise:
         if sigma is None:
             yield f"{why}, and no sigma is given, hence no intervals and tie groups, at {_places(regimes)}"
         else:
-            where = "" if len(groups) == 1 else f" at {_places(regimes)}"
-            yield f"{why}: intervals and tie groups{where} assume sigma = {sigma:g} nats, the paper ladder's"
+            there = "" if len(regimes) == len({one.regime for one in winners}) else f" at {_places(regimes)}"
+            yield f"{why}{there}: intervals and tie groups assume sigma = {sigma:g} nats, the paper ladder's"
 
 
 def _rounded(runs: Sequence[TrainingRun], winners: Sequence[Winner], noise: NoiseModel) -> Iterable[str]:
