@@ -367,6 +367,14 @@ def test_what_a_number_begins_with_is_no_separator(one: str, other: str, same: b
     assert (folded(one) == folded(other)) is same
 
 
+def test_a_trial_of_a_race_has_one_time() -> None:
+    row = {"optimizer": "adamw", "workload": "wmt", "study": "0", "trial": "1", "target_seconds": "100"}
+    others = [row | {"trial": "2", "target_seconds": "90"}, row | {"study": "1", "target_seconds": "80"}]
+    assert len(parse([row, row, *others]).trials) == 4
+    with pytest.raises(InputError, match=r"^rows 1 and 4 of the results are the same trial \(1 of adamw at wmt\)"):
+        parse([row, *others, row | {"target_seconds": ""}])
+
+
 def test_a_race_has_one_name_for_a_task_and_one_target_in_every_row() -> None:
     rows = [{"optimizer": name, "workload": task, "target": "30", "target_seconds": str(seconds)}
             for name, task, seconds in (("adamw", "wmt", 100), ("muon", "WMT", 80), ("lion", "Wmt", 90))]  # fmt: skip

@@ -129,7 +129,6 @@ class Row:
         task = self.word("scale")
         if not task:
             raise self.error(" says no task; add a column workload or scale")
-        steps, seconds = self.positive("target_steps"), self.positive("target_seconds")
         return TargetTrial(
             optimizer=spelled[self.optimizer()],
             corpus=self.word("corpus"),
@@ -137,8 +136,9 @@ class Row:
             ruleset=self.word("ruleset"),
             study=self.word("study") or self.word("seed"),  # another seed is a repetition, and no further try
             target=self.amount("target"),
-            steps=steps,
-            seconds=seconds,
+            steps=self.positive("target_steps"),
+            seconds=self.positive("target_seconds"),
+            trial=self.word("trial"),
         )
 
     def error(self, fault: str) -> InputError:

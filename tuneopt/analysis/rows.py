@@ -200,11 +200,19 @@ def _races(trials: Sequence[TargetTrial], numbers: Sequence[int]) -> tuple[Targe
     """The trials of a log with one name for each corpus and task; ``numbers`` are those of their rows.
 
     Raises `InputError` for one without a target where others of its task name theirs: it would be a race of its own.
+    So it does for two rows of one trial with other times: the faster one would silently stand for both.
     """
     spelled = [cells.one_spelling(names, ()) for names in zip(*((one.corpus, one.task) for one in trials), strict=True)]
     trials = [replace(one, corpus=spelled[0][one.corpus], task=spelled[1][one.task]) for one in trials]
     targets = {(one.corpus, one.task): one.target for one in trials if one.target is not None}
+    seen: dict[TargetTrial, tuple[int, TargetTrial]] = {}  # a trial without its times -> its first row
     for number, one in zip(numbers, trials, strict=True):
+        first, same = seen.setdefault(replace(one, steps=None, seconds=None), (number, one))
+        if one.trial and one != same:
+            raise InputError(
+                f"rows {first} and {number} of the results are the same trial ({one.trial} of {one.optimizer} at "
+                f"{one.task}) with different times to the target; keep one of them, or name the trial or study of each"
+            )
         if one.target is None and (other := targets.get((one.corpus, one.task))) is not None:
             raise InputError(
                 f"row {number} of the results names no target, and other rows of {one.task} do ({other:g}); fill it in"

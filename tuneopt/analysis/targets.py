@@ -50,7 +50,7 @@ APART = 0.1
 class TargetTrial:
     """One trial of a log that says when the target was reached; ``steps`` and ``seconds`` to it are None where never.
 
-    ``task`` is the workload, ``study`` the repetition that the trial belongs to.
+    ``task`` is the workload, ``study`` the repetition that the trial belongs to, ``trial`` its name there.
     """
 
     optimizer: str
@@ -61,6 +61,7 @@ class TargetTrial:
     target: float | None
     steps: float | None
     seconds: float | None
+    trial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
