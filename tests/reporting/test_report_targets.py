@@ -197,6 +197,12 @@ def test_seconds_are_not_compared_with_steps(tmp_path):
         page_of(tmp_path, [rows[0], rows[1] | {"target_steps": ""}])
 
 
+def test_a_target_beside_a_log_that_has_its_own_is_refused(tmp_path):
+    rows = [{"optimizer": "nadamw", "workload": "w", "target_seconds": 80}]
+    with pytest.raises(InputError, match="when their own target was reached; leave the target out"):
+        page_of(tmp_path, rows, 3.28)
+
+
 @pytest.mark.parametrize(("unit", "words"), [("seconds", "in the same time"), ("steps", "after equally many steps")])
 def test_equals_of_a_log_are_equal_in_the_unit_of_the_race(tmp_path, unit, words):
     rows = [{"optimizer": name, "workload": "w", f"target_{unit}": 80} for name in ("nadamw", "shampoo")]

@@ -172,6 +172,10 @@ def analyse(
     for target in targets:
         if not 0 < target < math.inf:
             raise InputError(f"a target loss must be a positive number of nats, not {target!r}; try 3.28")
+    if targets and inputs.trials and not inputs.runs:
+        raise InputError(
+            "the results are a log of races, which say when their own target was reached; leave the target out"
+        )
     runs = inputs.runs
     curves = Curves({run.trial: run.curve for run in runs})
     # Trials that a sweep only passed through decide nothing here: its incumbent speaks for it.
