@@ -213,6 +213,20 @@ def test_a_frontier_leaves_a_broken_run_out() -> None:
     assert [one.regime.scale for one in front.law.winners] == ["s2e+08", "s4e+08", "s8e+08"]
 
 
+def test_a_frontier_that_a_size_of_the_baseline_contradicts_is_doubted() -> None:
+    def doubts(added: float) -> list[str]:
+        rows = [
+            {"optimizer": name, "scale": f"s{size:g}", "parameters": size, "ratio": 1,
+             "loss": 2 + (size * speed / 1e8) ** -0.3 + (added if (name, size) == ("adamw", 4e8) else 0)}
+            for name, speed in (("adamw", 1.0), ("muon", 1.3)) for size in (1e8, 2e8, 4e8, 8e8)
+        ]  # fmt: skip
+        return [one for one in analyse(from_rows(rows), draws=50, sigma=0.001).warnings if "over its sizes: " in one]
+
+    assert doubts(0.0) == []
+    (told,) = doubts(0.5)
+    assert "at s4e+08/1x" in told
+
+
 def test_replicates_that_all_end_alike_are_replicates_and_show_no_noise() -> None:
     """Losses with two digits, copies of one run, or a seed that changes nothing: told apart from a single seed."""
     for scale, told in (("mine", "and no sigma is given"), ("130m", "assume sigma = 0.0012")):

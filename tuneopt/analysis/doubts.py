@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from tuneopt.analysis.coordinates import Edge
-from tuneopt.analysis.frontier import Frontier, compute, is_likely
+from tuneopt.analysis.frontier import MISFIT, Frontier, compute, is_likely
 from tuneopt.analysis.joint import JointFit
 from tuneopt.analysis.noise import NoiseModel
 from tuneopt.analysis.regimes import ONE_BUDGET
@@ -19,10 +19,6 @@ from tuneopt.analysis.runs import RegimeKey, TrainingRun
 from tuneopt.analysis.speedup import BASELINE, BaselineLaw, Speedup, falls
 from tuneopt.analysis.statements import SHOWN
 from tuneopt.analysis.winner import Winner, by_regime, far_above, torn
-
-MISFIT = 2.0
-"""From this factor on by which a misfit widens intervals, the baseline's losses are called inconsistent: by chance
-alone four points reach it in 2% of cases."""
 
 ROUNDED = 4
 """Results that all have few digits before they are taken for rounded: the last digit of one in ten is 0."""

@@ -33,6 +33,10 @@ FAR = 1e3
 """Factor between FLOPs and 6 N D from which on they are of another unit: embeddings, attention and recomputation make
 a small model's a few tens of times as many."""
 
+MISFIT = 2.0
+"""From this factor on by which a misfit widens intervals, the baseline's losses are called inconsistent: by chance
+alone four points reach it in 2% of cases."""
+
 FEWEST_SCALES = 3
 """Sizes of the baseline that a frontier needs: a straight line through two has no error that shows."""
 
@@ -80,6 +84,22 @@ def frontiers(
             front = _frontier(corpus, members, counted, noise, how)
             made += [front] if front.law.local is not None else []
     return tuple(made)
+
+
+def frontier_doubts(fronts: Iterable[Frontier], noise: NoiseModel, baseline: str) -> Iterable[str]:
+    """Frontiers that the baseline's own sizes contradict: one of them may have been trained otherwise."""
+    for front in fronts:
+        law = front.law.local
+        known = all(noise.of(one.regime, one.optimizer) for one in front.law.winners)
+        if law is None or law.misfit <= MISFIT or not known:
+            continue
+        points = zip(front.law.winners, law.loss(law.budgets), strict=True)
+        worst, fitted = max(points, key=lambda pair: abs(pair[0].loss - pair[1]))
+        yield (
+            f"no law that falls and is convex explains the losses of {baseline} over its sizes: the best misses its "
+            f"points by up to {abs(worst.loss - fitted):.4f} nats, at {worst.regime.label}, and intervals of speedups "
+            f"in compute are {law.misfit:.1f} times as wide as noise and tuning say"
+        )
 
 
 def _flops(winners: Sequence[Winner], runs: Iterable[TrainingRun]) -> Mapping[int, float]:

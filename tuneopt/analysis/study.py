@@ -19,7 +19,7 @@ from tuneopt.analysis.costs import Budget, Cost, ParetoPoint, budgets, costs, pa
 from tuneopt.analysis.doubts import warnings
 from tuneopt.analysis.fairness import Transfer, Undertuned, transfers, undertuned
 from tuneopt.analysis.findings import Finding, findings
-from tuneopt.analysis.frontier import Frontier, frontiers
+from tuneopt.analysis.frontier import Frontier, frontier_doubts, frontiers
 from tuneopt.analysis.hyper_laws import HyperLaw, hyper_laws
 from tuneopt.analysis.inputs import Inputs
 from tuneopt.analysis.joint import JointFit, joint_fits
@@ -251,6 +251,7 @@ def analyse(
             for warning in (
                 *inputs.doubts,
                 *warnings(judged, best, noise, laws, speeds, baseline, joint, fronts, ends, bool(raced)),
+                *frontier_doubts(fronts, noise, baseline),
                 *uneven_clocks(clocks),
             )
         ),
