@@ -284,6 +284,15 @@ def test_one_is_not_written_as_many(page):
     assert "Both speedups with their intervals" in titles(page(both))
 
 
+def test_a_frontier_names_the_sizes_that_are_not_on_it(page):
+    rows = [{"optimizer": name, "parameters": int(size), "tokens": int(20 * size * ratio),
+             "loss": 2 + (size * speed / 1e8) ** -0.3, "sigma": 0.001}
+            for name, speed in (("adamw", 1.0), ("muon", 1.3))
+            for size, ratio in ((1e8, 0.5), (2e8, 1), (4e8, 1), (8e8, 1))]  # fmt: skip
+    (told,) = [one for one in page(rows).sentences if "frontier" in one]
+    assert told.endswith(" 100M, at another ratio, is not on it.")
+
+
 def test_a_frontier_beside_speedups_in_tokens_is_folded_and_does_not_say_that_there_is_one_ratio(page):
     """One scale with three ratios, two with one: the second measure must not keep the flips off the second screen."""
     rows = table({"adamw": 1, "muon": 1.3}, (6e7, 1.3e8, 3e8))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tuneopt.analysis.frontier import Frontier
 from tuneopt.analysis.names import in_words, optimizer_name, ratio_span, scale_name
 from tuneopt.analysis.speedup import Speedup, above_one
 from tuneopt.reporting.blocks import Block, Chapter, Figure, Fold, Prose, Table, figures_of
@@ -28,7 +29,7 @@ from tuneopt.reporting.figures.speedups import (
     rivals_of,
     speedups_infos,
 )
-from tuneopt.reporting.text import NONE, loss_text, percent_text
+from tuneopt.reporting.text import NONE, listed, loss_text, percent_text
 
 TITLE = "Speedup"
 
@@ -154,8 +155,22 @@ def frontier_sentences(comparison: Comparison) -> tuple[str, ...]:
         over = f"{optimizer_name(comparison.analysis.baseline)}'s frontier of sizes"
         begin = "In" if comparison.analysis.laws else "Each scale has about one ratio, so speedups are in"
         on = f" on {front.corpus}" if comparison.several_corpora and front.corpus else ""
-        sentences.append(f"{begin} compute, over {over}{on}: {optimizer_name(best)} {words}.")
+        sentences.append(
+            f"{begin} compute, over {over}{on}: {optimizer_name(best)} {words}.{_off_line(comparison, front)}"
+        )
     return tuple(sentences)
+
+
+def _off_line(comparison: Comparison, front: Frontier) -> str:
+    """Scales that a frontier leaves out although the baseline and others met there, as a further sentence."""
+    met = [one.regime for one in comparison.analysis.rankings if one.regime.corpus == front.corpus]
+    met = [regime for regime in met if (regime, comparison.analysis.baseline) in comparison.winners]
+    on = {winner.regime.scale for winner in front.law.winners}
+    off = [name for name in comparison.scales if name not in on and any(regime.scale == name for regime in met)]
+    if not off or comparison.analysis.laws or len(comparison.analysis.frontiers) > 1:
+        return ""
+    ratio, verb = ("another ratio", "is") if len(off) == 1 else ("other ratios", "are")
+    return f" {listed(map(scale_name, off))}, at {ratio}, {verb} not on it."
 
 
 def _rivals(comparison: Comparison) -> list[Speedup]:
