@@ -185,6 +185,8 @@ def test_races_to_two_targets_are_two_races(tmp_path):
     rows = [{"optimizer": name, "workload": "w", "target_seconds": seconds, "target": target}
             for name, seconds, target in (("nadamw", 100, 3.0), ("shampoo", 80, 3.5))]  # fmt: skip
     assert not any(one.startswith("Areas") for one in page_of(tmp_path, rows).sentences)
+    met = [row | {"target": target} for row in rows for target in (3.0, 3.5)]
+    assert page_of(tmp_path, met).answer.headline.startswith("First to the target in 2 races: Shampoo in 2")
 
 
 def test_seconds_are_not_compared_with_steps(tmp_path):

@@ -210,6 +210,8 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     for row in targets:
         races.setdefault((row["corpus"], row["ruleset"], row["scale"], row["target"]), []).append(row)
     contested = [rows for rows in races.values() if len(rows) > 1]
+    # A task with two targets, or by two sets of rules, is two races.
+    task = "task" if len({(rows[0]["corpus"], rows[0]["scale"]) for rows in contested}) == len(contested) else "race"
     first = Counter(name for rows in contested if rows[0]["accepted"] for name in _fewest(rows))
     if len(contested) == 1 and first:
         return _one_race(contested[0])
@@ -221,7 +223,7 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     lacking = [row for rows in contested if not rows[0]["accepted"] for row in rows if row["loss"] is None]
     often = " in most studies" if any(row["lost"] < row["runs"] for row in lacking) else ""
     if contested and not reached:
-        where = "the one task" if len(contested) == 1 else f"any of {len(contested)} tasks"
+        where = "the one task" if len(contested) == 1 else f"any of {len(contested)} {task}s"
         by_rule = " by the rule" if unsure else ""
         return f"No optimizer reaches the target{by_rule}{often} in {where}"
     if not reached:
@@ -230,7 +232,7 @@ def _race_headline(targets: Sequence[Mapping[str, Any]]) -> str:
     doubt = f" ({close} of these {reached} not told apart from the next)" if close else ""
     by_rule = " by the rule" if unsure else ""
     never = f", and in {len(contested) - reached} nobody reaches it{by_rule}{often}" if len(contested) > reached else ""
-    return f"First to the target in {len(contested)} tasks: {listed(_named(counts))}{doubt}{never}"
+    return f"First to the target in {len(contested)} {task}s: {listed(_named(counts))}{doubt}{never}"
 
 
 def _one_race(rows: Sequence[Mapping[str, Any]]) -> str:
