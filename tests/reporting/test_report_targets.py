@@ -195,6 +195,8 @@ def test_seconds_are_not_compared_with_steps(tmp_path):
     page = page_of(tmp_path, rows)
     assert any("first by Shampoo in 900 steps, then by NAdamW in 1,000 steps" in one for one in page.sentences)
     assert page.answer.headline == "Shampoo is first to the target at w, not told from NAdamW"
+    table = next(one for one in page.chapters if one.anchor == "targets").blocks[-1]
+    assert table.note.endswith(" Seconds are not compared at w, where some results have none.")
     with pytest.raises(InputError, match=r"no seconds to the target \(nadamw\) and some no steps \(shampoo\)"):
         page_of(tmp_path, [rows[0], rows[1] | {"target_steps": ""}])
 

@@ -37,7 +37,8 @@ def chapter(comparison: Comparison) -> Chapter:
     blocks += [_table(own, several) for own in races(rows) if own[0].loss is not None]
     logs = [row for row in rows if row.loss is None]
     for ruleset in dict.fromkeys(row.ruleset for row in logs):
-        blocks.append(_tasks([row for row in logs if row.ruleset == ruleset], several).folded())
+        own = [row for row in logs if row.ruleset == ruleset]
+        blocks.append(_tasks(own, several, _untimed(own, comparison)).folded())
     return Chapter("targets", TITLE, tuple(sentences(comparison)[MOST_RACES:]), tuple(blocks))
 
 
@@ -178,8 +179,18 @@ def _table(rows: Sequence[ToTarget], several: bool) -> Table:
     return _filled(f"To {aim} at {_place(first, several)}", heads, cells, note)
 
 
-def _tasks(rows: Sequence[ToTarget], several: bool) -> Table:
-    """A log of races by one set of rules: a row for each task and optimizer."""
+def _untimed(rows: Sequence[ToTarget], comparison: Comparison) -> str:
+    """The tasks that go by steps although some of their results have seconds, as a further sentence."""
+    timed = {(one.task, one.corpus, one.ruleset, one.target)
+             for one in comparison.analysis.inputs.trials if one.seconds is not None}  # fmt: skip
+    tasks = [scale_name(own[0].scale) for own in races(rows)
+             if (own[0].scale, own[0].corpus, own[0].ruleset, own[0].target) in timed
+             and not any(row.quickest for row in own)]  # fmt: skip
+    return f" Seconds are not compared at {listed(tasks)}, where some results have none." if tasks else ""
+
+
+def _tasks(rows: Sequence[ToTarget], several: bool, untimed: str) -> Table:
+    """A log of races by one set of rules: a row for each task and optimizer; ``untimed`` ends the note."""
     cells = [
         (_place(row, several), NONE if row.target is None else f"{row.target:.6g}", optimizer_name(row.optimizer),
          *_needed(row), *_told(row))
@@ -188,7 +199,7 @@ def _tasks(rows: Sequence[ToTarget], several: bool) -> Table:
     note = (
         "A study is its fastest trial, an optimizer the median of its studies. Two optimizers are told apart where "
         "every study of one is faster than every study of the other, and there are three studies of each."
-    )
+    ) + untimed
     rules = f" ({rows[0].ruleset})" if rows[0].ruleset else ""
     return _filled(f"To the target of each task{rules}", ("task", "target", "optimizer", *_NEEDED, *_TOLD), cells, note)
 
