@@ -166,15 +166,11 @@ def _table(rows: Sequence[ToTarget], several: bool) -> Table:
     aim = "a target" if first.target is None else f"{first.target:.6g} nats"
     heads = ("optimizer", *_NEEDED, "mean loss (nats)", *_TOLD)
     margin = MARGIN if first.margin is None else first.margin
-    wider = (
-        f" That is {MARGIN:g} for seeds that scatter by {RULE_SIGMA:g} nats, and more in proportion here."
-        if f"{margin:.2g}" != f"{MARGIN:.2g}"
-        else ""
-    )
+    spread = RULE_SIGMA * margin / MARGIN  # assumed where it was not measured, or measured to be less
     note = (
         f"A length is accepted at n runs where (target - mean) sqrt(n) is at least {margin:.2g} nats; two optimizers "
         f"are told apart where their means, with {CREDIT:g} nats for each 100 steps fewer, differ by as much over "
-        f"sqrt(1/n + 1/m).{wider}"
+        f"sqrt(1/n + 1/m). That is for seeds that scatter by up to {spread:.2g} nats."
     )
     return _filled(f"To {aim} at {_place(first, several)}", heads, cells, note)
 
