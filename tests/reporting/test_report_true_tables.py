@@ -18,6 +18,7 @@ from tuneopt.reporting.html import render
 from tuneopt.reporting.page import Page, build_page
 from tuneopt.reporting.palette import ranked
 from tuneopt.reporting.sources import gather
+from tuneopt.reporting.text import NONE
 from tuneopt.spec import InputError
 
 Factor = float | Callable[[float], float | None]
@@ -401,3 +402,37 @@ def test_a_speedup_beyond_what_was_measured_is_no_end_of_a_range(page):
         "An under-tuned AdamW manufactures speedups of 2.0 and more (learning_rate = 0.0003 at 130M/2x)"
     )
     assert "1 run with more than the smallest budget did worse than the tuned AdamW with that one" in said
+
+
+def tables_of(page: Page) -> dict[str, Table]:
+    """The tables of all chapters by their titles, those in folds too."""
+
+    def of(block: Block) -> list[Table]:
+        if isinstance(block, Fold | Columns):
+            return [one for inner in block.blocks for one in of(inner)]
+        return [block] if isinstance(block, Table) else []
+
+    return {one.title: one for chapter in page.chapters for block in chapter.blocks for one in of(block)}
+
+
+def test_what_is_extrapolated_is_marked_wherever_a_speedup_stands(page):
+    """At the largest ratio AdamW was run with too few tokens to reach Muon's loss."""
+    made = page([row | {"seconds": 100 * row["ratio"]} for row in table({"adamw": 1, "muon": 1.5})])
+    found, said = tables_of(made), "An asterisk marks a speedup that is extrapolated, interpolated or a bound."
+    told = {row[0]: row[5] for row in found["Results"].rows if row[1] == "muon"}
+    assert {place: "*" in text for place, text in told.items()} == {"7M/1x": False, "7M/2x": False, "7M/4x": False,
+                                                                    "7M/8x": True}  # fmt: skip
+    costs = [row for row in found["Rankings by cost"].rows if row[1] == "muon"]
+    assert [[cell.endswith("*") for cell in row[-2:]] for row in costs] == [[False] * 2] * 3 + [[True] * 2]
+    assert said in found["Results"].note and said in found["Rankings by cost"].note
+    far = "not measured but extrapolated" in lead(made, "cost")
+    assert far == ("at 7M/8x" in lead(made, "cost"))
+
+
+def test_a_cost_is_no_speedup_where_any_would_explain_the_loss(page):
+    rows = [row | {"seconds": 100 * row["ratio"]} for row in table({"adamw": 1, "muon": 1.5, "lion": 1.1})]
+    for row in rows:
+        if (row["optimizer"], row["ratio"], row["seed"]) == ("muon", 4, 0):
+            row["loss"] = 30  # a broken seed: the mean may lie anywhere
+    (row,) = [row for row in tables_of(page(rows))["Rankings by cost"].rows if row[:2] == ("7M/4x", "muon")]
+    assert row[-1] == row[-2] == NONE

@@ -99,7 +99,7 @@ def costs(
     every = list(runs)
     by_trial = {run.trial: run for run in every}
     pace = paces(winners, every) if clocks is None else clocks
-    bounds = {(speed.regime, speed.optimizer): speed for speed in speeds}
+    bounds = {(speed.regime, speed.optimizer): speed for speed in speeds if speed.speedup}  # 0 where there is none
     fast = {place: speed.speedup for place, speed in bounds.items()}
     facts: dict[_Place, dict[str, float | None]] = {}
     for winner in winners:

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from tuneopt.analysis.costs import Budget
 from tuneopt.analysis.names import optimizer_name
+from tuneopt.analysis.runs import RegimeKey
 from tuneopt.reporting.blocks import Block, Chapter, Figure, NamedValues, Table
 from tuneopt.reporting.compare import Comparison
 from tuneopt.reporting.figures.costs import BudgetsInfo, budgets_info, draw_budgets, draw_pareto, pareto_info
-from tuneopt.reporting.figures.speedups import interval_text
+from tuneopt.reporting.figures.speedups import MARKS, interval_text, mark_of
 from tuneopt.reporting.study import StudyView
 from tuneopt.reporting.text import NONE, bytes_text, count_text, duration_text, listed, loss_text, percent_text, plural
 
@@ -50,6 +51,7 @@ def _sentence(comparison: Comparison) -> str:
         return "Tokens are not the only price: the table ranks each regime by every cost that was measured."
     faster = [seconds for _, tokens, seconds in both if tokens > 1]
     best, in_tokens, in_seconds = max(both, key=lambda known: known[2])
+    marks = _marks(comparison)
     ends = best.speedup_seconds_high
     still = sum(seconds > 1 for seconds in faster)
     first = (
@@ -62,9 +64,15 @@ def _sentence(comparison: Comparison) -> str:
     )
     return (
         f"{first} The largest in seconds is {interval_text(in_seconds, best.speedup_seconds_low, ends)}, of "
-        f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)} ({in_tokens:.2f} in tokens). Seconds go "
-        "by the median speed of an optimizer's trials on the machines that ran them."
+        f"{optimizer_name(best.optimizer)} at {comparison.label(best.regime)} ({in_tokens:.2f} in tokens"
+        f"{', not measured but extrapolated, interpolated or a bound' if marks[best.regime, best.optimizer] else ''}). "
+        "Seconds go by the median speed of an optimizer's trials on the machines that ran them."
     )
+
+
+def _marks(comparison: Comparison) -> dict[tuple[RegimeKey, str], str]:
+    """The mark behind each speedup in tokens, and so behind those in seconds and FLOPs that follow from it."""
+    return {(one.regime, one.optimizer): mark_of(one) for one in comparison.analysis.speedups}
 
 
 def _rankings(comparison: Comparison) -> Table:
@@ -73,9 +81,9 @@ def _rankings(comparison: Comparison) -> Table:
     A measure has a place only where the analysis could rank it: where several optimizers of the regime recorded it. One
     that no run recorded has no column.
     """
-    rows = []
+    rows, marks = [], _marks(comparison)
     for one in comparison.analysis.costs:
-        ranks = dict(one.ranks)
+        ranks, mark = dict(one.ranks), marks.get((one.regime, one.optimizer), "")
         measures = (
             ("loss", loss_text(one.loss)), ("seconds", duration_text(one.seconds)), ("flops", count_text(one.flops)),
             ("peak_bytes", bytes_text(one.peak_bytes)), ("checkpoint_bytes", bytes_text(one.checkpoint_bytes)),
@@ -85,13 +93,15 @@ def _rankings(comparison: Comparison) -> Table:
             comparison.label(one.regime),
             one.optimizer,
             *(f"{text} ({ranks[name]})" if ranks.get(name) is not None else text for name, text in measures),
-            *(NONE if value is None else f"{value:.2f}" for value in speedups),
+            *(NONE if value is None else f"{value:.2f}{mark}" for value in speedups),
         ))  # fmt: skip
     heads = ("regime", "optimizer", "report loss (nats)", "training time", "FLOPs", "peak memory", "checkpoint",
              "speedup in tokens", "in seconds", "in FLOPs")  # fmt: skip
     note = "In brackets the place in the regime, 1 being the best. Times are device-seconds of one trial."
     if any(one.speedup_seconds is not None for one in comparison.analysis.costs):
         note += " The speedup in seconds goes by the median tokens per second of an optimizer's trials."
+    if any(row[-3].endswith("*") for row in rows):
+        note += f" {MARKS}"
     kept = [at for at in range(len(heads)) if any(row[at] != NONE for row in rows)]
     shown = tuple(tuple(row[at] for at in kept) for row in rows)
     return Table("Rankings by cost", tuple(heads[at] for at in kept), shown, frozenset(range(2, len(kept))), note)

@@ -14,7 +14,7 @@ from tuneopt.reporting.compare import Comparison, winner_of
 from tuneopt.reporting.drawing import spread
 from tuneopt.reporting.figures.against import against_ratio_info, draw_against_ratio
 from tuneopt.reporting.figures.losses import draw_losses, losses_info
-from tuneopt.reporting.figures.speedups import TOGETHER, interval_text
+from tuneopt.reporting.figures.speedups import MARKS, TOGETHER, interval_text, mark_of
 from tuneopt.reporting.palette import position
 from tuneopt.reporting.study import StudyView, SweepView
 from tuneopt.reporting.text import NONE, bound_text, change_text, loss_text, plural
@@ -129,7 +129,7 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
                 NONE if group is None else str(group),
                 NONE if speed is None or "no law" in speed.flags
                 else "baseline" if optimizer == baseline
-                else interval_text(speed.speedup, speed.low, speed.high),
+                else interval_text(speed.speedup, speed.low, speed.high, mark_of(speed)),
                 str(runs),
             )  # fmt: skip
             if study is not None:
@@ -139,7 +139,8 @@ def results(study: StudyView | None, comparison: Comparison) -> Table:
     heads = ("regime", "optimizer", "report loss (nats)", "behind the best", "tie group",
              f"speedup over {optimizer_name(baseline)}",
              "seeds", *(["certificate"] if study is not None else []))  # fmt: skip
-    return Table("Results", heads, tuple(rows), frozenset({2, 3, 4, 5, 6}))
+    marked = any("*" in row[5] for row in rows)
+    return Table("Results", heads, tuple(rows), frozenset({2, 3, 4, 5, 6}), MARKS if marked else "")
 
 
 def _certificate(view: SweepView) -> str:

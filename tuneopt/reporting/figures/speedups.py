@@ -43,6 +43,14 @@ def measured(one: Speedup | SpeedupPoint) -> bool:
     return not NOT_MEASURED & set(one.flags)
 
 
+def mark_of(one: Speedup | SpeedupPoint) -> str:
+    """What stands behind a speedup in text: an asterisk where it was not measured (`MARKS`)."""
+    return "" if measured(one) else "*"
+
+
+MARKS = "An asterisk marks a speedup that is extrapolated, interpolated or a bound."
+
+
 @dataclass(frozen=True)
 class SpeedupPoint:
     """A speedup with its interval (None where it is open or no noise is known); flags as the analysis gives them."""
@@ -56,8 +64,7 @@ class SpeedupPoint:
     @property
     def text(self) -> str:
         """The speedup and its interval; an asterisk where it rests on less than the law within its budgets."""
-        doubt = "*" if NOT_MEASURED & set(self.flags) else ""
-        return interval_text(self.speedup, self.low, self.high, doubt)
+        return interval_text(self.speedup, self.low, self.high, mark_of(self))
 
 
 @dataclass(frozen=True)
