@@ -174,7 +174,7 @@ class Row:
         """Raise `InputError` for a count of parameters that no model has, such as 1.2 where billions are meant."""
         if parameters is not None and not LEAST_PARAMETERS <= parameters <= checked.LARGEST_USUAL:
             raise self.error(f" is of {parameters:g} parameters; write the count itself, such as 1300000000 or 1.3B, "
-                             "or drop the column, if it counts something else (--columns drop=n)")  # fmt: skip
+                             "or drop a column that counts something else, such as --columns drop=n")  # fmt: skip
 
     @property
     def is_sized(self) -> bool:

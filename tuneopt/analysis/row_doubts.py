@@ -69,32 +69,34 @@ def _moments(runs: Iterable[TrainingRun]) -> Iterator[str]:
     for run in runs:
         if run.steps is not None and run.report_loss is not None:
             logs[run.optimizer, run.regime[:2], run.config, run.seed].add(run.steps)
-    even: dict[str, int] = {}
+    even = []
     for (optimizer, *_), steps in logs.items():
         gaps = [after - before for before, after in pairwise(sorted(steps))]
         if len(steps) >= MOMENTS and max(gaps) <= min(gaps) * (1 + EVEN):
-            even[str(optimizer)] = max(len(steps), even.get(str(optimizer), 0))
+            even.append((str(optimizer), len(steps)))
     if even:
-        shown = ", ".join(f"{optimizer} {count}" for optimizer, count in list(even.items())[:5])
         yield (
-            f"losses with one configuration and seed lie at equal distances of steps ({shown}), as in the log of one "
-            "run; each counts as a run that ended there, so if they are moments of a run, keep its last row"
+            f"losses with one configuration and seed lie at equal distances of steps ({_up_to(even)}), as in the log "
+            "of one run; each counts as a run that ended there, so if they are moments of a run, keep its last row"
         )
 
 
 def _repeats(runs: Iterable[TrainingRun]) -> Iterator[str]:
     """A note on rows without seeds that differ in nothing: more draws make the best of them better by luck alone."""
     counts = Counter(run.setting for run in runs if run.seed == UNSEEDED)
-    most: dict[str, int] = {}
-    for (_, optimizer, *_), count in counts.items():
-        if count > most.get(optimizer, 1):
-            most[optimizer] = count
-    if most:
-        shown = ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(most.items())[:5])
+    if repeated := [(optimizer, count) for (_, optimizer, *_), count in counts.items() if count > 1]:
         yield (
-            f"rows without a seed that differ in nothing count as configurations, of which the best stands ({shown}); "
-            "give the column seed, and their mean does"
+            "rows without a seed that differ in nothing count as configurations, of which the best stands "
+            f"({_up_to(repeated)}); give the column seed, and their mean does"
         )
+
+
+def _up_to(counts: Iterable[tuple[str, int]]) -> str:
+    """The largest count of each optimizer, in words; of many optimizers the first five."""
+    most: dict[str, int] = {}
+    for optimizer, count in counts:
+        most[optimizer] = max(count, most.get(optimizer, 0))
+    return ", ".join(f"{optimizer} up to {count}" for optimizer, count in list(most.items())[:5])
 
 
 def _near_regimes(runs: Iterable[TrainingRun]) -> Iterator[str]:

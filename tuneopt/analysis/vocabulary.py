@@ -89,10 +89,12 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 
-_OF_RULE = re.compile(r"(optimi[sz]er|optim|opt)\.(?!(name|type)$)", re.IGNORECASE)
-_RULE = re.compile(r"(optimi[sz]er|optim|opt)\.(name|type)", re.IGNORECASE)
+_GROUP = r"(optimi[sz]er|optim|opt)\."
 """The group in which nested configurations hold an optimizer's settings. Behind a slash stand measurements: what is
 logged as ``optimizer/lr`` ends at 0."""
+
+_RULE = re.compile(_GROUP + "(name|type)", re.IGNORECASE)
+_OF_RULE = re.compile(_GROUP + "(?!(name|type)$)", re.IGNORECASE)
 
 WORDS = {word: column for column, others in COLUMNS.items() for word in (column, *others)}
 _MEANING = {folded(word): column for word, column in WORDS.items()} | {folded(word): "" for word in ASIDE}

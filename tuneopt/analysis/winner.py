@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median_low
+from statistics import fmean
 from typing import Any
 
 from tuneopt.analysis.noise import NoiseModel
@@ -52,13 +52,14 @@ class Winner:
 
 def torn(winners: Iterable[Winner]) -> frozenset[tuple[RegimeKey, str]]:
     """Results of which one seed ends far from the others, by what other results show; their mean is nobody's loss."""
-    several = [one for one in winners if one.runs > 1]
-    spreads = sorted(one.spread for one in several)
+    several = sorted((one for one in winners if one.runs > 1), key=lambda one: one.spread)
+    if len(several) == 1:
+        return frozenset((one.regime, one.optimizer) for one in several if one.spread >= BROKEN)
+    middle = (len(several) - 2) // 2  # the lower median of all but one
     found = set()
-    for one in several:
-        others = list(spreads)
-        others.remove(one.spread)
-        if one.spread >= (max(TORN, TIMES * median_low(others)) if others else BROKEN):
+    for place, one in enumerate(several):
+        usual = several[middle + (place <= middle)].spread
+        if one.spread >= max(TORN, TIMES * usual):
             found.add((one.regime, one.optimizer))
     return frozenset(found)
 
